@@ -1,0 +1,41 @@
+# Everything runs in .venv, made on first use. torch comes first and alone: pip would otherwise pick a build of several GB.
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test test-all check fix bench clean
+
+quickstart: $(BIN)/.ready
+	$(BIN)/stfit train recipes/quickstart.yaml
+	$(BIN)/python -m stfit similar runs/quickstart recipes/data/questions.txt
+
+test: $(BIN)/.dev
+	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
+
+test-all: $(BIN)/.dev
+	$(BIN)/pytest
+
+check: $(BIN)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fix: $(BIN)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(BIN)/.dev
+	$(BIN)/python tests/benchmarks/bench.py
+
+clean:
+	rm -rf .venv runs
+
+$(BIN)/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.ready
+	$(BIN)/pip install --quiet -e ".[dev]"
+	touch $@

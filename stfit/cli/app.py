@@ -1,0 +1,131 @@
+"""The command line: arguments in, exit code out.
+
+Rooms are imported inside the commands, so that `--help` and a wrong argument are answered at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from stfit.cli import console
+
+app = typer.Typer(
+    name="stfit",
+    help="Train sentence-embedding models from YAML recipes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (.yaml).", metavar="RECIPE")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides: train.epochs=1, eval.0.split=test, ~gate."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
+ModelArgument = Annotated[str, typer.Argument(help="Run folder, model folder or Hub id.", metavar="MODEL")]
+
+
+@app.command(epilog="Example: stfit train recipe.yaml train.epochs=1")
+def train(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; an earlier run is kept as NAME.1.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Only go on with an existing run; never start anew.")
+    ] = False,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Train a recipe; run again, it goes on where it stopped."""
+    if fresh and resume:
+        raise typer.BadParameter("--fresh and --resume exclude each other")
+    from stfit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from stfit.commands.train import train
+
+    console.show_training(train(loaded, runs, fresh=fresh, resume=resume), json)
+
+
+@app.command(name="eval", epilog="Example: stfit eval runs/quickstart --recipe recipes/quickstart.yaml")
+def evaluate(
+    target: Annotated[str, typer.Argument(help="Recipe (its run is measured), run folder, model folder or Hub id.")],
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe whose `eval:` list is run.")] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Measure a model with a recipe's evaluators."""
+    from stfit.recipe.load import load_recipe
+
+    is_recipe = target.endswith((".yaml", ".yml"))
+    if recipe is None and not is_recipe and (Path(target) / "recipe.yaml").is_file():
+        recipe = Path(target) / "resolved.yaml"  # a run folder knows its own evaluators, with absolute paths
+    if recipe is None and not is_recipe:
+        raise typer.BadParameter(f"say which evaluators: stfit eval {target} --recipe RECIPE")
+    loaded = load_recipe(recipe or Path(target), [])
+    from stfit.commands.evaluate import evaluate
+
+    result, main = evaluate(str(runs / loaded.recipe.name) if is_recipe else target, loaded.recipe)
+    console.show_evaluation(result, main, json)
+
+
+@app.command(epilog="Example: stfit encode runs/quickstart texts.txt -o embeddings.npy")
+def encode(
+    model: ModelArgument,
+    texts: Annotated[Path, typer.Argument(help="A .txt file, one text a line.", metavar="INPUT")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write.")],
+    prompt_name: Annotated[str | None, typer.Option(help="Prompt of the model to put before each text.")] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
+    truncate_dim: Annotated[int | None, typer.Option(help="Keep the first N numbers of each embedding.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Embed texts."""
+    from stfit.commands.encode import encode
+
+    console.show_encoded(
+        encode(
+            model, texts, output, prompt_name=prompt_name, normalize=normalize, truncate_dim=truncate_dim, device=device
+        ),
+        json,
+    )
+
+
+@app.command(epilog="Example: stfit check recipe.yaml")
+def check(recipe: RecipeArgument, overrides: Overrides = None, json: Json = False) -> None:
+    """Find what is wrong with a recipe and its data, before anything is trained."""
+    from stfit.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    from stfit.commands.check import check
+
+    console.show_check(check(loaded.recipe), json)
+
+
+@app.command(epilog="Example: stfit schema > recipe.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from stfit.recipe.recipe import Recipe
+    from stfit.recipe.schema import json_schema
+
+    console.show_json(json_schema(Recipe))
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure becomes a message and an exit code, a traceback only with --debug."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    console.start_logging()
+    try:
+        sys.exit(app(arguments, standalone_mode=False, prog_name="stfit"))
+    except Exception as error:
+        if debug and not isinstance(error, typer.Exit):
+            raise
+        sys.exit(console.show_error(error, as_json="--json" in arguments))

@@ -1,0 +1,215 @@
+"""The only file that prints: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from stfit.commands.train import Event, Finished, Started
+    from stfit.training.loop import StepInfo
+
+
+def console(stderr: bool) -> Console:
+    """A rich console; NO_COLOR, FORCE_COLOR and the width of a pipe are its own business."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+class ToStderr(logging.Handler):
+    """Shows log records as plain lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line a record."""
+        sys.stderr.write(self.format(record) + "\n")
+
+
+def start_logging() -> None:
+    """Show what the rooms log: notes at INFO, things to know at WARNING."""
+    logger = logging.getLogger("stfit")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [ToStderr()]
+
+
+def show_json(value: Any) -> None:
+    """One JSON value on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_error(error: BaseException, as_json: bool) -> int:
+    """Say what went wrong; the exit code."""
+    import click
+
+    from stfit.errors import StfitError
+
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        name, message, code = "usage", error.format_message(), 2
+    elif isinstance(error, StfitError):
+        name, message, code = type(error).__name__, str(error), error.exit_code
+    elif isinstance(error, MemoryError):
+        name, message, code = "ResourceError", "out of memory: lower train.mini_batch_size or train.batch_size", 9
+    else:
+        name, code = "bug", 1
+        message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; --debug shows where."
+    sys.stderr.write(f"stfit: {message}\n")
+    if as_json:
+        show_json({"error": {"class": name, "message": message, "exit_code": code}})
+    return code
+
+
+def show_training(events: Iterable[Event], as_json: bool) -> None:
+    """Follow a training to its end: one live line on a terminal, plain lines elsewhere."""
+    from stfit.commands.train import Evaluated, Finished, Started
+    from stfit.training.loop import StepInfo
+
+    line: StepLine | None = None
+    main: list[str] = []
+    for event in events:
+        match event:
+            case Started():
+                main = event.main
+                say_start(event)
+                line = StepLine(event)
+            case StepInfo():
+                assert line is not None
+                line.show(event)
+            case Evaluated():
+                shown = {name: event.metrics[name] for name in main if name in event.metrics}
+                if shown:
+                    text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+                    say(f"step {event.step}: {text}", line)
+            case Finished():
+                if line is not None:
+                    line.close()
+                show_result(event, as_json)
+            case _:
+                pass  # a saved checkpoint is no news
+
+
+def say(text: str, line: StepLine | None = None) -> None:
+    """One line on stderr, above the live line."""
+    if line is not None and line.live is not None:
+        line.live.console.print(text, markup=False)
+    else:
+        sys.stderr.write(text + "\n")
+
+
+def say_start(event: Started) -> None:
+    """What is about to happen."""
+    dropped = ", ".join(f"{count} {reason}" for reason, count in event.dropped.items())
+    rows = f"{event.rows} examples{f' (dropped: {dropped})' if dropped else ''}"
+    begin = f", from step {event.first_step} on" if event.first_step else ""
+    say(f"{event.run}: {rows}, {event.total_steps} steps{begin}")
+
+
+class StepLine:
+    """Loss, learning rate, speed and time left: a live line on a terminal, a line every few steps elsewhere."""
+
+    def __init__(self, started: Started) -> None:
+        self.total = started.total_steps
+        self.every = max(1, started.total_steps // 20)
+        self.seconds = 0.0
+        self.rows = 0
+        self.steps = 0
+        screen = console(stderr=True)
+        self.live: Progress | None = None
+        if screen.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self.live = Progress(
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                console=screen,
+                transient=True,
+            )
+            self.task = self.live.add_task("", total=self.total, completed=started.first_step)
+            self.live.start()
+
+    def show(self, info: StepInfo) -> None:
+        """After a step."""
+        self.steps += 1
+        self.seconds += info.seconds
+        self.rows += info.rows
+        left = (self.total - info.step) * self.seconds / self.steps
+        text = (
+            f"loss {info.loss:.4f}  lr {info.learning_rate:.2e}  {self.rows / self.seconds:.0f} examples/s  "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+        if self.live is not None:
+            self.live.update(self.task, completed=info.step, description=text)
+        elif info.step % self.every == 0 or info.step == self.total:
+            sys.stderr.write(f"step {info.step}/{self.total}  {text}\n")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.live is not None:
+            self.live.stop()
+
+
+def show_result(event: Finished, as_json: bool) -> None:
+    """Metrics before and after, and where the model is."""
+    result = event.result
+    if event.again:
+        say(f"{result['run']}: finished before; --fresh trains anew")
+    if as_json:
+        show_json(result)
+        return
+    rows = [(name, result["baseline"].get(name), result["metrics"].get(name)) for name in event.main]
+    if rows:
+        table("metric", ["before", "after", "gain"], rows)
+    speed = result["examples_per_second"]
+    pace = f" at {speed:.0f} examples/s" if speed else ""
+    sys.stdout.write(f"{result['model']}: {result['steps']} steps in {result['seconds']:.1f} s{pace}\n")
+
+
+def table(title: str, columns: list[str], rows: list[tuple[str, float | None, float | None]]) -> None:
+    """Values before and after, with the difference."""
+    from rich.table import Table
+
+    grid = Table(title, box=None, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, justify="right")
+    for name, before, after in rows:
+        gain = f"{after - before:+.4f}" if before is not None and after is not None else ""
+        grid.add_row(name, *("" if value is None else f"{value:.4f}" for value in (before, after)), gain)
+    console(stderr=False).print(grid)
+
+
+def show_evaluation(result: dict[str, Any], main: list[str], as_json: bool) -> None:
+    """Metrics of a model, the main ones first."""
+    if as_json:
+        show_json(result)
+        return
+    metrics = result["metrics"]
+    for name in [*(name for name in main if name in metrics), *(name for name in metrics if name not in main)]:
+        sys.stdout.write(f"{name}  {metrics[name]:.4f}\n")
+
+
+def show_encoded(result: dict[str, Any], as_json: bool) -> None:
+    """What was written."""
+    if as_json:
+        show_json(result)
+        return
+    size = f"{result['rows']} embeddings of {result['embedding_dim']}"
+    sys.stdout.write(f"{result['output']}: {size} at {result['rows_per_second']:.0f} rows/s\n")
+
+
+def show_check(result: dict[str, Any], as_json: bool) -> None:
+    """That nothing is wrong, and what the model will see."""
+    if as_json:
+        show_json(result)
+        return
+    dropped = ", ".join(f"{count} {reason}" for reason, count in result["dropped"].items())
+    sys.stdout.write(f"ok: {result['rows']} examples{f' (dropped: {dropped})' if dropped else ''}\n")
+    for sample in result["samples"]:
+        sys.stdout.write("\n" + "".join(f"  {role}: {text}\n" for role, text in sample.items() if text is not None))

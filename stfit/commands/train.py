@@ -1,0 +1,299 @@
+"""`stfit train`: recipe -> data -> encoder -> batches -> loss -> optimizer -> steps -> model folder.
+
+`train` is a generator of events; what becomes of them on a screen is its caller's business.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stfit.commands.prepare import Prepared, prepare
+from stfit.data.batches import TokenTable, tokenize_examples
+from stfit.data.sampling import batches
+from stfit.encoder.build import build_encoder
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.folder import write_folder
+from stfit.evaluation.measure import main_metrics, measure, require_metric
+from stfit.losses.loss import build_loss, compute_loss
+from stfit.recipe.load import Loaded, load_recipe
+from stfit.recipe.recipe import Recipe
+from stfit.recipe.resolved import to_yaml
+from stfit.training.checkpoint import checkpoint_path, newest_checkpoint, publish, restore, rotate, save_checkpoint
+from stfit.training.gradients import choose_cut
+from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
+from stfit.training.plan import Plan, build_plan
+from stfit.training.progress import DEFAULT_EPOCHS, Progress, build_calendar
+from stfit.training.randomness import seed_everything
+from stfit.training.run_folder import RunFolder, differences, hold, made_of, open_folder, write_whole
+from stfit.training.signals import Stop, stop_on_signals
+
+log = logging.getLogger("stfit")
+
+TRAINED_BY = ("model", "data", "loss", "train", "seed")
+"""Sections of a recipe that decide what is trained; the others may change without a new training."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """Everything is ready for the first step. `main` names the metrics worth a place in a table."""
+
+    run: Path
+    rows: int
+    dropped: dict[str, int]
+    first_step: int
+    total_steps: int
+    main: list[str]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluators ran after `step` (0: before the first)."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint or a model was written after `step`."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over; `again`: it was so before, and nothing was trained now."""
+
+    result: dict[str, Any]
+    main: list[str]
+    again: bool = False
+
+
+Event = Started | StepInfo | Evaluated | Saved | Finished
+
+
+def train(loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bool = False) -> Iterator[Event]:
+    """Train a recipe in `runs`/<name>, or go on with the run that is there.
+
+    `fresh` starts anew in any case, `resume` refuses to. Raises the errors of stfit.errors; InterruptedRun after
+    SIGINT or SIGTERM, once the state is saved.
+    """
+    path = runs / loaded.recipe.name
+    with hold(path), stop_on_signals() as stop:
+        folder, notes = open_folder(path, trained_part(loaded.recipe), fresh, resume)
+        for note in notes:
+            log.warning(note)
+        if folder.result.is_file():
+            yield Finished(**json.loads(folder.result.read_text(encoding="utf-8")), again=True)
+        else:
+            yield from run(loaded, folder, stop)
+
+
+def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event]:
+    """From the start, or the newest checkpoint, to the end."""
+    recipe = with_earlier_choices(loaded.recipe, folder)
+    seed_everything(recipe.seed)
+    prepared = prepare(recipe)
+    device = choose_device(recipe.train.device)
+    encoder = build_encoder(recipe.model, prepared.training.all_texts, device)
+    encoder.precision = choose_precision(recipe.train.precision, device)
+    encoder.use_fast_dropout()
+    evaluators = list(zip(recipe.eval, prepared.evaluation, strict=True))
+    main = main_metrics(evaluators, encoder.traits.similarity)
+    require_metric(recipe.train.best, evaluators)
+
+    prompts = {role: encoder.prompt_of_role(role, recipe.data.prompts) for role in prepared.training.texts}
+    table = tokenize_examples(prepared.training, prompts, encoder.tokens, encoder.pooled_from)
+    recipe = with_choices(recipe, encoder, device)
+    plan = plan_steps(recipe, table, prepared)
+    calendar = build_calendar(recipe.train, plan.total_steps)
+    learner = build_all_weights(recipe, encoder, prepared)
+    made = made_of(trained_part(loaded.recipe), prepared.training.fingerprint, len(table), torch.get_num_threads())
+    progress = go_on(folder, learner, made)
+    first_step = progress.step
+    write_whole(folder.recipe, loaded.text)
+    write_whole(folder.resolved, to_yaml(recipe))
+    write_whole(folder.lock, json.dumps(made, indent=2) + "\n")
+    yield Started(folder.path, len(table), prepared.training.dropped, first_step, plan.total_steps, main)
+
+    if first_step == 0:
+        progress.baseline = measure(encoder, evaluators, "start")
+        folder.log({"step": 0, "event": "eval", **progress.baseline})
+        yield Evaluated(0, progress.baseline)
+
+    # Without dropout, a text that stands twice in a batch has the same embedding twice: one forward serves both.
+    distinct = not encoder.has_dropout
+    stop.waits = True
+    for info in train_steps(
+        learner,
+        ([table.batch(rows, distinct) for rows in step] for step in plan.steps(first_step)),
+        calendar.learning_rate,
+        first_step=first_step,
+        cut=choose_cut(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
+        max_grad_norm=recipe.train.max_grad_norm,
+    ):
+        progress.remember(info, first_step)
+        if calendar.is_due(info.step, calendar.log_every):
+            folder.log({"step": info.step, "event": "step", **vars(info)})
+        yield info
+        if evaluators and calendar.is_due(info.step, calendar.evaluate_every):
+            metrics = measure(encoder, evaluators, "end" if info.step == plan.total_steps else "during")
+            progress.metrics |= metrics
+            folder.log({"step": info.step, "event": "eval", **metrics})
+            yield Evaluated(info.step, metrics)
+            if improves(recipe, progress, metrics):
+                yield write_model(encoder, folder, info.step)
+            if is_patience_over(recipe, progress):
+                log.warning("early stopping: %s no longer improves", recipe.train.best)
+                break
+        if calendar.save_is_due(info.step) or stop.received:
+            path = checkpoint_path(folder.checkpoints, info.step)
+            save_checkpoint(path, learner, {"progress": vars(progress), "made": made})
+            rotate(folder.checkpoints, recipe.train.keep_checkpoints)
+            yield Saved(info.step, path)
+            stop.raise_if_received(f"step {info.step} is saved, the same command goes on from there")
+    stop.waits = False
+
+    if recipe.train.best is None:
+        yield write_model(encoder, folder, progress.step)
+    result = summary(folder, progress)
+    write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
+    yield Finished(result, main)
+
+
+def trained_part(recipe: Recipe) -> dict[str, Any]:
+    """What decides the weights, as plain data: two recipes that agree here are one training."""
+    part: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, include=set(TRAINED_BY))
+    return part
+
+
+def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe, with the values that an earlier process of this run chose at run time."""
+    if not folder.resolved.is_file():
+        return recipe
+    earlier = load_recipe(folder.resolved).recipe
+    return recipe.model_copy(update={"model": earlier.model, "train": earlier.train})
+
+
+def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
+    """The recipe with every automatic value replaced by what was chosen."""
+    traits = encoder.traits
+    model = recipe.model.model_copy(
+        update={
+            "max_seq_length": encoder.tokens.max_seq_length,
+            "pooling": list(traits.pooling),
+            "layers": traits.layers,
+            "prompts": traits.prompts,
+            "default_prompt": traits.default_prompt,
+            "similarity": traits.similarity,
+            "truncate_dim": traits.truncate_dim,
+            "attention": encoder.layout_name,
+        }
+    )
+    sampler = recipe.loss.sampler if recipe.train.sampler == "auto" else recipe.train.sampler
+    train = recipe.train.model_copy(update={"device": device, "precision": encoder.precision, "sampler": sampler})
+    return recipe.model_copy(update={"model": model, "train": train})
+
+
+def choose_device(wanted: str) -> str:
+    """The device to train on; `auto` is the first GPU, else the CPU."""
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """Data type of the matrix products; `auto` is bfloat16 on a GPU that has it, else float32."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+
+
+def plan_steps(recipe: Recipe, table: TokenTable, prepared: Prepared) -> Plan:
+    """Which rows every step trains on."""
+    train = recipe.train
+    epoch_batches = partial(
+        batches,
+        train.sampler,
+        table.matrix(),
+        table.label,
+        train.batch_size,
+        recipe.seed,
+        prepared.training.fingerprint,
+        recipe.loss.smallest_batch,
+    )
+    return build_plan(epoch_batches, train.accumulate_steps, train.epochs or DEFAULT_EPOCHS, train.max_steps)
+
+
+def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> Learner:
+    """The loss (with weights of its own, for softmax) and the optimizer over everything that is not frozen."""
+    loss = build_loss(recipe.loss, encoder.embedding_dim, prepared.training.num_classes)
+    frozen = recipe.train.freeze
+    if isinstance(loss, nn.Module):
+        loss.to(encoder.device)
+        return build_learner(encoder, loss, recipe.train.weight_decay, frozen)
+    return build_learner(encoder, partial(compute_loss, loss), recipe.train.weight_decay, frozen)
+
+
+def go_on(folder: RunFolder, learner: Learner, made: dict[str, Any]) -> Progress:
+    """Restore the newest whole checkpoint, if there is one; what the run remembers."""
+    checkpoint, skipped = newest_checkpoint(folder.checkpoints)
+    for line in skipped:
+        log.warning(line)
+    if checkpoint is None:
+        folder.forget_after(-1)
+        return Progress()
+    for line in differences(checkpoint.facts["made"], made):
+        log.warning("changed since the checkpoint: %s", line)
+    restore(checkpoint, learner)
+    progress = Progress(**checkpoint.facts["progress"])
+    folder.forget_after(progress.step)
+    log.warning("goes on after step %d", progress.step)
+    return progress
+
+
+def improves(recipe: Recipe, progress: Progress, metrics: dict[str, float]) -> bool:
+    """Whether an evaluation holds a new best value of the recipe's `best` metric."""
+    if recipe.train.best is None or recipe.train.best not in metrics:
+        return False
+    stopping = recipe.train.early_stopping
+    return progress.improves(metrics[recipe.train.best], stopping.min_delta if stopping else 0.0)
+
+
+def is_patience_over(recipe: Recipe, progress: Progress) -> bool:
+    """Whether early stopping ends the run now."""
+    stopping = recipe.train.early_stopping
+    return stopping is not None and progress.evaluations_without_gain >= stopping.patience
+
+
+def write_model(encoder: Encoder, folder: RunFolder, step: int) -> Saved:
+    """Write the model folder beside its place, then put it there."""
+    scratch = folder.path / "model.tmp"
+    write_folder(encoder, scratch)
+    publish(scratch, folder.model)
+    return Saved(step, folder.model)
+
+
+def summary(folder: RunFolder, progress: Progress) -> dict[str, Any]:
+    """What `stfit train --json` prints."""
+    return {
+        "run": str(folder.path),
+        "model": str(folder.model),
+        "steps": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "examples_per_second": progress.examples_per_second,
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "baseline": progress.baseline,
+        "metrics": progress.metrics,
+    }

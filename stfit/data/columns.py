@@ -1,0 +1,180 @@
+"""The selector language: how a recipe says which part of a row a role takes.
+
+`title`, `set.query`, `set.pos[0]`, `set.pos[-1]`, `set.neg[:5]`, `set.neg[*]`: a column, then keys, indices and slices.
+A column whose name is the whole selector wins over the path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import chain, combinations, islice, product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stfit.data.table import Table, name_rows
+from stfit.errors import DataError, Problem, RecipeError, did_you_mean
+
+Step = str | int | slice
+EACH = "[*]"
+"""The step that makes one example of every element; no key can be written like this."""
+
+PATH = re.compile(r"(?P<column>[^.\[\]]+)(?P<steps>(?:\.[^.\[\]]+|\[[^\]]*\])*)")
+STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>-?\d+)\]|\[(?P<start>-?\d*):(?P<stop>-?\d*)\]|(?P<each>\[\*\])")
+
+
+class Selector(NamedTuple):
+    """A path into a row. `path` leads to a text or a list; after `[*]`, `tail` goes on inside each element."""
+
+    text: str
+    column: str
+    path: tuple[Step, ...] = ()
+    tail: tuple[Step, ...] | None = None
+
+    @property
+    def has_slice(self) -> bool:
+        """Whether it takes several texts of a row into one example."""
+        return any(isinstance(step, slice) for step in (*self.path, *(self.tail or ())))
+
+
+def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
+    """A selector of a table with these columns. Raises RecipeError where it can't be read."""
+    if text in columns:
+        return Selector(text, text)
+    match = PATH.fullmatch(text)
+    if match is None:
+        raise RecipeError(unreadable(text))
+    steps = parse_steps(match["steps"], text)
+    if EACH not in steps:
+        return Selector(text, match["column"], steps)
+    at = steps.index(EACH)
+    if EACH in steps[at + 1 :]:
+        raise RecipeError(f"`{text}` holds two `[*]`: a selector takes one")
+    return Selector(text, match["column"], steps[:at], steps[at + 1 :])
+
+
+def parse_steps(written: str, text: str) -> tuple[Step, ...]:
+    """Everything after the column of the selector `text`."""
+    steps: list[Step] = []
+    position = 0
+    while position < len(written):
+        match = STEP.match(written, position)
+        if match is None:
+            raise RecipeError(unreadable(text))
+        position = match.end()
+        if match["key"] or match["each"]:
+            steps.append(match["key"] or EACH)
+        elif match["index"]:
+            steps.append(int(match["index"]))
+        else:
+            steps.append(slice(*(int(bound) if bound else None for bound in (match["start"], match["stop"]))))
+    return tuple(steps)
+
+
+def unreadable(text: str) -> str:
+    """What is wrong with a selector, and what one looks like."""
+    shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]` or `set.neg[*]`"
+    return f"can't read the selector `{text}`: write a column, or a path, like {shapes}"
+
+
+def select(table: Table, text: str) -> list[Any]:
+    """One value per row. Raises DataError where the path does not fit a row."""
+    selector = parse_selector(text, list(table.columns))
+    if selector.tail is not None or selector.has_slice:
+        raise RecipeError(f"`{text}` names several values of a row where one is needed")
+    return walk(table.cells(selector.column), table.row, selector.path, selector.column)
+
+
+def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> tuple[list[list[Any]], np.ndarray]:
+    """Values of every selector for every example, and each example's position in the table.
+
+    `[*]` of different lists combine as a cross product. Equal selectors with `[*]` take distinct elements of their
+    list, in its order (i < j); different ones that share a list (`turns[*].question`, `turns[*].answer`) take the same
+    element.
+    """
+    values = [walk(table.cells(s.column), table.row, s.path, s.column) for s in selectors]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, selector in enumerate(selectors):
+        if selector.tail is not None:
+            check_lists(values[index], table.row, selector.text)
+            groups.setdefault((selector.column, str(selector.path)), []).append(index)
+    if not groups:
+        return values, np.arange(len(table))
+
+    parents: list[int] = []
+    picks: list[tuple[int, ...]] = []
+    members = [[selectors[index] for index in group] for group in groups.values()]
+    lists = [values[group[0]] for group in groups.values()]
+    for position in range(len(table)):
+        choices = [
+            element_choices(group, len(cells[position] or ())) for group, cells in zip(members, lists, strict=True)
+        ]
+        combined = [tuple(chain(*choice)) for choice in islice(product(*choices), max_per_row)]
+        parents += [position] * len(combined)
+        picks += combined
+
+    slots = {index: slot for slot, index in enumerate(chain(*groups.values()))}
+    rows = table.row[parents]
+    for index, selector in enumerate(selectors):
+        if selector.tail is None:
+            values[index] = [values[index][parent] for parent in parents]
+        else:
+            slot = slots[index]
+            elements = [values[index][parent][pick[slot]] for parent, pick in zip(parents, picks, strict=True)]
+            values[index] = walk(elements, rows, selector.tail, selector.text.partition(EACH)[0] + EACH)
+    return values, np.array(parents, dtype=np.int64)
+
+
+def element_choices(group: list[Selector], length: int) -> list[tuple[int, ...]]:
+    """Which elements of one list its selectors take together."""
+    different = len({selector.text for selector in group})
+    if different == 1:
+        return list(combinations(range(length), len(group)))
+    if different == len(group):
+        return [(element,) * len(group) for element in range(length)]
+    raise RecipeError(
+        f"{', '.join(f'`{selector.text}`' for selector in group)} walk one list: all must be equal, or all different"
+    )
+
+
+def walk(values: list[Any], rows: np.ndarray, steps: tuple[Step, ...], path: str) -> list[Any]:
+    """Follow `steps` into every value; None where a list is too short, a key is missing or a value is null.
+
+    `rows` are the row numbers of the values, and `path` what has been followed so far, for messages.
+    """
+    for position, step in enumerate(steps):
+        if isinstance(step, str):
+            check_keys(values, rows, step, path)
+            values = [None if value is None else value.get(step) for value in values]
+            path += f".{step}"
+            continue
+        check_lists(values, rows, path)
+        if isinstance(step, slice):
+            pieces = [(value or [])[step] for value in values]
+            lengths = [len(piece) for piece in pieces]
+            inside = iter(walk(list(chain(*pieces)), np.repeat(rows, lengths), steps[position + 1 :], f"{path}[:]"))
+            return [list(islice(inside, length)) for length in lengths]
+        values = [value[step] if value is not None and -len(value) <= step < len(value) else None for value in values]
+        path += f"[{step}]"
+    return values
+
+
+def check_keys(values: list[Any], rows: np.ndarray, key: str, path: str) -> None:
+    """Every value is a mapping or null, and some mapping has `key`."""
+    check_kind(values, rows, dict, f"`{path}` is followed by `.{key}`, but is not a mapping")
+    keys = list(dict.fromkeys(name for value in values if value is not None for name in value))
+    if keys and key not in keys:
+        raise DataError(Problem(f"no row has `{path}.{key}`: {did_you_mean(key, keys)}", "missing-key"))
+
+
+def check_lists(values: list[Any], rows: np.ndarray, path: str) -> None:
+    """Every value is a list or null."""
+    check_kind(values, rows, list, f"`{path}` is used as a list, but is none")
+
+
+def check_kind(values: list[Any], rows: np.ndarray, kind: type, message: str) -> None:
+    """Raises DataError, with rows, where a value is neither null nor of that kind."""
+    wrong = [row for value, row in zip(values, rows.tolist(), strict=True) if not isinstance(value, (kind, type(None)))]
+    if wrong:
+        raise DataError(Problem(f"{message} in {name_rows(wrong)}", "wrong-kind", row=wrong[0]))

@@ -1,0 +1,298 @@
+"""A source of data -> examples: one text per role, and a label where the format has one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from stfit.data.columns import Selector, expand, parse_selector
+from stfit.data.labels import LabelKind, Labels, compute_labels
+from stfit.data.read import load_table
+from stfit.data.rows import choose_holdout, keep_matching
+from stfit.data.source import LABELED, ROLES, Holdout, Source
+from stfit.data.table import Table, name_rows
+from stfit.errors import DataError, Problem, RecipeError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts by role, with one text per example; several negatives are the roles negative_1, negative_2, ..."""
+
+    format: str
+    texts: dict[str, list[str | None]]
+    """None stands only where an example has fewer negatives than others."""
+    label: np.ndarray | None
+    """int64 classes or float64 scores."""
+    label_kind: LabelKind
+    label_names: list[str] | None
+    """Names of the classes 0, 1, ..., where the data has names."""
+    row: np.ndarray
+    """Row of the split that each example comes from, from 1."""
+    dropped: dict[str, int]
+    """Reason -> how many examples (or rows, for `empty list`) were left out."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes the labels tell apart; None where they are scores, or none."""
+        if self.label is None or self.label_kind == "score":
+            return None
+        return max(int(self.label.max()) + 1, len(self.label_names or ()))
+
+    def all_texts(self) -> list[str]:
+        """Every text of every role."""
+        return [text for column in self.texts.values() for text in column if text is not None]
+
+    def take(self, index: np.ndarray) -> Examples:
+        """The examples at these positions, in this order."""
+        chosen = index.tolist()
+        texts = {role: [column[i] for i in chosen] for role, column in self.texts.items()}
+        label = None if self.label is None else self.label[index]
+        return replace(self, texts=texts, label=label, row=self.row[index])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of format, roles, texts and labels."""
+        digest = sha256(json.dumps([self.format, self.label_kind]).encode())
+        for role, texts in self.texts.items():
+            digest.update(json.dumps([role, texts]).encode())
+        if self.label is not None:
+            digest.update(self.label.astype(self.label.dtype.newbyteorder("<")).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Examples before empties are dropped: every role has one cell per example, and `negative` a list of them."""
+
+    table: Table
+    format: str
+    cells: dict[str, list[Any]]
+    labels: Labels | None
+    parent: np.ndarray
+    """Position in the table of the row that each example comes from."""
+
+
+def load_examples(
+    source: Source, format: str, seed: int, holdout: Holdout | None = None
+) -> tuple[Examples, Examples | None]:
+    """The examples of a source, and those held out from it.
+
+    The order is fixed: split, where, holdout (whole rows), selectors, label_map, label_range, dropped empties, shuffle,
+    limit; the last two leave the holdout alone. Raises RecipeError where columns can't be understood; DataError, with
+    row numbers, where rows are not what the recipe says, or none is left.
+    """
+    check_roles(source.columns, format)
+    table = load_table(source)
+    if not len(table):
+        raise DataError(f"the split `{source.split}` of {table.origin} has no rows")
+    try:
+        table = keep_matching(table, source.where)
+        held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
+        draft = make_draft(table, source, format)  # of both sides at once, so that they number their classes alike
+        training = shorten(finish(draft, ~held), source, seed)
+        return training, finish(draft, held) if holdout else None
+    except (DataError, RecipeError) as error:
+        located = [replace(problem, file=table.origin) for problem in error.problems]
+        raise type(error)(located) from None
+
+
+def shorten(examples: Examples, source: Source, seed: int) -> Examples:
+    """`shuffle`, then `limit`."""
+    order = np.arange(len(examples))
+    if source.shuffle:
+        order = np.random.default_rng(seed).permutation(order)
+    return examples.take(order[: source.limit]) if source.shuffle or source.limit else examples
+
+
+def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
+    """Raises RecipeError for a role that the format does not have, or a list where one selector is needed."""
+    roles = roles_of(format)
+    problems = [
+        Problem(
+            f"`columns: {role}` is no role of {format}: {did_you_mean(role, roles) or ', '.join(roles)}", "unknown-role"
+        )
+        for role in columns
+        if role not in roles
+    ]
+    problems += [
+        Problem(
+            f"`columns: {role}` takes one selector; only `text` and `negative` take a list of them", "list-of-selectors"
+        )
+        for role, written in columns.items()
+        if isinstance(written, list) and role in roles and (role not in ("text", "negative") or not written)
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def roles_of(format: str) -> list[str]:
+    """Every role of a format, its label included."""
+    return [*ROLES[format], *(["label"] if LABELED[format] else [])]
+
+
+def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format: str) -> dict[str, list[Selector]]:
+    """Role -> its selectors; a role that is not named takes the column of its own name."""
+    problems: list[Problem] = []
+    resolved: dict[str, list[Selector]] = {}
+    for role in roles_of(format):
+        if role not in columns and role not in table.columns:
+            line = ", ".join(f"{r}: {columns.get(r, r if r in table.columns else '...')}" for r in roles_of(format))
+            there = ", ".join(table.columns)
+            message = (
+                f"{format} needs `{role}`, and {table.origin} has the columns {there}: write `columns: {{{line}}}`"
+            )
+            problems.append(Problem(message, "missing-column", table.origin))
+            continue
+        named = columns.get(role, role)
+        selectors = [
+            parse_selector(text, list(table.columns)) for text in ([named] if isinstance(named, str) else named)
+        ]
+        problems += [table.missing(selector.column) for selector in selectors if selector.column not in table.columns]
+        check_several(role, selectors)
+        resolved[role] = selectors
+    if problems:
+        raise DataError(problems)
+    return resolved
+
+
+def check_several(role: str, selectors: list[Selector]) -> None:
+    """Several texts in one example are for negatives only, and `[*]` does not mix with them."""
+    sliced = [selector.text for selector in selectors if selector.has_slice]
+    if sliced and role != "negative":
+        raise RecipeError(
+            f"`columns: {role}` takes one text: instead of the slice in `{sliced[0]}` write `[0]` or `[*]`"
+        )
+    if role == "negative" and len(selectors) > 1 and any(selector.tail is not None for selector in selectors):
+        raise RecipeError(
+            "`columns: negative` is a list, which means several negatives in one example: use slices instead of `[*]`"
+        )
+
+
+def make_draft(table: Table, source: Source, format: str) -> Draft:
+    """Selectors and labels applied to every row."""
+    selectors = resolve_columns(table, source.columns, format)
+    # A list for `text` makes one example of each selector; everything else is one run of `expand`.
+    runs = [{**selectors, "text": [text]} for text in selectors["text"]] if "text" in selectors else [selectors]
+    cells: dict[str, list[Any]] = {role: [] for role in selectors}
+    parents = []
+    for run in runs:
+        values, parent = expand(
+            table, [selector for of_role in run.values() for selector in of_role], source.max_per_row
+        )
+        columns = iter(values)
+        for role, of_role in run.items():
+            taken = [next(columns) for _ in of_role]
+            cells[role] += gather(taken, of_role) if role == "negative" else taken[0]
+        parents.append(parent)
+    parent = np.concatenate(parents)
+    if len(runs) > 1:
+        order = np.argsort(parent, kind="stable")
+        parent = parent[order]
+        cells = {role: [listed[i] for i in order.tolist()] for role, listed in cells.items()}
+    labels = None
+    if "label" in cells:
+        names = table.label_names.get(selectors["label"][0].text)
+        labels = compute_labels(cells.pop("label"), table.row[parent], source, names)
+    check_texts(cells, table.row[parent], selectors)
+    return Draft(table, format, cells, labels, parent)
+
+
+def gather(columns: list[list[Any]], selectors: list[Selector]) -> list[list[Any]]:
+    """The negatives of each example, from one column per selector: of a slice, a list of them."""
+    lists = [
+        column if selector.has_slice else [[cell] for cell in column]
+        for column, selector in zip(columns, selectors, strict=True)
+    ]
+    return [[cell for cells in of_example for cell in cells] for of_example in zip(*lists, strict=True)]
+
+
+def check_texts(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict[str, list[Selector]]) -> None:
+    """Raises DataError where a cell is neither text nor null, or text that is not Unicode; all roles together."""
+    problems = []
+    for role, column in cells.items():
+        pairs = list(zip(column, rows.tolist(), strict=True))
+        if role == "negative":
+            pairs = [(cell, row) for of_example, row in pairs for cell in of_example]
+        wrong = [(cell, row) for cell, row in pairs if not is_text(cell)]
+        if not wrong:
+            continue
+        cell, row = wrong[0]
+        written = ", ".join(f"`{selector.text}`" for selector in selectors[role])
+        hint = (
+            f"pick from it with `{selectors[role][0].text}[0]` or `[*]`"
+            if isinstance(cell, list)
+            else "it should be text"
+        )
+        at = name_rows([row for _, row in wrong])
+        message = f"{role}, taken from {written}, has a {type(cell).__name__} in {at}: {cell!r:.60}; {hint}"
+        problems.append(Problem(message, "not-text", row=row))
+    if problems:
+        raise DataError(problems)
+
+
+def is_text(cell: Any) -> bool:
+    """Null, or a str that can be written as UTF-8 (half a surrogate pair can't, and the tokenizer dies of it)."""
+    if not isinstance(cell, str):
+        return cell is None
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def finish(draft: Draft, rows: np.ndarray) -> Examples:
+    """The examples of some rows (a mask over the table), without those that lack a text or a label."""
+    cells = dict(draft.cells)
+    inside = rows[draft.parent]
+    if "negative" in cells:
+        cells["negative"] = [[text for text in texts if not is_blank(text)] or None for texts in cells["negative"]]
+    complete = np.ones(len(inside), dtype=bool)
+    for column in cells.values():
+        complete &= np.array([not is_blank(cell) for cell in column], dtype=bool)
+    labeled = draft.labels.present if draft.labels else np.ones(len(inside), dtype=bool)
+    dropped = {
+        "empty list": int(rows.sum()) - len(np.unique(draft.parent[inside])),
+        "empty text": int((inside & ~complete).sum()),
+        "null label": int((inside & complete & ~labeled).sum()),
+    }
+    dropped = {reason: count for reason, count in dropped.items() if count}
+    kept = np.flatnonzero(inside & complete & labeled)
+    if not len(kept):
+        why = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
+        raise DataError(f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`")
+    chosen = kept.tolist()
+    texts = {role: [column[i] for i in chosen] for role, column in cells.items()}
+    if "negative" in texts:
+        texts |= spread_negatives(texts.pop("negative"))
+    labels = draft.labels
+    return Examples(
+        format=draft.format,
+        texts=texts,
+        label=labels.values[kept] if labels else None,
+        label_kind=labels.kind if labels else "none",
+        label_names=labels.names if labels else None,
+        row=draft.table.row[draft.parent[kept]],
+        dropped=dropped,
+    )
+
+
+def is_blank(cell: str | list[str] | None) -> bool:
+    """Null, empty, or nothing but white space."""
+    return not cell or (isinstance(cell, str) and not cell.strip())
+
+
+def spread_negatives(lists: list[list[str]]) -> dict[str, list[str | None]]:
+    """Lists of negatives as one column each, None where an example has fewer."""
+    width = max(map(len, lists))
+    names = ["negative"] if width == 1 else [f"negative_{i}" for i in range(1, width + 1)]
+    return {name: [texts[i] if i < len(texts) else None for texts in lists] for i, name in enumerate(names)}

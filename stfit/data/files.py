@@ -1,0 +1,138 @@
+"""Files of rows: JSON Lines, delimited text and parquet, plain or gzipped.
+
+Text is read line by line with a bound on the length of a line, so that a small gzip that unpacks to one line of
+gigabytes is an error and not the end of the machine's memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from stfit.data.source import ReadOptions
+from stfit.data.table import Table, build_table
+from stfit.errors import DataError, Problem
+from stfit.lazy import lazy
+from stfit.location import DATA_SUFFIXES
+
+if TYPE_CHECKING:
+    from pyarrow import parquet
+else:
+    parquet = lazy("pyarrow.parquet")
+
+LONGEST_LINE = 64 * 2**20
+"""Characters (bytes in JSON Lines) of one line, unpacked."""
+
+
+def read_file(path: Path, options: ReadOptions) -> Table:
+    """The rows of one file. Raises DataError with the line where it can't be read."""
+    suffix = path.name.removesuffix(".gz").rpartition(".")[2]
+    try:
+        if suffix == "jsonl":
+            return build_table(str(path), read_json_lines(path), {})
+        if suffix in ("csv", "tsv"):
+            return build_table(str(path), read_delimited(path, options, "," if suffix == "csv" else "\t"), {})
+        if suffix == "parquet":
+            return read_parquet(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+    raise DataError(f"{path} is no kind of file that stfit reads: use one of {', '.join(DATA_SUFFIXES)}")
+
+
+def read_json_lines(path: Path) -> dict[str, list[Any]]:
+    """Columns of a file with one JSON object per line; blank lines are skipped."""
+    records = []
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in bounded_lines(file, path):
+            if line.isspace():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                raise at_line(path, number, f"is not valid JSON: {reason}") from error
+            if not isinstance(record, dict):
+                raise at_line(path, number, 'is not a JSON object like {"text": "...", "label": 0}')
+            records.append(record)
+    names = dict.fromkeys(name for record in records for name in record)
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def read_delimited(path: Path, options: ReadOptions, delimiter: str) -> dict[str, list[Any]]:
+    """Columns of a .csv or .tsv file; every cell is a str."""
+    csv.field_size_limit(LONGEST_LINE)  # the module's default refuses texts over 128 KiB
+    records = []
+    number = 0
+    try:
+        with open_text(path, options.encoding) as file:
+            reader = csv.reader(
+                (line for _, line in bounded_lines(file, path)),
+                delimiter=options.delimiter or delimiter,
+                quoting=csv.QUOTE_MINIMAL if options.quoting else csv.QUOTE_NONE,
+                strict=True,
+            )
+            named = isinstance(options.header, list)  # and then names the first fields: a line may have more
+            names = options.header if isinstance(options.header, list) else []
+            for record in filter(None, reader):
+                number = reader.line_num
+                if not names:
+                    names = record if options.header else [f"column_{i}" for i in range(1, len(record) + 1)]
+                    if options.header:
+                        continue
+                if len(record) < len(names) or (len(record) > len(names) and not named):
+                    raise at_line(path, number, f"has {len(record)} fields, expected {len(names)}: {', '.join(names)}")
+                records.append(record)
+    except csv.Error as error:
+        hint = "if double quotes are plain characters in this file, set `read: {quoting: false}`"
+        raise at_line(path, reader.line_num, f"is not valid: {error}; {hint}") from error
+    except (UnicodeError, LookupError) as error:
+        raise at_line(path, number + 1, f"or one soon after it is not {options.encoding}: {error}") from error
+    if len(set(names)) != len(names):
+        raise at_line(path, 1, f"names a column twice: {', '.join(names)}")
+    return {name: [record[i] for record in records] for i, name in enumerate(names)}
+
+
+def read_parquet(path: Path) -> Table:
+    """A parquet file; the class names that `datasets` writes into its metadata are kept."""
+    try:
+        arrow = parquet.read_table(path, partitioning=None)
+    except ValueError as error:  # ArrowInvalid
+        raise DataError(f"{path} can't be read: {error}") from error
+    written = json.loads((arrow.schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = written.get("info", {}).get("features", {})
+    label_names = {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
+    }
+    return build_table(str(path), arrow.to_pydict(), label_names)
+
+
+def open_text(path: Path, encoding: str) -> IO[str]:
+    """A text file, unpacked where its name ends in .gz; a byte order mark is no part of the text."""
+    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    return path.open(encoding=encoding, newline="")
+
+
+def bounded_lines(file: IO[str] | IO[bytes] | gzip.GzipFile, path: Path) -> Iterator[tuple[int, Any]]:
+    """Line numbers from 1, and lines."""
+    number = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise at_line(
+                path, number, f"is longer than {LONGEST_LINE // 2**20} MiB: is this a file of one row per line?"
+            )
+        yield number, line
+
+
+def at_line(path: Path, number: int, what: str) -> DataError:
+    """An error that names a line."""
+    return DataError(Problem(f"line {number} {what}", "unreadable-line", str(path), number))

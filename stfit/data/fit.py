@@ -1,0 +1,102 @@
+"""Do a loss and its data belong together? First by the recipe alone, then by the labels.
+
+Losses live on the same floor, so they come in as their name and what they fit: tuples of (format, kind of label).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from stfit.data.examples import Examples
+from stfit.data.table import name_rows
+from stfit.errors import DataError, Problem, RecipeError
+
+Fits = Iterable[tuple[str, str]]
+"""(format, label kind), one for each kind of data that a loss learns from."""
+
+MEANING = {
+    "none": "no label",
+    "binary": "labels that are 0 or 1",
+    "class": "integer classes 0, 1, 2, ...",
+    "score": "scores from 0 to 1",
+}
+
+
+def check_format(loss: str, format: str, fits_of: Mapping[str, Fits]) -> None:
+    """Raises RecipeError when the loss can't learn from the format. `fits_of`: name of every loss -> what it fits."""
+    formats = list(dict.fromkeys(fit[0] for fit in fits_of[loss]))
+    if format in formats:
+        return
+    others = [name for name, fits in fits_of.items() if format in (fit[0] for fit in fits)]
+    raise RecipeError(
+        f"loss `{loss}` does not fit format `{format}`: it takes {' or '.join(formats)}. "
+        f"Losses for {format}: {', '.join(others) or 'none'}"
+    )
+
+
+def check_labels(loss: str, fits: Fits, examples: Examples) -> None:
+    """Raises DataError when the labels are not of a kind, or in a range, that the loss learns from."""
+    wanted = [kind for format, kind in fits if format == examples.format]
+    label = examples.label
+    if label is None or not wanted or "none" in wanted:
+        return
+    if problem := kind_problem(wanted, examples, label):
+        message, rows = problem
+        meanings = " or ".join(MEANING[kind] for kind in wanted)
+        at = f" ({name_rows(rows.tolist())})" if len(rows) else ""
+        row = int(rows[0]) if len(rows) else None
+        raise DataError(Problem(f"loss `{loss}` learns from {meanings}: {message}{at}", "label-kind", row=row))
+    if label.min() == label.max():
+        raise DataError(
+            f"loss `{loss}` learns from differences, and all {len(label)} labels are {label[0]:g}: "
+            "look at `where` and `split`"
+        )
+
+
+def kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """What is wrong with the labels and in which rows, when no wanted kind accepts them."""
+    found = [PROBLEM_OF[kind](examples, label) for kind in wanted]
+    return None if None in found else found[0]
+
+
+def score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """Scores are floats, or integers that are all 0 or 1, within [0, 1]."""
+    if examples.label_kind == "class" and examples.label_names:
+        return f"these are classes ({', '.join(examples.label_names[:5])}); give `label_map` with scores", examples.row[
+            :0
+        ]
+    outside = (label < 0) | (label > 1)
+    if not outside.any():
+        return None
+    low, high = label.min(), label.max()
+    whole = f"[{min(np.floor(low), 0):g}, {np.ceil(high):g}]"
+    return f"these go from {low:g} to {high:g}; rescale them with `label_range: {whole}`", examples.row[outside]
+
+
+def binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """Only 0 and 1, and not as numbers that stfit gave to names: it can't know which name means similar."""
+    if examples.label_kind == "binary":
+        return None
+    names = examples.label_names
+    if names:
+        return (
+            f"these are classes; say which are similar: `label_map: {{{names[0]}: 0, {names[-1]}: 1}}`",
+            examples.row[:0],
+        )
+    return f"these go from {label.min():g} to {label.max():g}; use `label_map`, or a loss for them", examples.row[
+        ~np.isin(label, (0, 1))
+    ]
+
+
+def class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """Integers from 0."""
+    if examples.label_kind == "score":
+        return "these are floats; use `label_map`, or a loss for scores", examples.row[:0]
+    if label.min() < 0:
+        return "there are negative ones; drop them with `where: {label: {min: 0}}`", examples.row[label < 0]
+    return None
+
+
+PROBLEM_OF = {"score": score_problem, "binary": binary_problem, "class": class_problem}

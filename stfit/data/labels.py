@@ -1,0 +1,143 @@
+"""Labels as written in the data -> numbers that a loss understands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from stfit.data.rows import number_in
+from stfit.data.source import Source
+from stfit.data.table import name_rows
+from stfit.errors import DataError, Problem, did_you_mean
+
+LabelKind = Literal["none", "binary", "class", "score"]
+"""none; integers that are all 0 or 1; integers (or names, which were numbered); floats."""
+
+LARGEST_CLASS = 2**31
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One label per example."""
+
+    values: np.ndarray
+    """int64 classes or float64 scores; 0 where `present` is false."""
+    present: np.ndarray
+    """False where the data has no label."""
+    kind: LabelKind
+    names: list[str] | None
+
+
+def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: list[str] | None) -> Labels:
+    """Apply `label_map` and `label_range`; number the classes that are written as text, in sorted order.
+
+    `rows` are the row numbers of the cells, `names` what the dataset calls its classes. Raises DataError, with rows,
+    for labels that are neither number, bool nor text, are not finite, or are missing in the map or outside the range.
+    """
+    present = np.array([cell is not None and cell != "" for cell in cells], dtype=bool)
+    known = [cell for cell in cells if cell is not None and cell != ""]
+    rows = rows[present]
+    refuse(
+        known,
+        rows,
+        lambda cell: not isinstance(cell, (str, bool, int, float)),
+        "a label is a number, true/false or text",
+    )
+    named = False
+    if source.label_map is not None:
+        known, names = map_labels(known, rows, source.label_map, names)
+    elif any(isinstance(cell, str) for cell in known):
+        known, names, named = read_text_labels(known, rows, names)
+    refuse(known, rows, lambda value: not np.isfinite(value), "a label is a finite number")
+    refuse(
+        known, rows, lambda value: isinstance(value, int) and abs(value) > LARGEST_CLASS, "classes are small integers"
+    )
+    if source.label_range is not None:
+        known, names = rescale(known, rows, source.label_range, named), None
+    whole = all(isinstance(value, int) for value in known)
+    values = np.zeros(len(cells), dtype=np.int64 if whole else np.float64)
+    values[present] = known
+    if not whole:
+        return Labels(values, present, "score", None)
+    if names is not None:
+        refuse(
+            known, rows, lambda value: not 0 <= value < len(names), f"the dataset names classes 0 to {len(names) - 1}"
+        )
+    binary = not named and all(value in (0, 1) for value in known)
+    return Labels(values, present, "binary" if binary else "class", names)
+
+
+def map_labels(
+    cells: list[Any], rows: np.ndarray, mapping: dict[str, int | float], names: list[str] | None
+) -> tuple[list[int | float], list[str] | None]:
+    """Labels by `label_map`, whose keys are labels as written, or the dataset's own names of them."""
+    keys = [written(cell) for cell in cells]
+    if names is not None:
+        keys = [name_of(cell, names) if key not in mapping else key for key, cell in zip(keys, cells, strict=True)]
+    problems = []
+    for key in dict.fromkeys(key for key in keys if key not in mapping):
+        at = [row for row, other in zip(rows.tolist(), keys, strict=True) if other == key]
+        hint = did_you_mean(key, list(mapping))
+        problems.append(
+            Problem(f"`label_map` lacks the label `{key}` of {name_rows(at)} ({hint})", "unmapped-label", row=at[0])
+        )
+    if problems:
+        raise DataError(problems)
+    inverse = {value: key for key, value in mapping.items()}
+    one_to_one = len(inverse) == len(mapping) and sorted(inverse) == list(range(len(inverse)))
+    return [mapping[key] for key in keys], [inverse[i] for i in range(len(inverse))] if one_to_one else None
+
+
+def written(cell: Any) -> str:
+    """A label as a recipe would write it."""
+    return str(cell).lower() if isinstance(cell, bool) else str(cell)
+
+
+def name_of(cell: Any, names: list[str]) -> str:
+    """The dataset's name of a class, where it has one."""
+    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else written(cell)
+
+
+def read_text_labels(
+    cells: list[Any], rows: np.ndarray, names: list[str] | None
+) -> tuple[list[int | float], list[str] | None, bool]:
+    """Numbers, where all labels are numbers written as text (CSV); else classes, in the order of their names.
+
+    Also the names of the classes, and whether it was names that were read.
+    """
+    refuse(
+        cells,
+        rows,
+        lambda cell: not isinstance(cell, str),
+        "other rows have text labels; a column has one kind of label",
+    )
+    numbers = [number_in(cell) for cell in cells]
+    if None not in numbers:
+        return [number for number in numbers if number is not None], names, False
+    classes = sorted(set(cells))
+    if names is not None and set(classes) <= set(names):
+        classes = names
+    index = {name: number for number, name in enumerate(classes)}
+    return [index[cell] for cell in cells], classes, True
+
+
+def rescale(values: list[int | float], rows: np.ndarray, bounds: list[float], named: bool) -> list[float]:
+    """Numbers from `label_range` to 0..1."""
+    low, high = bounds
+    if named:
+        raise DataError("`label_range` rescales numbers, and these labels are names: use `label_map`")
+    refuse(values, rows, lambda value: not low <= value <= high, f"`label_range` is [{low:g}, {high:g}]")
+    return [(value - low) / (high - low) for value in values]
+
+
+def refuse(cells: list[Any], rows: np.ndarray, wrong: Callable[[Any], bool], because: str) -> None:
+    """Raises DataError, with rows, when a label is wrong."""
+    found = [(row, cell) for row, cell in zip(rows.tolist(), cells, strict=True) if wrong(cell)]
+    if found:
+        row, cell = found[0]
+        raise DataError(
+            Problem(f"{because}; found {cell!r:.60} ({name_rows([at for at, _ in found])})", "bad-label", row=row)
+        )

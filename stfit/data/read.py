@@ -1,0 +1,174 @@
+"""From where a dataset is to a table: local files and folders, datasets saved to disk, the Hub."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stfit.data.files import read_file
+from stfit.data.source import Source, is_remote
+from stfit.data.split import parse_split, slice_of
+from stfit.data.table import Table, build_table, concatenate
+from stfit.errors import DataError, HubError, RecipeError, did_you_mean
+from stfit.lazy import lazy
+from stfit.location import DATA_SUFFIXES
+
+if TYPE_CHECKING:
+    import datasets
+else:
+    datasets = lazy("datasets")
+
+Splits = dict[str, Callable[[], Table]]
+"""Name of a split -> reads it."""
+
+SPLIT_FILE = re.compile(r"(?P<split>.+?)(?:-\d+-of-\d+)?(?:" + "|".join(map(re.escape, DATA_SUFFIXES)) + ")")
+
+
+def load_table(source: Source) -> Table:
+    """The rows that `dataset` and `split` name.
+
+    Raises DataError where there is no such dataset or split, or a file can't be read; HubError where the Hub can't be
+    reached.
+    """
+    parts = parse_split(source.split)
+    splits = hub_splits(source) if is_remote(source.dataset) else local_splits(source)
+    unknown = [part.name for part in parts if part.name not in splits]
+    if unknown:
+        known = sorted(splits)
+        hint = did_you_mean(unknown[0], known)
+        raise DataError(f"{source.dataset} has no split `{unknown[0]}`: {hint} (its splits: {', '.join(known)})")
+    tables = {name: splits[name]() for name in dict.fromkeys(part.name for part in parts)}
+    sliced = []
+    for part in parts:
+        table = tables[part.name]
+        rows = slice_of(part, len(table))
+        sliced.append(table if rows == slice(0, len(table)) else table.take(np.arange(len(table))[rows]))
+    return sliced[0] if len(sliced) == 1 else concatenate(sliced)
+
+
+def local_splits(source: Source) -> Splits:
+    """Splits of a file, glob, folder of splits, or folder written by `save_to_disk`."""
+    for key in ("config", "files", "revision"):
+        if getattr(source, key) is not None:
+            raise RecipeError(f"`{key}` is for datasets of the Hub, and {source.dataset} is a path: leave it out")
+    path = Path(source.dataset)
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return saved_splits(path)
+    files = split_files(path)
+    return {name: lambda paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
+
+
+def split_files(path: Path) -> dict[str, list[Path]]:
+    """Split -> its files, in order. One file or a glob is the split `train`."""
+    if path.is_file():
+        return {"train": [path]}
+    if path.is_dir():
+        return folder_splits(path)
+    if glob.has_magic(str(path)):
+        if found := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
+            return {"train": found}
+        raise DataError(f"no file matches {path}")
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise DataError(f"{path} does not exist. {did_you_mean(path.name, siblings)}".rstrip())
+
+
+def folder_splits(folder: Path) -> dict[str, list[Path]]:
+    """Splits of a folder that holds `train.jsonl.gz`, `test-00000-of-00002.parquet`, ... in itself or in `data/`."""
+    splits: dict[str, list[Path]] = {}
+    for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
+        if match := SPLIT_FILE.fullmatch(path.name):
+            splits.setdefault(match["split"], []).append(path)
+    if not splits:
+        raise DataError(
+            f"{folder} holds no file that stfit reads: name them train.jsonl, test.csv ({', '.join(DATA_SUFFIXES)})"
+        )
+    for name, paths in splits.items():
+        kinds = {path.name.removeprefix(name).lstrip("-of0123456789") for path in paths}
+        if len(kinds) > 1 or len({path.parent for path in paths}) > 1:
+            raise DataError(
+                f"several files could be the split `{name}`: {', '.join(map(str, paths))}; name one as `dataset`"
+            )
+    return splits
+
+
+def read_files(paths: list[Path], source: Source) -> Table:
+    """The rows of all shards of a split, numbered through."""
+    tables = [read_file(path, source.read) for path in paths]
+    table = tables[0] if len(tables) == 1 else concatenate(tables)
+    origin = str(paths[0]) if len(paths) == 1 else source.dataset
+    label_names = table.label_names | read_label_names(paths[0].parent / "labels.json")
+    return build_table(origin, table.columns, label_names)
+
+
+def read_label_names(path: Path) -> dict[str, list[str]]:
+    """`{"label": ["no", "yes"]}` or `{"label": {"no": 0, "yes": 1}}` of a labels.json; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        return {column: ordered_names(names) for column, names in written.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f'{path} should map a column to the names of its classes, like {{"label": ["no", "yes"]}}: {error}'
+        ) from error
+
+
+def ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
+    """Names of the classes 0, 1, ... from a list, or a mapping in either direction."""
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    numbers = (
+        {int(key): str(value) for key, value in names.items()}
+        if all(map(str.isdigit, names))
+        else {int(number): name for name, number in names.items()}
+    )
+    if sorted(numbers) != list(range(len(names))):
+        raise ValueError("classes are numbered 0, 1, 2, ... without gaps")
+    return [numbers[number] for number in range(len(names))]
+
+
+def saved_splits(folder: Path) -> Splits:
+    """Splits of a folder written by `save_to_disk`; a single Dataset has the one split it was made from, or `train`."""
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} looks like a dataset saved to disk, but can't be read: {error}") from error
+    if isinstance(saved, datasets.Dataset):
+        saved = {str(saved.split or "train"): saved}
+    return dataset_splits(saved, str(folder))
+
+
+def hub_splits(source: Source) -> Splits:
+    """Splits of a dataset on the Hub. Code in the repository is never run."""
+    if Path(source.dataset).exists():  # `datasets` would take the folder, and say nothing
+        raise DataError(f"`{source.dataset}` is a Hub id, and a path here too: write `./{source.dataset}` for the path")
+    try:
+        found = datasets.load_dataset(
+            source.dataset, name=source.config, data_files=source.files, revision=source.revision
+        )
+    except FileNotFoundError as error:  # also DatasetNotFoundError, which covers private and gated ones
+        raise DataError(f"`{source.dataset}` is no dataset that the Hub shows to this account: {error}") from error
+    except OSError as error:
+        raise HubError(f"the dataset `{source.dataset}` can't be fetched: {error}") from error
+    except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"`datasets` refuses `{source.dataset}`: {error}") from error
+    return dataset_splits(found, source.dataset)
+
+
+def dataset_splits(splits: dict[Any, Any], origin: str) -> Splits:
+    """Splits of a DatasetDict."""
+    return {str(name): lambda dataset=dataset: table_of(dataset, origin) for name, dataset in splits.items()}  # type: ignore[misc]
+
+
+def table_of(dataset: datasets.Dataset, origin: str) -> Table:
+    """The rows of a Dataset as plain Python values, without decoding images or sound."""
+    label_names = {
+        name: feature.names for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)
+    }
+    return build_table(origin, dataset.with_format("arrow")[:].to_pydict(), label_names)

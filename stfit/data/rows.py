@@ -1,0 +1,88 @@
+"""Which rows of a table take part: `where`, and the holdout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stfit.data.columns import select
+from stfit.data.source import Condition, Holdout, Scalar
+from stfit.data.table import Table
+from stfit.errors import DataError
+
+
+def keep_matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
+    """The rows that pass every condition. Raises DataError when none does."""
+    if not where:
+        return table
+    keep = np.ones(len(table), dtype=bool)
+    for selector, condition in where.items():
+        keep &= np.array([passes(cell, condition) for cell in select(table, selector)], dtype=bool)
+    if not keep.any():
+        raise DataError(f"`where` keeps none of the {len(table)} rows: look at the values of {', '.join(where)}")
+    return table.take(np.flatnonzero(keep))
+
+
+def passes(cell: Any, condition: Scalar | list[Scalar] | Condition) -> bool:
+    """Whether a cell has the wanted value, or one of them, or passes every part of a Condition."""
+    if not isinstance(condition, Condition):
+        return is_one_of(cell, condition)
+    if condition.present is not None and condition.present == (cell is None or cell == ""):
+        return False
+    if condition.not_ is not None and is_one_of(cell, condition.not_):
+        return False
+    if condition.min is None and condition.max is None:
+        return True
+    number = number_in(cell)
+    low = -np.inf if condition.min is None else condition.min
+    high = np.inf if condition.max is None else condition.max
+    return number is not None and bool(low <= number <= high)
+
+
+def is_one_of(cell: Any, wanted: Scalar | list[Scalar]) -> bool:
+    """Equality; a number in the recipe also equals that number written as text, which is all that a CSV file has."""
+    options = wanted if isinstance(wanted, list) else [wanted]
+    return any(
+        cell == one or (isinstance(cell, str) and not isinstance(one, str) and number_in(cell) == one)
+        for one in options
+    )
+
+
+def number_in(cell: Any) -> float | int | None:
+    """A number, also when it is written as text; None for anything else."""
+    if isinstance(cell, (int, float)):
+        return cell
+    if not isinstance(cell, str):
+        return None
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return None
+
+
+def choose_holdout(table: Table, holdout: Holdout, seed: int) -> np.ndarray:
+    """Which rows are held out: a mask [rows], drawn by `seed`.
+
+    With `by`, groups of equal values are drawn as long as they fit into the wanted number of rows; if not even one
+    fits, the smallest is taken. Raises DataError where one side would be empty.
+    """
+    wanted = holdout.rows or max(1, round(len(table) * (holdout.fraction or 0)))
+    if holdout.by is None:
+        groups = np.arange(len(table))
+    else:
+        values = [repr(value) for value in select(table, holdout.by)]
+        groups = np.unique(values, return_inverse=True)[1]
+    sizes = np.bincount(groups)
+    chosen, held = [], 0
+    for group in np.random.default_rng(seed).permutation(len(sizes)).tolist():
+        if held + sizes[group] <= wanted:
+            chosen.append(group)
+            held += sizes[group]
+    mask = np.isin(groups, chosen or [int(np.argmin(sizes))])
+    if mask.all() or not mask.any():
+        grouped = f" in {len(sizes)} groups of equal `{holdout.by}`" if holdout.by else ""
+        raise DataError(f"a holdout of {wanted} rows leaves no row to train on, of {len(table)}{grouped}")
+    return mask

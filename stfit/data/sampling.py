@@ -1,0 +1,154 @@
+"""Which examples stand together in a batch: a pure function of the data, the seed and the epoch.
+
+Nothing here depends on hashing, on threads or on what was drawn before, so any epoch can be made again, alone.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Literal
+
+import numpy as np
+
+from stfit.errors import DataError, RecipeError
+
+Sampler = Literal["shuffle", "no_duplicates", "group_by_label"]
+
+
+def batches(
+    sampler: str,
+    text_ids: np.ndarray,
+    label: np.ndarray | None,
+    batch_size: int,
+    seed: int,
+    fingerprint: str,
+    smallest_batch: int,
+    epoch: int,
+) -> list[np.ndarray]:
+    """Batches of example indices for one epoch; no index twice.
+
+    `text_ids` is an integer matrix [examples, columns], -1 where a text is missing. Batches smaller than
+    `smallest_batch` are left out: count what is in none with `unused`. Raises DataError when no batch is left.
+    """
+    digest = sha256(f"{fingerprint}:{seed}:{epoch}".encode()).digest()
+    random = np.random.default_rng(int.from_bytes(digest))
+    if sampler == "no_duplicates":
+        made = no_duplicates(text_ids, batch_size, random)
+    elif sampler == "group_by_label":
+        if label is None:
+            raise RecipeError("`sampler: group_by_label` needs a format with labels")
+        made = group_by_label(label, batch_size, random)
+    else:
+        made = shuffle(len(text_ids), batch_size, random)
+    made = [batch for batch in made if len(batch) >= smallest_batch]
+    if not made:
+        raise DataError(
+            f"`sampler: {sampler}` makes no batch of {smallest_batch} rows or more, as the loss needs, "
+            f"out of {len(text_ids)} examples"
+        )
+    return made
+
+
+def unused(made: list[np.ndarray], examples: int) -> int:
+    """How many examples stand in no batch of an epoch."""
+    return examples - sum(len(batch) for batch in made)
+
+
+def shuffle(examples: int, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
+    """A permutation cut into batches; the last one may be smaller."""
+    return np.split(random.permutation(examples), range(batch_size, examples, batch_size))
+
+
+def no_duplicates(text_ids: np.ndarray, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Batches in which no two examples share a text, in any column: a shared one would be a negative that is right.
+
+    In shuffled order, every example goes into the first batch that has room and comes after all batches with one of its
+    texts. Two lookups find it, so that the time stays near linear however often texts repeat; the price is a tail of
+    smaller batches.
+    """
+    order = random.permutation(len(text_ids))
+    earliest = [0] * (int(text_ids.max(initial=-1)) + 2)  # text -> first batch without it; the last cell is that of -1
+    room = list(range(len(text_ids) + 1))  # batch -> itself, or a later one that may have room
+    made: list[list[int]] = []
+    for example, texts in zip(order.tolist(), text_ids[order].tolist(), strict=True):
+        batch = first_with_room(room, max([earliest[text] for text in texts if text >= 0], default=0))
+        if batch == len(made):
+            made.append([])
+        made[batch].append(example)
+        if len(made[batch]) == batch_size:
+            room[batch] = batch + 1
+        for text in texts:
+            earliest[text] = batch + 1
+    return [np.array(batch) for batch in made]
+
+
+def first_with_room(room: list[int], batch: int) -> int:
+    """Follow pointers to a batch that points to itself, and shorten them on the way (union-find, path halving)."""
+    while room[batch] != batch:
+        room[batch] = room[room[batch]]
+        batch = room[batch]
+    return batch
+
+
+def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Batches that hold at least two labels, one of them at least twice: what triplets are mined from.
+
+    Rows of a label are dealt out in pairs. The largest label comes last, to where there is most room, so that it is
+    spread over the epoch, and fills no batch alone while others have rows left. A label with one row is never used.
+    """
+    if batch_size < 3:
+        raise RecipeError("two rows of one label and one of another make a batch of 3: `batch_size` is too small")
+    rows = random.permutation(len(label))
+    _, classes, counts = np.unique(label[rows], return_inverse=True, return_counts=True)
+    rows, classes = rows[counts[classes] > 1], classes[counts[classes] > 1]
+    largest = classes == np.argmax(counts)
+    pairs, singles = cut_into_pairs(rows[~largest], classes[~largest], random)
+    filler_pairs, filler_singles = cut_into_pairs(rows[largest], classes[largest], random)
+    fillers = np.concatenate([filler_pairs.reshape(-1), filler_singles])
+
+    others = 2 * len(pairs) + len(singles)
+    count = max(-(-len(rows) // batch_size), -(-len(pairs) // (batch_size // 2)))
+    count = min(count, others)  # every batch needs a row that is not of the largest label
+    if not count:
+        return []
+    split = max(0, count - len(pairs) - len(singles))  # pairs to part, so that there is one for every batch
+    singles = np.concatenate([singles, pairs[len(pairs) - split :].reshape(-1)])
+    pairs = pairs[: len(pairs) - split]
+
+    batch_of = np.full(len(label), -1)
+    filled = np.zeros(count, dtype=np.int64)
+    for units in (pairs, singles[:, None], fillers[: len(fillers) // 2 * 2].reshape(-1, 2)):
+        deal(units, batch_of, filled, batch_size)
+    deal(fillers[batch_of[fillers] < 0][:, None], batch_of, filled, batch_size)
+
+    used = np.flatnonzero(batch_of >= 0)
+    used = used[np.argsort(batch_of[used], kind="stable")]
+    made = np.split(used, np.cumsum(filled)[:-1])
+    return [made[i] for i in random.permutation(count) if has_triplet(label[made[i]])]
+
+
+def cut_into_pairs(rows: np.ndarray, classes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as pairs of one class [pairs, 2], classes in random order, and the odd one of each class that has one."""
+    place = random.permutation(int(classes.max(initial=0)) + 1)[classes]
+    order = np.argsort(place, kind="stable")
+    rows, place = rows[order], place[order]
+    sizes = np.bincount(place)
+    last = np.cumsum(sizes)[sizes % 2 == 1] - 1
+    return np.delete(rows, last).reshape(-1, 2), rows[last]
+
+
+def deal(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, batch_size: int) -> None:
+    """Put units (rows [units, rows of a unit]) one by one into the emptiest batch, as long as one has room."""
+    width = units.shape[1]
+    room = (batch_size - filled) // width
+    batch = np.repeat(np.arange(len(filled)), room)
+    nth = np.arange(len(batch)) - np.repeat(np.cumsum(room) - room, room)
+    order = np.argsort(filled[batch] + width * nth, kind="stable")[: len(units)]
+    batch_of[units[: len(order)]] = batch[order][:, None]
+    filled += width * np.bincount(batch[order], minlength=len(filled))
+
+
+def has_triplet(label: np.ndarray) -> bool:
+    """Whether an anchor, a positive and a negative can be found among rows with these labels."""
+    counts = np.unique(label, return_counts=True)[1]
+    return len(counts) > 1 and bool(counts.max() > 1)

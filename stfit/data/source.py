@@ -1,0 +1,124 @@
+"""What a recipe says about a dataset: where it is, which rows, and which columns play which part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from stfit.location import Location
+from stfit.spec import Spec
+
+Format = Literal["labeled_pair", "positive_pair", "labeled_text", "triplet"]
+Scalar = str | int | float | bool
+
+ROLES: dict[str, tuple[str, ...]] = {
+    "labeled_pair": ("sentence1", "sentence2"),
+    "positive_pair": ("anchor", "positive"),
+    "labeled_text": ("text",),
+    "triplet": ("anchor", "positive", "negative"),
+}
+"""Format -> the text columns it needs; `label` stands beside them where the format has one."""
+
+LABELED: dict[str, bool] = {"labeled_pair": True, "positive_pair": False, "labeled_text": True, "triplet": False}
+
+
+class ReadOptions(Spec):
+    """How to read a delimited text file (.csv, .tsv)."""
+
+    delimiter: str | None = None
+    """One character between fields; default: a comma for .csv, a tab for .tsv."""
+    quoting: bool = True
+    """Whether double quotes group a field. Switch it off for files that use them as plain characters."""
+    encoding: str = "utf-8"
+    """Text encoding of the file."""
+    header: bool | list[str] = True
+    """Whether the first line names the columns. A list names the first columns of a file that has no such line; false
+    calls them column_1, column_2, ..."""
+
+
+class Condition(Spec):
+    """Keeps rows whose value passes every condition given."""
+
+    min: float | None = None
+    """Smallest value kept."""
+    max: float | None = None
+    """Largest value kept."""
+    not_: Annotated[Scalar | list[Scalar] | None, Field(alias="not")] = None
+    """A value, or list of values, that is dropped."""
+    present: bool | None = None
+    """true keeps rows where the column is neither null nor empty; false keeps the others."""
+
+
+class Holdout(Spec):
+    """Rows kept out of training, for evaluation (`from: holdout`)."""
+
+    fraction: float | None = Field(None, gt=0, lt=1)
+    """Share of the rows that is held out."""
+    rows: int | None = Field(None, gt=0)
+    """Number of rows that is held out; one of `fraction` and `rows`."""
+    by: str | None = None
+    """A column whose equal values stay together on one side (an author, a topic)."""
+
+    @model_validator(mode="after")
+    def one_size(self) -> Self:
+        """The size is said once."""
+        if (self.fraction is None) == (self.rows is None):
+            raise ValueError("give `fraction` or `rows`, and not both")
+        return self
+
+
+class Source(Spec):
+    """A dataset, which of its rows, and which of its columns play which part."""
+
+    dataset: Location
+    """Hub id, file or glob (.jsonl, .jsonl.gz, .csv, .tsv, .parquet), folder of splits, or a dataset saved to disk."""
+    config: str | None = None
+    """Configuration (subset) of a Hub dataset."""
+    files: str | list[str] | dict[str, str | list[str]] | None = None
+    """Data files inside a Hub repository that has no splits of its own; a mapping gives the files of each split."""
+    split: str = "train"
+    """Split, with an optional slice: `train`, `train[:50%]`, `train[100:200]`, `train+validation`."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub dataset."""
+    read: ReadOptions = ReadOptions()
+    """How to read a delimited text file."""
+    columns: dict[str, str | list[str]] = {}
+    """Role -> column selector: `{anchor: set.query, positive: "set.pos[0]"}`. A role left out takes its own name's."""
+    prompts: dict[str, str] | None = None
+    """Role -> name of a prompt in `model.prompts`; default: query for anchors, document for positives and negatives."""
+    where: dict[str, Scalar | list[Scalar] | Condition] = {}
+    """Column -> the value, list of values or condition that keeps a row."""
+    label_map: dict[str, int | float] | None = None
+    """Label as written in the data -> number. A row whose label is not listed is an error."""
+    label_range: list[float] | None = Field(None, min_length=2, max_length=2)
+    """`[low, high]` of a float label, rescaled to 0..1."""
+    shuffle: bool = False
+    """Shuffle the examples (by the recipe's seed) before `limit`."""
+    limit: int | None = Field(None, gt=0)
+    """Keep the first N examples."""
+    max_per_row: int | None = Field(None, gt=0)
+    """Most examples made from one row by `[*]` selectors."""
+
+    @field_validator("label_range")
+    @classmethod
+    def low_before_high(cls, value: list[float] | None) -> list[float] | None:
+        """A range goes up."""
+        if value is not None and value[0] >= value[1]:
+            raise ValueError("write the lowest label first, then the highest")
+        return value
+
+
+class TrainingData(Source):
+    """The rows a model is trained on, in one of the four formats."""
+
+    format: Format
+    """labeled_pair, positive_pair, labeled_text or triplet: decides which losses are possible."""
+    holdout: Holdout | None = None
+    """Rows kept out of training, for evaluation."""
+
+
+def is_remote(dataset: str) -> bool:
+    """Whether a resolved `dataset` is a Hub id (local ones have been made absolute paths)."""
+    return not Path(dataset).is_absolute()

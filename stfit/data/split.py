@@ -1,0 +1,57 @@
+"""Split expressions: `train`, `train[:50%]`, `train[100:200]`, `train[-10%:]`, `train+validation`.
+
+They mean what they mean in `datasets` (https://huggingface.co/docs/datasets/loading#slice-splits): percentages are
+rounded to the nearest row, and a bound outside the split is moved to its end.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from stfit.errors import RecipeError
+
+NUMBER = r"-?\d+%?"
+PART = re.compile(rf"(?P<name>[\w.-]+)(?:\[(?P<start>{NUMBER})?:(?P<stop>{NUMBER})?\])?")
+
+
+class SplitPart(NamedTuple):
+    """One term of a split expression. `start` and `stop` are as written: `100`, `-10%`, or None for an open end."""
+
+    name: str
+    start: str | None
+    stop: str | None
+
+
+def parse_split(text: str) -> list[SplitPart]:
+    """The terms of a split expression. Raises RecipeError where it can't be read."""
+    return [parse_part(term.strip(), text) for term in text.split("+")]
+
+
+def parse_part(term: str, whole: str) -> SplitPart:
+    """One term, without the `+`."""
+    match = PART.fullmatch(term)
+    if match is None:
+        raise RecipeError(
+            f"can't read the split `{whole}`: write `train`, `train[:50%]`, `train[100:200]`, or terms joined by `+`"
+        )
+    part = SplitPart(match["name"], match["start"], match["stop"])
+    bounds = [bound for bound in (part.start, part.stop) if bound]
+    if len({bound.endswith("%") for bound in bounds}) == 2:
+        raise RecipeError(f"the split `{whole}` mixes rows and percentages in one slice: use one of the two")
+    if any(bound.endswith("%") and abs(int(bound[:-1])) > 100 for bound in bounds):
+        raise RecipeError(f"the split `{whole}` asks for more than 100 %")
+    return part
+
+
+def slice_of(part: SplitPart, rows: int) -> slice:
+    """The rows of a split of `rows` rows that a term means."""
+    start = row_at(part.start, rows) if part.start else 0
+    stop = row_at(part.stop, rows) if part.stop else rows
+    return slice(start, stop)
+
+
+def row_at(bound: str, rows: int) -> int:
+    """A bound as a row between 0 and `rows`; negative bounds count from the end."""
+    row = round(int(bound[:-1]) * rows / 100) if bound.endswith("%") else int(bound)
+    return min(max(row + rows, 0) if row < 0 else row, rows)

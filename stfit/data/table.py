@@ -1,0 +1,72 @@
+"""Rows of a dataset as they were read, column by column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from stfit.errors import DataError, Problem, did_you_mean
+
+SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells by column; every column has one cell per row, None where a row has no value."""
+
+    origin: str
+    """The file, folder or Hub id, for messages."""
+    columns: dict[str, list[Any]]
+    row: np.ndarray
+    """Number of each row in its split, from 1: the line of a JSON Lines file without blank lines."""
+    label_names: dict[str, list[str]]
+    """Column -> names of its classes 0, 1, ...; only for columns whose dataset gives them."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, index: np.ndarray) -> Table:
+        """The rows at these positions, in this order."""
+        chosen = index.tolist()
+        columns = {name: [cells[i] for i in chosen] for name, cells in self.columns.items()}
+        return replace(self, columns=columns, row=self.row[index])
+
+    def cells(self, column: str) -> list[Any]:
+        """One column. Raises DataError, with what there is, when the column is missing."""
+        if column not in self.columns:
+            raise DataError(self.missing(column))
+        return self.columns[column]
+
+    def missing(self, column: str) -> Problem:
+        """That `column` is not there, and what is."""
+        known = list(self.columns)
+        hint = did_you_mean(column, known)
+        there = "" if hint.startswith("known") else f" (columns: {', '.join(known)})"
+        return Problem(f"there is no column `{column}`: {hint}{there}", "missing-column", self.origin)
+
+
+def build_table(origin: str, columns: dict[str, list[Any]], label_names: dict[str, list[str]]) -> Table:
+    """A table whose rows are numbered 1, 2, ..."""
+    rows = len(next(iter(columns.values()), ()))
+    return Table(origin, columns, np.arange(1, rows + 1), label_names)
+
+
+def concatenate(tables: Sequence[Table]) -> Table:
+    """The rows of all tables; a column that a table does not have is None there."""
+    names = dict.fromkeys(name for table in tables for name in table.columns)
+    columns = {
+        name: [cell for table in tables for cell in table.columns.get(name, [None] * len(table))] for name in names
+    }
+    label_names = {name: listed for table in tables for name, listed in table.label_names.items()}
+    return Table(tables[0].origin, columns, np.concatenate([table.row for table in tables]), label_names)
+
+
+def name_rows(rows: Sequence[int]) -> str:
+    """`row 7`, or `rows 1, 2, 3, 4, 5 and 12 more`: each row once, in the order given."""
+    rows = list(dict.fromkeys(int(row) for row in rows))
+    shown = ", ".join(str(row) for row in rows[:SHOWN_ROWS])
+    more = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {shown}{more}"

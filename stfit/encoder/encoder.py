@@ -1,0 +1,185 @@
+"""Token sequences -> one embedding each: transformer, pooling, layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from stfit.encoder.dropout import DROPOUT_SETTING, use_fast_dropout
+from stfit.encoder.layers import Layer
+from stfit.encoder.layout import Layout, forward_packed
+from stfit.encoder.pooling import compute_pooled, without_prompts
+from stfit.encoder.tokens import Tokens
+from stfit.errors import ModelError, did_you_mean
+
+ENCODE_TOKENS = 4096
+"""Tokens that `encode` sends through the model at once."""
+
+ROLE_PROMPTS = {
+    "anchor": "query",
+    "query": "query",
+    "positive": "document",
+    "negative": "document",
+    "corpus": "document",
+}
+"""Role -> the prompt its texts take where the model has one of that name; columns of symmetric formats take none."""
+
+
+@dataclass
+class Traits:
+    """What a model folder says besides its weights."""
+
+    pooling: tuple[str, ...]
+    layers: list[Layer] = field(default_factory=list)
+    include_prompt: bool = True
+    """Whether the prompt's tokens are pooled too."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    similarity: str = "cosine"
+    truncate_dim: int | None = None
+
+
+class Encoder(nn.Module):
+    """A sentence-embedding model. Its weights are named `backbone.*` and `layers.<i>.*`."""
+
+    def __init__(self, backbone: PreTrainedModel, tokens: Tokens, traits: Traits, layout: Layout) -> None:
+        super().__init__()
+        self.precision = "float32"
+        """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
+        self.backbone = backbone
+        self.tokens = tokens
+        self.traits = traits
+        self.layout = layout
+        self.token_dim = int(backbone.config.hidden_size)
+        dim = self.token_dim * len(traits.pooling)
+        self.layers = nn.ModuleList()
+        for layer in traits.layers:
+            self.layers.append(layer.build(dim))
+            dim = layer.dim_after(dim)
+        self.layers.to(device=backbone.device, dtype=backbone.dtype)
+        self.embedding_dim = dim
+
+    @property
+    def layout_name(self) -> Literal["packed", "padded"]:
+        """How batches are laid out."""
+        return "packed" if self.layout is forward_packed else "padded"
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether the same text can have two embeddings in training mode."""
+        rates = [value for name, value in vars(self.backbone.config).items() if DROPOUT_SETTING.search(name)]
+        return any(isinstance(rate, float) and rate > 0 for rate in rates) or any(
+            isinstance(layer, nn.Dropout) for layer in self.layers
+        )
+
+    def use_fast_dropout(self) -> None:
+        """Draw the transformer's dropout masks from stfit's own generator."""
+        use_fast_dropout(self.backbone)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.device
+
+    def forward(self, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None = None) -> Tensor:
+        """Embeddings [len(sequences), embedding_dim] of token-id arrays, in their order.
+
+        `prompt_lengths` gives the tokens at the start of each sequence that are not pooled (models with include_prompt
+        off).
+        """
+        with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
+            states_td, order = self.layout(self.backbone, sequences)
+        lengths_r = torch.tensor([len(sequences[i]) for i in order], device=states_td.device)
+        if prompt_lengths is not None:
+            prompts_r = torch.as_tensor(prompt_lengths[order], device=states_td.device)
+            states_td, lengths_r = without_prompts(states_td, lengths_r, prompts_r)
+        embedding_rd = compute_pooled(self.traits.pooling, states_td, lengths_r)
+        for layer in self.layers:
+            embedding_rd = layer(embedding_rd)
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return embedding_rd[torch.from_numpy(back).to(embedding_rd.device)]
+
+    def prompt(self, name: str | None) -> str:
+        """The text of a prompt; `None` means the model's default one.
+
+        Raises ModelError for a name the model does not have.
+        """
+        name = self.traits.default_prompt if name is None else name
+        if name is None:
+            return ""
+        if name not in self.traits.prompts:
+            hint = did_you_mean(name, sorted(self.traits.prompts)) or "the model has none"
+            raise ModelError(f"the model has no prompt `{name}`: {hint}")
+        return self.traits.prompts[name]
+
+    def prompt_of_role(self, role: str, chosen: dict[str, str] | None) -> str:
+        """The text put before a column's texts: as `chosen` says, else the role's usual prompt, else the default."""
+        if chosen is not None and role in chosen:
+            return self.prompt(chosen[role])
+        usual = ROLE_PROMPTS.get(role.partition("_")[0])
+        return self.prompt(usual if usual in self.traits.prompts else None)
+
+    def pooled_from(self, prompt: str) -> int:
+        """Tokens that pooling leaves out at the start of a sequence with this prompt: 0 where prompts are pooled."""
+        return 0 if self.traits.include_prompt else self.tokens.prompt_length(prompt)
+
+    @torch.no_grad()
+    def encode(
+        self,
+        texts: Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        normalize: bool = False,
+        truncate_dim: int | None = None,
+    ) -> np.ndarray:
+        """Embeddings of `texts`, float32 [len(texts), dim], in evaluation mode.
+
+        Equal texts are embedded once. `prompt_name` is one of the model's prompts, `prompt` any other text to put
+        before each of `texts`; with neither, the model's default prompt is used. `truncate_dim` keeps a prefix
+        (default: the model's own), before `normalize` scales to length 1.
+        """
+        prompt = self.prompt(prompt_name) if prompt is None else prompt
+        distinct = list(dict.fromkeys(texts))
+        row_of = {text: row for row, text in enumerate(distinct)}
+        dim = truncate_dim or self.traits.truncate_dim or self.embedding_dim
+        was_training = self.training
+        self.eval()
+        embeddings = torch.empty(len(distinct), min(dim, self.embedding_dim))
+        sequences = self.tokens([prompt + text for text in distinct])
+        skip = self.pooled_from(prompt)
+        for members in token_batches([len(sequence) for sequence in sequences], ENCODE_TOKENS):
+            skips = np.full(len(members), skip) if skip else None
+            embedding = self([sequences[i] for i in members], skips)[:, :dim].float()
+            if normalize:
+                embedding = functional.normalize(embedding, dim=-1)
+            embeddings[torch.from_numpy(members)] = embedding.cpu()
+        self.train(was_training)
+        result: np.ndarray = embeddings.numpy()[[row_of[text] for text in texts]] if texts else embeddings.numpy()
+        return result
+
+
+def token_batches(lengths: list[int], most_tokens: int) -> list[np.ndarray]:
+    """Indices of sequences, longest first, in batches of at most `most_tokens` tokens (one sequence always fits)."""
+    batches: list[np.ndarray] = []
+    order = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
+    start = 0
+    total = 0
+    for end, index in enumerate(order):
+        if end > start and total + lengths[index] > most_tokens:
+            batches.append(order[start:end])
+            start, total = end, 0
+        total += lengths[index]
+    return [*batches, order[start:]] if len(order) else []
+
+
+def weights_of(module: nn.Module) -> dict[str, Any]:
+    """Every weight by name, contiguous and on the CPU, ready to be written."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,198 @@
+"""How a batch of sequences of different lengths goes through the transformer: packed, or padded.
+
+Both take sequences and give their token embeddings end to end, [tokens, dim], together with the order in which the
+sequences lie there: sorting the few embeddings back after pooling is cheaper than sorting all tokens back before it.
+
+Packed lays all sequences in one row, sorted by length. Linear layers see no padding, and attention runs once per
+distinct length on a plain [sequences, heads, length, dim] slice, without a mask. It needs a model that routes its
+attention through transformers' attention interface, so it is only chosen where a probe shows that it gives the padded
+forward's embeddings.
+
+Padded sorts by length and cuts into rectangles, so that a rectangle holds little padding. It works for every model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+
+from stfit.errors import ModelError
+
+Layout = Callable[[PreTrainedModel, list[np.ndarray]], tuple[Tensor, np.ndarray]]
+
+RECTANGLE_TOKENS = 8192
+"""Most tokens, padding included, that the padded layout sends through the model at once."""
+
+PROBE_LENGTHS = (3, 17, 8, 3, 11, 2, 17, 5)
+PROBE_TOLERANCE = 1e-5
+
+
+def forward_padded(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+    """Token embeddings [tokens, dim] of `sequences` and their order, through rectangles of similar lengths."""
+    lengths, order = sorted_lengths(sequences)
+    parts = []
+    for rectangle in cut_rectangles(lengths):
+        members = [sequences[i] for i in order[rectangle]]
+        real = np.arange(len(members[-1])) < lengths[rectangle, None]
+        token_ids = np.zeros(real.shape, dtype=np.int64)
+        token_ids[real] = np.concatenate(members)
+        mask = torch.from_numpy(real).to(backbone.device)
+        states = backbone(
+            input_ids=torch.from_numpy(token_ids).to(backbone.device), attention_mask=mask.long()
+        ).last_hidden_state
+        parts.append(states[mask])
+    return torch.cat(parts), order
+
+
+def sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths in rising order, and the order that sorts the sequences so."""
+    lengths = np.array([len(sequence) for sequence in sequences])
+    order = np.argsort(lengths, kind="stable")
+    return lengths[order], order
+
+
+def cut_rectangles(lengths: np.ndarray) -> list[slice]:
+    """Slices of rising `lengths` such that count x longest stays within RECTANGLE_TOKENS (one sequence always fits)."""
+    slices, start = [], 0
+    for end, length in enumerate(lengths):
+        if end > start and (end - start + 1) * length > RECTANGLE_TOKENS:
+            slices.append(slice(start, end))
+            start = end
+    return [*slices, slice(start, len(lengths))]
+
+
+@dataclass(frozen=True)
+class Group:
+    """`count` sequences of one length, next to each other in the packed row."""
+
+    count: int
+    length: int
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    groups: tuple[Group, ...] = (),
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **_: Any,  # transformers hands over whatever a model adds; the probe shows whether ignoring it is right
+) -> tuple[Tensor, None]:
+    """Attention within each sequence. query: [1, heads, tokens, dim]; key and value may have fewer heads."""
+    heads = query.shape[1]
+    causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
+    sizes = [group.count * group.length for group in groups]
+    # One `split` gives one `cat` in the backward pass; a slice per group would give a full-size zero gradient each.
+    rows = (tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value))
+    outputs = []
+    for group, *states in zip(groups, *rows, strict=True):
+        q, k, v = (state.reshape(group.count, group.length, -1, state.shape[-1]).transpose(1, 2) for state in states)
+        mask = None if sliding_window is None else window_mask(group.length, sliding_window, causal, query.device)
+        attended = functional.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal and mask is None and group.length > 1,
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=k.shape[1] != heads,
+        )
+        outputs.append(attended.transpose(1, 2).reshape(group.count * group.length, heads, -1))
+    vars(module)["packed_calls"] = vars(module).get("packed_calls", 0) + 1
+    return torch.cat(outputs)[None], None
+
+
+def window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
+    """[length, length], true where a query may see a key: less than `window` steps away, and behind it when causal."""
+    position = torch.arange(length, device=device)
+    steps = position[:, None] - position
+    return (steps >= 0) & (steps < window) if causal else steps.abs() < window
+
+
+AttentionInterface.register("stfit_packed", packed_attention)
+AttentionMaskInterface.register("stfit_packed", lambda *_, **__: None)
+
+
+def first_position(backbone: PreTrainedModel) -> int:
+    """Position id of a sequence's first token: RoBERTa and its kin count from pad_token_id + 1."""
+    embeddings = getattr(backbone, "embeddings", None)
+    padding = getattr(embeddings, "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
+
+
+def forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+    """Token embeddings [tokens, dim] of `sequences` and their order, all in one row without padding."""
+    lengths, order = sorted_lengths(sequences)
+    distinct, counts = np.unique(lengths, return_counts=True)
+    groups = tuple(Group(int(count), int(length)) for length, count in zip(distinct, counts, strict=True))
+    token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
+    positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first_position(backbone)
+    states = backbone(
+        input_ids=torch.from_numpy(token_ids)[None].to(backbone.device),
+        position_ids=torch.from_numpy(positions)[None].to(backbone.device),
+        groups=groups,
+    ).last_hidden_state
+    return states[0], order
+
+
+def choose_layout(backbone: PreTrainedModel, wanted: str) -> tuple[Layout, str]:
+    """The layout to use and a sentence for the log saying why. `wanted`: auto, packed or padded."""
+    if wanted == "padded":
+        return forward_padded, "padded: the recipe says so"
+    standard = backbone.config._attn_implementation
+    difference = probe_packed(backbone)
+    if difference is not None and difference <= PROBE_TOLERANCE:
+        return forward_packed, f"packed: equals the padded forward within {difference:.0e} on a probe"
+    backbone.set_attn_implementation(standard)
+    reason = (
+        "its attention can't be replaced" if difference is None else f"packed differs by {difference:.0e} on a probe"
+    )
+    if wanted == "packed":
+        raise ModelError(f"attention: packed does not work for this base ({reason}); use auto or padded")
+    return forward_padded, f"padded: {reason}"
+
+
+@torch.no_grad()
+def probe_packed(backbone: PreTrainedModel) -> float | None:
+    """Largest error of packed against padded token embeddings, relative to max(1, norm); None where packed can't run.
+
+    Some models take the new attention without a word and never call it, so the calls are counted too. Leaves the
+    backbone set to packed attention.
+    """
+    was_training = backbone.training
+    backbone.eval()
+    generator = np.random.default_rng(0)
+    # Padding tokens stay out: where RoBERTa meets one inside a text, it does not count the position.
+    words = np.setdiff1d(np.arange(backbone.config.vocab_size), [backbone.config.pad_token_id or 0])
+    sequences = [generator.choice(words, length) for length in PROBE_LENGTHS]
+    try:
+        padded, _ = forward_padded(backbone, sequences)
+        attentions = replace_attention(backbone)
+        packed, _ = forward_packed(backbone, sequences)
+        called = [module for module in backbone.modules() if vars(module).get("packed_calls")]
+        if not attentions or len(called) != backbone.config.num_hidden_layers:
+            return None
+        return float(((packed - padded).norm(dim=1) / padded.norm(dim=1).clamp(min=1)).max())
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        return None  # a model that refuses the arguments of the packed forward can't be packed
+    finally:
+        backbone.train(was_training)
+
+
+def replace_attention(backbone: PreTrainedModel) -> bool:
+    """Route the model's attention through `packed_attention`; whether the model agreed."""
+    backbone.set_attn_implementation("stfit_packed")
+    return bool(backbone.config._attn_implementation == "stfit_packed")

@@ -1,0 +1,111 @@
+"""Every way stfit can refuse or fail, with its exit code.
+
+StfitError                 1  a bug, when nothing more precise fits
+├── RecipeError            2  the recipe (or the command line) is wrong by itself
+├── DataError              3  rows, columns or splits are not what the recipe says
+├── ModelError             4  a base or model folder can't serve
+├── HubError               5  the Hub can't be reached, or refuses
+├── DivergedError          6  loss, gradient or weights are no longer finite
+├── GateError              7  measured, and not good enough to publish
+├── LockError              8  something moved since the lock was written
+├── ResourceError          9  disk, memory, or another process in the way
+└── InterruptedRun   130/143  stopped by a signal, resumable
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: what is wrong, where, and what to change. `code` is stable, for machines."""
+
+    message: str
+    code: str = "error"
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    row: int | None = None
+    snippet: str | None = None
+
+    def __str__(self) -> str:
+        where = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text}\n{self.snippet}" if self.snippet else text
+
+
+class StfitError(Exception):
+    """What a user reads instead of a traceback: one message, or a list of problems found together."""
+
+    exit_code = 1
+
+    def __init__(self, message: str | Problem | list[Problem]) -> None:
+        found = message if isinstance(message, list) else [message]
+        self.problems = [Problem(item) if isinstance(item, str) else item for item in found]
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RecipeError(StfitError):
+    """The recipe, or an argument, is wrong before any data is seen."""
+
+    exit_code = 2
+
+
+class DataError(StfitError):
+    """The data is not what the recipe says."""
+
+    exit_code = 3
+
+
+class ModelError(StfitError):
+    """A base model or a model folder can't be used."""
+
+    exit_code = 4
+
+
+class HubError(StfitError):
+    """The Hub could not be reached, or said no."""
+
+    exit_code = 5
+
+
+class DivergedError(StfitError):
+    """Training stopped because a number was no longer finite."""
+
+    exit_code = 6
+
+
+class GateError(StfitError):
+    """The model was measured and does not pass its gate."""
+
+    exit_code = 7
+
+
+class LockError(StfitError):
+    """Something the lock pins has moved."""
+
+    exit_code = 8
+
+
+class ResourceError(StfitError):
+    """The disk is full, memory ran out, or the run folder is in use."""
+
+    exit_code = 9
+
+
+class InterruptedRun(StfitError):
+    """A signal stopped the run after its checkpoint was written; exit code 128 + the signal's number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A hint that names the nearest known word, or lists what is known when there are few."""
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"known: {', '.join(known)}" if 0 < len(known) <= 30 else ""

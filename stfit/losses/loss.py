@@ -1,0 +1,86 @@
+"""All losses, and how one is built and computed.
+
+Values and gradients are those of sentence-transformers 6.2, except where stfit refuses or guards on purpose:
+
+- a zero vector gets zero gradient from a cosine (there: 1e7 to 1e13, which drowns the batch);
+- a batch whose labels are all the same is a DataError for the batch triplet losses (there: a constant, or noise);
+- a column or a label that a loss would ignore is a RecipeError (there: embedded and dropped, or silently wrong).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from stfit.errors import DataError, ModelError
+from stfit.lazy import lazy
+from stfit.losses.inputs import Columns
+from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
+from stfit.losses.ranking import MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
+from stfit.losses.triplets import (
+    BatchAllTriplet,
+    BatchHardSoftMarginTriplet,
+    BatchHardTriplet,
+    BatchSemiHardTriplet,
+    Triplet,
+)
+from stfit.spec import CHOICE, alternatives
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
+
+BuiltLoss = Callable[[Columns, "Tensor | None"], "Tensor"]
+
+Loss = Annotated[
+    Contrastive
+    | OnlineContrastive
+    | Softmax
+    | CosineSimilarity
+    | CoSENT
+    | AnglE
+    | MultipleNegativesRanking
+    | MultipleNegativesSymmetricRanking
+    | MegaBatchMargin
+    | Triplet
+    | BatchHardTriplet
+    | BatchAllTriplet
+    | BatchHardSoftMarginTriplet
+    | BatchSemiHardTriplet,
+    CHOICE,
+]
+
+LOSSES: list[Any] = list(alternatives(Loss))
+"""The classes of the union."""
+
+
+def build_loss(spec: Loss, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:
+    """The loss to call: the spec itself, or for softmax an nn.Module whose weights are to be trained and checkpointed.
+
+    ModelError where a Matryoshka dimension exceeds the embedding; DataError where softmax has no classes to tell apart.
+    """
+    if isinstance(spec, Softmax):
+        if num_classes is None or num_classes < 2:
+            raise DataError(f"loss `softmax` tells classes apart, but the data has {num_classes or 'no'} class labels")
+        return spec.build(embedding_dim, num_classes)
+    too_large = [dim for dim in spec.matryoshka_dims or [] if dim > embedding_dim]
+    if too_large:
+        raise ModelError(f"`loss.matryoshka_dims` {too_large}: the model's embeddings have {embedding_dim} dimensions")
+    return spec
+
+
+def compute_loss(loss: BuiltLoss, columns: Columns, label: Tensor | None) -> Tensor:
+    """Scalar loss of one batch, never in half precision; with `matryoshka_dims`, the sum over embeddings cut to each.
+
+    `columns`: name -> [rows, dim]; `label`: [rows]. Matryoshka: Kusupati et al., 2022,
+    https://arxiv.org/abs/2205.13147.
+    """
+    dims: list[int] | None = getattr(loss, "matryoshka_dims", None)
+    device = next(iter(columns.values())).device.type
+    with torch.autocast(device, enabled=False):  # it would round the similarities, which `scale` then multiplies
+        if dims is None:
+            return loss(columns, label)
+        prefixes = [{name: vectors[:, :dim] for name, vectors in columns.items()} for dim in dims]
+        return torch.stack([loss(prefix, label) for prefix in prefixes]).sum()

@@ -1,0 +1,160 @@
+"""Losses whose negatives are the other rows of the batch: anchor, positive, and perhaps negatives of their own.
+
+Tensor names: r = rows, c = candidates (the positives, then each column of negatives: rows times columns), d = dim.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stfit.lazy import lazy
+from stfit.losses.distances import normalize
+from stfit.losses.inputs import Columns, Dims, Fit, Sampler, take
+from stfit.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch = lazy("torch")
+    F = lazy("torch.nn.functional")
+
+Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
+Partition = Literal["joint", "per_direction"]
+Hardness = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
+
+
+class MultipleNegativesRanking(Spec):
+    """Each anchor should pick its own positive among all positives and negatives of the batch (InfoNCE).
+
+    Mean over the rows of -log softmax(scale similarity) at the positive (van den Oord et al., 2018,
+    https://arxiv.org/abs/1807.03748; Henderson et al., 2017, https://arxiv.org/abs/1705.00652). A larger batch is a
+    harder task: raise `train.batch_size`, and keep `train.mini_batch_size` small where memory is short.
+    """
+
+    also_called: ClassVar[tuple[str, ...]] = ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss")
+    fits: ClassVar[tuple[Fit, ...]] = (Fit("positive_pair", "none"), Fit("triplet", "none"))
+    sampler: ClassVar[Sampler] = "no_duplicates"
+    smallest_batch: ClassVar[int] = 2
+
+    type: Literal["multiple_negatives_ranking"] = "multiple_negatives_ranking"
+    scale: float = Field(20.0, gt=0)
+    """Multiplies the similarity (1 / temperature). With `similarity: dot`, 1 is usual."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """What is compared: cosine or dot product."""
+    directions: list[Direction] = ["query_to_doc"]
+    """Who chooses among whom, query_to_doc always among them: query_to_doc (anchors among positives and negatives),
+    query_to_query (anchors push other anchors away), doc_to_query (positives among anchors), doc_to_doc (positives push
+    away the documents of other rows)."""
+    partition: Partition = "joint"
+    """joint = one softmax over all directions (GTE, https://arxiv.org/abs/2308.03281); per_direction = one each,
+    averaged (symmetric InfoNCE with `directions: [query_to_doc, doc_to_query]`)."""
+    hardness_mode: Hardness | None = None
+    """Which candidates weigh more the nearer they are (https://arxiv.org/abs/2503.04812): in_batch_negatives (documents
+    of other rows), hard_negatives (the row's own negatives) or all_negatives; null = none."""
+    hardness_strength: float = Field(0.0, ge=0)
+    """How much more: this times the similarity is added to the candidate's score; papers use 5 to 9."""
+    matryoshka_dims: Dims = None
+
+    @model_validator(mode="after")
+    def options_agree(self) -> Self:
+        """A softmax needs the positive in it, and a hardness needs both of its halves."""
+        same_side = {"query_to_query", "doc_to_doc"} & set(self.directions)
+        if "query_to_doc" not in self.directions or len(set(self.directions)) < len(self.directions):
+            raise ValueError("`directions` names query_to_doc, which holds the positives, and each direction once")
+        if self.partition == "per_direction" and same_side:
+            raise ValueError(
+                f"`partition: per_direction` can't go with {', '.join(sorted(same_side))}: they hold no positive"
+            )
+        if (self.hardness_mode is None) != (self.hardness_strength == 0):
+            raise ValueError("`hardness_mode` and a `hardness_strength` above 0 go together: one has no effect alone")
+        return self
+
+    def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
+        """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
+        names = [name for name in columns if name.startswith("negative")]
+        anchor_rd, positive_rd, *negatives = take(self.tag(), columns, label, "anchor", "positive", *names)
+        document_cd = torch.cat([positive_rd, *negatives])
+        row_r = torch.arange(len(anchor_rd), device=anchor_rd.device)
+        own_rc = row_r[:, None] == row_r.repeat(1 + len(negatives))
+        # Only a negative can be missing: a positive of exact zeros is a text without a direction, and stays.
+        missing_c = (document_cd == 0).all(dim=1).index_fill(0, row_r, False)
+        if self.similarity == "cosine":
+            anchor_rd, document_cd = normalize(anchor_rd), normalize(document_cd)
+        positive_rd = document_cd[: len(anchor_rd)]
+
+        pools = {  # direction -> who chooses, among whom, except
+            "query_to_doc": (anchor_rd, document_cd, missing_c),
+            "query_to_query": (anchor_rd, anchor_rd, own_rc[:, : len(anchor_rd)]),
+            "doc_to_query": (positive_rd, anchor_rd, torch.zeros_like(row_r, dtype=torch.bool)),
+            "doc_to_doc": (positive_rd, document_cd, own_rc | missing_c),
+        }
+        scores = {}
+        for direction in self.directions:
+            chooser_rd, pool_cd, except_rc = pools[direction]
+            similarity_rc = chooser_rd @ pool_cd.T
+            scores[direction] = (self.scale * similarity_rc).masked_fill(except_rc, -torch.inf)
+            if direction == "query_to_doc" and self.hardness_mode is not None:
+                scores[direction] += self.penalty(similarity_rc.detach(), own_rc)
+        positive_r = scores["query_to_doc"].diagonal()
+        if self.partition == "joint":
+            return (torch.cat(list(scores.values()), dim=1).logsumexp(dim=1) - positive_r).mean()
+        return (torch.stack([score.logsumexp(dim=1) for score in scores.values()]).mean(dim=0) - positive_r).mean()
+
+    def penalty(self, similarity_rc: Tensor, own_rc: Tensor) -> Tensor:
+        """What `hardness_mode` adds to the scores of candidates, [r, c]; `own_rc` marks those of the anchor's row."""
+        positive_rc = torch.eye(*own_rc.shape, dtype=torch.bool, device=own_rc.device)
+        hardened_rc = {
+            "in_batch_negatives": ~own_rc,
+            "hard_negatives": own_rc & ~positive_rc,
+            "all_negatives": ~positive_rc,
+        }[str(self.hardness_mode)]
+        return torch.where(hardened_rc, self.hardness_strength * similarity_rc, 0)
+
+
+class MultipleNegativesSymmetricRanking(MultipleNegativesRanking):
+    """multiple_negatives_ranking in both directions: each positive should pick its own anchor, too."""
+
+    also_called: ClassVar[tuple[str, ...]] = (
+        "MultipleNegativesSymmetricRankingLoss",
+        "CachedMultipleNegativesSymmetricRankingLoss",
+    )
+
+    type: Literal["multiple_negatives_symmetric_ranking"] = "multiple_negatives_symmetric_ranking"  # type: ignore[assignment]
+    directions: list[Direction] = ["query_to_doc", "doc_to_query"]
+    """Who chooses among whom: anchors among positives and negatives, and positives among anchors."""
+    partition: Partition = "per_direction"
+    """per_direction = a softmax for each direction, averaged; joint = one over both."""
+
+
+class MegaBatchMargin(Spec):
+    """A pair should have a cosine of `positive_margin`, and the hardest other positive at most `negative_margin`.
+
+    Mean over the rows of max(0, positive_margin - cos(anchor, positive)) + max(0, hardest - negative_margin), hardest =
+    the highest cosine of the anchor with another row's positive (Wieting and Gimpel, 2018,
+    https://arxiv.org/abs/1711.05732). Wants a large `train.batch_size`.
+    """
+
+    also_called: ClassVar[tuple[str, ...]] = ("MegaBatchMarginLoss",)
+    fits: ClassVar[tuple[Fit, ...]] = (Fit("positive_pair", "none"),)
+    sampler: ClassVar[Sampler] = "no_duplicates"
+    smallest_batch: ClassVar[int] = 2
+
+    type: Literal["mega_batch_margin"] = "mega_batch_margin"
+    positive_margin: float = Field(0.8, ge=-1, le=1)
+    """Pairs with a higher cosine than this cost nothing."""
+    negative_margin: float = Field(0.3, ge=-1, le=1)
+    """Hardest negatives with a lower cosine than this cost nothing."""
+    matryoshka_dims: Dims = None
+
+    def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
+        """Scalar loss of `anchor` and `positive` [rows, dim]."""
+        anchor_rd, positive_rd = take(self.tag(), columns, label, "anchor", "positive")
+        cosine_rr = normalize(anchor_rd) @ normalize(positive_rd).T
+        itself_rr = torch.eye(len(cosine_rr), dtype=torch.bool, device=cosine_rr.device)
+        hardest_r = cosine_rr.masked_fill(itself_rr, -torch.inf).max(dim=1).values
+        pull_r = F.relu(self.positive_margin - cosine_rr.diagonal())
+        return (pull_r + F.relu(hardest_r - self.negative_margin)).mean()

@@ -1,0 +1,157 @@
+"""Recipe files and overrides -> a recipe that is right, or every mistake in them at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic
+
+from pydantic import ValidationError
+from typing_extensions import TypeVar
+
+from stfit.errors import Problem, RecipeError, did_you_mean
+from stfit.recipe.marked_yaml import MAX_BYTES, Node, decode, quoted, read_yaml
+from stfit.recipe.overrides import merged, overridden
+from stfit.recipe.problems import explain
+from stfit.recipe.recipe import Recipe
+from stfit.recipe.shape import Key, Shape, spell_out
+from stfit.spec import Spec
+
+LANGUAGE_VERSION = 1
+
+R = TypeVar("R", bound=Spec, default=Recipe)
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[R]):
+    """A recipe, and what `--print-config` and the run folder need to know of where it came from."""
+
+    recipe: R
+    text: str
+    """The recipe's own file, as it was given."""
+    origins: dict[str, str]
+    """Dotted path -> "base.yaml:12" or "command line"; what is not here is a default."""
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """One file of an `extends` chain, its bare names spelled out and its `extends` taken out."""
+
+    path: Path
+    text: str
+    root: Node
+    problems: list[Problem]
+    extends: Node | None
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Recipe) -> Loaded[R]:  # type: ignore[assignment]
+    """Read `path` and what it extends, apply the overrides in their order, and validate the whole.
+
+    An override is `key.path=value` (the value is YAML; lists by index) or `~key.path`, which deletes. A recipe without
+    a `name` is called as its file. Raises RecipeError with all problems, those of the outermost file first.
+    """
+    shape: Shape = [model]
+    files = read_files(path, shape)
+    problems = [problem for file in files for problem in file.problems]
+    root = files[-1].root
+    for file in reversed(files[:-1]):
+        root = merged(root, file.root, shape)
+    root, refused = overridden(root, overrides, shape)
+    origins = origins_of(root)
+    root = named(root, path, model)
+    try:
+        recipe = model.model_validate(root.plain())
+    except ValidationError as error:
+        # A line that YAML has already complained about gives odd values, which are not worth a second complaint.
+        lines = {(problem.file, problem.line) for problem in problems}
+        refused += [found for found in explain(error, root, model) if (found.file, found.line) not in lines]
+    if problems or refused:
+        order = [str(file.path) for file in files]
+        raise RecipeError(sorted(problems + refused, key=lambda problem: place_in(order, problem)))
+    return Loaded(recipe, files[0].text, origins)
+
+
+def place_in(order: list[str], problem: Problem) -> tuple[int, int, int]:
+    """Sorts problems by file, line and column; those of the command line are last."""
+    file = order.index(problem.file) if problem.file in order else len(order)
+    return file, problem.line or 0, problem.column or 0
+
+
+def named(root: Node, path: Path, model: type[Spec]) -> Node:
+    """The recipe with the stem of its file as `name`, where it gives none."""
+    if not isinstance(root.value, dict) or "name" in root.value or "name" not in model.model_fields:
+        return root
+    return replace(root, value={**root.value, "name": Node(path.stem, root.mark)})
+
+
+def origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, str]:
+    """Dotted path -> where it was written, for every value below `node`."""
+    if isinstance(node.value, str | int | float | None):
+        children: list[tuple[Key, Node]] = []
+    else:
+        children = list(node.value.items() if isinstance(node.value, dict) else enumerate(node.value))
+    origins = {".".join(map(str, keys)): str(node.where)} if keys else {}
+    for key, child in children:
+        origins |= origins_of(child, (*keys, key))
+    return origins
+
+
+def read_files(path: Path, shape: Shape) -> list[RecipeFile]:
+    """The file at `path` and what it extends, outermost first."""
+    files: list[RecipeFile] = []
+    asked_by: Node | None = None
+    while True:
+        file = read_file(path, asked_by, shape)
+        if asked_by and any(path.samefile(earlier.path) for earlier in files):
+            chain = " -> ".join(str(each) for each in [*(earlier.path for earlier in files), path])
+            raise RecipeError(asked_by.where.problem(f"`extends` goes in a circle: {chain}", "extends"))
+        files.append(file)
+        asked_by = file.extends
+        if asked_by is None:
+            return files
+        path = Path(os.path.normpath(path.parent / os.path.expanduser(str(asked_by.value))))
+
+
+def read_file(path: Path, asked_by: Node | None, shape: Shape) -> RecipeFile:
+    """One file; `asked_by` is the `extends` that names it."""
+    text = decode(read_bytes(path, asked_by), str(path))
+    root, problems = read_yaml(text, str(path), Path(os.path.abspath(path.parent)))
+    root = spell_out(root, shape)
+    refuse_other_version(root)
+    extends = root.child("extends")
+    if isinstance(root.value, dict) and extends is not None:
+        root = replace(root, value={key: child for key, child in root.value.items() if key != "extends"})
+        if not isinstance(extends.value, str):
+            problems.append(
+                extends.where.problem("`extends` is the path of one recipe, relative to this file", "extends")
+            )
+            extends = None
+    return RecipeFile(path, text, root, problems, extends)
+
+
+def read_bytes(path: Path, asked_by: Node | None) -> bytes:
+    """What the file holds, one byte more than is allowed at most."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = "this is a folder" if path.is_dir() else getattr(error, "strerror", None) or str(error)
+    siblings = sorted(file.name for file in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+    hint = "" if path.exists() else did_you_mean(path.name, siblings)
+    message = f"can't read recipe {quoted(str(path))}: {reason}{'; ' if hint else ''}{hint}"
+    raise RecipeError(
+        asked_by.where.problem(message, "extends") if asked_by else Problem(message, "no-file", str(path))
+    )
+
+
+def refuse_other_version(root: Node) -> None:
+    """A recipe of a newer language would only give a page of unknown keys."""
+    version = root.child("version")
+    if version is not None and isinstance(version.value, int) and version.value > LANGUAGE_VERSION:
+        message = (
+            f"this recipe is written in version {version.value} of the recipe language; "
+            f"this stfit reads version {LANGUAGE_VERSION}: upgrade stfit"
+        )
+        raise RecipeError(version.where.problem(message, "version"))

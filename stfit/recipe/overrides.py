@@ -1,0 +1,106 @@
+"""One tree over another: a recipe over the one it extends, and the command line over both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stfit.errors import Problem, RecipeError
+from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_DEPTH, Mark, Node, Written, quoted, read_yaml
+from stfit.recipe.shape import Shape, below, choices, spell_out
+
+
+def merged(parent: Node, child: Node, shape: Shape) -> Node:
+    """`child` over `parent`: mappings key by key, anything else replaced.
+
+    When the child makes another choice (`type`), the keys of the parent's choice do not survive.
+    """
+    if not isinstance(parent.value, dict) or not isinstance(child.value, dict) or chooses_anew(parent, child, shape):
+        return child
+    entries = dict(parent.value)
+    for key, value in child.value.items():
+        entries[key] = merged(entries[key], value, below(shape, key)) if key in entries else value
+    return replace(child, value=entries)
+
+
+def chooses_anew(parent: Node, child: Node, shape: Shape) -> bool:
+    """Whether `child` names another `type` than `parent`."""
+    before, after = parent.child("type"), child.child("type")
+    return bool(choices(shape)) and before is not None and after is not None and before.value != after.value
+
+
+def overridden(root: Node, arguments: Sequence[str], shape: Shape) -> tuple[Node, list[Problem]]:
+    """The tree after every argument, and what is wrong with those that could not be applied.
+
+    `key.path=value` replaces what stands there; its value is YAML by the rules of a file. `~key.path` deletes. A number
+    is the index of an item where a list stands.
+    """
+    problems: list[Problem] = []
+    # A new `type` drops the old choice's keys; it goes first, so that it can't drop what another argument has just set.
+    for argument in sorted(arguments, key=lambda argument: not argument.partition("=")[0].endswith(".type")):
+        try:
+            root = apply(root, argument, shape)
+        except RecipeError as error:
+            problems += error.problems
+    return root, problems
+
+
+def apply(root: Node, argument: str, shape: Shape) -> Node:
+    """The tree after one argument. Raises RecipeError."""
+    path, equals, value = argument.partition("=")
+    deletes = path.startswith("~") and not equals
+    path = path.removeprefix("~") if deletes else path
+    mark = Mark(Written.of(argument, COMMAND_LINE, Path.cwd()), 1, 2 if deletes else 1, len(path))
+    keys = path.split(".")
+    if not all(keys) or len(keys) > MAX_DEPTH or not (equals or deletes):
+        raise RecipeError(mark.problem("an override is `key.path=value`, or `~key.path` to delete", "override"))
+    if keys[0] == "extends":
+        raise RecipeError(mark.problem("`extends` stands in a file, and can't be overridden", "override"))
+    if deletes:
+        return without(root, keys, mark)
+    # The key is blanked, not cut off, so that columns are those of the argument.
+    written, problems = read_yaml(" " * (len(path) + 1) + value, COMMAND_LINE, Path.cwd(), shown=argument)
+    if problems:
+        raise RecipeError(problems)
+    return put(root, keys, replace(written, key=mark), mark, shape)
+
+
+def put(node: Node | None, keys: list[str], value: Node, mark: Mark, shape: Shape) -> Node:
+    """`node` with `value` at the end of `keys`; mappings on the way are made where there are none."""
+    if not keys:
+        return spell_out(value, shape)
+    if node is not None and isinstance(node.value, list):
+        index = index_in(node.value, keys[0], mark)
+        item = put(node.value[index], keys[1:], value, mark, below(shape, index))
+        return replace(node, value=[*node.value[:index], item, *node.value[index + 1 :]])
+    entries = node.value if node is not None and isinstance(node.value, dict) else {}
+    child = put(entries.get(keys[0]), keys[1:], value, mark, below(shape, keys[0]))
+    if node is None or node.value is not entries:
+        return Node({keys[0]: child}, mark, mark)
+    new = spell_out(Node({keys[0]: child}, mark, mark), shape)
+    return new if chooses_anew(node, new, shape) else replace(node, value={**entries, keys[0]: child})
+
+
+def without(node: Node, keys: list[str], mark: Mark) -> Node:
+    """`node` with what stands at the end of `keys` taken out."""
+    key, inner = keys[0], keys[1:]
+    if isinstance(node.value, list):
+        index = index_in(node.value, key, mark)
+        kept = [without(node.value[index], inner, mark)] if inner else []
+        return replace(node, value=[*node.value[:index], *kept, *node.value[index + 1 :]])
+    child = node.child(key)
+    if not isinstance(node.value, dict) or child is None:
+        raise RecipeError(mark.problem(f"nothing to delete: {quoted(key)} is not in the recipe", "override"))
+    if inner:
+        return replace(node, value={**node.value, key: without(child, inner, mark)})
+    return replace(node, value={other: value for other, value in node.value.items() if other != key})
+
+
+def index_in(items: list[Node], key: str, mark: Mark) -> int:
+    """`key` as an index of the list. Raises RecipeError where it is none."""
+    index = next((index for index in range(len(items)) if str(index) == key), None)
+    if index is None:
+        have = f"the items are 0 to {len(items) - 1}" if items else "it is empty"
+        raise RecipeError(mark.problem(f"{quoted(key)} is not an index of this list: {have}", "override"))
+    return index

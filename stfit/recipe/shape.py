@@ -1,0 +1,99 @@
+"""What the classes of a recipe allow at a place of the file.
+
+A shape is the list of things one value may be: Specs, `dict[str, X]`, `list[X]`, Literals and plain types, with
+Annotated and unions taken apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache, reduce
+from types import UnionType
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from stfit.recipe.marked_yaml import Node
+from stfit.spec import Spec, names_of
+
+Shape: TypeAlias = list[Any]
+Key: TypeAlias = str | int
+
+
+def shape_of(annotation: Any) -> Shape:
+    """Everything a value of this annotation may be."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return shape_of(arguments[0])
+    if origin in (Union, UnionType):
+        return [kind for argument in arguments for kind in shape_of(argument)]
+    return [annotation]
+
+
+def specs(shape: Shape) -> list[type[Spec]]:
+    """The classes among what a value may be."""
+    return [kind for kind in shape if isinstance(kind, type) and issubclass(kind, Spec)]
+
+
+def fields_of(spec: type[Spec]) -> dict[str, FieldInfo]:
+    """The keys of a section, as a recipe spells them."""
+    return {field.alias or name: field for name, field in spec.model_fields.items()}
+
+
+def below(shape: Shape, key: Key) -> Shape:
+    """What may stand under `key`, whichever of the alternatives is chosen."""
+    found: Shape = []
+    for kind in shape:
+        origin: Any = get_origin(kind)
+        if origin is (list if isinstance(key, int) else dict):
+            found += shape_of(get_args(kind)[-1])
+        fields = [fields_of(spec).get(str(key)) for spec in specs([kind])]
+        found += [inner for field in fields if field for inner in shape_of(field.annotation)]
+    return found
+
+
+def shape_at(shape: Shape, keys: tuple[Key, ...]) -> Shape:
+    """What may stand at the end of a path of keys."""
+    return reduce(below, keys, shape)
+
+
+def choices(shape: Shape) -> list[type[Spec]]:
+    """The classes that are chosen by their `type`."""
+    return [spec for spec in specs(shape) if "type" in spec.model_fields]
+
+
+def names_in(shape: Shape) -> dict[str, str]:
+    """Accepted name -> tag, where a bare name is a choice; empty where any text may stand (a Hub id)."""
+    return {} if str in shape else names_of(choices(shape))
+
+
+def spell_out(node: Node, shape: Shape) -> Node:
+    """The same tree with every bare name written as `{type: name}` and every alias as the tag it stands for.
+
+    Then both spellings are merged, overridden and explained alike.
+    """
+    names = names_in(shape)
+    if names and isinstance(node.value, str):
+        return Node({"type": replace(node, value=names.get(node.value, node.value))}, node.mark, node.key)
+    if isinstance(node.value, list):
+        return replace(node, value=[spell_out(item, below(shape, 0)) for item in node.value])
+    if not isinstance(node.value, dict):
+        return node
+    entries = {key: spell_out(child, below(shape, key)) for key, child in node.value.items()}
+    chosen = entries.get("type")
+    if chosen and isinstance(chosen.value, str) and chosen.value in names:
+        entries["type"] = replace(chosen, value=names[chosen.value])
+    return replace(node, value=entries)
+
+
+@cache
+def owners(model: type[Spec], section: str = "") -> dict[str, list[tuple[str, type[Spec]]]]:
+    """Key -> the sections (dotted; empty for the top level) and classes that know it."""
+    found: dict[str, list[tuple[str, type[Spec]]]] = {}
+    for key, field in fields_of(model).items():
+        found.setdefault(key, []).append((section, model))
+        shape = shape_of(field.annotation)
+        for spec in specs(shape + below(shape, 0)):
+            for inner, places in owners(spec, f"{section}.{key}".lstrip(".")).items():
+                found.setdefault(inner, []).extend(places)
+    return found

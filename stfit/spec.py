@@ -1,0 +1,81 @@
+"""The base of every choice a recipe can make.
+
+A choice is one frozen class: a `type` tag, fields documented by the string under them, and the behaviour itself.
+Classes become alternatives of one another in a union, and the union is the registry::
+
+    Loss = Annotated[Contrastive | CoSENT | Triplet, CHOICE]
+
+From that one line come parsing, bare names (`loss: cosent`), the class names of sentence-transformers as aliases, the
+JSON schema and the reference page.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, get_args
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+
+class Spec(BaseModel):
+    """Settings of one thing: immutable, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+    also_called: ClassVar[tuple[str, ...]] = ()
+    """Other names for the same choice, accepted in recipes (sentence-transformers' class name)."""
+
+    @classmethod
+    def tag(cls) -> str:
+        """The name by which a recipe chooses this class."""
+        return str(cls.model_fields["type"].default)
+
+
+def names_of(choices: list[type[Spec]]) -> dict[str, str]:
+    """Every accepted spelling -> the tag it stands for."""
+    return {name: choice.tag() for choice in choices for name in (choice.tag(), *choice.also_called)}
+
+
+class Choice:
+    """Annotation on a union of Specs: a bare name or a mapping with `type` picks one of them."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        members = alternatives(source)
+        names = names_of(members)
+
+        def spell_out(value: Any) -> Any:
+            if isinstance(value, str):
+                return {"type": names.get(value, value)}
+            if isinstance(value, dict) and isinstance(value.get("type"), str):
+                return {**value, "type": names.get(value["type"], value["type"])}
+            return value
+
+        tagged = core_schema.tagged_union_schema(
+            {member.tag(): handler.generate_schema(member) for member in members}, discriminator="type"
+        )
+        return core_schema.no_info_before_validator_function(spell_out, tagged, metadata={"names": names})
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        tags: dict[str, str] = schema["metadata"]["names"]
+        union = handler(schema["schema"])
+        return {"anyOf": [{"type": "string", "enum": list(tags)}, *union["oneOf"]]}
+
+
+CHOICE = Choice()
+
+
+def alternatives(union: Any) -> list[type[Spec]]:
+    """The classes of a union of Specs, annotated or not; one class counts as a union of one."""
+    arguments = get_args(union)
+    if not arguments:
+        return [union]
+    if any(isinstance(argument, Choice) for argument in arguments[1:]):
+        return alternatives(arguments[0])
+    return [member for argument in arguments for member in alternatives(argument)]

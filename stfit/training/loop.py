@@ -1,0 +1,133 @@
+"""The training loop: batches in, one StepInfo a step out. It knows nothing of logs, evaluators or files."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stfit.data.batches import Batch
+from stfit.encoder.encoder import Encoder
+from stfit.errors import DivergedError, RecipeError
+from stfit.training.gradients import ComputeLoss, Cut, add_gradients, trained_weights
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What one optimizer step did. `step` counts finished steps: 1 after the first."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    rows: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Everything that a step changes."""
+
+    encoder: Encoder
+    loss: ComputeLoss
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The modules whose weights are trained: the encoder, and the loss where it has weights."""
+        return [self.encoder, self.loss] if isinstance(self.loss, nn.Module) else [self.encoder]
+
+
+def build_learner(encoder: Encoder, loss: ComputeLoss, weight_decay: float, frozen: list[str]) -> Learner:
+    """AdamW over the weights whose names match no pattern in `frozen`; biases and norms (vectors) do not decay.
+
+    Raises RecipeError for a pattern that matches nothing, or when nothing is left to train.
+    """
+    modules = [encoder, loss] if isinstance(loss, nn.Module) else [encoder]
+    freeze(encoder, frozen)
+    weights = [weight for _, weight in trained_weights(*modules)]
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    device = encoder.device.type
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=device in ("cpu", "cuda"))
+    scaler = torch.amp.GradScaler(device, enabled=encoder.precision == "float16")
+    return Learner(encoder, loss, optimizer, scaler)
+
+
+def freeze(encoder: Encoder, patterns: list[str]) -> None:
+    """Leave the encoder's weights that match a pattern as they are."""
+    names = [name for name, _ in encoder.named_parameters()]
+    for pattern in patterns:
+        matched = set(fnmatch.filter(names, pattern))
+        if not matched:
+            raise RecipeError(f"train.freeze: `{pattern}` matches no weight; names look like {', '.join(names[:3])}")
+        for name, weight in encoder.named_parameters():
+            if name in matched:
+                weight.requires_grad_(False)
+    if not any(weight.requires_grad for weight in encoder.parameters()):
+        raise RecipeError("train.freeze: leaves no weight of the encoder to train")
+
+
+def train_steps(
+    learner: Learner,
+    batches: Iterable[list[Batch]],
+    learning_rate_at: Callable[[int], float],
+    *,
+    first_step: int,
+    cut: Cut,
+    max_grad_norm: float | None,
+) -> Iterator[StepInfo]:
+    """Run one optimizer step per list of batches (several = accumulated), from the 0-based `first_step` on.
+
+    Raises DivergedError before the optimizer moves when the loss or the gradient is not finite.
+    """
+    weights = [weight for _, weight in trained_weights(*learner.modules)]
+    learner.encoder.train()
+    start = time.perf_counter()
+    for step, group in enumerate(batches, start=first_step):
+        share = 1 / len(group)
+
+        def scale(loss: Tensor, share: float = share) -> Tensor:
+            return learner.scaler.scale(loss * share)
+
+        losses = [add_gradients(learner.encoder, learner.loss, batch, cut, scale) for batch in group]
+        loss = torch.stack(losses).mean().item()
+        learner.scaler.unscale_(learner.optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(weights, max_grad_norm or float("inf")).item()
+        require_finite(step + 1, loss, grad_norm, group, learner.scaler.is_enabled())
+        rate = learning_rate_at(step)
+        for parameters in learner.optimizer.param_groups:
+            parameters["lr"] = rate
+        learner.scaler.step(learner.optimizer)
+        learner.scaler.update()
+        learner.optimizer.zero_grad(set_to_none=True)
+        yield StepInfo(
+            step + 1,
+            loss,
+            rate,
+            grad_norm,
+            sum(len(batch.rows) for batch in group),
+            sum(batch.tokens for batch in group),
+            time.perf_counter() - start,
+        )
+        learner.encoder.train()  # an evaluation in between may have left it in evaluation mode
+        start = time.perf_counter()
+
+
+def require_finite(step: int, loss: float, grad_norm: float, group: list[Batch], scaled: bool) -> None:
+    """Stop before a NaN reaches the weights. Under float16 scaling an infinite gradient only skips the step."""
+    for name, value in (("loss", loss), ("gradient norm", 0.0 if scaled else grad_norm)):
+        if value - value != 0:  # true for nan and both infinities
+            rows = ", ".join(str(row) for batch in group for row in batch.rows[:8])
+            raise DivergedError(
+                f"{name} became {value} in step {step} (examples {rows}, ...). The last checkpoint is kept. "
+                "Lower train.learning_rate, or look at these examples"
+            )

@@ -1,0 +1,93 @@
+"""What a run remembers from step to step, and what is due after each. Part of every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stfit.training.loop import StepInfo
+from stfit.training.schedules import learning_rate_at, steps_of
+from stfit.training.settings import Train
+
+WARM_UP_STEPS = 2
+"""Steps of each process that the measured speed leaves out."""
+
+DEFAULT_EPOCHS = 1.0
+DEFAULT_WARMUP = 0.1
+DEFAULT_INTERVAL = 0.25
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    evaluations_without_gain: int = 0
+    baseline: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    """Spent in steps."""
+    timed_rows: int = 0
+    timed_seconds: float = 0.0
+    """Rows and seconds of the steps that count for the speed."""
+
+    def remember(self, info: StepInfo, first_step: int) -> None:
+        """Count a finished step; `first_step` is where this process began."""
+        self.step = info.step
+        self.seconds += info.seconds
+        if info.step > first_step + WARM_UP_STEPS:
+            self.timed_rows += info.rows
+            self.timed_seconds += info.seconds
+
+    def improves(self, value: float, min_delta: float) -> bool:
+        """Whether a value of the `best` metric is a new best one; remembers it."""
+        if self.best is None or value > self.best + min_delta:
+            self.best, self.best_step, self.evaluations_without_gain = value, self.step, 0
+            return True
+        self.evaluations_without_gain += 1
+        return False
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """Training speed; None for runs too short to tell."""
+        return self.timed_rows / self.timed_seconds if self.timed_seconds else None
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """What is due after a step of a run of `total_steps`."""
+
+    total_steps: int
+    warmup_steps: int
+    evaluate_every: int
+    save_every: int
+    log_every: int
+    settings: Train
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of the 0-based `step`."""
+        return learning_rate_at(
+            step, self.total_steps, self.warmup_steps, self.settings.schedule, self.settings.learning_rate
+        )
+
+    def is_due(self, step: int, every: int) -> bool:
+        """After every so many steps, and after the last."""
+        return step % every == 0 or step == self.total_steps
+
+    def save_is_due(self, step: int) -> bool:
+        """Not after the last step, whose weights become the model anyway."""
+        return step % self.save_every == 0 and step != self.total_steps
+
+
+def build_calendar(settings: Train, total_steps: int) -> Calendar:
+    """Turn every duration of a recipe into steps, once."""
+    warmup = settings.warmup_ratio if settings.warmup_ratio is not None else DEFAULT_WARMUP
+    return Calendar(
+        total_steps,
+        settings.warmup_steps if settings.warmup_steps is not None else round(warmup * total_steps),
+        steps_of(settings.eval_every, settings.eval_every_steps, total_steps, DEFAULT_INTERVAL),
+        steps_of(settings.save_every, settings.save_every_steps, total_steps, DEFAULT_INTERVAL),
+        settings.log_every_steps,
+        settings,
+    )

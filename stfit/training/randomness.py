@@ -1,0 +1,35 @@
+"""The generators that training draws from, as state that can be written down and put back."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+from stfit.encoder.dropout import dropout_bits
+
+
+def seed_everything(seed: int) -> None:
+    """Start every generator from `seed`."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries that still draw from the global generator
+    torch.manual_seed(seed)
+    dropout_bits.seed(seed)
+
+
+def capture_randomness() -> dict[str, torch.Tensor]:
+    """State of the generators that a step draws from, by name."""
+    states = {"torch": torch.get_rng_state(), "dropout": dropout_bits.state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def restore_randomness(states: dict[str, torch.Tensor]) -> None:
+    """Put the generators back where `capture_randomness` found them."""
+    torch.set_rng_state(states["torch"])
+    dropout_bits.restore(states["dropout"])
+    cuda = [states[name] for name in sorted(states) if name.startswith("cuda")]
+    if cuda and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(cuda)

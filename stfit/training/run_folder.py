@@ -1,0 +1,171 @@
+"""One training's folder under runs/: what is in it, and whether a recipe goes on with it or starts anew."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stfit.errors import RecipeError, ResourceError
+
+PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as given."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """Every value of the recipe, those chosen at run time included."""
+        return self.path / "resolved.yaml"
+
+    @property
+    def lock(self) -> Path:
+        """What the run was made of."""
+        return self.path / "stfit.lock"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: steps and evaluations."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Resumable state."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The model folder."""
+        return self.path / "model"
+
+    @property
+    def result(self) -> Path:
+        """What a finished run measured; its presence says that the run finished."""
+        return self.path / "result.json"
+
+    def read_lock(self) -> dict[str, Any] | None:
+        """The lock; None where the run has none yet, or a damaged one."""
+        try:
+            found: dict[str, Any] = json.loads(self.lock.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+    def forget_after(self, step: int) -> list[dict[str, Any]]:
+        """Cut metrics.jsonl back to `step` (a resumed run writes the later lines again); the lines kept."""
+        kept = []
+        if self.metrics.is_file():
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # the last line of a killed run may be half a line
+                    continue
+                if entry["step"] <= step:
+                    kept.append(entry)
+            write_whole(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
+        return kept
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part."""
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)
+
+
+def made_of(recipe: dict[str, Any], fingerprint: str, rows: int, threads: int) -> dict[str, Any]:
+    """What a run is made of: recipe, data, versions, threads."""
+    return {
+        "recipe": recipe,
+        "data": {"fingerprint": fingerprint, "rows": rows},
+        "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "threads": threads,
+    }
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Lines `path: old -> new` for every value that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        ]
+    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+
+
+def put_aside(folder: RunFolder) -> Path:
+    """Rename a run folder to the first free `<name>.N`."""
+    number = 1
+    while (kept := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
+        number += 1
+    folder.path.rename(kept)
+    return kept
+
+
+def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:
+    """The folder to train `recipe` in, and what a user should know of it.
+
+    An unfinished run of the same recipe is gone on with; one of another recipe, or any with `fresh`, is put aside. With
+    `resume`, another recipe raises RecipeError instead.
+    """
+    folder = RunFolder(path)
+    notes: list[str] = []
+    if path.exists():
+        lock = folder.read_lock()
+        changed = differences(lock["recipe"], recipe) if lock else []
+        if resume and (changed or lock is None):
+            raise RecipeError(
+                f"--resume: {path} was made by another recipe:\n  "
+                + "\n  ".join(changed or ["it has no readable stfit.lock"])
+            )
+        if fresh or changed:
+            kept = put_aside(folder)
+            notes = [f"kept the earlier run as {kept}", *(f"  {line}" for line in changed)]
+        elif lock is None:  # killed before its first step: nothing to keep
+            shutil.rmtree(path)
+    elif resume:
+        raise RecipeError(f"--resume: there is no run in {path}")
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    return folder, notes
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Keep other processes out of the run folder `path`. The system frees the lock of a process that dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, so that the folder itself can be put aside while it is held.
+    with path.with_name(f".{path.name}.lock").open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            raise ResourceError(f"{path} is in use by process {stream.read().strip() or '?'}") from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield

@@ -1,0 +1,54 @@
+"""Packed and padded give the same embeddings and gradients, whatever the lengths."""
+
+import numpy as np
+import pytest
+import torch
+
+from stfit.encoder.build import build_encoder
+from stfit.encoder.layout import RECTANGLE_TOKENS, cut_rectangles, forward_packed, forward_padded
+from stfit.encoder.settings import Model
+
+KINDS = ["bert", "roberta", "distilbert", "qwen3"]
+
+
+def encoders(base):
+    return [build_encoder(Model(base=str(base), attention=attention)) for attention in ("packed", "padded")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_equals_padded(tiny_base, sentences, kind) -> None:
+    packed, padded = encoders(tiny_base(kind))
+    assert packed.layout is forward_packed
+    assert padded.layout is forward_padded
+    one, other = packed.encode(sentences), padded.encode(sentences)
+    assert (np.linalg.norm(one - other, axis=1) / np.linalg.norm(other, axis=1).clip(min=1)).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_gradients_equal_padded_gradients(tiny_base, sentences, kind) -> None:
+    gradients = []
+    for encoder in encoders(tiny_base(kind)):
+        encoder.double().eval()
+        embedding = encoder(encoder.tokens(sentences))
+        (embedding * torch.linspace(-1, 1, embedding.numel(), dtype=torch.float64).view_as(embedding)).sum().backward()
+        gradients.append({name: weight.grad for name, weight in encoder.named_parameters() if weight.grad is not None})
+    one, other = gradients
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("attention", ["packed", "padded"])
+def test_an_embedding_does_not_depend_on_its_neighbours(tiny_base, sentences, attention) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base("bert")), attention=attention))
+    together = encoder.encode(sentences)
+    alone = np.concatenate([encoder.encode([sentence]) for sentence in sentences])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+
+
+def test_rectangles_hold_everything_once_and_stay_small() -> None:
+    lengths = np.sort(np.random.default_rng(0).integers(1, 512, 300))
+    rectangles = cut_rectangles(lengths)
+    assert [i for rectangle in rectangles for i in range(len(lengths))[rectangle]] == list(range(len(lengths)))
+    assert all((r.stop - r.start) * lengths[r.stop - 1] <= RECTANGLE_TOKENS for r in rectangles)
+    assert cut_rectangles(np.array([RECTANGLE_TOKENS * 2])) == [slice(0, 1)]

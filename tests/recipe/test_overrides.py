@@ -1,0 +1,81 @@
+import pytest
+
+from stfit.recipe.load import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("train.epochs=1", "train.epochs", 1.0),
+        ("train.learning_rate=3e-4", "train.learning_rate", 3e-4),
+        ("eval.0.split=test", "eval.0.split", "test"),
+        ("eval.1.margin=0.5", "eval.1.margin", 0.5),
+        ("model.pooling=[max, cls]", "model.pooling", ["max", "cls"]),
+        ("data.split=train[:10%]", "data.split", "train[:10%]"),
+        ("data.columns={anchor: q}", "data.columns", {"anchor": "q"}),
+        ("data.columns.anchor=q=r", "data.columns.anchor", "q=r"),
+        ("loss=cosent", "loss.type", "cosent"),
+        ("loss.type=CoSENTLoss", "loss.type", "cosent"),
+        ("train.max_grad_norm=", "train.max_grad_norm", None),
+        ("train.early_stopping.patience=9", "train.early_stopping.patience", 9),
+        ("model.base.type=scratch", "model.base.hidden_size", 128),
+        ("~eval.0", "eval.0.name", "kept"),
+        ("~loss.margin", "loss.margin", 5.0),
+        ("~train", "train.epochs", None),
+    ],
+)
+def test_an_override_changes_one_place_by_the_rules_of_a_file(write, valid, override, path, value):
+    valid = valid.replace("warmup_steps: null", "best: kept/accuracy_cosine")
+    found = load_recipe(write(valid), [override]).recipe
+    for key in path.split("."):
+        found = found[int(key)] if key.isdigit() else found[key] if isinstance(found, dict) else getattr(found, key)
+    assert found == value
+
+
+def test_a_new_choice_and_its_keys_may_come_in_any_order(write, valid):
+    path = write(valid)
+    one = load_recipe(path, ["loss.type=cosent", "loss.scale=3"]).recipe
+    other = load_recipe(path, ["loss.scale=3", "loss.type=cosent"]).recipe
+    assert one == other
+    assert one.loss.scale == 3.0
+
+
+def test_later_overrides_win(write, valid):
+    assert load_recipe(write(valid), ["seed=1", "seed=2"]).recipe.seed == 2
+
+
+def test_paths_of_overrides_start_from_the_current_folder(write, valid, tmp_path, monkeypatch):
+    path = write(valid, "deep/recipe.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(path, ["data.dataset=./x.csv"]).recipe.data.dataset == str(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("override", "word", "under"),
+    [
+        ("train.epochs=ten", "expected a number", "ten"),
+        ("train.epoch=1", "did you mean `epochs`", "train.epoch"),
+        ("eval.7.split=x", "the items are 0 to 1", "eval.7.split"),
+        ("eval.x.split=x", "not an index", "eval.x.split"),
+        ("~gaet", "nothing to delete", "gaet"),
+        ("~data.nothing.here", "nothing to delete", "data.nothing.here"),
+        ("~data.format", "is missing", None),
+        ("train", "key.path=value", "train"),
+        ("=3", "key.path=value", None),
+        ("a..b=3", "key.path=value", "a..b"),
+        ("train.freeze=[a", "`[` is opened", "["),
+        ("train.freeze=*x", "alias", "*x"),
+        ("extends=x.yaml", "can't be overridden", "extends"),
+        ("model.base=hf_abcdefghijklmnopqrstuvwxyz", "token", "hf_***********************" + "***"),
+        ("seed=1\0", "U+0000", "?"),
+        ("seed=\udcff", "U+DCFF", "?"),
+        (".".join("a" * 60) + "=1", "key.path=value", None),
+    ],
+)
+def test_a_wrong_override_is_shown_with_a_caret(write, valid, override, word, under, problems_of):
+    found = problems_of(write(valid), override)
+    assert word in found[-1].message
+    if under is not None:
+        assert found[-1].file == "command line"
+        line, carets = found[-1].snippet.splitlines()
+        assert line[carets.index("^") : carets.rindex("^") + 1] == under
