@@ -28,7 +28,7 @@ from stfit.losses.loss import build_loss, compute_loss
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import to_yaml
-from stfit.training.checkpoint import checkpoint_path, newest_checkpoint, publish, restore, rotate, save_checkpoint
+from stfit.training.checkpoint import checkpoint_path, newest_checkpoint, replacing, restore, rotate, save_checkpoint
 from stfit.training.gradients import choose_cut
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.plan import Plan, build_plan
@@ -278,10 +278,9 @@ def is_patience_over(recipe: Recipe, progress: Progress) -> bool:
 
 
 def write_model(encoder: Encoder, folder: RunFolder, step: int) -> Saved:
-    """Write the model folder beside its place, then put it there."""
-    scratch = folder.path / "model.tmp"
-    write_folder(encoder, scratch)
-    publish(scratch, folder.model)
+    """The encoder as a model folder, in the place of the one before."""
+    with replacing(folder.model) as scratch:
+        write_folder(encoder, scratch)
     return Saved(step, folder.model)
 
 

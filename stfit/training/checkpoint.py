@@ -1,7 +1,7 @@
 """Resumable state on disk: whole or absent, never a pickle.
 
-A checkpoint is written beside its final name, its manifest (sizes and hashes of the other files) last, everything is
-flushed to the disk, and only then renamed into place. What does not verify against its manifest does not exist.
+A checkpoint is written beside its final name, its manifest (hashes of the other files) last, flushed to the disk, and
+only then renamed into place. What does not verify against its manifest does not exist.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -36,12 +38,48 @@ class Checkpoint:
     """What the caller stored beside the state: step, best metric, fingerprints."""
 
 
-def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
-    """Write the state after a step to `folder`, which must not exist yet."""
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which afterwards takes the place of `folder`; a reader sees the old one or the new one.
+
+    Raises ResourceError where something can't be written, and then leaves the old one.
+    """
     scratch = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         scratch.mkdir(parents=True)
+        yield scratch
+        publish(scratch, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise ResourceError(f"{folder}: can't be written, what was there before is kept: {error}") from error
+
+
+def publish(scratch: Path, folder: Path) -> None:
+    """Give a finished folder its name, once it is on the disk; the one that had it before is gone only after."""
+    for path in (*scratch.rglob("*"), scratch):
+        sync(path)
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    scratch.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
+    """Write the state after a step to `folder`, in the place of a damaged one that may be there."""
+    with replacing(folder) as scratch:
         weights = {
             f"{index}.{name}": tensor
             for index, module in enumerate(learner.modules)
@@ -54,12 +92,6 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
         state = {"facts": dict(facts), "optimizer": settings, "scaler": learner.scaler.state_dict()}
         (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
         write_manifest(scratch)
-        publish(scratch, folder)
-    except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise ResourceError(
-            f"{folder}: the checkpoint can't be written: {error.strerror or error}; older ones are kept"
-        ) from error
 
 
 def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -83,15 +115,6 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     return tensors, [group["params"] for group in packed["param_groups"]]
 
 
-def sync(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def digest(path: Path) -> str:
     """sha256 of a file."""
     with path.open("rb") as stream:
@@ -99,26 +122,9 @@ def digest(path: Path) -> str:
 
 
 def write_manifest(folder: Path) -> None:
-    """Name and hash of every other file, written when all of them are on the disk."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    for path in files:
-        sync(path)
-    hashes = {path.relative_to(folder).as_posix(): digest(path) for path in files}
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps(hashes, indent=2), encoding="utf-8")
-    sync(manifest)
-    sync(folder)
-
-
-def publish(scratch: Path, folder: Path) -> None:
-    """Give a finished folder its name; the one that had it before is gone only after."""
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    scratch.rename(folder)
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    """Name and hash of every other file."""
+    hashes = {path.name: digest(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
 
 
 def verify(folder: Path) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 
 import numpy as np
 
@@ -25,15 +26,14 @@ class Plan:
 
     def steps(self, first_step: int) -> Iterator[list[np.ndarray]]:
         """Batches of each step from the 0-based `first_step` to the end of the run."""
-        step = 0
-        for epoch in range(self.total_steps):  # an epoch has at least one step
+        return islice(self.endless_steps(), first_step, self.total_steps)
+
+    def endless_steps(self) -> Iterator[list[np.ndarray]]:
+        """Batches of each step, epoch after epoch; an epoch is made when its first step is asked for."""
+        for epoch in count():
             batches = self.epoch_batches(epoch)
             for start in range(0, len(batches), self.accumulate):
-                if step >= self.total_steps:
-                    return
-                if step >= first_step:
-                    yield batches[start : start + self.accumulate]
-                step += 1
+                yield batches[start : start + self.accumulate]
 
 
 def build_plan(epoch_batches: EpochBatches, accumulate: int, epochs: float, max_steps: int | None) -> Plan:

@@ -1,0 +1,47 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from stfit.data.batches import Batch
+from stfit.encoder.build import build_encoder
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.settings import Model
+
+LABELS = {"none": None, "binary": [0, 1, 0, 1, 1, 0], "class": [0, 1, 2, 0, 1, 0], "score": [0.1, 0.9, 0.2, 0.5, 1, 0]}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small only lose by threads: on a busy machine they wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def build(tiny_base):
+    """An encoder of two layers with stfit's own dropout, its new layers drawn from one seed."""
+
+    def build_tiny(kind: str = "bert", **settings) -> Encoder:
+        torch.manual_seed(1)
+        encoder = build_encoder(Model.model_validate({"base": str(tiny_base(kind)), **settings}))
+        encoder.use_fast_dropout()
+        return encoder
+
+    return build_tiny
+
+
+@pytest.fixture
+def make_batch(sentences):
+    """Six rows with a text of its own in every column, of different lengths, and a label of the kind asked for."""
+
+    def make(encoder: Encoder, roles: tuple[str, ...], label: str = "none") -> Batch:
+        texts = [f"{sentences[i % len(sentences)]} {i}" for i in range(6 * len(roles))]
+        columns = {role: np.arange(6) + 6 * i for i, role in enumerate(roles)}
+        numbers = LABELS[label]
+        return Batch(np.arange(6), encoder.tokens(texts), None, columns, None if numbers is None else np.array(numbers))
+
+    return make

@@ -1,0 +1,144 @@
+"""A checkpoint is whole or does not exist."""
+
+import resource
+import shutil
+from functools import partial
+
+import pytest
+import torch
+
+from stfit.errors import ResourceError
+from stfit.losses.loss import build_loss, compute_loss
+from stfit.losses.pairs import Softmax
+from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.training.checkpoint import (
+    checkpoint_path,
+    checkpoints_in,
+    newest_checkpoint,
+    restore,
+    rotate,
+    save_checkpoint,
+)
+from stfit.training.gradients import no_cut
+from stfit.training.loop import build_learner, train_steps
+from stfit.training.randomness import capture_randomness, seed_everything
+
+FILES = ["weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json", "manifest.json"]
+
+
+@pytest.fixture
+def learner(build):
+    return build_learner(build(), partial(compute_loss, MultipleNegativesRanking()), 0.01, [])
+
+
+@pytest.fixture
+def train(make_batch):
+    def train_some(learner, count, roles=("anchor", "positive"), label="none"):
+        batch = make_batch(learner.encoder, roles, label)
+        return list(
+            train_steps(learner, [[batch]] * count, lambda step: 0.01, first_step=0, cut=no_cut, max_grad_norm=1.0)
+        )
+
+    return train_some
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def delete(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, delete])
+@pytest.mark.parametrize("file", FILES)
+def test_damaged_newest_checkpoint_is_skipped_for_the_one_before(tmp_path, learner, file, damage):
+    for step in (2, 4):
+        save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
+    assert sorted(path.name for path in checkpoint_path(tmp_path, 4).iterdir()) == sorted(FILES)
+    damage(checkpoint_path(tmp_path, 4) / file)
+    found, skipped = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.facts == {"step": 2}
+    (line,) = skipped
+    assert "step-00000004: skipped" in line
+
+
+def test_newest_of_whole_checkpoints_is_taken_without_a_word(tmp_path, learner):
+    for step in (2, 10, 9):
+        save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
+    found, skipped = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert (found.facts, skipped) == ({"step": 10}, [])
+
+
+def test_no_checkpoint_is_found_in_an_empty_folder(tmp_path):
+    assert newest_checkpoint(tmp_path) == (None, [])
+
+
+def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, build, train):
+    def softmax_learner():
+        torch.manual_seed(3)
+        encoder = build()
+        return build_learner(encoder, build_loss(Softmax(), encoder.embedding_dim, 3), 0.01, [])
+
+    seed_everything(1)
+    learner = softmax_learner()
+    train(learner, 2, ("sentence1", "sentence2"), "class")
+    save_checkpoint(tmp_path / "step-00000002", learner, {})
+    expected = [(info.loss, info.grad_norm) for info in train(learner, 2, ("sentence1", "sentence2"), "class")]
+    drawn = capture_randomness()
+
+    seed_everything(99)
+    other = softmax_learner()
+    train(other, 1, ("sentence1", "sentence2"), "class")
+    checkpoint, _ = newest_checkpoint(tmp_path)
+    restore(checkpoint, other)
+    assert [(info.loss, info.grad_norm) for info in train(other, 2, ("sentence1", "sentence2"), "class")] == expected
+    assert all(torch.equal(state, drawn[name]) for name, state in capture_randomness().items())
+    for module, again in zip(learner.modules, other.modules, strict=True):
+        for name, weight in module.state_dict().items():
+            assert torch.equal(weight, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("room", [100, 5_000, 70_000])
+def test_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path, learner, room):
+    save_checkpoint(checkpoint_path(tmp_path, 2), learner, {"step": 2})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(ResourceError, match="step-00000004: can't be written") as caught:
+            save_checkpoint(checkpoint_path(tmp_path, 4), learner, {"step": 4, "note": "n" * 100_000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.exit_code == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+    found, skipped = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert (found.facts, skipped) == ({"step": 2}, [])
+
+
+def test_what_a_killed_writer_leaves_is_no_checkpoint_and_is_in_nobodys_way(tmp_path, learner):
+    save_checkpoint(checkpoint_path(tmp_path, 2), learner, {"step": 2})
+    shutil.copytree(checkpoint_path(tmp_path, 2), tmp_path / "step-00000004.tmp")
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000002"]
+    save_checkpoint(checkpoint_path(tmp_path, 4), learner, {"step": 4})
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000004", "step-00000002"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_rotation_keeps_the_newest_and_deletes_nothing_when_the_newest_is_damaged(tmp_path, learner):
+    for step in (1, 2, 3):
+        save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
+    flip(checkpoint_path(tmp_path, 3) / "weights.safetensors")
+    rotate(tmp_path, 1)
+    assert len(checkpoints_in(tmp_path)) == 3
+    save_checkpoint(checkpoint_path(tmp_path, 3), learner, {"step": 3})
+    rotate(tmp_path, 2)
+    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000003", "step-00000002"]

@@ -1,0 +1,140 @@
+"""Gradient caching changes the memory that a step takes, and nothing else."""
+
+import itertools
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from stfit.data.source import ROLES
+from stfit.losses.loss import LOSSES, build_loss, compute_loss
+from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.training.gradients import add_gradients, choose_cut, compute_batch_loss, cut_rows, cut_tokens, embed, no_cut
+from stfit.training.randomness import capture_randomness, seed_everything
+
+CUTS = {"rows": cut_rows(2), "tokens": cut_tokens(40)}
+every_cut = pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+every_loss = pytest.mark.parametrize("choice", LOSSES, ids=lambda choice: choice.tag())
+
+
+def learning(build, make_batch, choice, **settings):
+    """Encoder, loss (with its weights, where it has any) and batch, in float64."""
+    encoder = build(layers=["normalize"], **settings).double().train()
+    loss = build_loss(choice(), encoder.embedding_dim, 3)
+    loss = loss.double() if isinstance(loss, torch.nn.Module) else partial(compute_loss, loss)
+    fit = choice.fits[-1]
+    return encoder, loss, make_batch(encoder, ROLES[fit.format], fit.label)
+
+
+def gradients(encoder, loss):
+    """Gradients by name; the learner starts without any again."""
+    modules = [encoder, loss] if isinstance(loss, torch.nn.Module) else [encoder]
+    found = {}
+    for module in modules:
+        found |= {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
+        module.zero_grad(set_to_none=True)
+    assert any(gradient.abs().max() > 1e-6 for gradient in found.values())
+    return found
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def half(loss):
+    return loss * 0.5
+
+
+@every_cut
+@every_loss
+def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with_their_graph_kept(
+    build, make_batch, choice, cut
+):
+    encoder, loss, batch = learning(build, make_batch, choice)
+    assert encoder.has_dropout
+    seed_everything(5)
+    value = add_gradients(encoder, loss, batch, cut, half)
+    cached = gradients(encoder, loss)
+    seed_everything(5)
+    expected = compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in cut(batch)]), batch, loss)
+    half(expected).backward()
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=0)
+    assert_equal(cached, gradients(encoder, loss))
+
+
+@every_cut
+@every_loss
+def test_cached_gradients_without_dropout_equal_those_in_one_piece(build, make_batch, choice, cut):
+    encoder, loss, batch = learning(build, make_batch, choice, dropout=0.0)
+    whole = add_gradients(encoder, loss, batch, no_cut, half)
+    expected = gradients(encoder, loss)
+    assert len(cut(batch)) > 1
+    value = add_gradients(encoder, loss, batch, cut, half)
+    torch.testing.assert_close(value, whole, rtol=1e-12, atol=0)
+    assert_equal(gradients(encoder, loss), expected)
+
+
+def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
+    encoder = build(layers=["dropout"]).double().train()
+    loss, batch = MultipleNegativesRanking(), make_batch(encoder, ("anchor", "positive"))
+    seed_everything(5)
+    add_gradients(encoder, loss, batch, cut_rows(1), half)
+    cached = gradients(encoder, loss)
+    seed_everything(5)
+    half(
+        compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in cut_rows(1)(batch)]), batch, loss)
+    ).backward()
+    assert_equal(cached, gradients(encoder, loss))
+
+
+def test_caching_draws_as_much_randomness_as_embedding_once(build, make_batch):
+    encoder, loss, batch = learning(build, make_batch, MultipleNegativesRanking)
+    seed_everything(5)
+    add_gradients(encoder, loss, batch, cut_rows(2), half)
+    cached = capture_randomness()
+    seed_everything(5)
+    for part in cut_rows(2)(batch):
+        embed(encoder, batch, part)
+    plain = capture_randomness()
+    assert all(torch.equal(cached[name], plain[name]) for name in plain)
+
+
+def test_missing_texts_are_a_row_of_zeros_and_take_no_gradient(build, make_batch):
+    encoder = build(dropout=0.0).double().train()
+    batch = make_batch(encoder, ("anchor", "positive", "negative"))
+    batch.columns["negative"][2:] = -1
+    seen = {}
+
+    def loss(columns, label):
+        seen.update(columns)
+        return sum((vectors**2).sum() for vectors in columns.values())
+
+    add_gradients(encoder, loss, batch, no_cut, half)
+    expected = gradients(encoder, loss)
+    assert not seen["negative"][2:].any()
+    assert seen["negative"][:2].abs().sum() > 0
+    add_gradients(encoder, loss, batch, cut_rows(1), half)
+    assert_equal(gradients(encoder, loss), expected)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 25, 10_000])
+def test_mini_batches_by_tokens_hold_every_sequence_once_and_no_more_than_asked(build, make_batch, tokens):
+    batch = make_batch(build(), ("anchor", "positive"))
+    parts = cut_tokens(tokens)(batch)
+    positions = np.arange(len(batch.sequences))
+    assert np.array_equal(np.concatenate([positions[part] for part in parts]), positions)
+    for part in parts:
+        inside = batch.sequences[part]
+        assert len(inside) == 1 or sum(map(len, inside)) <= tokens
+    for part, after in itertools.pairwise(parts):
+        assert sum(map(len, batch.sequences[part])) + len(batch.sequences[after.start]) > tokens
+
+
+def test_recipe_without_mini_batches_embeds_everything_at_once(build, make_batch):
+    batch = make_batch(build(), ("anchor", "positive"))
+    assert choose_cut(None, None)(batch) == [slice(0, 12)]
+    assert len(choose_cut(2, None)(batch)) == 3
+    assert len(choose_cut(None, 1)(batch)) == 12

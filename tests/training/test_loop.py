@@ -1,0 +1,135 @@
+"""What one step does to the weights, and what it leaves alone."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from stfit.errors import DivergedError, RecipeError
+from stfit.losses.loss import compute_loss
+from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.training.gradients import no_cut
+from stfit.training.loop import build_learner, train_steps
+from stfit.training.randomness import seed_everything
+
+LOSS = partial(compute_loss, MultipleNegativesRanking())
+
+
+def weights_of(encoder):
+    return {name: weight.detach().clone() for name, weight in encoder.named_parameters()}
+
+
+def moved(encoder, before):
+    return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
+
+
+def steps(learner, batches, rate=0.01, max_grad_norm=None):
+    seed_everything(0)
+    return list(train_steps(learner, batches, lambda step: rate, first_step=0, cut=no_cut, max_grad_norm=max_grad_norm))
+
+
+def test_frozen_weights_stay_and_all_others_move(build, make_batch):
+    encoder = build("bert")
+    before = weights_of(encoder)
+    learner = build_learner(encoder, LOSS, 0.01, ["backbone.embeddings.*", "*.layer.0.*"])
+    steps(learner, [[make_batch(encoder, ("anchor", "positive"))]])
+    frozen = {name for name in before if name.startswith(("backbone.embeddings.", "backbone.encoder.layer.0."))}
+    unused = {name for name in before if ".pooler." in name}
+    without_effect = {name for name in before if name.endswith(".key.bias")}  # softmax does not see it; rounding may
+    assert moved(encoder, before) - without_effect == set(before) - frozen - unused - without_effect
+
+
+def test_freezing_nothing_or_everything_is_refused(build):
+    with pytest.raises(RecipeError, match=r"`nothing\.\*` matches no weight"):
+        build_learner(build(), LOSS, 0.01, ["nothing.*"])
+    with pytest.raises(RecipeError, match="leaves no weight"):
+        build_learner(build(), LOSS, 0.01, ["*"])
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "qwen3"])
+def test_biases_and_norms_do_not_decay(build, kind):
+    encoder = build(kind, layers=[{"type": "dense", "out_features": 8}, "layer_norm"])
+    optimizer = build_learner(encoder, LOSS, 0.5, []).optimizer
+    decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
+    assert len(decay) == len(list(encoder.parameters()))
+    for name, weight in encoder.named_parameters():
+        spared = name.endswith("bias") or "norm" in name.lower() or name.startswith("layers.1.")
+        assert decay[id(weight)] == (0.0 if spared else 0.5), name
+
+
+def test_gradients_are_scaled_down_to_the_norm_asked_for_and_null_leaves_them(build, make_batch):
+    """With steps of plain gradient descent, the way that all weights move together is rate times gradient norm."""
+    lengths = {}
+    for limit in (None, 1e9, 0.01):
+        encoder = build(dropout=0.0)
+        before = weights_of(encoder)
+        learner = replace(build_learner(encoder, LOSS, 0.0, []), optimizer=torch.optim.SGD(encoder.parameters()))
+        (info,) = steps(learner, [[make_batch(encoder, ("anchor", "positive"))]], 0.001, limit)
+        after = weights_of(encoder)
+        lengths[limit] = torch.cat([(after[name] - before[name]).flatten() for name in after]).norm().item() / 0.001
+    assert info.grad_norm > 0.1
+    assert lengths[None] == lengths[1e9] == pytest.approx(info.grad_norm, rel=1e-3)
+    assert lengths[0.01] == pytest.approx(0.01, rel=0.05)
+
+
+def test_accumulated_batches_count_by_their_mean(build, make_batch):
+    found = []
+    for times in (1, 3):
+        encoder = build(dropout=0.0)
+        batch = make_batch(encoder, ("anchor", "positive"))
+        found.append((steps(build_learner(encoder, LOSS, 0.0, []), [[batch] * times])[0], weights_of(encoder)))
+    (one, one_weights), (three, three_weights) = found
+    assert three.loss == pytest.approx(one.loss)
+    assert three.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+    assert (one.rows, three.rows) == (6, 18)
+    assert three.tokens == 3 * one.tokens
+    for name, weight in one_weights.items():
+        if not name.endswith(".key.bias"):  # its gradient is rounding noise, which Adam scales up to a full step
+            torch.testing.assert_close(three_weights[name], weight, rtol=0, atol=2e-3, msg=name)
+
+
+def test_nan_in_a_weight_stops_the_run_before_any_weight_moves(build, make_batch):
+    encoder = build()
+    with torch.no_grad():
+        next(encoder.backbone.encoder.layer[1].parameters())[0, 0] = float("nan")
+    before = weights_of(encoder)
+    with pytest.raises(DivergedError, match=r"loss became nan in step 1 \(examples 0, 1, 2") as caught:
+        steps(build_learner(encoder, LOSS, 0.01, []), [[make_batch(encoder, ("anchor", "positive"))]])
+    assert caught.value.exit_code == 6
+    assert all(
+        torch.equal(before[name].nan_to_num(), weight.nan_to_num()) for name, weight in weights_of(encoder).items()
+    )
+
+
+def test_infinite_gradient_of_a_finite_loss_stops_the_run_before_any_weight_moves(build, make_batch):
+    encoder = build()
+    before = weights_of(encoder)
+
+    def steep(columns, label):
+        return (columns["anchor"].sum() - columns["anchor"].sum().detach()) * 1e30
+
+    with pytest.raises(DivergedError, match="gradient norm became inf in step 1"):
+        steps(build_learner(encoder, steep, 0.01, []), [[make_batch(encoder, ("anchor", "positive"))]])
+    assert not moved(encoder, before)
+
+
+def test_encoder_is_in_training_mode_in_every_step(build, make_batch):
+    encoder = build()
+    modes = []
+
+    def watched(columns, label):
+        modes.append(encoder.training)
+        return LOSS(columns, label)
+
+    batch = make_batch(encoder, ("anchor", "positive"))
+    for _ in train_steps(
+        build_learner(encoder, watched, 0.0, []),
+        [[batch]] * 2,
+        lambda step: 0.01,
+        first_step=0,
+        cut=no_cut,
+        max_grad_norm=None,
+    ):
+        encoder.eval()
+    assert modes == [True, True]

@@ -1,0 +1,68 @@
+"""The learning rate is a pure function of the step."""
+
+import itertools
+
+import pytest
+
+from stfit.training.progress import build_calendar
+from stfit.training.schedules import learning_rate_at, steps_of
+from stfit.training.settings import Train
+
+TOTAL, WARMUP, HIGHEST = 20, 5, 0.1
+SCHEDULES = ["linear", "cosine", "constant"]
+
+
+def rates(schedule, warmup=WARMUP, total=TOTAL):
+    return [learning_rate_at(step, total, warmup, schedule, HIGHEST) for step in range(total)]
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5, 20, 30])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_no_step_is_wasted_on_a_rate_of_zero(schedule, warmup):
+    assert all(0 < rate <= HIGHEST for rate in rates(schedule, warmup))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_warm_up_rises_by_equal_amounts_to_the_highest_rate(schedule):
+    assert rates(schedule)[:WARMUP] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_first_step_after_warm_up_has_the_highest_rate_and_none_rises_again(schedule):
+    after = rates(schedule)[WARMUP:]
+    assert after[0] == HIGHEST
+    assert after == sorted(after, reverse=True)
+
+
+def test_linear_falls_by_equal_amounts_to_zero_one_step_after_the_end():
+    after = [*rates("linear")[WARMUP:], 0.0]
+    assert [one - other for one, other in itertools.pairwise(after)] == pytest.approx([HIGHEST / 15] * 15)
+
+
+def test_cosine_is_half_of_the_highest_rate_in_the_middle():
+    assert learning_rate_at(10, 20, 0, "cosine", HIGHEST) == pytest.approx(HIGHEST / 2)
+    assert learning_rate_at(5, 20, 0, "cosine", HIGHEST) == pytest.approx(HIGHEST * (2 + 2**0.5) / 4)
+
+
+def test_constant_stays():
+    assert set(rates("constant")[WARMUP:]) == {HIGHEST}
+
+
+def test_durations_are_shares_of_the_run_or_steps_and_at_least_one_step():
+    assert steps_of(0.5, None, 9, 0.25) == 4
+    assert steps_of(None, 7, 9, 0.25) == 7
+    assert steps_of(None, None, 9, 0.25) == 2
+    assert steps_of(0.01, None, 9, 0.25) == 1
+
+
+def test_calendar_takes_the_defaults_of_the_recipe_language():
+    calendar = build_calendar(Train(), 40)
+    assert (calendar.warmup_steps, calendar.evaluate_every, calendar.save_every) == (4, 10, 10)
+    assert build_calendar(Train(warmup_steps=0), 40).warmup_steps == 0
+    assert build_calendar(Train(warmup_ratio=0.5), 40).warmup_steps == 20
+
+
+def test_last_step_is_evaluated_and_logged_but_not_saved_as_a_checkpoint():
+    calendar = build_calendar(Train(eval_every_steps=3, save_every_steps=5), 10)
+    assert [step for step in range(1, 11) if calendar.is_due(step, calendar.evaluate_every)] == [3, 6, 9, 10]
+    assert [step for step in range(1, 11) if calendar.save_is_due(step)] == [5]
