@@ -20,15 +20,24 @@ from torch import nn
 from stfit.commands.prepare import Prepared, prepare
 from stfit.data.batches import TokenTable, tokenize_examples
 from stfit.data.sampling import batches
-from stfit.encoder.build import build_encoder
+from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
+from stfit.errors import RecipeError
 from stfit.evaluation.measure import main_metrics, measure, require_metric
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import to_yaml
-from stfit.training.checkpoint import checkpoint_path, newest_checkpoint, replacing, restore, rotate, save_checkpoint
+from stfit.training.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    newest_checkpoint,
+    replacing,
+    restore,
+    rotate,
+    save_checkpoint,
+)
 from stfit.training.gradients import choose_cut
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.plan import Plan, build_plan
@@ -102,7 +111,8 @@ def train(loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bo
 
 def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event]:
     """From the start, or the newest checkpoint, to the end."""
-    recipe = with_earlier_choices(loaded.recipe, folder)
+    checkpoint = find_checkpoint(folder)
+    recipe = with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe
     seed_everything(recipe.seed)
     prepared = prepare(recipe)
     device = choose_device(recipe.train.device)
@@ -120,7 +130,7 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     calendar = build_calendar(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
     made = made_of(trained_part(loaded.recipe), prepared.training.fingerprint, len(table), torch.get_num_threads())
-    progress = go_on(folder, learner, made)
+    progress = go_on(folder, checkpoint, learner, made)
     first_step = progress.step
     write_whole(folder.recipe, loaded.text)
     write_whole(folder.resolved, to_yaml(recipe))
@@ -148,7 +158,8 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
             folder.log({"step": info.step, "event": "step", **vars(info)})
         yield info
         if evaluators and calendar.is_due(info.step, calendar.evaluate_every):
-            metrics = measure(encoder, evaluators, "end" if info.step == plan.total_steps else "during")
+            at_end = info.step == plan.total_steps and recipe.train.best is None
+            metrics = measure(encoder, evaluators, "end" if at_end else "during")
             progress.metrics |= metrics
             folder.log({"step": info.step, "event": "eval", **metrics})
             yield Evaluated(info.step, metrics)
@@ -167,6 +178,9 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
 
     if recipe.train.best is None:
         yield write_model(encoder, folder, progress.step)
+    else:  # what is reported is what the model folder holds
+        progress.metrics = measure(load_encoder(folder.model, device), evaluators, "end")
+        yield Evaluated(progress.step, progress.metrics)
     result = summary(folder, progress)
     write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
     yield Finished(result, main)
@@ -178,10 +192,16 @@ def trained_part(recipe: Recipe) -> dict[str, Any]:
     return part
 
 
+def find_checkpoint(folder: RunFolder) -> Checkpoint | None:
+    """The newest whole checkpoint of the run, if there is one."""
+    checkpoint, skipped = newest_checkpoint(folder.checkpoints)
+    for line in skipped:
+        log.warning(line)
+    return checkpoint
+
+
 def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
     """The recipe, with the values that an earlier process of this run chose at run time."""
-    if not folder.resolved.is_file():
-        return recipe
     earlier = load_recipe(folder.resolved).recipe
     return recipe.model_copy(update={"model": earlier.model, "train": earlier.train})
 
@@ -207,10 +227,14 @@ def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
 
 
 def choose_device(wanted: str) -> str:
-    """The device to train on; `auto` is the first GPU, else the CPU."""
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    """The device to train on; `auto` is the first GPU, else the CPU. Raises RecipeError for one that is not there."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without the device
+        raise RecipeError(f"device `{wanted}` can't be used here: {str(error).splitlines()[0]}") from error
+    return wanted
 
 
 def choose_precision(wanted: str, device: str) -> str:
@@ -246,11 +270,8 @@ def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> L
     return build_learner(encoder, partial(compute_loss, loss), recipe.train.weight_decay, frozen)
 
 
-def go_on(folder: RunFolder, learner: Learner, made: dict[str, Any]) -> Progress:
-    """Restore the newest whole checkpoint, if there is one; what the run remembers."""
-    checkpoint, skipped = newest_checkpoint(folder.checkpoints)
-    for line in skipped:
-        log.warning(line)
+def go_on(folder: RunFolder, checkpoint: Checkpoint | None, learner: Learner, made: dict[str, Any]) -> Progress:
+    """Put everything where the checkpoint left it; what the run remembers."""
     if checkpoint is None:
         folder.forget_after(-1)
         return Progress()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stfit.errors import RecipeError, did_you_mean
+from stfit.errors import DivergedError, RecipeError, did_you_mean
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.source import When
 
@@ -21,7 +21,7 @@ Evaluators = list[tuple[Evaluator, "Examples"]]
 def measure(encoder: Encoder, evaluators: Evaluators, moment: When) -> dict[str, float]:
     """`<evaluator>/<metric>` -> value, of the evaluators that run at this moment.
 
-    Texts that they share are embedded once.
+    Texts that they share are embedded once. Raises DivergedError where an embedding is not finite.
     """
     embeddings: dict[tuple[str, str], np.ndarray] = {}
     metrics: dict[str, float] = {}
@@ -33,8 +33,10 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When) -> dict[str,
         def embed(role: str, examples: Examples = examples, prompts: dict[str, str] = prompts) -> np.ndarray:
             texts = [text or "" for text in examples.texts[role]]
             new = list(dict.fromkeys(text for text in texts if (prompts[role], text) not in embeddings))
-            for text, vector in zip(new, encoder.encode(new, prompt=prompts[role]), strict=True):
-                embeddings[prompts[role], text] = vector
+            vectors = encoder.encode(new, prompt=prompts[role])
+            if not np.isfinite(vectors).all():
+                raise DivergedError("the model's embeddings are not finite. Lower train.learning_rate")
+            embeddings.update({(prompts[role], text): vector for text, vector in zip(new, vectors, strict=True)})
             return np.stack([embeddings[prompts[role], text] for text in texts])
 
         for name, value in evaluator.measure(examples, embed).items():

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,27 +126,27 @@ def put_aside(folder: RunFolder) -> Path:
     return kept
 
 
+def holds_files(path: Path) -> bool:
+    """Whether there is anything to lose: a run that was killed before its first step leaves empty folders."""
+    return any(found.is_file() for found in path.rglob("*"))
+
+
 def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:
     """The folder to train `recipe` in, and what a user should know of it.
 
-    An unfinished run of the same recipe is gone on with; one of another recipe, or any with `fresh`, is put aside. With
-    `resume`, another recipe raises RecipeError instead.
+    An unfinished run of the same recipe is gone on with; one of another recipe (or whatever else lies there), or any
+    with `fresh`, is put aside. With `resume`, another recipe raises RecipeError instead.
     """
     folder = RunFolder(path)
     notes: list[str] = []
-    if path.exists():
+    if holds_files(path):
         lock = folder.read_lock()
-        changed = differences(lock["recipe"], recipe) if lock else []
-        if resume and (changed or lock is None):
-            raise RecipeError(
-                f"--resume: {path} was made by another recipe:\n  "
-                + "\n  ".join(changed or ["it has no readable stfit.lock"])
-            )
+        changed = differences(lock["recipe"], recipe) if lock else ["it has no readable stfit.lock"]
+        if resume and changed:
+            raise RecipeError(f"--resume: {path} was made by another recipe:\n  " + "\n  ".join(changed))
         if fresh or changed:
             kept = put_aside(folder)
             notes = [f"kept the earlier run as {kept}", *(f"  {line}" for line in changed)]
-        elif lock is None:  # killed before its first step: nothing to keep
-            shutil.rmtree(path)
     elif resume:
         raise RecipeError(f"--resume: there is no run in {path}")
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -157,9 +156,16 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
     """Keep other processes out of the run folder `path`. The system frees the lock of a process that dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, so that the folder itself can be put aside while it is held.
-    with path.with_name(f".{path.name}.lock").open("a+", encoding="utf-8") as stream:
+    beside = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = beside.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(
+            f"{beside}: can't be written: {error.strerror}; choose another folder with --runs"
+        ) from error
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

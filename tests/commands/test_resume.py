@@ -1,0 +1,188 @@
+"""A run that was stopped anywhere ends with the same bytes as one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from stfit.commands.train import Finished, Saved, Started, train
+from stfit.errors import RecipeError
+from stfit.recipe.load import load_recipe
+from stfit.training.loop import StepInfo
+
+CLASSES = {"data": {"format": "labeled_pair"}, "loss": "softmax"}
+TEXTS = {"data": {"format": "labeled_text"}, "loss": "batch_all_triplet"}
+CASES = {
+    "no_duplicates": {},
+    "shuffle": {"train": {"sampler": "shuffle"}},
+    "group_by_label": TEXTS,
+    "softmax head": CLASSES,
+    "accumulated": {"train": {"accumulate_steps": 2}},
+    "mini-batches": {"train": {"mini_batch_size": 2}},
+    "mini-batches by tokens": {"train": {"mini_batch_tokens": 20}},
+    "everything": CLASSES | {"train": {"accumulate_steps": 2, "mini_batch_size": 1, "schedule": "cosine"}},
+    "no dropout": {"model": {"dropout": 0.0}},
+}
+
+
+def stop_at(recipe, runs, step):
+    """Train until `step` is finished, and leave the run like a process that is killed there."""
+    events = train(load_recipe(recipe), runs)
+    for event in events:
+        if isinstance(event, StepInfo) and event.step == step:
+            break
+    events.close()
+
+
+def logged(run):
+    """metrics.jsonl without what a clock says."""
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in entries]
+
+
+def assert_same_run(one, other):
+    assert weights(one) == weights(other)
+    assert logged(one) == logged(other)
+
+
+def weights(run):
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_resumed_run_equals_uninterrupted_run(tmp_path, write, run, similarity, case):
+    recipe = write(eval=[similarity], **case)
+    run(recipe, "whole")
+    stop_at(recipe, tmp_path / "stopped", 5)
+    assert [path.name for path in sorted((tmp_path / "stopped" / "tiny" / "checkpoints").iterdir())] == [
+        "step-00000002",
+        "step-00000004",
+    ]
+    events = run(recipe, "stopped")
+    assert isinstance(events[0], Started)
+    assert events[0].first_step == 4
+    assert [event.step for event in events if isinstance(event, StepInfo)] == [5, 6]
+    assert_same_run(tmp_path / "whole" / "tiny", tmp_path / "stopped" / "tiny")
+
+
+def test_run_stopped_before_its_first_checkpoint_starts_over(tmp_path, write, run):
+    recipe = write()
+    run(recipe, "whole")
+    stop_at(recipe, tmp_path / "stopped", 1)
+    events = run(recipe, "stopped")
+    assert [event.step for event in events if isinstance(event, StepInfo)] == [1, 2, 3, 4, 5, 6]
+    assert_same_run(tmp_path / "whole" / "tiny", tmp_path / "stopped" / "tiny")
+
+
+def test_layers_of_the_base_survive_a_stop_before_the_first_checkpoint(tmp_path, write, run):
+    run(write(model={"layers": [{"type": "dense", "out_features": 8}]}), "base")
+    recipe = write(model={"base": str(tmp_path / "base" / "tiny" / "model")})
+    run(recipe, "whole")
+    stop_at(recipe, tmp_path / "stopped", 1)
+    run(recipe, "stopped")
+    assert_same_run(tmp_path / "whole" / "tiny", tmp_path / "stopped" / "tiny")
+
+
+def test_two_equal_runs_give_equal_bytes_and_another_seed_others(tmp_path, write, run):
+    run(write(), "one")
+    run(write(), "other")
+    assert_same_run(tmp_path / "one" / "tiny", tmp_path / "other" / "tiny")
+    run(write(seed=7), "third")
+    assert weights(tmp_path / "third" / "tiny") != weights(tmp_path / "one" / "tiny")
+
+
+def test_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, write, run, caplog):
+    recipe = write()
+    run(recipe, "whole")
+    stop_at(recipe, tmp_path / "stopped", 5)
+    damaged = tmp_path / "stopped" / "tiny" / "checkpoints" / "step-00000004" / "optimizer.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-4])
+    events = run(recipe, "stopped")
+    assert [event.step for event in events if isinstance(event, StepInfo)] == [3, 4, 5, 6]
+    assert "step-00000004: skipped, optimizer.safetensors is damaged" in caplog.text
+    assert_same_run(tmp_path / "whole" / "tiny", tmp_path / "stopped" / "tiny")
+
+
+def test_lines_after_the_checkpoint_are_logged_once(tmp_path, write, run):
+    recipe = write()
+    stop_at(recipe, tmp_path / "runs", 5)
+    path = tmp_path / "runs" / "tiny" / "metrics.jsonl"
+    with path.open("a") as stream:
+        stream.write('{"step": 6, "ev')  # what a kill leaves
+    run(recipe)
+    assert [entry["step"] for entry in logged(path.parent) if entry["event"] == "step"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_checkpoints_are_rotated(tmp_path, write, run):
+    run(write(train={"save_every_steps": 1, "keep_checkpoints": 3}))
+    kept = sorted(path.name for path in (tmp_path / "runs" / "tiny" / "checkpoints").iterdir())
+    assert kept == ["step-00000003", "step-00000004", "step-00000005"]
+
+
+CHILD = """
+import os
+from stfit.cli import console
+from stfit.cli.app import main
+from stfit.training.loop import StepInfo
+
+show = console.show_training
+
+def struck(events):
+    for event in events:
+        if isinstance(event, StepInfo) and event.step == 3:
+            os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+        yield event
+
+console.show_training = lambda events, *options: show(struck(events), *options)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "first"),
+    [(signal.SIGTERM, 143, 3), (signal.SIGINT, 130, 3), (signal.SIGKILL, -9, 2)],
+    ids=["SIGTERM", "SIGINT", "SIGKILL"],
+)
+def test_signal_in_the_middle_of_the_run_loses_nothing(tmp_path, write, run, number, code, first):
+    """SIGTERM and SIGINT finish the step in hand and save it; after SIGKILL the last checkpoint counts."""
+    recipe = write()
+    run(recipe, "whole")
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, "train", str(recipe), "--runs", str(tmp_path / "struck")],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "SIGNAL": str(number.value)},
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == code, child.stderr
+    assert "Traceback" not in child.stderr
+    if code > 0:
+        assert "step 3 is saved, the same command goes on from there" in child.stderr
+    events = run(recipe, "struck")
+    assert isinstance(events[0], Started)
+    assert events[0].first_step == first
+    assert_same_run(tmp_path / "whole" / "tiny", tmp_path / "struck" / "tiny")
+
+
+def test_same_recipe_again_prints_the_result_and_trains_nothing(write, run):
+    recipe = write()
+    first = run(recipe)[-1]
+    (again,) = run(recipe)
+    assert isinstance(first, Finished)
+    assert isinstance(again, Finished)
+    assert (first.again, again.again) == (False, True)
+    assert again.result == first.result
+
+
+def test_resume_goes_on_but_never_starts(tmp_path, write, run):
+    recipe = write()
+    with pytest.raises(RecipeError, match="there is no run"):
+        run(recipe, resume=True)
+    stop_at(recipe, tmp_path / "runs", 3)
+    events = run(recipe, resume=True)
+    assert events[0].first_step == 2
+    assert any(isinstance(event, Saved) for event in events)
+    with pytest.raises(RecipeError, match=r"train\.learning_rate: 0\.01 -> 0\.5"):
+        run(write(train={"learning_rate": 0.5}), resume=True)

@@ -1,0 +1,121 @@
+"""A run folder is never overwritten, shared or lost by accident."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stfit.commands.train import Started, train
+from stfit.errors import ResourceError
+from stfit.recipe.load import load_recipe
+
+FILES = {"recipe.yaml", "resolved.yaml", "stfit.lock", "metrics.jsonl", "result.json", "checkpoints", "model"}
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def trained_anew(events):
+    return isinstance(events[0], Started) and events[0].first_step == 0
+
+
+def test_finished_run_holds_what_the_design_names(tmp_path, write, run, similarity):
+    recipe = write(eval=[similarity])
+    run(recipe)
+    folder = tmp_path / "runs" / "tiny"
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert (folder / "recipe.yaml").read_text() == recipe.read_text()
+    lock = json.loads((folder / "stfit.lock").read_text())
+    assert lock["data"]["rows"] == 12
+    assert lock["threads"] == 1
+    resolved = load_recipe(folder / "resolved.yaml").recipe
+    assert (resolved.train.sampler, resolved.train.device, resolved.train.precision) != ("auto", "auto", "auto")
+    assert resolved.model.pooling == ["mean"]
+
+
+def test_changed_recipe_keeps_the_old_run_and_says_the_difference(tmp_path, write, run, caplog):
+    run(write())
+    before = contents(tmp_path / "runs" / "tiny")
+    assert trained_anew(run(write(train={"learning_rate": 0.02})))
+    assert contents(tmp_path / "runs" / "tiny.1") == before
+    assert "train.learning_rate: 0.01 -> 0.02" in caplog.text
+    assert "tiny.1" in caplog.text
+    run(write(seed=1))
+    assert contents(tmp_path / "runs" / "tiny.1") == before
+    assert (tmp_path / "runs" / "tiny.2").is_dir()
+
+
+def test_fresh_trains_anew_and_keeps_the_old_run(tmp_path, write, run):
+    recipe = write()
+    run(recipe)
+    before = contents(tmp_path / "runs" / "tiny")
+    assert trained_anew(run(recipe, fresh=True))
+    assert contents(tmp_path / "runs" / "tiny.1") == before
+
+
+def test_evaluators_may_change_without_a_new_training(tmp_path, write, run, similarity):
+    run(write())
+    (again,) = run(write(eval=[similarity]))
+    assert again.again
+    assert not (tmp_path / "runs" / "tiny.1").exists()
+
+
+def test_evaluators_may_change_in_the_middle_of_a_run(tmp_path, write, run, similarity):
+    events = train(load_recipe(write()), tmp_path / "runs")
+    while getattr(next(events), "step", 0) < 3:
+        pass
+    events.close()
+    finished = run(write(eval=[similarity]))
+    assert finished[0].first_step == 2
+    assert "scores/spearman_cosine" in finished[-1].result["metrics"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", None], ids=["empty lock", "half a lock", "no lock"])
+def test_folder_without_a_readable_lock_is_put_aside_and_nothing_in_it_is_lost(tmp_path, write, run, damage):
+    run(write())
+    folder = tmp_path / "runs" / "tiny"
+    lock = folder / "stfit.lock"
+    lock.unlink() if damage is None else lock.write_text(damage)
+    before = contents(folder)
+    assert trained_anew(run(write()))
+    assert contents(tmp_path / "runs" / "tiny.1") == before
+
+
+def test_run_killed_before_it_wrote_anything_leaves_no_second_folder(tmp_path, write, run):
+    (tmp_path / "runs" / "tiny" / "checkpoints").mkdir(parents=True)
+    assert trained_anew(run(write()))
+    assert not (tmp_path / "runs" / "tiny.1").exists()
+
+
+def test_second_process_is_kept_out_of_a_run_folder_in_use(tmp_path, write, run):
+    recipe = write()
+    events = train(load_recipe(recipe), tmp_path / "runs")
+    next(events)
+    child = subprocess.run(
+        [sys.executable, "-m", "stfit", "train", str(recipe), "--runs", str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 9
+    assert f"is in use by process {os.getpid()}" in child.stderr
+    events.close()
+    run(recipe)
+
+
+def test_same_process_is_kept_out_too_and_let_in_when_the_first_run_is_left(tmp_path, write, run):
+    recipe = write()
+    events = train(load_recipe(recipe), tmp_path / "runs")
+    next(events)
+    with pytest.raises(ResourceError, match="is in use by process"):
+        run(recipe)
+    events.close()
+    assert run(recipe)[-1].result["steps"] == 6
+
+
+def test_runs_that_is_no_folder_is_an_error_about_the_disk(tmp_path, write, run):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(ResourceError, match="choose another folder with --runs"):
+        run(write())

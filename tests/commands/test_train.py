@@ -1,0 +1,130 @@
+"""What a training is told to do by its recipe, it does."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stfit.commands.train import Evaluated, Finished, choose_device
+from stfit.encoder.build import load_encoder
+from stfit.errors import DataError, DivergedError, RecipeError
+from stfit.training.loop import StepInfo
+
+FORMATS = {
+    "labeled_pair of classes": ("labeled_pair", "softmax", {}),
+    "labeled_pair of 0 and 1": ("labeled_pair", "contrastive", {"label_map": {"0": 0, "1": 1, "2": 1}}),
+    "labeled_pair of scores": ("labeled_pair", "cosent", {"columns": {"label": "score"}}),
+    "positive_pair": ("positive_pair", "multiple_negatives_ranking", {}),
+    "labeled_text": ("labeled_text", "batch_hard_triplet", {}),
+    "triplet": ("triplet", "triplet", {}),
+}
+
+
+@pytest.mark.parametrize("case", FORMATS.values(), ids=FORMATS)
+def test_every_format_trains_and_sentence_transformers_loads_the_model(tmp_path, write, run, sentences, case):
+    peer = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+    format, loss, data = case
+    events = run(write(data={"format": format, **data}, loss=loss, train={"max_steps": 2}))
+    assert [event.step for event in events if isinstance(event, StepInfo)] == [1, 2]
+    folder = tmp_path / "runs" / "tiny" / "model"
+    model = peer.SentenceTransformer(str(folder), device="cpu")
+    np.testing.assert_allclose(
+        load_encoder(folder).encode(sentences), model.encode(sentences, show_progress_bar=False), atol=1e-5
+    )
+
+
+def test_result_has_the_keys_of_the_design_and_before_and_after(write, run, similarity):
+    finished = run(write(eval=[similarity]))[-1]
+    assert isinstance(finished, Finished)
+    keys = ["run", "model", "steps", "seconds", "examples_per_second", "peak_rss_mib", "baseline", "metrics"]
+    assert set(keys) <= finished.result.keys()
+    assert finished.result["steps"] == 6
+    assert finished.result["baseline"].keys() == finished.result["metrics"].keys()
+    assert finished.result["baseline"] != finished.result["metrics"]
+    assert finished.main == ["scores/spearman_cosine"]
+
+
+def test_speed_leaves_out_two_steps_of_warm_up(write, run):
+    assert run(write(train={"max_steps": 2}))[-1].result["examples_per_second"] is None
+    assert run(write(train={"max_steps": 3}))[-1].result["examples_per_second"] > 0
+
+
+def test_evaluators_run_when_they_are_told_to(write, run, similarity):
+    evaluators = [similarity | {"name": name, "when": [name]} for name in ("start", "during", "end")]
+    events = run(write(eval=evaluators, train={"eval_every_steps": 2}))
+    found = [
+        (event.step, {name.split("/")[0] for name in event.metrics}) for event in events if isinstance(event, Evaluated)
+    ]
+    assert found == [(0, {"start"}), (2, {"during"}), (4, {"during"}), (6, {"end"})]
+    assert {name.split("/")[0] for name in events[-1].result["metrics"]} == {"during", "end"}
+
+
+def test_evaluation_in_between_changes_no_weight(tmp_path, write, run, similarity):
+    run(write(), "without")
+    run(write(eval=[similarity], train={"eval_every_steps": 1}), "with")
+    one, other = (tmp_path / name / "tiny" / "model" / "model.safetensors" for name in ("without", "with"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+BEST = {"best": "scores/spearman_cosine", "eval_every_steps": 1, "learning_rate": 0.05, "max_steps": 8}
+
+
+def test_model_folder_is_that_of_the_best_evaluation(tmp_path, write, run, similarity):
+    events = run(write(eval=[similarity], train=BEST))
+    entries = [json.loads(line) for line in (tmp_path / "runs" / "tiny" / "metrics.jsonl").read_text().splitlines()]
+    values = [entry[BEST["best"]] for entry in entries if entry["event"] == "eval" and entry["step"] > 0]
+    assert values[-1] < max(values)
+    assert events[-1].result["metrics"][BEST["best"]] == pytest.approx(max(values), abs=1e-12)
+
+
+def test_metrics_at_the_end_are_those_of_the_best_model(write, run, similarity):
+    at_end = similarity | {"name": "last", "when": ["end"]}
+    metrics = run(write(eval=[similarity, at_end], train=BEST))[-1].result["metrics"]
+    assert metrics["last/pearson_dot"] == metrics["scores/pearson_dot"]
+
+
+def test_early_stopping_ends_the_run_after_so_many_evaluations_without_gain(write, run, similarity):
+    stopping = {"early_stopping": {"patience": 2, "min_delta": 2.0}}  # no correlation can gain that much
+    events = run(write(eval=[similarity], train=BEST | stopping))
+    assert [event.step for event in events if isinstance(event, StepInfo)] == [1, 2, 3]
+    assert events[-1].result["steps"] == 3
+
+
+def test_unknown_best_metric_is_refused_with_the_nearest_known_one(write, run, similarity):
+    with pytest.raises(RecipeError, match="did you mean `scores/spearman_cosine`"):
+        run(write(eval=[similarity], train={"best": "scores/spearman_cosin"}))
+    with pytest.raises(RecipeError, match="no evaluation during the run"):
+        run(write(eval=[similarity | {"when": ["end"]}], train={"best": "scores/spearman_cosine"}))
+
+
+def test_too_high_a_learning_rate_is_reported_as_divergence(tmp_path, write, run):
+    with pytest.raises(DivergedError, match=r"Lower train\.learning_rate"):
+        run(write(train={"learning_rate": 1e30, "max_grad_norm": None}))
+    assert not (tmp_path / "runs" / "tiny" / "model").exists()
+
+
+def test_model_that_the_last_step_broke_is_not_reported_as_a_result(tmp_path, write, run, similarity):
+    with pytest.raises(DivergedError, match="not finite"):
+        run(write(eval=[similarity], train={"learning_rate": 1e30, "max_steps": 1}))
+    assert not (tmp_path / "runs" / "tiny" / "result.json").exists()
+
+
+def test_problems_of_training_data_and_evaluators_come_together(write, run, similarity):
+    evaluator = similarity | {"columns": {"label": "nothing"}}
+    with pytest.raises(DataError) as caught:
+        run(write(data={"columns": {"anchor": "missing"}}, eval=[evaluator]))
+    assert "missing" in str(caught.value)
+    assert "nothing" in str(caught.value)
+
+
+def test_holdout_is_trained_on_by_nobody_and_measured(write, run):
+    data = {"format": "labeled_pair", "columns": {"label": "score"}, "holdout": {"rows": 4}}
+    events = run(write(data=data, loss="cosent", eval=[{"type": "similarity", "from": "holdout"}]))
+    assert events[0].rows == 8
+    assert "holdout/spearman_cosine" in events[-1].result["metrics"]
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_device_that_is_not_there_is_refused(device):
+    with pytest.raises(RecipeError, match=f"device `{device}` can't be used here"):
+        choose_device(device)
