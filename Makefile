@@ -3,11 +3,12 @@ TORCH ?= torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all check fix bench clean
+.PHONY: quickstart test test-all check fix docs bench clean
 
 quickstart: $(BIN)/.ready
 	$(BIN)/stfit train recipes/quickstart.yaml
-	$(BIN)/python -m stfit similar runs/quickstart recipes/data/questions.txt
+	$(BIN)/stfit similar runs/quickstart recipes/data/questions.txt --query "has my refund been processed yet" \
+		--query "log me out of the library computer remotely" --query "please send me a link to reset my password"
 
 test: $(BIN)/.dev
 	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
@@ -23,6 +24,10 @@ check: $(BIN)/.dev
 fix: $(BIN)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(BIN)/.ready
+	$(BIN)/stfit reference -o recipes/README.md
+	$(BIN)/stfit schema -o recipes/recipe.schema.json
 
 bench: $(BIN)/.dev
 	$(BIN)/python tests/benchmarks/bench.py

@@ -47,11 +47,10 @@ class DropoutBits:
 dropout_bits = DropoutBits()
 
 
-def keep_mask(like: Tensor, rate: float) -> Tensor:
-    """A tensor shaped like `like`: 0 with probability `rate` (to 1/65536), else 1 / (1 - rate)."""
+def keep_mask(like: Tensor, count: int, rate: float) -> Tensor:
+    """`count` numbers of the type of `like`: 0 with probability `rate` (to 1/65536), else 1 / (1 - rate)."""
     dropped = round(rate * 65536)
-    bits = dropout_bits.draw(like.numel()).view(like.shape)
-    return (bits >= dropped - 32768).to(like.dtype).mul_(65536 / (65536 - dropped))
+    return (dropout_bits.draw(count) >= dropped - 32768).to(like.dtype).mul_(65536 / (65536 - dropped))
 
 
 class FastDropout(nn.Module):
@@ -67,7 +66,7 @@ class FastDropout(nn.Module):
             return states
         if states.device.type != "cpu":
             return functional.dropout(states, self.p)
-        return states * keep_mask(states, self.p)
+        return states * keep_mask(states, states.numel(), self.p).view_as(states)
 
 
 def use_fast_dropout(model: nn.Module) -> None:

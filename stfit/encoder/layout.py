@@ -14,16 +14,14 @@ Padded sorts by length and cuts into rectangles, so that a rectangle holds littl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+from stfit.encoder.attention import Group, packed_attention
 from stfit.errors import ModelError
 
 Layout = Callable[[PreTrainedModel, list[np.ndarray]], tuple[Tensor, np.ndarray]]
@@ -67,59 +65,6 @@ def cut_rectangles(lengths: np.ndarray) -> list[slice]:
             slices.append(slice(start, end))
             start = end
     return [*slices, slice(start, len(lengths))]
-
-
-@dataclass(frozen=True)
-class Group:
-    """`count` sequences of one length, next to each other in the packed row."""
-
-    count: int
-    length: int
-
-
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    groups: tuple[Group, ...] = (),
-    sliding_window: int | None = None,
-    is_causal: bool | None = None,
-    **_: Any,  # transformers hands over whatever a model adds; the probe shows whether ignoring it is right
-) -> tuple[Tensor, None]:
-    """Attention within each sequence. query: [1, heads, tokens, dim]; key and value may have fewer heads."""
-    heads = query.shape[1]
-    causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
-    sizes = [group.count * group.length for group in groups]
-    # One `split` gives one `cat` in the backward pass; a slice per group would give a full-size zero gradient each.
-    rows = (tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value))
-    outputs = []
-    for group, *states in zip(groups, *rows, strict=True):
-        q, k, v = (state.reshape(group.count, group.length, -1, state.shape[-1]).transpose(1, 2) for state in states)
-        mask = None if sliding_window is None else window_mask(group.length, sliding_window, causal, query.device)
-        attended = functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=causal and mask is None and group.length > 1,
-            dropout_p=dropout,
-            scale=scaling,
-            enable_gqa=k.shape[1] != heads,
-        )
-        outputs.append(attended.transpose(1, 2).reshape(group.count * group.length, heads, -1))
-    vars(module)["packed_calls"] = vars(module).get("packed_calls", 0) + 1
-    return torch.cat(outputs)[None], None
-
-
-def window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
-    """[length, length], true where a query may see a key: less than `window` steps away, and behind it when causal."""
-    position = torch.arange(length, device=device)
-    steps = position[:, None] - position
-    return (steps >= 0) & (steps < window) if causal else steps.abs() < window
 
 
 AttentionInterface.register("stfit_packed", packed_attention)

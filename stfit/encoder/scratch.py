@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stfit.encoder.settings import Scratch
@@ -13,17 +13,41 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MAX_POSITIONS = 512
 
 
+START = "\u2581"
+"""Marks the start of a word while pieces are learnt."""
+
+
+def learn_pieces(words: Iterable[str], size: int) -> list[str]:
+    """At most about `size` WordPiece entries, most general first; the same for the same words in every process.
+
+    The trainer of WordPiece in `tokenizers` is not: it numbers the `##` letters in the order of a randomly seeded hash
+    map, and ties between merges follow the numbers. Byte-pair merges without a prefix have no such step, so they are
+    learnt over words with a start mark, and the mark is translated into the prefix.
+    """
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.train_from_iterator(
+        (START + word for word in words), trainers.BpeTrainer(vocab_size=size, show_progress=False)
+    )
+    learnt = sorted(backend.get_vocab().items(), key=lambda entry: entry[1])
+    letters = [token for token, _ in learnt if len(token) == 1 and token != START]
+    longer = [token for token, _ in learnt if len(token) > 1]
+    pieces = [token[1:] if token[0] == START else f"##{token}" for token in longer]
+    return list(dict.fromkeys([*letters, *(f"##{letter}" for letter in letters), *pieces]))
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
     """A lower-casing WordPiece tokenizer (https://arxiv.org/abs/1609.08144) learnt from `texts`."""
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False)
-    )
-    backend.post_processor = processors.BertProcessing(
-        ("[SEP]", SPECIAL.index("[SEP]")), ("[CLS]", SPECIAL.index("[CLS]"))
-    )
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = (word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    entries = [*SPECIAL, *learn_pieces(words, vocab_size - len(SPECIAL))][:vocab_size]
+    vocab = {entry: index for index, entry in enumerate(entries)}
+    backend = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = splitter
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="[PAD]",

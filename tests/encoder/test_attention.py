@@ -1,0 +1,84 @@
+"""Attention within packed sequences is what torch computes for each sequence alone."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from stfit.encoder.attention import AttentionWithDropout, Group, packed_attention
+from stfit.encoder.dropout import dropout_bits, keep_mask
+
+GROUPS = (Group(2, 1), Group(3, 4), Group(1, 7))
+TOKENS = sum(group.count * group.length for group in GROUPS)
+HEADS, DIM = 3, 5
+
+
+def states(seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(TOKENS, HEADS, DIM, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(3)
+    ]
+
+
+def reference(query, key, value, scale, masks):
+    """Each sequence by itself, each head by itself."""
+    outputs, start = [], 0
+    for group, mask in zip(GROUPS, masks, strict=True):
+        mask = mask.view(group.count, HEADS, group.length, group.length)
+        for sequence in range(group.count):
+            part = slice(start, start + group.length)
+            scores = torch.einsum("qhd,khd->hqk", query[part], key[part]) * scale
+            outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1) * mask[sequence], value[part]))
+            start += group.length
+    return torch.cat(outputs)
+
+
+def test_attention_with_dropout_equals_its_formula_with_the_same_mask() -> None:
+    ours, theirs = states(), states()
+    dropout_bits.seed(3)
+    output = AttentionWithDropout.apply(*ours, GROUPS, 0.4, 0.25)
+    dropout_bits.seed(3)
+    sizes = [group.count * HEADS * group.length**2 for group in GROUPS]
+    expected = reference(*theirs, 0.4, keep_mask(output, sum(sizes), 0.25).split(sizes))
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)
+    (output * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_windows_and_causality_hold_within_each_sequence(causal, window) -> None:
+    query, key, value = states()
+    module = torch.nn.Module()
+    packed = [tensor.transpose(0, 1)[None] for tensor in (query, key, value)]
+    output, _ = packed_attention(*[module, *packed], None, groups=GROUPS, is_causal=causal, sliding_window=window)
+    start = 0
+    for group in GROUPS:
+        position = torch.arange(group.length)
+        steps = position[:, None] - position
+        allowed = (steps >= 0 if causal else steps == steps) & (steps.abs() < (window or 99))
+        for _ in range(group.count):
+            part = slice(start, start + group.length)
+            alone = functional.scaled_dot_product_attention(
+                *(tensor[part].transpose(0, 1) for tensor in (query, key, value)), attn_mask=allowed
+            )
+            torch.testing.assert_close(output[0, part], alone.transpose(0, 1), rtol=1e-10, atol=1e-12)
+            start += group.length
+
+
+def test_dropout_keeps_the_expectation_and_its_rate() -> None:
+    dropout_bits.seed(0)
+    mask = keep_mask(torch.empty(0), 200_000, 0.1)
+    assert abs((mask == 0).double().mean().item() - 0.1) < 0.003
+    assert abs(mask.double().mean().item() - 1) < 0.003
+
+
+def test_dropout_state_brings_back_the_same_masks() -> None:
+    dropout_bits.seed(5)
+    keep_mask(torch.empty(0), 7, 0.5)
+    state = dropout_bits.state()
+    first = keep_mask(torch.empty(0), 100, 0.5)
+    dropout_bits.restore(state)
+    assert torch.equal(first, keep_mask(torch.empty(0), 100, 0.5))
