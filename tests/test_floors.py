@@ -89,7 +89,10 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["check", "recipe.yaml"], ["schema"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["check", "recipe.yaml"], ["schema"], ["init", "./pairs.jsonl", "-o", "new.yaml"], ["reference"]],
+)
 def test_quick_commands_load_no_heavy_package(arguments: list[str], recipe: Path) -> None:
     loaded = modules_after(arguments, recipe.parent)
     assert not loaded & set(HEAVY), f"stfit {' '.join(arguments)} loads {loaded & set(HEAVY)}"

@@ -39,6 +39,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Only go on with an existing run; never start anew.")
     ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Show every value and where it was said; train nothing.")
+    ] = False,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -48,6 +51,11 @@ def train(
     from stfit.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    if print_config:
+        from stfit.recipe.resolved import origin_of_values
+
+        console.show_config(origin_of_values(loaded, recipe), json)
+        return
     from stfit.commands.train import train
 
     console.show_training(train(loaded, runs, fresh=fresh, resume=resume), json)
@@ -97,6 +105,21 @@ def encode(
     )
 
 
+@app.command(epilog='Example: stfit similar runs/quickstart recipes/data/questions.txt --query "cancel my plan"')
+def similar(
+    model: ModelArgument,
+    texts: Annotated[Path, typer.Argument(help="A .txt file, one text a line.", metavar="INPUT")],
+    query: Annotated[list[str], typer.Option("--query", help="Text to look for; may be given several times.")],
+    top: Annotated[int, typer.Option(help="Most similar lines to show for each query.", min=1)] = 3,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Find the texts that are nearest to a query."""
+    from stfit.commands.similar import similar
+
+    console.show_similar(similar(model, texts, query, top, device), json)
+
+
 @app.command(epilog="Example: stfit check recipe.yaml")
 def check(recipe: RecipeArgument, overrides: Overrides = None, json: Json = False) -> None:
     """Find what is wrong with a recipe and its data, before anything is trained."""
@@ -108,13 +131,38 @@ def check(recipe: RecipeArgument, overrides: Overrides = None, json: Json = Fals
     console.show_check(check(loaded.recipe), json)
 
 
-@app.command(epilog="Example: stfit schema > recipe.schema.json")
-def schema() -> None:
+@app.command(epilog="Example: stfit init ./pairs.csv -o pairs.yaml")
+def init(
+    dataset: Annotated[str, typer.Argument(help="Hub id, or a file or folder: ./pairs.csv.", metavar="DATASET")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
+    base: Annotated[str | None, typer.Option(help="Model to train: Hub id, folder, or scratch.")] = None,
+    config: Annotated[str | None, typer.Option(help="Configuration (subset) of a Hub dataset.")] = None,
+    json: Json = False,
+) -> None:
+    """Look at a dataset and write a recipe for it, with reasons."""
+    from stfit.commands.init import DEFAULT_BASE, init
+
+    console.show_init(init(dataset, output, base or DEFAULT_BASE, config), json)
+
+
+Page = Annotated[Path | None, typer.Option("--output", "-o", help="File to write, in place of stdout.")]
+
+
+@app.command(epilog="Example: stfit schema -o recipe.schema.json")
+def schema(output: Page = None, json: Json = False) -> None:
     """Print the JSON Schema of recipes, for editors."""
     from stfit.recipe.recipe import Recipe
-    from stfit.recipe.schema import json_schema
+    from stfit.recipe.schema import schema_page
 
-    console.show_json(json_schema(Recipe))
+    console.show_page(schema_page(Recipe), output, json)
+
+
+@app.command(hidden=True)  # `make docs` writes it
+def reference(output: Page = None) -> None:
+    """Print the reference page of recipes."""
+    from stfit.recipe.reference import reference_page
+
+    console.show_page(reference_page(), output)
 
 
 def main() -> NoReturn:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from stfit.cli.summary import add_to_summary
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
     from rich.progress import Progress
 
@@ -17,10 +22,16 @@ if TYPE_CHECKING:
 
 
 def console(stderr: bool) -> Console:
-    """A rich console; NO_COLOR, FORCE_COLOR and the width of a pipe are its own business."""
+    """A rich console, in plain text on a pipe, or where NO_COLOR is set; FORCE_COLOR is rich's own business."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    plain = bool(os.environ.get("NO_COLOR"))  # https://no-color.org; rich would leave bold letters
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, color_system=None if plain else "auto")
+
+
+def is_watched() -> bool:
+    """Whether somebody sees stderr live; FORCE_COLOR and a CI with a terminal say nothing about that."""
+    return sys.stderr.isatty() and not os.environ.get("CI")
 
 
 class ToStderr(logging.Handler):
@@ -64,6 +75,47 @@ def show_error(error: BaseException, as_json: bool) -> int:
     if as_json:
         show_json({"error": {"class": name, "message": message, "exit_code": code}})
     return code
+
+
+def show_page(text: str, output: Path | None, as_json: bool = False) -> None:
+    """A generated page, on stdout or in a file."""
+    from stfit.errors import ResourceError
+
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(f"{output} can't be written: {error.strerror}") from error
+    if as_json:
+        show_json({"output": str(output)})
+    else:
+        say(f"{output}: written")
+
+
+def show_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
+    """Every value of a recipe as an override would write it, and where it was said."""
+    if as_json:
+        show_json({"values": {key: {"value": value, "origin": origin} for key, (value, origin) in values.items()}})
+        return
+    from stfit.recipe.resolved import on_one_line
+
+    lines = {f"{key}={on_one_line(value)}": origin for key, (value, origin) in values.items()}
+    width = min(60, max(map(len, lines)))
+    for line, origin in lines.items():
+        sys.stdout.write(f"{line:<{width}}  {origin}\n")
+
+
+def show_init(result: dict[str, Any], as_json: bool) -> None:
+    """What was proposed and why, and what to do next."""
+    if as_json:
+        show_json(result)
+        return
+    recipe = result["recipe"]
+    sys.stdout.write(f"{recipe}: {result['format']}, {result['loss']}\n")
+    sys.stdout.write("".join(f"  {reason}\n" for reason in result["reasons"]))
+    sys.stdout.write(f"Next: stfit check {recipe}\n")
 
 
 def show_training(events: Iterable[Event], as_json: bool) -> None:
@@ -120,16 +172,15 @@ class StepLine:
         self.seconds = 0.0
         self.rows = 0
         self.steps = 0
-        screen = console(stderr=True)
         self.live: Progress | None = None
-        if screen.is_terminal:
+        if is_watched():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             self.live = Progress(
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.description}"),
-                console=screen,
+                console=console(stderr=True),
                 transient=True,
             )
             self.task = self.live.add_task("", total=self.total, completed=started.first_step)
@@ -161,15 +212,29 @@ def show_result(event: Finished, as_json: bool) -> None:
     result = event.result
     if event.again:
         say(f"{result['run']}: finished before; --fresh trains anew")
+    rows = [(name, result["baseline"].get(name), result["metrics"].get(name)) for name in event.main]
+    took = f"{result['steps']} steps in {result['seconds']:.1f} s"
+    add_to_summary(f"stfit train: {result['run']}", ["metric", "before", "after", "gain"], cells_of(rows), took)
     if as_json:
         show_json(result)
         return
-    rows = [(name, result["baseline"].get(name), result["metrics"].get(name)) for name in event.main]
     if rows:
         table("metric", ["before", "after", "gain"], rows)
     speed = result["examples_per_second"]
     pace = f" at {speed:.0f} examples/s" if speed else ""
-    sys.stdout.write(f"{result['model']}: {result['steps']} steps in {result['seconds']:.1f} s{pace}\n")
+    sys.stdout.write(f"{result['model']}: {took}{pace}\n")
+
+
+def cells_of(rows: list[tuple[str, float | None, float | None]]) -> list[list[str]]:
+    """Name, before, after and the difference, as text; empty where there is no value."""
+    return [
+        [
+            name,
+            *("" if value is None else f"{value:.4f}" for value in (before, after)),
+            "" if before is None or after is None else f"{after - before:+.4f}",
+        ]
+        for name, before, after in rows
+    ]
 
 
 def table(title: str, columns: list[str], rows: list[tuple[str, float | None, float | None]]) -> None:
@@ -179,19 +244,20 @@ def table(title: str, columns: list[str], rows: list[tuple[str, float | None, fl
     grid = Table(title, box=None, pad_edge=False)
     for column in columns:
         grid.add_column(column, justify="right")
-    for name, before, after in rows:
-        gain = f"{after - before:+.4f}" if before is not None and after is not None else ""
-        grid.add_row(name, *("" if value is None else f"{value:.4f}" for value in (before, after)), gain)
+    for cells in cells_of(rows):
+        grid.add_row(*cells)
     console(stderr=False).print(grid)
 
 
 def show_evaluation(result: dict[str, Any], main: list[str], as_json: bool) -> None:
     """Metrics of a model, the main ones first."""
+    metrics = result["metrics"]
+    order = [*(name for name in main if name in metrics), *(name for name in metrics if name not in main)]
+    add_to_summary(f"stfit eval: {result['model']}", ["metric", "value"], [[n, f"{metrics[n]:.4f}"] for n in order])
     if as_json:
         show_json(result)
         return
-    metrics = result["metrics"]
-    for name in [*(name for name in main if name in metrics), *(name for name in metrics if name not in main)]:
+    for name in order:
         sys.stdout.write(f"{name}  {metrics[name]:.4f}\n")
 
 
@@ -202,6 +268,17 @@ def show_encoded(result: dict[str, Any], as_json: bool) -> None:
         return
     size = f"{result['rows']} embeddings of {result['embedding_dim']}"
     sys.stdout.write(f"{result['output']}: {size} at {result['rows_per_second']:.0f} rows/s\n")
+
+
+def show_similar(result: dict[str, Any], as_json: bool) -> None:
+    """Each query with its nearest texts under it."""
+    if as_json:
+        show_json(result)
+        return
+    for found in result["queries"]:
+        sys.stdout.write(f"\n{found['query']}\n")
+        for near in found["nearest"]:
+            sys.stdout.write(f"  {near['similarity']:.3f}  {near['text']}\n")
 
 
 def show_check(result: dict[str, Any], as_json: bool) -> None:

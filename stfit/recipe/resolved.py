@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from stfit.recipe.load import Loaded
 from stfit.recipe.marked_yaml import FLOAT
 from stfit.spec import Spec
 
@@ -34,3 +36,38 @@ def to_yaml(recipe: Spec) -> str:
     """Every value of the recipe in the order in which the classes declare them; paths are absolute."""
     values = recipe.model_dump(by_alias=True)
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def origin_of_values(loaded: Loaded[Any], path: Path) -> dict[str, tuple[Any, str]]:
+    """Dotted key -> its value, and where that was said: a default, a line of `path` or of what it extends, an override.
+
+    Lists of plain values and empty mappings count as one value.
+    """
+    own = f"{path}:"
+    found = {}
+    for key, value in leaves_of(loaded.recipe.model_dump(by_alias=True)).items():
+        origin = loaded.origins.get(key, "the file's name" if key == "name" else "default")
+        extended = ":" in origin and not origin.startswith(own)
+        found[key] = (value, f"extends {origin}" if extended else origin)
+    return found
+
+
+def leaves_of(value: Any, key: str = "") -> dict[str, Any]:
+    """Dotted key -> value, for all that lies below."""
+    if isinstance(value, dict) and value:
+        children = list(value.items())
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        children = list(enumerate(value))
+    else:
+        return {key: value}
+    return {
+        leaf: found for name, inner in children for leaf, found in leaves_of(inner, f"{key}.{name}".lstrip(".")).items()
+    }
+
+
+def on_one_line(value: Any) -> str:
+    """A value in YAML that reads back to it, without line breaks."""
+    written: str = yaml.dump(
+        [value], Dumper=Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
+    )
+    return written.strip()[1:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -39,6 +40,11 @@ def json_schema(model: type[Spec]) -> dict[str, Any]:
         **schema,
         "anyOf": [{"required": required}, {"required": ["extends"]}],
     }
+
+
+def schema_page(model: type[Spec]) -> str:
+    """The schema as the text of a file."""
+    return json.dumps(json_schema(model), indent=2, ensure_ascii=False) + "\n"
 
 
 def as_draft_07(part: Any) -> Any:

@@ -1,0 +1,208 @@
+"""`stfit init`: a dataset -> a commented recipe for it, which passes `stfit check`."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stfit.data.propose import Proposal, propose
+from stfit.data.read import hub_splits, local_splits
+from stfit.data.source import Source, is_remote
+from stfit.data.table import Table, concatenate
+from stfit.errors import DataError, Problem, ResourceError
+from stfit.evaluation.evaluator import Evaluator
+from stfit.location import DATA_SUFFIXES, looks_like_path
+from stfit.recipe.resolved import on_one_line
+from stfit.spec import alternatives
+
+DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
+
+LOSSES = {
+    ("positive_pair", "none"): (
+        "multiple_negatives_ranking",
+        "Each anchor has to find its positive among those of its whole batch: a larger batch is a harder task.",
+    ),
+    ("triplet", "none"): (
+        "multiple_negatives_ranking",
+        "Each anchor has to find its positive among those of its whole batch and all their negatives.",
+    ),
+    ("labeled_pair", "score"): (
+        "cosent",
+        "A pair of a higher score should have a higher cosine: only the order of the scores counts.",
+    ),
+    ("labeled_pair", "class"): (
+        "softmax",
+        "Classes without an order: a classifier on both embeddings learns to tell them apart.",
+    ),
+    ("labeled_text", "class"): (
+        "batch_hard_soft_margin_triplet",
+        "Texts of one class should be nearer to each other than to those of other classes; no margin to choose.",
+    ),
+}
+"""(format, kind of label) -> the loss to begin with, and why."""
+
+EVALUATORS = {
+    ("labeled_pair", "score"): "similarity",
+    ("labeled_pair", "binary"): "similarity",
+    ("triplet", "none"): "triplet",
+    ("positive_pair", "none"): "retrieval",
+    ("labeled_text", "class"): "classification",
+}
+"""(format, kind of label) -> the evaluator that measures on such rows, where stfit has it."""
+
+MEASURING_SPLITS = ("validation", "valid", "val", "dev", "development", "test")
+"""In this order: the test split stays untouched where there is another."""
+EVALUATION_ROWS = 2000
+"""An evaluation runs six times by default, and should take seconds."""
+HOLDOUT_SHARE = 0.1
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a dataset: its rows for training, and the split to measure on, if it has one."""
+
+    split: str
+    rows: int
+    measuring: str | None
+    measuring_rows: int
+    proposal: Proposal
+
+
+def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | None = None) -> dict[str, Any]:
+    """Look at a Hub dataset, file or folder, and write a recipe for it to `output`; what `stfit init --json` prints.
+
+    `base` is a Hub id, a folder, or `scratch`. Raises DataError where no format fits the columns, HubError where the
+    Hub can't be reached, ResourceError where `output` exists or can't be written.
+    """
+    if output.exists():
+        raise ResourceError(f"{output} exists: name another file with -o, or delete it")
+    source = Source(dataset=dataset, config=config)
+    look = look_at(source)
+    training = look.proposal
+    if training.label_kind == "binary":
+        training = training.similar_only()
+    loss, because = LOSSES[training.format, training.label_kind]
+    text = write_recipe(source, look, training, (loss, because), base, output)
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ResourceError(f"{output} can't be written: {error.strerror}") from error
+    return {
+        "recipe": str(output),
+        "format": training.format,
+        "columns": training.columns,
+        "loss": loss,
+        "reasons": [*training.reasons, because],
+    }
+
+
+def look_at(source: Source) -> Look:
+    """Read the split to train on and the one to measure on, and propose what to do with them."""
+    splits = hub_splits(source) if is_remote(source.dataset) else local_splits(source)
+    if {"corpus", "queries"} <= set(splits):
+        message = "this is a retrieval set, to measure on: name it in `eval` of a recipe, as {type: retrieval, dataset}"
+        raise DataError(Problem(message, "no-format", source.dataset))
+    measuring = next((name for name in MEASURING_SPLITS if name in splits), None)
+    # Without a split called train, the test split is the last that is trained on.
+    split = min(splits, key=lambda name: (name != "train", name == "test"))
+    if measuring == split:
+        measuring = "test" if "test" in splits and split != "test" else None
+    table = splits[split]()
+    if not len(table):
+        raise DataError(Problem(f"the split `{split}` has no rows", "no-rows", table.origin))
+    other: Table | None = splits[measuring]() if measuring else None
+    # Of both together, since the ends of a score may only be reached in one.
+    proposal = propose(table if other is None else concatenate([table, other]))
+    return Look(split, len(table), measuring, len(other) if other else 0, proposal)
+
+
+def write_recipe(source: Source, look: Look, training: Proposal, loss: tuple[str, str], base: str, output: Path) -> str:
+    """The text of the recipe."""
+    where = {"dataset": located(source.dataset, output), **({"config": source.config} if source.config else {})}
+    evaluation = evaluation_of(where, look, training)
+    holdout = {"holdout": {"fraction": HOLDOUT_SHARE}} if evaluation.get("from") else {}
+    data = where | {"split": look.split, "format": training.format, "columns": training.columns}
+    scratch = base == "scratch"
+    train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss[0] == "multiple_negatives_ranking" else 32}
+    model = {"base": {"type": "scratch"} if scratch else located(base, output)}
+    lines = [
+        *comment(f"Proposed by `stfit init` after a look at {look.rows} rows. Change what it has guessed wrong."),
+        "#",
+        f"#   stfit check {output.name}",
+        f"#   stfit train {output.name}",
+        "version: 1",
+        f"name: {on_one_line(run_name(source.dataset))}",
+        "",
+        *section("model", model),
+        "",
+        *comment(*training.reasons),
+        *section("data", data | training.options | holdout),
+        "",
+        *comment(loss[1]),
+        f"loss: {loss[0]}",
+        "",
+        *section("train", train | ({"learning_rate": 1e-3} if scratch else {})),
+        "",
+        *comment(reason_of(evaluation, look)),
+        *(section("eval", evaluation, item=True) if evaluation else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def evaluation_of(where: dict[str, Any], look: Look, training: Proposal) -> dict[str, Any]:
+    """The evaluator to measure with; empty where stfit has none for such rows.
+
+    Pairs that are similar or not are measured with both kinds, though only the similar ones are trained on.
+    """
+    proposal = look.proposal
+    kind = EVALUATORS.get((proposal.format, proposal.label_kind))
+    if kind not in [evaluator.tag() for evaluator in alternatives(Evaluator)]:
+        return {}
+    if look.measuring is None:
+        return {"type": kind, "from": "holdout"} if proposal.format == training.format else {}
+    shorter = {"shuffle": True, "limit": EVALUATION_ROWS} if look.measuring_rows > EVALUATION_ROWS else {}
+    chosen = {"type": kind, **where, "split": look.measuring, "columns": proposal.columns}
+    return chosen | proposal.options | shorter
+
+
+def reason_of(evaluation: dict[str, Any], look: Look) -> str:
+    """Why the evaluation is what it is."""
+    if not evaluation:
+        return "No evaluation: stfit has no evaluator for rows like these. Add one of another dataset as `eval`."
+    if "from" in evaluation:
+        return "There is no split to measure on, so some rows are kept out of training."
+    few = f", {EVALUATION_ROWS} of its {look.measuring_rows} rows" if "limit" in evaluation else ""
+    return f"Measured before, during and after training on the split {look.measuring}{few}."
+
+
+def located(dataset: str, output: Path) -> str:
+    """A Hub id as it is; a path as seen from the recipe's folder."""
+    if not looks_like_path(dataset):
+        return dataset
+    path = os.path.relpath(os.path.expanduser(dataset), output.parent)
+    return path if path.startswith("..") else f"./{path}"
+
+
+def run_name(dataset: str) -> str:
+    """A name for the run folder, after the last part of the dataset's."""
+    last = Path(dataset).name
+    stem = next((last.removesuffix(suffix) for suffix in DATA_SUFFIXES if last.endswith(suffix)), last)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip(".-_") or "run"
+
+
+def section(key: str, values: dict[str, Any], item: bool = False) -> list[str]:
+    """A key with one line for each of its values, or a list of one such mapping."""
+    lines = [f"{name}: {on_one_line(value)}" for name, value in values.items()]
+    first, rest = ("  - ", "    ") if item else ("  ", "  ")
+    return [f"{key}:", first + lines[0], *(rest + line for line in lines[1:])]
+
+
+def comment(*texts: str) -> list[str]:
+    """Lines that start with #."""
+    return [f"# {line}" for text in texts for line in textwrap.wrap(text, WIDTH)]

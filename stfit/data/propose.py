@@ -1,0 +1,302 @@
+"""A table -> the format it could be trained in, with a selector for every role and the way its labels read.
+
+Names of columns are hints, and their cells decide: a label is what holds a few values or numbers, a text is what does
+not. Whatever is proposed comes with its reason, so that a wrong guess is seen and put right in the recipe.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from stfit.data.labels import LabelKind
+from stfit.data.rows import number_in
+from stfit.data.table import Table
+from stfit.errors import DataError, Problem
+
+Kind = Literal["text", "texts", "classes", "number", "other"]
+
+ID = re.compile(r"(^|.*[._-])(id|idx|ids|index|guid|uuid|qid|pid)\d*", re.IGNORECASE)
+LABEL = re.compile(
+    r".*(label|score|similarity|relatedness|rating|class|categor|topic|intent|target|gold|duplicate|paraphrase|^is_)",
+    re.IGNORECASE,
+)
+NEGATIVE = re.compile(r"(.*[._ -])?(hard_?)?neg(ative)?(s|_.*|\d+)?", re.IGNORECASE)
+POSITIVE = re.compile(r"(.*[._ -])?(pos(itive)?(s|_.*)?|answers?|response|document|passage)", re.IGNORECASE)
+OPPOSITE = ("not", "non", "no_", "un", "dis")
+"""How the name of the class of dissimilar pairs starts."""
+NLI = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
+MOST_CLASSES = 300
+LONGEST_CLASS = 60
+MOST_NEGATIVES = 5
+PAIR_CLASSES = 3
+"""Beside two texts, more classes than these are subjects of either text, and not relations between the two."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A column, or a key inside a column of mappings, and its cells that are not null."""
+
+    selector: str
+    kind: Kind
+    cells: list[Any]
+
+    @property
+    def name(self) -> str:
+        """The last key."""
+        return self.selector.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The keys of a source that say what its rows mean."""
+
+    format: str
+    columns: dict[str, str | list[str]]
+    label_kind: LabelKind = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+    """`where`, `label_map`, `label_range`: those that are needed."""
+    reasons: list[str] = field(default_factory=list)
+    similar: int | bool = 1
+    """The label of similar pairs, where it is binary."""
+
+    def similar_only(self) -> Proposal:
+        """Binary labelled pairs as positive pairs: the rows whose label says that they are similar."""
+        label = str(self.columns["label"])
+        return Proposal(
+            "positive_pair",
+            {"anchor": self.columns["sentence1"], "positive": self.columns["sentence2"]},
+            options={"where": {label: self.similar}},
+            reasons=[
+                *self.reasons,
+                f"Trained on the pairs where {label} is {str(self.similar).lower()}, the other texts of a batch being "
+                "their negatives. To learn from the dissimilar pairs, too: format labeled_pair, loss "
+                "online_contrastive.",
+            ],
+        )
+
+
+def propose(table: Table) -> Proposal:
+    """The most telling format that the columns allow. Raises DataError, with what was seen, where there is none."""
+    leaves = [leaf for name, cells in table.columns.items() for leaf in leaves_of(name, cells)]
+    leaves = [leaf for leaf in leaves if not is_id(leaf)]
+    negatives = [leaf for leaf in leaves if leaf.kind in ("text", "texts") and NEGATIVE.fullmatch(leaf.name)]
+    texts = [leaf for leaf in leaves if leaf.kind == "text" and leaf not in negatives]
+    lists = [leaf for leaf in leaves if leaf.kind == "texts" and leaf not in negatives]
+    label = choose_label(table, leaves, alone=len(texts) == 1 and not lists)
+    if negatives and len(texts) + len(lists) >= 2:
+        return propose_triplet(texts, lists, negatives)
+    if label and len(texts) >= 2 and not is_subject(label):
+        return propose_labeled_pair(table, texts, label)
+    if label and texts:
+        return propose_labeled_text(texts, label)
+    if len(texts) + len(lists) >= 2 or lists:
+        return propose_positive_pair(texts, lists)
+    seen = ", ".join(f"{leaf.selector} ({leaf.kind})" for leaf in leaves) or ", ".join(table.columns) or "nothing"
+    message = (
+        f"no format fits these columns: {seen}. Training takes two texts, a text with a label, or a list of texts "
+        "that mean the same; write the recipe by hand if they are here"
+    )
+    raise DataError(Problem(message, "no-format", table.origin))
+
+
+def leaves_of(selector: str, cells: list[Any]) -> list[Leaf]:
+    """The leaves of one column, those inside mappings under their keys."""
+    known = [cell for cell in cells if cell is not None and cell != "" and cell != []]
+    if known and all(isinstance(cell, dict) for cell in known):
+        keys = dict.fromkeys(key for cell in known for key in cell)
+        return [
+            leaf
+            for key in keys
+            if not set(key) & set(".[]")  # which no selector can spell
+            for leaf in leaves_of(f"{selector}.{key}", [cell.get(key) for cell in known])
+        ]
+    return [Leaf(selector, kind_of(known), known)]
+
+
+def kind_of(cells: list[Any]) -> Kind:
+    """What cells without nulls hold."""
+    if not cells:
+        return "other"
+    if all(isinstance(cell, list) and all(isinstance(item, str) for item in cell) for cell in cells):
+        return "texts"
+    if all(isinstance(cell, (bool, int, float)) for cell in cells):
+        return "number"
+    if not all(isinstance(cell, str) for cell in cells):
+        return "other"
+    if all(number_in(cell) is not None for cell in cells):
+        return "number"  # a CSV file
+    distinct = set(cells)
+    few = len(distinct) <= min(MOST_CLASSES, len(cells) // 4)
+    return "classes" if few and max(map(len, distinct)) <= LONGEST_CLASS else "text"
+
+
+def is_id(leaf: Leaf) -> bool:
+    """Whether a column only numbers the rows."""
+    return leaf.kind not in ("texts", "other") and ID.fullmatch(leaf.name) is not None
+
+
+def choose_label(table: Table, leaves: list[Leaf], alone: bool) -> Leaf | None:
+    """The column to take as the label: scores before classes, then the first one without classes of a single row.
+
+    `alone`: a single text has a class and no score, and any column of classes will do, whatever its name.
+    """
+    named = [
+        leaf
+        for leaf in leaves
+        if leaf.kind in ("number", "classes")
+        and (LABEL.match(leaf.name) or leaf.selector in table.label_names or (alone and leaf.kind == "classes"))
+        and not (alone and label_kind_of(leaf) == "score")
+    ]
+    order = {"score": 0, "binary": 1, "class": 2}
+    return min(
+        named, key=lambda leaf: (order[label_kind_of(leaf)], is_subject(leaf) and has_singles(leaf)), default=None
+    )
+
+
+def label_kind_of(leaf: Leaf) -> Literal["binary", "class", "score"]:
+    """How the cells of a label column read."""
+    if leaf.kind == "classes":
+        return "class"
+    numbers = {number_in(cell) for cell in leaf.cells}
+    if numbers <= {0, 1}:
+        return "binary" if all(isinstance(number, int) for number in numbers) else "score"
+    graded = re.search("score|similarity|relatedness|rating", leaf.name, re.IGNORECASE)
+    return "score" if graded or not all(isinstance(number, int) for number in numbers) else "class"
+
+
+def is_subject(leaf: Leaf) -> bool:
+    """Whether the label has more classes than there are relations between two texts."""
+    return label_kind_of(leaf) == "class" and len(set(leaf.cells)) > PAIR_CLASSES + 1  # SNLI has a fourth: -1
+
+
+def has_singles(leaf: Leaf) -> bool:
+    """Whether some class has only one row, which is no positive for any other."""
+    return min(Counter(leaf.cells).values()) == 1
+
+
+def propose_triplet(texts: list[Leaf], lists: list[Leaf], negatives: list[Leaf]) -> Proposal:
+    """An anchor, its positive, and its negatives: one column, several, or a list."""
+    anchor, positive = anchor_and_positive([*texts, *lists])
+    columns: dict[str, str | list[str]] = {"anchor": first_of(anchor), "positive": each_of(positive)}
+    if len(negatives) > 1:
+        columns["negative"] = [first_of(leaf) for leaf in negatives]
+    else:
+        listed = negatives[0].kind == "texts"
+        columns["negative"] = f"{negatives[0].selector}[:{MOST_NEGATIVES}]" if listed else negatives[0].selector
+    reason = f"Rows bring negatives of their own: {', '.join(leaf.selector for leaf in negatives)}."
+    return Proposal("triplet", columns, reasons=[reason, *notes([anchor, positive], texts)])
+
+
+def propose_positive_pair(texts: list[Leaf], lists: list[Leaf]) -> Proposal:
+    """Two texts that belong together, from two columns, a text and a list, or one list."""
+    if lists and len(texts) + len(lists) == 1:
+        selector = lists[0].selector
+        if all(len(cell) == 2 for cell in lists[0].cells):
+            return Proposal(
+                "positive_pair",
+                {"anchor": f"{selector}[0]", "positive": f"{selector}[1]"},
+                reasons=[f"{selector} holds two texts a row, and nothing tells them apart: they mean the same."],
+            )
+        return Proposal(
+            "positive_pair",
+            {"anchor": f"{selector}[*]", "positive": f"{selector}[*]"},
+            reasons=[f"{selector} holds several texts a row that mean the same: every two of them are a pair."],
+        )
+    anchor, positive = anchor_and_positive([*texts, *lists])
+    reason = f"{anchor.selector} and {positive.selector} of a row belong together, and no column labels them."
+    return Proposal(
+        "positive_pair",
+        {"anchor": first_of(anchor), "positive": each_of(positive)},
+        reasons=[reason, *notes([anchor, positive], texts)],
+    )
+
+
+def anchor_and_positive(leaves: list[Leaf]) -> tuple[Leaf, Leaf]:
+    """By their names, else in the order of the columns."""
+    positive = next((leaf for leaf in leaves if POSITIVE.fullmatch(leaf.name)), None) or leaves[1]
+    return next(leaf for leaf in leaves if leaf is not positive), positive
+
+
+def first_of(leaf: Leaf) -> str:
+    """One text of each row."""
+    return f"{leaf.selector}[0]" if leaf.kind == "texts" else leaf.selector
+
+
+def each_of(leaf: Leaf) -> str:
+    """Every text of each row, as a row of its own."""
+    several = leaf.kind == "texts" and any(len(cell) > 1 for cell in leaf.cells)
+    return f"{leaf.selector}[*]" if several else first_of(leaf)
+
+
+def notes(used: list[Leaf], texts: list[Leaf]) -> list[str]:
+    """Texts that no role takes."""
+    unused = [leaf.selector for leaf in texts if leaf not in used]
+    return [f"Not used: {', '.join(unused)}."] if unused else []
+
+
+def propose_labeled_text(texts: list[Leaf], label: Leaf) -> Proposal:
+    """A text and its class; several texts of a row are each one of that class."""
+    selectors = [leaf.selector for leaf in texts]
+    columns: dict[str, str | list[str]] = {"text": selectors if len(texts) > 1 else selectors[0]}
+    reason = f"{label.selector} sorts each row into one of {len(set(label.cells))} classes."
+    return Proposal("labeled_text", columns | {"label": label.selector}, "class", reasons=[reason])
+
+
+def propose_labeled_pair(table: Table, texts: list[Leaf], label: Leaf) -> Proposal:
+    """Two texts and what is said of them: a score, a yes or no, or a class."""
+    columns: dict[str, str | list[str]] = {
+        "sentence1": texts[0].selector,
+        "sentence2": texts[1].selector,
+        "label": label.selector,
+    }
+    kind = label_kind_of(label)
+    proposal = Proposal("labeled_pair", columns, kind, reasons=notes(texts[:2], texts))
+    names = table.label_names.get(label.selector) or sorted({cell for cell in label.cells if isinstance(cell, str)})
+    if kind == "score":
+        return graded(proposal, label)
+    if kind == "binary":
+        return told_apart(proposal, label, names)
+    return classed(proposal, label, names)
+
+
+def graded(proposal: Proposal, label: Leaf) -> Proposal:
+    """A score, rescaled where it does not go from 0 to 1."""
+    numbers = [number for cell in label.cells if (number := number_in(cell)) is not None]
+    low, high = min(numbers), max(numbers)
+    said = f"{label.selector} says how similar the texts are, from {low:g} to {high:g}"
+    if low >= 0 and high <= 1:
+        return replace(proposal, reasons=[f"{said}.", *proposal.reasons])
+    bounds = [math.floor(low), math.ceil(high)]
+    reason = (
+        f"{said}: label_range rescales it to 0..1. Write the ends of the scale here, if the data do not reach them."
+    )
+    return replace(proposal, options={"label_range": bounds}, reasons=[reason, *proposal.reasons])
+
+
+def told_apart(proposal: Proposal, label: Leaf, names: list[str]) -> Proposal:
+    """Similar or not; the names of the classes say which is which, else 1 is taken to mean similar."""
+    swapped = len(names) == 2 and names[1].lower().startswith(OPPOSITE)
+    similar: int | bool = 0 if swapped else 1
+    if all(isinstance(cell, bool) for cell in label.cells):
+        similar = bool(similar)
+    reason = f"{label.selector} is 0 or 1; {str(similar).lower()} is taken to mean that the texts are similar."
+    options = {"label_map": {names[0]: 1, names[1]: 0}} if swapped else {}
+    return replace(proposal, options=options, similar=similar, reasons=[reason, *proposal.reasons])
+
+
+def classed(proposal: Proposal, label: Leaf, names: list[str]) -> Proposal:
+    """A relation between the texts; that of natural language inference is also a score."""
+    # The Hub's NLI sets write -1 where the annotators did not agree.
+    unsure = any(isinstance(cell, int) and cell < 0 for cell in label.cells)
+    options: dict[str, Any] = {"where": {label.selector: {"min": 0}}} if unsure else {}
+    by_name = {name: NLI[name.lower()] for name in names if name.lower() in NLI}
+    if set(by_name.values()) == set(NLI.values()) and len(by_name) == len(names):
+        reason = f"{label.selector} is the relation of natural language inference, read as a similarity by label_map."
+        options["label_map"] = by_name
+        return replace(proposal, label_kind="score", options=options, reasons=[reason, *proposal.reasons])
+    reason = f"{label.selector} holds {len(set(label.cells))} classes of pairs."
+    return replace(proposal, options=options, reasons=[reason, *proposal.reasons])

@@ -1,0 +1,192 @@
+"""`stfit init`: whatever it proposes is a recipe that passes the check."""
+
+import csv
+import json
+
+import pytest
+
+from stfit.commands.init import init
+from stfit.commands.prepare import prepare
+from stfit.errors import DataError, ResourceError
+from stfit.recipe.load import load_recipe
+
+TOPICS = ["rain", "bread", "trains", "cats", "stars", "music", "chess", "tea"]
+
+
+def words(i: int, of: str) -> str:
+    return f"{of} {TOPICS[i % len(TOPICS)]} number {i}"
+
+
+def score(i: int) -> dict:
+    return {"first": words(i, "about"), "second": words(i, "on"), "similarity_score": i % 6}
+
+
+def duplicate(i: int) -> dict:
+    return {"id": i, "question1": words(i, "about"), "question2": words(i, "on"), "is_duplicate": i % 2}
+
+
+def inference(i: int) -> dict:
+    label = ["entailment", "neutral", "contradiction"][i % 3]
+    return {"premise": words(i, "about"), "hypothesis": words(i, "on"), "label": label}
+
+
+def topic(i: int) -> dict:
+    return {"title": words(i, "about"), "body": words(i, "on"), "topic": TOPICS[i % 8]}
+
+
+def nested(i: int) -> dict:
+    return {"set": {"query": words(i, "about"), "pos": [words(i, "on")], "neg": [words(i + 1, "on"), words(i, "no")]}}
+
+
+def listed(i: int) -> dict:
+    return {"captions": [words(i, of) for of in ("about", "on", "of")[: 2 + i % 2]]}
+
+
+def two(i: int) -> dict:
+    return {"pair": [words(i, "about"), words(i, "on")]}
+
+
+def answer(i: int) -> dict:
+    return {"answer": words(i, "on"), "question": words(i, "about"), "uuid": f"{i:x}"}
+
+
+@pytest.fixture
+def propose(tmp_path):
+    """Writes 64 rows, asks for a recipe, and gives the loaded recipe with its prepared data."""
+
+    def run(row, splits=("train", "test")):
+        for split in splits:
+            lines = (json.dumps(row(i)) + "\n" for i in range(64))
+            (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+        init(str(tmp_path), tmp_path / "recipe.yaml", "scratch")
+        recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+        return recipe, prepare(recipe)
+
+    return run
+
+
+def test_a_score_is_rescaled_and_trained_by_its_order(propose):
+    recipe, prepared = propose(score)
+    assert (recipe.data.format, recipe.loss.type, recipe.data.label_range) == ("labeled_pair", "cosent", [0, 5])
+    assert set(prepared.training.label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
+    assert recipe.eval[0].label_range == recipe.data.label_range
+
+
+def test_duplicates_train_on_the_similar_pairs_and_are_measured_on_both_kinds(propose):
+    recipe, prepared = propose(duplicate)
+    assert recipe.data.format == "positive_pair"
+    assert prepared.training.row.tolist() == list(range(2, 65, 2))
+    assert set(prepared.evaluation[0].label.tolist()) == {0, 1}
+
+
+def test_the_class_of_dissimilar_pairs_may_be_1(propose, tmp_path):
+    (tmp_path / "labels.json").write_text('{"is_duplicate": ["same", "not_same"]}')
+    recipe, prepared = propose(duplicate)
+    assert recipe.data.where == {"is_duplicate": 0}
+    assert prepared.training.row.tolist() == list(range(1, 65, 2))
+    assert prepared.evaluation[0].label.tolist() == [1, 0] * 32
+
+
+def test_relations_of_inference_are_read_as_a_similarity(propose):
+    recipe, _ = propose(inference)
+    assert recipe.data.label_map == {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
+    assert recipe.loss.type == "cosent"
+
+
+def test_many_classes_are_subjects_of_every_text_of_a_row(propose):
+    recipe, prepared = propose(topic)
+    assert (recipe.data.format, recipe.data.columns["text"]) == ("labeled_text", ["title", "body"])
+    assert len(prepared.training) == 128
+
+
+def test_columns_that_hold_negatives_make_triplets(propose):
+    recipe, prepared = propose(nested)
+    assert recipe.data.columns == {"anchor": "set.query", "positive": "set.pos[0]", "negative": "set.neg[:5]"}
+    assert list(prepared.training.texts) == ["anchor", "positive", "negative_1", "negative_2"]
+
+
+def test_without_a_second_split_rows_are_held_out(propose):
+    recipe, prepared = propose(nested, splits=["train"])
+    assert recipe.eval[0].from_ == "holdout"
+    assert len(prepared.training) + len(prepared.evaluation[0]) == 64
+
+
+def test_a_list_of_equals_makes_a_pair_of_every_two(propose):
+    recipe, prepared = propose(listed)
+    assert recipe.data.columns == {"anchor": "captions[*]", "positive": "captions[*]"}
+    assert len(prepared.training) == 32 * 1 + 32 * 3
+
+
+def test_lists_of_two_are_pairs(propose):
+    assert propose(two)[0].data.columns == {"anchor": "pair[0]", "positive": "pair[1]"}
+
+
+def test_names_decide_which_text_is_the_positive_and_ids_are_left_out(propose):
+    assert propose(answer)[0].data.columns == {"anchor": "question", "positive": "answer"}
+
+
+def test_a_table_of_text_files_is_read_by_its_cells(tmp_path):
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(score(0)))
+        writer.writeheader()
+        writer.writerows(score(i) for i in range(64))
+    init(str(tmp_path / "pairs.csv"), tmp_path / "recipe.yaml", "scratch")
+    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    assert (recipe.name, recipe.data.label_range) == ("pairs", [0, 5])
+    assert set(prepare(recipe).training.label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
+
+
+def test_rows_that_no_format_fits_are_refused_with_what_was_seen(propose):
+    with pytest.raises(DataError, match=r"width \(number\)"):
+        propose(lambda i: {"width": i, "height": [i]})
+
+
+def test_a_retrieval_set_is_no_training_data(propose):
+    with pytest.raises(DataError, match="retrieval"):
+        propose(two, splits=["corpus", "queries"])
+
+
+def test_a_file_that_exists_is_never_overwritten(propose, tmp_path):
+    propose(two)
+    before = (tmp_path / "recipe.yaml").read_text()
+    with pytest.raises(ResourceError, match="exists"):
+        propose(two)
+    assert (tmp_path / "recipe.yaml").read_text() == before
+
+
+def test_a_recipe_finds_its_data_from_any_folder(propose, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(two(i)) + "\n" for i in range(8)))
+    init("rows.jsonl", tmp_path / "recipes" / "rows.yaml", "./base")
+    monkeypatch.chdir("/")
+    recipe = load_recipe(tmp_path / "recipes" / "rows.yaml").recipe
+    assert recipe.data.dataset == str(tmp_path / "rows.jsonl")
+    assert recipe.model.base == str(tmp_path / "base")
+
+
+SETS = {
+    "stsb": "cosent", "sick": "cosent", "snli": "cosent", "snli_cad": "cosent",
+    "quora_duplicates": "multiple_negatives_ranking", "quora_pairs": "multiple_negatives_ranking",
+    "sentence_compression": "multiple_negatives_ranking", "flickr8k": "multiple_negatives_ranking",
+    "asset": "multiple_negatives_ranking", "nli_pairs": "multiple_negatives_ranking",
+    "tatoeba_en_de": "multiple_negatives_ranking", "qqp_triplets": "multiple_negatives_ranking",
+    "allnli_triplets": "multiple_negatives_ranking", "trec": "batch_hard_soft_margin_triplet",
+    "banking77": "batch_hard_soft_margin_triplet",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_proposal_passes_the_check(name, shared, minilm, tmp_path, monkeypatch, capsys):
+    from stfit.cli.app import main
+
+    path = tmp_path / f"{name}.yaml"
+    base = "scratch" if len(name) % 2 else str(minilm)
+    proposed = init(str(shared / "data" / name), path, base)
+    assert proposed["loss"] == SETS[name]
+    monkeypatch.setattr("sys.argv", ["stfit", "check", str(path), "--json"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = json.loads(capsys.readouterr().out)
+    assert end.value.code in (0, None), said
+    assert said["errors"] == []
