@@ -1,0 +1,106 @@
+"""Evaluators share embeddings, take the prompts of their roles, and leave the encoder as it was."""
+
+import numpy as np
+import pytest
+import torch
+
+from stfit.encoder.build import build_encoder
+from stfit.encoder.settings import Model
+from stfit.errors import DivergedError
+from stfit.evaluation.measure import main_metrics, measure
+from stfit.evaluation.pairwise import SIMILARITIES
+from stfit.evaluation.similarity import Similarity
+from stfit.evaluation.triplet import Triplet
+
+PROMPTS = {"query": "find: ", "document": "text: "}
+TRIPLETS = [
+    {"anchor": "rain", "positive": "it rained all day", "negative": "a cat"},
+    {"anchor": "cat", "positive": "a cat", "negative": "it rained all day"},
+]
+PAIRS = [
+    {"sentence1": "rain", "sentence2": "a cat", "label": 0.0},
+    {"sentence1": "rain", "sentence2": "it rained all day", "label": 1.0},
+]
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Texts that were put through an encoder, prompts included, in order."""
+    texts = []
+
+    def watch(encoder):
+        tokens = encoder.tokens
+
+        def watched(batch):
+            texts.extend(batch)
+            return tokens(batch)
+
+        monkeypatch.setattr(encoder, "tokens", watched)
+        return texts
+
+    return watch
+
+
+def test_shared_texts_are_embedded_once(encoder, examples_of, sent):
+    evaluators = [examples_of(Triplet, TRIPLETS), examples_of(Similarity, PAIRS), examples_of(Triplet, TRIPLETS)]
+    texts = sent(encoder)
+    measure(encoder, evaluators, "end")
+    assert sorted(texts) == ["a cat", "cat", "it rained all day", "rain"]
+
+
+def test_each_role_has_its_prompt(tiny_base, examples_of, sent):
+    encoder = build_encoder(Model(base=str(tiny_base("bert")), prompts=PROMPTS))
+    texts = sent(encoder)
+    measure(encoder, [examples_of(Triplet, TRIPLETS)], "end")
+    assert texts == ["find: rain", "find: cat", "text: it rained all day", "text: a cat"]
+
+
+def test_recipe_may_choose_other_prompts(tiny_base, examples_of, sent):
+    encoder = build_encoder(Model(base=str(tiny_base("bert")), prompts=PROMPTS))
+    texts = sent(encoder)
+    evaluator = examples_of(Similarity, PAIRS, prompts={"sentence1": "query"})
+    measure(encoder, [evaluator], "end")
+    assert texts == ["find: rain", "a cat", "it rained all day"]
+
+
+def test_only_evaluators_of_the_moment_run(encoder, examples_of):
+    evaluators = [
+        examples_of(Triplet, TRIPLETS, name="always"),
+        examples_of(Triplet, TRIPLETS, name="first", when=["start"]),
+    ]
+    assert {name.split("/")[0] for name in measure(encoder, evaluators, "start")} == {"always", "first"}
+    assert {name.split("/")[0] for name in measure(encoder, evaluators, "end")} == {"always"}
+
+
+def test_main_metric_is_that_of_the_models_own_similarity(examples_of):
+    evaluators = [examples_of(Similarity, PAIRS, name="pairs"), examples_of(Triplet, TRIPLETS, name="kept")]
+    for similarity in SIMILARITIES:
+        assert main_metrics(evaluators, similarity) == [f"pairs/spearman_{similarity}", f"kept/accuracy_{similarity}"]
+
+
+def test_measuring_draws_no_random_number_and_keeps_training_mode(encoder, examples_of):
+    encoder.train()
+    evaluators = [examples_of(Triplet, TRIPLETS)]
+    before = torch.get_rng_state()
+    assert measure(encoder, evaluators, "during") == measure(encoder, evaluators, "during")
+    assert encoder.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_embeddings_that_are_no_numbers_are_not_measured(encoder, examples_of):
+    with torch.no_grad():
+        next(encoder.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="not finite"):
+        measure(encoder, [examples_of(Similarity, PAIRS)], "end")
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_similarities_are_those_of_their_definitions(name):
+    one, other = np.random.default_rng(0).normal(size=(2, 5, 3))
+    expected = {
+        "cosine": [x @ y / np.sqrt((x @ x) * (y @ y)) for x, y in zip(one, other, strict=True)],
+        "dot": [x @ y for x, y in zip(one, other, strict=True)],
+        "euclidean": [-np.sqrt(((x - y) ** 2).sum()) for x, y in zip(one, other, strict=True)],
+        "manhattan": [-abs(x - y).sum() for x, y in zip(one, other, strict=True)],
+    }
+    np.testing.assert_allclose(SIMILARITIES[name](one, other), expected[name])
