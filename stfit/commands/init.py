@@ -13,7 +13,7 @@ from stfit.data.propose import Proposal, propose
 from stfit.data.read import hub_splits, local_splits
 from stfit.data.source import Source, is_remote
 from stfit.data.table import Table, concatenate
-from stfit.errors import DataError, Problem, ResourceError
+from stfit.errors import DataError, Problem, RecipeError, ResourceError
 from stfit.evaluation.evaluator import Evaluator
 from stfit.location import DATA_SUFFIXES, looks_like_path
 from stfit.recipe.resolved import on_one_line
@@ -77,10 +77,10 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
     """Look at a Hub dataset, file or folder, and write a recipe for it to `output`; what `stfit init --json` prints.
 
     `base` is a Hub id, a folder, or `scratch`. Raises DataError where no format fits the columns, HubError where the
-    Hub can't be reached, ResourceError where `output` exists or can't be written.
+    Hub can't be reached, RecipeError where `output` exists, ResourceError where it can't be written.
     """
     if output.exists():
-        raise ResourceError(f"{output} exists: name another file with -o, or delete it")
+        raise RecipeError(f"{output} exists: name another file with -o, or delete it")
     source = Source(dataset=dataset, config=config)
     look = look_at(source)
     training = look.proposal

@@ -7,7 +7,7 @@ import pytest
 
 from stfit.commands.init import init
 from stfit.commands.prepare import prepare
-from stfit.errors import DataError, ResourceError
+from stfit.errors import DataError, RecipeError
 from stfit.recipe.load import load_recipe
 
 TOPICS = ["rain", "bread", "trains", "cats", "stars", "music", "chess", "tea"]
@@ -149,7 +149,7 @@ def test_a_retrieval_set_is_no_training_data(propose):
 def test_a_file_that_exists_is_never_overwritten(propose, tmp_path):
     propose(two)
     before = (tmp_path / "recipe.yaml").read_text()
-    with pytest.raises(ResourceError, match="exists"):
+    with pytest.raises(RecipeError, match="exists"):
         propose(two)
     assert (tmp_path / "recipe.yaml").read_text() == before
 

@@ -58,3 +58,10 @@ def test_no_table_is_broken_by_a_bar_in_a_description(page):
     for table in page.split("\n\n"):
         widths = {line.replace("\\|", "").count("|") for line in table.splitlines() if line.startswith("|")}
         assert len(widths) <= 1, table
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_recipe_names_the_schema_that_is_beside_it(recipe):
+    modeline = recipe.read_text(encoding="utf-8").splitlines()[0]
+    named = modeline.removeprefix("# yaml-language-server: $schema=")
+    assert (recipe.parent / named).samefile(RECIPES / "recipe.schema.json")

@@ -1,0 +1,157 @@
+"""What other programs read: --json, --print-config, the summary of a CI job, colours."""
+
+import json
+import logging
+import re
+
+import pytest
+import yaml
+
+from stfit.cli import console
+from stfit.cli.app import main
+
+ROWS = "".join(
+    json.dumps({"sentence1": f"about {word}", "sentence2": f"on {word}s", "label": i % 5 / 4}) + "\n"
+    for i, word in enumerate(["rain", "bread", "train", "cat", "star", "song", "chess", "tea", "apple", "river"])
+)
+RECIPE = """\
+model: {base: {type: scratch, hidden_size: 16, num_layers: 1, num_heads: 2}}
+data: {dataset: ./rows.jsonl, format: labeled_pair}
+loss: cosent
+train: {batch_size: 5, max_steps: 2}
+eval:
+  - {type: similarity, name: kept|here, dataset: ./rows.jsonl, split: train}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A recipe and its rows in the current folder; loggers as they were, afterwards."""
+    (tmp_path / "rows.jsonl").write_text(ROWS)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "texts.txt").write_text("about rain\nabout tea\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+    handlers = logging.getLogger("stfit").handlers
+    yield tmp_path
+    logging.getLogger("stfit").handlers = handlers
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line in this process: exit code, stdout, stderr."""
+
+    def run_line(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["stfit", *line.split()])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return (end.value.code or 0, *capsys.readouterr())
+
+    return run_line
+
+
+def test_every_verb_with_json_prints_one_object_and_nothing_else(run):
+    keys = {
+        "init ./rows.jsonl -o new.yaml": {"recipe", "format", "loss", "reasons"},
+        "check recipe.yaml": {"errors", "warnings"},
+        "schema": {"$schema", "definitions"},
+        "train recipe.yaml --print-config": {"values"},
+        "train recipe.yaml": {"run", "model", "steps", "seconds", "examples_per_second", "baseline", "metrics"},
+        "eval recipe.yaml": {"metrics"},
+        "encode runs/recipe texts.txt -o out.npy": {"output", "rows", "embedding_dim", "rows_per_second"},
+        "similar runs/recipe texts.txt --query rain": {"queries"},
+    }
+    for line, expected in keys.items():
+        code, out, _ = run(f"{line} --json")
+        assert code == 0, line
+        assert expected <= set(json.loads(out)), line
+
+
+def test_a_failure_with_json_is_one_object_too(run):
+    for line, code in {
+        "check nowhere.yaml": 2,
+        "init ./rows.jsonl -o recipe.yaml": 2,
+        "schema -o nowhere/schema.json": 9,
+        "init ./nowhere.csv -o new.yaml": 3,
+        "train recipe.yaml --print-config trian.epochs=1": 2,
+        "encode": 2,
+    }.items():
+        ended, out, err = run(f"{line} --json")
+        error = json.loads(out)["error"]
+        assert ended == error["exit_code"] == code, line
+        assert error["message"] in err
+
+
+def test_print_config_shows_every_value_and_where_it_was_said(run, folder):
+    (folder / "other.yaml").write_text("extends: recipe.yaml\nseed: 7\ntrain:\n  epochs: 2\n  max_steps: null\n")
+    _, out, _ = run("train other.yaml --print-config --json eval.0.split=test")
+    values = json.loads(out)["values"]
+    assert values["seed"] == {"value": 7, "origin": "other.yaml:2"}
+    assert values["train.epochs"] == {"value": 2, "origin": "other.yaml:4"}
+    assert values["train.batch_size"] == {"value": 5, "origin": "extends recipe.yaml:4"}
+    assert values["train.learning_rate"] == {"value": 2e-5, "origin": "default"}
+    assert values["eval.0.split"] == {"value": "test", "origin": "command line"}
+    assert values["name"] == {"value": "other", "origin": "the file's name"}
+    assert not (folder / "runs").exists()
+
+
+def test_what_print_config_shows_can_be_given_as_overrides(run):
+    _, first, _ = run("train recipe.yaml --print-config")
+    given = [line.split("  ")[0] for line in first.splitlines()]
+    assert all(yaml.safe_load(line.partition("=")[2]) is not ... for line in given)
+    _, again, _ = run("train recipe.yaml --print-config " + " ".join(line for line in given if " " not in line))
+    assert [line.split("  ")[0] for line in again.splitlines()] == given
+
+
+def test_a_pages_file_is_what_stdout_would_have_been(run, folder):
+    for verb in ("schema", "reference"):
+        _, printed, _ = run(verb)
+        _, out, err = run(f"{verb} -o page")
+        assert (folder / "page").read_text() == printed
+        assert (out, err) == ("", "page: written\n")
+
+
+def test_train_and_eval_add_a_table_to_the_summary_of_a_ci_job(run, folder, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "summary.md"))
+    (folder / "summary.md").write_text("# The job\n")
+    assert run("train recipe.yaml --json")[0] == 0
+    assert run("eval recipe.yaml")[0] == 0
+    before, trained, measured = (folder / "summary.md").read_text().split("### ")
+    assert before == "# The job\n"
+    value = r"-?\d\.\d{4}"
+    name = r"kept\\\|here/spearman_cosine"
+    assert re.search(rf"\| {name} \| {value} \| {value} \| [+-]\d\.\d{{4}} \|", trained)
+    assert re.search(rf"\| {name} \| {value} \|", measured)
+
+
+def test_a_summary_that_cant_be_written_is_no_failure(run, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/nowhere/summary.md")
+    assert run("train recipe.yaml")[0] == 0
+
+
+ESCAPE = "\x1b["
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)],
+)
+def test_colour_on_a_pipe_only_when_it_is_forced(environment, coloured, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    console.table("metric", ["before", "after", "gain"], [("a/b", 0.5, 0.75)])
+    out = capsys.readouterr().out
+    assert (ESCAPE in out) == coloured
+    assert "+0.2500" in out
+
+
+def test_the_live_line_needs_a_terminal_that_is_no_ci(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert console.is_watched()
+    monkeypatch.setenv("CI", "true")
+    assert not console.is_watched()
+    monkeypatch.delenv("CI")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    assert not console.is_watched()
