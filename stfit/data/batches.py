@@ -5,19 +5,19 @@ Every distinct text is tokenised once, before the first step; a batch then only 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from stfit.data.token_cache import Tokenize, load_tokens
 
 if TYPE_CHECKING:
     from stfit.data.examples import Examples
 
 MISSING = -1
 """Stands where an example has no text in a column (rows with fewer negatives than others)."""
-
-Tokenize = Callable[[Sequence[str]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,17 @@ class TokenTable:
     """Text i is flat[starts[i] : starts[i + 1]]."""
     prompt_lengths: np.ndarray | None
     text_ids: dict[str, np.ndarray]
+    bare_ids: np.ndarray
+    """For each distinct text the number of its words alone: one text under two prompts has one meaning."""
     label: np.ndarray | None
 
     def __len__(self) -> int:
         return len(next(iter(self.text_ids.values())))
 
     def matrix(self) -> np.ndarray:
-        """[examples, columns]: ids of texts, as the samplers take them."""
-        return np.stack(list(self.text_ids.values()), axis=1)
+        """[examples, columns]: numbers of texts whatever their prompts, MISSING for none, as the samplers take them."""
+        ids = np.stack(list(self.text_ids.values()), axis=1)
+        return np.where(ids == MISSING, MISSING, self.bare_ids[ids])
 
     def lengths(self) -> np.ndarray:
         """Tokens of each distinct text."""
@@ -79,22 +82,30 @@ class TokenTable:
 
 
 def tokenize_examples(
-    examples: Examples, prompts: dict[str, str], tokenize: Tokenize, pooled_from: Callable[[str], int]
+    examples: Examples,
+    prompts: dict[str, str],
+    tokenize: Tokenize,
+    tokenizer: str,
+    pooled_from: Callable[[str], int],
 ) -> TokenTable:
     """Token ids of all examples.
 
-    `prompts`: role -> text put before its texts; `pooled_from`: tokens of a prompt that pooling leaves out.
+    `prompts`: role -> text put before its texts; `tokenizer`: names the tokenizer and its settings; `pooled_from`:
+    tokens of a prompt that pooling leaves out.
     """
     ids: dict[tuple[str, str], int] = {}
     text_ids = {
-        role: np.array(
-            [MISSING if text is None else ids.setdefault((prompts[role], text), len(ids)) for text in texts],
-            dtype=np.int64,
-        )
-        for role, texts in examples.texts.items()
+        role: np.array([number(ids, (prompts[role], text)) for text in texts]) for role, texts in examples.texts.items()
     }
-    sequences = tokenize([prompt + text for prompt, text in ids])
+    bare: dict[str, int] = {}
+    bare_ids = np.array([bare.setdefault(text, len(bare)) for _, text in ids])
+    flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, tokenizer)
     skips = {prompt: pooled_from(prompt) for prompt in prompts.values()}
     prompt_lengths = np.array([skips[prompt] for prompt, _ in ids], dtype=np.int64) if any(skips.values()) else None
-    starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
-    return TokenTable(np.concatenate(sequences), starts, prompt_lengths, text_ids, examples.label)
+    return TokenTable(flat, starts, prompt_lengths, text_ids, bare_ids, examples.label)
+
+
+def number(ids: dict[tuple[str, str], int], key: tuple[str, str | None]) -> int:
+    """The number of a text under its prompt, in order of appearance; MISSING for no text."""
+    prompt, text = key
+    return MISSING if text is None else ids.setdefault((prompt, text), len(ids))

@@ -3,14 +3,16 @@
 One call per distinct length works on a plain [sequences, heads, length, dim] slice, so no mask is needed. transformers
 calls `packed_attention` through its attention interface; `layout.py` registers and probes it.
 
-Tensor names: t = tokens, h = heads, d = dim of a head, n = sequences of one length, l = that length, b = n * h.
+Tensor names: t = tokens, h = heads, d = dim of a head, n = sequences of one length l, p = rows with heads first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -27,6 +29,96 @@ class Group:
     length: int
 
 
+class Packing:
+    """How the sequences of a batch lie in the packed row: their lengths, in rising order."""
+
+    def __init__(self, lengths: np.ndarray) -> None:
+        self.lengths = lengths
+        self._blocks: dict[int, Blocks] = {}
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Sequences of equal length together."""
+        distinct, counts = np.unique(self.lengths, return_counts=True)
+        return [Group(int(count), int(length)) for length, count in zip(distinct, counts, strict=True)]
+
+    def blocks(self, heads: int) -> Blocks:
+        """The layout of `AttentionWithDropout`; made once for all layers of a forward pass."""
+        if heads not in self._blocks:
+            self._blocks[heads] = Blocks(self.lengths, heads)
+        return self._blocks[heads]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sequences filled up to one length, heads first: rows `start` ... of [p, d] are matrices [n * h, l, d]."""
+
+    count: int
+    heads: int
+    length: int
+    start: int
+    padding: Tensor | None
+    """[n, 1, 1, l], -inf where a shorter sequence was filled up; None where none was."""
+
+    @property
+    def scores(self) -> int:
+        """Attention weights of the block."""
+        return self.count * self.heads * self.length**2
+
+    def of(self, states_pd: Tensor) -> Tensor:
+        """The block's part of a heads-first tensor, as matrices [n * h, l, d]."""
+        rows = self.count * self.heads * self.length
+        return states_pd[self.start : self.start + rows].view(-1, self.length, states_pd.shape[1])
+
+
+class Blocks:
+    """Where every head of every token lies when lengths are rounded up and heads come first.
+
+    p = rows of the heads-first tensor: for each block, sequence, head and position one.
+    """
+
+    def __init__(self, lengths: np.ndarray, heads: int) -> None:
+        starts = np.cumsum(lengths) - lengths
+        rounded = round_up(lengths)
+        head = np.arange(heads)
+        from_tokens, to_tokens, filled_up = [], [], []
+        self.all: list[Block] = []
+        start = 0
+        for length in np.unique(rounded):
+            members = np.flatnonzero(rounded == length)
+            position = np.arange(length)
+            real_nl = position < lengths[members, None]
+            token_nl = starts[members, None] + np.minimum(position, lengths[members, None] - 1)
+            place_nhl = start + np.arange(len(members) * heads * length).reshape(len(members), heads, length)
+            from_tokens.append((token_nl[:, None, :] * heads + head[None, :, None]).reshape(-1))
+            to_tokens.append(place_nhl.transpose(0, 2, 1)[real_nl].reshape(-1))
+            filled_up.append(place_nhl.transpose(0, 2, 1)[~real_nl].reshape(-1))
+            padding = (
+                None if real_nl.all() else torch.from_numpy(np.where(real_nl, np.float32(0), -np.inf))[:, None, None]
+            )
+            self.all.append(Block(len(members), heads, int(length), start, padding))
+            start += place_nhl.size
+        self._from_tokens = torch.from_numpy(np.concatenate(from_tokens))
+        self._to_tokens = torch.from_numpy(np.concatenate(to_tokens))
+        self.filled_up = torch.from_numpy(np.concatenate(filled_up))
+        """Rows that repeat a sequence's last token; nothing may come back from them."""
+
+    def heads_first(self, states_thd: Tensor) -> Tensor:
+        """[t, h, d] -> [p, d]."""
+        return states_thd.reshape(-1, states_thd.shape[2]).index_select(0, self._from_tokens)
+
+    def tokens_first(self, states_pd: Tensor) -> Tensor:
+        """[p, d] -> [t, h, d]."""
+        heads = self.all[0].heads
+        return states_pd.index_select(0, self._to_tokens).view(-1, heads, states_pd.shape[1])
+
+
+def round_up(lengths: np.ndarray) -> np.ndarray:
+    """Lengths rounded up to multiples of 4, above 64 of 16: few blocks, little filling."""
+    step = np.where(lengths <= 64, 4, 16)
+    return (lengths + step - 1) // step * step
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -35,23 +127,24 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    groups: tuple[Group, ...] = (),
+    packing: Packing | None = None,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
     **_: Any,  # transformers hands over whatever a model adds; the probe shows whether ignoring it is right
 ) -> tuple[Tensor, None]:
     """Attention within each sequence. query: [1, heads, tokens, dim]; key and value may have fewer heads."""
+    assert packing is not None  # a model that does not hand it through is found out by the probe
     vars(module)["packed_calls"] = vars(module).get("packed_calls", 0) + 1
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     rows_thd = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
     plain = not causal and sliding_window is None and key.shape[1] == query.shape[1]
     if dropout > 0 and plain and query.device.type == "cpu":
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        attended_thd: Tensor = AttentionWithDropout.apply(*rows_thd, groups, scale, dropout)  # type: ignore[no-untyped-call]
+        attended_thd: Tensor = AttentionWithDropout.apply(*rows_thd, packing, scale, dropout)  # type: ignore[no-untyped-call]
         return attended_thd[None], None
-    sizes = [group.count * group.length for group in groups]
+    sizes = [group.count * group.length for group in packing.groups]
     # One `split` gives one `cat` in the backward pass; a slice per group would give a full-size zero gradient each.
-    parts = zip(groups, *(tensor.split(sizes) for tensor in rows_thd), strict=True)
+    parts = zip(packing.groups, *(tensor.split(sizes) for tensor in rows_thd), strict=True)
     outputs = [
         attend(group, *states, scaling=scaling, dropout=dropout, causal=causal, window=sliding_window)
         for group, *states in parts
@@ -85,67 +178,49 @@ def window_mask(length: int, window: int, causal: bool, device: torch.device) ->
     return (steps >= 0) & (steps < window) if causal else steps.abs() < window
 
 
-def heads_first(states_thd: Tensor, group: Group, start: int) -> Tensor:
-    """A group's part of a packed tensor as a batch of matrices [n * h, l, d]."""
-    heads, dim = states_thd.shape[1:]
-    part = states_thd[start : start + group.count * group.length].view(group.count, group.length, heads, dim)
-    return part.transpose(1, 2).reshape(group.count * heads, group.length, dim)
-
-
-def put_back(target_thd: Tensor, batch_bld: Tensor, group: Group, start: int) -> None:
-    """Write what `heads_first` took, or its gradient, to its place in a packed tensor."""
-    heads, dim = target_thd.shape[1:]
-    part = target_thd[start : start + group.count * group.length].view(group.count, group.length, heads, dim)
-    part.transpose(1, 2).copy_(batch_bld.view(group.count, heads, group.length, dim))
-
-
 class AttentionWithDropout(torch.autograd.Function):
     """Attention with dropout on its weights, differentiated by hand.
 
     With dropout, torch's CPU kernels draw from a serial generator and leave a graph of some fifteen nodes for every
-    length in the batch; here a length costs a few calls, and the masks of all lengths are drawn at once.
+    length in the batch. Here lengths are rounded up to a few, the masks of all are drawn at once, and one gather
+    brings the heads of all of them to the front.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query_thd: Tensor,
-        key_thd: Tensor,
-        value_thd: Tensor,
-        groups: tuple[Group, ...],
-        scale: float,
-        rate: float,
+        ctx: Any, query_thd: Tensor, key_thd: Tensor, value_thd: Tensor, packing: Packing, scale: float, rate: float
     ) -> Tensor:
         """softmax(scale * query key^T), dropped out, times value; [t, h, d]."""
-        heads = query_thd.shape[1]
-        sizes = [group.count * heads * group.length**2 for group in groups]
-        masks = keep_mask(query_thd, sum(sizes), rate).split(sizes)
-        output_thd = torch.empty(query_thd.shape, dtype=query_thd.dtype)
-        saved = []
-        start = 0
-        for group, mask in zip(groups, masks, strict=True):
-            q, k, v = (heads_first(states, group, start) for states in (query_thd, key_thd, value_thd))
-            weights = torch.bmm(q, k.transpose(1, 2)).mul_(scale).softmax(-1)
-            mask = mask.view_as(weights)
-            put_back(output_thd, torch.bmm(weights * mask, v), group, start)
-            saved.append((q, k, v, weights, mask))
-            start += group.count * group.length
-        ctx.groups, ctx.scale, ctx.saved = groups, scale, saved
-        return output_thd
+        blocks = packing.blocks(query_thd.shape[1])
+        q_pd, k_pd, v_pd = (blocks.heads_first(states) for states in (query_thd, key_thd, value_thd))
+        output_pd = torch.empty_like(q_pd)
+        masks = keep_mask(q_pd, sum(block.scores for block in blocks.all), rate).split([b.scores for b in blocks.all])
+        weights = []
+        for block, mask in zip(blocks.all, masks, strict=True):
+            q, k, v = (block.of(states_pd) for states_pd in (q_pd, k_pd, v_pd))
+            scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+            if block.padding is not None:
+                scores.view(block.count, -1, block.length, block.length).add_(block.padding)
+            weights.append(scores.softmax(-1))
+            torch.bmm(weights[-1] * mask.view_as(scores), v, out=block.of(output_pd))
+        ctx.blocks, ctx.scale, ctx.saved = blocks, scale, (q_pd, k_pd, v_pd, weights, masks)
+        return blocks.tokens_first(output_pd)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_thd: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value."""
-        results = [torch.empty(gradient_thd.shape, dtype=gradient_thd.dtype) for _ in range(3)]
-        start = 0
-        for group, (q, k, v, weights, mask) in zip(ctx.groups, ctx.saved, strict=True):
-            gradient = heads_first(gradient_thd, group, start)
-            of_value = torch.bmm((weights * mask).transpose(1, 2), gradient)
+        blocks: Blocks = ctx.blocks
+        q_pd, k_pd, v_pd, all_weights, masks = ctx.saved
+        gradient_pd = blocks.heads_first(gradient_thd)
+        gradient_pd[blocks.filled_up] = 0
+        of_q, of_k, of_v = (torch.empty_like(q_pd) for _ in range(3))
+        for block, weights, flat_mask in zip(blocks.all, all_weights, masks, strict=True):
+            mask = flat_mask.view_as(weights)
+            q, k, v, gradient = (block.of(states_pd) for states_pd in (q_pd, k_pd, v_pd, gradient_pd))
+            torch.bmm((weights * mask).transpose(1, 2), gradient, out=block.of(of_v))
             of_weights = torch.bmm(gradient, v.transpose(1, 2)).mul_(mask)
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
-            of_query, of_key = torch.bmm(of_scores, k), torch.bmm(of_scores.transpose(1, 2), q)
-            for target, value in zip(results, (of_query, of_key, of_value), strict=True):
-                put_back(target, value, group, start)
-            start += group.count * group.length
-        return (*results, None, None, None)
+            torch.bmm(of_scores, k, out=block.of(of_q))
+            torch.bmm(of_scores.transpose(1, 2), q, out=block.of(of_k))
+        return *(blocks.tokens_first(part) for part in (of_q, of_k, of_v)), None, None, None

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
-from stfit.encoder.attention import Group, packed_attention
+from stfit.encoder.attention import Packing, packed_attention
 from stfit.errors import ModelError
 
 Layout = Callable[[PreTrainedModel, list[np.ndarray]], tuple[Tensor, np.ndarray]]
@@ -81,14 +81,12 @@ def first_position(backbone: PreTrainedModel) -> int:
 def forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     """Token embeddings [tokens, dim] of `sequences` and their order, all in one row without padding."""
     lengths, order = sorted_lengths(sequences)
-    distinct, counts = np.unique(lengths, return_counts=True)
-    groups = tuple(Group(int(count), int(length)) for length, count in zip(distinct, counts, strict=True))
     token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
     positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first_position(backbone)
     states = backbone(
         input_ids=torch.from_numpy(token_ids)[None].to(backbone.device),
         position_ids=torch.from_numpy(positions)[None].to(backbone.device),
-        groups=groups,
+        packing=Packing(lengths),
     ).last_hidden_state
     return states[0], order
 
@@ -131,7 +129,7 @@ def probe_packed(backbone: PreTrainedModel) -> float | None:
         if not attentions or len(called) != backbone.config.num_hidden_layers:
             return None
         return float(((packed - padded).norm(dim=1) / padded.norm(dim=1).clamp(min=1)).max())
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+    except (AssertionError, TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
         return None  # a model that refuses the arguments of the packed forward can't be packed
     finally:
         backbone.train(was_training)

@@ -28,6 +28,11 @@ class Tokens:
         """Longest sequence in tokens."""
         return int(self.tokenizer.model_max_length)
 
+    @property
+    def identity(self) -> str:
+        """Everything that decides which token ids a text gets."""
+        return self._backend.to_str()
+
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, cut at max_seq_length."""
         return [np.array(encoding.ids, dtype=np.int32) for encoding in self._backend.encode_batch_fast(list(texts))]

@@ -1,14 +1,15 @@
 """Attention within packed sequences is what torch computes for each sequence alone."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from stfit.encoder.attention import AttentionWithDropout, Group, packed_attention
+from stfit.encoder.attention import AttentionWithDropout, Packing, packed_attention
 from stfit.encoder.dropout import dropout_bits, keep_mask
 
-GROUPS = (Group(2, 1), Group(3, 4), Group(1, 7))
-TOKENS = sum(group.count * group.length for group in GROUPS)
+LENGTHS = [1, 1, 4, 4, 4, 7, 70]
+TOKENS = sum(LENGTHS)
 HEADS, DIM = 3, 5
 
 
@@ -20,25 +21,34 @@ def states(seed: int = 0) -> list[torch.Tensor]:
 
 
 def reference(query, key, value, scale, masks):
-    """Each sequence by itself, each head by itself."""
+    """Each sequence by itself, each head by itself; `masks` yields one [heads, length, length] per sequence."""
     outputs, start = [], 0
-    for group, mask in zip(GROUPS, masks, strict=True):
-        mask = mask.view(group.count, HEADS, group.length, group.length)
-        for sequence in range(group.count):
-            part = slice(start, start + group.length)
-            scores = torch.einsum("qhd,khd->hqk", query[part], key[part]) * scale
-            outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1) * mask[sequence], value[part]))
-            start += group.length
+    for length, mask in zip(LENGTHS, masks, strict=True):
+        part = slice(start, start + length)
+        scores = torch.einsum("qhd,khd->hqk", query[part], key[part]) * scale
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1) * mask, value[part]))
+        start += length
     return torch.cat(outputs)
+
+
+def masks_as_drawn(rate: float):
+    """The masks of the generator's next draws, cut as the blocks cut them."""
+    blocks = Packing(np.array(LENGTHS)).blocks(HEADS)
+    flat = keep_mask(torch.empty(0, dtype=torch.float64), sum(block.scores for block in blocks.all), rate)
+    rows = [
+        mask
+        for block, part in zip(blocks.all, flat.split([block.scores for block in blocks.all]), strict=True)
+        for mask in part.view(block.count, HEADS, block.length, block.length)
+    ]
+    return [mask[:, :length, :length] for mask, length in zip(rows, LENGTHS, strict=True)]
 
 
 def test_attention_with_dropout_equals_its_formula_with_the_same_mask() -> None:
     ours, theirs = states(), states()
     dropout_bits.seed(3)
-    output = AttentionWithDropout.apply(*ours, GROUPS, 0.4, 0.25)
+    output = AttentionWithDropout.apply(*ours, Packing(np.array(LENGTHS)), 0.4, 0.25)
     dropout_bits.seed(3)
-    sizes = [group.count * HEADS * group.length**2 for group in GROUPS]
-    expected = reference(*theirs, 0.4, keep_mask(output, sum(sizes), 0.25).split(sizes))
+    expected = reference(*theirs, 0.4, masks_as_drawn(0.25))
     torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
     weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)
     (output * weights).sum().backward()
@@ -53,19 +63,20 @@ def test_windows_and_causality_hold_within_each_sequence(causal, window) -> None
     query, key, value = states()
     module = torch.nn.Module()
     packed = [tensor.transpose(0, 1)[None] for tensor in (query, key, value)]
-    output, _ = packed_attention(*[module, *packed], None, groups=GROUPS, is_causal=causal, sliding_window=window)
+    output, _ = packed_attention(
+        *[module, *packed], None, packing=Packing(np.array(LENGTHS)), is_causal=causal, sliding_window=window
+    )
     start = 0
-    for group in GROUPS:
-        position = torch.arange(group.length)
+    for length in LENGTHS:
+        position = torch.arange(length)
         steps = position[:, None] - position
         allowed = (steps >= 0 if causal else steps == steps) & (steps.abs() < (window or 99))
-        for _ in range(group.count):
-            part = slice(start, start + group.length)
-            alone = functional.scaled_dot_product_attention(
-                *(tensor[part].transpose(0, 1) for tensor in (query, key, value)), attn_mask=allowed
-            )
-            torch.testing.assert_close(output[0, part], alone.transpose(0, 1), rtol=1e-10, atol=1e-12)
-            start += group.length
+        part = slice(start, start + length)
+        alone = functional.scaled_dot_product_attention(
+            *(tensor[part].transpose(0, 1) for tensor in (query, key, value)), attn_mask=allowed
+        )
+        torch.testing.assert_close(output[0, part], alone.transpose(0, 1), rtol=1e-10, atol=1e-12)
+        start += length
 
 
 def test_dropout_keeps_the_expectation_and_its_rate() -> None:

@@ -1,0 +1,148 @@
+"""What a base says of itself in its small files: enough to check a recipe before weights are fetched or torch loads."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from stfit.encoder.settings import PEER_POOLINGS, Model, Scratch
+from stfit.errors import HubError, ModelError
+
+SMALL_FILES = ["*.json"]
+
+NO_LIMIT = 1_000_000
+"""Tokenizers without a limit say some very large number."""
+
+ROBERTA_KIN = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
+
+ROLE_PROMPTS = {
+    "anchor": "query",
+    "query": "query",
+    "positive": "document",
+    "negative": "document",
+    "corpus": "document",
+}
+"""Role -> the prompt its texts take where the model has one of that name; columns of symmetric formats take none."""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A base as far as its small files tell. Empty for a base that starts from scratch, or is out of reach."""
+
+    tokenizer: Path | None = None
+    """Its tokenizer.json."""
+    max_seq_length: int | None = None
+    """Its own limit in tokens."""
+    positions: int | None = None
+    """Tokens that its position table has room for."""
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    parameters: int | None = None
+    """Weights, counted; None where they are not here yet."""
+    pooling: list[str] | None = None
+    """Modes of a sentence-transformers model; None for a plain encoder."""
+    layers: list[str] | None = None
+    """Class names of its modules after pooling."""
+    prompts: dict[str, str] = field(default_factory=dict)
+
+
+def glance_at(settings: Model) -> Glance:
+    """Look at the base of a recipe.
+
+    Raises ModelError where there is none, or it is damaged; HubError where the Hub can't be asked.
+    """
+    if isinstance(settings.base, Scratch):
+        size, layers = settings.base.hidden_size, settings.base.num_layers
+        embedded = (settings.base.vocab_size + 512) * size
+        return Glance(None, 512, 512, size, layers, embedded + layers * 12 * size * size)
+    folder = Path(settings.base) if Path(settings.base).is_absolute() else fetch(settings.base, settings.revision)
+    if not folder.is_dir():
+        raise ModelError(f"model.base: {folder} does not exist")
+    return glance_into(folder)
+
+
+def fetch(base: str, revision: str | None) -> Path:
+    """Folder with the small files of a Hub model, from the cache where they are there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    try:
+        return Path(snapshot_download(base, revision=revision, allow_patterns=SMALL_FILES))
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(f"model.base: `{base}` is no model that the Hub shows to this account: {error}") from error
+    except OSError as error:  # also what the Hub's client raises when it can't connect
+        raise HubError(f"model.base: `{base}` can't be looked at: {error}") from error
+
+
+def glance_into(folder: Path) -> Glance:
+    """A local model folder, plain or of sentence-transformers."""
+    modules = read_json(folder / "modules.json", [])
+    if not modules and not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: is no model folder (it has neither config.json nor modules.json)")
+    kinds = {module["type"].rpartition(".")[2]: folder / module.get("path", "") for module in modules}
+    transformer = kinds.get("Transformer", folder)
+    config = read_json(transformer / "config.json", {})
+    sentence = read_json(transformer / "sentence_bert_config.json", {})
+    tokenizer = transformer / "tokenizer.json"
+    positions = count_positions(config)
+    says = read_json(transformer / "tokenizer_config.json", {}).get("model_max_length")
+    limits = [limit for limit in (says, positions) if limit and limit < NO_LIMIT]
+    return Glance(
+        tokenizer if tokenizer.is_file() else None,
+        sentence.get("max_seq_length") or min(limits, default=512),
+        positions,
+        first_of(config, "hidden_size", "dim", "d_model"),
+        first_of(config, "num_hidden_layers", "n_layers", "num_layers"),
+        count_weights(transformer / "model.safetensors"),
+        read_pooling(kinds["Pooling"]) if "Pooling" in kinds else None,
+        [kind for kind in kinds if kind not in ("Transformer", "Pooling")] if modules else None,
+        read_json(folder / "config_sentence_transformers.json", {}).get("prompts") or {},
+    )
+
+
+def read_json(path: Path, default: Any) -> Any:
+    """What a file holds, or `default` where there is none. Raises ModelError where it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: can't be read as JSON: {error}") from error
+
+
+def count_positions(config: dict[str, Any]) -> int | None:
+    """Tokens that the position table has room for; RoBERTa and its kin leave the first entries of theirs empty."""
+    positions = first_of(config, "max_position_embeddings")
+    if positions is None or config.get("model_type") not in ROBERTA_KIN:
+        return positions
+    return positions - int(config.get("pad_token_id", 1)) - 1
+
+
+def first_of(config: dict[str, Any], *names: str) -> int | None:
+    """The first setting that a config has; families name the same thing differently."""
+    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
+
+
+def read_pooling(folder: Path) -> list[str]:
+    """The modes of a Pooling module, in our words; its older versions have a flag for each."""
+    config = read_json(folder / "config.json", {})
+    named = config.get("pooling_mode") or [
+        key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for key, value in config.items()
+        if key.startswith("pooling_mode_") and value is True
+    ]
+    return [PEER_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
+
+
+def count_weights(path: Path) -> int | None:
+    """Numbers in a safetensors file, from the JSON at its start (https://github.com/huggingface/safetensors#format)."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        shapes: list[list[int]] = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        return sum(map(prod, shapes))
+    except (OSError, ValueError, KeyError, OverflowError, MemoryError):
+        return None  # loading will say what is wrong with it
