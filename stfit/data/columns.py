@@ -97,7 +97,7 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, selector in enumerate(selectors):
         if selector.tail is not None:
-            check_lists(values[index], table.row, selector.text)
+            check_lists(values[index], table.row, selector.text.partition(EACH)[0])
             groups.setdefault((selector.column, str(selector.path)), []).append(index)
     if not groups:
         return values, np.arange(len(table))

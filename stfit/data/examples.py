@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -11,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.columns import Selector, expand, parse_selector
+from stfit.data.columns import Selector, expand
 from stfit.data.labels import LabelKind, Labels, compute_labels
 from stfit.data.read import load_table
+from stfit.data.roles import check_roles, resolve_columns
 from stfit.data.rows import choose_holdout, keep_matching
-from stfit.data.source import LABELED, ROLES, Holdout, Source
+from stfit.data.source import Holdout, Source
 from stfit.data.table import Table, name_rows
-from stfit.errors import DataError, Problem, RecipeError, did_you_mean
+from stfit.errors import DataError, Problem
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,15 @@ def load_examples(
     check_roles(source.columns, format)
     table = load_table(source)
     if not len(table):
-        raise DataError(f"the split `{source.split}` of {table.origin} has no rows")
+        raise DataError(Problem(f"the split `{source.split}` has no rows", "no-rows", table.origin))
     try:
         table = keep_matching(table, source.where)
         held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
         draft = make_draft(table, source, format)  # of both sides at once, so that they number their classes alike
         training = shorten(finish(draft, ~held), source, seed)
         return training, finish(draft, held) if holdout else None
-    except (DataError, RecipeError) as error:
-        located = [replace(problem, file=table.origin) for problem in error.problems]
-        raise type(error)(located) from None
+    except DataError as error:
+        raise DataError([replace(problem, file=table.origin) for problem in error.problems]) from None
 
 
 def shorten(examples: Examples, source: Source, seed: int) -> Examples:
@@ -111,70 +110,6 @@ def shorten(examples: Examples, source: Source, seed: int) -> Examples:
     if source.shuffle:
         order = np.random.default_rng(seed).permutation(order)
     return examples.take(order[: source.limit]) if source.shuffle or source.limit else examples
-
-
-def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
-    """Raises RecipeError for a role that the format does not have, or a list where one selector is needed."""
-    roles = roles_of(format)
-    problems = [
-        Problem(
-            f"`columns: {role}` is no role of {format}: {did_you_mean(role, roles) or ', '.join(roles)}", "unknown-role"
-        )
-        for role in columns
-        if role not in roles
-    ]
-    problems += [
-        Problem(
-            f"`columns: {role}` takes one selector; only `text` and `negative` take a list of them", "list-of-selectors"
-        )
-        for role, written in columns.items()
-        if isinstance(written, list) and role in roles and (role not in ("text", "negative") or not written)
-    ]
-    if problems:
-        raise RecipeError(problems)
-
-
-def roles_of(format: str) -> list[str]:
-    """Every role of a format, its label included."""
-    return [*ROLES[format], *(["label"] if LABELED[format] else [])]
-
-
-def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format: str) -> dict[str, list[Selector]]:
-    """Role -> its selectors; a role that is not named takes the column of its own name."""
-    problems: list[Problem] = []
-    resolved: dict[str, list[Selector]] = {}
-    for role in roles_of(format):
-        if role not in columns and role not in table.columns:
-            line = ", ".join(f"{r}: {columns.get(r, r if r in table.columns else '...')}" for r in roles_of(format))
-            there = ", ".join(table.columns)
-            message = (
-                f"{format} needs `{role}`, and {table.origin} has the columns {there}: write `columns: {{{line}}}`"
-            )
-            problems.append(Problem(message, "missing-column", table.origin))
-            continue
-        named = columns.get(role, role)
-        selectors = [
-            parse_selector(text, list(table.columns)) for text in ([named] if isinstance(named, str) else named)
-        ]
-        problems += [table.missing(selector.column) for selector in selectors if selector.column not in table.columns]
-        check_several(role, selectors)
-        resolved[role] = selectors
-    if problems:
-        raise DataError(problems)
-    return resolved
-
-
-def check_several(role: str, selectors: list[Selector]) -> None:
-    """Several texts in one example are for negatives only, and `[*]` does not mix with them."""
-    sliced = [selector.text for selector in selectors if selector.has_slice]
-    if sliced and role != "negative":
-        raise RecipeError(
-            f"`columns: {role}` takes one text: instead of the slice in `{sliced[0]}` write `[0]` or `[*]`"
-        )
-    if role == "negative" and len(selectors) > 1 and any(selector.tail is not None for selector in selectors):
-        raise RecipeError(
-            "`columns: negative` is a list, which means several negatives in one example: use slices instead of `[*]`"
-        )
 
 
 def make_draft(table: Table, source: Source, format: str) -> Draft:
@@ -198,11 +133,17 @@ def make_draft(table: Table, source: Source, format: str) -> Draft:
         order = np.argsort(parent, kind="stable")
         parent = parent[order]
         cells = {role: [listed[i] for i in order.tolist()] for role, listed in cells.items()}
+    rows = table.row[parent]
+    label_cells = cells.pop("label", None)
+    problems = text_problems(cells, rows, selectors)
     labels = None
-    if "label" in cells:
-        names = table.label_names.get(selectors["label"][0].text)
-        labels = compute_labels(cells.pop("label"), table.row[parent], source, names)
-    check_texts(cells, table.row[parent], selectors)
+    if label_cells is not None:
+        try:
+            labels = compute_labels(label_cells, rows, source, table.label_names.get(selectors["label"][0].text))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
     return Draft(table, format, cells, labels, parent)
 
 
@@ -215,8 +156,8 @@ def gather(columns: list[list[Any]], selectors: list[Selector]) -> list[list[Any
     return [[cell for cells in of_example for cell in cells] for of_example in zip(*lists, strict=True)]
 
 
-def check_texts(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict[str, list[Selector]]) -> None:
-    """Raises DataError where a cell is neither text nor null, or text that is not Unicode; all roles together."""
+def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict[str, list[Selector]]) -> list[Problem]:
+    """The roles that hold something which is neither text nor null, or text that is not Unicode."""
     problems = []
     for role, column in cells.items():
         pairs = list(zip(column, rows.tolist(), strict=True))
@@ -235,8 +176,7 @@ def check_texts(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict[s
         at = name_rows([row for _, row in wrong])
         message = f"{role}, taken from {written}, has a {type(cell).__name__} in {at}: {cell!r:.60}; {hint}"
         problems.append(Problem(message, "not-text", row=row))
-    if problems:
-        raise DataError(problems)
+    return problems
 
 
 def is_text(cell: Any) -> bool:

@@ -16,7 +16,7 @@ from stfit.errors import DataError, Problem, did_you_mean
 LabelKind = Literal["none", "binary", "class", "score"]
 """none; integers that are all 0 or 1; integers (or names, which were numbered); floats."""
 
-LARGEST_CLASS = 2**31
+LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,8 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
         known, names = map_labels(known, rows, source.label_map, names)
     elif any(isinstance(cell, str) for cell in known):
         known, names, named = read_text_labels(known, rows, names)
-    refuse(known, rows, lambda value: not np.isfinite(value), "a label is a finite number")
-    refuse(
-        known, rows, lambda value: isinstance(value, int) and abs(value) > LARGEST_CLASS, "classes are small integers"
-    )
+    # written so that NaN fails too
+    refuse(known, rows, lambda value: not -LARGEST <= value <= LARGEST, "a label is a finite number, up to 2**31")
     if source.label_range is not None:
         known, names = rescale(known, rows, source.label_range, named), None
     whole = all(isinstance(value, int) for value in known)

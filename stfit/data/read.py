@@ -27,7 +27,7 @@ else:
 Splits = dict[str, Callable[[], Table]]
 """Name of a split -> reads it."""
 
-SPLIT_FILE = re.compile(r"(?P<split>.+?)(?:-\d+-of-\d+)?(?:" + "|".join(map(re.escape, DATA_SUFFIXES)) + ")")
+SPLIT_FILE = re.compile(rf"(?P<split>.+?)(-\d+-of-\d+)?(?P<suffix>{'|'.join(map(re.escape, DATA_SUFFIXES))})")
 
 
 def load_table(source: Source) -> Table:
@@ -81,16 +81,17 @@ def split_files(path: Path) -> dict[str, list[Path]]:
 def folder_splits(folder: Path) -> dict[str, list[Path]]:
     """Splits of a folder that holds `train.jsonl.gz`, `test-00000-of-00002.parquet`, ... in itself or in `data/`."""
     splits: dict[str, list[Path]] = {}
+    kinds: dict[str, set[tuple[Path, str]]] = {}
     for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
         if match := SPLIT_FILE.fullmatch(path.name):
             splits.setdefault(match["split"], []).append(path)
+            kinds.setdefault(match["split"], set()).add((path.parent, match["suffix"]))
     if not splits:
         raise DataError(
             f"{folder} holds no file that stfit reads: name them train.jsonl, test.csv ({', '.join(DATA_SUFFIXES)})"
         )
     for name, paths in splits.items():
-        kinds = {path.name.removeprefix(name).lstrip("-of0123456789") for path in paths}
-        if len(kinds) > 1 or len({path.parent for path in paths}) > 1:
+        if len(kinds[name]) > 1:
             raise DataError(
                 f"several files could be the split `{name}`: {', '.join(map(str, paths))}; name one as `dataset`"
             )

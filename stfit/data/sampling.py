@@ -5,6 +5,7 @@ Nothing here depends on hashing, on threads or on what was drawn before, so any 
 
 from __future__ import annotations
 
+from collections import deque
 from hashlib import sha256
 from typing import Literal
 
@@ -62,32 +63,28 @@ def shuffle(examples: int, batch_size: int, random: np.random.Generator) -> list
 def no_duplicates(text_ids: np.ndarray, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
     """Batches in which no two examples share a text, in any column: a shared one would be a negative that is right.
 
-    In shuffled order, every example goes into the first batch that has room and comes after all batches with one of its
-    texts. Two lookups find it, so that the time stays near linear however often texts repeat; the price is a tail of
-    smaller batches.
+    An example that can't join a batch waits for one without the text it shares. As a batch closes, one example per text
+    it holds stops waiting, since the next batch can take no more than one. So every example is moved a few times only,
+    however often texts repeat, and a frequent text is spread over the epoch, one example a batch.
     """
-    order = random.permutation(len(text_ids))
-    earliest = [0] * (int(text_ids.max(initial=-1)) + 2)  # text -> first batch without it; the last cell is that of -1
-    room = list(range(len(text_ids) + 1))  # batch -> itself, or a later one that may have room
-    made: list[list[int]] = []
-    for example, texts in zip(order.tolist(), text_ids[order].tolist(), strict=True):
-        batch = first_with_room(room, max([earliest[text] for text in texts if text >= 0], default=0))
-        if batch == len(made):
-            made.append([])
-        made[batch].append(example)
-        if len(made[batch]) == batch_size:
-            room[batch] = batch + 1
-        for text in texts:
-            earliest[text] = batch + 1
-    return [np.array(batch) for batch in made]
-
-
-def first_with_room(room: list[int], batch: int) -> int:
-    """Follow pointers to a batch that points to itself, and shorten them on the way (union-find, path halving)."""
-    while room[batch] != batch:
-        room[batch] = room[room[batch]]
-        batch = room[batch]
-    return batch
+    texts_of = [[text for text in texts if text >= 0] for texts in text_ids.tolist()]
+    queue = deque(random.permutation(len(text_ids)).tolist())
+    waiting: dict[int, deque[int]] = {}
+    made: list[np.ndarray] = []
+    while queue:
+        batch: list[int] = []
+        held: dict[int, None] = {}
+        while queue and len(batch) < batch_size:
+            example = queue.popleft()
+            shared = next((text for text in texts_of[example] if text in held), None)
+            if shared is None:
+                batch.append(example)
+                held.update(dict.fromkeys(texts_of[example]))
+            else:
+                waiting.setdefault(shared, deque()).append(example)
+        made.append(np.array(batch))
+        queue.extendleft(waiting[text].popleft() for text in held if waiting.get(text))
+    return made
 
 
 def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
@@ -96,8 +93,8 @@ def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generat
     Rows of a label are dealt out in pairs. The largest label comes last, to where there is most room, so that it is
     spread over the epoch, and fills no batch alone while others have rows left. A label with one row is never used.
     """
-    if batch_size < 3:
-        raise RecipeError("two rows of one label and one of another make a batch of 3: `batch_size` is too small")
+    if batch_size < 4:
+        raise RecipeError("`sampler: group_by_label` needs room for pairs of two labels: `batch_size` of at least 4")
     rows = random.permutation(len(label))
     _, classes, counts = np.unique(label[rows], return_inverse=True, return_counts=True)
     rows, classes = rows[counts[classes] > 1], classes[counts[classes] > 1]

@@ -1,0 +1,72 @@
+"""Which column, or which part of one, plays which role of a format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stfit.data.columns import Selector, parse_selector
+from stfit.data.source import LABELED, ROLES
+from stfit.data.table import Table
+from stfit.errors import DataError, Problem, RecipeError, did_you_mean
+
+
+def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
+    """Raises RecipeError for a role that the format does not have, or a list where one selector is needed."""
+    roles = roles_of(format)
+    problems = [
+        Problem(
+            f"`columns: {role}` is no role of {format}: {did_you_mean(role, roles) or ', '.join(roles)}", "unknown-role"
+        )
+        for role in columns
+        if role not in roles
+    ]
+    problems += [
+        Problem(
+            f"`columns: {role}` takes one selector; only `text` and `negative` take a list of them", "list-of-selectors"
+        )
+        for role, written in columns.items()
+        if isinstance(written, list) and role in roles and (role not in ("text", "negative") or not written)
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
+def roles_of(format: str) -> list[str]:
+    """Every role of a format, its label included."""
+    return [*ROLES[format], *(["label"] if LABELED[format] else [])]
+
+
+def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format: str) -> dict[str, list[Selector]]:
+    """Role -> its selectors; a role that is not named takes the column of its own name."""
+    known = list(table.columns)
+    roles = roles_of(format)
+    absent = [role for role in roles if role not in columns and role not in known]
+    problems = []
+    if absent:
+        line = ", ".join(f"{role}: {columns.get(role, role if role in known else '...')}" for role in roles)
+        message = f"{format} needs {', '.join(absent)}; the columns are {', '.join(known)}: write `columns: {{{line}}}`"
+        problems.append(Problem(message, "missing-column"))
+    resolved = {}
+    for role in roles:
+        named = columns.get(role, role)
+        selectors = [parse_selector(text, known) for text in ([named] if isinstance(named, str) else named)]
+        check_several(role, selectors)
+        resolved[role] = selectors
+        if role not in absent:
+            problems += [table.missing(selector.column) for selector in selectors if selector.column not in known]
+    if problems:
+        raise DataError(problems)
+    return resolved
+
+
+def check_several(role: str, selectors: list[Selector]) -> None:
+    """Several texts in one example are for negatives only, and `[*]` does not mix with them."""
+    sliced = [selector.text for selector in selectors if selector.has_slice]
+    if sliced and role != "negative":
+        raise RecipeError(
+            f"`columns: {role}` takes one text: instead of the slice in `{sliced[0]}` write `[0]` or `[*]`"
+        )
+    if role == "negative" and len(selectors) > 1 and any(selector.tail is not None for selector in selectors):
+        raise RecipeError(
+            "`columns: negative` is a list, which means several negatives in one example: use slices instead of `[*]`"
+        )

@@ -1,0 +1,278 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from stfit.data.examples import load_examples
+from stfit.data.source import Condition, Holdout, Source
+from stfit.errors import DataError, RecipeError
+
+PAIRS = [{"anchor": f"a{i}", "positive": f"p{i}", "topic": i // 3, "n": i} for i in range(30)]
+
+
+def load(dataset, format, seed=1, holdout=None, **keys):
+    return load_examples(Source(dataset=dataset, **keys), format, seed, holdout)
+
+
+def train(dataset, format, **keys):
+    return load(dataset, format, **keys)[0]
+
+
+def test_roles_take_the_columns_of_their_own_names(write):
+    examples, held_out = load(write(PAIRS), "positive_pair")
+    assert held_out is None
+    assert examples.texts == {"anchor": [f"a{i}" for i in range(30)], "positive": [f"p{i}" for i in range(30)]}
+    assert (examples.label, examples.label_kind, examples.num_classes) == (None, "none", None)
+    assert examples.row.tolist() == list(range(1, 31))
+
+
+def test_names_decide_the_role_and_not_the_order(write):
+    examples = train(write(PAIRS), "positive_pair", columns={"positive": "anchor", "anchor": "positive"})
+    assert (examples.texts["anchor"][0], examples.texts["positive"][0]) == ("p0", "a0")
+
+
+def test_empty_texts_are_dropped_and_counted_and_rows_keep_their_number(write):
+    rows = [{"text": text, "label": 1} for text in ["a", "", None, " \n", "b"]] + [
+        {"text": "c", "label": None},
+        {"text": "d"},
+    ]
+    examples = train(write(rows), "labeled_text")
+    assert examples.texts == {"text": ["a", "b"]}
+    assert examples.row.tolist() == [1, 5]
+    assert examples.dropped == {"empty text": 3, "null label": 2}
+
+
+def test_several_texts_of_a_row_make_one_example_each(write):
+    rows = [
+        {"title": "t1", "body": "b1", "answers": ["x", "y"], "label": 4},
+        {"title": "t2", "body": "", "answers": [], "label": 0},
+    ]
+    examples = train(write(rows), "labeled_text", columns={"text": ["title", "body", "answers[*]"]})
+    assert examples.texts["text"] == ["t1", "b1", "x", "y", "t2"]
+    assert examples.label.tolist() == [4, 4, 4, 4, 0]
+    assert examples.row.tolist() == [1, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("negative", ["n[:3]", ["n[0]", "n[1]", "n[2]"]])
+def test_several_negatives_may_be_ragged(write, negative):
+    rows = [{"a": "a", "p": "p", "n": n} for n in (["1", "2", "3", "4"], ["5"], [], ["", None, "6"])]
+    examples = train(write(rows), "triplet", columns={"anchor": "a", "positive": "p", "negative": negative})
+    assert examples.texts["negative_1"] == ["1", "5", "6"]
+    assert examples.texts["negative_2"] == ["2", None, None]
+    assert examples.texts["negative_3"] == ["3", None, None]
+    assert examples.dropped == {"empty text": 1}
+
+
+def test_a_single_negative_is_called_negative(write):
+    rows = [{"anchor": "a", "positive": "p", "negative": "n"}]
+    assert list(train(write(rows), "triplet").texts) == ["anchor", "positive", "negative"]
+    columns = {"negative": ["negative", "other[:2]"]}
+    assert list(train(write([{**rows[0], "other": []}]), "triplet", columns=columns).texts)[-1] == "negative"
+
+
+def test_rows_with_empty_lists_are_counted(write):
+    rows = [{"q": "a", "p": []}, {"q": "b", "p": ["1", ""]}]
+    examples = train(write(rows), "positive_pair", columns={"anchor": "q", "positive": "p[*]"})
+    assert examples.dropped == {"empty list": 1, "empty text": 1}
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        (2, [2]),
+        ([1, 3], [1, 3]),
+        (Condition(min=2), [2, 3]),
+        (Condition(min=1, max=2), [1, 2]),
+        (Condition.model_validate({"not": 2}), [0, 1, 3, None]),
+        (Condition.model_validate({"not": [0, 2], "present": True}), [1, 3]),
+        (Condition(present=False), [None]),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_where_keeps_rows_that_match_also_where_numbers_are_text(write, condition, kept, suffix):
+    numbers = [0, 1, 2, 3, None]
+    if suffix == "jsonl":
+        path = write([{"anchor": f"{n}", "positive": "p", "n": n} for n in numbers])
+    else:
+        path = write("anchor,positive,n\n" + "".join(f"{n},p,{'' if n is None else n}\n" for n in numbers), "a.csv")
+    assert train(path, "positive_pair", where={"n": condition}).texts["anchor"] == [str(n) for n in kept]
+
+
+def test_where_follows_paths_and_text(write):
+    rows = [{**row, "meta": {"lang": lang}} for row, lang in zip(PAIRS, ["en", "de"] * 15, strict=True)]
+    assert train(write(rows), "positive_pair", where={"meta.lang": "de"}).row.tolist() == list(range(2, 31, 2))
+
+
+def test_where_that_keeps_nothing_says_so(write):
+    with pytest.raises(DataError, match="`where` keeps none of the 30 rows: look at the values of n"):
+        train(write(PAIRS), "positive_pair", where={"n": -1})
+
+
+@pytest.mark.parametrize("size", [Holdout(fraction=0.2), Holdout(rows=6)])
+def test_holdout_and_training_part_the_rows(write, size):
+    training, held_out = load(write(PAIRS), "positive_pair", holdout=size)
+    assert len(held_out) == 6
+    assert sorted([*training.row, *held_out.row]) == list(range(1, 31))
+    assert not set(training.row) & set(held_out.row)
+
+
+def test_holdout_follows_from_the_seed_alone(write):
+    path = write(PAIRS)
+    draws = [load(path, "positive_pair", seed, Holdout(rows=6))[1].row.tolist() for seed in (1, 1, 2, 3)]
+    assert draws[0] == draws[1]
+    assert len({tuple(draw) for draw in draws}) == 3
+    shortened = load(path, "positive_pair", 1, Holdout(rows=6), shuffle=True, limit=5)
+    assert shortened[1].row.tolist() == draws[0]
+    assert len(shortened[0]) == 5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_holdout_by_a_column_never_splits_a_group(write, seed):
+    training, held_out = load(write(PAIRS), "positive_pair", seed, Holdout(fraction=0.25, by="topic"))
+    topics = [{PAIRS[row - 1]["topic"] for row in part.row} for part in (training, held_out)]
+    assert not topics[0] & topics[1]
+    assert len(held_out) == 6  # two groups of three; a third does not fit into 7.5 rows
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_holdout_takes_whole_rows_before_lists_are_expanded(write, seed):
+    rows = [{"set": [f"{i}-{k}" for k in range(4)]} for i in range(10)]
+    columns = {"anchor": "set[*]", "positive": "set[*]"}
+    training, held_out = load(write(rows), "positive_pair", seed, Holdout(rows=3), columns=columns)
+    assert (len(training), len(held_out)) == (7 * 6, 3 * 6)
+    assert not set(training.row) & set(held_out.row)
+
+
+def test_both_sides_of_a_holdout_number_their_classes_alike(write):
+    rows = [{"text": f"t{i}", "label": "abcdefghij"[i]} for i in range(10)]
+    for part in load(write(rows), "labeled_text", 1, Holdout(rows=4)):
+        assert part.label_names == list("abcdefghij")
+        assert part.label.tolist() == (part.row - 1).tolist()
+
+
+def test_a_holdout_that_leaves_one_side_empty_is_refused(write):
+    with pytest.raises(DataError, match="a holdout of 30 rows leaves no row to train on, of 30"):
+        load(write(PAIRS), "positive_pair", holdout=Holdout(rows=30))
+    same = [{**row, "topic": 1} for row in PAIRS]
+    with pytest.raises(DataError, match="1 groups of equal `topic`"):
+        load(write(same), "positive_pair", holdout=Holdout(rows=3, by="topic"))
+
+
+def test_specs_refuse_what_can_not_be_meant():
+    with pytest.raises(ValidationError, match="`fraction` or `rows`"):
+        Holdout()
+    with pytest.raises(ValidationError, match="lowest label first"):
+        Source(dataset="./a.csv", label_range=[5, 0])
+
+
+def test_shuffle_comes_before_limit_and_after_everything_else(write):
+    path = write(PAIRS)
+    whole = train(path, "positive_pair", shuffle=True)
+    assert sorted(whole.row) == list(range(1, 31))
+    assert whole.row.tolist() != list(range(1, 31))
+    assert train(path, "positive_pair", shuffle=True, limit=7).row.tolist() == whole.row[:7].tolist()
+    assert train(path, "positive_pair", where={"n": Condition(min=10)}, limit=2).row.tolist() == [11, 12]
+    assert train(path, "positive_pair", split="train[50%:]", limit=2).row.tolist() == [16, 17]
+
+
+def test_the_fingerprint_is_that_of_the_content(write):
+    first = train(write(PAIRS), "positive_pair").fingerprint
+    assert first == train(write(PAIRS, "copy.jsonl.gz"), "positive_pair").fingerprint
+    others = [
+        train(write([{**PAIRS[0], "anchor": "x"}, *PAIRS[1:]], "b.jsonl"), "positive_pair"),
+        train(write(PAIRS), "positive_pair", columns={"anchor": "positive", "positive": "anchor"}),
+        train(write(PAIRS), "positive_pair", limit=29),
+        train(write(PAIRS), "positive_pair", shuffle=True),
+    ]
+    assert len({first, *(other.fingerprint for other in others)}) == 5
+
+
+def test_the_fingerprint_and_the_order_do_not_depend_on_the_hash_seed(write):
+    code = (
+        "import sys; from stfit.data.examples import load_examples; from stfit.data.source import Holdout, Source\n"
+        "source = Source(dataset=sys.argv[1], shuffle=True)\n"
+        "parts = load_examples(source, 'positive_pair', 3, Holdout(rows=5, by='topic'))\n"
+        "print([part.fingerprint for part in parts])"
+    )
+    path = write([{**row, "topic": f"topic {row['topic']}"} for row in PAIRS])
+    found = {
+        subprocess.check_output([sys.executable, "-c", code, path], env={**os.environ, "PYTHONHASHSEED": seed})
+        for seed in ("0", "1", "2")
+    }
+    assert len(found) == 1
+
+
+def test_missing_columns_are_named_with_the_line_to_write(write):
+    path = write([{"premise": "a", "hypothesis": "b", "label": 1}])
+    with pytest.raises(DataError) as caught:
+        train(path, "labeled_pair", columns={"sentence1": "premise"})
+    assert str(caught.value) == (
+        f"{path}: labeled_pair needs sentence2; the columns are premise, hypothesis, label: "
+        "write `columns: {sentence1: premise, sentence2: ..., label: label}`"
+    )
+
+
+def test_all_missing_columns_are_reported_at_once(write):
+    with pytest.raises(DataError) as caught:
+        train(write(PAIRS), "positive_pair", columns={"anchor": "ancor", "positive": "postive"})
+    assert [problem.message.split(":")[0] for problem in caught.value.problems] == [
+        "there is no column `ancor`",
+        "there is no column `postive`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "format", "what"),
+    [
+        ({"anchr": "a"}, "positive_pair", "`columns: anchr` is no role of positive_pair: did you mean `anchor`"),
+        ({"label": "n"}, "positive_pair", "is no role of positive_pair"),
+        ({"anchor": ["a", "b"]}, "positive_pair", "takes one selector"),
+        ({"text": []}, "labeled_text", "takes one selector"),
+        ({"anchor": "anchor[:2]"}, "positive_pair", "takes one text: instead of the slice in `anchor\\[:2\\]`"),
+        ({"anchor": "anchor[x]"}, "positive_pair", "can't read the selector"),
+        ({"negative": ["anchor[*]", "positive"]}, "triplet", "use slices instead"),
+    ],
+)
+def test_columns_that_make_no_sense_are_a_recipe_error(write, columns, format, what):
+    with pytest.raises(RecipeError, match=what):
+        train(write(PAIRS), format, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [(7, "int"), (0.5, "float"), (["x"], "list"), ({"a": 1}, "dict"), (True, "bool"), ("\ud800", "str")],
+)
+def test_cells_that_are_no_text_are_named_by_row(write, cell, kind):
+    rows = [{**row, "anchor": cell if i in (4, 9) else row["anchor"]} for i, row in enumerate(PAIRS)]
+    with pytest.raises(DataError, match=f"anchor, taken from `anchor`, has a {kind} in rows 5, 10:") as caught:
+        train(write(rows), "positive_pair")
+    assert caught.value.problems[0].row == 5
+
+
+def test_at_most_five_rows_are_shown(write):
+    with pytest.raises(DataError, match="has a int in rows 1, 2, 3, 4, 5 and 25 more"):
+        train(write(PAIRS), "positive_pair", columns={"positive": "n"})
+
+
+def test_bad_texts_and_bad_labels_are_reported_together(write):
+    rows = [{"text": "a", "label": 0}, {"text": 3, "label": 1}, {"text": "b", "label": float("nan")}]
+    with pytest.raises(DataError) as caught:
+        train(write(rows), "labeled_text")
+    assert [problem.row for problem in caught.value.problems] == [2, 3]
+
+
+def test_no_examples_left_says_what_dropped_them(write):
+    rows = [{"text": "", "label": 1}, {"text": "a", "label": None}]
+    with pytest.raises(DataError, match=r"none of 2 rows makes an example \(empty text: 1, null label: 1\)"):
+        train(write(rows), "labeled_text")
+    with pytest.raises(DataError, match=r"the split `train\[:0\]` has no rows"):
+        train(write(PAIRS), "positive_pair", split="train[:0]")
+
+
+def test_take_reorders_everything(write):
+    rows = [{"sentence1": f"{i}", "sentence2": "x", "label": i / 4} for i in range(4)]
+    taken = train(write(rows), "labeled_pair").take(np.array([3, 1]))
+    assert (taken.texts["sentence1"], taken.label.tolist(), taken.row.tolist()) == (["3", "1"], [0.75, 0.25], [4, 2])

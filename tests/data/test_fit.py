@@ -1,0 +1,70 @@
+import pytest
+
+from stfit.data.examples import load_examples
+from stfit.data.fit import check_format, check_labels
+from stfit.data.source import Source
+from stfit.errors import DataError, RecipeError
+
+FITS = {
+    "contrastive": [("labeled_pair", "binary")],
+    "softmax": [("labeled_pair", "class")],
+    "cosent": [("labeled_pair", "score")],
+    "ranking": [("positive_pair", "none"), ("triplet", "none")],
+    "batch_all": [("labeled_text", "class")],
+}
+
+
+def check(write, loss, labels, **keys):
+    rows = [{"text": "t", "sentence1": "a", "sentence2": "b", "label": label} for label in labels]
+    format = FITS[loss][0][0]
+    check_labels(loss, FITS[loss], load_examples(Source(dataset=write(rows), **keys), format, 1)[0])
+
+
+def test_a_loss_that_does_not_fit_the_format_names_what_does():
+    check_format("ranking", "triplet", FITS)
+    with pytest.raises(RecipeError) as caught:
+        check_format("ranking", "labeled_pair", FITS)
+    assert "it takes positive_pair or triplet" in str(caught.value)
+    assert "Losses for labeled_pair: contrastive, softmax, cosent" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [
+        ("contrastive", [0, 1]),
+        ("softmax", [0, 1]),
+        ("softmax", [0, 1, 2]),
+        ("softmax", ["a", "b"]),
+        ("batch_all", ["a", "b", "c"]),
+        ("cosent", [0.0, 0.3]),
+        ("cosent", [0, 1]),
+    ],
+)
+def test_labels_that_fit_are_accepted(write, loss, labels):
+    check(write, loss, labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "what"),
+    [
+        ("cosent", [0.5, 4.2, 1.0], r"from 0\.5 to 4\.2; rescale them with `label_range: \[0, 5\]` \(row 2\)"),
+        ("cosent", [0, 1, 5], r"from 0 to 5; rescale them with `label_range: \[0, 5\]` \(row 3\)"),
+        ("cosent", [-0.5, 0.5], r"`label_range: \[-1, 1\]` \(row 1\)"),
+        ("cosent", ["far", "near"], "these are classes"),
+        ("contrastive", [0, 1, 2], r"from 0 to 2; use `label_map`.* \(row 3\)"),
+        ("contrastive", [0.0, 1.0], "labels that are 0 or 1: these go from 0 to 1"),
+        ("contrastive", ["no", "yes"], r"say which are similar: `label_map: \{no: 0, yes: 1\}`"),
+        ("softmax", [0.1, 0.9], "these are floats"),
+        ("batch_all", [0.5, 1.0], "these are floats"),
+        ("softmax", [0, 1, -1], r"negative ones; drop them with `where: \{label: \{min: 0\}\}` \(row 3\)"),
+        ("batch_all", [4, 4], "all 2 labels are 4"),
+        ("cosent", [0.5, 0.5], r"all 2 labels are 0\.5"),
+    ],
+)
+def test_labels_that_do_not_fit_say_what_to_change(write, loss, labels, what):
+    with pytest.raises(DataError, match=what):
+        check(write, loss, labels)
+
+
+def test_the_advised_label_range_is_accepted(write):
+    check(write, "cosent", [0.5, 4.2, 1.0], label_range=[0, 5])
