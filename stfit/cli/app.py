@@ -16,7 +16,6 @@ from stfit.cli import console
 app = typer.Typer(
     name="stfit",
     help="Train sentence-embedding models from YAML recipes.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -76,10 +75,13 @@ def evaluate(
         recipe = Path(target) / "resolved.yaml"  # a run folder knows its own evaluators, with absolute paths
     if recipe is None and not is_recipe:
         raise typer.BadParameter(f"say which evaluators: stfit eval {target} --recipe RECIPE")
-    loaded = load_recipe(recipe or Path(target), [])
+    measured = str(runs / load_recipe(Path(target)).recipe.name) if is_recipe else target
+    if is_recipe and not Path(measured).is_dir():
+        raise typer.BadParameter(f"{target} has no run in {measured}: stfit train {target}")
+    loaded = load_recipe(recipe or Path(target))
     from stfit.commands.evaluate import evaluate
 
-    result, main = evaluate(str(runs / loaded.recipe.name) if is_recipe else target, loaded.recipe)
+    result, main = evaluate(measured, loaded.recipe)
     console.show_evaluation(result, main, json)
 
 
@@ -169,7 +171,7 @@ def main() -> NoReturn:
     """Run the command line; every failure becomes a message and an exit code, a traceback only with --debug."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     console.start_logging()
     try:
         sys.exit(app(arguments, standalone_mode=False, prog_name="stfit"))

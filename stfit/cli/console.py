@@ -56,14 +56,17 @@ def show_json(value: Any) -> None:
 
 def show_error(error: BaseException, as_json: bool) -> int:
     """Say what went wrong; the exit code."""
-    import click
+    import typer
 
     from stfit.errors import StfitError
 
-    if isinstance(error, click.exceptions.Exit):
+    usage_error = typer.BadParameter.__base__ or typer.BadParameter  # click's, or that of newer typers' own copy of it
+    if isinstance(error, typer.Exit):
         return error.exit_code
-    if isinstance(error, click.ClickException):
-        name, message, code = "usage", error.format_message(), 2
+    if isinstance(error, typer.Abort):
+        name, message, code = "InterruptedRun", "stopped", 130
+    elif isinstance(error, usage_error):
+        name, message, code = "usage", error.format_message(), 2  # type: ignore[attr-defined]
     elif isinstance(error, StfitError):
         name, message, code = type(error).__name__, str(error), error.exit_code
     elif isinstance(error, MemoryError):
@@ -125,26 +128,29 @@ def show_training(events: Iterable[Event], as_json: bool) -> None:
 
     line: StepLine | None = None
     main: list[str] = []
-    for event in events:
-        match event:
-            case Started():
-                main = event.main
-                say_start(event)
-                line = StepLine(event)
-            case StepInfo():
-                assert line is not None
-                line.show(event)
-            case Evaluated():
-                shown = {name: event.metrics[name] for name in main if name in event.metrics}
-                if shown:
-                    text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-                    say(f"step {event.step}: {text}", line)
-            case Finished():
-                if line is not None:
-                    line.close()
-                show_result(event, as_json)
-            case _:
-                pass  # a saved checkpoint is no news
+    try:
+        for event in events:
+            match event:
+                case Started():
+                    main = event.main
+                    say_start(event)
+                    line = StepLine(event)
+                case StepInfo():
+                    assert line is not None
+                    line.show(event)
+                case Evaluated():
+                    shown = {name: event.metrics[name] for name in main if name in event.metrics}
+                    if shown:
+                        text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+                        say(f"step {event.step}: {text}", line)
+                case Finished():
+                    finished = event
+                case _:
+                    pass  # a saved checkpoint is no news
+    finally:
+        if line is not None:
+            line.close()
+    show_result(finished, as_json)
 
 
 def say(text: str, line: StepLine | None = None) -> None:

@@ -54,7 +54,8 @@ def encode(
 def read_lines(path: Path) -> list[str]:
     """Lines of a UTF-8 file, without their line ends."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        with path.open(encoding="utf-8") as file:  # splitlines() would also cut at form feeds and U+2028
+            return [line.removesuffix("\n") for line in file]
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
