@@ -176,6 +176,6 @@ def main() -> NoReturn:
     try:
         sys.exit(app(arguments, standalone_mode=False, prog_name="stfit"))
     except Exception as error:
-        if debug and not isinstance(error, typer.Exit):
-            raise
+        if debug:
+            console.show_traceback(error)
         sys.exit(console.show_error(error, as_json="--json" in arguments))

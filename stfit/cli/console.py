@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,11 @@ def show_error(error: BaseException, as_json: bool) -> int:
     if as_json:
         show_json({"error": {"class": name, "message": message, "exit_code": code}})
     return code
+
+
+def show_traceback(error: BaseException) -> None:
+    """Where in stfit an error comes from, and what caused it."""
+    sys.stderr.write("".join(traceback.format_exception(error)))
 
 
 def show_page(text: str, output: Path | None, as_json: bool = False) -> None:

@@ -1,0 +1,130 @@
+"""A failure is a message that says where, an exit code that says of what kind, and never a traceback unless asked."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from stfit.cli import console
+from stfit.commands import train as command
+
+FAILURES = {
+    "unknown key": ("train recipe.yaml train.epoch=1", 2, "did you mean `epochs`?"),
+    "not a key": ("train recipe.yaml epochs", 2, "an override is `key.path=value`"),
+    "no recipe": ("train nowhere.yaml", 2, "can't read recipe `nowhere.yaml`"),
+    "loss and format": ("train recipe.yaml loss=triplet", 2, "loss `triplet` does not fit format `labeled_pair`"),
+    "no such option": ("train recipe.yaml --frehs", 2, "No such option: --frehs"),
+    "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),
+    "missing argument": ("encode runs/recipe", 2, "Missing argument 'INPUT'"),
+    "two options against each other": ("train recipe.yaml --fresh --resume", 2, "exclude each other"),
+    "nothing to resume": ("train recipe.yaml --resume", 2, "there is no run in runs/recipe"),
+    "device": ("train recipe.yaml train.device=nonsense", 2, "device `nonsense` can't be used here"),
+    "best metric": ("train recipe.yaml train.best=kept/accuracy", 2, "no evaluation during the run gives"),
+    "eval of nothing": ("eval recipe.yaml", 2, "has no run in runs/recipe: stfit train recipe.yaml"),
+    "eval of what": ("eval runs/recipe", 2, "--recipe RECIPE"),
+    "column": ("train recipe.yaml data.columns.sentence1=title", 3, "title"),
+    "file": ("train recipe.yaml data.dataset=./no.jsonl", 3, "no.jsonl"),
+    "texts": ("encode ./folder no.txt -o out.npy", 3, "no.txt: can't be read"),
+    "base": ("train recipe.yaml model.base=./folder", 4, "neither config.json nor modules.json"),
+    "model": ("encode ./folder texts.txt -o out.npy", 4, "neither config.json nor modules.json"),
+    "divergence": ("train recipe.yaml train.learning_rate=1e30", 6, "Lower train.learning_rate"),
+    "runs": ("train recipe.yaml --runs texts.txt", 9, "choose another folder with --runs"),
+}
+
+
+@pytest.mark.parametrize(("line", "code", "message"), FAILURES.values(), ids=FAILURES)
+def test_every_kind_of_failure_has_its_exit_code_and_says_what_to_do(run, folder, line, code, message):
+    (folder / "folder").mkdir()
+    ended, out, err = run(line)
+    assert (ended, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert "bug" not in err
+
+
+def test_wrong_recipe_is_named_with_file_line_and_column(run, folder):
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("batch_size: 5", "batch_size: five"))
+    _, _, err = run("train recipe.yaml")
+    assert err.startswith("stfit: recipe.yaml:4:21: ")
+
+
+def test_wrong_rows_are_named(run, folder):
+    rows = (folder / "rows.jsonl").read_text().splitlines()
+    rows[6] = json.dumps({"sentence1": 7, "sentence2": "seven", "label": 0.5})
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    code, _, err = run("train recipe.yaml")
+    assert code == 3
+    assert "row 7" in err
+    assert str(folder / "rows.jsonl") in err
+
+
+def test_mistakes_are_told_together(run):
+    _, _, err = run("train recipe.yaml train.epoch=1 data.fromat=triplet seed=x")
+    assert all(word in err for word in ("epoch", "fromat", "seed"))
+
+
+def test_debug_adds_a_traceback_and_changes_nothing_else(run, folder):
+    line = "train recipe.yaml data.columns.sentence1=title --json"
+    _, plain_out, plain_err = run(line)
+    code, out, err = run(f"{line} --debug")
+    assert (code, out) == (3, plain_out)
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith(plain_err)
+
+
+def test_what_nobody_foresaw_is_called_a_bug(run, monkeypatch):
+    monkeypatch.setattr(command, "build_learner", lambda *arguments: 1 / 0)
+    code, out, err = run("train recipe.yaml --json")
+    assert json.loads(out)["error"] == {
+        "class": "bug",
+        "message": "ZeroDivisionError: division by zero\nThis is a bug in stfit; --debug shows where.",
+        "exit_code": 1,
+    }
+    assert code == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 9)])
+def test_interruption_and_lack_of_memory_have_their_codes(run, monkeypatch, error, code):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(command, "build_learner", fail)
+    ended, _, err = run("train recipe.yaml")
+    assert ended == code
+    assert "bug" not in err
+
+
+def test_live_line_is_taken_down_when_the_run_fails(run, monkeypatch):
+    """Or the cursor would stay hidden in the user's terminal."""
+    closed = []
+    monkeypatch.setattr(console.StepLine, "close", lambda line: closed.append(line))
+    assert run("train recipe.yaml train.learning_rate=1e30")[0] == 6
+    assert len(closed) == 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.base=someone/no-such-base",
+        # huggingface_hub tries to reach a dataset for half a minute
+        pytest.param("data.dataset=someone/no-such-rows", marks=pytest.mark.slow),
+    ],
+)
+def test_hub_that_is_out_of_reach_is_said_plainly(folder, key):
+    ended = subprocess.run(
+        [sys.executable, "-m", "stfit", "train", "recipe.yaml", key, "--json"],
+        env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 5, ended.stderr
+    error = json.loads(ended.stdout)["error"]
+    assert (error["class"], error["exit_code"]) == ("HubError", 5)
+    assert "someone/no-such-" in error["message"]
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,34 @@
+"""Every recipe that comes with stfit is right, and so is its data where that comes with stfit too."""
+
+from pathlib import Path
+
+import pytest
+
+from stfit.commands.prepare import prepare
+from stfit.data.source import is_remote
+from stfit.recipe.load import load_recipe
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+every_recipe = pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(FOLDER)))
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= 5
+
+
+@every_recipe
+def test_recipe_is_valid_and_says_how_it_is_run(path):
+    load_recipe(path)
+    assert f"stfit train recipes/{path.relative_to(FOLDER)}" in path.read_text(encoding="utf-8")
+
+
+@every_recipe
+def test_data_of_the_recipe_loads_where_it_is_local(path):
+    recipe = load_recipe(path).recipe
+    datasets = [recipe.data.dataset, *(evaluator.dataset for evaluator in recipe.eval if evaluator.dataset)]
+    if isinstance(recipe.model.base, str) or any(is_remote(dataset) for dataset in datasets):
+        pytest.skip("its base or its data is on the Hub")
+    prepared = prepare(recipe)
+    assert len(prepared.training) > 0
+    assert all(len(examples) > 0 for examples in prepared.evaluation)
