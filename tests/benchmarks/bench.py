@@ -1,0 +1,180 @@
+"""The benchmark table: stfit against sentence-transformers, both in one run, A B A B.
+
+    STFIT_SHARED=... python tests/benchmarks/bench.py [--rounds 3] [--steps 14] [--only quora] [--json bench.json]
+
+Every figure is a median over the rounds. The share of the peak is model FLOPs over real tokens and time, against a
+float32 matrix product of the model's own shapes, measured between the rounds.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+
+MODEL = "models/plain-minilm-l6-h384"
+SETS = {
+    "quora": ("data/quora_duplicates/train.jsonl.gz", ["question1", "question2"], 128),
+    "allnli": ("data/allnli_triplets/train.jsonl.gz", ["anchor", "positive", "negative"], 128),
+    "cranfield": (None, ["title", "text"], 256),
+}
+
+
+def cranfield_pairs(shared: Path, folder: Path) -> Path:
+    """Titles against abstracts: short and long texts in one batch."""
+    path = folder / "cranfield.jsonl.gz"
+    with gzip.open(shared / "data/cranfield/corpus.jsonl.gz", "rt") as lines, gzip.open(path, "wt") as out:
+        for row in map(json.loads, lines):
+            if row["title"].strip() and row["text"].strip():
+                out.write(json.dumps({"title": row["title"], "text": row["text"]}) + "\n")
+    return path
+
+
+def run_stfit(shared: Path, data: Path, columns: list[str], limit: int, steps: int, folder: Path) -> dict:
+    roles = ["anchor", "positive", "negative"][: len(columns)]
+    recipe = folder / "bench.yaml"
+    recipe.write_text(json.dumps({
+        "model": {"base": str(shared / MODEL), "max_seq_length": limit},
+        "data": {"dataset": str(data), "format": "triplet" if len(columns) == 3 else "positive_pair",
+                 "columns": dict(zip(roles, columns, strict=True))},
+        "loss": "multiple_negatives_ranking",
+        "train": {"batch_size": 64, "max_steps": steps, "sampler": "shuffle", "save_every_steps": 10_000},
+    }))  # fmt: skip
+    command = [sys.executable, "-m", "stfit", "train", str(recipe), "--fresh", "--json", "--runs", str(folder)]
+    return timed(command)
+
+
+def run_peer(shared: Path, data: Path, columns: list[str], limit: int, steps: int) -> dict:
+    script = shared / "bench/peer_train.py"
+    command = [
+        sys.executable, str(script), "--model", str(shared / MODEL), "--data", str(data), "--columns", ",".join(columns),
+        "--steps", str(steps), "--max-seq-length", str(limit),
+    ]  # fmt: skip
+    return timed(command)
+
+
+def timed(command: list[str]) -> dict:
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr}")
+    result = json.loads(done.stdout[done.stdout.index("{\n" if done.stdout.startswith("{\n") else '{"examples') :])
+    result["wall_seconds"] = time.perf_counter() - start
+    return result
+
+
+def matrix_peak(tokens: int) -> float:
+    """Float32 GFLOP/s of the products of a 384-wide layer over `tokens` tokens."""
+    code = f"""
+import statistics, time, torch
+shapes = [(384, 384)] * 4 + [(384, 1536), (1536, 384)]
+pairs = [(torch.randn({tokens}, k), torch.randn(k, n)) for k, n in shapes]
+times = []
+for _ in range(30):
+    start = time.perf_counter()
+    for a, b in pairs: a @ b
+    times.append(time.perf_counter() - start)
+print(sum(2 * {tokens} * k * n for k, n in shapes) / statistics.median(times[5:]) / 1e9)
+"""
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def tokens_per_row(shared: Path, data: Path, columns: list[str], limit: int) -> float:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(shared / MODEL / "tokenizer.json"))
+    tokenizer.enable_truncation(limit)
+    tokenizer.no_padding()
+    with gzip.open(data, "rt") as lines:
+        rows = [json.loads(line) for line in lines]
+    counts = [
+        len(encoding.ids) for column in columns for encoding in tokenizer.encode_batch([row[column] for row in rows])
+    ]
+    return sum(counts) / len(rows)
+
+
+FLOPS_PER_TOKEN = 6 * 6 * (4 * 384 * 384 + 2 * 384 * 1536)
+"""Forward and backward of six layers: 6 times the weights of their matrices."""
+
+
+def measure(shared: Path, name: str, rounds: int, steps: int) -> dict:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        source, columns, limit = SETS[name]
+        data = shared / source if source else cranfield_pairs(shared, folder)
+        tokens = tokens_per_row(shared, data, columns, limit)
+        ours, theirs, peaks = [], [], []
+        for _ in range(rounds):
+            ours.append(run_stfit(shared, data, columns, limit, steps, folder))
+            theirs.append(run_peer(shared, data, columns, limit, steps))
+            peaks.append(matrix_peak(round(64 * tokens)))
+    speed = statistics.median(run["examples_per_second"] for run in ours)
+    share = speed * tokens * FLOPS_PER_TOKEN / 1e9 / statistics.median(peaks)
+    pairs = list(zip(ours, theirs, strict=True))
+    return {
+        "set": name,
+        "tokens_per_row": round(tokens, 1),
+        "stfit_examples_per_second": round(speed, 1),
+        "peer_examples_per_second": round(statistics.median(run["examples_per_second"] for run in theirs), 1),
+        "ratio": round(statistics.median(a["examples_per_second"] / b["examples_per_second"] for a, b in pairs), 2),
+        "ratios": [round(a["examples_per_second"] / b["examples_per_second"], 2) for a, b in pairs],
+        "peak_share": round(share, 2),
+        "matrix_gflops": round(statistics.median(peaks)),
+        "stfit_peak_mib": round(statistics.median(run["peak_rss_mib"] for run in ours)),
+        "peer_peak_mib": round(statistics.median(run["peak_rss_mib"] for run in theirs)),
+        "stfit_wall_seconds": round(statistics.median(run["wall_seconds"] for run in ours), 1),
+        "peer_wall_seconds": round(statistics.median(run["wall_seconds"] for run in theirs), 1),
+    }
+
+
+def import_seconds(module: str) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return round(statistics.median(times), 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--only", choices=SETS)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    shared = os.environ.get("STFIT_SHARED")
+    if not shared:
+        sys.exit("STFIT_SHARED has to name the folder with the data, the models and the peer's script")
+    if not find_spec("sentence_transformers"):
+        sys.exit('the peer is not installed: pip install "stfit[peer]"')
+    rows = [measure(Path(shared), name, options.rounds, options.steps) for name in SETS if options.only in (None, name)]
+    imports = {"stfit": import_seconds("stfit.commands.train"), "peer": import_seconds("sentence_transformers")}
+    print(
+        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, float32, batch 64, in-batch negatives, dropout on\n"
+    )
+    print(
+        "| data | stfit ex/s | sentence-transformers ex/s | ratio | share of the matrix peak | peak memory MiB | seconds, all |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        print(
+            f"| {row['set']} | {row['stfit_examples_per_second']} | {row['peer_examples_per_second']} | {row['ratio']} | "
+            f"{row['peak_share']:.0%} | {row['stfit_peak_mib']} / {row['peer_peak_mib']} | "
+            f"{row['stfit_wall_seconds']} / {row['peer_wall_seconds']} |"
+        )
+    print(f"\nimports: stfit {imports['stfit']} s, sentence-transformers {imports['peer']} s")
+    if options.json:
+        options.json.write_text(json.dumps({"rows": rows, "import_seconds": imports}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
