@@ -53,12 +53,16 @@ def run_stfit(shared: Path, data: Path, columns: list[str], limit: int, steps: i
 
 
 def run_peer(shared: Path, data: Path, columns: list[str], limit: int, steps: int) -> dict:
-    script = shared / "bench/peer_train.py"
-    command = [
-        sys.executable, str(script), "--model", str(shared / MODEL), "--data", str(data), "--columns", ",".join(columns),
-        "--steps", str(steps), "--max-seq-length", str(limit),
-    ]  # fmt: skip
-    return timed(command)
+    script = str(shared / "bench/peer_train.py")
+    options = {
+        "model": shared / MODEL,
+        "data": data,
+        "columns": ",".join(columns),
+        "steps": steps,
+        "max-seq-length": limit,
+    }
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    return timed([sys.executable, script, *words])
 
 
 def timed(command: list[str]) -> dict:
@@ -158,19 +162,21 @@ def main() -> None:
         sys.exit('the peer is not installed: pip install "stfit[peer]"')
     rows = [measure(Path(shared), name, options.rounds, options.steps) for name in SETS if options.only in (None, name)]
     imports = {"stfit": import_seconds("stfit.commands.train"), "peer": import_seconds("sentence_transformers")}
-    print(
-        f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, float32, batch 64, in-batch negatives, dropout on\n"
-    )
-    print(
-        "| data | stfit ex/s | sentence-transformers ex/s | ratio | share of the matrix peak | peak memory MiB | seconds, all |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    machine = f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores"
+    print(f"{machine}; float32, batch 64, in-batch negatives, dropout on; medians of {options.rounds} rounds A B A B\n")
+    header = ["data", "stfit ex/s", "peer ex/s", "ratio", "share of the matrix peak", "peak memory MiB", "seconds, all"]
+    print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
     for row in rows:
-        print(
-            f"| {row['set']} | {row['stfit_examples_per_second']} | {row['peer_examples_per_second']} | {row['ratio']} | "
-            f"{row['peak_share']:.0%} | {row['stfit_peak_mib']} / {row['peer_peak_mib']} | "
-            f"{row['stfit_wall_seconds']} / {row['peer_wall_seconds']} |"
-        )
+        cells = [
+            row["set"],
+            row["stfit_examples_per_second"],
+            row["peer_examples_per_second"],
+            row["ratio"],
+            f"{row['peak_share']:.0%}",
+            f"{row['stfit_peak_mib']} / {row['peer_peak_mib']}",
+            f"{row['stfit_wall_seconds']} / {row['peer_wall_seconds']}",
+        ]
+        print(f"| {' | '.join(map(str, cells))} |")
     print(f"\nimports: stfit {imports['stfit']} s, sentence-transformers {imports['peer']} s")
     if options.json:
         options.json.write_text(json.dumps({"rows": rows, "import_seconds": imports}, indent=2) + "\n")
