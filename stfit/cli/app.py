@@ -123,14 +123,20 @@ def similar(
 
 
 @app.command(epilog="Example: stfit check recipe.yaml")
-def check(recipe: RecipeArgument, overrides: Overrides = None, json: Json = False) -> None:
+def check(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Make errors of warnings.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Look at all rows of datasets on the Hub.")] = False,
+    json: Json = False,
+) -> None:
     """Find what is wrong with a recipe and its data, before anything is trained."""
-    from stfit.recipe.load import load_recipe
-
-    loaded = load_recipe(recipe, overrides or [])
     from stfit.commands.check import check
 
-    console.show_check(check(loaded.recipe), json)
+    result = check(recipe, overrides or [], full=full, strict=strict)
+    console.show_check(result, json)
+    if "error" in result:
+        raise typer.Exit(result["error"]["exit_code"])
 
 
 @app.command(epilog="Example: stfit init ./pairs.csv -o pairs.yaml")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from stfit.commands.train import Event, Finished, Started
+    from stfit.errors import Problem
     from stfit.training.loop import StepInfo
 
 
@@ -294,11 +295,32 @@ def show_similar(result: dict[str, Any], as_json: bool) -> None:
 
 
 def show_check(result: dict[str, Any], as_json: bool) -> None:
-    """That nothing is wrong, and what the model will see."""
+    """What is wrong, what the model will see, and what the run will take."""
+    for kind in ("error", "warning"):
+        for problem in result[f"{kind}s"]:
+            sys.stderr.write(f"{kind}[{problem.code}]: {problem}\n")
     if as_json:
-        show_json(result)
+        show_json(result | {kind: [described(problem) for problem in result[kind]] for kind in ("errors", "warnings")})
         return
-    dropped = ", ".join(f"{count} {reason}" for reason, count in result["dropped"].items())
-    sys.stdout.write(f"ok: {result['rows']} examples{f' (dropped: {dropped})' if dropped else ''}\n")
-    for sample in result["samples"]:
-        sys.stdout.write("\n" + "".join(f"  {role}: {text}\n" for role, text in sample.items() if text is not None))
+    for number, sample in enumerate(result.get("samples", []), start=1):
+        sys.stdout.write(f"example {number}\n" + "".join(f"  {role}: {text}\n" for role, text in sample.items()))
+    if "steps" in result:
+        sys.stdout.write(forecast_of(result))
+    counts = f"{len(result['errors'])} errors, {len(result['warnings'])} warnings"
+    sys.stdout.write(f"{'wrong' if result['errors'] else 'ok'}: {counts}\n")
+
+
+def described(problem: Problem) -> dict[str, Any]:
+    """A problem without its picture of the line."""
+    return {key: value for key, value in vars(problem).items() if key != "snippet"}
+
+
+def forecast_of(result: dict[str, Any]) -> str:
+    """Rows, steps, lengths and memory, a line each."""
+    lengths = ", ".join(f"{name} {value}" for name, value in result["lengths"].items())
+    memory = f", about {result['memory_mib']} MiB of memory" if result["memory_mib"] else ""
+    return (
+        f"{result['rows']} examples ({result['looked_at']})\n"
+        f"{result['steps']} steps, {result['tokens']} tokens{memory}\n"
+        f"lengths in {result['counted']}: {lengths}; cut at {result['max_seq_length']}\n"
+    )

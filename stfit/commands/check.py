@@ -1,24 +1,111 @@
-"""`stfit check`: what train does before it loads a model, without torch."""
+"""`stfit check`: what train does before it loads weights, without torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from stfit.commands.prepare import prepare
+from stfit.commands.forecast import forecast, plan_problems, plan_run
+from stfit.commands.prepare import Survey, first_of, survey
+from stfit.data.batches import TokenTable, tokenize_examples
+from stfit.data.examples import Examples
+from stfit.data.lengths import whole_texts, words
+from stfit.data.source import Source, is_remote
+from stfit.encoder.glance import Glance
+from stfit.encoder.prompts import prompt_name
+from stfit.errors import DataError, RecipeError
+from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 
+FIRST_ROWS = 10_000
+"""Rows of a Hub dataset that are looked at, unless all are asked for."""
+SAMPLES = 3
 
-def check(recipe: Recipe) -> dict[str, Any]:
-    """Load and check all data of a recipe; the rows it would train on, and three of them as the model will see them.
 
-    Raises what `prepare` raises.
+def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool = False) -> dict[str, Any]:
+    """Everything that can be wrong with a recipe: `errors` and `warnings`, lists of Problem.
+
+    Where the data could be loaded also `rows`, `dropped`, `samples` (as the model will see them), and the forecast:
+    `steps`, `tokens`, `lengths`, `memory_mib`. `error`, where there is one, is what train would end with. `full` looks
+    at all rows of datasets on the Hub; `strict` makes errors of warnings.
     """
-    training = prepare(recipe).training
-    samples = [{role: texts[row] for role, texts in training.texts.items()} for row in range(min(3, len(training)))]
-    return {
-        "errors": [],
-        "warnings": [],
-        "rows": len(training),
-        "dropped": training.dropped,
-        "samples": samples,
-    }
+    try:
+        loaded = load_recipe(path, overrides)
+    except RecipeError as error:
+        return report(Survey(errors=[error]), strict)
+    recipe = loaded.recipe if full else first_rows(loaded.recipe)
+    found = survey(recipe, loaded.origins)
+    facts: dict[str, Any] = {"looked_at": "all rows" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"}
+    if found.training is not None:
+        prompts = prompts_of(recipe, found.base, found.training)
+        facts |= {
+            "rows": len(found.training),
+            "dropped": found.training.dropped,
+            "samples": samples(found.training, prompts),
+        }
+        with found.noting():
+            facts |= look_ahead(recipe, found, found.training, prompts)
+    return report(found, strict) | facts
+
+
+def report(found: Survey, strict: bool) -> dict[str, Any]:
+    """Mistakes, doubts, and the error that train would end with."""
+    errors, warnings = [*found.errors], found.warnings
+    if strict and warnings:
+        errors.append(DataError(warnings))
+        warnings = []
+    result = {"errors": [problem for error in errors for problem in error.problems], "warnings": warnings}
+    if not errors:
+        return result
+    error = first_of(errors)
+    return result | {"error": {"class": type(error).__name__, "message": str(error), "exit_code": error.exit_code}}
+
+
+def first_rows(recipe: Recipe) -> Recipe:
+    """The recipe with the first rows of whole splits on the Hub."""
+    evaluators = [evaluator.model_copy(update=shortened(evaluator)) for evaluator in recipe.eval]
+    data = recipe.data.model_copy(update=shortened(recipe.data))
+    return recipe.model_copy(update={"data": data, "eval": evaluators})
+
+
+def shortened(source: Source) -> dict[str, str]:
+    """The split to read, where it is another."""
+    if not source.dataset or not is_remote(source.dataset) or "[" in source.split:
+        return {}
+    return {"split": "+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+"))}
+
+
+def prompts_of(recipe: Recipe, base: Glance, training: Examples) -> dict[str, str]:
+    """Role -> what will stand before its texts; nothing for a prompt that is not there, which is an error already."""
+    known = {**base.prompts, **recipe.model.prompts}
+    default = recipe.model.default_prompt or base.default_prompt
+    names = {role: prompt_name(role, recipe.data.prompts, known) or default for role in training.texts}
+    return {role: known.get(name or "", "") for role, name in names.items()}
+
+
+def samples(training: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]:
+    """The first rows as the model will see them."""
+    shown = []
+    for position in range(min(SAMPLES, len(training))):
+        texts = {role: column[position] for role, column in training.texts.items()}
+        row: dict[str, Any] = {role: prompts[role] + text for role, text in texts.items() if text is not None}
+        shown.append(row if training.label is None else row | {"label": training.label[position].item()})
+    return shown
+
+
+def look_ahead(recipe: Recipe, found: Survey, training: Examples, prompts: dict[str, str]) -> dict[str, Any]:
+    """The run's forecast; adds the warnings that need it. Raises DataError where no batch can be made."""
+    limit = recipe.model.max_seq_length or found.base.max_seq_length or 512
+    table = count_tokens(found.base, training, prompts)
+    plan = plan_run(recipe, table, training.fingerprint)
+    found.warnings += plan_problems(recipe, table, plan, limit)
+    counted = "tokens" if found.base.tokenizer else "words, as the base's tokenizer is not here yet"
+    return forecast(recipe, table, plan, found.base, limit) | {"counted": counted}
+
+
+def count_tokens(base: Glance, training: Examples, prompts: dict[str, str]) -> TokenTable:
+    """The training texts as uncut tokens, or as words where the base's tokenizer is not here."""
+    if base.tokenizer is None:
+        return tokenize_examples(training, prompts, words, "words", lambda prompt: 0)
+    identity = "uncut" + base.tokenizer.read_text(encoding="utf-8")
+    return tokenize_examples(training, prompts, whole_texts(base.tokenizer), identity, lambda prompt: 0)

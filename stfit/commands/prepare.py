@@ -1,50 +1,133 @@
-"""What train and check do first: the data of a recipe, loaded and held against what its loss and evaluators need."""
+"""What train and check do first: the data of a recipe, loaded, and everything held against everything else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, find
+from stfit.data.audit import audit, audit_evaluation
 from stfit.data.examples import Examples, load_examples
 from stfit.data.fit import check_format, check_labels
-from stfit.errors import DataError, Problem, RecipeError
+from stfit.data.leftovers import dropped_rows, unread_flags
+from stfit.data.overlap import EvaluationRows, shared_rows
+from stfit.data.read import load_table
+from stfit.data.source import LABELED, TrainingData
+from stfit.encoder.glance import Glance, glance_at
+from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError
 from stfit.evaluation.evaluator import Evaluator
-from stfit.evaluation.measure import Evaluators
+from stfit.evaluation.measure import Evaluators, require_metric
 from stfit.losses.loss import LOSSES
 from stfit.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rows a recipe trains on, and those of each evaluator, in the recipe's order."""
+    """The rows a recipe trains on, those of each evaluator in the recipe's order, and what a user should know."""
 
     training: Examples
     evaluation: list[Examples]
+    warnings: list[Problem]
 
 
-def prepare(recipe: Recipe) -> Prepared:
-    """Load and check all data of a recipe. Problems of several sources are raised together.
+@dataclass
+class Survey:
+    """The same where something may be wrong: what could be loaded, and every mistake."""
 
-    Raises RecipeError where loss and format don't fit, DataError where rows, columns or labels don't.
-    """
-    check_format(recipe.loss.type, recipe.data.format, {loss.tag(): loss.fits for loss in LOSSES})
-    problems: list[Problem] = []
-    held_out = None
-    try:
-        training, held_out = load_examples(recipe.data, recipe.data.format, recipe.seed, recipe.data.holdout)
-        check_labels(recipe.loss.type, recipe.loss.fits, training)
-    except DataError as error:
-        problems += error.problems
-    evaluation = []
-    for evaluator in recipe.eval:
-        if evaluator.from_ == "holdout" and held_out is None:
-            continue  # what is wrong with the training data has been noted
+    base: Glance = field(default_factory=Glance)
+    training: Examples | None = None
+    evaluation: list[Examples] = field(default_factory=list)
+    errors: list[StfitError] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Go on after what a user can mend, and note it."""
         try:
-            evaluation.append(evaluation_rows(evaluator, held_out, recipe.seed))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
-    return Prepared(training, evaluation)
+            yield
+        except (RecipeError, DataError, ModelError, HubError) as error:
+            self.errors.append(error)
+
+
+def prepare(recipe: Recipe, origins: Mapping[str, str] | None = None) -> Prepared:
+    """Load and check everything but the weights. Mistakes of all kinds are raised together, as the first of them.
+
+    `origins`: where each key was written, for warnings. Raises RecipeError, DataError, ModelError or HubError.
+    """
+    found = survey(recipe, origins or {})
+    if found.errors:
+        raise first_of(found.errors)
+    assert found.training is not None  # or there is an error
+    return Prepared(found.training, found.evaluation, found.warnings)
+
+
+def first_of(errors: list[StfitError]) -> StfitError:
+    """The error of the lowest exit code, with the problems of all."""
+    first = min(errors, key=lambda error: error.exit_code)
+    return type(first)([problem for error in errors for problem in error.problems])
+
+
+def survey(recipe: Recipe, origins: Mapping[str, str]) -> Survey:
+    """Everything that can be known of a run before its weights are loaded."""
+    found = Survey()
+    with found.noting():
+        check_format(recipe.loss.type, recipe.data.format, {loss.tag(): loss.fits for loss in LOSSES})
+    with found.noting():
+        require_metric(recipe.train.best, recipe.eval)
+    with found.noting():
+        look_at_base(recipe, origins, found)
+    held_out = None
+    with found.noting():
+        found.training, held_out = load_examples(recipe.data, recipe.data.format, recipe.seed, recipe.data.holdout)
+    if found.training is not None:
+        with found.noting():
+            check_labels(recipe.loss.type, recipe.loss.fits, found.training)
+        with found.noting():
+            found.warnings += audit_training(recipe, found.training)
+    for evaluator in recipe.eval:
+        if evaluator.from_ is None or held_out is not None:  # or what is wrong with the training data has been noted
+            with found.noting():
+                rows = evaluation_rows(evaluator, held_out, recipe.seed)
+                found.evaluation.append(rows)
+                found.warnings += audit_evaluation(rows, origin_of(evaluator, recipe))
+    if not found.errors and found.training is not None:
+        named = zip(recipe.eval, found.evaluation, strict=True)
+        sets = [EvaluationRows(evaluator.label, origin_of(evaluator, recipe), rows) for evaluator, rows in named]
+        found.warnings += shared_rows(found.training, sets)
+    return found
+
+
+def look_at_base(recipe: Recipe, origins: Mapping[str, str], found: Survey) -> None:
+    """What the recipe says, against what the base says of itself."""
+    try:
+        found.base = glance_at(recipe.model)
+    except HubError as error:  # training may still find the weights elsewhere; its own error is the better one
+        found.warnings += [Problem(problem.message, "base-unseen") for problem in error.problems]
+    impossible = find(IMPOSSIBLE, recipe, found.base, origins)
+    found.warnings += find(UNLIKELY, recipe, found.base, origins)
+    if impossible:
+        raise RecipeError(impossible)
+
+
+def audit_training(recipe: Recipe, training: Examples) -> list[Problem]:
+    """Warnings about the training rows, and about what of the dataset became none."""
+    sampler = recipe.loss.sampler if recipe.train.sampler == "auto" else recipe.train.sampler
+    in_batch = recipe.loss.sampler == "no_duplicates"
+    return leftovers(recipe.data, training) + audit(training, recipe.data.dataset, in_batch, sampler)
+
+
+def leftovers(source: TrainingData, training: Examples) -> list[Problem]:
+    """Warnings about rows and columns that are not used. Reads the data again, where there may be some."""
+    if not training.dropped and LABELED[source.format]:
+        return []
+    table = load_table(source)
+    return dropped_rows(table, source, training) + unread_flags(table, source)
+
+
+def origin_of(evaluator: Evaluator, recipe: Recipe) -> str:
+    """The dataset that an evaluator's rows are of."""
+    return evaluator.dataset or recipe.data.dataset
 
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from stfit.commands.forecast import plan_problems, plan_run
 from stfit.commands.prepare import Prepared, prepare
-from stfit.data.batches import TokenTable, tokenize_examples
-from stfit.data.sampling import batches
+from stfit.data.batches import tokenize_examples
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
 from stfit.errors import RecipeError
-from stfit.evaluation.measure import main_metrics, measure, require_metric
+from stfit.evaluation.measure import main_metrics, measure
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.recipe import Recipe
@@ -40,8 +40,7 @@ from stfit.training.checkpoint import (
 )
 from stfit.training.gradients import choose_cut
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
-from stfit.training.plan import Plan, build_plan
-from stfit.training.progress import DEFAULT_EPOCHS, Progress, build_calendar
+from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_everything
 from stfit.training.run_folder import RunFolder, differences, hold, made_of, open_folder, write_whole
 from stfit.training.signals import Stop, stop_on_signals
@@ -114,19 +113,20 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     checkpoint = find_checkpoint(folder)
     recipe = with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe
     seed_everything(recipe.seed)
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, loaded.origins)
     device = choose_device(recipe.train.device)
     encoder = build_encoder(recipe.model, prepared.training.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
     encoder.use_fast_dropout()
     evaluators = list(zip(recipe.eval, prepared.evaluation, strict=True))
     main = main_metrics(evaluators, encoder.traits.similarity)
-    require_metric(recipe.train.best, evaluators)
 
     prompts = {role: encoder.prompt_of_role(role, recipe.data.prompts) for role in prepared.training.texts}
-    table = tokenize_examples(prepared.training, prompts, encoder.tokens, encoder.pooled_from)
+    table = tokenize_examples(prepared.training, prompts, encoder.tokens, encoder.tokens.identity, encoder.pooled_from)
     recipe = with_choices(recipe, encoder, device)
-    plan = plan_steps(recipe, table, prepared)
+    plan = plan_run(recipe, table, prepared.training.fingerprint)
+    for problem in [*prepared.warnings, *plan_problems(recipe, table, plan, encoder.tokens.max_seq_length)]:
+        log.warning("%s (%s)", problem, problem.code)
     calendar = build_calendar(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
     made = made_of(trained_part(loaded.recipe), prepared.training.fingerprint, len(table), torch.get_num_threads())
@@ -242,22 +242,6 @@ def choose_precision(wanted: str, device: str) -> str:
     if wanted != "auto":
         return wanted
     return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-
-
-def plan_steps(recipe: Recipe, table: TokenTable, prepared: Prepared) -> Plan:
-    """Which rows every step trains on."""
-    train = recipe.train
-    epoch_batches = partial(
-        batches,
-        train.sampler,
-        table.matrix(),
-        table.label,
-        train.batch_size,
-        recipe.seed,
-        prepared.training.fingerprint,
-        recipe.loss.smallest_batch,
-    )
-    return build_plan(epoch_batches, train.accumulate_steps, train.epochs or DEFAULT_EPOCHS, train.max_steps)
 
 
 def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> Learner:

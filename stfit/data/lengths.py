@@ -25,12 +25,14 @@ def whole_texts(path: Path) -> Tokenize:
         raise ModelError(f"{path}: its tokenizer can't be loaded: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda texts: [np.array(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts))]
+    return lambda texts: [
+        np.array(encoding.ids, dtype=np.int32) for encoding in tokenizer.encode_batch_fast(list(texts))
+    ]
 
 
 def words(texts: Sequence[str]) -> list[np.ndarray]:
     """Words instead of tokens, plus two for the special ones: an estimate where no tokenizer is there yet."""
-    return [np.zeros(len(text.split()) + 2, dtype=np.int64) for text in texts]
+    return [np.zeros(len(text.split()) + 2, dtype=np.int32) for text in texts]
 
 
 def quantiles(lengths: np.ndarray) -> dict[str, int]:
@@ -41,11 +43,7 @@ def quantiles(lengths: np.ndarray) -> dict[str, int]:
 
 def cut_texts(lengths: np.ndarray, limit: int) -> list[Problem]:
     """What stands after `max_seq_length` tokens is never seen, and a text that differs only there looks the same."""
-    cut = float((lengths > limit).mean())
-    if cut < WORTH_SAYING:
+    filled = float((lengths >= limit).mean())
+    if filled < WORTH_SAYING:
         return []
-    longest = quantiles(lengths)["p99"]
-    message = (
-        f"{cut:.0%} of the texts are longer than max_seq_length {limit} and are cut (99 of 100 fit into {longest})"
-    )
-    return [Problem(message, "cut-texts")]
+    return [Problem(f"{filled:.0%} of the texts fill max_seq_length {limit}; what goes beyond is cut", "cut-texts")]

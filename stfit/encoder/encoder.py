@@ -16,20 +16,12 @@ from stfit.encoder.dropout import DROPOUT_SETTING, use_fast_dropout
 from stfit.encoder.layers import Layer
 from stfit.encoder.layout import Layout, forward_packed
 from stfit.encoder.pooling import compute_pooled, without_prompts
+from stfit.encoder.prompts import prompt_name
 from stfit.encoder.tokens import Tokens
 from stfit.errors import ModelError, did_you_mean
 
 ENCODE_TOKENS = 4096
 """Tokens that `encode` sends through the model at once."""
-
-ROLE_PROMPTS = {
-    "anchor": "query",
-    "query": "query",
-    "positive": "document",
-    "negative": "document",
-    "corpus": "document",
-}
-"""Role -> the prompt its texts take where the model has one of that name; columns of symmetric formats take none."""
 
 
 @dataclass
@@ -122,10 +114,7 @@ class Encoder(nn.Module):
 
     def prompt_of_role(self, role: str, chosen: dict[str, str] | None) -> str:
         """The text put before a column's texts: as `chosen` says, else the role's usual prompt, else the default."""
-        if chosen is not None and role in chosen:
-            return self.prompt(chosen[role])
-        usual = ROLE_PROMPTS.get(role.partition("_")[0])
-        return self.prompt(usual if usual in self.traits.prompts else None)
+        return self.prompt(prompt_name(role, chosen, self.traits.prompts))
 
     def pooled_from(self, prompt: str) -> int:
         """Tokens that pooling leaves out at the start of a sequence with this prompt: 0 where prompts are pooled."""

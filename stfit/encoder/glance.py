@@ -18,15 +18,6 @@ NO_LIMIT = 1_000_000
 
 ROBERTA_KIN = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 
-ROLE_PROMPTS = {
-    "anchor": "query",
-    "query": "query",
-    "positive": "document",
-    "negative": "document",
-    "corpus": "document",
-}
-"""Role -> the prompt its texts take where the model has one of that name; columns of symmetric formats take none."""
-
 
 @dataclass(frozen=True)
 class Glance:
@@ -47,6 +38,7 @@ class Glance:
     layers: list[str] | None = None
     """Class names of its modules after pooling."""
     prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
 
 
 def glance_at(settings: Model) -> Glance:
@@ -90,8 +82,9 @@ def glance_into(folder: Path) -> Glance:
     sentence = read_json(transformer / "sentence_bert_config.json", {})
     tokenizer = transformer / "tokenizer.json"
     positions = count_positions(config)
-    says = read_json(transformer / "tokenizer_config.json", {}).get("model_max_length")
-    limits = [limit for limit in (says, positions) if limit and limit < NO_LIMIT]
+    said = read_json(folder / "config_sentence_transformers.json", {})
+    longest = read_json(transformer / "tokenizer_config.json", {}).get("model_max_length")
+    limits = [limit for limit in (longest, positions) if limit and limit < NO_LIMIT]
     return Glance(
         tokenizer if tokenizer.is_file() else None,
         sentence.get("max_seq_length") or min(limits, default=512),
@@ -101,7 +94,8 @@ def glance_into(folder: Path) -> Glance:
         count_weights(transformer / "model.safetensors"),
         read_pooling(kinds["Pooling"]) if "Pooling" in kinds else None,
         [kind for kind in kinds if kind not in ("Transformer", "Pooling")] if modules else None,
-        read_json(folder / "config_sentence_transformers.json", {}).get("prompts") or {},
+        said.get("prompts") or {},
+        said.get("default_prompt_name"),
     )
 
 

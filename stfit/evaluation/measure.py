@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,11 +50,11 @@ def main_metrics(evaluators: Evaluators, similarity: str) -> list[str]:
     return [f"{evaluator.label}/{evaluator.main_metric}_{similarity}" for evaluator, _ in evaluators]
 
 
-def require_metric(name: str | None, evaluators: Evaluators) -> None:
+def require_metric(name: str | None, evaluators: Iterable[Evaluator]) -> None:
     """Refuse a metric that no evaluation during the run will give."""
     known = [
         f"{evaluator.label}/{metric}"
-        for evaluator, _ in evaluators
+        for evaluator in evaluators
         if "during" in evaluator.when
         for metric in evaluator.metrics
     ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from stfit.training.loop import StepInfo
 from stfit.training.schedules import learning_rate_at, steps_of
 from stfit.training.settings import Train
+
+if TYPE_CHECKING:
+    from stfit.training.loop import StepInfo
 
 WARM_UP_STEPS = 2
 """Steps of each process that the measured speed leaves out."""

@@ -1,0 +1,244 @@
+"""What a valid recipe says that can't be meant, or can't work: found from the recipe and a glance at its base alone.
+
+Every check is a function that gives its doubts; its docstring says what happens when they are ignored. IMPOSSIBLE ones
+would stop the run later, after weights were fetched and texts were tokenised; UNLIKELY ones are warnings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from stfit.data.source import ROLES, Format
+from stfit.encoder.glance import Glance
+from stfit.encoder.prompts import ROLE_PROMPTS
+from stfit.encoder.settings import Scratch
+from stfit.errors import Problem, did_you_mean
+from stfit.recipe.recipe import Recipe
+
+
+class Doubt(NamedTuple):
+    """One of them: the dotted key to change, a stable code, and what is wrong."""
+
+    key: str
+    code: str
+    message: str
+
+
+Check = Callable[[Recipe, Glance], list[Doubt]]
+
+HIGH_RATE = 1e-3
+"""A pretrained transformer forgets everything at a rate from here on."""
+LOW_SCRATCH_RATE = 1e-4
+"""Random weights hardly move at a rate below."""
+FEW_NEGATIVES = 8
+"""A batch smaller than this teaches little where its other rows are the negatives."""
+
+
+def find(checks: list[Check], recipe: Recipe, base: Glance, origins: Mapping[str, str]) -> list[Problem]:
+    """What the checks find; `origins` says where each key was written ("base.yaml:12")."""
+    return [place(doubt, origins) for check in checks for doubt in check(recipe, base)]
+
+
+def place(doubt: Doubt, origins: Mapping[str, str]) -> Problem:
+    """A doubt with the file and line of its key, where the recipe says it; a default has none."""
+    file, _, line = origins.get(doubt.key, "").rpartition(":")
+    message = f"{doubt.key}: {doubt.message}"
+    return Problem(message, doubt.code, file, int(line)) if file else Problem(message, doubt.code)
+
+
+def unknown_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A prompt that the model does not have can't be put before a text, and one for an unknown role never is."""
+    known = {**base.prompts, **recipe.model.prompts}
+    found = []
+    for key, format, prompts in prompt_choices(recipe):
+        roles = ["query", "corpus", *ROLES[format]]
+        for role, name in prompts.items():
+            if role.partition("_")[0] not in roles:
+                found.append(Doubt(f"{key}.{role}", "unknown-role", f"is no role of {format}: {', '.join(roles[2:])}"))
+            if name not in known:
+                hint = did_you_mean(name, list(known)) or "it has none"
+                found.append(Doubt(f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"))
+    default = recipe.model.default_prompt
+    if default is not None and default not in known:
+        found.append(Doubt("model.default_prompt", "unknown-prompt", f"the model has no prompt `{default}`"))
+    return found
+
+
+def prompt_choices(recipe: Recipe) -> list[tuple[str, Format, dict[str, str]]]:
+    """(key, format, role -> name of a prompt) of every source that chooses prompts."""
+    sources = [("data", recipe.data.format, recipe.data.prompts)]
+    sources += [(f"eval.{i}", evaluator.format, evaluator.prompts) for i, evaluator in enumerate(recipe.eval)]  # type: ignore[misc]
+    return [(f"{key}.prompts", format, prompts) for key, format, prompts in sources if prompts]
+
+
+def too_long(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """Tokens after the last position have no embedding."""
+    wanted = recipe.model.max_seq_length
+    if wanted is None or base.positions is None or wanted <= base.positions:
+        return []
+    return [
+        Doubt("model.max_seq_length", "too-long", f"{wanted} is more than the {base.positions} positions of the base")
+    ]
+
+
+def too_many_dimensions(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A prefix longer than the embedding does not exist."""
+    dim = embedding_dim(recipe, base)
+    if dim is None:
+        return []
+    wanted = {
+        "loss.matryoshka_dims": max(getattr(recipe.loss, "matryoshka_dims", None) or [0]),
+        "model.truncate_dim": recipe.model.truncate_dim or 0,
+    }
+    message = f"embeddings have {dim} dimensions"
+    return [Doubt(key, "too-many-dimensions", f"{size}, but {message}") for key, size in wanted.items() if size > dim]
+
+
+def embedding_dim(recipe: Recipe, base: Glance) -> int | None:
+    """Size of the embeddings; None where only the base's own modules would tell."""
+    if base.hidden_size is None or (recipe.model.layers is None and base.layers):
+        return None
+    pooling = recipe.model.pooling or base.pooling or ["mean"]
+    dim = base.hidden_size * (1 if isinstance(pooling, str) else len(pooling))
+    for layer in recipe.model.layers or []:
+        dim = layer.dim_after(dim)
+    return dim
+
+
+def margin_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A margin that no two embeddings can differ by keeps pushing at pairs that are as far apart as they can be."""
+    distance, margin = getattr(recipe.loss, "distance", None), getattr(recipe.loss, "margin", 0.0)
+    farthest = {"cosine": 2.0}
+    if is_normalized(recipe, base):
+        farthest |= {"euclidean": 2.0, "squared_euclidean": 4.0}
+    if distance not in farthest or margin < farthest[distance]:
+        return []
+    of = "the cosine distance" if distance == "cosine" else f"the {distance} distance of normalised embeddings"
+    return [Doubt("loss.margin", "margin", f"{margin:g} can't be reached: {of} is at most {farthest[distance]:g}")]
+
+
+def is_normalized(recipe: Recipe, base: Glance) -> bool:
+    """Whether the last layer scales embeddings to length 1."""
+    own = [layer.type for layer in recipe.model.layers or []]
+    last = own[-1:] if recipe.model.layers is not None else [kind.lower() for kind in base.layers or []][-1:]
+    return last == ["normalize"]
+
+
+def learning_rate(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """The run takes its time, and the model is as it was, or worse."""
+    rate, scratch = recipe.train.learning_rate, isinstance(recipe.model.base, Scratch)
+    if rate == 0:
+        message = "is 0: no weight will change"
+    elif rate >= HIGH_RATE and not scratch:
+        message = f"{rate:g} is so high that a pretrained model forgets what it knows; 1e-5 to 1e-4 is usual"
+    elif rate < LOW_SCRATCH_RATE and scratch:
+        message = f"{rate:g} is too low for random weights; 1e-3 is usual"
+    else:
+        return []
+    return [Doubt("train.learning_rate", "learning-rate", message)]
+
+
+def frozen_whole(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """With the transformer frozen, only layers after pooling learn, and most models have none."""
+    whole = [pattern for pattern in recipe.train.freeze if pattern in ("*", "backbone*", "backbone.*")]
+    message = f"`{whole[0]}` freezes the whole transformer" if whole else ""
+    return [Doubt("train.freeze", "frozen", message)] if whole else []
+
+
+def scale_for_temperature(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A scale below 1 is mostly a temperature: the softmax stays flat, and nothing is learnt."""
+    scale = getattr(recipe.loss, "scale", 1.0)
+    if scale >= 1:
+        return []
+    return [Doubt("loss.scale", "scale", f"multiplies the cosine: for a temperature of {scale:g} write {1 / scale:g}")]
+
+
+def few_negatives(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """Where the other rows of a batch are the negatives, a small batch makes the task too easy."""
+    size = recipe.train.batch_size
+    if recipe.loss.sampler != "no_duplicates" or size >= FEW_NEGATIVES:
+        return []
+    message = f"{size} rows give {size - 1} negatives; with `mini_batch_size`, 64 and more fit into memory"
+    return [Doubt("train.batch_size", "few-negatives", message)]
+
+
+def other_sampler(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A loss that mines its batches gets batches with little to mine."""
+    wanted, needed = recipe.train.sampler, recipe.loss.sampler
+    if wanted in ("auto", needed) or needed == "shuffle":
+        return []
+    message = f"`{wanted}`, but loss `{recipe.loss.type}` learns from what `{needed}` puts together"
+    return [Doubt("train.sampler", "sampler", message)]
+
+
+def idle_mini_batch(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A mini-batch as large as the batch saves nothing."""
+    size = recipe.train.mini_batch_size
+    if size is None or size < recipe.train.batch_size:
+        return []
+    return [Doubt("train.mini_batch_size", "mini-batch", f"{size} is no part of a batch of {recipe.train.batch_size}")]
+
+
+def chosen_on_test(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A model chosen by its test score has a test score that is too good to be true."""
+    best = (recipe.train.best or "").partition("/")[0]
+    return [
+        Doubt("train.best", "best-on-test", f"chooses the model on the split `{evaluator.split}`: use another one")
+        for evaluator in recipe.eval
+        if evaluator.label == best and evaluator.dataset is not None and evaluator.split.startswith("test")
+    ]
+
+
+def idle_evaluators(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """An evaluator that never runs measures nothing, and held-out rows without one are lost to training."""
+    found = [
+        Doubt(f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs")
+        for i, evaluator in enumerate(recipe.eval)
+        if not evaluator.when
+    ]
+    if recipe.data.holdout is not None and not any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
+        found.append(Doubt("data.holdout", "idle-holdout", "no evaluator says `from: holdout`, so its rows are wasted"))
+    return found
+
+
+def idle_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A prompt that no text gets while training makes embeddings worse where it is used later."""
+    names = {name for _, _, prompts in prompt_choices(recipe) for name in prompts.values()}
+    usual = {ROLE_PROMPTS.get(role) for role in ROLES[recipe.data.format]}
+    return [
+        Doubt(f"model.prompts.{name}", "idle-prompt", "no column is given this prompt: name it in `data.prompts`")
+        for name in recipe.model.prompts
+        if name not in {*names, *usual, recipe.model.default_prompt}
+    ]
+
+
+def replaced_modules(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A base that was trained with other modules has to learn anew what its token embeddings mean together."""
+    found = []
+    pooling = recipe.model.pooling
+    modes = [pooling] if isinstance(pooling, str) else pooling
+    if base.pooling is not None and modes is not None and modes != base.pooling:
+        message = f"{', '.join(modes)} replaces the base's own {', '.join(base.pooling)}"
+        found.append(Doubt("model.pooling", "replaced-pooling", message))
+    layers = None if recipe.model.layers is None else [layer.type.replace("_", "") for layer in recipe.model.layers]
+    if base.layers is not None and layers is not None and layers != [kind.lower() for kind in base.layers]:
+        message = f"[{', '.join(layers)}] replaces the base's own [{', '.join(base.layers)}]"
+        found.append(Doubt("model.layers", "replaced-layers", message))
+    return found
+
+
+IMPOSSIBLE: list[Check] = [unknown_prompts, too_long, too_many_dimensions]
+UNLIKELY: list[Check] = [
+    margin_out_of_reach,
+    learning_rate,
+    frozen_whole,
+    scale_for_temperature,
+    few_negatives,
+    other_sampler,
+    idle_mini_batch,
+    chosen_on_test,
+    idle_evaluators,
+    idle_prompts,
+    replaced_modules,
+]

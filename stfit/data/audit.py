@@ -1,0 +1,370 @@
+"""What rows say against themselves: mistakes that train without an error and teach the wrong thing.
+
+Every check is a function of the rows that gives the problems it finds; its docstring says what happens when they are
+ignored. REFUSALS are certain, and stop a run; SUSPICIONS are warnings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from stfit.data.examples import Examples
+from stfit.data.table import name_rows
+from stfit.errors import DataError, Problem
+
+T = TypeVar("T")
+
+SAMPLE = 2000
+"""Rows looked at where a statistic, not a list of rows, is wanted."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples as the checks look at them."""
+
+    examples: Examples
+    folded: dict[str, list[str | None]]
+    """Texts by role, with case and white space folded."""
+    in_batch: bool
+    """Whether the loss takes the positives of other rows as negatives."""
+    sampler: str
+
+    def problem(self, code: str, message: str, at: Iterable[int]) -> list[Problem]:
+        """One problem for the examples at these positions; none where there are none."""
+        numbers = [int(self.examples.row[position]) for position in at]
+        if not numbers:
+            return []
+        share = f"{len(numbers)} of {len(self.examples)} examples"
+        return [Problem(f"{message}: {share}, {name_rows(numbers)}", code, row=numbers[0])]
+
+    def tuples(self) -> list[tuple[str | None, ...]]:
+        """The folded texts of each example."""
+        return list(zip(*self.folded.values(), strict=True))
+
+
+Check = Callable[[Rows], list[Problem]]
+
+
+def fold(text: str) -> str:
+    """Equal for texts that differ in case and white space only."""
+    return " ".join(text.casefold().split())
+
+
+def audit(examples: Examples, origin: str, in_batch: bool, sampler: str) -> list[Problem]:
+    """Warnings about the rows of `origin`. Raises DataError for what can only be a mistake.
+
+    `in_batch`: whether the loss takes other rows' positives as negatives; `sampler`: how rows form batches.
+    """
+    rows = fold_rows(examples, in_batch, sampler)
+    if refused := run(REFUSALS, rows, origin):
+        raise DataError(refused)
+    return run(SUSPICIONS, rows, origin)
+
+
+def audit_evaluation(examples: Examples, origin: str) -> list[Problem]:
+    """Warnings about the rows of an evaluator. Raises DataError where they can measure nothing."""
+    rows = fold_rows(examples, in_batch=False, sampler="shuffle")
+    if refused := run([*REFUSALS, one_label], rows, origin):
+        raise DataError(refused)
+    return run([ids_for_texts, names_for_scores, swapped_negatives, upside_down_labels], rows, origin)
+
+
+def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> Rows:
+    """Examples for the checks."""
+    folded = {role: [text and fold(text) for text in texts] for role, texts in examples.texts.items()}
+    return Rows(examples, folded, in_batch, sampler)
+
+
+def run(checks: list[Check], rows: Rows, origin: str) -> list[Problem]:
+    """What the checks find, with the file it is in."""
+    return [replace(problem, file=origin) for check in checks for problem in check(rows)]
+
+
+def one_text_in_two_roles(rows: Rows) -> list[Problem]:
+    """Two roles that always hold the same text were given one column: nothing can be learnt from a text and itself."""
+    roles = list(rows.folded)
+    pairs = [(one, other) for i, one in enumerate(roles) for other in roles[i + 1 :]]
+    return [
+        Problem(f"{one} and {other} hold the same text in every row: look at `columns`", "same-column")
+        for one, other in pairs
+        if rows.folded[one] == rows.folded[other]
+    ]
+
+
+def one_text_in_all_rows(rows: Rows) -> list[Problem]:
+    """A role that never changes is a column of another kind (`source`, `language`), from which nothing is learnt."""
+    return [
+        Problem(f"{role} is {texts[0]!r:.60} in every row: look at `columns`", "constant-text")
+        for role, texts in rows.folded.items()
+        if len(texts) >= 10 and len(set(texts)) == 1
+    ]
+
+
+def numbers_for_texts(rows: Rows) -> list[Problem]:
+    """A label or an id taken for a text is embedded like one."""
+    return wordless(rows, re.compile(r"[\W\d_]*"), "no-words", "holds no words")
+
+
+def ids_for_texts(rows: Rows) -> list[Problem]:
+    """The same for ids with letters in them; a warning, since part numbers may be what is searched for."""
+    return wordless(rows, re.compile(r"[!-~]*\d[!-~]*"), "id-column", "looks like a column of ids")
+
+
+def wordless(rows: Rows, pattern: re.Pattern[str], code: str, message: str) -> list[Problem]:
+    """The roles in which nearly all texts match the pattern."""
+    found = []
+    for role, texts in rows.folded.items():
+        sample = [text for text in evenly(texts) if text is not None]
+        if sum(pattern.fullmatch(text) is not None for text in sample) > 0.9 * len(sample):
+            found.append(Problem(f"{role} {message}, such as {sample[0]!r:.60}: look at `columns`", code))
+    return found
+
+
+def few_texts(rows: Rows) -> list[Problem]:
+    """A role of a few values is rather a class than a text: most rows of a batch would be false negatives."""
+    return [
+        Problem(
+            f"{role} has only {len(set(texts))} different texts in {len(texts)} rows, such as {texts[0]!r:.60}: "
+            "is it a class? look at `columns`",
+            "few-texts",
+        )
+        for role, texts in rows.folded.items()
+        if len(texts) >= 100 and len(set(texts)) <= len(texts) // 50
+    ]
+
+
+def damaged_texts(rows: Rows) -> list[Problem]:
+    """Text that was decoded wrongly is learnt as it stands, and never occurs where the model is used."""
+    damaged = re.compile("\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac")
+    at = [
+        position
+        for position, texts in enumerate(zip(*rows.examples.texts.values(), strict=True))
+        if any(text is not None and damaged.search(text) for text in texts)
+    ]
+    return rows.problem("damaged-text", "text decoded wrongly (look at `read: {encoding: ...}`)", at)
+
+
+def repeated_rows(rows: Rows) -> list[Problem]:
+    """A row that stands there twice counts twice, and a holdout may hold what training has seen."""
+    labels = rows.examples.label
+    keys = [(texts, None if labels is None else labels[i]) for i, texts in enumerate(rows.tuples())]
+    return rows.problem("duplicate-rows", "rows that repeat an earlier one", repeats(keys))
+
+
+def contradictory_labels(rows: Rows) -> list[Problem]:
+    """The same texts with different labels pull in both directions, and cost most in every epoch."""
+    labels = rows.examples.label
+    if labels is None:
+        return []
+    ordered = rows.examples.label_kind == "class"  # of a premise and a hypothesis, say
+    keys = [texts if ordered else tuple(sorted(map(str, texts))) for texts in rows.tuples()]
+    labels_of = defaultdict(set)
+    for key, label in zip(keys, labels.tolist(), strict=True):
+        labels_of[key].add(label)
+    at = [position for position, key in enumerate(keys) if len(labels_of[key]) > 1]
+    return rows.problem("contradictory-labels", "the same texts with different labels", at)
+
+
+def equal_texts(rows: Rows) -> list[Problem]:
+    """A text is nearest to itself already; where the label says that it is not, nothing can be learnt."""
+    if rows.examples.format == "labeled_text":
+        return []
+    same = [position for position, texts in enumerate(rows.tuples()) if texts[0] == texts[1]]
+    labels = rows.examples.label
+    if labels is None:
+        return rows.problem("equal-texts", "the positive equals its anchor", same)
+    if rows.examples.label_kind == "class":
+        return []
+    unlike = [position for position in same if labels[position] < 0.5]
+    return rows.problem("equal-texts", "two equal sentences with the label of different ones", unlike)
+
+
+def negatives_that_are_right(rows: Rows) -> list[Problem]:
+    """A negative that equals the anchor or the positive pushes away what should be near."""
+    if rows.examples.format != "triplet":
+        return []
+    at = [
+        position
+        for position, (anchor, positive, *negatives) in enumerate(rows.tuples())
+        if anchor in negatives or positive in negatives
+    ]
+    return rows.problem("negative-is-right", "a negative equals the anchor or the positive", at)
+
+
+def swapped_negatives(rows: Rows) -> list[Problem]:
+    """With positive and negative swapped, training works, and makes the model worse in every step."""
+    if rows.examples.format != "triplet":
+        return []
+    sample = evenly(rows.tuples())
+    with_positive = np.array([shared_words(texts[0], texts[1]) for texts in sample])
+    with_negative = np.array([shared_words(texts[0], texts[2]) for texts in sample])
+    if not is_clearly_less(with_positive - with_negative):
+        return []
+    message = (
+        f"anchors share fewer words with their positives ({with_positive.mean():.0%}) than with their negatives "
+        f"({with_negative.mean():.0%}): are the columns swapped?"
+    )
+    return [Problem(message, "swapped-negative")]
+
+
+def upside_down_labels(rows: Rows) -> list[Problem]:
+    """With labels that are small for similar pairs, training works, and makes the model worse in every step."""
+    labels = rows.examples.label
+    if labels is None or rows.examples.format != "labeled_pair" or rows.examples.label_kind == "class":
+        return []
+    at = evenly(list(range(len(labels))))
+    pairs = rows.tuples()
+    shared = np.array([shared_words(pairs[position][0], pairs[position][1]) for position in at])
+    # Positive on average where pairs of a higher label share more words.
+    agreement = (shared - shared.mean()) * (labels[at] - labels[at].mean())
+    if not is_clearly_less(agreement):
+        return []
+    return [
+        Problem(
+            "sentences with a low label share more words than those with a high one: does a high label mean similar? "
+            "`label_map` can turn labels round",
+            "upside-down-labels",
+        )
+    ]
+
+
+def swapped_roles(rows: Rows) -> list[Problem]:
+    """With query and document swapped, prompts stand before the wrong texts, and search is trained backwards."""
+    if rows.examples.format not in ("positive_pair", "triplet"):
+        return []
+    anchors, positives = (
+        [len(text) for text in rows.folded[role] if text is not None] for role in ("anchor", "positive")
+    )
+    anchor, positive = np.median(anchors), np.median(positives)
+    if anchor < 3 * positive:
+        return []
+    return [
+        Problem(
+            f"anchors are much longer (median {anchor:.0f} characters) than positives ({positive:.0f}): "
+            "if these are queries and documents, `columns` has them swapped",
+            "swapped-roles",
+        )
+    ]
+
+
+def false_negatives(rows: Rows) -> list[Problem]:
+    """A text that is right for two anchors of one batch is pushed away from one of them."""
+    if not rows.in_batch:
+        return []
+    # The sampler keeps equal texts apart, but not those that differ in case or white space.
+    seen = rows.folded if rows.sampler == "shuffle" else variants(rows)
+    at = sorted({position for role in ("anchor", "positive") for position in tied(seen[role])})
+    hint = "use `sampler: no_duplicates`" if rows.sampler == "shuffle" else "they differ in case or white space only"
+    return rows.problem("false-negatives", f"anchors or positives that stand in several rows ({hint})", at)
+
+
+def variants(rows: Rows) -> dict[str, list[str | None]]:
+    """Folded texts by role; None for those that are written in one way only."""
+    result: dict[str, list[str | None]] = {}
+    for role, folded in rows.folded.items():
+        written = defaultdict(set)
+        for key, text in zip(folded, rows.examples.texts[role], strict=True):
+            written[key].add(text)
+        result[role] = [key if len(written[key]) > 1 else None for key in folded]
+    return result
+
+
+def tied(texts: list[str | None]) -> list[int]:
+    """Positions of texts that occur more than once."""
+    counts = Counter(texts)
+    return [position for position, text in enumerate(texts) if text is not None and counts[text] > 1]
+
+
+def lonely_classes(rows: Rows) -> list[Problem]:
+    """A class with one row has no positive: the sampler leaves the row out."""
+    labels = rows.examples.label
+    if labels is None or rows.sampler != "group_by_label":
+        return []
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return rows.problem("lonely-class", "the only row of its class is never used", np.flatnonzero(counts[inverse] == 1))
+
+
+def classes_not_from_zero(rows: Rows) -> list[Problem]:
+    """A classifier gets an output for every number up to the largest label, also for those that no row has."""
+    labels = rows.examples.label
+    if labels is None or rows.examples.label_kind != "class" or rows.examples.label_names:
+        return []
+    missing = sorted(set(range(int(labels.max()) + 1)) - set(labels.tolist()))
+    if not missing:
+        return []
+    which = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
+    message = f"classes go up to {int(labels.max())}, but no row is of class {which}: number them from 0 (`label_map`)"
+    return [Problem(message, "class-numbers")]
+
+
+def narrow_labels(rows: Rows) -> list[Problem]:
+    """Scores that fill a small part of 0..1 were rescaled wrongly, or not at all."""
+    labels = rows.examples.label
+    if labels is None or rows.examples.label_kind != "score" or np.ptp(labels) >= 0.5:
+        return []
+    message = f"scores go from {labels.min():g} to {labels.max():g} only: `label_range` rescales to 0..1"
+    return [Problem(message, "narrow-labels")]
+
+
+def one_label(rows: Rows) -> list[Problem]:
+    """Nothing correlates with a constant."""
+    labels = rows.examples.label
+    if labels is None or np.ptp(labels) > 0:
+        return []
+    return [Problem(f"all {len(labels)} labels are {labels[0]:g}, so nothing can be measured", "one-label")]
+
+
+def names_for_scores(rows: Rows) -> list[Problem]:
+    """A similarity can't be held against the numbers that names happened to get."""
+    names = rows.examples.label_names
+    if rows.examples.format != "labeled_pair" or rows.examples.label_kind != "class" or not names:
+        return []
+    message = f"labels are classes ({', '.join(names[:5])}): does a higher number mean more similar? see `label_map`"
+    return [Problem(message, "class-labels")]
+
+
+REFUSALS: list[Check] = [one_text_in_two_roles, one_text_in_all_rows, numbers_for_texts]
+SUSPICIONS: list[Check] = [
+    ids_for_texts,
+    few_texts,
+    damaged_texts,
+    repeated_rows,
+    contradictory_labels,
+    equal_texts,
+    negatives_that_are_right,
+    swapped_negatives,
+    upside_down_labels,
+    swapped_roles,
+    false_negatives,
+    lonely_classes,
+    classes_not_from_zero,
+    narrow_labels,
+]
+
+
+def evenly(values: list[T]) -> list[T]:
+    """At most about SAMPLE of the values, evenly spaced."""
+    return values[:: -(-len(values) // SAMPLE) or 1]
+
+
+def repeats(keys: Iterable[Hashable]) -> list[int]:
+    """Positions of keys that occurred before."""
+    seen: set[Hashable] = set()
+    return [position for position, key in enumerate(keys) if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
+
+
+def shared_words(one: str | None, other: str | None) -> float:
+    """Share of words that two folded texts have in common (Jaccard index), in 0..1."""
+    first, second = set((one or "").split()), set((other or "").split())
+    return len(first & second) / max(1, len(first | second))
+
+
+def is_clearly_less(values: np.ndarray) -> bool:
+    """Whether their mean is below zero by more than five standard errors: chance does not explain it."""
+    return len(values) >= 50 and bool(values.mean() < -5 * values.std() / np.sqrt(len(values)))

@@ -1,0 +1,66 @@
+"""What of a table becomes no part of an example: rows that were dropped, and a column that should have been asked."""
+
+from __future__ import annotations
+
+from stfit.data.columns import parse_selector, select
+from stfit.data.examples import Examples, is_blank
+from stfit.data.roles import roles_of
+from stfit.data.rows import keep_matching
+from stfit.data.source import LABELED, TrainingData
+from stfit.data.table import Table, name_rows
+from stfit.errors import Problem
+
+FLAGS = ({0, 1}, {"0", "1"})
+"""The values of a column that says yes or no; true and false equal 1 and 0."""
+
+
+def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list[Problem]:
+    """Rows that lack a text or a label; a wrong `columns` shows in their number."""
+    if not examples.dropped:
+        return []
+    rows = sorted(blank_rows(keep_matching(table, source.where), source))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items())
+    at = f" ({name_rows(rows)})" if rows else ""
+    return [Problem(f"left out: {reasons}{at}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
+
+
+def blank_rows(table: Table, source: TrainingData) -> set[int]:
+    """Numbers of the rows with an empty cell in a role of one text; lists are left alone."""
+    blank: set[int] = set()
+    for role in roles_of(source.format):
+        written = source.columns.get(role, role)
+        for text in [written] if isinstance(written, str) else written:
+            selector = parse_selector(text, list(table.columns))
+            if selector.tail is None and not selector.has_slice:
+                cells = select(table, text)
+                blank |= {row for row, cell in zip(table.row.tolist(), cells, strict=True) if is_empty(cell)}
+    return blank
+
+
+def is_empty(cell: object) -> bool:
+    """Null, or a text without anything to read."""
+    return cell is None or (isinstance(cell, str) and is_blank(cell))
+
+
+def unread_flags(table: Table, source: TrainingData) -> list[Problem]:
+    """A 0/1 column beside positives says which of them are: without `where`, the others are pulled together too."""
+    if LABELED[source.format]:
+        return []
+    known = list(table.columns)
+    written = [text for value in source.columns.values() for text in ([value] if isinstance(value, str) else value)]
+    used = {parse_selector(text, known).column for text in [*written, *source.where, *roles_of(source.format)]}
+    return [
+        Problem(
+            f"column `{name}` holds 0 and 1, and is not used: if it says which rows are positive, "
+            f"write `where: {{{name}: 1}}`",
+            "unread-flag",
+            table.origin,
+        )
+        for name, cells in table.columns.items()
+        if name not in used and is_flag(cells)
+    ]
+
+
+def is_flag(cells: list[object]) -> bool:
+    """Whether both flags occur, and nothing else."""
+    return all(isinstance(cell, int | str) for cell in cells) and set(cells) in FLAGS

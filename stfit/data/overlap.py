@@ -1,0 +1,41 @@
+"""Rows that a model is trained on and measured on: what a metric of them says, memory could have said as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stfit.data.audit import fold
+from stfit.data.examples import Examples
+from stfit.data.table import name_rows
+from stfit.errors import Problem
+
+
+@dataclass(frozen=True)
+class EvaluationRows:
+    """The rows of one evaluator; `name` is the evaluator's, `origin` where they were read from."""
+
+    name: str
+    origin: str
+    examples: Examples
+
+
+def shared_rows(training: Examples, evaluations: list[EvaluationRows]) -> list[Problem]:
+    """Evaluators whose rows training sees too, in either order of the texts, whatever their case and white space."""
+    trained = set(keys_of(training))
+    problems = []
+    for evaluation in evaluations:
+        rows = evaluation.examples.row.tolist()
+        at = [row for row, key in zip(rows, keys_of(evaluation.examples), strict=True) if key in trained]
+        if at:
+            message = (
+                f"{len(at)} of {len(rows)} examples of evaluator `{evaluation.name}` are trained on, {name_rows(at)}: "
+                "measure on other rows"
+            )
+            problems.append(Problem(message, "shared-rows", evaluation.origin, row=at[0]))
+    return problems
+
+
+def keys_of(examples: Examples) -> list[frozenset[str]]:
+    """What makes an example itself: its text, or its two texts without their order; negatives may differ."""
+    columns = [[fold(text or "") for text in texts] for texts in list(examples.texts.values())[:2]]
+    return [frozenset(texts) for texts in zip(*columns, strict=True)]
