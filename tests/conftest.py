@@ -16,6 +16,12 @@ SENTENCES = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Models this small only lose by threads: on a busy machine they wait for one another."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data, models and oracles that is handed to developers beside the project."""

@@ -118,6 +118,7 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     encoder = build_encoder(recipe.model, prepared.training.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
     encoder.use_fast_dropout()
+    log.info("layout %s", encoder.layout_reason)
     evaluators = list(zip(recipe.eval, prepared.evaluation, strict=True))
     main = main_metrics(evaluators, encoder.traits.similarity)
 

@@ -57,8 +57,8 @@ def build_encoder(settings: Model, texts: Callable[[], Iterable[str]] | None = N
     tokens = build_tokens(tokenizer, settings, found, traits, backbone.config)
     backbone.to(torch.device(device))  # type: ignore[arg-type]  # the wrapper that transformers puts around it loses its type
     layout, reason = choose_layout(backbone, settings.attention)
-    log.info("layout %s", reason)
     encoder = Encoder(backbone, tokens, traits, layout)
+    encoder.layout_reason = reason
     if found and settings.layers is None:
         for layer, weights in zip(encoder.layers, found.layer_weights, strict=True):
             load_layer(layer, weights, folder)

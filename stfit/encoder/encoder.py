@@ -45,6 +45,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.precision = "float32"
         """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
+        self.layout_reason = ""
+        """Why batches are laid out as they are, for the log."""
         self.backbone = backbone
         self.tokens = tokens
         self.traits = traits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -72,6 +73,13 @@ class Model(Spec):
     shows that it gives the padded forward's embeddings."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type the weights are kept and trained in."""
+
+    @model_validator(mode="after")
+    def revision_is_of_the_hub(self) -> Self:
+        """A folder of this machine, and a base from nothing, have no revisions to choose from."""
+        if self.revision is not None and (isinstance(self.base, Scratch) or Path(self.base).is_absolute()):
+            raise ValueError("`revision` names a version on the Hub, and `base` is not there")
+        return self
 
     @model_validator(mode="after")
     def default_prompt_exists(self) -> Self:

@@ -96,7 +96,6 @@ def add_gradients(
         for part in parts:
             before.append(capture_randomness())
             embeddings.append(embed(encoder, batch, part))
-    after = capture_randomness()
     leaf_sd = torch.cat(embeddings).requires_grad_()
     value = compute_batch_loss(leaf_sd, batch, loss)
     scale(value).backward()
@@ -104,7 +103,6 @@ def add_gradients(
     for part, randomness in zip(parts, before, strict=True):
         restore_randomness(randomness)
         embed(encoder, batch, part).backward(leaf_sd.grad[part])
-    restore_randomness(after)
     return value.detach()
 
 

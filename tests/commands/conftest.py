@@ -1,10 +1,9 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stfit.commands.train import Event, train
 from stfit.recipe.load import load_recipe
@@ -35,15 +34,6 @@ RECIPE = {
 
 Write = Callable[..., Path]
 Run = Callable[..., list[Event]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads: on a busy machine they wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

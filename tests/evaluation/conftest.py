@@ -1,24 +1,14 @@
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stfit.data.examples import Examples, load_examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.settings import Model
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads: on a busy machine they wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

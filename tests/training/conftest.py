@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -10,15 +8,6 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.settings import Model
 
 LABELS = {"none": None, "binary": [0, 1, 0, 1, 1, 0], "class": [0, 1, 2, 0, 1, 0], "score": [0.1, 0.9, 0.2, 0.5, 1, 0]}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads: on a busy machine they wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
