@@ -1,0 +1,330 @@
+"""Every key of a recipe changes something that a user can see.
+
+A run leaves a trace: its rows, its log, its checkpoints, its model, or the reason why it was refused. For each key
+there is a value here that leaves another trace than the recipe without it. A key without such a line fails the test.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import chdir
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from types import NoneType
+
+import pytest
+import torch
+
+from stfit.commands.prepare import prepare
+from stfit.commands.train import train
+from stfit.errors import StfitError
+from stfit.recipe.load import load_recipe
+from stfit.recipe.recipe import Recipe
+from stfit.recipe.shape import below, shape_of, specs
+from stfit.spec import Spec
+
+RECIPE = """\
+model:
+  base: {type: scratch, hidden_size: 8, num_layers: 1, num_heads: 2, vocab_size: 200}
+  max_seq_length: 12
+data: {dataset: ./rows.jsonl, format: triplet}
+loss: multiple_negatives_ranking
+train: {max_steps: 4, batch_size: 4, learning_rate: 0.01, device: cpu}
+eval:
+  - {type: similarity, name: pairs, dataset: ./rows.jsonl, split: train, columns: {label: share}}
+"""
+
+DENSE = "model.layers=[{type: dense, out_features: 6}]"
+LABELED = ("data.format=labeled_pair", "data.columns={label: share}", "loss=cosent")
+BINARY = ("data.format=labeled_pair", "loss=contrastive")
+CLASSES = ("data.format=labeled_pair", "loss=softmax")
+TEXTS = ("data.format=labeled_text", "loss=batch_hard_triplet")
+PAIRS = ("data.format=positive_pair",)
+TRIPLETS = ("eval=[{type: triplet, name: kept, dataset: ./rows.jsonl, split: train}]",)
+CSV = ("data.dataset=./rows.csv",)
+BEST = ("train.best=pairs/spearman_cosine", "train.learning_rate=0.0", "train.eval_every_steps=1")
+PATIENT = ("train.best=pairs/spearman_dot", "train.eval_every_steps=1", "train.early_stopping.patience=1")
+HARDNESS = ("loss.hardness_mode=all_negatives", "loss.hardness_strength=5.0")
+HELD = ("data.holdout.rows=4",)
+
+Change = str | tuple[str, ...]
+"""Overrides; the last one is the change, and those before it are made in both runs."""
+
+CHANGES: dict[str, Change] = {
+    "version": "version=2",  # refused, by its own words
+    "name": "name=other",
+    "seed": "seed=1",
+    "model.base": "model.base=BERT",
+    "model.base[scratch].hidden_size": "model.base.hidden_size=16",
+    "model.base[scratch].num_layers": "model.base.num_layers=2",
+    "model.base[scratch].num_heads": "model.base.num_heads=4",
+    "model.base[scratch].vocab_size": "model.base.vocab_size=100",
+    "model.revision": "model.revision=main",
+    "model.max_seq_length": "model.max_seq_length=4",
+    "model.pooling": "model.pooling=max",
+    "model.layers": "model.layers=[normalize]",
+    "model.layers[dense].out_features": (DENSE, "model.layers.0.out_features=4"),
+    "model.layers[dense].bias": (DENSE, "model.layers.0.bias=false"),
+    "model.layers[dense].activation": (DENSE, "model.layers.0.activation=relu"),
+    "model.layers[dropout].rate": ("model.layers=[dropout]", "model.layers.0.rate=0.5"),
+    "model.prompts": 'model.prompts={query: "rain: "}',
+    "model.default_prompt": ('model.prompts={extra: "rain: "}', "model.default_prompt=extra"),
+    "model.similarity": "model.similarity=dot",
+    "model.dropout": "model.dropout=0.5",
+    "model.truncate_dim": "model.truncate_dim=4",
+    "model.append_eos": ("model.base=QWEN3", "model.append_eos=false"),
+    "model.attention": "model.attention=padded",
+    "model.precision": ("model.base=BERT", "model.precision=bfloat16"),
+    "data.dataset": "data.dataset=./more.jsonl",
+    "data.config": "data.config=other",  # a file has none; nor the next two
+    "data.files": "data.files=other.csv",
+    "data.revision": "data.revision=main",
+    "data.split": "data.split='train[:50%]'",
+    "data.read.delimiter": (*CSV, 'data.read.delimiter=";"'),
+    "data.read.quoting": (*CSV, "data.read.quoting=false"),
+    "data.read.encoding": (*CSV, "data.read.encoding=latin-1"),
+    "data.read.header": (*CSV, "data.read.header=false"),
+    "data.columns": "data.columns={anchor: sentence2}",
+    "data.prompts": ('model.prompts={query: "rain: ", extra: "tea: "}', "data.prompts={anchor: extra}"),
+    "data.where": "data.where={label: 1}",
+    "data.where.min": "data.where={year: {min: 2008}}",
+    "data.where.max": "data.where={year: {max: 2008}}",
+    "data.where.not": "data.where={year: {not: 2008}}",
+    "data.where.present": "data.where={note: {present: true}}",
+    "data.label_map": (*CLASSES, "data.columns={label: word}", "data.label_map={yes: 0, no: 1}"),
+    "data.label_range": (*LABELED, "data.label_range=[0, 2]"),
+    "data.shuffle": "data.shuffle=true",
+    "data.limit": "data.limit=9",
+    "data.max_per_row": ("data.columns={negative: 'others[*]'}", "data.max_per_row=1"),
+    "data.format": "data.format=positive_pair",
+    "data.holdout.fraction": "data.holdout.fraction=0.25",
+    "data.holdout.rows": "data.holdout.rows=4",
+    "data.holdout.by": (*HELD, "data.holdout.by=label"),
+    "loss[contrastive].distance": (*BINARY, "loss.distance=euclidean"),
+    "loss[contrastive].margin": (*BINARY, "loss.margin=1.5"),
+    "loss[contrastive].size_average": (*BINARY, "loss.size_average=false"),
+    "loss[contrastive].matryoshka_dims": (*BINARY, "loss.matryoshka_dims=[8, 4]"),
+    "loss[online_contrastive].distance": (*BINARY, "loss=online_contrastive", "loss.distance=euclidean"),
+    "loss[online_contrastive].margin": (*BINARY, "loss=online_contrastive", "loss.margin=1.5"),
+    "loss[online_contrastive].matryoshka_dims": (*BINARY, "loss=online_contrastive", "loss.matryoshka_dims=[8, 4]"),
+    "loss[softmax].concatenate_embeddings": (*CLASSES, "loss.concatenate_embeddings=false"),
+    "loss[softmax].concatenate_difference": (*CLASSES, "loss.concatenate_difference=false"),
+    "loss[softmax].concatenate_product": (*CLASSES, "loss.concatenate_product=true"),
+    "loss[cosine_similarity].error": (*LABELED, "loss=cosine_similarity", "loss.error=l1"),
+    "loss[cosine_similarity].transformation": (*LABELED, "loss=cosine_similarity", "loss.transformation=sigmoid"),
+    "loss[cosine_similarity].matryoshka_dims": (*LABELED, "loss=cosine_similarity", "loss.matryoshka_dims=[8, 4]"),
+    "loss[cosent].scale": (*LABELED, "loss.scale=5.0"),
+    "loss[cosent].matryoshka_dims": (*LABELED, "loss.matryoshka_dims=[8, 4]"),
+    "loss[angle].scale": (*LABELED, "loss=angle", "loss.scale=5.0"),
+    "loss[angle].matryoshka_dims": (*LABELED, "loss=angle", "loss.matryoshka_dims=[8, 4]"),
+    "loss[multiple_negatives_ranking].scale": "loss.scale=5.0",
+    "loss[multiple_negatives_ranking].similarity": "loss.similarity=dot",
+    "loss[multiple_negatives_ranking].directions": "loss.directions=[query_to_doc, doc_to_query]",
+    "loss[multiple_negatives_ranking].partition": (
+        "loss.directions=[query_to_doc, doc_to_query]", "loss.partition=per_direction"
+    ),
+    "loss[multiple_negatives_ranking].hardness_mode": (*HARDNESS, "loss.hardness_mode=hard_negatives"),
+    "loss[multiple_negatives_ranking].hardness_strength": (*HARDNESS, "loss.hardness_strength=9.0"),
+    "loss[multiple_negatives_ranking].matryoshka_dims": "loss.matryoshka_dims=[8, 4]",
+    "loss[multiple_negatives_symmetric_ranking].directions": (
+        "loss=multiple_negatives_symmetric_ranking", "loss.directions=[query_to_doc]"
+    ),
+    "loss[multiple_negatives_symmetric_ranking].partition": (
+        "loss=multiple_negatives_symmetric_ranking", "loss.partition=joint"
+    ),
+    "loss[mega_batch_margin].positive_margin": (*PAIRS, "loss=mega_batch_margin", "loss.positive_margin=1.0"),
+    "loss[mega_batch_margin].negative_margin": (*PAIRS, "loss=mega_batch_margin", "loss.negative_margin=-0.5"),
+    "loss[mega_batch_margin].matryoshka_dims": (*PAIRS, "loss=mega_batch_margin", "loss.matryoshka_dims=[8, 4]"),
+    "loss[triplet].distance": ("loss=triplet", "loss.distance=cosine"),
+    "loss[triplet].margin": ("loss=triplet", "loss.margin=1.0"),
+    "loss[triplet].matryoshka_dims": ("loss=triplet", "loss.matryoshka_dims=[8, 4]"),
+    "loss[batch_hard_triplet].distance": (*TEXTS, "loss.distance=cosine"),
+    "loss[batch_hard_triplet].margin": (*TEXTS, "loss.margin=1.0"),
+    "loss[batch_hard_triplet].matryoshka_dims": (*TEXTS, "loss.matryoshka_dims=[8, 4]"),
+    "loss[batch_all_triplet].distance": (*TEXTS, "loss=batch_all_triplet", "loss.distance=cosine"),
+    "loss[batch_all_triplet].margin": (*TEXTS, "loss=batch_all_triplet", "loss.margin=1.0"),
+    "loss[batch_all_triplet].matryoshka_dims": (*TEXTS, "loss=batch_all_triplet", "loss.matryoshka_dims=[8, 4]"),
+    "loss[batch_hard_soft_margin_triplet].distance": (
+        *TEXTS, "loss=batch_hard_soft_margin_triplet", "loss.distance=cosine"
+    ),
+    "loss[batch_hard_soft_margin_triplet].matryoshka_dims": (
+        *TEXTS, "loss=batch_hard_soft_margin_triplet", "loss.matryoshka_dims=[8, 4]"
+    ),
+    "loss[batch_semi_hard_triplet].distance": (*TEXTS, "loss=batch_semi_hard_triplet", "loss.distance=cosine"),
+    "loss[batch_semi_hard_triplet].margin": (*TEXTS, "loss=batch_semi_hard_triplet", "loss.margin=1.0"),
+    "loss[batch_semi_hard_triplet].matryoshka_dims": (
+        *TEXTS, "loss=batch_semi_hard_triplet", "loss.matryoshka_dims=[8, 4]"
+    ),
+    "train.epochs": ("~train.max_steps", "train.epochs=2"),
+    "train.max_steps": "train.max_steps=2",
+    "train.batch_size": "train.batch_size=8",
+    "train.mini_batch_size": "train.mini_batch_size=2",
+    "train.mini_batch_tokens": "train.mini_batch_tokens=32",
+    "train.accumulate_steps": "train.accumulate_steps=2",
+    "train.learning_rate": "train.learning_rate=0.02",
+    "train.warmup_ratio": "train.warmup_ratio=0.5",
+    "train.warmup_steps": "train.warmup_steps=3",
+    "train.schedule": "train.schedule=constant",
+    "train.weight_decay": "train.weight_decay=0.5",
+    "train.max_grad_norm": "train.max_grad_norm=0.001",
+    "train.freeze": 'train.freeze=["*embeddings*"]',
+    "train.precision": "train.precision=bfloat16",
+    "train.sampler": ("data.columns={anchor: word}", "train.sampler=shuffle"),
+    "train.device": "train.device=nowhere",
+    "train.log_every_steps": "train.log_every_steps=1",
+    "train.eval_every": "train.eval_every=1.0",
+    "train.eval_every_steps": "train.eval_every_steps=3",
+    "train.save_every": "train.save_every=0.5",
+    "train.save_every_steps": "train.save_every_steps=3",
+    "train.keep_checkpoints": "train.keep_checkpoints=1",
+    "train.best": "train.best=pairs/pearson_cosine",
+    "train.early_stopping.patience": (*BEST, "train.early_stopping.patience=3", "train.early_stopping.patience=1"),
+    "train.early_stopping.min_delta": (*PATIENT, "train.early_stopping.min_delta=2.0"),
+    "eval": "~eval",
+    "eval.dataset": "eval.0.dataset=./more.jsonl",
+    "eval.config": "eval.0.config=other",
+    "eval.files": "eval.0.files=other.csv",
+    "eval.revision": "eval.0.revision=main",
+    "eval.split": "eval.0.split='train[:50%]'",
+    "eval.columns": "eval.0.columns={label: share, sentence1: anchor}",
+    "eval.prompts": ('model.prompts={query: "rain: "}', "eval.0.prompts={sentence1: query}"),
+    "eval.where": "eval.0.where={year: {min: 2008}}",
+    "eval.label_map": ("eval.0.columns={label: word}", "eval.0.label_map={yes: 0, no: 1}"),
+    "eval.label_range": "eval.0.label_range=[0.5, 2]",
+    "eval.shuffle": ("eval.0.limit=9", "eval.0.shuffle=true"),
+    "eval.limit": "eval.0.limit=9",
+    "eval.max_per_row": (*TRIPLETS, "eval.0.columns={negative: 'others[*]'}", "eval.0.max_per_row=1"),
+    "eval.from": (*HELD, *TRIPLETS, "eval.0={type: triplet, name: kept, from: holdout}"),
+    "eval.name": "eval.0.name=other",
+    "eval.when": "eval.0.when=[end]",
+    "eval[triplet].margin": (*TRIPLETS, "eval.0.margin=100.0"),
+}  # fmt: skip
+
+IGNORED = {"model.revision": "a base that is no model of the Hub has no revision, and the key should be refused"}
+"""Keys that are known to be ignored: the test fails as soon as they are not."""
+
+ONE_VALUE = {"train.optimizer"}
+"""Keys that have only one value so far."""
+
+
+def keys_of(spec: type[Spec], path: str, choices: list[type[Spec]], seen: set[type[Spec]]) -> Iterator[str]:
+    """Every key with a value of its own, as `section.key`, or `section[choice].key` for the choice that declares it.
+
+    A section that stands in two places (`read`) is listed at the first.
+    """
+    for name, field in spec.model_fields.items():
+        owner = next(each for each in spec.__mro__ if name in vars(each).get("__annotations__", {}))
+        choice = f"[{owner.tag()}]" if owner in choices else ""
+        key = f"{path}{choice}.{field.alias or name}".lstrip(".")
+        shape = shape_of(field.annotation)
+        inner = specs(shape + below(shape, 0) + below(shape, ""))
+        if name != "type" and set(shape) - set(inner) - {NoneType}:
+            yield key
+        for section in inner:
+            if section not in seen:
+                seen.add(section)
+                yield from keys_of(section, key, [each for each in inner if "type" in each.model_fields], seen)
+
+
+KEYS = list(dict.fromkeys(keys_of(Recipe, "", [], set())))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A recipe with its data."""
+    folder = tmp_path_factory.mktemp("every_key")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    rows = [row(i) for i in range(16)]
+    for name, kept in (("rows", rows), ("more", rows[3:] + rows[:5])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    lines = [",".join(rows[0]), *(",".join(f'"{cell}"' for cell in row.values()) for row in rows)]
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+WORDS = ["rain", "bread", "train", "cat", "star", "song", "chess", "tea", "apple", "river", "café", "lamp", "fish"]
+
+
+def row(i: int) -> dict:
+    word, other, third = (WORDS[(i + step) % len(WORDS)] for step in (0, 5, 7))
+    text = {
+        "anchor": f"about {word}",
+        "positive": f"on {word}s {i}",
+        "negative": f"no {other}",
+        "text": f"{word} {third}",
+    }
+    pair = {"sentence1": f"one {word}", "sentence2": f"two {other}s", "label": i % 2, "share": i % 5 / 4}
+    return (
+        text
+        | pair
+        | {
+            "others": [f"{third} {i}", f"{other} or"],
+            "word": ["no", "yes"][i % 2],
+            "year": 2000 + i,
+            "note": "x" * (i % 3),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trace(folder, tiny_base) -> Iterator[Callable[[tuple[str, ...]], object]]:
+    """Overrides -> all that a run with them leaves, or why it is refused."""
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two threads on tensors this small mostly wait for each other
+
+    @cache
+    def run(overrides: tuple[str, ...]) -> object:
+        with chdir(folder):  # where the paths of overrides start
+            return leave(overrides)
+
+    def leave(overrides: tuple[str, ...]) -> object:
+        runs = folder / f"runs{abs(hash(overrides))}"
+        given = [
+            each.replace("=BERT", f"={tiny_base('bert')}").replace("=QWEN3", f"={tiny_base('qwen3')}")
+            for each in overrides
+        ]
+        try:
+            loaded = load_recipe(folder / "recipe.yaml", given)
+            examples = prepare(loaded.recipe)
+            for _ in train(loaded, runs):
+                pass
+        except StfitError as error:
+            return str(error)
+        run_folder = runs / loaded.recipe.name
+        log = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+        return {
+            "name": loaded.recipe.name,
+            "rows": examples.training.fingerprint,
+            "evaluated": [each.fingerprint for each in examples.evaluation],
+            "log": [{key: value for key, value in line.items() if key != "seconds"} for line in log],
+            "checkpoints": sorted(path.name for path in (run_folder / "checkpoints").glob("*")),
+            "model": {
+                path.name: sha256(path.read_bytes()).hexdigest()
+                for path in sorted((run_folder / "model").rglob("*"))
+                if path.is_file() and path.suffix != ".md"
+            },
+        }
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_every_key_has_a_line_here():
+    assert set(KEYS) - ONE_VALUE == set(CHANGES)
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_key_changes_what_a_run_leaves(key, trace, request):
+    if key in IGNORED:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=IGNORED[key]))
+    change = CHANGES[key]
+    *before, last = (change,) if isinstance(change, str) else change
+    without = trace(tuple(before))
+    assert isinstance(without, dict), without
+    assert trace((*before, last)) != without
+
+
+def test_what_does_not_change_leaves_the_same(trace):
+    assert trace(()) == trace(("seed=42",))
+    assert isinstance(trace(()), dict)
