@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, find
 from stfit.data.audit import audit, audit_evaluation
@@ -42,12 +42,13 @@ class Survey:
     warnings: list[Problem] = field(default_factory=list)
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Go on after what a user can mend, and note it."""
+    def noting(self, origin: str | None = None) -> Iterator[None]:
+        """Go on after what a user can mend, and note it, with the dataset it is in."""
         try:
             yield
         except (RecipeError, DataError, ModelError, HubError) as error:
-            self.errors.append(error)
+            placed = [replace(problem, file=problem.file or origin) for problem in error.problems]
+            self.errors.append(type(error)(placed))
 
 
 def prepare(recipe: Recipe, origins: Mapping[str, str] | None = None) -> Prepared:
@@ -81,7 +82,7 @@ def survey(recipe: Recipe, origins: Mapping[str, str]) -> Survey:
     with found.noting():
         found.training, held_out = load_examples(recipe.data, recipe.data.format, recipe.seed, recipe.data.holdout)
     if found.training is not None:
-        with found.noting():
+        with found.noting(recipe.data.dataset):
             check_labels(recipe.loss.type, recipe.loss.fits, found.training)
         with found.noting():
             found.warnings += audit_training(recipe, found.training)

@@ -106,12 +106,10 @@ def read_text_labels(
 
     Also the names of the classes, and whether it was names that were read.
     """
-    refuse(
-        cells,
-        rows,
-        lambda cell: not isinstance(cell, str),
-        "other rows have text labels; a column has one kind of label",
-    )
+    texts = sum(isinstance(cell, str) for cell in cells)
+    if texts < len(cells) / 2:  # blame the few
+        refuse(cells, rows, lambda cell: isinstance(cell, str), "the labels of most other rows are numbers")
+    refuse(cells, rows, lambda cell: not isinstance(cell, str), "the labels of most other rows are text")
     numbers = [number_in(cell) for cell in cells]
     if None not in numbers:
         return [number for number in numbers if number is not None], names, False

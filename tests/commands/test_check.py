@@ -1,0 +1,174 @@
+"""`stfit check`: what it foretells is what train does, and what it says train says too."""
+
+import json
+import logging
+
+import huggingface_hub.constants as hub
+import pytest
+
+from stfit.cli.app import main
+from stfit.commands.check import FIRST_ROWS, check, count_tokens, first_rows
+from stfit.commands.train import Started
+from stfit.data.examples import load_examples
+from stfit.encoder.build import build_encoder
+from stfit.encoder.glance import glance_at
+from stfit.recipe.load import load_recipe
+
+PROMPTS = {"prompts": {"query": "ask: ", "document": "read: "}}
+
+
+def codes(problems):
+    return [problem.code for problem in problems]
+
+
+@pytest.fixture
+def stfit(capsys, monkeypatch):
+    """Runs a command line; exit code, stdout, stderr."""
+
+    def run_line(*arguments):
+        monkeypatch.setattr("sys.argv", ["stfit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run_line
+
+
+def test_samples_are_what_the_model_will_see(write):
+    result = check(write(model=PROMPTS), [])
+    assert len(result["samples"]) == 3
+    assert result["samples"][0] == {
+        "anchor": "ask: the cat is number 0",
+        "positive": "read: 0 of the cats that we saw today",
+    }
+
+
+def test_samples_with_prompts_chosen_for_roles(write):
+    recipe = write(model=PROMPTS, data={"prompts": {"anchor": "document"}})
+    assert check(recipe, [])["samples"][0]["anchor"].startswith("read: the cat")
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"data": {"format": "triplet"}, "loss": "triplet"},
+        {"data": {"format": "labeled_text"}, "loss": "batch_all_triplet", "train": {"batch_size": 6}},
+        {"data": {"format": "labeled_pair", "columns": {"label": "score"}}, "loss": "cosent"},
+    ],
+)
+def test_check_foretells_the_steps_and_tokens_of_train(sections, write, run, tiny_base):
+    """Of an epoch; with words for tokens, where the vocabulary is yet to be learnt, only the steps."""
+    train = {"max_steps": None, "epochs": 1, "batch_size": 4, "accumulate_steps": 1} | sections.get("train", {})
+    model = {"base": str(tiny_base("bert")), "max_seq_length": 16}
+    path = write(**{**sections, "train": train, "model": model})
+    foretold = check(path, [])
+    events = run(path)
+    started = next(event for event in events if isinstance(event, Started))
+    steps = [event for event in events if hasattr(event, "grad_norm")]
+    assert foretold["steps"] == started.total_steps
+    assert foretold["rows"] == started.rows
+    assert foretold["tokens"] == sum(step.tokens for step in steps)
+
+
+def test_train_says_what_check_says(write, run, caplog):
+    path = write(train={"warmup_steps": 100, "learning_rate": 1e-6}, data={"limit": 9})
+    said = check(path, [])["warnings"]
+    assert {"learning-rate", "longer-than-run", "few-negatives"} <= set(codes(said))
+    with caplog.at_level(logging.WARNING, "stfit"):
+        run(path)
+    for problem in said:
+        assert any(problem.message in message for message in caplog.messages), problem
+
+
+def test_what_check_refuses_train_refuses(write, run, stfit):
+    path = write(data={"columns": {"positive": "anchor"}})
+    error = check(path, [])["error"]
+    code, _, err = stfit("train", path)
+    assert code == error["exit_code"] == 3
+    assert error["message"] in err
+
+
+def test_mistakes_of_all_kinds_are_found_together_and_the_lowest_exit_code_wins(write):
+    result = check(write(loss="cosent", model={"base": "./nowhere"}, data={"dataset": "./nothing.csv"}), [])
+    assert len(result["errors"]) == 3
+    assert result["error"]["exit_code"] == 2
+    assert all(problem.message in result["error"]["message"] for problem in result["errors"])
+
+
+def test_a_doubt_names_the_line_of_its_key(write, tmp_path):
+    base = write()
+    path = tmp_path / "outer.yaml"
+    path.write_text(f"extends: {base.name}\ntrain:\n  epochs: 1\n  max_steps: null\n  learning_rate: 0\n")
+    (problem,) = [problem for problem in check(path, [])["warnings"] if problem.code == "learning-rate"]
+    assert (problem.file, problem.line) == (str(path), 5)
+    (problem,) = [
+        problem for problem in check(path, ["train.learning_rate=1e-7"])["warnings"] if problem.code == "learning-rate"
+    ]
+    assert problem.line is None
+
+
+def test_strict_makes_errors_of_warnings(write, stfit):
+    path = write(train={"batch_size": 4})
+    code, out, _ = stfit("check", path, "--json")
+    loose = json.loads(out)
+    assert (code, loose["errors"]) == (0, [])
+    assert "error" not in loose
+    code, out, _ = stfit("check", path, "--json", "--strict")
+    strict = json.loads(out)
+    assert (code, strict["error"]["exit_code"], strict["warnings"]) == (3, 3, [])
+    assert strict["errors"] == loose["warnings"] != []
+
+
+def test_json_problems_have_the_keys_of_the_design(write, stfit):
+    code, out, _ = stfit("check", write(train={"batchsize": 4}), "--json")
+    (problem,) = json.loads(out)["errors"]
+    assert code == 2
+    assert set(problem) == {"code", "message", "file", "line", "column", "row"}
+    assert problem["line"] == 1
+
+
+def test_a_recipe_error_shows_its_line_with_a_caret(write, stfit):
+    code, out, err = stfit("check", write(train={"batchsize": 4}))
+    assert code == 2
+    assert "^^^^" in err
+    assert "1 errors" in out
+
+
+def test_a_base_that_the_hub_can_not_be_asked_for_is_a_warning(write, monkeypatch):
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    result = check(write(model={"base": "nobody/no-such-model"}), [])
+    assert "base-unseen" in codes(result["warnings"])
+    assert "error" not in result
+    assert (result["memory_mib"], result["counted"].partition(",")[0]) == (None, "words")
+
+
+def test_lengths_are_those_of_the_tokenizer_of_transformers_uncut(write, tiny_base):
+    recipe = load_recipe(write(model={"base": str(tiny_base("roberta"))})).recipe
+    examples, _ = load_examples(recipe.data, recipe.data.format, recipe.seed)
+    table = count_tokens(glance_at(recipe.model), examples, dict.fromkeys(examples.texts, "ask: " * 40))
+    tokenizer = build_encoder(recipe.model).tokens.tokenizer
+    texts = dict.fromkeys("ask: " * 40 + text for text in examples.all_texts())
+    assert table.lengths().tolist() == [len(tokenizer(text, truncation=False)["input_ids"]) for text in texts]
+    assert table.lengths().min() > 64
+
+
+def test_only_whole_splits_of_the_hub_are_shortened(write):
+    evaluator = {"type": "triplet", "dataset": "a/b", "name": "kept"}
+    path = write(data={"dataset": "a/b", "split": "train + validation"}, eval=[{**evaluator, "split": "test[:5%]"}])
+    recipe = load_recipe(path).recipe
+    short = first_rows(recipe)
+    assert short.data.split == f"train[:{FIRST_ROWS}]+validation[:{FIRST_ROWS}]"
+    assert short.eval[0].split == "test[:5%]"
+    local = load_recipe(write()).recipe
+    assert first_rows(local) == local
+
+
+def test_dropped_rows_are_named(write, tmp_path):
+    path = write(data={"dataset": "./holes.jsonl"})
+    rows = [{"anchor": f"text {i}", "positive": None if i in (4, 7) else f"other {i}"} for i in range(12)]
+    (tmp_path / "holes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (problem,) = [problem for problem in check(path, [])["warnings"] if problem.code == "dropped-rows"]
+    assert problem.row == 5
+    assert "2 empty text (rows 5, 8)" in problem.message

@@ -1,0 +1,145 @@
+"""The audit finds what is planted, names its rows, and is silent about rows without a mistake."""
+
+import numpy as np
+import pytest
+
+from stfit.data.audit import REFUSALS, SUSPICIONS, audit, audit_evaluation, fold_rows
+from stfit.data.examples import Examples
+from stfit.data.overlap import EvaluationRows, shared_rows
+from stfit.errors import DataError
+
+COUNT = 200
+ANCHORS = [f"where does the river number {i} of this country end" for i in range(COUNT)]
+POSITIVES = [f"the river number {i} of this country ends in lake {i + 7}" for i in range(COUNT)]
+NEGATIVES = [f"nobody has ever seen mountain {3 * i} from below" for i in range(COUNT)]
+PAIR = {"sentence1": ANCHORS, "sentence2": [POSITIVES[i] if i % 2 else NEGATIVES[i] for i in range(COUNT)]}
+SCORES = [float(i % 2) for i in range(COUNT)]
+
+
+def with_text(texts, at, text):
+    return [text if i == at else old for i, old in enumerate(texts)]
+
+
+def make(format, texts, label=None, kind="none", names=None):
+    rows = np.arange(1, len(next(iter(texts.values()))) + 1)
+    return Examples(format, texts, None if label is None else np.array(label), kind, names, rows, {})
+
+
+def pairs(**changes):
+    return make("positive_pair", {"anchor": ANCHORS, "positive": POSITIVES} | changes)
+
+
+def triplets(**changes):
+    return make("triplet", {"anchor": ANCHORS, "positive": POSITIVES, "negative": NEGATIVES} | changes)
+
+
+def labeled(label=SCORES, kind="score", **changes):
+    return make("labeled_pair", PAIR | changes, label, kind)
+
+
+def classes(label, **changes):
+    return make("labeled_text", {"text": ANCHORS} | changes, label, "class")
+
+
+GOOD = {
+    "pairs": (pairs(), "no_duplicates"),
+    "triplets": (triplets(), "no_duplicates"),
+    "scores": (labeled(), "shuffle"),
+    "flags": (labeled([int(score) for score in SCORES], "binary"), "shuffle"),
+    "classes": (classes([i % 4 for i in range(COUNT)]), "group_by_label"),
+}
+
+REPEATED = with_text(ANCHORS, 9, ANCHORS[4].upper())
+
+# Code -> examples with the mistake, how rows form batches, and the row that is named.
+PLANTED = {
+    "same-column": (pairs(positive=ANCHORS), "shuffle", None),
+    "constant-text": (pairs(positive=["news"] * COUNT), "shuffle", None),
+    "no-words": (pairs(positive=[f"{i} / 7" for i in range(COUNT)]), "shuffle", None),
+    "id-column": (pairs(positive=[f"q-{i}f" for i in range(COUNT)]), "shuffle", None),
+    "few-texts": (pairs(positive=["news", "forum"] * (COUNT // 2)), "no_duplicates", None),
+    "damaged-text": (pairs(anchor=with_text(ANCHORS, 9, "caf\ufffd")), "shuffle", 10),
+    "duplicate-rows": (pairs(anchor=REPEATED, positive=with_text(POSITIVES, 9, POSITIVES[4])), "shuffle", 10),
+    "contradictory-labels": (
+        labeled(with_text(SCORES, 9, 1 - SCORES[4]), sentence1=with_text(ANCHORS, 9, PAIR["sentence2"][4]),
+                sentence2=with_text(PAIR["sentence2"], 9, ANCHORS[4])), "shuffle", 5),
+    "equal-texts": (pairs(anchor=with_text(ANCHORS, 9, POSITIVES[9])), "shuffle", 10),
+    "negative-is-right": (triplets(negative=with_text(NEGATIVES, 9, POSITIVES[9].upper())), "shuffle", 10),
+    "swapped-negative": (triplets(positive=NEGATIVES, negative=POSITIVES), "shuffle", None),
+    "upside-down-labels": (labeled([1 - score for score in SCORES]), "shuffle", None),
+    "swapped-roles": (pairs(anchor=[text * 5 for text in POSITIVES], positive=ANCHORS), "shuffle", None),
+    "false-negatives": (pairs(positive=with_text(POSITIVES, 9, POSITIVES[4])), "shuffle", 5),
+    "lonely-class": (classes([4 if i == 9 else i % 4 for i in range(COUNT)]), "group_by_label", 10),
+    "class-numbers": (classes([1 + i % 4 for i in range(COUNT)]), "group_by_label", None),
+    "narrow-labels": (labeled([score / 20 for score in SCORES]), "shuffle", None),
+}  # fmt: skip
+
+
+def found_in(examples, sampler):
+    rows = fold_rows(examples, in_batch=examples.label is None, sampler=sampler)
+    return [problem for check in [*REFUSALS, *SUSPICIONS] for problem in check(rows)]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_rows_without_a_mistake_give_no_problem(name):
+    assert found_in(*GOOD[name]) == []
+
+
+@pytest.mark.parametrize("code", PLANTED)
+def test_a_planted_mistake_is_found_with_its_row(code):
+    examples, sampler, row = PLANTED[code]
+    assert (code, row) in [(problem.code, problem.row) for problem in found_in(examples, sampler)]
+
+
+def test_every_check_finds_something_here():
+    finders = {
+        check
+        for check in [*REFUSALS, *SUSPICIONS]
+        for examples, sampler, _ in PLANTED.values()
+        if check(fold_rows(examples, in_batch=examples.label is None, sampler=sampler))
+    }
+    assert finders == {*REFUSALS, *SUSPICIONS}
+
+
+def test_certain_mistakes_are_refused_all_at_once_with_their_file():
+    with pytest.raises(DataError) as refused:
+        audit(pairs(anchor=["7"] * COUNT, positive=["7"] * COUNT), "pairs.csv", in_batch=True, sampler="shuffle")
+    assert {problem.code for problem in refused.value.problems} == {"same-column", "constant-text", "no-words"}
+    assert {problem.file for problem in refused.value.problems} == {"pairs.csv"}
+
+
+def test_equal_texts_apart_by_the_sampler_are_no_false_negatives_but_two_spellings_are():
+    equal = pairs(positive=with_text(POSITIVES, 9, POSITIVES[4]))
+    spelt = pairs(positive=with_text(POSITIVES, 9, POSITIVES[4].upper()))
+    codes = [[found.code for found in found_in(examples, "no_duplicates")] for examples in (equal, spelt)]
+    assert codes == [[], ["false-negatives"]]
+
+
+def test_a_pair_of_classes_is_ordered_and_a_pair_of_scores_is_not():
+    """That a entails b says nothing of b and a."""
+    turned = {"sentence1": ["a cat", "it rains"], "sentence2": ["it rains", "a cat"]}
+    as_classes = found_in(make("labeled_pair", turned, [0, 1], "class", ["yes", "no"]), "shuffle")
+    as_scores = found_in(make("labeled_pair", turned, [0.0, 1.0], "score"), "shuffle")
+    assert [found.code for found in as_classes] == []
+    assert [found.code for found in as_scores] == ["contradictory-labels"]
+
+
+def test_missing_negatives_are_neither_texts_nor_equal_to_one_another():
+    some = [None if i % 2 else text for i, text in enumerate(NEGATIVES)]
+    assert found_in(make("triplet", triplets().texts | {"negative_2": some}), "no_duplicates") == []
+
+
+def test_an_evaluator_with_one_label_is_refused_and_one_with_named_classes_is_doubted():
+    with pytest.raises(DataError, match="nothing can be measured"):
+        audit_evaluation(labeled([0.5] * COUNT), "test.csv")
+    named = make("labeled_pair", PAIR, [i % 3 for i in range(COUNT)], "class", ["contradiction", "entails", "neutral"])
+    assert [problem.code for problem in audit_evaluation(named, "test.csv")] == ["class-labels"]
+    assert audit_evaluation(labeled(), "test.csv") == []
+
+
+def test_rows_trained_on_and_measured_on_are_found_across_order_case_and_format():
+    one, other = PAIR["sentence1"][4], PAIR["sentence2"][4]
+    measured = make("triplet", {"anchor": ["x", f"  {other.upper()}"], "positive": ["y", one], "negative": ["z", "z"]})
+    (problem,) = shared_rows(labeled(), [EvaluationRows("kept", "kept.csv", measured)])
+    assert (problem.code, problem.row, problem.file) == ("shared-rows", 2, "kept.csv")
+    assert shared_rows(pairs(), [EvaluationRows("kept", "kept.csv", measured)]) == []
