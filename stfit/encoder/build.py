@@ -45,6 +45,7 @@ def build_encoder(settings: Model, texts: Callable[[], Iterable[str]] | None = N
         if texts is None:
             raise ModelError("a scratch base needs training texts to learn its vocabulary from")
         backbone, tokenizer = build_scratch(settings.base, texts())
+        backbone.to(getattr(torch, settings.precision))
         set_dropout(backbone.config, settings.dropout)
         found = None
     else:
