@@ -16,8 +16,8 @@ from stfit.recipe.recipe import Recipe
 def model_in(path: str) -> str:
     """The model folder that a user means by a run folder, a model folder or a Hub id.
 
-    Raises ModelError for a name in a folder of this machine that has nothing of that name: asking the Hub for `runs/typo`
-    would only take longer to fail.
+    Raises ModelError for a name in a folder of this machine that has nothing of that name: asking the Hub for
+    `runs/typo` would only take longer to fail.
     """
     named = Path(path)
     if not named.exists() and named.parent.name and named.parent.is_dir():
