@@ -54,7 +54,7 @@ def unknown_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
     for key, format, prompts in prompt_choices(recipe):
         roles = ["query", "corpus", *ROLES[format]]
         for role, name in prompts.items():
-            if role.partition("_")[0] not in roles:
+            if role not in roles:
                 found.append(Doubt(f"{key}.{role}", "unknown-role", f"is no role of {format}: {', '.join(roles[2:])}"))
             if name not in known:
                 hint = did_you_mean(name, list(known)) or "it has none"

@@ -19,6 +19,6 @@ def prompt_name(role: str, chosen: Mapping[str, str] | None, known: Collection[s
 
     The roles negative_1, negative_2, ... take what is chosen for `negative`.
     """
-    chosen, kind = chosen or {}, role.partition("_")[0]
-    usual = ROLE_PROMPTS.get(kind)
-    return chosen.get(role) or chosen.get(kind) or (usual if usual in known else None)
+    role = role.partition("_")[0]
+    usual = ROLE_PROMPTS.get(role)
+    return (chosen or {}).get(role) or (usual if usual in known else None)

@@ -49,6 +49,13 @@ def test_samples_with_prompts_chosen_for_roles(write):
     assert check(recipe, [])["samples"][0]["anchor"].startswith("read: the cat")
 
 
+def test_the_prompt_of_negatives_is_that_of_each_of_several(write):
+    data = {"format": "triplet", "columns": {"negative": ["negative", "text"]}, "prompts": {"negative": "query"}}
+    sample = check(write(model=PROMPTS, data=data, loss="triplet"), [])["samples"][0]
+    assert sample["negative_1"] == "ask: nothing but tigers"
+    assert sample["negative_2"].startswith("ask: cat cat")
+
+
 @pytest.mark.parametrize(
     "sections",
     [

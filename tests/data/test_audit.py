@@ -143,3 +143,18 @@ def test_rows_trained_on_and_measured_on_are_found_across_order_case_and_format(
     (problem,) = shared_rows(labeled(), [EvaluationRows("kept", "kept.csv", measured)])
     assert (problem.code, problem.row, problem.file) == ("shared-rows", 2, "kept.csv")
     assert shared_rows(pairs(), [EvaluationRows("kept", "kept.csv", measured)]) == []
+
+
+def test_chance_alone_is_no_suspicion():
+    """Words are drawn without a plan, so neither side shares more of them, but for chance."""
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        anchors, positives, negatives = (
+            [" ".join(f"w{word}" for word in random.integers(20, size=8)) for _ in range(COUNT)] for _ in range(3)
+        )
+        drawn = triplets(anchor=anchors, positive=positives, negative=negatives)
+        scored = labeled(random.random(COUNT).tolist(), sentence1=anchors, sentence2=positives)
+        suspected = {
+            problem.code for examples in (drawn, scored) for problem in audit(examples, "drawn", False, "shuffle")
+        }
+        assert not suspected & {"swapped-negative", "upside-down-labels"}

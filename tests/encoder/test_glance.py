@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stfit.encoder.build import build_encoder
+from stfit.encoder.build import build_encoder, position_limit
 from stfit.encoder.folder import write_folder
 from stfit.encoder.glance import glance_at
 from stfit.encoder.settings import Model
@@ -16,6 +16,7 @@ def test_a_glance_at_a_checkpoint_tells_what_the_encoder_has(kind, tiny_base):
     settings = Model(base=str(tiny_base(kind)))
     glance, encoder = glance_at(settings), build_encoder(settings)
     assert glance.max_seq_length == encoder.tokens.max_seq_length
+    assert glance.positions == position_limit(encoder.backbone.config)
     assert glance.hidden_size == encoder.embedding_dim
     assert glance.num_layers == 2
     assert glance.parameters == sum(weight.numel() for weight in encoder.backbone.parameters())

@@ -1,0 +1,96 @@
+"""What a recipe can't mean is found without data; a recipe without a mistake raises no doubt."""
+
+import pytest
+
+from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY
+from stfit.encoder.glance import Glance, glance_at
+from stfit.recipe.recipe import Recipe
+
+SENTENCE_MODEL = Glance(None, 64, 64, 32, 2, 1000, ["mean"], ["Normalize"], {"query": "ask: "})
+SCRATCH = {"type": "scratch", "hidden_size": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 100}
+RANKING = {"type": "multiple_negatives_ranking"}
+TRIPLET = {"type": "triplet", "distance": "euclidean", "margin": 1.0}
+EVALUATOR = {"type": "triplet", "name": "kept", "dataset": "/kept.csv", "split": "validation"}
+GOOD = {
+    "name": "good",
+    "model": {"base": "/base", "max_seq_length": 64, "prompts": {"query": "ask: ", "document": "read: "}},
+    "data": {"dataset": "/rows.csv", "format": "triplet", "holdout": {"rows": 10}},
+    "loss": TRIPLET,
+    "train": {"learning_rate": 2e-5, "batch_size": 32, "mini_batch_size": 16, "best": "kept/accuracy_cosine"},
+    "eval": [EVALUATOR, {"type": "triplet", "from": "holdout"}],
+}
+
+# What is changed in the good recipe, and the key and code of the doubt that follows.
+DOUBTS = [
+    ({"data.prompts": {"ancor": "query"}}, "data.prompts.ancor", "unknown-role"),
+    ({"data.prompts": {"anchor": "qery"}}, "data.prompts.anchor", "unknown-prompt"),
+    ({"eval": [EVALUATOR | {"prompts": {"anchor": "qery"}}]}, "eval.0.prompts.anchor", "unknown-prompt"),
+    ({"model.prompts": {}, "model.default_prompt": "document"}, "model.default_prompt", "unknown-prompt"),
+    ({"model.max_seq_length": 65}, "model.max_seq_length", "too-long"),
+    ({"loss": TRIPLET | {"matryoshka_dims": [64]}, "model.layers": []}, "loss.matryoshka_dims", "too-many-dimensions"),
+    ({"model.truncate_dim": 65, "model.pooling": ["mean", "cls"], "model.layers": ["normalize"]},
+     "model.truncate_dim", "too-many-dimensions"),
+    ({"loss": TRIPLET | {"margin": 2.0}}, "loss.margin", "margin"),
+    ({"loss": TRIPLET | {"margin": 2.0, "distance": "cosine"}, "model.layers": []}, "loss.margin", "margin"),
+    ({"train.learning_rate": 0.0}, "train.learning_rate", "learning-rate"),
+    ({"train.learning_rate": 1e-3}, "train.learning_rate", "learning-rate"),
+    ({"model.base": SCRATCH}, "train.learning_rate", "learning-rate"),
+    ({"train.freeze": ["*"]}, "train.freeze", "frozen"),
+    ({"loss": RANKING | {"scale": 0.05}}, "loss.scale", "scale"),
+    ({"loss": RANKING, "train.batch_size": 4, "train.mini_batch_size": None}, "train.batch_size", "few-negatives"),
+    ({"loss": RANKING, "train.sampler": "shuffle"}, "train.sampler", "sampler"),
+    ({"train.mini_batch_size": 32}, "train.mini_batch_size", "mini-batch"),
+    ({"eval": [EVALUATOR | {"split": "test[:50%]"}]}, "train.best", "best-on-test"),
+    ({"eval": [EVALUATOR | {"when": []}]}, "eval.0.when", "never-measured"),
+    ({"eval": [EVALUATOR]}, "data.holdout", "idle-holdout"),
+    ({"model.prompts": {"search": "find: "}}, "model.prompts.search", "idle-prompt"),
+    ({"model.pooling": "cls"}, "model.pooling", "replaced-pooling"),
+    ({"model.layers": []}, "model.layers", "replaced-layers"),
+]  # fmt: skip
+
+
+def changed(changes):
+    """The good recipe with the values of some dotted keys replaced."""
+    values = {key: dict(value) if isinstance(value, dict) else value for key, value in GOOD.items()}
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        if name:
+            values[section][name] = value
+        else:
+            values[section] = value
+    return Recipe.model_validate(values)
+
+
+def doubts_of(changes):
+    recipe = changed(changes)
+    base = glance_at(recipe.model) if changes.get("model.base") else SENTENCE_MODEL
+    return {check: check(recipe, base) for check in [*IMPOSSIBLE, *UNLIKELY]}
+
+
+def test_a_good_recipe_raises_no_doubt():
+    assert [doubt for found in doubts_of({}).values() for doubt in found] == []
+
+
+@pytest.mark.parametrize(("changes", "key", "code"), DOUBTS)
+def test_a_mistake_is_found_at_its_key(changes, key, code):
+    assert (key, code) in [(doubt.key, doubt.code) for found in doubts_of(changes).values() for doubt in found]
+
+
+def test_every_check_finds_something_here():
+    finders = {check for changes, _, _ in DOUBTS for check, found in doubts_of(changes).items() if found}
+    assert finders == {*IMPOSSIBLE, *UNLIKELY}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": TRIPLET | {"margin": 5.0}, "model.layers": [{"type": "dense", "out_features": 8}]},
+        {"loss": TRIPLET | {"margin": 1.9}},
+        {"model.layers": ["normalize"], "model.pooling": "mean"},
+        {"data.prompts": {"anchor": "query", "positive": "document"}},
+        {"loss": RANKING, "train.sampler": "no_duplicates"},
+    ],
+)
+def test_what_only_looks_like_a_mistake_is_left_alone(changes):
+    codes = {doubt.code for found in doubts_of(changes).values() for doubt in found}
+    assert codes <= {"replaced-layers"}

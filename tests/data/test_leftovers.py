@@ -1,0 +1,49 @@
+"""What of a table becomes no part of an example is said, and nothing else."""
+
+import numpy as np
+import pytest
+
+from stfit.data.examples import load_examples
+from stfit.data.leftovers import dropped_rows, unread_flags
+from stfit.data.read import load_table
+from stfit.data.source import TrainingData
+from stfit.data.table import build_table
+
+
+def source_of(**keys):
+    return TrainingData.model_validate({"dataset": "/rows.jsonl", "format": "positive_pair", **keys})
+
+
+def pairs(**columns):
+    texts = {"anchor": ["a", "b", "c", "d"], "positive": ["e", "f", "g", "h"]}
+    return build_table("rows.jsonl", texts | columns, {})
+
+
+@pytest.mark.parametrize("cells", [[0, 1, 1, 0], ["0", "1", "0", "0"], [True, False, True, True]])
+def test_an_unread_flag_beside_positives_is_told_with_what_to_write(cells):
+    (problem,) = unread_flags(pairs(match=cells), source_of())
+    assert "where: {match: 1}" in problem.message
+
+
+@pytest.mark.parametrize(
+    "cells", [[0, 1, 2, 0], [1, 1, 1, 1], [0.0, 1.0, 0.5, 0.0], [[0], [1], [0], [1]], [None, 1, 0, 1]]
+)
+def test_another_column_is_no_flag(cells):
+    assert unread_flags(pairs(match=cells), source_of()) == []
+
+
+def test_a_flag_that_is_read_is_left_alone():
+    table = pairs(match=[0, 1, 1, 0])
+    assert unread_flags(table, source_of(where={"match": 1})) == []
+    assert unread_flags(table, source_of(format="labeled_text", columns={"text": "anchor", "label": "match"})) == []
+
+
+def test_rows_that_where_drops_are_not_missed(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("anchor,positive,lang\na,,en\nb,f,en\nc,,de\nd,h,en\n")
+    source = source_of(dataset=str(path), where={"lang": "en"})
+    examples, _ = load_examples(source, source.format, 1)
+    table = load_table(source)
+    (problem,) = dropped_rows(table, source, examples)
+    assert problem.message == "left out: 1 empty text (row 1)"
+    assert np.array_equal(examples.row, [2, 4])
