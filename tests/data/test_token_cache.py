@@ -38,9 +38,7 @@ def test_second_run_reads_what_the_first_wrote(folder) -> None:
     np.testing.assert_array_equal(flat, again_flat)
     np.testing.assert_array_equal(starts, again_starts)
     assert again_flat.dtype == np.int32
-    assert [list(again_flat[a:b]) for a, b in pairwise(again_starts)] == [
-        [len(text), ord(text[0])] for text in TEXTS
-    ]
+    assert [list(again_flat[a:b]) for a, b in pairwise(again_starts)] == [[len(text), ord(text[0])] for text in TEXTS]
 
 
 @pytest.mark.parametrize(
