@@ -15,8 +15,9 @@ from transformers.utils import logging as transformers_logging
 
 from stfit.encoder.dropout import DROPOUT_SETTING
 from stfit.encoder.encoder import Encoder, Traits
-from stfit.encoder.folder import Found, is_sentence_model, read_folder
+from stfit.encoder.folder import Found, read_folder
 from stfit.encoder.layout import choose_layout
+from stfit.encoder.model_json import count_positions, is_sentence_model
 from stfit.encoder.scratch import build_scratch
 from stfit.encoder.settings import Model, Scratch
 from stfit.encoder.tokens import Tokens, append_eos, load_tokenizer, longest_sequence, lower_case
@@ -172,25 +173,7 @@ def is_decoder(config: PretrainedConfig) -> bool:
 
 def position_limit(config: PretrainedConfig) -> int | None:
     """Longest sequence that the position table holds; None where there is no such table."""
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions <= 0:
-        return None
-    # RoBERTa and its kin number positions from pad_token_id + 1, so that their table is that much longer than a text.
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in ROBERTA_KIN else 0
-    return positions - offset
-
-
-ROBERTA_KIN = (
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "mpnet",
-    "roberta-prelayernorm",
-    "longformer",
-    "data2vec-text",
-    "ibert",
-)
+    return count_positions(config.to_dict())
 
 
 def load_layer(layer: nn.Module, weights: dict[str, Any], folder: Path) -> None:

@@ -2,14 +2,14 @@
 
 Read in every layout that it ever wrote, written in the oldest one that it still reads.
 
-Nothing here is executed: module types are looked up in a table by their last part, weights come from safetensors only.
+Nothing here is executed: what the JSON files say is read by model_json.py, weights come from safetensors only.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,27 +19,16 @@ from torch import nn
 
 import stfit.encoder.layers as choices
 from stfit.encoder.encoder import Encoder, Traits, weights_of
+from stfit.encoder.model_json import (
+    POOLING_FLAGS,
+    read_json,
+    read_modules,
+    read_pooling,
+    read_sentence_config,
+    read_settings,
+)
+from stfit.encoder.settings import PEER_POOLINGS
 from stfit.errors import ModelError
-
-POOLING_FLAGS = {
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-    "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
-    "weighted_mean": "pooling_mode_weightedmean_tokens",
-    "last_token": "pooling_mode_lasttoken",
-}
-"""Our mode -> sentence-transformers' flag, in the order in which it concatenates the modes whose flags are set."""
-
-PEER_MODES = {"mean_sqrt_len_tokens": "mean_sqrt_len", "weightedmean": "weighted_mean", "lasttoken": "last_token"}
-
-TRANSFORMER_CONFIGS = [
-    f"sentence_{kind}_config.json"
-    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-]
-"""Where sentence-transformers keeps max_seq_length; the names after the first are of its 0.x versions."""
-
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
 @dataclass(frozen=True)
@@ -53,102 +42,23 @@ class Found:
     lower_case: bool
 
 
-def is_sentence_model(folder: Path) -> bool:
-    """Whether the folder says how to pool, or is a plain transformer checkpoint."""
-    return (folder / "modules.json").is_file()
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of a model folder; ModelError names it where it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: can't be read as JSON: {error}") from error
-
-
 def read_folder(folder: Path) -> Found:
     """Read a sentence-transformers folder of any version.
 
     Raises ModelError for modules that stfit does not have, and for paths that lead outside the folder.
     """
-    modules = [(kind_of(entry, folder), inside(folder, entry.get("path", ""))) for entry in module_entries(folder)]
-    kinds = [kind for kind, _ in modules]
-    if kinds[:2] != ["Transformer", "Pooling"]:
-        raise ModelError(
-            f"{folder}: starts with {' then '.join(kinds[:2])}; stfit reads a Transformer followed by a Pooling"
-        )
-    transformer = modules[0][1]
-    pooling, include_prompt = read_pooling(modules[1][1])
-    built = [READERS[kind](path) for kind, path in modules[2:]]
-    settings = read_settings(folder)
-    sentence_config: dict[str, Any] = next(
-        (read_json(transformer / name) for name in TRANSFORMER_CONFIGS if (transformer / name).is_file()), {}
-    )
-    traits = Traits(pooling, [layer for layer, _ in built], include_prompt, **settings)
+    (_, transformer), (_, pooling), *layers = read_modules(folder)
+    modes, include_prompt = read_pooling(pooling)
+    built = [READERS[kind](path) for kind, path in layers]
+    traits = Traits(modes, [layer for layer, _ in built], include_prompt, **read_settings(folder))
+    config = read_sentence_config(transformer)
     return Found(
         transformer,
         traits,
         [weights for _, weights in built],
-        sentence_config.get("max_seq_length"),
-        bool(sentence_config.get("do_lower_case", False)),
+        config.get("max_seq_length"),
+        bool(config.get("do_lower_case", False)),
     )
-
-
-def module_entries(folder: Path) -> list[dict[str, Any]]:
-    """The list in modules.json, in its order."""
-    entries = read_json(folder / "modules.json")
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ModelError(f"{folder / 'modules.json'}: is not a list of modules")
-    return sorted(entries, key=lambda entry: int(entry.get("idx", 0)))
-
-
-def kind_of(entry: dict[str, Any], folder: Path) -> str:
-    """Last part of a module's class path, when it is one that stfit knows."""
-    path = str(entry.get("type", ""))
-    kind = path.rpartition(".")[2]
-    if not path.startswith("sentence_transformers.") or kind not in ("Transformer", "Pooling", *READERS):
-        known = ", ".join(["Transformer", "Pooling", *READERS])
-        raise ModelError(f"{folder / 'modules.json'}: module `{path}` is not one that stfit reads ({known})")
-    return kind
-
-
-def inside(folder: Path, relative: str) -> Path:
-    """A path named in modules.json, which must stay inside the model folder."""
-    pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in relative:
-        raise ModelError(f"{folder / 'modules.json'}: path `{relative}` leads outside the model folder")
-    return folder / pure
-
-
-def read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
-    """Modes in order, and whether prompts are pooled."""
-    config = read_json(folder / "config.json")
-    if "pooling_mode" in config:
-        named = config["pooling_mode"]
-        modes = [PEER_MODES.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
-    else:
-        modes = [mode for mode, flag in POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
-    unknown = [mode for mode in modes if mode not in POOLING_FLAGS]
-    if unknown:
-        raise ModelError(f"{folder / 'config.json'}: unknown pooling {', '.join(map(str, unknown))}")
-    return tuple(modes), bool(config.get("include_prompt", True))
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Prompts, similarity and truncation as keyword arguments of Traits."""
-    path = folder / "config_sentence_transformers.json"
-    config = read_json(path) if path.is_file() else {}
-    prompts = {name: text for name, text in (config.get("prompts") or {}).items() if text}
-    default_prompt = config.get("default_prompt_name")
-    if default_prompt is not None and default_prompt not in (config.get("prompts") or {}):
-        raise ModelError(f"{path}: default_prompt_name `{default_prompt}` is not one of its prompts")
-    similarity = config.get("similarity_fn_name") or "cosine"
-    return {
-        "prompts": prompts,
-        "default_prompt": default_prompt if default_prompt in prompts else None,  # an empty prompt changes nothing
-        "similarity": similarity if similarity in SIMILARITIES else "cosine",
-        "truncate_dim": config.get("truncate_dim"),
-    }
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -245,7 +155,7 @@ def pooling_config(traits: Traits, token_dim: int) -> dict[str, Any]:
     config["include_prompt"] = traits.include_prompt
     in_flag_order = tuple(mode for mode in POOLING_FLAGS if mode in traits.pooling)
     if in_flag_order != traits.pooling:
-        peer_names = {ours: peer for peer, ours in PEER_MODES.items()}
+        peer_names = {ours: peer for peer, ours in PEER_POOLINGS.items()}
         config["pooling_mode"] = [peer_names.get(mode, mode) for mode in traits.pooling]
     return config
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from stfit.encoder.settings import PEER_POOLINGS, Model, Scratch
+from stfit.encoder.model_json import (
+    count_positions,
+    is_sentence_model,
+    read_json,
+    read_modules,
+    read_pooling,
+    read_sentence_config,
+    read_settings,
+)
+from stfit.encoder.settings import Model, Scratch
 from stfit.errors import HubError, ModelError
 
 SMALL_FILES = ["*.json"]
 
 NO_LIMIT = 1_000_000
 """Tokenizers without a limit say some very large number."""
-
-ROBERTA_KIN = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 
 
 @dataclass(frozen=True)
@@ -73,62 +80,41 @@ def fetch(base: str, revision: str | None) -> Path:
 
 def glance_into(folder: Path) -> Glance:
     """A local model folder, plain or of sentence-transformers."""
-    modules = read_json(folder / "modules.json", [])
-    if not modules and not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: is no model folder (it has neither config.json nor modules.json)")
-    kinds = {module["type"].rpartition(".")[2]: folder / module.get("path", "") for module in modules}
-    transformer = kinds.get("Transformer", folder)
-    config = read_json(transformer / "config.json", {})
-    sentence = read_json(transformer / "sentence_bert_config.json", {})
-    tokenizer = transformer / "tokenizer.json"
-    positions = count_positions(config)
-    said = read_json(folder / "config_sentence_transformers.json", {})
-    longest = read_json(transformer / "tokenizer_config.json", {}).get("model_max_length")
-    limits = [limit for limit in (longest, positions) if limit and limit < NO_LIMIT]
-    return Glance(
-        tokenizer if tokenizer.is_file() else None,
-        sentence.get("max_seq_length") or min(limits, default=512),
-        positions,
-        first_of(config, "hidden_size", "dim", "d_model"),
-        first_of(config, "num_hidden_layers", "n_layers", "num_layers"),
-        count_weights(transformer / "model.safetensors"),
-        read_pooling(kinds["Pooling"]) if "Pooling" in kinds else None,
-        [kind for kind in kinds if kind not in ("Transformer", "Pooling")] if modules else None,
-        said.get("prompts") or {},
-        said.get("default_prompt_name"),
+    if not is_sentence_model(folder):
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: is no model folder (it has neither config.json nor modules.json)")
+        return glance_at_transformer(folder)
+    (_, transformer), (_, pooling), *layers = read_modules(folder)
+    settings = read_settings(folder)
+    return replace(
+        glance_at_transformer(transformer),
+        pooling=list(read_pooling(pooling)[0]),
+        layers=[kind for kind, _ in layers],
+        prompts=settings["prompts"],
+        default_prompt=settings["default_prompt"],
     )
 
 
-def read_json(path: Path, default: Any) -> Any:
-    """What a file holds, or `default` where there is none. Raises ModelError where it is damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: can't be read as JSON: {error}") from error
-
-
-def count_positions(config: dict[str, Any]) -> int | None:
-    """Tokens that the position table has room for; RoBERTa and its kin leave the first entries of theirs empty."""
-    positions = first_of(config, "max_position_embeddings")
-    if positions is None or config.get("model_type") not in ROBERTA_KIN:
-        return positions
-    return positions - int(config.get("pad_token_id", 1)) - 1
+def glance_at_transformer(folder: Path) -> Glance:
+    """The folder of a transformer's weights, config and tokenizer."""
+    config = read_json(folder / "config.json", {})
+    positions = count_positions(config)
+    longest = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
+    limits = [limit for limit in (longest, positions) if limit and limit < NO_LIMIT]
+    tokenizer = folder / "tokenizer.json"
+    return Glance(
+        tokenizer if tokenizer.is_file() else None,
+        read_sentence_config(folder).get("max_seq_length") or min(limits, default=512),
+        positions,
+        first_of(config, "hidden_size", "dim", "d_model"),
+        first_of(config, "num_hidden_layers", "n_layers", "num_layers"),
+        count_weights(folder / "model.safetensors"),
+    )
 
 
 def first_of(config: dict[str, Any], *names: str) -> int | None:
     """The first setting that a config has; families name the same thing differently."""
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
-
-
-def read_pooling(folder: Path) -> list[str]:
-    """The modes of a Pooling module, in our words; its older versions have a flag for each."""
-    config = read_json(folder / "config.json", {})
-    named = config.get("pooling_mode") or [
-        key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-        for key, value in config.items()
-        if key.startswith("pooling_mode_") and value is True
-    ]
-    return [PEER_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
 
 
 def count_weights(path: Path) -> int | None:
