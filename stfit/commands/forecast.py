@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def plan_run(recipe: Recipe, table: TokenTable, fingerprint: str) -> Plan:
     train = recipe.train
     epoch_batches = partial(
         batches,
-        recipe.loss.sampler if train.sampler == "auto" else train.sampler,
+        recipe.sampler,
         table.matrix(),
         table.label,
         train.batch_size,
@@ -39,7 +39,9 @@ def plan_run(recipe: Recipe, table: TokenTable, fingerprint: str) -> Plan:
         fingerprint,
         recipe.loss.smallest_batch,
     )
-    return build_plan(epoch_batches, train.accumulate_steps, train.epochs or DEFAULT_EPOCHS, train.max_steps)
+    # An epoch is asked for several times, to count, to check and to train: the last one made is kept.
+    kept = lru_cache(maxsize=1)(epoch_batches)
+    return build_plan(kept, train.accumulate_steps, train.epochs or DEFAULT_EPOCHS, train.max_steps)
 
 
 def plan_problems(recipe: Recipe, table: TokenTable, plan: Plan, max_seq_length: int) -> list[Problem]:

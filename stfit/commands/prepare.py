@@ -113,9 +113,8 @@ def look_at_base(recipe: Recipe, origins: Mapping[str, str], found: Survey) -> N
 
 def audit_training(recipe: Recipe, training: Examples) -> list[Problem]:
     """Warnings about the training rows, and about what of the dataset became none."""
-    sampler = recipe.loss.sampler if recipe.train.sampler == "auto" else recipe.train.sampler
     in_batch = recipe.loss.sampler == "no_duplicates"
-    return leftovers(recipe.data, training) + audit(training, recipe.data.dataset, in_batch, sampler)
+    return leftovers(recipe.data, training) + audit(training, recipe.data.dataset, in_batch, recipe.sampler)
 
 
 def leftovers(source: TrainingData, training: Examples) -> list[Problem]:

@@ -222,8 +222,8 @@ def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
             "attention": encoder.layout_name,
         }
     )
-    sampler = recipe.loss.sampler if recipe.train.sampler == "auto" else recipe.train.sampler
-    train = recipe.train.model_copy(update={"device": device, "precision": encoder.precision, "sampler": sampler})
+    chosen = {"device": device, "precision": encoder.precision, "sampler": recipe.sampler}
+    train = recipe.train.model_copy(update=chosen)
     return recipe.model_copy(update={"model": model, "train": train})
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from stfit.data.sampling import Sampler
 from stfit.data.source import TrainingData
 from stfit.encoder.settings import Model
 from stfit.evaluation.evaluator import Evaluator
@@ -41,6 +42,11 @@ class Recipe(Spec):
     """Batches, steps, optimizer and schedule."""
     eval: list[Evaluator] = []
     """Measured before the first step, during the run, and at its end."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """How rows form batches: what `train.sampler` says, or what the loss needs."""
+        return self.loss.sampler if self.train.sampler == "auto" else self.train.sampler
 
     @model_validator(mode="after")
     def evaluators_are_told_apart(self) -> Self:
