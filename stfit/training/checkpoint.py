@@ -86,10 +86,9 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
             for name, tensor in weights_of(module).items()
         }
         save_file(unshared(weights), scratch / "weights.safetensors")
-        tensors, settings = flatten_optimizer(learner.optimizer)
-        save_file(tensors, scratch / "optimizer.safetensors")
+        save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
         save_file(capture_randomness(), scratch / "randomness.safetensors")
-        state = {"facts": dict(facts), "optimizer": settings, "scaler": learner.scaler.state_dict()}
+        state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
         (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
         write_manifest(scratch)
 
@@ -104,15 +103,13 @@ def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[list[int]]]:
-    """Tensors of the optimizer's state as `<weight>.<name>`, and the weights of each group."""
-    packed = optimizer.state_dict()
-    tensors = {
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Tensors of the optimizer's state, named `<weight>.<name>`; its settings follow from the recipe."""
+    return {
         f"{weight}.{name}": tensor.detach().cpu().contiguous()
-        for weight, state in packed["state"].items()
+        for weight, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
     }
-    return tensors, [group["params"] for group in packed["param_groups"]]
 
 
 def digest(path: Path) -> str:

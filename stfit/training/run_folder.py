@@ -72,8 +72,8 @@ class RunFolder:
         with self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
-    def forget_after(self, step: int) -> list[dict[str, Any]]:
-        """Cut metrics.jsonl back to `step` (a resumed run writes the later lines again); the lines kept."""
+    def forget_after(self, step: int) -> None:
+        """Cut metrics.jsonl back to `step`: a resumed run writes the later lines again."""
         kept = []
         if self.metrics.is_file():
             for line in self.metrics.read_text(encoding="utf-8").splitlines():
@@ -84,7 +84,6 @@ class RunFolder:
                 if entry["step"] <= step:
                     kept.append(entry)
             write_whole(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
-        return kept
 
 
 def write_whole(path: Path, text: str) -> None:
