@@ -1,4 +1,4 @@
-"""What the small JSON files of a model folder say, for the encoder that is built from it and for a glance without torch.
+"""What the small JSON files of a model folder say, for the encoder built from it and for a glance without torch.
 
 Nothing is executed: a module's class path is only ever looked up by its last part.
 """
