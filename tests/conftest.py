@@ -1,9 +1,10 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub.server import Server
 
 SENTENCES = [
     "A man is playing a guitar on stage.",
@@ -35,6 +36,15 @@ def shared() -> Path:
 def minilm(shared: Path) -> Path:
     """A real, plain BERT encoder of 6 layers."""
     return shared / "models" / "plain-minilm-l6-h384"
+
+
+@pytest.fixture
+def hub() -> Iterator[Server]:
+    """An empty Hub with two accounts: `me` (token `hf_me`), of the organisation `team`, and `guest` (`hf_guest`)."""
+    with Server() as server:
+        server.account("hf_me", "me", orgs=("team",))
+        server.account("hf_guest", "guest")
+        yield server
 
 
 @pytest.fixture(scope="session")
