@@ -31,7 +31,7 @@ def client(hub, tmp_path) -> Client:
         env = hub.env(home, token, xet=xet) | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         code = "from huggingface_hub import *\napi = HfApi()\n" + code
         return subprocess.run(
-            [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180
         )
 
     return run
