@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from stfit.encoder.dropout import DROPOUT_SETTING
 from stfit.encoder.encoder import Encoder, Traits
 from stfit.encoder.folder import Found, read_folder
+from stfit.encoder.inference import fused_works
 from stfit.encoder.layout import choose_layout
 from stfit.encoder.model_json import count_positions, is_sentence_model
 from stfit.encoder.scratch import build_scratch
@@ -61,6 +62,7 @@ def build_encoder(settings: Model, texts: Callable[[], Iterable[str]] | None = N
     layout, reason = choose_layout(backbone, settings.attention)
     encoder = Encoder(backbone, tokens, traits, layout)
     encoder.layout_reason = reason
+    encoder.fused = settings.attention != "padded" and fused_works(backbone, layout)
     if found and settings.layers is None:
         for layer, weights in zip(encoder.layers, found.layer_weights, strict=True):
             load_layer(layer, weights, folder)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from stfit.encoder.dropout import DROPOUT_SETTING, use_fast_dropout
+from stfit.encoder.inference import build_fused
 from stfit.encoder.layers import Layer
 from stfit.encoder.layout import Layout, forward_packed
 from stfit.encoder.pooling import compute_pooled, without_prompts
@@ -20,8 +21,10 @@ from stfit.encoder.prompts import prompt_name
 from stfit.encoder.tokens import Tokens
 from stfit.errors import ModelError, did_you_mean
 
-ENCODE_TOKENS = 4096
-"""Tokens that `encode` sends through the model at once."""
+BATCH_TOKENS = {"cpu": 1024}
+"""Kind of device -> tokens that `encode` sends through the model at once: on a CPU their widest activations stay in the
+cache, and a call still takes long enough for its overhead not to matter."""
+BATCH_TOKENS_ELSEWHERE = 16_384
 
 
 @dataclass
@@ -47,6 +50,8 @@ class Encoder(nn.Module):
         """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
         self.layout_reason = ""
         """Why batches are laid out as they are, for the log."""
+        self.fused = False
+        """Whether the fused forward gives the same token embeddings, for `encode`."""
         self.backbone = backbone
         self.tokens = tokens
         self.traits = traits
@@ -88,8 +93,11 @@ class Encoder(nn.Module):
         `prompt_lengths` gives the tokens at the start of each sequence that are not pooled (models with include_prompt
         off).
         """
+        return self._embed(self.layout, sequences, prompt_lengths)
+
+    def _embed(self, layout: Layout, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None) -> Tensor:
         with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
-            states_td, order = self.layout(self.backbone, sequences)
+            states_td, order = layout(self.backbone, sequences)
         lengths_r = torch.tensor([len(sequences[i]) for i in order], device=states_td.device)
         if prompt_lengths is not None:
             prompts_r = torch.as_tensor(prompt_lengths[order], device=states_td.device)
@@ -122,7 +130,6 @@ class Encoder(nn.Module):
         """Tokens that pooling leaves out at the start of a sequence with this prompt: 0 where prompts are pooled."""
         return 0 if self.traits.include_prompt else self.tokens.prompt_length(prompt)
 
-    @torch.no_grad()
     def encode(
         self,
         texts: Sequence[str],
@@ -138,22 +145,41 @@ class Encoder(nn.Module):
         (default: the model's own), before `normalize` scales to length 1.
         """
         prompt = self.prompt(prompt_name) if prompt is None else prompt
-        distinct = list(dict.fromkeys(texts))
-        row_of = {text: row for row, text in enumerate(distinct)}
-        dim = truncate_dim or self.traits.truncate_dim or self.embedding_dim
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        sequences = self.tokens([prompt + text for text in row_of])
+        embeddings = self.embed(sequences, self.pooled_from(prompt), normalize=normalize, truncate_dim=truncate_dim)
+        return embeddings if len(row_of) == len(texts) else embeddings[[row_of[text] for text in texts]]
+
+    @torch.inference_mode()
+    def embed(
+        self,
+        sequences: list[np.ndarray],
+        skip: int = 0,
+        *,
+        normalize: bool = False,
+        truncate_dim: int | None = None,
+        batch_tokens: int | None = None,
+    ) -> np.ndarray:
+        """Embeddings of token sequences, as `encode` gives them, without the first `skip` tokens of each.
+
+        `batch_tokens`: tokens at once; default: what suits the device. Float32 on a CPU takes the fused forward where
+        the model has one.
+        """
+        dim = min(truncate_dim or self.traits.truncate_dim or self.embedding_dim, self.embedding_dim)
+        most = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
+        fused = self.fused and self.precision == "float32"
+        layout = build_fused(self.backbone) if fused else self.layout
         was_training = self.training
         self.eval()
-        embeddings = torch.empty(len(distinct), min(dim, self.embedding_dim))
-        sequences = self.tokens([prompt + text for text in distinct])
-        skip = self.pooled_from(prompt)
-        for members in token_batches([len(sequence) for sequence in sequences], ENCODE_TOKENS):
+        embeddings = torch.empty(len(sequences), dim)
+        for members in token_batches([len(sequence) for sequence in sequences], most):
             skips = np.full(len(members), skip) if skip else None
-            embedding = self([sequences[i] for i in members], skips)[:, :dim].float()
+            embedding = self._embed(layout, [sequences[i] for i in members], skips)[:, :dim].float()
             if normalize:
                 embedding = functional.normalize(embedding, dim=-1)
             embeddings[torch.from_numpy(members)] = embedding.cpu()
         self.train(was_training)
-        result: np.ndarray = embeddings.numpy()[[row_of[text] for text in texts]] if texts else embeddings.numpy()
+        result: np.ndarray = embeddings.numpy()
         return result
 
 

@@ -14,6 +14,7 @@ Padded sorts by length and cuts into rectangles, so that a rectangle holds littl
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -78,17 +79,37 @@ def first_position(backbone: PreTrainedModel) -> int:
     return 0 if padding is None else int(padding) + 1
 
 
-def forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """Token embeddings [tokens, dim] of `sequences` and their order, all in one row without padding."""
+@dataclass(frozen=True)
+class Row:
+    """Sequences end to end, sorted by length."""
+
+    token_ids: Tensor
+    positions: Tensor
+    packing: Packing
+    order: np.ndarray
+    """Which of the sequences lies where."""
+
+
+def lay_in_row(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> Row:
+    """What a forward without padding takes."""
     lengths, order = sorted_lengths(sequences)
     token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
     positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first_position(backbone)
+    return Row(
+        torch.from_numpy(token_ids).to(backbone.device),
+        torch.from_numpy(positions).to(backbone.device),
+        Packing(lengths),
+        order,
+    )
+
+
+def forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+    """Token embeddings [tokens, dim] of `sequences` and their order, all in one row without padding."""
+    row = lay_in_row(backbone, sequences)
     states = backbone(
-        input_ids=torch.from_numpy(token_ids)[None].to(backbone.device),
-        position_ids=torch.from_numpy(positions)[None].to(backbone.device),
-        packing=Packing(lengths),
+        input_ids=row.token_ids[None], position_ids=row.positions[None], packing=row.packing
     ).last_hidden_state
-    return states[0], order
+    return states[0], row.order
 
 
 def choose_layout(backbone: PreTrainedModel, wanted: str) -> tuple[Layout, str]:
@@ -117,10 +138,7 @@ def probe_packed(backbone: PreTrainedModel) -> float | None:
     """
     was_training = backbone.training
     backbone.eval()
-    generator = np.random.default_rng(0)
-    # Padding tokens stay out: where RoBERTa meets one inside a text, it does not count the position.
-    words = np.setdiff1d(np.arange(backbone.config.vocab_size), [backbone.config.pad_token_id or 0])
-    sequences = [generator.choice(words, length) for length in PROBE_LENGTHS]
+    sequences = probe_sequences(backbone)
     try:
         padded, _ = forward_padded(backbone, sequences)
         attentions = replace_attention(backbone)
@@ -128,11 +146,24 @@ def probe_packed(backbone: PreTrainedModel) -> float | None:
         called = [module for module in backbone.modules() if vars(module).get("packed_calls")]
         if not attentions or len(called) != backbone.config.num_hidden_layers:
             return None
-        return float(((packed - padded).norm(dim=1) / padded.norm(dim=1).clamp(min=1)).max())
+        return relative_error(packed, padded)
     except (AssertionError, TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
         return None  # a model that refuses the arguments of the packed forward can't be packed
     finally:
         backbone.train(was_training)
+
+
+def probe_sequences(backbone: PreTrainedModel) -> list[np.ndarray]:
+    """Random words of mixed lengths."""
+    generator = np.random.default_rng(0)
+    # Padding tokens stay out: where RoBERTa meets one inside a text, it does not count the position.
+    words = np.setdiff1d(np.arange(backbone.config.vocab_size), [backbone.config.pad_token_id or 0])
+    return [generator.choice(words, length) for length in PROBE_LENGTHS]
+
+
+def relative_error(states_td: Tensor, expected_td: Tensor) -> float:
+    """Largest error of a token embedding, relative to max(1, its norm)."""
+    return float(((states_td - expected_td).norm(dim=1) / expected_td.norm(dim=1).clamp(min=1)).max())
 
 
 def replace_attention(backbone: PreTrainedModel) -> bool:

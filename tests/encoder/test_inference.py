@@ -1,0 +1,48 @@
+"""The fused forward gives the embeddings of the layout it stands in for, with the weights of the moment."""
+
+import numpy as np
+import pytest
+import torch
+
+from stfit.encoder.build import build_encoder
+from stfit.encoder.inference import fused_works
+from stfit.encoder.settings import Model
+
+
+@pytest.mark.parametrize(
+    ("kind", "fused"), [("bert", True), ("roberta", True), ("distilbert", False), ("qwen3", False)]
+)
+def test_fused_is_chosen_where_it_equals_the_layout(tiny_base, sentences, kind, fused) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base(kind))))
+    assert encoder.fused == fused
+    with torch.no_grad():
+        expected = encoder.eval()(encoder.tokens(sentences)).numpy()
+    np.testing.assert_allclose(encoder.encode(sentences), expected, rtol=0, atol=1e-5)
+
+
+def test_fused_equals_the_padded_forward_of_a_real_model(minilm, sentences) -> None:
+    fused = build_encoder(Model(base=str(minilm)))
+    padded = build_encoder(Model(base=str(minilm), attention="padded"))
+    assert (fused.fused, padded.fused) == (True, False)
+    texts = [*sentences, " ".join(sentences * 9)]
+    np.testing.assert_allclose(
+        fused.encode(texts, normalize=True), padded.encode(texts, normalize=True), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", ["encoder.layer.1.attention.self.key.bias", "embeddings.LayerNorm.weight"])
+def test_encode_sees_weights_that_have_moved(tiny_base, sentences, name) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base("bert"))))
+    before = encoder.encode(sentences)
+    with torch.no_grad():
+        encoder.backbone.get_parameter(name).add_(torch.linspace(0, 1, 32))
+        expected = encoder.eval()(encoder.tokens(sentences)).numpy()
+    after = encoder.encode(sentences)
+    np.testing.assert_allclose(after, expected, rtol=0, atol=1e-5)
+    assert name.endswith("key.bias") or np.abs(after - before).max() > 1e-2  # a key's bias moves every score alike
+
+
+def test_a_model_that_computes_otherwise_is_not_fused(tiny_base) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base("bert"))))
+    encoder.backbone.encoder.layer[1].output.dense.register_forward_hook(lambda module, inputs, output: output * 1.001)
+    assert not fused_works(encoder.backbone, encoder.layout)
