@@ -319,8 +319,13 @@ def forecast_of(result: dict[str, Any]) -> str:
     """Rows, steps, lengths and memory, a line each."""
     lengths = ", ".join(f"{name} {value}" for name, value in result["lengths"].items())
     memory = f", about {result['memory_mib']} MiB of memory" if result["memory_mib"] else ""
+    objectives = [
+        f"  {each['share']:.0%} of the batches: {each['loss']} on {each['rows']} examples of {each['dataset']}\n"
+        for each in result["objectives"]
+    ]
     return (
         f"{result['rows']} examples ({result['looked_at']})\n"
+        f"{''.join(objectives if len(objectives) > 1 else [])}"
         f"{result['steps']} steps, {result['tokens']} tokens{memory}\n"
         f"lengths in {result['counted']}: {lengths}; cut at {result['max_seq_length']}\n"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.commands.forecast import forecast, plan_problems, plan_run
-from stfit.commands.prepare import Survey, first_of, survey
+from stfit.commands.prepare import Survey, count_dropped, first_of, survey
 from stfit.data.batches import TokenTable, tokenize_examples
 from stfit.data.examples import Examples
 from stfit.data.lengths import whole_texts, words
@@ -26,8 +26,8 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
     """Everything that can be wrong with a recipe: `errors` and `warnings`, lists of Problem.
 
     Where the data could be loaded also `rows`, `dropped`, `samples` (as the model will see them), and the forecast:
-    `steps`, `tokens`, `lengths`, `memory_mib`. `error`, where there is one, is what train would end with. `full` looks
-    at all rows of datasets on the Hub; `strict` makes errors of warnings.
+    `steps`, `tokens`, `lengths`, `memory_mib`, `objectives`. `error`, where there is one, is what train would end with.
+    `full` looks at all rows of datasets on the Hub; `strict` makes errors of warnings.
     """
     try:
         loaded = load_recipe(path, overrides)
@@ -36,15 +36,17 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
     recipe = loaded.recipe if full else first_rows(loaded.recipe)
     found = survey(recipe, loaded.origins)
     facts: dict[str, Any] = {"looked_at": "all rows" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"}
-    if found.training is not None:
-        prompts = prompts_of(recipe, found.base, found.training)
+    if found.training.keys() == recipe.trained_on.keys():
+        training = list(found.training.values())
+        sources = [objective.data for objective in recipe.trained_on.values()]
+        prompts = [prompts_of(recipe, found.base, *each) for each in zip(sources, training, strict=True)]
         facts |= {
-            "rows": len(found.training),
-            "dropped": found.training.dropped,
-            "samples": samples(found.training, prompts),
+            "rows": sum(map(len, training)),
+            "dropped": count_dropped(training),
+            "samples": [sample for each in zip(training, prompts, strict=True) for sample in samples(*each)],
         }
         with found.noting():
-            facts |= look_ahead(recipe, found, found.training, prompts)
+            facts |= look_ahead(recipe, found, prompts)
     return report(found, strict) | facts
 
 
@@ -64,8 +66,12 @@ def report(found: Survey, strict: bool) -> dict[str, Any]:
 def first_rows(recipe: Recipe) -> Recipe:
     """The recipe with the first rows of whole splits on the Hub."""
     evaluators = [evaluator.model_copy(update=shortened(evaluator)) for evaluator in recipe.eval]
-    data = recipe.data.model_copy(update=shortened(recipe.data))
-    return recipe.model_copy(update={"data": data, "eval": evaluators})
+    data = recipe.data and recipe.data.model_copy(update=shortened(recipe.data))
+    objectives = recipe.objectives and [
+        each.model_copy(update={"data": each.data.model_copy(update=shortened(each.data))})
+        for each in recipe.objectives
+    ]
+    return recipe.model_copy(update={"data": data, "objectives": objectives, "eval": evaluators})
 
 
 def shortened(source: Source) -> dict[str, str]:
@@ -75,37 +81,38 @@ def shortened(source: Source) -> dict[str, str]:
     return {"split": "+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+"))}
 
 
-def prompts_of(recipe: Recipe, base: Glance, training: Examples) -> dict[str, str]:
+def prompts_of(recipe: Recipe, base: Glance, source: Source, examples: Examples) -> dict[str, str]:
     """Role -> what will stand before its texts; nothing for a prompt that is not there, which is an error already."""
     known = {**base.prompts, **recipe.model.prompts}
     default = recipe.model.default_prompt or base.default_prompt
-    names = {role: prompt_name(role, recipe.data.prompts, known) or default for role in training.texts}
+    names = {role: prompt_name(role, source.prompts, known) or default for role in examples.texts}
     return {role: known.get(name or "", "") for role, name in names.items()}
 
 
-def samples(training: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]:
+def samples(examples: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]:
     """The first rows as the model will see them."""
     shown = []
-    for position in range(min(SAMPLES, len(training))):
-        texts = {role: column[position] for role, column in training.texts.items()}
+    for position in range(min(SAMPLES, len(examples))):
+        texts = {role: column[position] for role, column in examples.texts.items()}
         row: dict[str, Any] = {role: prompts[role] + text for role, text in texts.items() if text is not None}
-        shown.append(row if training.label is None else row | {"label": training.label[position].item()})
+        shown.append(row if examples.label is None else row | {"label": examples.label[position].item()})
     return shown
 
 
-def look_ahead(recipe: Recipe, found: Survey, training: Examples, prompts: dict[str, str]) -> dict[str, Any]:
+def look_ahead(recipe: Recipe, found: Survey, prompts: list[dict[str, str]]) -> dict[str, Any]:
     """The run's forecast; adds the warnings that need it. Raises DataError where no batch can be made."""
     limit = recipe.model.max_seq_length or found.base.max_seq_length or 512
-    table = count_tokens(found.base, training, prompts)
-    plan = plan_run(recipe, table, training.fingerprint)
-    found.warnings += plan_problems(recipe, table, plan, limit)
+    training = list(found.training.values())
+    tables = [count_tokens(found.base, *each) for each in zip(training, prompts, strict=True)]
+    plan = plan_run(recipe, tables, [examples.fingerprint for examples in training])
+    found.warnings += plan_problems(recipe, tables, plan, limit)
     counted = "tokens" if found.base.tokenizer else "words, as the base's tokenizer is not here yet"
-    return forecast(recipe, table, plan, found.base, limit) | {"counted": counted}
+    return forecast(recipe, tables, plan, found.base, limit) | {"counted": counted}
 
 
-def count_tokens(base: Glance, training: Examples, prompts: dict[str, str]) -> TokenTable:
-    """The training texts as uncut tokens, or as words where the base's tokenizer is not here."""
+def count_tokens(base: Glance, examples: Examples, prompts: dict[str, str]) -> TokenTable:
+    """The texts as uncut tokens, or as words where the base's tokenizer is not here."""
     if base.tokenizer is None:
-        return tokenize_examples(training, prompts, words, "words", lambda prompt: 0)
+        return tokenize_examples(examples, prompts, words, "words", lambda prompt: 0)
     identity = "uncut" + base.tokenizer.read_text(encoding="utf-8")
-    return tokenize_examples(training, prompts, whole_texts(base.tokenizer), identity, lambda prompt: 0)
+    return tokenize_examples(examples, prompts, whole_texts(base.tokenizer), identity, lambda prompt: 0)

@@ -67,7 +67,7 @@ def unknown_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 def prompt_choices(recipe: Recipe) -> list[tuple[str, Format, dict[str, str]]]:
     """(key, format, role -> name of a prompt) of every source that chooses prompts."""
-    sources = [("data", recipe.data.format, recipe.data.prompts)]
+    sources = [(f"{key}data", each.data.format, each.data.prompts) for key, each in recipe.trained_on.items()]
     sources += [(f"eval.{i}", evaluator.format, evaluator.prompts) for i, evaluator in enumerate(recipe.eval)]  # type: ignore[misc]
     return [(f"{key}.prompts", format, prompts) for key, format, prompts in sources if prompts]
 
@@ -88,9 +88,10 @@ def too_many_dimensions(recipe: Recipe, base: Glance) -> list[Doubt]:
     if dim is None:
         return []
     wanted = {
-        "loss.matryoshka_dims": max(getattr(recipe.loss, "matryoshka_dims", None) or [0]),
-        "model.truncate_dim": recipe.model.truncate_dim or 0,
+        f"{key}loss.matryoshka_dims": max(getattr(each.loss, "matryoshka_dims", None) or [0])
+        for key, each in recipe.trained_on.items()
     }
+    wanted["model.truncate_dim"] = recipe.model.truncate_dim or 0
     message = f"embeddings have {dim} dimensions"
     return [Doubt(key, "too-many-dimensions", f"{size}, but {message}") for key, size in wanted.items() if size > dim]
 
@@ -108,14 +109,18 @@ def embedding_dim(recipe: Recipe, base: Glance) -> int | None:
 
 def margin_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
     """A margin that no two embeddings can differ by keeps pushing at pairs that are as far apart as they can be."""
-    distance, margin = getattr(recipe.loss, "distance", None), getattr(recipe.loss, "margin", 0.0)
     farthest = {"cosine": 2.0}
     if is_normalized(recipe, base):
         farthest |= {"euclidean": 2.0, "squared_euclidean": 4.0}
-    if distance not in farthest or margin < farthest[distance]:
-        return []
-    of = "the cosine distance" if distance == "cosine" else f"the {distance} distance of normalised embeddings"
-    return [Doubt("loss.margin", "margin", f"{margin:g} can't be reached: {of} is at most {farthest[distance]:g}")]
+    found = []
+    for key, each in recipe.trained_on.items():
+        distance, margin = getattr(each.loss, "distance", None), getattr(each.loss, "margin", 0.0)
+        if distance not in farthest or margin < farthest[distance]:
+            continue
+        of = "the cosine distance" if distance == "cosine" else f"the {distance} distance of normalised embeddings"
+        message = f"{margin:g} can't be reached: {of} is at most {farthest[distance]:g}"
+        found.append(Doubt(f"{key}loss.margin", "margin", message))
+    return found
 
 
 def is_normalized(recipe: Recipe, base: Glance) -> bool:
@@ -148,16 +153,19 @@ def frozen_whole(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 def scale_for_temperature(recipe: Recipe, base: Glance) -> list[Doubt]:
     """A scale below 1 is mostly a temperature: the softmax stays flat, and nothing is learnt."""
-    scale = getattr(recipe.loss, "scale", 1.0)
-    if scale >= 1:
-        return []
-    return [Doubt("loss.scale", "scale", f"multiplies the cosine: for a temperature of {scale:g} write {1 / scale:g}")]
+    scales = {f"{key}loss.scale": getattr(each.loss, "scale", 1.0) for key, each in recipe.trained_on.items()}
+    return [
+        Doubt(key, "scale", f"multiplies the cosine: for a temperature of {scale:g} write {1 / scale:g}")
+        for key, scale in scales.items()
+        if scale < 1
+    ]
 
 
 def few_negatives(recipe: Recipe, base: Glance) -> list[Doubt]:
     """Where the other rows of a batch are the negatives, a small batch makes the task too easy."""
     size = recipe.train.batch_size
-    if recipe.loss.sampler != "no_duplicates" or size >= FEW_NEGATIVES:
+    in_batch = any(each.loss.sampler == "no_duplicates" for each in recipe.trained_on.values())
+    if not in_batch or size >= FEW_NEGATIVES:
         return []
     message = f"{size} rows give {size - 1} negatives; with `mini_batch_size`, 64 and more fit into memory"
     return [Doubt("train.batch_size", "few-negatives", message)]
@@ -165,11 +173,15 @@ def few_negatives(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 def other_sampler(recipe: Recipe, base: Glance) -> list[Doubt]:
     """A loss that mines its batches gets batches with little to mine."""
-    wanted, needed = recipe.train.sampler, recipe.loss.sampler
-    if wanted in ("auto", needed) or needed == "shuffle":
-        return []
-    message = f"`{wanted}`, but loss `{recipe.loss.type}` learns from what `{needed}` puts together"
-    return [Doubt("train.sampler", "sampler", message)]
+    return [
+        Doubt(
+            "train.sampler" if each.sampler == recipe.train.sampler else f"{key}sampler",
+            "sampler",
+            f"`{each.sampler}`, but loss `{each.loss.type}` learns from what `{each.loss.sampler}` puts together",
+        )
+        for key, each in recipe.trained_on.items()
+        if each.loss.sampler not in ("shuffle", each.sampler)
+    ]
 
 
 def idle_mini_batch(recipe: Recipe, base: Glance) -> list[Doubt]:
@@ -197,15 +209,17 @@ def idle_evaluators(recipe: Recipe, base: Glance) -> list[Doubt]:
         for i, evaluator in enumerate(recipe.eval)
         if not evaluator.when
     ]
-    if recipe.data.holdout is not None and not any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
-        found.append(Doubt("data.holdout", "idle-holdout", "no evaluator says `from: holdout`, so its rows are wasted"))
+    if not any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
+        message = "no evaluator says `from: holdout`, so its rows are wasted"
+        holding_out = [key for key, each in recipe.trained_on.items() if each.data.holdout is not None]
+        found += [Doubt(f"{key}data.holdout", "idle-holdout", message) for key in holding_out]
     return found
 
 
 def idle_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
     """A prompt that no text gets while training makes embeddings worse where it is used later."""
     names = {name for _, _, prompts in prompt_choices(recipe) for name in prompts.values()}
-    usual = {ROLE_PROMPTS.get(role) for role in ROLES[recipe.data.format]}
+    usual = {ROLE_PROMPTS.get(role) for each in recipe.trained_on.values() for role in ROLES[each.data.format]}
     return [
         Doubt(f"model.prompts.{name}", "idle-prompt", "no column is given this prompt: name it in `data.prompts`")
         for name in recipe.model.prompts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -26,31 +27,37 @@ LIBRARIES_MIB = 450
 """torch and transformers themselves."""
 
 
-def plan_run(recipe: Recipe, table: TokenTable, fingerprint: str) -> Plan:
+def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str]) -> Plan:
     """Which rows every step trains on. Raises DataError where no batch can be made."""
     train = recipe.train
-    epoch_batches = partial(
-        batches,
-        recipe.sampler,
-        table.matrix(),
-        table.label,
-        train.batch_size,
-        recipe.seed,
-        fingerprint,
-        recipe.loss.smallest_batch,
-    )
+    objectives = list(recipe.trained_on.values())
+    weights = [objective.weight for objective in objectives if objective.weight is not None]
     # An epoch is asked for several times, to count, to check and to train: the last one made is kept.
-    kept = lru_cache(maxsize=1)(epoch_batches)
-    return build_plan(kept, train.accumulate_steps, train.epochs or DEFAULT_EPOCHS, train.max_steps)
+    epoch_batches = [
+        lru_cache(maxsize=1)(
+            partial(
+                batches,
+                str(objective.sampler),
+                table.matrix(),
+                table.label,
+                train.batch_size,
+                recipe.seed,
+                fingerprint,
+                objective.loss.smallest_batch,
+            )
+        )
+        for objective, table, fingerprint in zip(objectives, tables, fingerprints, strict=True)
+    ]
+    epochs = train.epochs or DEFAULT_EPOCHS
+    return build_plan(epoch_batches, weights or None, recipe.seed, train.accumulate_steps, epochs, train.max_steps)
 
 
-def plan_problems(recipe: Recipe, table: TokenTable, plan: Plan, max_seq_length: int) -> list[Problem]:
+def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_length: int) -> list[Problem]:
     """Warnings that need the batches: rows and texts that are not used whole, and durations longer than the run."""
-    epoch = plan.epoch_batches(0)
-    problems = cut_texts(table.lengths(), max_seq_length)
-    if left_out := unused(epoch, len(table)):
-        message = f"{left_out} of {len(table)} examples fit into no batch and are not trained on"
-        problems.append(Problem(message, "unused-rows"))
+    problems = []
+    for objective, table, epoch_batches in zip(recipe.trained_on.values(), tables, plan.objectives, strict=True):
+        found = cut_texts(table.lengths(), max_seq_length) + unused_rows(epoch_batches(0), len(table))
+        problems += [replace(problem, file=objective.data.dataset) for problem in found]
     calendar = build_calendar(recipe.train, plan.total_steps)
     durations = {
         "warmup_steps": (calendar.warmup_steps, "the learning rate never reaches its height"),
@@ -64,25 +71,52 @@ def plan_problems(recipe: Recipe, table: TokenTable, plan: Plan, max_seq_length:
         for key, (steps, effect) in durations.items()
         if steps > plan.total_steps
     ]
-    if recipe.train.accumulate_steps > len(epoch):
-        message = f"train.accumulate_steps: an epoch has only {len(epoch)} batches"
+    epoch = sum(len(epoch_batches(0)) for epoch_batches in plan.objectives)
+    if recipe.train.accumulate_steps > epoch:
+        message = f"train.accumulate_steps: an epoch has only {epoch} batches"
         problems.append(Problem(message, "longer-than-run"))
     return problems
 
 
-def forecast(recipe: Recipe, table: TokenTable, plan: Plan, base: Glance, max_seq_length: int) -> dict[str, Any]:
-    """`steps`, `tokens` (of the whole run), `lengths` (quantiles, in tokens) and `memory_mib`, None where unknown."""
-    lengths = table.lengths().clip(max=max_seq_length)
-    tokens_of_row = np.sum([np.where(ids == MISSING, 0, lengths[ids]) for ids in table.text_ids.values()], axis=0)
-    tokens_of_batch = [int(tokens_of_row[rows].sum()) for rows in plan.epoch_batches(0)]
+def unused_rows(epoch: list[np.ndarray], examples: int) -> list[Problem]:
+    """Rows that no batch of an epoch holds are seen less than others, or never."""
+    left_out = unused(epoch, examples)
+    message = f"{left_out} of {examples} examples fit into no batch and are not trained on"
+    return [Problem(message, "unused-rows")] if left_out else []
+
+
+def forecast(recipe: Recipe, tables: list[TokenTable], plan: Plan, base: Glance, max_seq_length: int) -> dict[str, Any]:
+    """What a run will take.
+
+    `steps`, `tokens` (of the whole run), `lengths` (quantiles, in tokens), `memory_mib` (None where unknown), and
+    `objectives`: dataset, loss, rows and share of the batches of each.
+    """
+    tokens_of_batch = [
+        tokens_in(table, epoch_batches(0), max_seq_length)
+        for table, epoch_batches in zip(tables, plan.objectives, strict=True)
+    ]
     epochs = plan.total_steps / plan.steps_per_epoch
+    spread = list(zip(plan.speeds, tokens_of_batch, strict=True))
+    turns = [speed * len(tokens) for speed, tokens in spread]
+    tokens_of_epoch = sum(speed * sum(tokens) for speed, tokens in spread)
     return {
         "steps": plan.total_steps,
-        "tokens": round(sum(tokens_of_batch) * epochs),
-        "lengths": quantiles(table.lengths()),
+        "tokens": round(tokens_of_epoch * epochs),
+        "lengths": quantiles(np.concatenate([table.lengths() for table in tables])),
         "max_seq_length": max_seq_length,
-        "memory_mib": memory(recipe, base, max(tokens_of_batch)),
+        "memory_mib": memory(recipe, base, max(map(max, tokens_of_batch))),
+        "objectives": [
+            {"dataset": each.data.dataset, "loss": each.loss.type, "rows": len(table), "share": batches / sum(turns)}
+            for each, table, batches in zip(recipe.trained_on.values(), tables, turns, strict=True)
+        ],
     }
+
+
+def tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int) -> list[int]:
+    """Tokens of each batch, after texts are cut."""
+    lengths = table.lengths().clip(max=max_seq_length)
+    tokens_of_row = np.sum([np.where(ids == MISSING, 0, lengths[ids]) for ids in table.text_ids.values()], axis=0)
+    return [int(tokens_of_row[rows].sum()) for rows in epoch]
 
 
 def memory(recipe: Recipe, base: Glance, tokens: int) -> int | None:

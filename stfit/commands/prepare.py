@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -19,16 +20,20 @@ from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, 
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators, require_metric
 from stfit.losses.loss import LOSSES
-from stfit.recipe.recipe import Recipe
+from stfit.recipe.recipe import Objective, Recipe
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The rows a recipe trains on, those of each evaluator in the recipe's order, and what a user should know."""
+    """The rows of each objective and of each evaluator, in the recipe's order, and what a user should know."""
 
-    training: Examples
+    training: list[Examples]
     evaluation: list[Examples]
     warnings: list[Problem]
+
+    def all_texts(self) -> Iterator[str]:
+        """Every text that is trained on."""
+        return (text for examples in self.training for text in examples.all_texts())
 
 
 @dataclass
@@ -36,7 +41,8 @@ class Survey:
     """The same where something may be wrong: what could be loaded, and every mistake."""
 
     base: Glance = field(default_factory=Glance)
-    training: Examples | None = None
+    training: dict[str, Examples] = field(default_factory=dict)
+    """By the start of the objective's keys (see Recipe.trained_on)."""
     evaluation: list[Examples] = field(default_factory=list)
     errors: list[StfitError] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
@@ -59,8 +65,12 @@ def prepare(recipe: Recipe, origins: Mapping[str, str] | None = None) -> Prepare
     found = survey(recipe, origins or {})
     if found.errors:
         raise first_of(found.errors)
-    assert found.training is not None  # or there is an error
-    return Prepared(found.training, found.evaluation, found.warnings)
+    return Prepared(list(found.training.values()), found.evaluation, found.warnings)
+
+
+def count_dropped(training: Iterable[Examples]) -> dict[str, int]:
+    """Reason -> how many rows or examples were left out, of all objectives together."""
+    return dict(sum((Counter(examples.dropped) for examples in training), Counter()))
 
 
 def first_of(errors: list[StfitError]) -> StfitError:
@@ -72,31 +82,45 @@ def first_of(errors: list[StfitError]) -> StfitError:
 def survey(recipe: Recipe, origins: Mapping[str, str]) -> Survey:
     """Everything that can be known of a run before its weights are loaded."""
     found = Survey()
-    with found.noting():
-        check_format(recipe.loss.type, recipe.data.format, {loss.tag(): loss.fits for loss in LOSSES})
+    for objective in recipe.trained_on.values():
+        with found.noting():
+            check_format(objective.loss.type, objective.data.format, {loss.tag(): loss.fits for loss in LOSSES})
     with found.noting():
         require_metric(recipe.train.best, recipe.eval)
     with found.noting():
         look_at_base(recipe, origins, found)
     held_out = None
-    with found.noting():
-        found.training, held_out = load_examples(recipe.data, recipe.data.format, recipe.seed, recipe.data.holdout)
-    if found.training is not None:
-        with found.noting(recipe.data.dataset):
-            check_labels(recipe.loss.type, recipe.loss.fits, found.training)
+    for key, objective in recipe.trained_on.items():
         with found.noting():
-            found.warnings += audit_training(recipe, found.training)
+            found.training[key], held = load_objective(objective, recipe.seed)
+            held_out = held_out if held is None else held
+        if key in found.training:
+            look_at_rows(objective, found.training[key], found)
     for evaluator in recipe.eval:
         if evaluator.from_ is None or held_out is not None:  # or what is wrong with the training data has been noted
             with found.noting():
                 rows = evaluation_rows(evaluator, held_out, recipe.seed)
                 found.evaluation.append(rows)
                 found.warnings += audit_evaluation(rows, origin_of(evaluator, recipe))
-    if not found.errors and found.training is not None:
+    if not found.errors:
         named = zip(recipe.eval, found.evaluation, strict=True)
         sets = [EvaluationRows(evaluator.label, origin_of(evaluator, recipe), rows) for evaluator, rows in named]
-        found.warnings += shared_rows(found.training, sets)
+        for examples in found.training.values():
+            found.warnings += shared_rows(examples, sets)
     return found
+
+
+def load_objective(objective: Objective, seed: int) -> tuple[Examples, Examples | None]:
+    """The rows that are trained on, and those held out from them."""
+    return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
+
+
+def look_at_rows(objective: Objective, training: Examples, found: Survey) -> None:
+    """What rows say against their loss, and against themselves."""
+    with found.noting(objective.data.dataset):
+        check_labels(objective.loss.type, objective.loss.fits, training)
+    with found.noting():
+        found.warnings += audit_training(objective, training)
 
 
 def look_at_base(recipe: Recipe, origins: Mapping[str, str], found: Survey) -> None:
@@ -111,10 +135,11 @@ def look_at_base(recipe: Recipe, origins: Mapping[str, str], found: Survey) -> N
         raise RecipeError(impossible)
 
 
-def audit_training(recipe: Recipe, training: Examples) -> list[Problem]:
+def audit_training(objective: Objective, training: Examples) -> list[Problem]:
     """Warnings about the training rows, and about what of the dataset became none."""
-    in_batch = recipe.loss.sampler == "no_duplicates"
-    return leftovers(recipe.data, training) + audit(training, recipe.data.dataset, in_batch, recipe.sampler)
+    in_batch = objective.loss.sampler == "no_duplicates"
+    problems = audit(training, objective.data.dataset, in_batch, str(objective.sampler))
+    return leftovers(objective.data, training) + problems
 
 
 def leftovers(source: TrainingData, training: Examples) -> list[Problem]:
@@ -127,14 +152,16 @@ def leftovers(source: TrainingData, training: Examples) -> list[Problem]:
 
 def origin_of(evaluator: Evaluator, recipe: Recipe) -> str:
     """The dataset that an evaluator's rows are of."""
-    return evaluator.dataset or recipe.data.dataset
+    held_out_of = recipe.holding_out
+    return evaluator.dataset or (held_out_of.dataset if held_out_of else "")
 
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:
     """Evaluators with their rows, for a model that is there already."""
     held_out = None
-    if any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
-        _, held_out = load_examples(recipe.data, recipe.data.format, recipe.seed, recipe.data.holdout)
+    source = recipe.holding_out
+    if source is not None and any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
+        _, held_out = load_examples(source, source.format, recipe.seed, source.holdout)
     return [(evaluator, evaluation_rows(evaluator, held_out, recipe.seed)) for evaluator in recipe.eval]
 
 

@@ -18,8 +18,10 @@ import torch
 from torch import nn
 
 from stfit.commands.forecast import plan_problems, plan_run
-from stfit.commands.prepare import Prepared, prepare
-from stfit.data.batches import tokenize_examples
+from stfit.commands.prepare import Prepared, count_dropped, prepare
+from stfit.data.batches import TokenTable, tokenize_examples
+from stfit.data.examples import Examples
+from stfit.data.source import Source
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
@@ -38,7 +40,7 @@ from stfit.training.checkpoint import (
     rotate,
     save_checkpoint,
 )
-from stfit.training.gradients import choose_cut
+from stfit.training.gradients import ComputeLoss, choose_cut
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_everything
@@ -47,7 +49,7 @@ from stfit.training.signals import Stop, stop_on_signals
 
 log = logging.getLogger("stfit")
 
-TRAINED_BY = ("model", "data", "loss", "train", "seed")
+TRAINED_BY = ("model", "data", "loss", "objectives", "train", "seed")
 """Sections of a recipe that decide what is trained; the others may change without a new training."""
 
 
@@ -115,28 +117,31 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     seed_everything(recipe.seed)
     prepared = prepare(recipe, loaded.origins)
     device = choose_device(recipe.train.device)
-    encoder = build_encoder(recipe.model, prepared.training.all_texts, device)
+    encoder = build_encoder(recipe.model, prepared.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
     encoder.use_fast_dropout()
     log.info("layout %s", encoder.layout_reason)
     evaluators = list(zip(recipe.eval, prepared.evaluation, strict=True))
     main = main_metrics(evaluators, encoder.traits.similarity)
 
-    prompts = {role: encoder.prompt_of_role(role, recipe.data.prompts) for role in prepared.training.texts}
-    table = tokenize_examples(prepared.training, prompts, encoder.tokens, encoder.tokens.identity, encoder.pooled_from)
+    objectives = recipe.trained_on.values()
+    tables = [tokenize(encoder, each.data, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
     recipe = with_choices(recipe, encoder, device)
-    plan = plan_run(recipe, table, prepared.training.fingerprint)
-    for problem in [*prepared.warnings, *plan_problems(recipe, table, plan, encoder.tokens.max_seq_length)]:
+    plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training])
+    for problem in [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length)]:
         log.warning("%s (%s)", problem, problem.code)
     calendar = build_calendar(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
-    made = made_of(trained_part(loaded.recipe), prepared.training.fingerprint, len(table), torch.get_num_threads())
+    data = [{"fingerprint": rows.fingerprint, "rows": len(rows)} for rows in prepared.training]
+    made = made_of(trained_part(loaded.recipe), data, torch.get_num_threads())
     progress = go_on(folder, checkpoint, learner, made)
     first_step = progress.step
     write_whole(folder.recipe, loaded.text)
     write_whole(folder.resolved, to_yaml(recipe))
     write_whole(folder.lock, json.dumps(made, indent=2) + "\n")
-    yield Started(folder.path, len(table), prepared.training.dropped, first_step, plan.total_steps, main)
+    yield Started(
+        folder.path, sum(map(len, tables)), count_dropped(prepared.training), first_step, plan.total_steps, main
+    )
 
     if first_step == 0:
         progress.baseline = measure(encoder, evaluators, "start")
@@ -148,7 +153,7 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     stop.waits = True
     for info in train_steps(
         learner,
-        ([table.batch(rows, distinct) for rows in step] for step in plan.steps(first_step)),
+        ([(which, tables[which].batch(rows, distinct)) for _, which, rows in step] for step in plan.steps(first_step)),
         calendar.learning_rate,
         first_step=first_step,
         cut=choose_cut(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
@@ -204,7 +209,14 @@ def find_checkpoint(folder: RunFolder) -> Checkpoint | None:
 def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
     """The recipe, with the values that an earlier process of this run chose at run time."""
     earlier = load_recipe(folder.resolved).recipe
-    return recipe.model_copy(update={"model": earlier.model, "train": earlier.train})
+    chosen = {"model": earlier.model, "train": earlier.train, "objectives": earlier.objectives}
+    return recipe.model_copy(update=chosen)
+
+
+def tokenize(encoder: Encoder, source: Source, examples: Examples) -> TokenTable:
+    """The examples of a source as the encoder's tokens, each text with the prompt of its role before it."""
+    prompts = {role: encoder.prompt_of_role(role, source.prompts) for role in examples.texts}
+    return tokenize_examples(examples, prompts, encoder.tokens, encoder.tokens.identity, encoder.pooled_from)
 
 
 def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
@@ -222,9 +234,12 @@ def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
             "attention": encoder.layout_name,
         }
     )
-    chosen = {"device": device, "precision": encoder.precision, "sampler": recipe.sampler}
+    chosen: dict[str, Any] = {"device": device, "precision": encoder.precision}
+    objectives = list(recipe.trained_on.values())
+    if recipe.objectives is None:
+        chosen["sampler"] = objectives[0].sampler
     train = recipe.train.model_copy(update=chosen)
-    return recipe.model_copy(update={"model": model, "train": train})
+    return recipe.model_copy(update={"model": model, "train": train, "objectives": recipe.objectives and objectives})
 
 
 def choose_device(wanted: str) -> str:
@@ -246,13 +261,12 @@ def choose_precision(wanted: str, device: str) -> str:
 
 
 def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> Learner:
-    """The loss (with weights of its own, for softmax) and the optimizer over everything that is not frozen."""
-    loss = build_loss(recipe.loss, encoder.embedding_dim, prepared.training.num_classes)
-    frozen = recipe.train.freeze
-    if isinstance(loss, nn.Module):
-        loss.to(encoder.device)
-        return build_learner(encoder, loss, recipe.train.weight_decay, frozen)
-    return build_learner(encoder, partial(compute_loss, loss), recipe.train.weight_decay, frozen)
+    """The losses (with weights of their own, for softmax) and the optimizer over everything that is not frozen."""
+    losses: list[ComputeLoss] = []
+    for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
+        loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)
+        losses.append(loss.to(encoder.device) if isinstance(loss, nn.Module) else partial(compute_loss, loss))
+    return build_learner(encoder, losses, recipe.train.weight_decay, recipe.train.freeze)
 
 
 def go_on(folder: RunFolder, checkpoint: Checkpoint | None, learner: Learner, made: dict[str, Any]) -> Progress:

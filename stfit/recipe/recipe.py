@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -23,6 +23,25 @@ def folder_name(name: str) -> str:
     return name
 
 
+IN_PLACE_OF = {"objectives": ("data", "loss")}
+"""A key that may be said instead of others, which then are not missing."""
+
+
+class Objective(Spec):
+    """Rows to train on, and what their batches minimise."""
+
+    data: TrainingData
+    """Its rows."""
+    loss: Loss
+    """What its batches minimise."""
+    weight: float | None = Field(None, gt=0)
+    """Its share of the batches, beside the other objectives' weights: equal weights take turns. An epoch has as many
+    batches as all objectives have rows for; rows that run out before its end start over, in another order. Default, for
+    all together: shares in proportion to their batches, so that an epoch trains on every row once."""
+    sampler: Sampler | Literal["auto"] | None = None
+    """How its rows form batches; default: as `train.sampler` says."""
+
+
 class Recipe(Spec):
     """One training, from data to a measured model."""
 
@@ -34,19 +53,62 @@ class Recipe(Spec):
     """Everything random follows from it: order of the data, dropout, new weights."""
     model: Model
     """The encoder that is trained."""
-    data: TrainingData
+    data: TrainingData | None
     """What it is trained on."""
-    loss: Loss
+    loss: Loss | None
     """What training minimises."""
+    objectives: Annotated[list[Objective], Field(min_length=1)] | None = None
+    """Several of both, in place of `data` and `loss`: every batch is of one of them."""
     train: Train = Train()
     """Batches, steps, optimizer and schedule."""
     eval: list[Evaluator] = []
     """Measured before the first step, during the run, and at its end."""
 
     @property
-    def sampler(self) -> Sampler:
-        """How rows form batches: what `train.sampler` says, or what the loss needs."""
-        return self.loss.sampler if self.train.sampler == "auto" else self.train.sampler
+    def trained_on(self) -> dict[str, Objective]:
+        """Every objective, with its sampler chosen, by the start of its keys: nothing for `data` and `loss`."""
+        written = {f"objectives.{i}.": objective for i, objective in enumerate(self.objectives or [])}
+        if self.data is not None and self.loss is not None:
+            written = {"": Objective(data=self.data, loss=self.loss)}
+        return {key: self.with_sampler(objective) for key, objective in written.items()}
+
+    def with_sampler(self, objective: Objective) -> Objective:
+        """The objective, its rows put into batches as it says, else as the recipe says, else as its loss needs."""
+        sampler = objective.sampler or self.train.sampler
+        return objective.model_copy(update={"sampler": objective.loss.sampler if sampler == "auto" else sampler})
+
+    @property
+    def holding_out(self) -> TrainingData | None:
+        """The data that keeps rows for evaluators that say `from: holdout`."""
+        return next((each.data for each in self.trained_on.values() if each.data.holdout is not None), None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def objectives_replace_data_and_loss(cls, written: Any) -> Any:
+        """Where there are objectives, `data` and `loss` are not missing."""
+        for key, replaced in IN_PLACE_OF.items():
+            if isinstance(written, dict) and written.get(key) is not None:
+                written = dict.fromkeys(replaced) | written
+        return written
+
+    @model_validator(mode="after")
+    def trained_once(self) -> Self:
+        """What is trained is said in one of two ways."""
+        both = self.data is not None and self.loss is not None
+        either = self.data is not None or self.loss is not None
+        if self.objectives is None and not both:
+            raise ValueError("say what to train on and what to minimise: `data` and `loss`, or several `objectives`")
+        if self.objectives is not None and either:
+            raise ValueError("`objectives` take the place of `data` and `loss`: move both into the list")
+        return self
+
+    @model_validator(mode="after")
+    def all_weights_or_none(self) -> Self:
+        """A share is said beside the others' shares."""
+        weights = [objective.weight for objective in self.objectives or []]
+        if None in weights and any(weight is not None for weight in weights):
+            raise ValueError("give every objective a `weight`, or none of them")
+        return self
 
     @model_validator(mode="after")
     def evaluators_are_told_apart(self) -> Self:
@@ -60,6 +122,8 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def holdout_exists(self) -> Self:
         """`from: holdout` evaluates the rows that `data.holdout` keeps out of training."""
-        if self.data.holdout is None and any(evaluator.from_ == "holdout" for evaluator in self.eval):
+        if self.holding_out is None and any(evaluator.from_ == "holdout" for evaluator in self.eval):
             raise ValueError("an evaluator says `from: holdout`, but `data.holdout` keeps no rows out of training")
+        if sum(each.data.holdout is not None for each in self.objectives or []) > 1:
+            raise ValueError("`from: holdout` means the rows of one `holdout`: let the other objectives have none")
         return self

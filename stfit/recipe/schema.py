@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from stfit.recipe.recipe import IN_PLACE_OF
 from stfit.spec import Spec
 
 
@@ -34,11 +35,16 @@ def json_schema(model: type[Spec]) -> dict[str, Any]:
     schema["definitions"] = schema.pop("$defs", {})
     schema["properties"]["extends"] = {"type": "string", "description": "A recipe that this one overrides, key by key."}
     required = [key for key in schema.pop("required", []) if key != "name"]
+    ways = [required] + [
+        [key, *(other for other in required if other not in replaced)]
+        for key, replaced in IN_PLACE_OF.items()
+        if key in schema["properties"]
+    ]
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "stfit recipe",
         **schema,
-        "anyOf": [{"required": required}, {"required": ["extends"]}],
+        "anyOf": [{"required": way} for way in [*ways, ["extends"]]],
     }
 
 

@@ -22,6 +22,9 @@ class StepInfo:
 
     step: int
     loss: float
+    """Mean over the batches of the step."""
+    objectives: list[int]
+    """Which objective each of the batches is of."""
     learning_rate: float
     grad_norm: float
     rows: int
@@ -34,24 +37,29 @@ class Learner:
     """Everything that a step changes."""
 
     encoder: Encoder
-    loss: ComputeLoss
+    losses: list[ComputeLoss]
+    """One for each objective."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The modules whose weights are trained: the encoder, and the loss where it has weights."""
-        return [self.encoder, self.loss] if isinstance(self.loss, nn.Module) else [self.encoder]
+        """The modules whose weights are trained: the encoder, and the losses that have weights."""
+        return modules_of(self.encoder, self.losses)
 
 
-def build_learner(encoder: Encoder, loss: ComputeLoss, weight_decay: float, frozen: list[str]) -> Learner:
+def modules_of(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
+    """The encoder, and the losses that have weights."""
+    return [encoder, *(loss for loss in losses if isinstance(loss, nn.Module))]
+
+
+def build_learner(encoder: Encoder, losses: list[ComputeLoss], weight_decay: float, frozen: list[str]) -> Learner:
     """AdamW over the weights whose names match no pattern in `frozen`; biases and norms (vectors) do not decay.
 
     Raises RecipeError for a pattern that matches nothing, or when nothing is left to train.
     """
-    modules = [encoder, loss] if isinstance(loss, nn.Module) else [encoder]
     freeze(encoder, frozen)
-    weights = [weight for _, weight in trained_weights(*modules)]
+    weights = [weight for _, weight in trained_weights(*modules_of(encoder, losses))]
     groups = [
         {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": weight_decay},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
@@ -59,7 +67,7 @@ def build_learner(encoder: Encoder, loss: ComputeLoss, weight_decay: float, froz
     device = encoder.device.type
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=device in ("cpu", "cuda"))
     scaler = torch.amp.GradScaler(device, enabled=encoder.precision == "float16")
-    return Learner(encoder, loss, optimizer, scaler)
+    return Learner(encoder, losses, optimizer, scaler)
 
 
 def freeze(encoder: Encoder, patterns: list[str]) -> None:
@@ -78,31 +86,34 @@ def freeze(encoder: Encoder, patterns: list[str]) -> None:
 
 def train_steps(
     learner: Learner,
-    batches: Iterable[list[Batch]],
+    steps: Iterable[list[tuple[int, Batch]]],
     learning_rate_at: Callable[[int], float],
     *,
     first_step: int,
     cut: Cut,
     max_grad_norm: float | None,
 ) -> Iterator[StepInfo]:
-    """Run one optimizer step per list of batches (several = accumulated), from the 0-based `first_step` on.
+    """Run the optimizer steps from the 0-based `first_step` on, each on its batches (several = accumulated).
+
+    A batch comes with the number of its objective, whose loss it is given to.
 
     Raises DivergedError before the optimizer moves when the loss or the gradient is not finite.
     """
     weights = [weight for _, weight in trained_weights(*learner.modules)]
     learner.encoder.train()
     start = time.perf_counter()
-    for step, group in enumerate(batches, start=first_step):
+    for step, group in enumerate(steps, start=first_step):
+        objectives, batches = [objective for objective, _ in group], [batch for _, batch in group]
         share = 1 / len(group)
 
         def scale(loss: Tensor, share: float = share) -> Tensor:
             return learner.scaler.scale(loss * share)
 
-        losses = [add_gradients(learner.encoder, learner.loss, batch, cut, scale) for batch in group]
+        losses = [add_gradients(learner.encoder, learner.losses[which], batch, cut, scale) for which, batch in group]
         loss = torch.stack(losses).mean().item()
         learner.scaler.unscale_(learner.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(weights, max_grad_norm or float("inf")).item()
-        require_finite(step + 1, loss, grad_norm, group, learner.scaler.is_enabled())
+        require_finite(step + 1, loss, grad_norm, batches, learner.scaler.is_enabled())
         rate = learning_rate_at(step)
         for parameters in learner.optimizer.param_groups:
             parameters["lr"] = rate
@@ -112,21 +123,22 @@ def train_steps(
         yield StepInfo(
             step + 1,
             loss,
+            objectives,
             rate,
             grad_norm,
-            sum(len(batch.rows) for batch in group),
-            sum(batch.tokens for batch in group),
+            sum(len(batch.rows) for batch in batches),
+            sum(batch.tokens for batch in batches),
             time.perf_counter() - start,
         )
         learner.encoder.train()  # an evaluation in between may have left it in evaluation mode
         start = time.perf_counter()
 
 
-def require_finite(step: int, loss: float, grad_norm: float, group: list[Batch], scaled: bool) -> None:
+def require_finite(step: int, loss: float, grad_norm: float, batches: list[Batch], scaled: bool) -> None:
     """Stop before a NaN reaches the weights. Under float16 scaling an infinite gradient only skips the step."""
     for name, value in (("loss", loss), ("gradient norm", 0.0 if scaled else grad_norm)):
         if value - value != 0:  # true for nan and both infinities
-            rows = ", ".join(str(row) for batch in group for row in batch.rows[:8])
+            rows = ", ".join(str(row) for batch in batches for row in batch.rows[:8])
             raise DivergedError(
                 f"{name} became {value} in step {step} (examples {rows}, ...). The last checkpoint is kept. "
                 "Lower train.learning_rate, or look at these examples"

@@ -5,9 +5,11 @@ A pure function of the seed, the data and the settings, so that a run can be res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from heapq import merge
+from itertools import count, groupby, islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,29 +17,75 @@ EpochBatches = Callable[[int], list[np.ndarray]]
 """Epoch -> batches of example indices, in order."""
 
 
+class Turn(NamedTuple):
+    """One batch of an objective, at its place in the order of all."""
+
+    time: float
+    """In epochs of the run."""
+    objective: int
+    rows: np.ndarray
+
+
 @dataclass(frozen=True)
 class Plan:
     """The run as steps. A step takes `accumulate` batches of one epoch; an epoch's last step may have fewer."""
 
-    epoch_batches: EpochBatches
+    objectives: Sequence[EpochBatches]
+    speeds: list[float]
+    """How often each objective's rows are seen in an epoch of the run."""
+    seed: int
     accumulate: int
     total_steps: int
     steps_per_epoch: int
 
-    def steps(self, first_step: int) -> Iterator[list[np.ndarray]]:
+    def steps(self, first_step: int) -> Iterator[list[Turn]]:
         """Batches of each step from the 0-based `first_step` to the end of the run."""
         return islice(self.endless_steps(), first_step, self.total_steps)
 
-    def endless_steps(self) -> Iterator[list[np.ndarray]]:
+    def endless_steps(self) -> Iterator[list[Turn]]:
         """Batches of each step, epoch after epoch; an epoch is made when its first step is asked for."""
-        for epoch in count():
-            batches = self.epoch_batches(epoch)
-            for start in range(0, len(batches), self.accumulate):
-                yield batches[start : start + self.accumulate]
+        for _, epoch in groupby(take_turns(self.objectives, self.speeds, self.seed), lambda turn: int(turn.time)):
+            while step := list(islice(epoch, self.accumulate)):
+                yield step
 
 
-def build_plan(epoch_batches: EpochBatches, accumulate: int, epochs: float, max_steps: int | None) -> Plan:
-    """Count the steps: `max_steps` where given, else `epochs` times the steps of the first epoch."""
-    steps_per_epoch = -(-len(epoch_batches(0)) // accumulate)
+def take_turns(objectives: Sequence[EpochBatches], speeds: list[float], seed: int) -> Iterator[Turn]:
+    """The batches of all objectives without end, those of each evenly spread over the run.
+
+    Which of them begins follows from the seed; objectives with as many batches take turns in one order.
+    """
+    places = np.random.default_rng(seed).permutation(len(objectives)).tolist()
+    streams = [
+        timed_batches(index, epoch_batches, speed, (place + 0.5) / len(objectives))
+        for index, (epoch_batches, speed, place) in enumerate(zip(objectives, speeds, places, strict=True))
+    ]
+    return merge(*streams, key=lambda turn: turn.time)
+
+
+def timed_batches(objective: int, epoch_batches: EpochBatches, speed: float, place: float) -> Iterator[Turn]:
+    """The batches of one objective, epoch after epoch; `place`: where in its time a batch comes, in 0..1."""
+    for epoch in count():
+        made = epoch_batches(epoch)
+        for number, rows in enumerate(made):
+            yield Turn((epoch + (number + place) / len(made)) / speed, objective, rows)
+
+
+def build_plan(
+    objectives: Sequence[EpochBatches],
+    weights: list[float] | None,
+    seed: int,
+    accumulate: int,
+    epochs: float,
+    max_steps: int | None,
+) -> Plan:
+    """Count the steps: `max_steps` where given, else `epochs` times the steps of the first epoch.
+
+    An epoch has as many batches as all objectives together have in theirs. `weights`: share of each; None gives each
+    its own number, so that an epoch sees all rows once.
+    """
+    sizes = [len(epoch_batches(0)) for epoch_batches in objectives]
+    steps_per_epoch = -(-sum(sizes) // accumulate)
+    weights = weights or [float(size) for size in sizes]
+    speeds = [weight / sum(weights) * sum(sizes) / size for weight, size in zip(weights, sizes, strict=True)]
     total = max_steps if max_steps is not None else max(1, round(epochs * steps_per_epoch))
-    return Plan(epoch_batches, accumulate, total, steps_per_epoch)
+    return Plan(objectives, speeds, seed, accumulate, total, steps_per_epoch)

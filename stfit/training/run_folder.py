@@ -93,11 +93,11 @@ def write_whole(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
-def made_of(recipe: dict[str, Any], fingerprint: str, rows: int, threads: int) -> dict[str, Any]:
-    """What a run is made of: recipe, data, versions, threads."""
+def made_of(recipe: dict[str, Any], data: list[dict[str, Any]], threads: int) -> dict[str, Any]:
+    """What a run is made of: recipe, data (fingerprint and rows of each objective), versions, threads."""
     return {
         "recipe": recipe,
-        "data": {"fingerprint": fingerprint, "rows": rows},
+        "data": data,
         "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": threads,
@@ -106,6 +106,8 @@ def made_of(recipe: dict[str, Any], fingerprint: str, rows: int, threads: int) -
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Lines `path: old -> new` for every value that differs."""
+    if isinstance(old, list) and isinstance(new, list) and any(isinstance(item, dict) for item in old + new):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         return [

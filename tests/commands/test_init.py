@@ -68,14 +68,14 @@ def propose(tmp_path):
 def test_a_score_is_rescaled_and_trained_by_its_order(propose):
     recipe, prepared = propose(score)
     assert (recipe.data.format, recipe.loss.type, recipe.data.label_range) == ("labeled_pair", "cosent", [0, 5])
-    assert set(prepared.training.label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
+    assert set(prepared.training[0].label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
     assert recipe.eval[0].label_range == recipe.data.label_range
 
 
 def test_duplicates_train_on_the_similar_pairs_and_are_measured_on_both_kinds(propose):
     recipe, prepared = propose(duplicate)
     assert recipe.data.format == "positive_pair"
-    assert prepared.training.row.tolist() == list(range(2, 65, 2))
+    assert prepared.training[0].row.tolist() == list(range(2, 65, 2))
     assert set(prepared.evaluation[0].label.tolist()) == {0, 1}
 
 
@@ -83,7 +83,7 @@ def test_the_class_of_dissimilar_pairs_may_be_1(propose, tmp_path):
     (tmp_path / "labels.json").write_text('{"is_duplicate": ["same", "not_same"]}')
     recipe, prepared = propose(duplicate)
     assert recipe.data.where == {"is_duplicate": 0}
-    assert prepared.training.row.tolist() == list(range(1, 65, 2))
+    assert prepared.training[0].row.tolist() == list(range(1, 65, 2))
     assert prepared.evaluation[0].label.tolist() == [1, 0] * 32
 
 
@@ -96,25 +96,25 @@ def test_relations_of_inference_are_read_as_a_similarity(propose):
 def test_many_classes_are_subjects_of_every_text_of_a_row(propose):
     recipe, prepared = propose(topic)
     assert (recipe.data.format, recipe.data.columns["text"]) == ("labeled_text", ["title", "body"])
-    assert len(prepared.training) == 128
+    assert len(prepared.training[0]) == 128
 
 
 def test_columns_that_hold_negatives_make_triplets(propose):
     recipe, prepared = propose(nested)
     assert recipe.data.columns == {"anchor": "set.query", "positive": "set.pos[0]", "negative": "set.neg[:5]"}
-    assert list(prepared.training.texts) == ["anchor", "positive", "negative_1", "negative_2"]
+    assert list(prepared.training[0].texts) == ["anchor", "positive", "negative_1", "negative_2"]
 
 
 def test_without_a_second_split_rows_are_held_out(propose):
     recipe, prepared = propose(nested, splits=["train"])
     assert recipe.eval[0].from_ == "holdout"
-    assert len(prepared.training) + len(prepared.evaluation[0]) == 64
+    assert len(prepared.training[0]) + len(prepared.evaluation[0]) == 64
 
 
 def test_a_list_of_equals_makes_a_pair_of_every_two(propose):
     recipe, prepared = propose(listed)
     assert recipe.data.columns == {"anchor": "captions[*]", "positive": "captions[*]"}
-    assert len(prepared.training) == 32 * 1 + 32 * 3
+    assert len(prepared.training[0]) == 32 * 1 + 32 * 3
 
 
 def test_lists_of_two_are_pairs(propose):
@@ -133,7 +133,7 @@ def test_a_table_of_text_files_is_read_by_its_cells(tmp_path):
     init(str(tmp_path / "pairs.csv"), tmp_path / "recipe.yaml", "scratch")
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
     assert (recipe.name, recipe.data.label_range) == ("pairs", [0, 5])
-    assert set(prepare(recipe).training.label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
+    assert set(prepare(recipe).training[0].label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
 
 
 def test_rows_that_no_format_fits_are_refused_with_what_was_seen(propose):

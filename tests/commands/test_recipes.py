@@ -26,9 +26,10 @@ def test_recipe_is_valid_and_says_how_it_is_run(path):
 @every_recipe
 def test_data_of_the_recipe_loads_where_it_is_local(path):
     recipe = load_recipe(path).recipe
-    datasets = [recipe.data.dataset, *(evaluator.dataset for evaluator in recipe.eval if evaluator.dataset)]
+    sources = [objective.data.dataset for objective in recipe.trained_on.values()]
+    datasets = [*sources, *(evaluator.dataset for evaluator in recipe.eval if evaluator.dataset)]
     if isinstance(recipe.model.base, str) or any(is_remote(dataset) for dataset in datasets):
         pytest.skip("its base or its data is on the Hub")
     prepared = prepare(recipe)
-    assert len(prepared.training) > 0
+    assert all(len(examples) > 0 for examples in prepared.training)
     assert all(len(examples) > 0 for examples in prepared.evaluation)

@@ -15,6 +15,15 @@ from stfit.training.loop import StepInfo
 
 CLASSES = {"data": {"format": "labeled_pair"}, "loss": "softmax"}
 TEXTS = {"data": {"format": "labeled_text"}, "loss": "batch_all_triplet"}
+SEVERAL = {
+    "data": None,
+    "loss": None,
+    "objectives": [
+        {"data": {"dataset": "./rows.jsonl", "format": "positive_pair"}, "loss": "multiple_negatives_ranking"},
+        {"data": {"dataset": "./rows.jsonl", "format": "labeled_pair"}, "loss": "softmax"},
+        {"data": {"dataset": "./rows.jsonl", "format": "labeled_text"}, "loss": "batch_all_triplet"},
+    ],
+}
 CASES = {
     "no_duplicates": {},
     "shuffle": {"train": {"sampler": "shuffle"}},
@@ -24,6 +33,8 @@ CASES = {
     "mini-batches": {"train": {"mini_batch_size": 2}},
     "mini-batches by tokens": {"train": {"mini_batch_tokens": 20}},
     "everything": CLASSES | {"train": {"accumulate_steps": 2, "mini_batch_size": 1, "schedule": "cosine"}},
+    "several objectives": SEVERAL,
+    "several objectives in a step": SEVERAL | {"train": {"accumulate_steps": 2, "mini_batch_size": 2}},
     "no dropout": {"model": {"dropout": 0.0}},
 }
 

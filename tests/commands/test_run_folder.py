@@ -29,7 +29,7 @@ def test_finished_run_holds_what_the_design_names(tmp_path, write, run, similari
     assert {path.name for path in folder.iterdir()} == FILES
     assert (folder / "recipe.yaml").read_text() == recipe.read_text()
     lock = json.loads((folder / "stfit.lock").read_text())
-    assert lock["data"]["rows"] == 12
+    assert lock["data"][0]["rows"] == 12
     assert lock["threads"] == 1
     resolved = load_recipe(folder / "resolved.yaml").recipe
     assert (resolved.train.sampler, resolved.train.device, resolved.train.precision) != ("auto", "auto", "auto")

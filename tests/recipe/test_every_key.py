@@ -45,6 +45,12 @@ BEST = ("train.best=pairs/spearman_cosine", "train.learning_rate=0.0", "train.ev
 PATIENT = ("train.best=pairs/spearman_dot", "train.eval_every_steps=1", "train.early_stopping.patience=1")
 HARDNESS = ("loss.hardness_mode=all_negatives", "loss.hardness_strength=5.0")
 HELD = ("data.holdout.rows=4",)
+SEVERAL = (
+    "~data",
+    "~loss",
+    "objectives=[{data: {dataset: ./rows.jsonl, format: triplet}, loss: triplet, weight: 1.0}, "
+    "{data: {dataset: ./rows.jsonl, format: labeled_pair}, loss: softmax, weight: 1.0}]",
+)
 
 Change = str | tuple[str, ...]
 """Overrides; the last one is the change, and those before it are made in both runs."""
@@ -154,6 +160,9 @@ CHANGES: dict[str, Change] = {
     "loss[batch_semi_hard_triplet].matryoshka_dims": (
         *TEXTS, "loss=batch_semi_hard_triplet", "loss.matryoshka_dims=[8, 4]"
     ),
+    "objectives": (*SEVERAL, "objectives=[{data: {dataset: ./rows.jsonl, format: triplet}, loss: triplet}]"),
+    "objectives.weight": (*SEVERAL, "objectives.0.weight=3.0"),
+    "objectives.sampler": (*SEVERAL, "objectives.1.sampler=group_by_label"),
     "train.epochs": ("~train.max_steps", "train.epochs=2"),
     "train.max_steps": "train.max_steps=2",
     "train.batch_size": "train.batch_size=8",
@@ -288,7 +297,7 @@ def trace(folder, tiny_base) -> Callable[[tuple[str, ...]], object]:
         log = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
         return {
             "name": loaded.recipe.name,
-            "rows": examples.training.fingerprint,
+            "rows": [each.fingerprint for each in examples.training],
             "evaluated": [each.fingerprint for each in examples.evaluation],
             "log": [{key: value for key, value in line.items() if key != "seconds"} for line in log],
             "checkpoints": sorted(path.name for path in (run_folder / "checkpoints").glob("*")),

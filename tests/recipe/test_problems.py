@@ -53,7 +53,7 @@ WRONG_INSIDE = [
     ("loss: triplet", "loss: {type: tripletloss}", 3, "did you mean"),
     ("loss: triplet", "loss: {type: cosent, margin: 3}", 3, "it is a key of"),
     ("loss: triplet", "loss: {margin: 3}", 3, "needs a `type`"),
-    ("loss: triplet", "loss: null", 3, "a name, or a mapping with `type`"),
+    ("loss: triplet", "loss: null", 1, "`data` and `loss`, or several `objectives`"),
     ("loss: triplet", "", 1, "`loss` is missing"),
     (", format: triplet", "", 2, "`data.format` is missing"),
     ("format: triplet", "format: tripelt", 2, "did you mean `triplet`"),

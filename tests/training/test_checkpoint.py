@@ -28,7 +28,7 @@ FILES = ["weights.safetensors", "optimizer.safetensors", "randomness.safetensors
 
 @pytest.fixture
 def learner(build):
-    return build_learner(build(), partial(compute_loss, MultipleNegativesRanking()), 0.01, [])
+    return build_learner(build(), [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def train(make_batch):
     def train_some(learner, count, roles=("anchor", "positive"), label="none"):
         batch = make_batch(learner.encoder, roles, label)
         return list(
-            train_steps(learner, [[batch]] * count, lambda step: 0.01, first_step=0, cut=no_cut, max_grad_norm=1.0)
+            train_steps(learner, [[(0, batch)]] * count, lambda step: 0.01, first_step=0, cut=no_cut, max_grad_norm=1.0)
         )
 
     return train_some
@@ -86,7 +86,7 @@ def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, bu
     def softmax_learner():
         torch.manual_seed(3)
         encoder = build()
-        return build_learner(encoder, build_loss(Softmax(), encoder.embedding_dim, 3), 0.01, [])
+        return build_learner(encoder, [build_loss(Softmax(), encoder.embedding_dim, 3)], 0.01, [])
 
     seed_everything(1)
     learner = softmax_learner()

@@ -32,8 +32,8 @@ def steps(learner, batches, rate=0.01, max_grad_norm=None):
 def test_frozen_weights_stay_and_all_others_move(build, make_batch):
     encoder = build("bert")
     before = weights_of(encoder)
-    learner = build_learner(encoder, LOSS, 0.01, ["backbone.embeddings.*", "*.layer.0.*"])
-    steps(learner, [[make_batch(encoder, ("anchor", "positive"))]])
+    learner = build_learner(encoder, [LOSS], 0.01, ["backbone.embeddings.*", "*.layer.0.*"])
+    steps(learner, [[(0, make_batch(encoder, ("anchor", "positive")))]])
     frozen = {name for name in before if name.startswith(("backbone.embeddings.", "backbone.encoder.layer.0."))}
     unused = {name for name in before if ".pooler." in name}
     without_effect = {name for name in before if name.endswith(".key.bias")}  # softmax does not see it; rounding may
@@ -42,15 +42,15 @@ def test_frozen_weights_stay_and_all_others_move(build, make_batch):
 
 def test_freezing_nothing_or_everything_is_refused(build):
     with pytest.raises(RecipeError, match=r"`nothing\.\*` matches no weight"):
-        build_learner(build(), LOSS, 0.01, ["nothing.*"])
+        build_learner(build(), [LOSS], 0.01, ["nothing.*"])
     with pytest.raises(RecipeError, match="leaves no weight"):
-        build_learner(build(), LOSS, 0.01, ["*"])
+        build_learner(build(), [LOSS], 0.01, ["*"])
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "qwen3"])
 def test_biases_and_norms_do_not_decay(build, kind):
     encoder = build(kind, layers=[{"type": "dense", "out_features": 8}, "layer_norm"])
-    optimizer = build_learner(encoder, LOSS, 0.5, []).optimizer
+    optimizer = build_learner(encoder, [LOSS], 0.5, []).optimizer
     decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
     assert len(decay) == len(list(encoder.parameters()))
     for name, weight in encoder.named_parameters():
@@ -64,8 +64,8 @@ def test_gradients_are_scaled_down_to_the_norm_asked_for_and_null_leaves_them(bu
     for limit in (None, 1e9, 0.01):
         encoder = build(dropout=0.0)
         before = weights_of(encoder)
-        learner = replace(build_learner(encoder, LOSS, 0.0, []), optimizer=torch.optim.SGD(encoder.parameters()))
-        (info,) = steps(learner, [[make_batch(encoder, ("anchor", "positive"))]], 0.001, limit)
+        learner = replace(build_learner(encoder, [LOSS], 0.0, []), optimizer=torch.optim.SGD(encoder.parameters()))
+        (info,) = steps(learner, [[(0, make_batch(encoder, ("anchor", "positive")))]], 0.001, limit)
         after = weights_of(encoder)
         lengths[limit] = torch.cat([(after[name] - before[name]).flatten() for name in after]).norm().item() / 0.001
     assert info.grad_norm > 0.1
@@ -78,7 +78,7 @@ def test_accumulated_batches_count_by_their_mean(build, make_batch):
     for times in (1, 3):
         encoder = build(dropout=0.0)
         batch = make_batch(encoder, ("anchor", "positive"))
-        found.append((steps(build_learner(encoder, LOSS, 0.0, []), [[batch] * times])[0], weights_of(encoder)))
+        found.append((steps(build_learner(encoder, [LOSS], 0.0, []), [[(0, batch)] * times])[0], weights_of(encoder)))
     (one, one_weights), (three, three_weights) = found
     assert three.loss == pytest.approx(one.loss)
     assert three.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
@@ -95,7 +95,7 @@ def test_nan_in_a_weight_stops_the_run_before_any_weight_moves(build, make_batch
         next(encoder.backbone.encoder.layer[1].parameters())[0, 0] = float("nan")
     before = weights_of(encoder)
     with pytest.raises(DivergedError, match=r"loss became nan in step 1 \(examples 0, 1, 2") as caught:
-        steps(build_learner(encoder, LOSS, 0.01, []), [[make_batch(encoder, ("anchor", "positive"))]])
+        steps(build_learner(encoder, [LOSS], 0.01, []), [[(0, make_batch(encoder, ("anchor", "positive")))]])
     assert caught.value.exit_code == 6
     assert all(
         torch.equal(before[name].nan_to_num(), weight.nan_to_num()) for name, weight in weights_of(encoder).items()
@@ -110,7 +110,7 @@ def test_infinite_gradient_of_a_finite_loss_stops_the_run_before_any_weight_move
         return (columns["anchor"].sum() - columns["anchor"].sum().detach()) * 1e30
 
     with pytest.raises(DivergedError, match="gradient norm became inf in step 1"):
-        steps(build_learner(encoder, steep, 0.01, []), [[make_batch(encoder, ("anchor", "positive"))]])
+        steps(build_learner(encoder, [steep], 0.01, []), [[(0, make_batch(encoder, ("anchor", "positive")))]])
     assert not moved(encoder, before)
 
 
@@ -124,8 +124,8 @@ def test_encoder_is_in_training_mode_in_every_step(build, make_batch):
 
     batch = make_batch(encoder, ("anchor", "positive"))
     for _ in train_steps(
-        build_learner(encoder, watched, 0.0, []),
-        [[batch]] * 2,
+        build_learner(encoder, [watched], 0.0, []),
+        [[(0, batch)]] * 2,
         lambda step: 0.01,
         first_step=0,
         cut=no_cut,
