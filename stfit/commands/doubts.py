@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from stfit.data.source import ROLES, Format
+from stfit.data.source import ROLES
 from stfit.encoder.glance import Glance
 from stfit.encoder.prompts import ROLE_PROMPTS
 from stfit.encoder.settings import Scratch
@@ -51,11 +51,10 @@ def unknown_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
     """A prompt that the model does not have can't be put before a text, and one for an unknown role never is."""
     known = {**base.prompts, **recipe.model.prompts}
     found = []
-    for key, format, prompts in prompt_choices(recipe):
-        roles = ["query", "corpus", *ROLES[format]]
+    for key, roles, prompts in prompt_choices(recipe):
         for role, name in prompts.items():
             if role not in roles:
-                found.append(Doubt(f"{key}.{role}", "unknown-role", f"is no role of {format}: {', '.join(roles[2:])}"))
+                found.append(Doubt(f"{key}.{role}", "unknown-role", f"is no role here: {', '.join(roles)}"))
             if name not in known:
                 hint = did_you_mean(name, list(known)) or "it has none"
                 found.append(Doubt(f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"))
@@ -65,11 +64,11 @@ def unknown_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
     return found
 
 
-def prompt_choices(recipe: Recipe) -> list[tuple[str, Format, dict[str, str]]]:
-    """(key, format, role -> name of a prompt) of every source that chooses prompts."""
-    sources = [(f"{key}data", each.data.format, each.data.prompts) for key, each in recipe.trained_on.items()]
-    sources += [(f"eval.{i}", evaluator.format, evaluator.prompts) for i, evaluator in enumerate(recipe.eval)]  # type: ignore[misc]
-    return [(f"{key}.prompts", format, prompts) for key, format, prompts in sources if prompts]
+def prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
+    """(key, roles, role -> name of a prompt) of every source that chooses prompts."""
+    sources = [(f"{key}data", ROLES[each.data.format], each.data.prompts) for key, each in recipe.trained_on.items()]
+    sources += [(f"eval.{i}", evaluator.prompt_roles, evaluator.prompts) for i, evaluator in enumerate(recipe.eval)]
+    return [(f"{key}.prompts", roles, prompts) for key, roles, prompts in sources if prompts]
 
 
 def too_long(recipe: Recipe, base: Glance) -> list[Doubt]:

@@ -47,7 +47,7 @@ LOSSES = {
 
 EVALUATORS = {
     ("labeled_pair", "score"): "similarity",
-    ("labeled_pair", "binary"): "similarity",
+    ("labeled_pair", "binary"): "binary_classification",
     ("triplet", "none"): "triplet",
     ("positive_pair", "none"): "retrieval",
     ("labeled_text", "class"): "classification",
@@ -167,7 +167,8 @@ def evaluation_of(where: dict[str, Any], look: Look, training: Proposal) -> dict
     if look.measuring is None:
         return {"type": kind, "from": "holdout"} if proposal.format == training.format else {}
     shorter = {"shuffle": True, "limit": EVALUATION_ROWS} if look.measuring_rows > EVALUATION_ROWS else {}
-    chosen = {"type": kind, **where, "split": look.measuring, "columns": proposal.columns}
+    learnt = {"train_split": look.split} if kind == "classification" and look.split != "train" else {}
+    chosen = {"type": kind, **where, "split": look.measuring, **learnt, "columns": proposal.columns}
     return chosen | proposal.options | shorter
 
 

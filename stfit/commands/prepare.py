@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, find
 from stfit.data.audit import audit, audit_evaluation
@@ -18,7 +19,8 @@ from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.glance import Glance, glance_at
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError
 from stfit.evaluation.evaluator import Evaluator
-from stfit.evaluation.measure import Evaluators, require_metric
+from stfit.evaluation.measure import Evaluators, known_metrics, require_metric
+from stfit.evaluation.source import Own
 from stfit.losses.loss import LOSSES
 from stfit.recipe.recipe import Objective, Recipe
 
@@ -28,7 +30,7 @@ class Prepared:
     """The rows of each objective and of each evaluator, in the recipe's order, and what a user should know."""
 
     training: list[Examples]
-    evaluation: list[Examples]
+    evaluation: list[Any]
     warnings: list[Problem]
 
     def all_texts(self) -> Iterator[str]:
@@ -43,7 +45,7 @@ class Survey:
     base: Glance = field(default_factory=Glance)
     training: dict[str, Examples] = field(default_factory=dict)
     """By the start of the objective's keys (see Recipe.trained_on)."""
-    evaluation: list[Examples] = field(default_factory=list)
+    evaluation: list[Any] = field(default_factory=list)
     errors: list[StfitError] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -86,31 +88,35 @@ def survey(recipe: Recipe, origins: Mapping[str, str]) -> Survey:
         with found.noting():
             check_format(objective.loss.type, objective.data.format, {loss.tag(): loss.fits for loss in LOSSES})
     with found.noting():
-        require_metric(recipe.train.best, recipe.eval)
+        if recipe.train.best is not None:
+            require_metric("train.best", recipe.train.best, known_metrics(recipe.eval, "during", recipe.dims))
     with found.noting():
         look_at_base(recipe, origins, found)
-    held_out = None
+    own: Own | None = None
     for key, objective in recipe.trained_on.items():
         with found.noting():
-            found.training[key], held = load_objective(objective, recipe.seed)
-            held_out = held_out if held is None else held
+            rows = load_objective(objective, recipe.seed)
+            found.training[key], held_out = rows
+            own = own if held_out is None else rows
         if key in found.training:
             look_at_rows(objective, found.training[key], found)
     for evaluator in recipe.eval:
-        if evaluator.from_ is None or held_out is not None:  # or what is wrong with the training data has been noted
+        if evaluator.from_ is None or own is not None:  # or what is wrong with the training data has been noted
             with found.noting():
-                rows = evaluation_rows(evaluator, held_out, recipe.seed)
-                found.evaluation.append(rows)
-                found.warnings += audit_evaluation(rows, origin_of(evaluator, recipe))
+                measured = evaluator.load(recipe.seed, own)
+                found.evaluation.append(measured)
+                found.warnings += audit_evaluation(evaluator.examples_of(measured), origin_of(evaluator, recipe))
     if not found.errors:
-        named = zip(recipe.eval, found.evaluation, strict=True)
-        sets = [EvaluationRows(evaluator.label, origin_of(evaluator, recipe), rows) for evaluator, rows in named]
+        sets = [
+            EvaluationRows(evaluator.label, origin_of(evaluator, recipe), evaluator.examples_of(rows))
+            for evaluator, rows in zip(recipe.eval, found.evaluation, strict=True)
+        ]
         for examples in found.training.values():
             found.warnings += shared_rows(examples, sets)
     return found
 
 
-def load_objective(objective: Objective, seed: int) -> tuple[Examples, Examples | None]:
+def load_objective(objective: Objective, seed: int) -> Own:
     """The rows that are trained on, and those held out from them."""
     return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
 
@@ -153,26 +159,13 @@ def leftovers(source: TrainingData, training: Examples) -> list[Problem]:
 def origin_of(evaluator: Evaluator, recipe: Recipe) -> str:
     """The dataset that an evaluator's rows are of."""
     held_out_of = recipe.holding_out
-    return evaluator.dataset or (held_out_of.dataset if held_out_of else "")
+    return evaluator.origin or (held_out_of.dataset if held_out_of else "")
 
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:
     """Evaluators with their rows, for a model that is there already."""
-    held_out = None
+    own: Own | None = None
     source = recipe.holding_out
     if source is not None and any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
-        _, held_out = load_examples(source, source.format, recipe.seed, source.holdout)
-    return [(evaluator, evaluation_rows(evaluator, held_out, recipe.seed)) for evaluator in recipe.eval]
-
-
-def evaluation_rows(evaluator: Evaluator, held_out: Examples | None, seed: int) -> Examples:
-    """The rows one evaluator measures on."""
-    if evaluator.from_ is None:
-        examples, _ = load_examples(evaluator, evaluator.format, seed)
-        return examples
-    assert held_out is not None  # the recipe refuses `from: holdout` without data.holdout
-    if held_out.format != evaluator.format:
-        raise RecipeError(
-            f"evaluator `{evaluator.label}` measures {evaluator.format} rows, but the holdout is {held_out.format}"
-        )
-    return held_out
+        own = load_examples(source, source.format, recipe.seed, source.holdout)
+    return [(evaluator, evaluator.load(recipe.seed, own)) for evaluator in recipe.eval]

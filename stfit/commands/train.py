@@ -122,7 +122,7 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     encoder.use_fast_dropout()
     log.info("layout %s", encoder.layout_reason)
     evaluators = list(zip(recipe.eval, prepared.evaluation, strict=True))
-    main = main_metrics(evaluators, encoder.traits.similarity)
+    main = main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
 
     objectives = recipe.trained_on.values()
     tables = [tokenize(encoder, each.data, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
@@ -144,7 +144,7 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     )
 
     if first_step == 0:
-        progress.baseline = measure(encoder, evaluators, "start")
+        progress.baseline = measure(encoder, evaluators, "start", recipe.dims)
         folder.log({"step": 0, "event": "eval", **progress.baseline})
         yield Evaluated(0, progress.baseline)
 
@@ -165,7 +165,7 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
         yield info
         if evaluators and calendar.is_due(info.step, calendar.evaluate_every):
             at_end = info.step == plan.total_steps and recipe.train.best is None
-            metrics = measure(encoder, evaluators, "end" if at_end else "during")
+            metrics = measure(encoder, evaluators, "end" if at_end else "during", recipe.dims)
             progress.metrics |= metrics
             folder.log({"step": info.step, "event": "eval", **metrics})
             yield Evaluated(info.step, metrics)
@@ -185,7 +185,7 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     if recipe.train.best is None:
         yield write_model(encoder, folder, progress.step)
     else:  # what is reported is what the model folder holds
-        progress.metrics = measure(load_encoder(folder.model, device), evaluators, "end")
+        progress.metrics = measure(load_encoder(folder.model, device), evaluators, "end", recipe.dims)
         yield Evaluated(progress.step, progress.metrics)
     result = summary(folder, progress)
     write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")

@@ -47,6 +47,15 @@ class Examples:
             return None
         return max(int(self.label.max()) + 1, len(self.label_names or ()))
 
+    @property
+    def negatives(self) -> list[str]:
+        """The roles of the negatives: `negative`, or negative_1, negative_2, ..."""
+        return [role for role in self.texts if role.startswith("negative")]
+
+    def column(self, role: str) -> list[str]:
+        """The texts of a role, empty where an example has none."""
+        return [text or "" for text in self.texts[role]]
+
     def all_texts(self) -> list[str]:
         """Every text of every role."""
         return [text for column in self.texts.values() for text in column if text is not None]

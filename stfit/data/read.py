@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stfit.data.files import read_file
-from stfit.data.source import Source, is_remote
+from stfit.data.source import TableSource, is_remote
 from stfit.data.split import parse_split, slice_of
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError, HubError, RecipeError, did_you_mean
@@ -30,7 +30,7 @@ Splits = dict[str, Callable[[], Table]]
 SPLIT_FILE = re.compile(rf"(?P<split>.+?)(-\d+-of-\d+)?(?P<suffix>{'|'.join(map(re.escape, DATA_SUFFIXES))})")
 
 
-def load_table(source: Source) -> Table:
+def load_table(source: TableSource) -> Table:
     """The rows that `dataset` and `split` name.
 
     Raises DataError where there is no such dataset or split, or a file can't be read; HubError where the Hub can't be
@@ -52,7 +52,7 @@ def load_table(source: Source) -> Table:
     return sliced[0] if len(sliced) == 1 else concatenate(sliced)
 
 
-def local_splits(source: Source) -> Splits:
+def local_splits(source: TableSource) -> Splits:
     """Splits of a file, glob, folder of splits, or folder written by `save_to_disk`."""
     for key in ("config", "files", "revision"):
         if getattr(source, key) is not None:
@@ -98,7 +98,7 @@ def folder_splits(folder: Path) -> dict[str, list[Path]]:
     return splits
 
 
-def read_files(paths: list[Path], source: Source) -> Table:
+def read_files(paths: list[Path], source: TableSource) -> Table:
     """The rows of all shards of a split, numbered through."""
     tables = [read_file(path, source.read) for path in paths]
     table = tables[0] if len(tables) == 1 else concatenate(tables)
@@ -145,7 +145,7 @@ def saved_splits(folder: Path) -> Splits:
     return dataset_splits(saved, str(folder))
 
 
-def hub_splits(source: Source) -> Splits:
+def hub_splits(source: TableSource) -> Splits:
     """Splits of a dataset on the Hub. Code in the repository is never run."""
     if Path(source.dataset).exists():  # `datasets` would take the folder, and say nothing
         raise DataError(f"`{source.dataset}` is a Hub id, and a path here too: write `./{source.dataset}` for the path")

@@ -69,8 +69,8 @@ class Holdout(Spec):
         return self
 
 
-class Source(Spec):
-    """A dataset, which of its rows, and which of its columns play which part."""
+class TableSource(Spec):
+    """A table: where it is, which of its rows, and which of its columns play which part."""
 
     dataset: Location
     """Hub id, file or glob (.jsonl, .jsonl.gz, .csv, .tsv, .parquet), folder of splits, or a dataset saved to disk."""
@@ -86,10 +86,15 @@ class Source(Spec):
     """How to read a delimited text file."""
     columns: dict[str, str | list[str]] = {}
     """Role -> column selector: `{anchor: set.query, positive: "set.pos[0]"}`. A role left out takes its own name's."""
-    prompts: dict[str, str] | None = None
-    """Role -> name of a prompt in `model.prompts`; default: query for anchors, document for positives and negatives."""
     where: dict[str, Scalar | list[Scalar] | Condition] = {}
     """Column -> the value, list of values or condition that keeps a row."""
+
+
+class Source(TableSource):
+    """Rows of a format: a table whose columns play the roles of that format."""
+
+    prompts: dict[str, str] | None = None
+    """Role -> name of a prompt in `model.prompts`; default: query for anchors, document for positives and negatives."""
     label_map: dict[str, int | float] | None = None
     """Label as written in the data -> number. A row whose label is not listed is an error."""
     label_range: list[float] | None = Field(None, min_length=2, max_length=2)

@@ -71,6 +71,11 @@ class Encoder(nn.Module):
         return "packed" if self.layout is forward_packed else "padded"
 
     @property
+    def output_dim(self) -> int:
+        """Numbers of an embedding that `encode` gives."""
+        return min(self.traits.truncate_dim or self.embedding_dim, self.embedding_dim)
+
+    @property
     def has_dropout(self) -> bool:
         """Whether the same text can have two embeddings in training mode."""
         rates = [value for name, value in vars(self.backbone.config).items() if DROPOUT_SETTING.search(name)]
@@ -165,7 +170,7 @@ class Encoder(nn.Module):
         `batch_tokens`: tokens at once; default: what suits the device. Float32 on a CPU takes the fused forward where
         the model has one.
         """
-        dim = min(truncate_dim or self.traits.truncate_dim or self.embedding_dim, self.embedding_dim)
+        dim = min(truncate_dim or self.output_dim, self.embedding_dim)
         most = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
         fused = self.fused and self.precision == "float32"
         layout = build_fused(self.backbone) if fused else self.layout

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from stfit.evaluation.binary_classification import BinaryClassification
+from stfit.evaluation.classification import Classification
+from stfit.evaluation.paraphrase_mining import ParaphraseMining
+from stfit.evaluation.reranking import Reranking
+from stfit.evaluation.retrieval import Retrieval
 from stfit.evaluation.similarity import Similarity
+from stfit.evaluation.translation import Translation
 from stfit.evaluation.triplet import Triplet
 from stfit.spec import CHOICE
 
-Evaluator = Annotated[Similarity | Triplet, CHOICE]
+Evaluator = Annotated[
+    Similarity
+    | BinaryClassification
+    | Triplet
+    | Retrieval
+    | Reranking
+    | ParaphraseMining
+    | Translation
+    | Classification,
+    CHOICE,
+]

@@ -2,63 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stfit.errors import DivergedError, RecipeError, did_you_mean
 from stfit.evaluation.evaluator import Evaluator
-from stfit.evaluation.source import When
+from stfit.evaluation.source import Embed, When
+from stfit.evaluation.statistic import Statistic
 
 if TYPE_CHECKING:
-    from stfit.data.examples import Examples
     from stfit.encoder.encoder import Encoder
 
-Evaluators = list[tuple[Evaluator, "Examples"]]
-"""Evaluators with their rows."""
+Evaluators = list[tuple[Evaluator, Any]]
+"""Evaluators with the rows that they loaded."""
 
 
-def measure(encoder: Encoder, evaluators: Evaluators, moment: When) -> dict[str, float]:
+def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()) -> dict[str, float]:
     """`<evaluator>/<metric>` -> value, of the evaluators that run at this moment.
 
-    Texts that they share are embedded once. Raises DivergedError where an embedding is not finite.
+    `dims`: prefixes of the embedding that are measured too, as `<evaluator>@<dim>/<metric>`. Raises DivergedError where
+    an embedding is not finite.
     """
-    embeddings: dict[tuple[str, str], np.ndarray] = {}
-    metrics: dict[str, float] = {}
-    for evaluator, examples in evaluators:
-        if moment not in evaluator.when:
-            continue
-        prompts = {role: encoder.prompt_of_role(role, evaluator.prompts) for role in examples.texts}
-
-        def embed(role: str, examples: Examples = examples, prompts: dict[str, str] = prompts) -> np.ndarray:
-            texts = [text or "" for text in examples.texts[role]]
-            new = list(dict.fromkeys(text for text in texts if (prompts[role], text) not in embeddings))
-            vectors = encoder.encode(new, prompt=prompts[role])
-            if not np.isfinite(vectors).all():
-                raise DivergedError("the model's embeddings are not finite. Lower train.learning_rate")
-            embeddings.update({(prompts[role], text): vector for text, vector in zip(new, vectors, strict=True)})
-            return np.stack([embeddings[prompts[role], text] for text in texts])
-
-        for name, value in evaluator.measure(examples, embed).items():
-            metrics[f"{evaluator.label}/{name}"] = value
-    return metrics
+    return {name: found.value for name, found in statistics(encoder, evaluators, moment, dims).items()}
 
 
-def main_metrics(evaluators: Evaluators, similarity: str) -> list[str]:
+def statistics(
+    encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()
+) -> dict[str, Statistic]:
+    """The same, with what it takes to resample each metric's rows. Texts that evaluators share are embedded once."""
+    due = [(evaluator, rows) for evaluator, rows in evaluators if moment in evaluator.when]
+    whole = encoder.output_dim
+    sizes = {"": whole} | {f"@{dim}": dim for dim in dims if dim <= whole}
+    memory = Memory(encoder, due, keep_all=len(set(sizes.values())) > 1)
+    found: dict[str, Statistic] = {}
+    for evaluator, rows in due:
+        measured = {
+            dim: evaluator.measure(rows, memory.embed_for(evaluator, dim), encoder.traits.similarity)
+            for dim in set(sizes.values())
+        }
+        found |= {
+            f"{evaluator.label}{at}/{name}": statistic
+            for at, dim in sizes.items()
+            for name, statistic in measured[dim].items()
+        }
+    return found
+
+
+class Memory:
+    """Embeddings of the texts that are needed more than once."""
+
+    def __init__(self, encoder: Encoder, evaluators: Evaluators, keep_all: bool) -> None:
+        self.encoder = encoder
+        self.keep_all = keep_all
+        self.embeddings: dict[tuple[str, str], np.ndarray] = {}
+        """(prompt, text) -> embedding."""
+        self.uses: Counter[tuple[str, str]] = Counter()
+        """(prompt, text) -> how many evaluators and roles ask for it."""
+        for evaluator, rows in evaluators:
+            for role, texts in rows.texts.items():
+                prompt = self.prompt_of(evaluator, role)
+                self.uses.update({(prompt, text or "") for text in texts})
+
+    def prompt_of(self, evaluator: Evaluator, role: str) -> str:
+        """What stands before the texts of a role."""
+        if evaluator.symmetric:
+            return self.encoder.prompt((evaluator.prompts or {}).get(role))
+        return self.encoder.prompt_of_role(role, evaluator.prompts)
+
+    def embed_for(self, evaluator: Evaluator, dim: int) -> Embed:
+        """How an evaluator gets its embeddings, cut to `dim`."""
+        return lambda role, texts: self.embed(self.prompt_of(evaluator, role), texts)[:, :dim]
+
+    def embed(self, prompt: str, texts: list[str]) -> np.ndarray:
+        """Embeddings [texts, dim]; each text is embedded when it is first asked for."""
+        new = [text for text in dict.fromkeys(texts) if (prompt, text) not in self.embeddings]
+        vectors = self.encoder.encode(new, prompt=prompt)
+        if not np.isfinite(vectors).all():
+            raise DivergedError("the model's embeddings are not finite. Lower train.learning_rate")
+        fresh = dict(zip(new, vectors, strict=True))
+        for text, vector in fresh.items():
+            if self.keep_all or self.uses[prompt, text] > 1:
+                self.embeddings[prompt, text] = vector.copy()  # or it would hold its whole chunk
+        return np.stack([fresh[text] if text in fresh else self.embeddings[prompt, text] for text in texts])
+
+
+def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = ()) -> list[str]:
     """The one metric of each evaluator that a table shows: the one of the model's own similarity."""
-    return [f"{evaluator.label}/{evaluator.main_metric}_{similarity}" for evaluator, _ in evaluators]
+    return [
+        f"{evaluator.label}{at}/{evaluator.main_metric}{f'_{similarity}' if evaluator.suffixed else ''}"
+        for evaluator, _ in evaluators
+        for at in ("", *(f"@{dim}" for dim in dims))
+    ]
 
 
-def require_metric(name: str | None, evaluators: Iterable[Evaluator]) -> None:
-    """Refuse a metric that no evaluation during the run will give."""
-    known = [
-        f"{evaluator.label}/{metric}"
+def known_metrics(evaluators: Iterable[Evaluator], moment: When, dims: Sequence[int] = ()) -> list[str]:
+    """The names of all metrics that evaluators give at this moment."""
+    return [
+        f"{evaluator.label}{at}/{metric}"
         for evaluator in evaluators
-        if "during" in evaluator.when
+        if moment in evaluator.when
+        for at in ("", *(f"@{dim}" for dim in dims))
         for metric in evaluator.metrics
     ]
-    if name is not None and name not in known:
-        raise RecipeError(
-            f"train.best: no evaluation during the run gives `{name}`: {did_you_mean(name, known) or 'see eval'}"
-        )
+
+
+def require_metric(key: str, name: str, known: list[str]) -> None:
+    """Refuse a metric that no evaluation gives; `key` is where the recipe names it."""
+    if name not in known:
+        hint = did_you_mean(name, known) or (f"there are {', '.join(known)}" if known else "there is none: see `eval`")
+        raise RecipeError(f"{key}: no evaluation gives `{name}`: {hint}")

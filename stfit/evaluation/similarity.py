@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from stfit.data.examples import Examples
 from stfit.errors import DataError
 from stfit.evaluation.pairwise import SIMILARITIES
-from stfit.evaluation.source import EvaluationSource
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    from scipy import stats
-
-    from stfit.data.examples import Examples
-else:
-    stats = lazy("scipy.stats")
-
-Vectors = np.ndarray
-Embed = Callable[[str], Vectors]
-"""Role -> [rows, dim], in the order of the examples."""
+from stfit.evaluation.source import Embed, EvaluationSource
+from stfit.evaluation.statistic import Statistic
 
 
 class Similarity(EvaluationSource):
@@ -30,29 +19,54 @@ class Similarity(EvaluationSource):
     type: Literal["similarity"] = "similarity"
     format: ClassVar[str] = "labeled_pair"
     main_metric: ClassVar[str] = "spearman"
-    metrics: ClassVar[list[str]] = [
-        f"{kind}_{similarity}"
-        for kind in (
-            "spearman",
-            "pearson",
-        )
-        for similarity in SIMILARITIES
-    ]
+    metrics: ClassVar[list[str]] = [f"{kind}_{name}" for kind in ("spearman", "pearson") for name in SIMILARITIES]
 
-    def measure(self, examples: Examples, embed: Embed) -> dict[str, float]:
-        """`spearman_<similarity>` and `pearson_<similarity>`, each in [-1, 1]."""
-        gold = examples.label
+    def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
+        """`spearman_<similarity>` and `pearson_<similarity>`, each in [-1, 1]; 0 where all similarities are equal."""
+        gold = rows.label
         if gold is None or len(gold) < 2 or np.ptp(gold) == 0:
             raise DataError(
                 f"evaluator `{self.label}` needs rows with different labels: a correlation with a constant is undefined"
             )
-        one, other = embed("sentence1"), embed("sentence2")
-        found: dict[str, float] = {}
-        for name, similarity in SIMILARITIES.items():
-            scores = similarity(one, other)
-            if np.ptp(scores) == 0:  # a collapsed model; scipy would warn and return nan
-                found |= {f"spearman_{name}": 0.0, f"pearson_{name}": 0.0}
-                continue
-            found[f"spearman_{name}"] = float(stats.spearmanr(gold, scores).statistic)
-            found[f"pearson_{name}"] = float(stats.pearsonr(gold, scores).statistic)
+        one, other = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
+        found = {}
+        for name, compute in SIMILARITIES.items():
+            score = compute(one, other)
+            found[f"spearman_{name}"] = spearman(gold, score)
+            found[f"pearson_{name}"] = pearson(gold, score)
         return found
+
+
+def pearson(one_r: np.ndarray, other_r: np.ndarray) -> Statistic:
+    """Pearson's correlation."""
+    one_r, other_r = one_r.astype(np.float64), other_r.astype(np.float64)
+    return Statistic(len(one_r), lambda weight_r: compute_correlation(one_r, other_r, weight_r))
+
+
+def spearman(one_r: np.ndarray, other_r: np.ndarray) -> Statistic:
+    """Spearman's correlation: Pearson's of the ranks, where equal values share their mean rank."""
+    groups = [np.unique(values, return_inverse=True)[1] for values in (one_r, other_r)]
+
+    def at(weight_r: np.ndarray) -> float:
+        one, other = (compute_ranks(group_r, weight_r) for group_r in groups)
+        return compute_correlation(one, other, weight_r)
+
+    return Statistic(len(one_r), at)
+
+
+def compute_ranks(group_r: np.ndarray, weight_r: np.ndarray) -> np.ndarray:
+    """Mean rank of each row, from 0; `group_r` numbers the distinct values from the lowest."""
+    size_g = np.bincount(group_r, weight_r)
+    ranks: np.ndarray = (size_g.cumsum() - (size_g + 1) / 2)[group_r]
+    return ranks
+
+
+def compute_correlation(one_r: np.ndarray, other_r: np.ndarray, weight_r: np.ndarray) -> float:
+    """Pearson's correlation of weighted rows; 0 where one side is constant (a collapsed model)."""
+    there_r = weight_r > 0
+    if np.ptp(one_r[there_r]) == 0 or np.ptp(other_r[there_r]) == 0:  # what is left of their means would be noise
+        return 0.0
+    total = weight_r.sum()
+    one_r, other_r = (values_r - weight_r @ values_r / total for values_r in (one_r, other_r))
+    spread = np.sqrt((weight_r @ one_r**2) * (weight_r @ other_r**2))
+    return float(weight_r @ (one_r * other_r) / spread)

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import PurePath
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from stfit.data.source import Source
+from stfit.data.examples import Examples, load_examples
+from stfit.data.source import ROLES, Source
+from stfit.errors import RecipeError
 from stfit.location import DATA_SUFFIXES, Location
 
 When = Literal["start", "during", "end"]
+EvaluatorName = Field(None, pattern=r"^[^/@\s]+$")
+
+Embed = Callable[[str, list[str]], np.ndarray]
+"""Texts of a role -> [texts, dim], each with the prompt of the role."""
+
+
+Own = tuple[Examples, Examples | None]
+"""The rows that the recipe trains on, and those held out from them."""
 
 
 class EvaluationSource(Source):
     """Rows that an evaluator measures on: a source like the training data's, or the training data's own holdout."""
+
+    format: ClassVar[str]
+    """Format of the rows."""
+    from_holdout_of: ClassVar[tuple[str, ...]] = ()
+    """Other formats of training data whose holdout has the roles that are needed."""
+    symmetric: ClassVar[bool] = False
+    """Whether no role takes a prompt, unless the recipe says so."""
+    main_metric: ClassVar[str]
+    """The metric that a table shows, without its similarity."""
+    suffixed: ClassVar[bool] = True
+    """Whether there is a metric for each similarity; else the model's own one is used."""
 
     dataset: Location | None = None  # type: ignore[assignment]  # the one key that `from: holdout` replaces
     """Hub id, file or glob, folder of splits, or a dataset saved to disk; left out with `from: holdout`."""
@@ -22,17 +45,24 @@ class EvaluationSource(Source):
     """`holdout`: measure on the rows that `data.holdout` keeps out of training."""
     split: str = "test"
     """Split, with an optional slice."""
-    name: str | None = Field(None, pattern=r"^[^/@\s]+$")
+    name: str | None = EvaluatorName
     """First part of the metrics' names; default: the last part of the dataset's name, or `holdout`."""
     when: list[When] = ["start", "during", "end"]
     """At the start of a training, during it, at its end."""
 
     @model_validator(mode="after")
     def one_origin(self) -> Self:
-        """Rows come from a dataset or from the holdout."""
-        if (self.dataset is None) == (self.from_ is None):
-            raise ValueError("give `dataset`, or `from: holdout`, and not both")
+        """Rows come from one place."""
+        given = self.origins_given
+        if sum(given.values()) != 1:
+            *all_but_last, last = given
+            raise ValueError(f"give {', '.join(all_but_last)}, or {last}, and not both")
         return self
+
+    @property
+    def origins_given(self) -> dict[str, bool]:
+        """Where rows may come from, in words, and whether the recipe says so."""
+        return {"`dataset`": self.dataset is not None, "`from: holdout`": self.from_ is not None}
 
     @property
     def label(self) -> str:
@@ -43,3 +73,32 @@ class EvaluationSource(Source):
             return "holdout"
         last = PurePath(self.dataset).name
         return next((last.removesuffix(suffix) for suffix in DATA_SUFFIXES if last.endswith(suffix)), last)
+
+    @property
+    def origin(self) -> str | None:
+        """Where the rows come from; None for the training data's own dataset."""
+        return self.dataset
+
+    @property
+    def prompt_roles(self) -> tuple[str, ...]:
+        """The roles that `prompts` may give a prompt."""
+        return ROLES[self.format]
+
+    def load(self, seed: int, own: Own | None) -> Any:
+        """The rows to measure on, as `measure` takes them; `own` are those of `from: holdout`."""
+        return load_examples(self, self.format, seed)[0] if self.from_ is None else self.held_out(own)
+
+    def held_out(self, own: Own | None) -> Examples:
+        """The holdout, where it has the format that is needed."""
+        held_out = own[1] if own else None
+        assert held_out is not None  # the recipe refuses `from: holdout` without data.holdout
+        if held_out.format not in (self.format, *self.from_holdout_of):
+            raise RecipeError(
+                f"evaluator `{self.label}` measures {self.format} rows, but the holdout is {held_out.format}"
+            )
+        return held_out
+
+    def examples_of(self, rows: Any) -> Examples:
+        """What of the rows training must not have seen."""
+        examples: Examples = rows
+        return examples

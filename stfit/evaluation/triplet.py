@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
+from stfit.data.examples import Examples
 from stfit.evaluation.pairwise import SIMILARITIES
-from stfit.evaluation.similarity import Embed
-from stfit.evaluation.source import EvaluationSource
-
-if TYPE_CHECKING:
-    from stfit.data.examples import Examples
+from stfit.evaluation.source import Embed, EvaluationSource
+from stfit.evaluation.statistic import Statistic, mean_of
 
 
 class Triplet(EvaluationSource):
@@ -21,20 +19,20 @@ class Triplet(EvaluationSource):
     type: Literal["triplet"] = "triplet"
     format: ClassVar[str] = "triplet"
     main_metric: ClassVar[str] = "accuracy"
-    metrics: ClassVar[list[str]] = [f"{kind}_{similarity}" for kind in ("accuracy",) for similarity in SIMILARITIES]
+    metrics: ClassVar[list[str]] = [f"accuracy_{name}" for name in SIMILARITIES]
     margin: float = Field(0.0, ge=0)
     """The positive has to be nearer by more than this."""
 
-    def measure(self, examples: Examples, embed: Embed) -> dict[str, float]:
+    def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """`accuracy_<similarity>`, in [0, 1]; a tie counts as wrong."""
-        anchor, positive = embed("anchor"), embed("positive")
-        negatives = {role: embed(role) for role in examples.texts if role.startswith("negative")}
-        missing = {role: np.array([text is None for text in examples.texts[role]]) for role in negatives}
+        anchor, positive = (embed(role, rows.column(role)) for role in ("anchor", "positive"))
+        negatives = {role: embed(role, rows.column(role)) for role in rows.negatives}
+        missing = {role: np.array([text is None for text in rows.texts[role]]) for role in negatives}
         found = {}
-        for name, similarity in SIMILARITIES.items():
-            to_positive = similarity(anchor, positive)
+        for name, compute in SIMILARITIES.items():
+            to_positive = compute(anchor, positive)
             right = np.ones(len(anchor), dtype=bool)
             for role, negative in negatives.items():
-                right &= missing[role] | (to_positive > similarity(anchor, negative) + self.margin)
-            found[f"accuracy_{name}"] = float(right.mean())
+                right &= missing[role] | (to_positive > compute(anchor, negative) + self.margin)
+            found[f"accuracy_{name}"] = mean_of(right)
         return found

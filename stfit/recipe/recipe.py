@@ -110,6 +110,14 @@ class Recipe(Spec):
             raise ValueError("give every objective a `weight`, or none of them")
         return self
 
+    @property
+    def dims(self) -> list[int]:
+        """Prefixes of the embedding that losses train, the longest first: each is measured by itself."""
+        trained = {
+            dim for each in self.trained_on.values() for dim in getattr(each.loss, "matryoshka_dims", None) or []
+        }
+        return sorted((dim for dim in trained if dim <= (self.model.truncate_dim or dim)), reverse=True)
+
     @model_validator(mode="after")
     def evaluators_are_told_apart(self) -> Self:
         """Metrics are named after their evaluator."""

@@ -3,11 +3,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from stfit.data.examples import Examples, load_examples
+from stfit.data.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
+from stfit.encoder.folder import write_folder
 from stfit.encoder.settings import Model
 
 
@@ -25,6 +27,31 @@ def examples_of(tmp_path: Path) -> Callable[..., Examples]:
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         chosen = evaluator.model_validate({"dataset": str(path), "split": "train", **settings})
-        return chosen, load_examples(chosen, chosen.format, seed=0)[0]
+        return chosen, chosen.load(0, None)
+
+    return load
+
+
+@pytest.fixture
+def values() -> Callable[..., dict[str, float]]:
+    """Measures rows with embeddings that are given by text."""
+
+    def measure(evaluator: Any, rows: Any, vector_of: dict[str, list[float]], similarity: str = "dot") -> Any:
+        def embed(role: str, texts: list[str]) -> np.ndarray:
+            return np.array([vector_of[text] for text in texts], dtype=np.float32)
+
+        return {name: found.value for name, found in evaluator.measure(rows, embed, similarity).items()}
+
+    return measure
+
+
+@pytest.fixture
+def peer_of(tmp_path: Path) -> Callable[[Encoder], Any]:
+    """The same model, loaded by sentence-transformers."""
+    peer = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+
+    def load(encoder: Encoder) -> Any:
+        write_folder(encoder, tmp_path / "model")
+        return peer.SentenceTransformer(str(tmp_path / "model"), device="cpu")
 
     return load

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from stfit.encoder.folder import write_folder
 from stfit.evaluation.measure import measure
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.triplet import Triplet
@@ -16,21 +15,21 @@ def triplets(sentences, extra=""):
     ]
 
 
-def given(**vectors):
-    return lambda role: np.array(vectors[role], dtype=np.float32)
+def accuracy(evaluator, rows, **vectors):
+    found = evaluator.measure(rows, lambda role, texts: np.array(vectors[role], dtype=np.float32), "dot")
+    return found["accuracy_dot"].value
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.05])
-def test_values_are_those_of_sentence_transformers(tmp_path, encoder, examples_of, sentences, margin):
-    peer = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+def test_values_are_those_of_sentence_transformers(encoder, examples_of, sentences, peer_of, margin):
+    peer = peer_of(encoder)
     from sentence_transformers.sentence_transformer.evaluation import TripletEvaluator
 
     rows = triplets(sentences) + triplets(sentences[::-1], "!")
-    write_folder(encoder, tmp_path / "model")
     ours = measure(encoder, [examples_of(Triplet, rows, name="kept", margin=margin)], "end")
     columns = [[row[name] for row in rows] for name in ("anchor", "positive", "negative")]
     evaluator = TripletEvaluator(*columns, similarity_fn_names=list(SIMILARITIES), margin=margin, write_csv=False)
-    theirs = evaluator(peer.SentenceTransformer(str(tmp_path / "model"), device="cpu"))
+    theirs = evaluator(peer)
     assert ours == {
         f"kept/accuracy_{name}": pytest.approx(theirs[f"{name}_accuracy"], abs=1e-6) for name in SIMILARITIES
     }
@@ -39,10 +38,10 @@ def test_values_are_those_of_sentence_transformers(tmp_path, encoder, examples_o
 
 def test_tie_is_wrong_and_more_than_the_margin_is_asked_for(examples_of):
     rows = [{"anchor": f"a{i}", "positive": f"p{i}", "negative": f"n{i}"} for i in range(4)]
-    embed = given(anchor=[[1.0]] * 4, positive=[[4.0], [3], [2], [2]], negative=[[2.0], [2], [2], [1]])
+    vectors = {"anchor": [[1.0]] * 4, "positive": [[4.0], [3], [2], [2]], "negative": [[2.0], [2], [2], [1]]}
     for margin, right in ((0.0, 3), (1.0, 1), (2.0, 0)):
         evaluator, examples = examples_of(Triplet, rows, margin=margin)
-        assert evaluator.measure(examples, embed)["accuracy_dot"] == right / 4
+        assert accuracy(evaluator, examples, **vectors) == right / 4
 
 
 def test_every_negative_counts_and_a_missing_one_does_not(examples_of):
@@ -52,5 +51,5 @@ def test_every_negative_counts_and_a_missing_one_does_not(examples_of):
     ]
     evaluator, examples = examples_of(Triplet, rows, columns={"negative": "negative[:2]"})
     assert examples.texts["negative_2"] == ["near", None]
-    embed = given(anchor=[[1.0]] * 2, positive=[[2.0]] * 2, negative_1=[[1.0]] * 2, negative_2=[[9.0]] * 2)
-    assert evaluator.measure(examples, embed)["accuracy_dot"] == 0.5
+    vectors = {"anchor": [[1.0]] * 2, "positive": [[2.0]] * 2, "negative_1": [[1.0]] * 2, "negative_2": [[9.0]] * 2}
+    assert accuracy(evaluator, examples, **vectors) == 0.5

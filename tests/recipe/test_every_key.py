@@ -40,6 +40,15 @@ CLASSES = ("data.format=labeled_pair", "loss=softmax")
 TEXTS = ("data.format=labeled_text", "loss=batch_hard_triplet")
 PAIRS = ("data.format=positive_pair",)
 TRIPLETS = ("eval=[{type: triplet, name: kept, dataset: ./rows.jsonl, split: train}]",)
+TABLES = """corpus: {dataset: ./rows.jsonl, columns: {id: year}},
+queries: {dataset: ./rows.jsonl, columns: {id: year, text: anchor}},
+relevant: {dataset: ./rows.jsonl, columns: {query: year, corpus: year}}"""
+SEARCH = (f"eval=[{{type: retrieval, name: search, {TABLES}}}]",)
+HEAP = (
+    "eval=[{type: paraphrase_mining, name: heap, dataset: ./rows.jsonl, split: train}]",
+    "eval.0.columns={anchor: word, positive: text}",
+)
+KINDS = ("eval=[{type: classification, name: kinds, dataset: ./rows.jsonl, split: train}]",)
 CSV = ("data.dataset=./rows.csv",)
 BEST = ("train.best=pairs/spearman_cosine", "train.learning_rate=0.0", "train.eval_every_steps=1")
 PATIENT = ("train.best=pairs/spearman_dot", "train.eval_every_steps=1", "train.early_stopping.patience=1")
@@ -206,6 +215,19 @@ CHANGES: dict[str, Change] = {
     "eval.name": "eval.0.name=other",
     "eval.when": "eval.0.when=[end]",
     "eval[triplet].margin": (*TRIPLETS, "eval.0.margin=100.0"),
+    "eval[retrieval].corpus.dataset": (*SEARCH, "eval.0.corpus.dataset=./more.jsonl"),
+    "eval[retrieval].corpus.config": (*SEARCH, "eval.0.corpus.config=other"),
+    "eval[retrieval].corpus.files": (*SEARCH, "eval.0.corpus.files=other.csv"),
+    "eval[retrieval].corpus.revision": (*SEARCH, "eval.0.corpus.revision=main"),
+    "eval[retrieval].corpus.split": (*SEARCH, "eval.0.corpus.split='train[:50%]'"),
+    "eval[retrieval].corpus.columns": (*SEARCH, "eval.0.corpus.columns={id: year, text: negative}"),
+    "eval[retrieval].corpus.where": (*SEARCH, "eval.0.corpus.where={year: {min: 2008}}"),
+    "eval[retrieval].k": (*SEARCH, "eval.0.k=[2]"),
+    "eval[reranking].k": ("eval=[{type: reranking, name: few, dataset: ./rows.jsonl, split: train}]", "eval.0.k=1"),
+    "eval[paraphrase_mining].top_k": (*HEAP, "eval.0.top_k=1"),
+    "eval[paraphrase_mining].transitive": (*HEAP, "eval.0.transitive=true"),
+    "eval[classification].train_split": (*KINDS, "eval.0.train_split='train[:25%]'"),
+    "eval[classification].k": (*KINDS, "eval.0.k=1"),
 }  # fmt: skip
 
 ONE_VALUE = {"train.optimizer"}
@@ -298,7 +320,10 @@ def trace(folder, tiny_base) -> Callable[[tuple[str, ...]], object]:
         return {
             "name": loaded.recipe.name,
             "rows": [each.fingerprint for each in examples.training],
-            "evaluated": [each.fingerprint for each in examples.evaluation],
+            "evaluated": [
+                evaluator.examples_of(rows).fingerprint
+                for evaluator, rows in zip(loaded.recipe.eval, examples.evaluation, strict=True)
+            ],
             "log": [{key: value for key, value in line.items() if key != "seconds"} for line in log],
             "checkpoints": sorted(path.name for path in (run_folder / "checkpoints").glob("*")),
             "model": {

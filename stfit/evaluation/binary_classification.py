@@ -1,0 +1,90 @@
+"""Can a threshold on the similarity tell pairs that belong together from those that do not?"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from stfit.data.examples import Examples
+from stfit.data.table import name_rows
+from stfit.errors import DataError, Problem
+from stfit.evaluation.pairwise import SIMILARITIES
+from stfit.evaluation.source import Embed, EvaluationSource
+from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
+
+
+class BinaryClassification(EvaluationSource):
+    """Pairs with label 1 (similar) or 0, told apart by a threshold on their similarity.
+
+    The threshold is the one that is best for accuracy, and for the other metrics the one that is best for F1.
+    """
+
+    type: Literal["binary_classification"] = "binary_classification"
+    format: ClassVar[str] = "labeled_pair"
+    main_metric: ClassVar[str] = "ap"
+    metrics: ClassVar[list[str]] = [
+        f"{kind}_{name}" for kind in ("ap", "accuracy", "f1", "precision", "recall", "mcc") for name in SIMILARITIES
+    ]
+
+    def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
+        """`ap`, `accuracy`, `f1`, `precision`, `recall` and `mcc` (Matthews) of each similarity.
+
+        Pairs of equal similarity are on one side of every threshold. Of equally good thresholds, the highest is taken.
+        """
+        label = self.zeros_and_ones(rows)
+        one, other = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
+        found: dict[str, Statistic] = {}
+        for name, compute in SIMILARITIES.items():
+            ranking = rank(compute(one, other), label)
+            found |= {f"{kind}_{name}": statistic_of(kind, ranking) for kind in KINDS}
+        return found
+
+    def zeros_and_ones(self, rows: Examples) -> np.ndarray:
+        """The labels; DataError where there are others, or only one of the two."""
+        label = rows.label
+        assert label is not None  # the format has one
+        wrong = rows.row[~np.isin(label, (0, 1))]
+        if len(wrong):
+            message = (
+                f"evaluator `{self.label}` needs labels that are 0 or 1; others are in {name_rows(wrong.tolist())}"
+            )
+            raise DataError(Problem(f"{message}: see `label_map`", "bad-label", row=int(wrong[0])))
+        if label.min() == label.max():
+            raise DataError(f"evaluator `{self.label}` needs both labels, 0 and 1; all {len(label)} are {label[0]:g}")
+        return label
+
+
+def statistic_of(kind: str, ranking: Ranking) -> Statistic:
+    """One metric of pairs in the order of their similarity."""
+
+    def at(weight_r: np.ndarray) -> float:
+        right_g, all_g = ranking.counts(weight_r)
+        return KINDS[kind](right_g, all_g, float(right_g[-1]))
+
+    return Statistic(len(ranking.group_r), at)
+
+
+def best_accuracy(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
+    """Accuracy at the best threshold, which may also lie above all pairs."""
+    wrong_g = all_g - right_g
+    correct_g = right_g + (wrong_g[-1] - wrong_g)
+    return float(max(correct_g.max(), wrong_g[-1]) / all_g[-1])
+
+
+def best_mcc(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
+    """Matthews correlation at the threshold that is best for F1; 0 where all pairs are on one side."""
+    *_, best = best_f1(right_g, all_g, right)
+    chosen, hits, total = all_g[best], right_g[best], all_g[-1]
+    spread = np.sqrt(chosen * (total - chosen) * right * (total - right))
+    return float((hits * total - chosen * right) / spread) if spread > 0 else 0.0
+
+
+KINDS = {
+    "ap": average_precision,
+    "accuracy": best_accuracy,
+    "f1": lambda *counts: best_f1(*counts)[0],
+    "precision": lambda *counts: best_f1(*counts)[1],
+    "recall": lambda *counts: best_f1(*counts)[2],
+    "mcc": best_mcc,
+}

@@ -1,0 +1,158 @@
+"""How much do embeddings say about the class of a text?"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stfit.data.examples import Examples, load_examples
+from stfit.errors import DataError
+from stfit.evaluation.search import nearest
+from stfit.evaluation.source import Embed, EvaluationSource, Own
+from stfit.evaluation.statistic import Statistic, mean_of
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    from sklearn import cluster, exceptions, linear_model
+else:
+    cluster, linear_model = lazy("sklearn.cluster"), lazy("sklearn.linear_model")
+    exceptions = lazy("sklearn.exceptions")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Texts with their classes: those that a classifier learns from, and those that it is measured on."""
+
+    known: Examples
+    measured: Examples
+
+    @property
+    def texts(self) -> dict[str, list[str]]:
+        """Texts by role."""
+        return {"text": [*self.known.column("text"), *self.measured.column("text")]}
+
+
+class Classification(EvaluationSource):
+    """Classes of texts, told from their embeddings in three ways.
+
+    By the nearest labelled texts (k-NN, with the model's own similarity), by logistic regression, and without any
+    labels by k-means clusters (V-measure).
+    """
+
+    type: Literal["classification"] = "classification"
+    format: ClassVar[str] = "labeled_text"
+    suffixed: ClassVar[bool] = False
+    main_metric: ClassVar[str] = "knn_accuracy"
+    metrics: ClassVar[list[str]] = ["knn_accuracy", "knn_f1", "logistic_accuracy", "logistic_f1", "v_measure"]
+    train_split: str = "train"
+    """Split of the labelled texts to learn from; with `from: holdout`, the training data are these."""
+    k: int = Field(5, gt=0)
+    """Nearest labelled texts that vote."""
+
+    def load(self, seed: int, own: Own | None) -> Classes:
+        """Texts of both splits, with their classes numbered alike."""
+        if own is not None and self.from_ is not None:
+            return self.checked(Classes(own[0], self.held_out(own)))
+        source = self.model_copy(update={"split": self.train_split})
+        known = load_examples(source, self.format, seed)[0]
+        return self.checked(Classes(known, numbered_as(known, load_examples(self, self.format, seed)[0])))
+
+    def checked(self, rows: Classes) -> Classes:
+        """Refuse what can't be told apart."""
+        labels = rows.known.label
+        if labels is None or rows.known.label_kind == "score":
+            raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
+        if np.ptp(labels) == 0:
+            raise DataError(f"evaluator `{self.label}` needs texts of several classes to learn from; all are of one")
+        return rows
+
+    def measure(self, rows: Classes, embed: Embed, similarity: str) -> dict[str, Statistic]:
+        """Accuracy and macro-F1 (the mean F1 of the classes) of both classifiers, and the V-measure of the clusters.
+
+        k-NN: of classes with equally many votes, the one whose voter is nearest wins. V-measure: Rosenberg and
+        Hirschberg, 2007, https://aclanthology.org/D07-1043; as many clusters as there are classes.
+        """
+        label, known_label = rows.measured.label, rows.known.label
+        assert label is not None
+        assert known_label is not None
+        vectors = embed("text", rows.measured.column("text"))
+        known = embed("text", rows.known.column("text"))
+        _, index_rk = nearest(vectors, [known], self.k, similarity)
+        by_neighbours = vote(known_label[index_rk])
+        with warnings.catch_warnings():  # a collapsed model gives fewer clusters, which its V-measure says already
+            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+            by_regression = linear_model.LogisticRegression(max_iter=1000).fit(known, known_label).predict(vectors)
+            clusters = cluster.KMeans(len(np.unique(label)), n_init=1, random_state=0).fit_predict(vectors)
+        return {
+            "knn_accuracy": mean_of(by_neighbours == label),
+            "knn_f1": macro_f1(label, by_neighbours),
+            "logistic_accuracy": mean_of(by_regression == label),
+            "logistic_f1": macro_f1(label, by_regression),
+            "v_measure": v_measure(label, clusters),
+        }
+
+    def examples_of(self, rows: Any) -> Examples:
+        """What of the rows training must not have seen."""
+        examples: Examples = rows.measured
+        return examples
+
+
+def numbered_as(known: Examples, measured: Examples) -> Examples:
+    """The measured texts with the class numbers of the known ones, where both have names."""
+    names, own = known.label_names, measured.label_names
+    if names is None or own is None or names == own or measured.label is None:
+        return measured
+    number = {name: position for position, name in enumerate(names)}
+    new = [number.get(name, len(names) + position) for position, name in enumerate(own)]
+    return replace(measured, label=np.array(new)[measured.label], label_names=None)
+
+
+def vote(label_rk: np.ndarray) -> np.ndarray:
+    """The most frequent label of each row; of equally frequent ones, the first."""
+    votes_rk = (label_rk[:, :, None] == label_rk[:, None, :]).sum(axis=2)
+    chosen: np.ndarray = np.take_along_axis(label_rk, votes_rk.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return chosen
+
+
+def table_of(one_r: np.ndarray, other_r: np.ndarray) -> tuple[np.ndarray, int]:
+    """Each row's cell in the table of both groupings [n, n] (flat), and n."""
+    names, numbers = np.unique([one_r, other_r], return_inverse=True)
+    one, other = numbers.reshape(2, -1)
+    return one * len(names) + other, len(names)
+
+
+def macro_f1(label_r: np.ndarray, predicted_r: np.ndarray) -> Statistic:
+    """Mean F1 of the classes that occur, as a label or as a prediction."""
+    cell_r, classes = table_of(label_r, predicted_r)
+
+    def at(weight_r: np.ndarray) -> float:
+        table = np.bincount(cell_r, weight_r, classes**2).reshape(classes, classes)
+        both = table.sum(axis=0) + table.sum(axis=1)
+        return float((2 * table.diagonal()[both > 0] / both[both > 0]).mean())
+
+    return Statistic(len(label_r), at)
+
+
+def v_measure(label_r: np.ndarray, cluster_r: np.ndarray) -> Statistic:
+    """Harmonic mean of homogeneity and completeness; 0 where the clusters say nothing."""
+    cell_r, groups = table_of(label_r, cluster_r)
+
+    def at(weight_r: np.ndarray) -> float:
+        table = np.bincount(cell_r, weight_r, groups**2).reshape(groups, groups) / weight_r.sum()
+        labels, clusters = entropy(table.sum(axis=1)), entropy(table.sum(axis=0))
+        shared = labels + clusters - entropy(table.ravel())
+        if labels == 0 or clusters == 0:
+            return float(labels == clusters)
+        return max(0.0, 2 * shared / (labels + clusters))
+
+    return Statistic(len(label_r), at)
+
+
+def entropy(share: np.ndarray) -> float:
+    """In nats."""
+    share = share[share > 0]
+    return float(-(share * np.log(share)).sum())

@@ -1,0 +1,44 @@
+"""Metrics of ranked lists: were the right documents found, and how early?
+
+Relevance is yes or no, as in sentence-transformers; grades of a data set count as yes when they are above 0.
+
+Tensor names: q = queries, n = ranks, from the first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stfit.evaluation.statistic import Statistic, mean_of
+
+KINDS = ("accuracy", "precision", "recall", "ndcg", "mrr", "map")
+
+
+def names_at(k: int) -> list[str]:
+    """`accuracy@10`, `ndcg@10`, ..."""
+    return [f"{kind}@{k}" for kind in KINDS]
+
+
+def metrics_at(k: int, hit_qn: np.ndarray, relevant_q: np.ndarray) -> dict[str, Statistic]:
+    """Every metric of the first k ranks, a mean over queries.
+
+    `hit_qn`: whether the document at a rank is relevant; `relevant_q`: how many documents are (at least one). Accuracy:
+    is there a hit at all; MRR: one over the rank of the first; NDCG: gain 1, discounted by log2(rank + 1); MAP: mean
+    precision at the hits, over the hits that are possible.
+    """
+    hit_qn = hit_qn[:, :k].astype(np.float64)
+    ranks_n = np.arange(1, hit_qn.shape[1] + 1)
+    discount_n = 1 / np.log2(ranks_n + 1)
+    possible_q = np.minimum(relevant_q, k)
+    ideal_n = (1 / np.log2(np.arange(2, k + 2))).cumsum()
+    hits_qn = hit_qn.cumsum(axis=1)
+    found_q = hit_qn.sum(axis=1)
+    values = {
+        "accuracy": found_q > 0,
+        "precision": found_q / k,
+        "recall": found_q / relevant_q,
+        "ndcg": hit_qn @ discount_n / ideal_n[possible_q - 1],
+        "mrr": (hit_qn * (hits_qn == 1) / ranks_n).sum(axis=1),
+        "map": (hit_qn * hits_qn / ranks_n).sum(axis=1) / possible_q,
+    }
+    return {f"{kind}@{k}": mean_of(value_q) for kind, value_q in values.items()}

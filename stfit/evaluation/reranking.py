@@ -1,0 +1,73 @@
+"""Do the right ones of a query's few candidates come first?"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stfit.data.examples import Examples
+from stfit.evaluation.pairwise import SIMILARITIES
+from stfit.evaluation.ranks import metrics_at
+from stfit.evaluation.source import Embed, EvaluationSource
+from stfit.evaluation.statistic import Statistic
+
+
+class Reranking(EvaluationSource):
+    """Candidates of a query in the order of their similarity (the model's own): the positives should come first.
+
+    Rows of the same anchor are one query: `columns: {positive: "set.pos[*]", negative: "set.neg[:100]"}` takes lists.
+    """
+
+    type: Literal["reranking"] = "reranking"
+    format: ClassVar[str] = "triplet"
+    suffixed: ClassVar[bool] = False
+    k: int = Field(10, gt=0)
+    """Ranks that count for NDCG and MRR."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """NDCG and MRR at k, and the mean average precision over all candidates."""
+        return [f"ndcg@{self.k}", f"mrr@{self.k}", "map"]
+
+    @property
+    def main_metric(self) -> str:  # type: ignore[override]
+        """NDCG."""
+        return f"ndcg@{self.k}"
+
+    @property
+    def prompt_roles(self) -> tuple[str, ...]:
+        """The roles that `prompts` may give a prompt; negatives take that of the positives."""
+        return ("anchor", "positive")
+
+    def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
+        """The metrics, a mean over queries; among equally near candidates, the wrong ones come first."""
+        candidates = candidates_of(rows)
+        queries = embed("anchor", list(candidates))
+        documents = list(dict.fromkeys(text for listed in candidates.values() for text in listed))
+        vectors = embed("positive", documents)
+        at = {text: position for position, text in enumerate(documents)}
+        hits = []
+        for query, listed in zip(queries, candidates.values(), strict=True):
+            listed_nd = vectors[[at[text] for text in listed]]
+            score_n = SIMILARITIES[similarity](np.broadcast_to(query, listed_nd.shape), listed_nd)
+            right_n = np.array(list(listed.values()))
+            hits.append(right_n[np.lexsort((right_n, -score_n))])
+        most = max(map(len, hits))
+        hit_qn = np.array([np.pad(right_n, (0, most - len(right_n))) for right_n in hits])
+        relevant_q = hit_qn.sum(axis=1)
+        near, all_ranks = metrics_at(self.k, hit_qn, relevant_q), metrics_at(most, hit_qn, relevant_q)
+        return {name: near[name] for name in self.metrics[:2]} | {"map": all_ranks[f"map@{most}"]}
+
+
+def candidates_of(rows: Examples) -> dict[str, dict[str, bool]]:
+    """Query -> its candidates, and whether each is right; one that is named as both is right."""
+    candidates: dict[str, dict[str, bool]] = {}
+    for anchor, positive in zip(rows.column("anchor"), rows.column("positive"), strict=True):
+        candidates.setdefault(anchor, {})[positive] = True
+    for role in rows.negatives:
+        for anchor, negative in zip(rows.column("anchor"), rows.texts[role], strict=True):
+            if negative is not None:
+                candidates[anchor].setdefault(negative, False)
+    return candidates

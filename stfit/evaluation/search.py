@@ -1,0 +1,79 @@
+"""The nearest rows of a corpus, in bounded memory.
+
+Tensor names: q = queries, c = rows of a chunk of the corpus, k = neighbours, d = embedding dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stfit.evaluation.source import Embed
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional
+else:
+    torch = lazy("torch")
+    functional = lazy("torch.nn.functional")
+
+CHUNK = 50_000
+"""Rows of a corpus that are embedded and compared at once."""
+MOST_SCORES = 2**24
+"""Similarities that are held at once."""
+
+MATRICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": lambda query_qd, corpus_cd: (
+        functional.normalize(query_qd, dim=1) @ functional.normalize(corpus_cd, dim=1).T
+    ),
+    "dot": lambda query_qd, corpus_cd: query_qd @ corpus_cd.T,
+    "euclidean": lambda query_qd, corpus_cd: -torch.cdist(query_qd, corpus_cd),
+    "manhattan": lambda query_qd, corpus_cd: -torch.cdist(query_qd, corpus_cd, p=1.0),
+}
+"""Similarity of every query to every row [q, c]; a distance counts as its negative."""
+
+
+def in_chunks(embed: Embed, role: str, texts: list[str]) -> Iterator[np.ndarray]:
+    """Embeddings of a long list of texts, CHUNK of them at a time."""
+    for start in range(0, len(texts), CHUNK):
+        yield embed(role, texts[start : start + CHUNK])
+
+
+def nearest(
+    query_qd: np.ndarray, chunks: Iterable[np.ndarray], k: int, similarity: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities [q, k] and positions [q, k] of the nearest corpus rows, from the nearest on.
+
+    `chunks` are the corpus in order, each [c, d]. Of rows that are equally near, the earlier one comes first. A corpus
+    of fewer than k rows gives as many columns as it has.
+    """
+    queries = torch.from_numpy(np.ascontiguousarray(query_qd))
+    score_qk = np.empty((len(queries), 0), dtype=np.float32)
+    index_qk = np.empty((len(queries), 0), dtype=np.int64)
+    start = 0
+    for chunk_cd in chunks:
+        corpus = torch.from_numpy(np.ascontiguousarray(chunk_cd))
+        block = max(1, MOST_SCORES // len(corpus))
+        found = [top_of(MATRICES[similarity](part_qd, corpus), k) for part_qd in queries.split(block)]
+        score_qk = np.concatenate([score_qk, np.concatenate([score for score, _ in found])], axis=1)
+        index_qk = np.concatenate([index_qk, np.concatenate([index for _, index in found]) + start], axis=1)
+        order_qk = np.lexsort((index_qk, -score_qk))[:, :k]
+        score_qk = np.take_along_axis(score_qk, order_qk, axis=1)
+        index_qk = np.take_along_axis(index_qk, order_qk, axis=1)
+        start += len(corpus)
+    return score_qk, index_qk
+
+
+def top_of(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest scores of each row and where they are; of equal scores at the border, the earlier ones."""
+    k = min(k, score_qc.shape[1])
+    score_qk, index_qk = score_qc.topk(k, dim=1)
+    at_border_q = ((score_qc >= score_qk[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]  # topk takes any of those
+    if len(at_border_q):
+        sorted_qc, order_qc = score_qc[at_border_q].sort(dim=1, descending=True, stable=True)
+        score_qk[at_border_q], index_qk[at_border_q] = sorted_qc[:, :k], order_qc[:, :k]
+    return score_qk.numpy(), index_qk.numpy()

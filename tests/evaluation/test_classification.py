@@ -1,0 +1,119 @@
+"""Classification equals scikit-learn on the same embeddings; classes are matched by their names."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import linear_model, metrics, neighbors
+
+from stfit.errors import DataError
+from stfit.evaluation.classification import Classification, macro_f1, v_measure
+
+NAMES = ["cat", "dog", "eel", "fox"]
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Loads texts of four classes; `write` changes a row before it is written."""
+
+    def load(write=lambda row, split: row, **settings):
+        random = np.random.default_rng(0)
+        for split, many in (("train", 60), ("test", 40)):
+            drawn = [{"text": f"{split} {i}", "label": NAMES[random.integers(4)]} for i in range(many)]
+            lines = [json.dumps(write(row, split)) + "\n" for row in drawn]
+            (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+        evaluator = Classification.model_validate({"dataset": str(tmp_path), **settings})
+        return evaluator, evaluator.load(0, None)
+
+    return load
+
+
+def noisy(rows, spread=1.0):
+    """Embeddings around one direction of each class."""
+    random = np.random.default_rng(1)
+    places = {name: random.normal(size=6) for name in range(8)}
+    vectors = {}
+    for examples in (rows.known, rows.measured):
+        for text, label in zip(examples.column("text"), examples.label, strict=True):
+            vectors[text] = (places[int(label)] + random.normal(scale=spread, size=6)).tolist()
+    return vectors
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+def test_values_are_those_of_scikit_learn(rows, values, similarity):
+    evaluator, loaded = rows(k=1)
+    vectors = noisy(loaded)
+    found = values(evaluator, loaded, vectors, similarity)
+    known, measured = (
+        np.array([vectors[text] for text in examples.column("text")], dtype=np.float32)
+        for examples in (loaded.known, loaded.measured)
+    )
+    label, truth = loaded.known.label, loaded.measured.label
+    by_neighbours = neighbors.KNeighborsClassifier(1, metric=similarity).fit(known, label).predict(measured)
+    by_regression = linear_model.LogisticRegression(max_iter=1000).fit(known, label).predict(measured)
+    assert found == {
+        "knn_accuracy": pytest.approx(metrics.accuracy_score(truth, by_neighbours), abs=1e-9),
+        "knn_f1": pytest.approx(metrics.f1_score(truth, by_neighbours, average="macro"), abs=1e-9),
+        "logistic_accuracy": pytest.approx(metrics.accuracy_score(truth, by_regression), abs=1e-9),
+        "logistic_f1": pytest.approx(metrics.f1_score(truth, by_regression, average="macro"), abs=1e-9),
+        "v_measure": found["v_measure"],
+    }
+    assert 0.3 < found["knn_accuracy"] < 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_of_groupings_are_those_of_scikit_learn(seed):
+    label, other = np.random.default_rng(seed).integers(0, 5, (2, 50))
+    assert v_measure(label, other).value == pytest.approx(metrics.v_measure_score(label, other), abs=1e-9)
+    assert macro_f1(label, other).value == pytest.approx(metrics.f1_score(label, other, average="macro"), abs=1e-9)
+    assert v_measure(label, label + 9).value == pytest.approx(1)
+    assert v_measure(label, np.zeros(50, dtype=int)).value == 0
+
+
+def test_clear_classes_score_one(rows, values):
+    evaluator, loaded = rows()
+    assert values(evaluator, loaded, noisy(loaded, spread=0.01), "cosine") == {
+        name: pytest.approx(1.0) for name in Classification.metrics
+    }
+
+
+def test_of_equally_many_votes_the_nearest_wins(rows, values):
+    evaluator, loaded = rows(k=2)
+    apart = {text: [float(i), 1.0] for i, text in enumerate(loaded.known.column("text"))}
+    asked = {text: [0.0, 1.0] for text in loaded.measured.column("text")}
+    found = values(evaluator, loaded, apart | asked, "euclidean")
+    nearest = loaded.known.label[0]
+    assert found["knn_accuracy"] == pytest.approx((loaded.measured.label == nearest).mean())
+
+
+def instead_of_cats(name):
+    """Another name for the cats of the test split."""
+    return lambda row, split: row | {"label": row["label"].replace("cat", name)} if split == "test" else row
+
+
+def test_classes_are_matched_by_name_where_a_split_lacks_one(rows, values):
+    evaluator, loaded = rows(
+        lambda row, split: row | {"label": row["label"].replace("cat", "fox")} if split == "test" else row
+    )
+    assert loaded.measured.label.min() == 1  # dog; numbered alone, it would be 0
+    assert values(evaluator, loaded, noisy(loaded, 0.01), "cosine")["knn_accuracy"] == 1
+
+
+def test_a_class_that_nobody_knows_is_never_right(rows, values):
+    evaluator, loaded = rows(
+        lambda row, split: row | {"label": row["label"].replace("cat", "gnu")} if split == "test" else row
+    )
+    found = values(evaluator, loaded, noisy(loaded, 0.01), "cosine")
+    assert found["knn_accuracy"] == found["logistic_accuracy"] == pytest.approx((loaded.measured.label < 4).mean())
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda row, split: row | {"label": "cat"} if split == "train" else row, "several classes"),
+        (lambda row, split: row | {"label": 0.5}, "not scores"),
+    ],
+)
+def test_labels_that_can_not_be_told_apart_are_refused(rows, write, message):
+    with pytest.raises(DataError, match=message):
+        rows(write)

@@ -1,0 +1,193 @@
+"""Retrieval equals sentence-transformers' evaluator, whatever the data comes as, and needs little memory."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from stfit.errors import DataError, RecipeError
+from stfit.evaluation.measure import measure
+from stfit.evaluation.retrieval import Retrieval
+from stfit.evaluation.search import MATRICES, nearest
+
+RIGHT = {"q1": {"d2": 2, "d0": 1}, "q2": {"d5": 1, "d3": 0}, "q4": {"d4": 1, "d1": 1, "d6": 3}}
+
+
+@pytest.fixture
+def beir(tmp_path, sentences):
+    """A BEIR folder, and its queries and documents by id."""
+    documents = {f"d{i}": text for i, text in enumerate(sentences)}
+    queries = {f"q{i}": text for i, text in enumerate(reversed(sentences))}
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    rows = [{"_id": key, "title": "On rain" if key == "d0" else "", "text": text} for key, text in documents.items()]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"_id": key, "text": text} for key, text in queries.items()]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [f"{query}\t{document}\t{score}\n" for query, found in RIGHT.items() for document, score in found.items()]
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    return folder, queries, documents | {"d0": "On rain " + documents["d0"]}
+
+
+def load(**settings):
+    evaluator = Retrieval.model_validate(settings)
+    return evaluator, evaluator.load(0, None)
+
+
+@pytest.mark.parametrize("similarity", MATRICES)
+def test_values_are_those_of_sentence_transformers(encoder, beir, peer_of, similarity):
+    encoder.traits.similarity = similarity
+    peer = peer_of(encoder)
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    folder, queries, documents = beir
+    ours = measure(encoder, [load(dataset=str(folder), name="beir", k=[1, 3, 10])], "end")
+    right = {query: {document for document, score in found.items() if score} for query, found in RIGHT.items()}
+    ks = [1, 3, 10]
+    at = {"accuracy_at_k": ks, "precision_recall_at_k": ks, "ndcg_at_k": ks, "mrr_at_k": ks, "map_at_k": ks}
+    theirs = InformationRetrievalEvaluator(queries, documents, right, write_csv=False, **at)(peer)
+    assert len(ours) == 18
+    assert ours == {f"beir/{name.partition('_')[2]}": pytest.approx(value, abs=1e-6) for name, value in theirs.items()}
+
+
+def test_three_tables_give_the_same_as_their_folder(encoder, beir):
+    folder, *_ = beir
+    tables = {
+        "corpus": {"dataset": str(folder / "corpus.jsonl"), "columns": {"id": "_id"}},
+        "queries": {"dataset": str(folder / "queries.jsonl"), "columns": {"id": "_id"}},
+        "relevant": {
+            "dataset": str(folder / "qrels" / "test.tsv"),
+            "columns": {"query": "query-id", "corpus": "corpus-id"},
+        },
+    }
+    assert measure(encoder, [load(name="beir", **tables)], "end") == measure(
+        encoder, [load(name="beir", dataset=str(folder))], "end"
+    )
+
+
+def test_pairs_search_among_all_positives(examples_of, values):
+    rows = [{"anchor": "a", "positive": "p"}, {"anchor": "a", "positive": "q"}, {"anchor": "b", "positive": "p"},
+            {"anchor": "b", "positive": "r"}]  # fmt: skip
+    vectors = {"a": [1.0, 0], "b": [0.0, 1], "p": [2.0, 1], "q": [1.0, 0], "r": [3.0, 0]}
+    found = values(*examples_of(Retrieval, rows, k=[1, 2]), vectors)
+    # a finds r (wrong), p; b finds p, q (wrong; equal to r, which comes later)
+    assert found["accuracy@1"] == 0.5
+    assert found["recall@2"] == found["precision@2"] == 0.5
+    assert found["mrr@2"] == (1 / 2 + 1) / 2
+    assert found["map@2"] == ((1 / 2) / 2 + 1 / 2) / 2
+
+
+def test_prompts_of_queries_and_documents_differ(tiny_base, beir, sentences):
+    from stfit.encoder.build import build_encoder
+    from stfit.encoder.settings import Model
+
+    prompts = {"query": "find: ", "document": "text: "}
+    encoder = build_encoder(Model(base=str(tiny_base("bert")), prompts=prompts))
+    evaluator, rows = load(dataset=str(beir[0]))
+    sent = []
+
+    def embed(role, texts):
+        prompt = encoder.prompt_of_role(role, None)
+        sent.append((role, prompt))
+        return encoder.encode(texts, prompt=prompt)
+
+    evaluator.measure(rows, embed, "cosine")
+    assert sent == [("query", "find: "), ("corpus", "text: ")]
+
+
+def everywhere(queries, documents):
+    """The same embedding for every text."""
+    return {text: [1.0] for text in [*queries.values(), *documents.values()]}
+
+
+def test_equally_near_documents_come_in_the_order_of_their_ids(tmp_path, beir, values):
+    folder, queries, documents = beir
+    found = values(*load(dataset=str(folder), k=[1, 3]), everywhere(queries, documents))
+    assert found["accuracy@1"] == 1 / 3  # d0 is the first of all
+    assert found["recall@3"] == (2 / 2 + 0 + 1 / 3) / 3
+
+
+def test_documents_that_the_corpus_does_not_have_count_as_missed(tmp_path, beir, values, caplog):
+    folder, queries, documents = beir
+    with (folder / "qrels" / "test.tsv").open("a") as file:
+        file.write("q2\tgone\t1\n")
+    with caplog.at_level("WARNING"):
+        evaluator, rows = load(dataset=str(folder), k=[7])
+    assert "1 relevant documents are not in the corpus" in caplog.text
+    found = values(evaluator, rows, everywhere(queries, documents))
+    assert found["recall@7"] == (1 + 1 / 2 + 1) / 3
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\tnobody\t1\n", "no judgement above 0 names"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t0\n", "no judgement above 0 names"),
+        ("qrels/test.tsv", "query\tcorpus\nq1\td1\n", "there is no column `query-id`"),
+        ("corpus.jsonl", '{"_id": "d1", "text": "a"}\n{"_id": "d1", "text": "b"}\n', "'d1' stands there twice"),
+    ],
+)
+def test_a_collection_that_can_not_be_used_is_refused(beir, file, text, message):
+    (beir[0] / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        load(dataset=str(beir[0]))
+
+
+def test_an_unknown_split_names_those_that_exist(beir):
+    with pytest.raises(DataError, match="known: test"):
+        load(dataset=str(beir[0]), split="validation")
+
+
+@pytest.mark.parametrize("settings", [{}, {"dataset": "a/b", "from": "holdout"}, {"corpus": {"dataset": "a/b"}}])
+def test_rows_come_from_one_place(settings):
+    with pytest.raises((ValueError, RecipeError), match="give"):
+        Retrieval.model_validate(settings)
+
+
+@pytest.mark.parametrize("similarity", MATRICES)
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+def test_chunks_give_what_one_sorted_list_gives_ties_included(similarity, chunk):
+    random = np.random.default_rng(0)
+    corpus = random.integers(-2, 3, (100, 3)).astype(np.float32)
+    queries = random.integers(-2, 3, (5, 3)).astype(np.float32)
+    chunks = [corpus[start : start + chunk] for start in range(0, 100, chunk)]
+    score, index = nearest(queries, chunks, 10, similarity)
+    whole_score, whole_index = nearest(queries, [corpus], 100, similarity)
+    np.testing.assert_allclose(score, whole_score[:, :10], atol=1e-6)
+    exact = similarity in ("dot", "manhattan")  # a rounded root or length may tell equals apart
+    if exact:
+        np.testing.assert_array_equal(index, whole_index[:, :10])
+        np.testing.assert_array_equal(whole_index, np.lexsort((np.tile(np.arange(100), (5, 1)), -np.take_along_axis(
+            whole_score, np.argsort(whole_index, axis=1), axis=1))))  # fmt: skip
+
+
+MILLION = """
+import resource
+import numpy as np
+from stfit.evaluation.search import nearest
+
+queries, dim, chunk, chunks = 100, 32, 50_000, 20
+sought = np.random.default_rng(99).normal(size=(queries, dim)).astype(np.float32)
+planted = np.random.default_rng(98).permutation(chunk * chunks)[:queries]
+
+def corpus(chunks):
+    for number in range(chunks):
+        vectors = np.random.default_rng(number).normal(size=(chunk, dim)).astype(np.float32)
+        inside = planted // chunk == number
+        vectors[planted[inside] % chunk] = sought[inside]
+        yield vectors
+
+nearest(sought, corpus(1), 10, "cosine")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+score, index = nearest(sought, corpus(chunks), 10, "cosine")
+np.testing.assert_array_equal(index[:, 0], planted)
+np.testing.assert_allclose(score[:, 0], 1, atol=1e-6)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_a_million_documents_need_the_memory_of_one_chunk():
+    grown_mib = subprocess.run([sys.executable, "-c", MILLION], check=True, capture_output=True, text=True).stdout
+    assert float(grown_mib) < 60  # the corpus alone is 122 MiB, all similarities 381
