@@ -8,8 +8,8 @@ StfitError                 1  a bug, when nothing more precise fits
 ├── DivergedError          6  loss, gradient or weights are no longer finite
 ├── GateError              7  measured, and not good enough to publish
 ├── LockError              8  something moved since the lock was written
-├── ResourceError          9  disk, memory, or another process in the way
-└── InterruptedRun   130/143  stopped by a signal, resumable
+└── ResourceError          9  disk, memory, or another process in the way
+InterruptedRun       130/143  stopped by a signal, resumable; no Exception, so that no library mistakes it for a failure
 """
 
 from __future__ import annotations
@@ -95,8 +95,12 @@ class ResourceError(StfitError):
     exit_code = 9
 
 
-class InterruptedRun(StfitError):
-    """A signal stopped the run after its checkpoint was written; exit code 128 + the signal's number."""
+class InterruptedRun(BaseException):
+    """A signal stopped the run; exit code 128 + the signal's number.
+
+    Like KeyboardInterrupt it is no Exception: a library that tries a download again, or reports a failed one as its
+    own error, has to let it pass.
+    """
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

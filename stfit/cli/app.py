@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from stfit.cli import console
+from stfit.errors import InterruptedRun
 
 app = typer.Typer(
     name="stfit",
@@ -181,7 +182,7 @@ def main() -> NoReturn:
     console.start_logging()
     try:
         sys.exit(app(arguments, standalone_mode=False, prog_name="stfit"))
-    except Exception as error:
+    except (Exception, InterruptedRun) as error:
         if debug:
             console.show_traceback(error)
         sys.exit(console.show_error(error, as_json="--json" in arguments))

@@ -60,7 +60,7 @@ def show_error(error: BaseException, as_json: bool) -> int:
     """Say what went wrong; the exit code."""
     import typer
 
-    from stfit.errors import StfitError
+    from stfit.errors import InterruptedRun, StfitError
 
     usage_error = typer.BadParameter.__base__ or typer.BadParameter  # click's, or that of newer typers' own copy of it
     if isinstance(error, typer.Exit):
@@ -69,7 +69,7 @@ def show_error(error: BaseException, as_json: bool) -> int:
         name, message, code = "InterruptedRun", "stopped", 130
     elif isinstance(error, usage_error):
         name, message, code = "usage", error.format_message(), 2  # type: ignore[attr-defined]
-    elif isinstance(error, StfitError):
+    elif isinstance(error, StfitError | InterruptedRun):
         name, message, code = type(error).__name__, str(error), error.exit_code
     elif isinstance(error, MemoryError):
         name, message, code = "ResourceError", "out of memory: lower train.mini_batch_size or train.batch_size", 9
@@ -130,7 +130,8 @@ def show_init(result: dict[str, Any], as_json: bool) -> None:
 
 def show_training(events: Iterable[Event], as_json: bool) -> None:
     """Follow a training to its end: one live line on a terminal, plain lines elsewhere."""
-    from stfit.commands.train import Evaluated, Finished, Started
+    from stfit.commands.run import Evaluated
+    from stfit.commands.train import Finished, Started
     from stfit.training.loop import StepInfo
 
     line: StepLine | None = None

@@ -19,13 +19,13 @@ from torch import nn
 
 from stfit.commands.forecast import plan_problems, plan_run
 from stfit.commands.prepare import Prepared, count_dropped, prepare
+from stfit.commands.run import Evaluated, Run, Saved
 from stfit.data.batches import TokenTable, tokenize_examples
 from stfit.data.examples import Examples
 from stfit.data.source import Source
-from stfit.encoder.build import build_encoder, load_encoder
+from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder import write_folder
-from stfit.errors import RecipeError
+from stfit.errors import LockError, RecipeError
 from stfit.evaluation.measure import main_metrics, measure
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.recipe.load import Loaded, load_recipe
@@ -33,19 +33,18 @@ from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import to_yaml
 from stfit.training.checkpoint import (
     Checkpoint,
-    checkpoint_path,
     newest_checkpoint,
-    replacing,
+    require_room,
     restore,
-    rotate,
-    save_checkpoint,
 )
 from stfit.training.gradients import ComputeLoss, choose_cut
+from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_everything
-from stfit.training.run_folder import RunFolder, differences, hold, made_of, open_folder, write_whole
+from stfit.training.run_folder import RunFolder, differences, hold, made_of, open_folder
 from stfit.training.signals import Stop, stop_on_signals
+from stfit.training.whole import write_whole
 
 log = logging.getLogger("stfit")
 
@@ -63,22 +62,6 @@ class Started:
     first_step: int
     total_steps: int
     main: list[str]
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The evaluators ran after `step` (0: before the first)."""
-
-    step: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint or a model was written after `step`."""
-
-    step: int
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -104,14 +87,14 @@ def train(loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bo
         folder, notes = open_folder(path, trained_part(loaded.recipe), fresh, resume)
         for note in notes:
             log.warning(note)
-        if folder.result.is_file():
-            yield Finished(**json.loads(folder.result.read_text(encoding="utf-8")), again=True)
+        if finished := folder.read_result():
+            yield Finished(**finished, again=True)
         else:
-            yield from run(loaded, folder, stop)
+            yield from run(loaded, folder, stop, strict=resume)
 
 
-def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event]:
-    """From the start, or the newest checkpoint, to the end."""
+def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool) -> Iterator[Event]:
+    """From the start, or the newest checkpoint, to the end. `strict`: not if something moved since the checkpoint."""
     checkpoint = find_checkpoint(folder)
     recipe = with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe
     seed_everything(recipe.seed)
@@ -134,11 +117,12 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
     learner = build_all_weights(recipe, encoder, prepared)
     data = [{"fingerprint": rows.fingerprint, "rows": len(rows)} for rows in prepared.training]
     made = made_of(trained_part(loaded.recipe), data, torch.get_num_threads())
-    progress = go_on(folder, checkpoint, learner, made)
+    require_room(folder.path, learner, recipe.train.keep_checkpoints)
+    progress = go_on(folder, checkpoint, learner, made, strict)
     first_step = progress.step
+    write_whole(folder.lock, json.dumps(made, indent=2) + "\n")  # first: it tells whose folder this is
     write_whole(folder.recipe, loaded.text)
     write_whole(folder.resolved, to_yaml(recipe))
-    write_whole(folder.lock, json.dumps(made, indent=2) + "\n")
     yield Started(
         folder.path, sum(map(len, tables)), count_dropped(prepared.training), first_step, plan.total_steps, main
     )
@@ -148,45 +132,28 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop) -> Iterator[Event
         folder.log({"step": 0, "event": "eval", **progress.baseline})
         yield Evaluated(0, progress.baseline)
 
+    under_way = Run(
+        recipe, folder, stop, encoder, learner, evaluators, calendar, progress, made, Health(plan.total_steps)
+    )
     # Without dropout, a text that stands twice in a batch has the same embedding twice: one forward serves both.
     distinct = not encoder.has_dropout
     stop.waits = True
+    if first_step > 0:
+        yield from under_way.evaluate()  # a signal may have cut it short
+    steps = [] if under_way.is_over else plan.steps(first_step)
     for info in train_steps(
         learner,
-        ([(which, tables[which].batch(rows, distinct)) for _, which, rows in step] for step in plan.steps(first_step)),
+        ([(which, tables[which].batch(rows, distinct)) for _, which, rows in step] for step in steps),
         calendar.learning_rate,
         first_step=first_step,
         cut=choose_cut(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
         max_grad_norm=recipe.train.max_grad_norm,
     ):
-        progress.remember(info, first_step)
-        if calendar.is_due(info.step, calendar.log_every):
-            folder.log({"step": info.step, "event": "step", **vars(info)})
-        yield info
-        if evaluators and calendar.is_due(info.step, calendar.evaluate_every):
-            at_end = info.step == plan.total_steps and recipe.train.best is None
-            metrics = measure(encoder, evaluators, "end" if at_end else "during", recipe.dims)
-            progress.metrics |= metrics
-            folder.log({"step": info.step, "event": "eval", **metrics})
-            yield Evaluated(info.step, metrics)
-            if improves(recipe, progress, metrics):
-                yield write_model(encoder, folder, info.step)
-            if is_patience_over(recipe, progress):
-                log.warning("early stopping: %s no longer improves", recipe.train.best)
-                break
-        if calendar.save_is_due(info.step) or stop.received:
-            path = checkpoint_path(folder.checkpoints, info.step)
-            save_checkpoint(path, learner, {"progress": vars(progress), "made": made})
-            rotate(folder.checkpoints, recipe.train.keep_checkpoints)
-            yield Saved(info.step, path)
-            stop.raise_if_received(f"step {info.step} is saved, the same command goes on from there")
-    stop.waits = False
-
-    if recipe.train.best is None:
-        yield write_model(encoder, folder, progress.step)
-    else:  # what is reported is what the model folder holds
-        progress.metrics = measure(load_encoder(folder.model, device), evaluators, "end", recipe.dims)
-        yield Evaluated(progress.step, progress.metrics)
+        yield from under_way.after(info, first_step)
+        if under_way.is_over:
+            log.warning("early stopping: %s no longer improves", recipe.train.best)
+            break
+    yield from under_way.end()
     result = summary(folder, progress)
     write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
     yield Finished(result, main)
@@ -269,39 +236,26 @@ def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> L
     return build_learner(encoder, losses, recipe.train.weight_decay, recipe.train.freeze)
 
 
-def go_on(folder: RunFolder, checkpoint: Checkpoint | None, learner: Learner, made: dict[str, Any]) -> Progress:
-    """Put everything where the checkpoint left it; what the run remembers."""
+def go_on(
+    folder: RunFolder, checkpoint: Checkpoint | None, learner: Learner, made: dict[str, Any], strict: bool
+) -> Progress:
+    """Put everything where the checkpoint left it; what the run remembers.
+
+    What the run is made of may have moved since. That is said, and where `strict`, raises LockError.
+    """
     if checkpoint is None:
         folder.forget_after(-1)
         return Progress()
-    for line in differences(checkpoint.facts["made"], made):
+    moved = differences(checkpoint.facts["made"], made)
+    if moved and strict:
+        raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(moved))
+    for line in moved:
         log.warning("changed since the checkpoint: %s", line)
     restore(checkpoint, learner)
     progress = Progress(**checkpoint.facts["progress"])
     folder.forget_after(progress.step)
     log.warning("goes on after step %d", progress.step)
     return progress
-
-
-def improves(recipe: Recipe, progress: Progress, metrics: dict[str, float]) -> bool:
-    """Whether an evaluation holds a new best value of the recipe's `best` metric."""
-    if recipe.train.best is None or recipe.train.best not in metrics:
-        return False
-    stopping = recipe.train.early_stopping
-    return progress.improves(metrics[recipe.train.best], stopping.min_delta if stopping else 0.0)
-
-
-def is_patience_over(recipe: Recipe, progress: Progress) -> bool:
-    """Whether early stopping ends the run now."""
-    stopping = recipe.train.early_stopping
-    return stopping is not None and progress.evaluations_without_gain >= stopping.patience
-
-
-def write_model(encoder: Encoder, folder: RunFolder, step: int) -> Saved:
-    """The encoder as a model folder, in the place of the one before."""
-    with replacing(folder.model) as scratch:
-        write_folder(encoder, scratch)
-    return Saved(step, folder.model)
 
 
 def summary(folder: RunFolder, progress: Progress) -> dict[str, Any]:

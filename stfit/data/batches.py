@@ -33,11 +33,18 @@ class Batch:
     columns: dict[str, np.ndarray]
     """Role -> for each row, which of `sequences` it is; MISSING where it has none."""
     label: np.ndarray | None
+    examples: Examples
+    """What the rows are indices of."""
 
     @property
     def tokens(self) -> int:
         """Real tokens of the batch."""
         return sum(len(sequence) for sequence in self.sequences)
+
+    def rows_with(self, sequence: np.ndarray) -> np.ndarray:
+        """Those of `rows` that have one of these sequences in a column."""
+        found: np.ndarray = self.rows[np.any([np.isin(places, sequence) for places in self.columns.values()], axis=0)]
+        return found
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class TokenTable:
     bare_ids: np.ndarray
     """For each distinct text the number of its words alone: one text under two prompts has one meaning."""
     label: np.ndarray | None
+    examples: Examples
 
     def __len__(self) -> int:
         return len(next(iter(self.text_ids.values())))
@@ -78,7 +86,8 @@ class TokenTable:
         columns = dict(zip(wanted, np.split(places, len(wanted)), strict=True))
         sequences = [self.flat[self.starts[i] : self.starts[i + 1]] for i in present]
         skips = None if self.prompt_lengths is None else self.prompt_lengths[present]
-        return Batch(rows, sequences, skips, columns, None if self.label is None else self.label[rows])
+        label = None if self.label is None else self.label[rows]
+        return Batch(rows, sequences, skips, columns, label, self.examples)
 
 
 def tokenize_examples(
@@ -102,7 +111,7 @@ def tokenize_examples(
     flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, tokenizer)
     skips = {prompt: pooled_from(prompt) for prompt in prompts.values()}
     prompt_lengths = np.array([skips[prompt] for prompt, _ in ids], dtype=np.int64) if any(skips.values()) else None
-    return TokenTable(flat, starts, prompt_lengths, text_ids, bare_ids, examples.label)
+    return TokenTable(flat, starts, prompt_lengths, text_ids, bare_ids, examples.label, examples)
 
 
 def number(ids: dict[tuple[str, str], int], key: tuple[str, str | None]) -> int:

@@ -67,6 +67,11 @@ class Examples:
         label = None if self.label is None else self.label[index]
         return replace(self, texts=texts, label=label, row=self.row[index])
 
+    def describe(self, index: np.ndarray) -> str:
+        """Row numbers of examples, and the texts of the first two, for a message."""
+        texts = [" | ".join(quote(column[i] or "") for column in self.texts.values()) for i in index[:2].tolist()]
+        return f"{name_rows(self.row[index])} ({'; '.join(texts)}{'; ...' if len(index) > 2 else ''})"
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of format, roles, texts and labels."""
@@ -76,6 +81,11 @@ class Examples:
         if self.label is not None:
             digest.update(self.label.astype(self.label.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
+
+
+def quote(text: str, width: int = 60) -> str:
+    """A text in quotes, cut where it is long."""
+    return repr(text if len(text) <= width else text[: width - 1] + "…")
 
 
 @dataclass(frozen=True)

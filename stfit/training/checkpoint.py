@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stfit.encoder.encoder import weights_of
-from stfit.errors import ResourceError
-from stfit.training.loop import Learner
-from stfit.training.randomness import capture_randomness, restore_randomness
+from stfit.errors import ModelError, ResourceError
+from stfit.training.loop import Learner, require_finite_weights
+from stfit.training.randomness import capture_everything, restore_everything
+from stfit.training.whole import discard, replacing, writing
 
 MANIFEST = "manifest.json"
+FILES = ("weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json")
 
 
 @dataclass(frozen=True)
@@ -38,47 +37,12 @@ class Checkpoint:
     """What the caller stored beside the state: step, best metric, fingerprints."""
 
 
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which afterwards takes the place of `folder`; a reader sees the old one or the new one.
-
-    Raises ResourceError where something can't be written, and then leaves the old one.
-    """
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        scratch.mkdir(parents=True)
-        yield scratch
-        publish(scratch, folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise ResourceError(f"{folder}: can't be written, what was there before is kept: {error}") from error
-
-
-def publish(scratch: Path, folder: Path) -> None:
-    """Give a finished folder its name, once it is on the disk; the one that had it before is gone only after."""
-    for path in (*scratch.rglob("*"), scratch):
-        sync(path)
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    scratch.rename(folder)
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
-    """Write the state after a step to `folder`, in the place of a damaged one that may be there."""
+    """Write the state after a step to `folder`, in the place of a damaged one that may be there.
+
+    Raises DivergedError for weights that are not finite, ResourceError where they can't be written.
+    """
+    require_finite_weights(*learner.modules)
     with replacing(folder) as scratch:
         weights = {
             f"{index}.{name}": tensor
@@ -87,7 +51,7 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
         }
         save_file(unshared(weights), scratch / "weights.safetensors")
         save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
-        save_file(capture_randomness(), scratch / "randomness.safetensors")
+        save_file(capture_everything(), scratch / "randomness.safetensors")
         state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
         (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
         write_manifest(scratch)
@@ -125,13 +89,16 @@ def write_manifest(folder: Path) -> None:
 
 
 def verify(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None when every file is what its manifest says."""
+    """What is wrong with a checkpoint; None when it holds the files of its manifest, and nothing else."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = {path.name for path in folder.iterdir()}
+        if {*hashes, MANIFEST} != found or not found >= set(FILES):
+            return f"holds {', '.join(sorted(found))}, which is not what its {MANIFEST} says"
         for name, expected in hashes.items():
             if digest(folder / name) != expected:
                 return f"{name} is damaged"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return f"can't be read: {error}"
     return None
 
@@ -159,26 +126,52 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def rotate(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, once the newest verifies."""
-    found = checkpoints_in(folder)
-    if found and verify(found[0]) is None:
-        for old in found[keep:]:
-            shutil.rmtree(old)
+    """Delete all but the newest `keep` checkpoints.
+
+    Raises ResourceError, and deletes none, where the newest is damaged.
+    """
+    newest, *older = checkpoints_in(folder)
+    if problem := verify(newest):
+        raise ResourceError(f"{newest}: was written, and now {problem}: can this disk be trusted?")
+    for old in older[keep - 1 :]:
+        with writing(old):
+            discard(old)
+
+
+def require_room(folder: Path, learner: Learner, keep: int) -> None:
+    """Raise ResourceError where the disk has no room for the checkpoints and the models of a run."""
+    weights = sum(weight.nbytes for module in learner.modules for weight in module.state_dict().values())
+    moments = 2 * sum(weight.nbytes for module in learner.modules for weight in module.parameters())
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = (keep + 1) * (weights + moments) + 2 * weights - there  # one more of each while it is replaced
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ResourceError(
+            f"{folder}: {needed >> 20} MiB are needed for {keep} checkpoints and the model, {free >> 20} MiB are free; "
+            "lower train.keep_checkpoints, or choose another folder with --runs"
+        )
 
 
 def restore(checkpoint: Checkpoint, learner: Learner) -> None:
-    """Put weights, optimizer and generators back where the checkpoint left them."""
+    """Put weights, optimizer and generators back where the checkpoint left them.
+
+    Raises ModelError where they are not those of the learner's model.
+    """
     folder = checkpoint.folder
     weights = load_file(folder / "weights.safetensors")
-    for index, module in enumerate(learner.modules):
-        prefix = f"{index}."
-        module.load_state_dict({name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)})
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     tensors: dict[int, dict[str, Tensor]] = {}
     for name, tensor in load_file(folder / "optimizer.safetensors").items():
         weight, _, part = name.partition(".")
         tensors.setdefault(int(weight), {})[part] = tensor
-    packed = learner.optimizer.state_dict()
-    learner.optimizer.load_state_dict({"state": tensors, "param_groups": packed["param_groups"]})
+    groups = learner.optimizer.state_dict()["param_groups"]
+    try:
+        for index, module in enumerate(learner.modules):
+            prefix = f"{index}."
+            own = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+            module.load_state_dict(own)
+        learner.optimizer.load_state_dict({"state": tensors, "param_groups": groups})
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{folder}: its weights are not those of this model; did the base change? {error}") from error
     learner.scaler.load_state_dict(state["scaler"])
-    restore_randomness(load_file(folder / "randomness.safetensors"))
+    restore_everything(load_file(folder / "randomness.safetensors"))

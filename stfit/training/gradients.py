@@ -9,6 +9,7 @@ for every loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,16 @@ from stfit.training.randomness import capture_randomness, restore_randomness
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
 Cut = Callable[[Batch], list[slice]]
 """Batch -> which of its sequences are embedded together."""
+
+
+class Outcome(NamedTuple):
+    """What a batch came to."""
+
+    loss: Tensor
+    finite_s: Tensor
+    """Whether each sequence has a finite embedding."""
+    spread: Tensor
+    """Largest difference between two embeddings in one dimension, over the largest number: 0 if all are the same."""
 
 
 def no_cut(batch: Batch) -> list[slice]:
@@ -79,17 +90,18 @@ def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) ->
 
 def add_gradients(
     encoder: Encoder, loss: ComputeLoss, batch: Batch, cut: Cut, scale: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Add the gradients of `scale(loss)` to every weight; the loss itself, detached.
+) -> Outcome:
+    """Add the gradients of `scale(loss)` to every weight.
 
     `scale` stands for what multiplies the loss before the backward pass: the share of a batch in an accumulated step,
     and the loss scaling of float16.
     """
     parts = cut(batch)
     if len(parts) == 1:
-        value = compute_batch_loss(embed(encoder, batch, parts[0]), batch, loss)
+        embedding_sd = embed(encoder, batch, parts[0])
+        value = compute_batch_loss(embedding_sd, batch, loss)
         scale(value).backward()
-        return value.detach()
+        return outcome_of(value, embedding_sd)
     before = []
     embeddings = []
     with torch.no_grad():
@@ -103,7 +115,15 @@ def add_gradients(
     for part, randomness in zip(parts, before, strict=True):
         restore_randomness(randomness)
         embed(encoder, batch, part).backward(leaf_sd.grad[part])
-    return value.detach()
+    return outcome_of(value, leaf_sd)
+
+
+def outcome_of(loss: Tensor, embedding_sd: Tensor) -> Outcome:
+    """The loss of a batch with these embeddings, and whether they are good for anything."""
+    embedding_sd = embedding_sd.detach()
+    width = (embedding_sd.amax(0) - embedding_sd.amin(0)).max()
+    largest = embedding_sd.abs().max().clamp(min=torch.finfo(embedding_sd.dtype).tiny)
+    return Outcome(loss.detach(), embedding_sd.isfinite().all(dim=1), width / largest)
 
 
 def trained_weights(*modules: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
 from stfit.errors import DivergedError, RecipeError
-from stfit.training.gradients import ComputeLoss, Cut, add_gradients, trained_weights
+from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class StepInfo:
     """Which objective each of the batches is of."""
     learning_rate: float
     grad_norm: float
+    spread: float
+    """Largest difference between two embeddings in one dimension, over the largest number: 0 if all are the same."""
     rows: int
     tokens: int
     seconds: float
@@ -97,7 +101,7 @@ def train_steps(
 
     A batch comes with the number of its objective, whose loss it is given to.
 
-    Raises DivergedError before the optimizer moves when the loss or the gradient is not finite.
+    Raises DivergedError before the optimizer moves when an embedding, the loss or the gradient is not finite.
     """
     weights = [weight for _, weight in trained_weights(*learner.modules)]
     learner.encoder.train()
@@ -109,11 +113,11 @@ def train_steps(
         def scale(loss: Tensor, share: float = share) -> Tensor:
             return learner.scaler.scale(loss * share)
 
-        losses = [add_gradients(learner.encoder, learner.losses[which], batch, cut, scale) for which, batch in group]
-        loss = torch.stack(losses).mean().item()
+        outcomes = [add_gradients(learner.encoder, learner.losses[which], batch, cut, scale) for which, batch in group]
+        loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
         learner.scaler.unscale_(learner.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(weights, max_grad_norm or float("inf")).item()
-        require_finite(step + 1, loss, grad_norm, batches, learner.scaler.is_enabled())
+        require_finite(step + 1, outcomes, loss, 0.0 if learner.scaler.is_enabled() else grad_norm, batches)
         rate = learning_rate_at(step)
         for parameters in learner.optimizer.param_groups:
             parameters["lr"] = rate
@@ -126,6 +130,7 @@ def train_steps(
             objectives,
             rate,
             grad_norm,
+            max(outcome.spread.item() for outcome in outcomes),
             sum(len(batch.rows) for batch in batches),
             sum(batch.tokens for batch in batches),
             time.perf_counter() - start,
@@ -134,12 +139,39 @@ def train_steps(
         start = time.perf_counter()
 
 
-def require_finite(step: int, loss: float, grad_norm: float, batches: list[Batch], scaled: bool) -> None:
-    """Stop before a NaN reaches the weights. Under float16 scaling an infinite gradient only skips the step."""
-    for name, value in (("loss", loss), ("gradient norm", 0.0 if scaled else grad_norm)):
-        if value - value != 0:  # true for nan and both infinities
-            rows = ", ".join(str(row) for batch in batches for row in batch.rows[:8])
-            raise DivergedError(
-                f"{name} became {value} in step {step} (examples {rows}, ...). The last checkpoint is kept. "
-                "Lower train.learning_rate, or look at these examples"
-            )
+def require_finite(step: int, outcomes: list[Outcome], loss: float, grad_norm: float, batches: list[Batch]) -> None:
+    """Stop before a NaN reaches the weights. `grad_norm`: 0 under float16 scaling, which only skips such a step."""
+    for batch, outcome in zip(batches, outcomes, strict=True):
+        broken = np.flatnonzero(~outcome.finite_s.cpu().numpy())
+        if len(broken):
+            raise diverged(f"embeddings are not finite in step {step}", [(batch, batch.rows_with(broken))])
+    for name, value in (("the loss", loss), ("the gradient norm", grad_norm)):
+        if not math.isfinite(value):
+            raise diverged(f"{name} is {value} in step {step}", [(batch, batch.rows) for batch in batches])
+
+
+def diverged(what: str, rows: list[tuple[Batch, np.ndarray]]) -> DivergedError:
+    """The error that names the rows of these batches, and their texts."""
+    named = "; ".join(batch.examples.describe(chosen) for batch, chosen in rows)
+    return DivergedError(
+        f"{what}, in {named}. The last checkpoint is kept. Lower train.learning_rate, or look at these rows"
+    )
+
+
+def require_finite_weights(*modules: nn.Module) -> None:
+    """Stop before weights that are not finite are kept: the last step of a run is followed by none that would notice.
+
+    Raises DivergedError with their names.
+    """
+    broken = [
+        name
+        for module in modules
+        for name, weight in module.state_dict().items()
+        if weight.is_floating_point() and not weight.isfinite().all()
+    ]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise DivergedError(
+            f"weights are not finite: {', '.join(broken[:3])}{more}. The last checkpoint is kept. "
+            "Lower train.learning_rate"
+        )

@@ -24,6 +24,8 @@ class Progress:
     """Where a run stands."""
 
     step: int = 0
+    measured_step: int = 0
+    """The last step after which an evaluation came to its end."""
     best: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0
@@ -77,6 +79,10 @@ class Calendar:
     def is_due(self, step: int, every: int) -> bool:
         """After every so many steps, and after the last."""
         return step % every == 0 or step == self.total_steps
+
+    def evaluation_is_due(self, step: int) -> bool:
+        """Every so many steps, and after the last."""
+        return self.is_due(step, self.evaluate_every)
 
     def save_is_due(self, step: int) -> bool:
         """Not after the last step, whose weights become the model anyway."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,3 +34,26 @@ def restore_randomness(states: dict[str, torch.Tensor]) -> None:
     cuda = [states[name] for name in sorted(states) if name.startswith("cuda")]
     if cuda and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(cuda)
+
+
+def capture_everything() -> dict[str, torch.Tensor]:
+    """State of every generator of the process: also those that only a library could draw from."""
+    version, words, gauss = random.getstate()
+    numpy: Any = np.random.get_state()  # noqa: NPY002
+    name, key, position, has_gauss, cached = numpy
+    assert (version, name) == (3, "MT19937")
+    return capture_randomness() | {
+        "python": torch.tensor(words),
+        "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "numpy": torch.tensor([*key.tolist(), position, has_gauss]),
+        "numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+    }
+
+
+def restore_everything(states: dict[str, torch.Tensor]) -> None:
+    """Put the generators back where `capture_everything` found them."""
+    restore_randomness(states)
+    gauss = states["python_gauss"].tolist()
+    random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))
+    *key, position, has_gauss = states["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(key), position, has_gauss, states["numpy_gauss"].item()))  # noqa: NPY002

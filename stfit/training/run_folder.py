@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.errors import RecipeError, ResourceError
+from stfit.training.whole import clear_leftovers, write_whole, writing
 
 PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
 
@@ -61,15 +62,15 @@ class RunFolder:
 
     def read_lock(self) -> dict[str, Any] | None:
         """The lock; None where the run has none yet, or a damaged one."""
-        try:
-            found: dict[str, Any] = json.loads(self.lock.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found
+        return read_json(self.lock)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """What a finished run measured; None where it has not finished."""
+        return read_json(self.result)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as stream:
+        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
     def forget_after(self, step: int) -> None:
@@ -86,11 +87,13 @@ class RunFolder:
             write_whole(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part."""
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where there is none, or a damaged one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def made_of(recipe: dict[str, Any], data: list[dict[str, Any]], threads: int) -> dict[str, Any]:
@@ -123,7 +126,8 @@ def put_aside(folder: RunFolder) -> Path:
     number = 1
     while (kept := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
         number += 1
-    folder.path.rename(kept)
+    with writing(folder.path):
+        folder.path.rename(kept)
     return kept
 
 
@@ -150,7 +154,10 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
             notes = [f"kept the earlier run as {kept}", *(f"  {line}" for line in changed)]
     elif resume:
         raise RecipeError(f"--resume: there is no run in {path}")
-    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path)
+        clear_leftovers(folder.checkpoints)
     return folder, notes
 
 

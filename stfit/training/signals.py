@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: at once where nothing is lost by it, else as soon as the step in hand is finished and saved."""
+"""SIGINT, SIGTERM and SIGHUP: at once where nothing is lost by it, else as soon as the step in hand is saved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from types import FrameType
 
 from stfit.errors import InterruptedRun
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+PATIENCE = 5.0
+"""Seconds that a library has to let go, when a signal comes while nothing can be lost: a download waits for its
+threads, for as long as the network likes."""
 
 
 class Stop:
@@ -20,6 +24,8 @@ class Stop:
     def __init__(self) -> None:
         self.received: int | None = None
         self.waits = False
+        """A step runs, or is being saved."""
+        self.last_resort: threading.Timer | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """First signal: raise, or wait for the step. A second one leaves at once."""
@@ -27,24 +33,50 @@ class Stop:
             os._exit(128 + number)
         self.received = number
         if not self.waits:
-            raise InterruptedRun(f"stopped by {signal.Signals(number).name}", number)
+            self.last_resort = threading.Timer(PATIENCE, os._exit, (128 + number,))
+            self.last_resort.daemon = True
+            self.last_resort.start()
+            raise interruption(number)
 
     def raise_if_received(self, message: str) -> None:
         """Act on a signal that came while a step ran."""
         if self.received is not None:
-            raise InterruptedRun(f"stopped by {signal.Signals(self.received).name}: {message}", self.received)
+            raise interruption(self.received, message)
+
+    def forgive(self) -> None:
+        """Take all the time that it needs from here on."""
+        if self.last_resort is not None:
+            self.last_resort.cancel()
+
+    @contextmanager
+    def not_waiting(self) -> Iterator[None]:
+        """A block in the middle of the run that may be left at any time: an evaluation."""
+        self.waits = False
+        try:
+            self.raise_if_received("")
+            yield
+        finally:
+            self.waits = True
+            self.forgive()
+
+
+def interruption(number: int, message: str = "") -> InterruptedRun:
+    """The exception for a signal."""
+    return InterruptedRun(f"stopped by {signal.Signals(number).name}{': ' if message else ''}{message}", number)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Handle both signals while the block runs; outside the main thread signals can't be handled and are left alone."""
+    """Handle the signals while the block runs; outside the main thread they can't be handled and are left alone."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.handle) for number in STOPPING}
+    handled = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {number: signal.signal(number, stop.handle) for number in handled}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        stop.forgive()

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from stfit.data.batches import Batch
+from stfit.data.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.settings import Model
@@ -31,6 +32,9 @@ def make_batch(sentences):
         texts = [f"{sentences[i % len(sentences)]} {i}" for i in range(6 * len(roles))]
         columns = {role: np.arange(6) + 6 * i for i, role in enumerate(roles)}
         numbers = LABELS[label]
-        return Batch(np.arange(6), encoder.tokens(texts), None, columns, None if numbers is None else np.array(numbers))
+        label = None if numbers is None else np.array(numbers)
+        by_role = {role: [texts[i] for i in places] for role, places in columns.items()}
+        examples = Examples("", by_role, label, "score", None, np.arange(101, 107), {})
+        return Batch(np.arange(6), encoder.tokens(texts), None, columns, label, examples)
 
     return make

@@ -1,20 +1,25 @@
 """A checkpoint is whole or does not exist."""
 
+import json
+import random
 import resource
 import shutil
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
-from stfit.errors import ResourceError
+from stfit.errors import DivergedError, ModelError, ResourceError
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.training.checkpoint import (
     checkpoint_path,
     checkpoints_in,
+    digest,
     newest_checkpoint,
+    require_room,
     restore,
     rotate,
     save_checkpoint,
@@ -107,6 +112,57 @@ def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, bu
             assert torch.equal(weight, again.state_dict()[name]), name
 
 
+def test_every_generator_is_put_back(tmp_path, learner):
+    def draw():  # np.random: libraries that still draw from the global generator
+        return random.random(), random.gauss(0, 1), np.random.rand(), np.random.randn(), torch.rand(1).item()  # noqa: NPY002
+
+    draw()  # leaves half a pair of normal numbers in Python's and numpy's generators
+    save_checkpoint(checkpoint_path(tmp_path, 1), learner, {})
+    expected = draw()
+    seed_everything(99)
+    restore(newest_checkpoint(tmp_path)[0], learner)
+    assert draw() == expected
+
+
+@pytest.mark.parametrize("names", [[], ["weights.safetensors"], ["../step-00000002/state.json", *FILES[:3]]])
+def test_checkpoint_that_names_other_files_than_it_holds_is_none(tmp_path, learner, names):
+    save_checkpoint(checkpoint_path(tmp_path, 2), learner, {})
+    folder = checkpoint_path(tmp_path, 4)
+    shutil.copytree(checkpoint_path(tmp_path, 2), folder)
+    (folder / "manifest.json").write_text(json.dumps({name: digest(folder / name) for name in names}))
+    found, skipped = newest_checkpoint(tmp_path)
+    assert found is not None
+    assert found.folder.name == "step-00000002"
+    assert "step-00000004: skipped, holds" in skipped[0]
+
+
+def test_checkpoint_of_another_model_is_refused_by_name(tmp_path, build):
+    learners = [
+        build_learner(build(layers=[{"type": "dense", "out_features": size}]), [lambda columns, label: None], 0.0, [])
+        for size in (8, 9)
+    ]
+    save_checkpoint(checkpoint_path(tmp_path, 1), learners[0], {})
+    with pytest.raises(ModelError, match=r"step-00000001: its weights are not those of this model(.|\n)*layers\.0"):
+        restore(newest_checkpoint(tmp_path)[0], learners[1])
+
+
+def test_weights_that_are_not_finite_become_no_checkpoint(tmp_path, learner):
+    with torch.no_grad():
+        learner.encoder.backbone.embeddings.word_embeddings.weight[3] = float("inf")  # of a token that no text has
+    with pytest.raises(DivergedError, match=r"not finite: backbone\.embeddings\.word_embeddings\.weight\."):
+        save_checkpoint(checkpoint_path(tmp_path, 1), learner, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_that_its_disk_can_not_hold_is_refused_before_it_starts(tmp_path, learner, monkeypatch):
+    require_room(tmp_path, learner, 2)
+    tensors = sum(weight.nbytes for weight in learner.encoder.state_dict().values())
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * tensors))
+    with pytest.raises(ResourceError, match=r"MiB are needed for 2 checkpoints .* MiB are free"):
+        require_room(tmp_path, learner, 2)
+
+
 @pytest.mark.parametrize("room", [100, 5_000, 70_000])
 def test_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path, learner, room):
     save_checkpoint(checkpoint_path(tmp_path, 2), learner, {"step": 2})
@@ -137,7 +193,8 @@ def test_rotation_keeps_the_newest_and_deletes_nothing_when_the_newest_is_damage
     for step in (1, 2, 3):
         save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
     flip(checkpoint_path(tmp_path, 3) / "weights.safetensors")
-    rotate(tmp_path, 1)
+    with pytest.raises(ResourceError, match=r"step-00000003: was written, and now weights\.safetensors is damaged"):
+        rotate(tmp_path, 1)
     assert len(checkpoints_in(tmp_path)) == 3
     save_checkpoint(checkpoint_path(tmp_path, 3), learner, {"step": 3})
     rotate(tmp_path, 2)

@@ -56,7 +56,7 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
     encoder, loss, batch = learning(build, make_batch, choice)
     assert encoder.has_dropout
     seed_everything(5)
-    value = add_gradients(encoder, loss, batch, cut, half)
+    value = add_gradients(encoder, loss, batch, cut, half).loss
     cached = gradients(encoder, loss)
     seed_everything(5)
     expected = compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in cut(batch)]), batch, loss)
@@ -69,10 +69,10 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
 @every_loss
 def test_cached_gradients_without_dropout_equal_those_in_one_piece(build, make_batch, choice, cut):
     encoder, loss, batch = learning(build, make_batch, choice, dropout=0.0)
-    whole = add_gradients(encoder, loss, batch, no_cut, half)
+    whole = add_gradients(encoder, loss, batch, no_cut, half).loss
     expected = gradients(encoder, loss)
     assert len(cut(batch)) > 1
-    value = add_gradients(encoder, loss, batch, cut, half)
+    value = add_gradients(encoder, loss, batch, cut, half).loss
     torch.testing.assert_close(value, whole, rtol=1e-12, atol=0)
     assert_equal(gradients(encoder, loss), expected)
 

@@ -3,13 +3,14 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from stfit.errors import DivergedError, RecipeError
 from stfit.losses.loss import compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
-from stfit.training.gradients import no_cut
+from stfit.training.gradients import cut_rows, no_cut
 from stfit.training.loop import build_learner, train_steps
 from stfit.training.randomness import seed_everything
 
@@ -24,9 +25,9 @@ def moved(encoder, before):
     return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
 
 
-def steps(learner, batches, rate=0.01, max_grad_norm=None):
+def steps(learner, batches, rate=0.01, max_grad_norm=None, cut=no_cut):
     seed_everything(0)
-    return list(train_steps(learner, batches, lambda step: rate, first_step=0, cut=no_cut, max_grad_norm=max_grad_norm))
+    return list(train_steps(learner, batches, lambda step: rate, first_step=0, cut=cut, max_grad_norm=max_grad_norm))
 
 
 def test_frozen_weights_stay_and_all_others_move(build, make_batch):
@@ -89,29 +90,83 @@ def test_accumulated_batches_count_by_their_mean(build, make_batch):
             torch.testing.assert_close(three_weights[name], weight, rtol=0, atol=2e-3, msg=name)
 
 
-def test_nan_in_a_weight_stops_the_run_before_any_weight_moves(build, make_batch):
-    encoder = build()
+def with_broken_weight(encoder):
     with torch.no_grad():
         next(encoder.backbone.encoder.layer[1].parameters())[0, 0] = float("nan")
-    before = weights_of(encoder)
-    with pytest.raises(DivergedError, match=r"loss became nan in step 1 \(examples 0, 1, 2") as caught:
-        steps(build_learner(encoder, [LOSS], 0.01, []), [[(0, make_batch(encoder, ("anchor", "positive")))]])
+
+
+def with_broken_position(encoder, batch):
+    """Only the longest sequence has a token where the embedding is not finite; gives its place."""
+    lengths = [len(sequence) for sequence in batch.sequences]
+    longest = int(np.argmax(lengths))
+    assert lengths.count(lengths[longest]) == 1
+    with torch.no_grad():
+        encoder.backbone.embeddings.position_embeddings.weight[lengths[longest] - 1] = float("inf")
+    return longest
+
+
+def assert_stops_unmoved(learner, batches, *said, cut=no_cut):
+    before = weights_of(learner.encoder)
+    with pytest.raises(DivergedError) as caught:
+        steps(learner, batches, cut=cut)
     assert caught.value.exit_code == 6
-    assert all(
-        torch.equal(before[name].nan_to_num(), weight.nan_to_num()) for name, weight in weights_of(encoder).items()
-    )
+    for words in said:
+        assert words in str(caught.value)
+    for name, weight in weights_of(learner.encoder).items():
+        assert torch.equal(before[name].nan_to_num(), weight.nan_to_num()), name
+
+
+@pytest.mark.parametrize("cut", [no_cut, cut_rows(1)], ids=["whole", "mini-batches"])
+def test_nan_in_a_weight_stops_the_run_before_any_weight_moves_and_names_rows_and_texts(build, make_batch, cut):
+    encoder = build()
+    with_broken_weight(encoder)
+    batch = make_batch(encoder, ("anchor", "positive"))
+    text = batch.examples.texts["positive"][0][:30]
+    said = ("embeddings are not finite in step 1, in rows 101, 102, 103", text, "last checkpoint is kept")
+    assert_stops_unmoved(build_learner(encoder, [LOSS], 0.01, []), [[(0, batch)]], *said, cut=cut)
+
+
+def test_only_the_rows_with_a_broken_embedding_are_named(build, make_batch):
+    encoder = build()
+    batch = make_batch(encoder, ("anchor", "positive"))
+    row = 101 + with_broken_position(encoder, batch) % 6
+    assert_stops_unmoved(build_learner(encoder, [LOSS], 0.01, []), [[(0, batch)]], f"in step 1, in row {row} (")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_loss_that_is_not_finite_stops_the_run_before_any_weight_moves(build, make_batch, value):
+    encoder = build()
+
+    def broken(columns, label):
+        return columns["anchor"].sum() * 0 + float(value)
+
+    batch = make_batch(encoder, ("anchor", "positive"))
+    learner = build_learner(encoder, [broken], 0.01, [])
+    assert_stops_unmoved(learner, [[(0, batch)]], f"the loss is {value} in step 1, in rows 101, 102")
 
 
 def test_infinite_gradient_of_a_finite_loss_stops_the_run_before_any_weight_moves(build, make_batch):
     encoder = build()
-    before = weights_of(encoder)
 
     def steep(columns, label):
         return (columns["anchor"].sum() - columns["anchor"].sum().detach()) * 1e30
 
-    with pytest.raises(DivergedError, match="gradient norm became inf in step 1"):
-        steps(build_learner(encoder, [steep], 0.01, []), [[(0, make_batch(encoder, ("anchor", "positive")))]])
-    assert not moved(encoder, before)
+    batch = make_batch(encoder, ("anchor", "positive"))
+    learner = build_learner(encoder, [steep], 0.01, [])
+    assert_stops_unmoved(learner, [[(0, batch)]], "the gradient norm is inf in step 1")
+
+
+def test_step_that_breaks_is_named_by_its_number(build, make_batch):
+    encoder = build()
+    good, bad = make_batch(encoder, ("anchor", "positive")), make_batch(encoder, ("anchor", "positive"))
+    seen = []
+
+    def breaks_third(columns, label):
+        seen.append(1)
+        return LOSS(columns, label) * (float("nan") if len(seen) == 3 else 1)
+
+    with pytest.raises(DivergedError, match="the loss is nan in step 3"):
+        steps(build_learner(encoder, [breaks_third], 0.0, []), [[(0, good)], [(0, good)], [(0, bad)]])
 
 
 def test_encoder_is_in_training_mode_in_every_step(build, make_batch):

@@ -1,0 +1,143 @@
+"""A training under way: what is measured, saved and given up between its steps, at a signal too."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stfit.encoder.build import load_encoder
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.folder import write_folder
+from stfit.errors import InterruptedRun
+from stfit.evaluation.measure import Evaluators, measure
+from stfit.recipe.recipe import Recipe
+from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
+from stfit.training.health import Health
+from stfit.training.loop import Learner, StepInfo, require_finite_weights
+from stfit.training.progress import Calendar, Progress
+from stfit.training.run_folder import RunFolder
+from stfit.training.signals import Stop
+from stfit.training.whole import replacing
+
+log = logging.getLogger("stfit")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluators ran after `step` (0: before the first)."""
+
+    step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint or a model was written after `step`."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that one process trains with."""
+
+    recipe: Recipe
+    folder: RunFolder
+    stop: Stop
+    encoder: Encoder
+    learner: Learner
+    evaluators: Evaluators
+    calendar: Calendar
+    progress: Progress
+    made: dict[str, Any]
+    """What the run is made of."""
+    health: Health
+
+    def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated | Saved]:
+        """What is due after a step."""
+        self.progress.remember(info, first_step)
+        if self.calendar.is_due(info.step, self.calendar.log_every):
+            self.folder.log({"step": info.step, "event": "step", **vars(info)})
+        for problem in self.health.problems_after(info):
+            log.warning("%s (%s)", problem, problem.code)
+        yield info
+        yield from self.evaluate()
+        if self.stop.received or (self.calendar.save_is_due(info.step) and not self.is_over):
+            yield self.save()
+            self.leave_if_asked()
+
+    def evaluate(self) -> Iterator[Evaluated | Saved]:
+        """Measure, where it is due after the last step and has not been done; keep the best."""
+        step = self.progress.step
+        if not self.evaluators or self.progress.measured_step == step or not self.calendar.evaluation_is_due(step):
+            return
+        at_end = step == self.calendar.total_steps and self.recipe.train.best is None
+        with self.saved_at_signal():
+            metrics = measure(self.encoder, self.evaluators, "end" if at_end else "during", self.recipe.dims)
+        self.progress.measured_step = step
+        self.progress.metrics |= metrics
+        self.folder.log({"step": step, "event": "eval", **metrics})
+        yield Evaluated(step, metrics)
+        if self.improves(metrics):
+            yield self.write_model()
+
+    def end(self) -> Iterator[Evaluated | Saved]:
+        """The model, and what it measures."""
+        if self.recipe.train.best is None:
+            with self.saved_at_signal():
+                saved = self.write_model()
+            yield saved
+        else:  # what is reported is what the model folder holds
+            with self.saved_at_signal():
+                best = load_encoder(self.folder.model, str(self.encoder.device))
+                self.progress.metrics = measure(best, self.evaluators, "end", self.recipe.dims)
+            yield Evaluated(self.progress.step, self.progress.metrics)
+
+    @contextmanager
+    def saved_at_signal(self) -> Iterator[None]:
+        """A block that a signal ends at once, and the last step is kept."""
+        try:
+            with self.stop.not_waiting():
+                yield
+        except InterruptedRun:
+            self.save()
+            self.leave_if_asked()
+
+    def leave_if_asked(self) -> None:
+        """Raise InterruptedRun, if there was a signal."""
+        self.stop.raise_if_received(f"step {self.progress.step} is saved, the same command goes on from there")
+
+    def save(self) -> Saved:
+        """Keep the state after the last step."""
+        path = checkpoint_path(self.folder.checkpoints, self.progress.step)
+        save_checkpoint(path, self.learner, {"progress": vars(self.progress), "made": self.made})
+        rotate(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
+        return Saved(self.progress.step, path)
+
+    def write_model(self) -> Saved:
+        """The encoder as a model folder, in the place of the one before.
+
+        Raises DivergedError for weights that are not finite.
+        """
+        require_finite_weights(self.encoder)
+        with replacing(self.folder.model) as scratch:
+            write_folder(self.encoder, scratch)
+        return Saved(self.progress.step, self.folder.model)
+
+    def improves(self, metrics: dict[str, float]) -> bool:
+        """Whether an evaluation holds a new best value of the recipe's `best` metric."""
+        best, stopping = self.recipe.train.best, self.recipe.train.early_stopping
+        if best is None or best not in metrics:
+            return False
+        return self.progress.improves(metrics[best], stopping.min_delta if stopping else 0.0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether early stopping ends the run now."""
+        stopping = self.recipe.train.early_stopping
+        return stopping is not None and self.progress.evaluations_without_gain >= stopping.patience
