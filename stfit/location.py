@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer, SerializationInfo
 
 DATA_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
@@ -48,4 +48,15 @@ def resolve_location(value: Any) -> Any:
     return os.path.normpath(folder / os.path.expanduser(value))
 
 
-Location = Annotated[str, BeforeValidator(resolve_location)]
+FOR_OTHERS = {"for_others": True}
+"""Context of a `model_dump` that leaves this machine: a path becomes its last part, `./rows.jsonl`."""
+
+
+def show_location(value: Any, info: SerializationInfo) -> Any:
+    """The value; without its folders, where it is a path and the dump is for others."""
+    if info.context == FOR_OTHERS and isinstance(value, str) and os.path.isabs(value):
+        return f"./{os.path.basename(value)}"
+    return value
+
+
+Location = Annotated[str, BeforeValidator(resolve_location), PlainSerializer(show_location)]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stfit.commands.describe import write_card
 from stfit.commands.forecast import plan_problems, plan_run
 from stfit.commands.prepare import Prepared, count_dropped, prepare
 from stfit.commands.run import Evaluated, Run, Saved
@@ -38,6 +39,7 @@ from stfit.training.checkpoint import (
     restore,
 )
 from stfit.training.gradients import ComputeLoss, choose_cut
+from stfit.training.hardware import describe_hardware
 from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.progress import Progress, build_calendar
@@ -88,6 +90,7 @@ def train(loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bo
         for note in notes:
             log.warning(note)
         if finished := folder.read_result():
+            keep_up(folder, loaded)
             yield Finished(**finished, again=True)
         else:
             yield from run(loaded, folder, stop, strict=resume)
@@ -154,7 +157,8 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool) -> 
             log.warning("early stopping: %s no longer improves", recipe.train.best)
             break
     yield from under_way.end()
-    result = summary(folder, progress)
+    result = summary(folder, progress, device)
+    write_card(folder, result, main, prepared.training)
     write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
     yield Finished(result, main)
 
@@ -184,6 +188,12 @@ def tokenize(encoder: Encoder, source: Source, examples: Examples) -> TokenTable
     """The examples of a source as the encoder's tokens, each text with the prompt of its role before it."""
     prompts = {role: encoder.prompt_of_role(role, source.prompts) for role in examples.texts}
     return tokenize_examples(examples, prompts, encoder.tokens, encoder.tokens.identity, encoder.pooled_from)
+
+
+def keep_up(folder: RunFolder, loaded: Loaded[Recipe]) -> None:
+    """Write down what a finished run's recipe says now: evaluators, gate and push change without a new training."""
+    write_whole(folder.recipe, loaded.text)
+    write_whole(folder.resolved, to_yaml(with_earlier_choices(loaded.recipe, folder)))
 
 
 def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
@@ -258,7 +268,7 @@ def go_on(
     return progress
 
 
-def summary(folder: RunFolder, progress: Progress) -> dict[str, Any]:
+def summary(folder: RunFolder, progress: Progress, device: str) -> dict[str, Any]:
     """What `stfit train --json` prints."""
     return {
         "run": str(folder.path),
@@ -266,6 +276,7 @@ def summary(folder: RunFolder, progress: Progress) -> dict[str, Any]:
         "steps": progress.step,
         "seconds": round(progress.seconds, 3),
         "examples_per_second": progress.examples_per_second,
+        "hardware": describe_hardware(device),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "baseline": progress.baseline,
         "metrics": progress.metrics,

@@ -12,6 +12,7 @@ from stfit.data.source import TrainingData
 from stfit.encoder.settings import Model
 from stfit.evaluation.evaluator import Evaluator
 from stfit.losses.loss import Loss
+from stfit.publish.settings import Push
 from stfit.spec import Spec
 from stfit.training.settings import Train
 
@@ -63,6 +64,8 @@ class Recipe(Spec):
     """Batches, steps, optimizer and schedule."""
     eval: list[Evaluator] = []
     """Measured before the first step, during the run, and at its end."""
+    push: Push | None = None
+    """Where `stfit push` publishes the model."""
 
     @property
     def trained_on(self) -> dict[str, Objective]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from stfit.location import FOR_OTHERS
 from stfit.recipe.load import Loaded
 from stfit.recipe.marked_yaml import FLOAT
 from stfit.spec import Spec
@@ -32,9 +33,12 @@ Dumper.add_representer(str, represent_text)
 Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"({FLOAT.pattern})\Z"), list("-+.0123456789"))
 
 
-def to_yaml(recipe: Spec) -> str:
-    """Every value of the recipe in the order in which the classes declare them; paths are absolute."""
-    values = recipe.model_dump(by_alias=True)
+def to_yaml(recipe: Spec, for_others: bool = False) -> str:
+    """Every value of the recipe in the order in which the classes declare them.
+
+    Paths are absolute; in a recipe for others, they lose their folders.
+    """
+    values = recipe.model_dump(by_alias=True, context=FOR_OTHERS if for_others else None)
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
 

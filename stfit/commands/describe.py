@@ -1,0 +1,145 @@
+"""What a run folder records of a model, as the facts of its card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path, PurePath
+from typing import Any
+
+from stfit.data.examples import Examples
+from stfit.data.source import Source, is_remote
+from stfit.encoder.glance import glance_into
+from stfit.encoder.model_json import read_settings
+from stfit.encoder.settings import Scratch
+from stfit.evaluation.evaluator import Evaluator
+from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
+from stfit.publish.files import CARD, CURVE
+from stfit.publish.loss_curve import draw_loss_curve
+from stfit.publish.readme import write_readme
+from stfit.recipe.load import load_recipe
+from stfit.recipe.recipe import Recipe
+from stfit.recipe.resolved import to_yaml
+from stfit.training.run_folder import RunFolder
+from stfit.training.whole import write_whole, writing
+
+
+def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:
+    """Put the card and the loss curve of a training that is over into its model folder."""
+    recipe = load_recipe(folder.resolved).recipe
+    steps, losses = read_losses(folder)
+    if steps:
+        with writing(folder.model / CURVE):
+            draw_loss_curve(steps, losses, folder.model / CURVE)
+    facts = describe_run(folder, recipe, result, main, recipe.push.repo if recipe.push else recipe.name, training)
+    write_whole(folder.model / CARD, write_readme(metadata_of(facts), body_of(facts)))
+
+
+def read_losses(folder: RunFolder) -> tuple[list[int], list[float]]:
+    """Steps and losses of the run's log."""
+    lines = folder.metrics.read_text(encoding="utf-8").splitlines() if folder.metrics.is_file() else []
+    steps = [entry for entry in map(json.loads, lines) if entry["event"] == "step"]
+    return [entry["step"] for entry in steps], [entry["loss"] for entry in steps]
+
+
+def describe_folder(folder: Path, name: str) -> Facts:
+    """What a model folder says of itself."""
+    glance, settings = glance_into(folder), read_settings(folder)
+    return Facts(
+        name=name,
+        embedding_dim=None,
+        max_seq_length=glance.max_seq_length,
+        parameters=glance.parameters,
+        pooling=glance.pooling or [],
+        layers=glance.layers or [],
+        similarity=settings["similarity"],
+        prompts=glance.prompts,
+    )
+
+
+def describe_run(
+    folder: RunFolder,
+    recipe: Recipe,
+    result: dict[str, Any],
+    main: list[str],
+    name: str,
+    training: list[Examples] | None,
+) -> Facts:
+    """The facts of a finished run's model. `training`: the rows of each objective, where the card is to show some."""
+    glance = glance_into(folder.model)
+    dim = (glance.hidden_size or 0) * len(glance.pooling or [])
+    for layer in recipe.model.layers or []:
+        dim = layer.dim_after(dim)
+    before, after = result["baseline"], result["metrics"]
+    scores = [found for evaluator in recipe.eval for found in scores_of(evaluator, recipe, after)]
+    return replace(
+        describe_folder(folder.model, name),
+        embedding_dim=min(dim, recipe.model.truncate_dim or dim) or None,
+        push=recipe.push,
+        training=describe_training(folder, recipe, result, training),
+        scores=scores,
+        lines=[Line(metric, before.get(metric), after.get(metric)) for metric in main if metric in after],
+    )
+
+
+def describe_training(
+    folder: RunFolder, recipe: Recipe, result: dict[str, Any], training: list[Examples] | None
+) -> Training:
+    """How the model was made."""
+    lock = folder.read_lock() or {"data": [], "packages": {}, "python": "unknown"}
+    base = recipe.model.base
+    on_hub = isinstance(base, str) and is_remote(base)
+    return Training(
+        base=None if isinstance(base, Scratch) else base if on_hub else PurePath(base).name,
+        base_on_hub=on_hub,
+        base_commit=None,
+        data=describe_data(recipe, [made["rows"] for made in lock["data"]], training or []),
+        losses=[each.loss for each in recipe.trained_on.values()],
+        recipe=to_yaml(recipe, for_others=True),
+        steps=result["steps"],
+        seconds=result["seconds"],
+        examples_per_second=result["examples_per_second"],
+        hardware=result["hardware"],
+        versions={"Python": lock["python"], **lock["packages"]},
+        has_curve=(folder.model / CURVE).is_file(),
+    )
+
+
+def describe_data(recipe: Recipe, counts: list[int], training: list[Examples]) -> list[Rows]:
+    """The source of every objective, with its count and first rows where they are known."""
+    shown = recipe.push.samples if recipe.push else 0
+    sources = [rows_of(each.data, "data", each.data.format) for each in recipe.trained_on.values()]
+    return [
+        replace(rows, rows=count, samples=first_rows(examples, shown) if examples else [])
+        for rows, count, examples in zip_longest(sources, counts, training)
+    ]
+
+
+def rows_of(source: Source, label: str, format: str | None = None) -> Rows:
+    """A source, without the folders of this machine; `label` where it has no dataset of its own."""
+    dataset: str | None = source.dataset
+    hub = dataset if dataset is not None and is_remote(dataset) else None
+    name = PurePath(dataset).name if dataset else label
+    columns: dict[str, Any] = dict(source.columns)
+    return Rows(name, hub, source.config, source.split, columns=columns, format=format)
+
+
+def scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:
+    """What one evaluator found at the end, with the whole embedding and with each prefix of it that was measured."""
+    rows = rows_of(recipe.holding_out if evaluator.from_ and recipe.holding_out else evaluator, evaluator.label)
+    found: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        head, _, metric = name.partition("/")
+        if head.partition("@")[0] == evaluator.label:
+            found.setdefault(head, {})[metric] = value
+    return [Scores(head, evaluator.type, rows, values) for head, values in found.items()]
+
+
+def first_rows(examples: Examples, count: int) -> list[dict[str, Any]]:
+    """The first rows, with their label where they have one."""
+    rows = []
+    for position in range(min(count, len(examples))):
+        row: dict[str, Any] = {role: texts[position] or "" for role, texts in examples.texts.items()}
+        rows.append(row if examples.label is None else row | {"label": examples.label[position].item()})
+    return rows

@@ -1,0 +1,190 @@
+"""The card says what the run recorded, in text that stays text; its snippets run."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from stfit.commands.describe import describe_folder, describe_run, first_rows
+from stfit.data.examples import load_examples
+from stfit.losses.loss import LOSSES
+from stfit.publish.card import Facts, Line, Rows, Scores, body_of, metadata_of, references_of
+from stfit.publish.readme import merge_readme, parted, write_readme
+from stfit.recipe.load import load_recipe
+
+NASTY = {
+    "html": '<script src="https://evil.example/x.js"></script><img src=x>',
+    "image": "![tracked](https://evil.example/pixel.png)",
+    "link": "[click me](https://evil.example) www.evil.example https://evil.example",
+    "table": "a | b \\| c",
+    "backticks": "` `` ```sh\nrm -rf / ``` `````",
+    "front matter": "---\nlicense: mine\n---",
+    "jinja": "{{ 7 * 7 }} {% raw %}",
+    "right to left": "abc \u202e dcba \u2066",
+    "control": "bell\x07 null\x00 escape\x1b[31m",
+    "markers": "<!-- stfit: end of the generated section -->",
+    "quote": "he said \"no\", 'yes' and \\",
+    "long": "word " * 2000,
+    "markdown": "# title *bold* _it_ ~~no~~ $x$ $$y$$ @someone",
+}
+
+
+@pytest.fixture(scope="module")
+def facts(trained):
+    """The facts of the trained run's card."""
+    recipe = load_recipe(trained / "resolved.yaml").recipe
+    saved = json.loads((trained / "result.json").read_text())
+    from stfit.training.run_folder import RunFolder
+
+    return describe_run(RunFolder(trained), recipe, saved["result"], saved["main"], "me/tiny", None)
+
+
+def rendered(facts: Facts) -> str:
+    return MarkdownIt("gfm-like", {"linkify": False}).render(body_of(facts))
+
+
+def test_train_leaves_a_card_that_the_hubs_own_reader_takes(trained, facts):
+    card = ModelCard.load(trained / "model" / "README.md")
+    assert card.data.library_name == "sentence-transformers"
+    assert card.data.pipeline_tag == "sentence-similarity"
+    assert card.data.license == "apache-2.0"
+    assert card.data.language == ["en"]
+    assert {"sentence-transformers", "loss:MultipleNegativesRankingLoss"} <= set(card.data.tags)
+    assert card.data.to_dict() == metadata_of(facts)
+    assert (trained / "model" / "README.md").read_text() == write_readme(metadata_of(facts), body_of(facts))
+    assert (trained / "model" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_numbers_of_the_card_are_those_of_the_run(trained, facts):
+    result = json.loads((trained / "result.json").read_text())["result"]
+    results = ModelCard.load(trained / "model" / "README.md").data.eval_results
+    assert {(each.dataset_name, each.metric_type): each.metric_value for each in results} == {
+        tuple(name.split("/")): value for name, value in result["metrics"].items()
+    }
+    main = "scores/spearman_cosine"
+    row = f"| `{main}` | {result['baseline'][main]:.4f} | {result['metrics'][main]:.4f} |"
+    assert row in body_of(facts)
+    assert "6 steps in" in body_of(facts)
+    assert f"torch {facts.training.versions['torch']}" in body_of(facts)
+    assert "12-dimensional" in body_of(facts)
+
+
+def test_recipe_of_the_card_is_the_whole_recipe(trained, facts):
+    block = re.search(r"```yaml\n(.*?)```", body_of(facts), re.DOTALL)[1]
+    shown, resolved = yaml.safe_load(block), yaml.safe_load((trained / "resolved.yaml").read_text())
+    for source in (shown["data"], shown["eval"][0]):
+        assert source["dataset"] == "./rows.jsonl"
+    for source in (resolved["data"], resolved["eval"][0]):
+        source["dataset"] = "./rows.jsonl"
+    assert shown == resolved
+
+
+def test_card_names_no_folder_of_this_machine(trained, facts):
+    text = (trained / "model" / "README.md").read_text()
+    for word in ("secret-project", "somebodys-home", str(Path.home()), sys.prefix, "runs/"):
+        assert word not in text
+
+
+def test_card_shows_rows_only_when_asked(trained, facts):
+    recipe = load_recipe(trained / "resolved.yaml").recipe
+    examples, _ = load_examples(recipe.trained_on[""].data, "positive_pair", recipe.seed)
+    assert "about rain" not in (trained / "model" / "README.md").read_text()
+    rows = replace(facts.training.data[0], samples=first_rows(examples, 2))
+    asked = replace(facts, training=replace(facts.training, data=[rows]))
+    assert "| `about rain` | `all of rains` |" in body_of(asked)
+    assert metadata_of(asked)["widget"] == [
+        {"source_sentence": "about rain", "sentences": ["all of rains", "about bread", "all of breads"]}
+    ]
+
+
+@pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
+def test_text_of_others_stays_text(facts, text):
+    name = re.sub(r"[/@\s]+", "-", text)
+    samples = [{"anchor": text, "positive": text, "label": 1}]
+    rows = Rows(text, None, text, text, None, 3, {"anchor": text}, text, samples)
+    nasty = replace(
+        facts,
+        prompts={"query": text, "document": text, text: text},
+        notes=[text],
+        scores=[Scores(name, "similarity", rows, {"spearman_cosine": 0.5})],
+        lines=[Line(f"{name}/spearman_cosine", 0.1, 0.5)],
+        training=replace(
+            facts.training,
+            base=text,
+            data=[rows],
+            hardware=text,
+            recipe=yaml.safe_dump({"prompts": {"query": text}}),
+        ),
+    )
+    html = rendered(nasty)
+    assert set(re.findall(r"<(\w+)", html)) <= set(re.findall(r"<(\w+)", rendered(facts))) | {
+        "blockquote", "strong", "table", "thead", "tbody", "tr", "th", "td",
+    }  # fmt: skip
+    assert re.findall(r'<img src="([^"]*)"', html) == ["loss_curve.png"]
+    assert "evil.example" not in "".join(re.findall(r'href="([^"]*)"', html))
+    assert html.count("<h2>") == rendered(facts).count("<h2>")
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", body_of(nasty).replace("\n", ""))
+    tables = re.findall(r"(?:^\|.*\n)+", body_of(nasty), re.MULTILINE)
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+    readme = write_readme(metadata_of(nasty), body_of(nasty))
+    assert parted(readme)[0] == metadata_of(nasty)
+    assert merge_readme(readme, metadata_of(nasty), body_of(nasty)) == readme
+
+
+def test_cuts_a_text_of_ten_kilobytes(facts):
+    assert len(body_of(replace(facts, prompts={"query": "word " * 2000}))) < len(body_of(facts)) + 400
+
+
+def test_unmeasured_model_says_so(trained):
+    facts = describe_folder(trained / "model", "me/tiny")
+    assert "This model was not evaluated." in body_of(facts)
+    assert "How this model was trained is not recorded." in body_of(facts)
+    assert "model-index" not in metadata_of(facts)
+
+
+def test_interval_and_published_value_stand_in_the_table(facts):
+    line = Line("scores/spearman_cosine", 0.1, 0.5, 0.4, (0.02, 0.18))
+    body = body_of(replace(facts, lines=[line]))
+    assert "| `scores/spearman_cosine` | 0.1000 | 0.5000 | 0.4000 | +0.1000 (+0.0200 to +0.1800) |" in body
+
+
+def test_hub_base_and_datasets_are_linked_in_the_metadata(facts):
+    training = replace(facts.training, base="org/base", base_on_hub=True, base_commit="c" * 40)
+    rows = Rows("org/pairs", "org/pairs", None, "train", "d" * 40, 9, {})
+    metadata = metadata_of(replace(facts, training=replace(training, data=[rows])))
+    assert metadata["base_model"] == "org/base"
+    assert metadata["base_model_relation"] == "finetune"
+    assert metadata["datasets"] == ["org/pairs"]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.tag())
+def test_references_of_a_loss_are_whole_addresses(loss):
+    urls = re.findall(r"https?://", " ".join((loss.__doc__ or "").split()))
+    found = references_of(loss.model_construct())
+    assert len(found) == len(urls)
+    assert all(re.fullmatch(r"https://[\w./-]+\w", url) for _, url in found)
+    assert all(re.fullmatch(r"|[\w .-]+(, \d{4})?: ", words) for words, _ in found), found
+
+
+@pytest.mark.parametrize("prompts", [{}, {"query": "ask: ", "document": "say: "}], ids=["plain", "prompts"])
+def test_snippets_run_as_they_stand(trained, facts, tmp_path, prompts):
+    pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+    (tmp_path / "me").mkdir()
+    (tmp_path / "me" / "tiny").symlink_to(trained / "model")
+    body = body_of(replace(facts, prompts=prompts))
+    python, shell = (re.search(rf"```{kind}\n(.*?)```", body, re.DOTALL)[1] for kind in ("python", "sh"))
+    stfit = f'#!/bin/sh\nexec {sys.executable} -m stfit "$@"\n'
+    (tmp_path / "stfit").write_text(stfit)
+    (tmp_path / "stfit").chmod(0o755)
+    for command in ([sys.executable, "-c", python], ["sh", "-ec", f"PATH=$PWD:$PATH\n{shell}"]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "embeddings.npy").is_file()
