@@ -129,34 +129,27 @@ def metadata_of(facts: Facts) -> dict[str, Any]:
         base_model_relation="finetune" if on_hub else None,
         datasets=list(dict.fromkeys(source.hub for source in sources if source.hub)) or None,
         widget=[{"source_sentence": texts[0], "sentences": texts[1:4]}],
-        model_name=facts.name if facts.scores else None,
-        eval_results=[result for scores in facts.scores for result in results_of(scores)] or None,
     )
     found: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
-    return found
+    # Not by the client's EvalResult, which throws evaluators on the same kind of dataset together.
+    results = {"name": facts.name, "results": [results_of(scores) for scores in facts.scores]}
+    return found | ({"model-index": [results]} if facts.scores else {})
 
 
-def results_of(scores: Scores) -> list[Any]:
-    """An evaluator's metrics as the Hub wants them."""
-    from huggingface_hub import EvalResult
-
+def results_of(scores: Scores) -> dict[str, Any]:
+    """An evaluator's metrics as an entry of the model index."""
     task = TASKS.get(scores.type, scores.type.replace("_", "-"))
-    return [
-        EvalResult(
-            task_type=task,
-            task_name=task.replace("-", " ").title(),
-            dataset_type=scores.rows.hub or "unknown",
-            dataset_name=scores.label,
-            dataset_config=scores.rows.config,
-            dataset_split=scores.rows.split,
-            dataset_revision=scores.rows.commit,
-            metric_type=metric,
-            metric_name=metric.replace("_", " ").title(),
-            metric_value=value,
-        )
-        for metric, value in scores.metrics.items()
-        if math.isfinite(value)
-    ]
+    rows = scores.rows
+    dataset = {"name": scores.label, "type": rows.hub or "unknown", "config": rows.config, "split": rows.split}
+    return {
+        "task": {"type": task, "name": task.replace("-", " ").title()},
+        "dataset": {key: value for key, value in (dataset | {"revision": rows.commit}).items() if value is not None},
+        "metrics": [
+            {"type": metric, "value": value, "name": metric.replace("_", " ").title()}
+            for metric, value in scores.metrics.items()
+            if math.isfinite(value)
+        ],
+    }
 
 
 def name_of(loss: Spec) -> str:
