@@ -6,7 +6,8 @@ Classes become alternatives of one another in a union, and the union is the regi
     Loss = Annotated[Contrastive | CoSENT | Triplet, CHOICE]
 
 From that one line come parsing, bare names (`loss: cosent`), the class names of sentence-transformers as aliases, the
-JSON schema and the reference page.
+JSON schema and the reference page. Installed packages add choices to a union with `Choice("loss", ...)` in the place
+of CHOICE: see installed.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
+
+from stfit.errors import RecipeError
+from stfit.installed import installed_choices
 
 
 class Spec(BaseModel):
@@ -46,8 +50,22 @@ def names_of(choices: list[type[Spec]]) -> dict[str, str]:
 class Choice:
     """Annotation on a union of Specs: a bare name or a mapping with `type` picks one of them."""
 
+    def __init__(self, kind: str | None = None, *needs: str) -> None:
+        self.kind = kind
+        """What installed packages call such a choice; None keeps the union closed to them."""
+        self.needs = needs
+        """Attributes that a choice of theirs must have."""
+
+    @property
+    def added(self) -> list[type[Spec]]:
+        """The choices of installed packages."""
+        return installed_choices(self.kind, Spec, self.needs) if self.kind else []
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        members = alternatives(source)
+        members = [*alternatives(source), *self.added]
+        tags = [member.tag() for member in members]
+        if twice := {tag for tag in tags if tags.count(tag) > 1}:
+            raise RecipeError(f"several packages add the choice `{twice.pop()}`: uninstall one of them")
         names = names_of(members)
 
         def spell_out(value: Any) -> Any:
@@ -76,6 +94,7 @@ def alternatives(union: Any) -> list[type[Spec]]:
     arguments = get_args(union)
     if not arguments:
         return [union]
-    if any(isinstance(argument, Choice) for argument in arguments[1:]):
-        return alternatives(arguments[0])
+    marks = [argument for argument in arguments[1:] if isinstance(argument, Choice)]
+    if marks:
+        return alternatives(arguments[0]) + [choice for mark in marks for choice in mark.added]
     return [member for argument in arguments for member in alternatives(argument)]

@@ -37,7 +37,7 @@ def load_tokens(texts: list[str], tokenize: Tokenize, tokenizer: str) -> tuple[n
     """
     if len(texts) < WORTH_KEEPING:
         return lay_out(tokenize(texts))
-    path = cache_folder() / f"{digest(texts, tokenizer)}.arrow"
+    path = cache_folder("tokens") / f"{digest(texts, tokenizer)}.arrow"
     try:
         return read(path, len(texts))
     except (OSError, ValueError):  # not there yet, or damaged: pyarrow's errors are kinds of both
@@ -49,9 +49,9 @@ def load_tokens(texts: list[str], tokenize: Tokenize, tokenizer: str) -> tuple[n
     return flat, starts
 
 
-def cache_folder() -> Path:
+def cache_folder(kind: str) -> Path:
     """Where the Hugging Face libraries want such files: $HF_ASSETS_CACHE/stfit."""
-    return Path(hub.HF_ASSETS_CACHE) / "stfit" / "tokens"
+    return Path(hub.HF_ASSETS_CACHE) / "stfit" / kind
 
 
 def digest(texts: list[str], tokenizer: str) -> str:

@@ -18,7 +18,7 @@ from stfit.encoder.encoder import Encoder, Traits
 from stfit.encoder.folder import Found, read_folder
 from stfit.encoder.inference import fused_works
 from stfit.encoder.layout import choose_layout
-from stfit.encoder.model_json import count_positions, is_sentence_model
+from stfit.encoder.model_json import count_positions, is_sentence_model, model_folder
 from stfit.encoder.scratch import build_scratch
 from stfit.encoder.settings import Model, Scratch
 from stfit.encoder.tokens import Tokens, append_eos, load_tokenizer, longest_sequence, lower_case
@@ -72,10 +72,7 @@ def build_encoder(settings: Model, texts: Callable[[], Iterable[str]] | None = N
 def locate(base: str, revision: str | None) -> Path:
     """Folder of a local base, or of a Hub model after fetching it."""
     if Path(base).is_absolute() or Path(base).is_dir():
-        folder = Path(base)
-        if not (folder / "config.json").is_file() and not is_sentence_model(folder):
-            raise ModelError(f"{folder}: is no model folder (it has neither config.json nor modules.json)")
-        return folder
+        return model_folder(Path(base))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

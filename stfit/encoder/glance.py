@@ -11,6 +11,7 @@ from typing import Any
 from stfit.encoder.model_json import (
     count_positions,
     is_sentence_model,
+    model_folder,
     read_json,
     read_modules,
     read_pooling,
@@ -57,10 +58,8 @@ def glance_at(settings: Model) -> Glance:
         size, layers = settings.base.hidden_size, settings.base.num_layers
         embedded = (settings.base.vocab_size + 512) * size
         return Glance(None, 512, 512, size, layers, embedded + layers * 12 * size * size)
-    folder = Path(settings.base) if Path(settings.base).is_absolute() else fetch(settings.base, settings.revision)
-    if not folder.is_dir():
-        raise ModelError(f"model.base: {folder} does not exist")
-    return glance_into(folder)
+    path = Path(settings.base)
+    return glance_into(model_folder(path) if path.is_absolute() else fetch(settings.base, settings.revision))
 
 
 def fetch(base: str, revision: str | None) -> Path:
@@ -81,8 +80,6 @@ def fetch(base: str, revision: str | None) -> Path:
 def glance_into(folder: Path) -> Glance:
     """A local model folder, plain or of sentence-transformers."""
     if not is_sentence_model(folder):
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder}: is no model folder (it has neither config.json nor modules.json)")
         return glance_at_transformer(folder)
     (_, transformer), (_, pooling), *layers = read_modules(folder)
     settings = read_settings(folder)

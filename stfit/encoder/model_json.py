@@ -63,6 +63,22 @@ def is_sentence_model(folder: Path) -> bool:
     return (folder / "modules.json").is_file()
 
 
+def model_folder(path: Path) -> Path:
+    """The model folder that a path means: itself, or `model/` in a run folder.
+
+    Raises ModelError where neither is one.
+    """
+    inner = path / "model"
+    folder = inner if is_sentence_model(inner) else path
+    if (folder / "config.json").is_file() or is_sentence_model(folder):
+        return folder
+    if not path.is_dir():
+        raise ModelError(f"{path} does not exist")
+    is_run = (path / "resolved.yaml").is_file()
+    why = "its run has not finished yet" if is_run else "it has neither config.json nor modules.json"
+    raise ModelError(f"{path}: is no model folder ({why})")
+
+
 def read_modules(folder: Path) -> list[tuple[str, Path]]:
     """Class name and folder of every module of a sentence-transformers model, in order.
 

@@ -12,7 +12,7 @@ from stfit.evaluation.retrieval import Retrieval
 from stfit.evaluation.similarity import Similarity
 from stfit.evaluation.translation import Translation
 from stfit.evaluation.triplet import Triplet
-from stfit.spec import CHOICE
+from stfit.spec import Choice
 
 Evaluator = Annotated[
     Similarity
@@ -23,5 +23,5 @@ Evaluator = Annotated[
     | ParaphraseMining
     | Translation
     | Classification,
-    CHOICE,
+    Choice("evaluator", "format", "main_metric", "metrics", "measure"),
 ]

@@ -24,7 +24,7 @@ from stfit.losses.triplets import (
     BatchSemiHardTriplet,
     Triplet,
 )
-from stfit.spec import CHOICE, alternatives
+from stfit.spec import Choice, alternatives
 
 if TYPE_CHECKING:
     import torch
@@ -49,26 +49,27 @@ Loss = Annotated[
     | BatchAllTriplet
     | BatchHardSoftMarginTriplet
     | BatchSemiHardTriplet,
-    CHOICE,
+    Choice("loss", "fits", "sampler", "smallest_batch", "__call__"),
 ]
 
 LOSSES: list[Any] = list(alternatives(Loss))
-"""The classes of the union."""
+"""The classes of the union, those of installed packages among them."""
 
 
 def build_loss(spec: Loss, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:
-    """The loss to call: the spec itself, or for softmax an nn.Module whose weights are to be trained and checkpointed.
+    """The loss to call: the spec itself, or what its `build` gives, an nn.Module with weights to train and checkpoint.
 
     ModelError where a Matryoshka dimension exceeds the embedding; DataError where softmax has no classes to tell apart.
     """
-    if isinstance(spec, Softmax):
-        if num_classes is None or num_classes < 2:
-            raise DataError(f"loss `softmax` tells classes apart, but the data has {num_classes or 'no'} class labels")
-        return spec.build(embedding_dim, num_classes)
-    too_large = [dim for dim in spec.matryoshka_dims or [] if dim > embedding_dim]
+    if isinstance(spec, Softmax) and (num_classes is None or num_classes < 2):
+        raise DataError(f"loss `softmax` tells classes apart, but the data has {num_classes or 'no'} class labels")
+    if (build := getattr(spec, "build", None)) is not None:  # what it builds has weights
+        built: BuiltLoss = build(embedding_dim, num_classes)
+        return built
+    too_large = [dim for dim in getattr(spec, "matryoshka_dims", None) or [] if dim > embedding_dim]
     if too_large:
         raise ModelError(f"`loss.matryoshka_dims` {too_large}: the model's embeddings have {embedding_dim} dimensions")
-    return spec
+    return spec  # type: ignore[return-value]  # softmax, which can't be called, was built above
 
 
 def compute_loss(loss: BuiltLoss, columns: Columns, label: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from stfit.recipe.marked_yaml import Node
-from stfit.spec import Spec, names_of
+from stfit.spec import Choice, Spec, names_of
 
 Shape: TypeAlias = list[Any]
 Key: TypeAlias = str | int
@@ -24,10 +24,16 @@ def shape_of(annotation: Any) -> Shape:
     """Everything a value of this annotation may be."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return shape_of(arguments[0])
+        added = [spec for mark in arguments[1:] if isinstance(mark, Choice) for spec in mark.added]
+        return shape_of(arguments[0]) + added
     if origin in (Union, UnionType):
         return [kind for argument in arguments for kind in shape_of(argument)]
     return [annotation]
+
+
+def shape_of_field(field: FieldInfo) -> Shape:
+    """Everything that a key may be; pydantic keeps the marks of an annotation apart from it."""
+    return shape_of(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
 
 
 def specs(shape: Shape) -> list[type[Spec]]:
@@ -48,7 +54,7 @@ def below(shape: Shape, key: Key) -> Shape:
         if origin is (list if isinstance(key, int) else dict):
             found += shape_of(get_args(kind)[-1])
         fields = [fields_of(spec).get(str(key)) for spec in specs([kind])]
-        found += [inner for field in fields if field for inner in shape_of(field.annotation)]
+        found += [inner for field in fields if field for inner in shape_of_field(field)]
     return found
 
 
@@ -92,7 +98,7 @@ def owners(model: type[Spec], section: str = "") -> dict[str, list[tuple[str, ty
     found: dict[str, list[tuple[str, type[Spec]]]] = {}
     for key, field in fields_of(model).items():
         found.setdefault(key, []).append((section, model))
-        shape = shape_of(field.annotation)
+        shape = shape_of_field(field)
         for spec in specs(shape + below(shape, 0)):
             for inner, places in owners(spec, f"{section}.{key}".lstrip(".")).items():
                 found.setdefault(inner, []).extend(places)
