@@ -1,0 +1,41 @@
+"""The run of one recipe is the base of the next: what it learnt, its prompts and its layers are kept."""
+
+import pytest
+
+from stfit.commands.check import check
+from stfit.commands.train import Evaluated, train
+from stfit.encoder.build import load_encoder
+from stfit.errors import ModelError
+from stfit.recipe.load import load_recipe
+from stfit.training.loop import StepInfo
+
+FIRST = {"prompts": {"query": "ask: "}, "layers": [{"type": "dense", "out_features": 8}, "normalize"]}
+SCORES = {"data": {"format": "labeled_pair", "columns": {"label": "score"}}, "loss": "cosent"}
+
+
+@pytest.mark.parametrize("named", ["runs/tiny", "runs/tiny/model"])
+def test_second_run_begins_where_the_first_one_ended(tmp_path, write, run, similarity, named):
+    first = run(write(model=FIRST, eval=[similarity]))[-1].result
+    events = run(write(model={"base": f"./{named}", "max_seq_length": None}, eval=[similarity], **SCORES), "second")
+    begin = next(event for event in events if isinstance(event, Evaluated))
+    assert begin.metrics == first["metrics"]
+    encoder = load_encoder(tmp_path / "second" / "tiny" / "model")
+    assert encoder.traits.prompts == {"query": "ask: "}
+    assert [layer.type for layer in encoder.traits.layers] == ["dense", "normalize"]
+    assert encoder.tokens.max_seq_length == 16
+    assert events[-1].result["metrics"] != first["metrics"]
+
+
+def test_check_looks_into_the_run(write, run):
+    run(write(model=FIRST))
+    result = check(write(model={"base": "./runs/tiny"}), [])
+    assert "error" not in result
+    assert result["samples"][0]["anchor"].startswith("ask: ")
+
+
+def test_run_without_a_model_yet_says_so(tmp_path, write):
+    events = train(load_recipe(write()), tmp_path / "runs")
+    next(event for event in events if isinstance(event, StepInfo))
+    events.close()
+    with pytest.raises(ModelError, match="its run has not finished yet"):
+        list(train(load_recipe(write(model={"base": "./runs/tiny"})), tmp_path / "second"))

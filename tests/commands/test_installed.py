@@ -1,0 +1,78 @@
+"""What an installed package adds is a choice like any other; a broken one is named."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INSTALLED = Path(__file__).parents[1] / "installed"
+ROWS = {"dataset": "./rows.jsonl", "format": "positive_pair"}
+
+
+@pytest.fixture
+def stfit(tmp_path):
+    """Runs stfit in a process that sees a package folder; exit code, stdout, stderr."""
+
+    def run(folder, *arguments):
+        paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        ended = subprocess.run(
+            [sys.executable, "-m", "stfit", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return run
+
+
+def test_losses_and_evaluator_of_an_installed_package_train_and_measure(write, stfit, tmp_path):
+    path = write(
+        data=None,
+        loss=None,
+        objectives=[
+            {"data": ROWS, "loss": {"type": "align_and_uniform", "uniformity": 0.5}},
+            {"data": ROWS | {"format": "labeled_text"}, "loss": "prototypes"},
+        ],
+        eval=[{"type": "alignment", "name": "near", "dataset": "./rows.jsonl", "split": "train"}],
+    )
+    code, out, err = stfit(INSTALLED, "train", path, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["baseline"]["near/alignment"] != result["metrics"]["near/alignment"]
+    assert "uniformity: 0.5" in (tmp_path / "runs" / "tiny" / "resolved.yaml").read_text()
+    code, _, err = stfit(INSTALLED, "check", path, "objectives.0.loss.uniformity=-1")
+    assert code == 2
+    assert "`objectives.0.loss.uniformity`: expected at least 0" in err
+    code, _, err = stfit(INSTALLED, "check", path, "objectives.0.loss=align_and_uniforn")
+    assert "did you mean `align_and_uniform`?" in err
+
+
+def test_without_the_package_its_choice_is_unknown(write, stfit, tmp_path):
+    code, _, err = stfit(tmp_path, "check", write(loss="align_and_uniform"))
+    assert code == 2
+    assert "`loss` can't be `align_and_uniform`" in err
+
+
+BROKEN = {
+    "loss.broken = nowhere:Loss": "`loss.broken` to stfit.choices, and nowhere:Loss can't be loaded: ModuleNotFound",
+    "loss.broken = json:loads": "json:loads is no Spec with a `type`",
+    "loss.broken = stfit.encoder.layers:Normalize": "has no `fits`, has no `sampler`",
+    "loss.again = stfit.losses.triplets:Triplet": "several packages add the choice `triplet`",
+}
+
+
+@pytest.mark.parametrize("entry", BROKEN)
+def test_package_whose_choice_can_not_be_used_is_named(write, stfit, tmp_path, entry):
+    folder = tmp_path / "packages" / "stfit_wrong-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stfit-wrong\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text(f"[stfit.choices]\n{entry}\n")
+    code, _, err = stfit(folder.parent, "check", write())
+    assert code == 2
+    assert BROKEN[entry] in err
+    assert "triplet" in entry or "the package `stfit-wrong`" in err

@@ -1,0 +1,75 @@
+"""A package beside stfit that adds two losses, one with weights, and an evaluator."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from stfit.data.examples import Examples
+from stfit.evaluation.source import EvaluationSource
+from stfit.evaluation.statistic import mean_of
+from stfit.losses.inputs import Fit, take
+from stfit.spec import Spec
+
+
+class AlignAndUniform(Spec):
+    """Positives near each other, all texts spread over the sphere (Wang and Isola, 2020)."""
+
+    fits: ClassVar = (Fit("positive_pair", "none"),)
+    sampler: ClassVar = "no_duplicates"
+    smallest_batch: ClassVar = 2
+
+    type: Literal["align_and_uniform"] = "align_and_uniform"
+    uniformity: float = Field(1.0, ge=0)
+    """Weight of the spread."""
+
+    def __call__(self, columns, label):
+        anchor, positive = (
+            functional.normalize(each) for each in take(self.type, columns, label, "anchor", "positive")
+        )
+        spread = sum(torch.pdist(each).square().mul(-2).exp().mean().log() for each in (anchor, positive)) / 2
+        return (anchor - positive).square().sum(1).mean() + self.uniformity * spread
+
+
+class Prototypes(Spec):
+    """Texts near the learnt centre of their class."""
+
+    fits: ClassVar = (Fit("labeled_text", "class"),)
+    sampler: ClassVar = "shuffle"
+    smallest_batch: ClassVar = 1
+
+    type: Literal["prototypes"] = "prototypes"
+
+    def build(self, embedding_dim, num_classes):
+        return Centres(embedding_dim, num_classes)
+
+
+class Centres(nn.Module):
+    """Cross-entropy of the cosines to one vector a class."""
+
+    def __init__(self, embedding_dim, num_classes):
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(num_classes, embedding_dim))
+
+    def forward(self, columns, label):
+        texts, label = take("prototypes", columns, label, "text", "label")
+        cosines = functional.normalize(texts) @ functional.normalize(self.centres).T
+        return functional.cross_entropy(20 * cosines, label)
+
+
+class Alignment(EvaluationSource):
+    """How near positives are."""
+
+    type: Literal["alignment"] = "alignment"
+    format: ClassVar = "positive_pair"
+    suffixed: ClassVar = False
+    main_metric: ClassVar = "alignment"
+    metrics: ClassVar = ["alignment"]
+
+    def measure(self, rows: Examples, embed, similarity):
+        anchor, positive = (embed(role, rows.column(role)) for role in ("anchor", "positive"))
+        lengths = np.linalg.norm(anchor, axis=1) * np.linalg.norm(positive, axis=1)
+        return {"alignment": mean_of((anchor * positive).sum(1) / lengths)}
