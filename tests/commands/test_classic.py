@@ -4,7 +4,9 @@
 where it is too, and keys that only the Hub knows are emptied.
 """
 
+import gzip
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,8 +61,6 @@ def places(shared, minilm, tmp_path_factory) -> dict[str, str]:
 
 def write_topics(source: Path, folder: Path) -> None:
     """Rows of three texts and their topic, as Yahoo Answers has them, of a set with one text a row."""
-    import gzip
-
     folder.mkdir()
     for split, name in (("train", "train"), ("test", "test")):
         with gzip.open(source / f"{split}.jsonl.gz", "rt", encoding="utf-8") as lines:
@@ -106,6 +106,6 @@ def test_classic_recipe_makes_its_metric_better(name, places):
 def test_every_classic_recipe_was_run_and_here_is_the_table(capsys):
     assert {path.stem for path in FOLDER.glob("*.yaml")} == {name.partition(",")[0] for name in CASES}
     with capsys.disabled():
-        print(f"\n{'recipe':24}{'metric':24}{'before':>8}{'after':>8}{'gain':>9}")
+        sys.stdout.write(f"\n{'recipe':24}{'metric':24}{'before':>8}{'after':>8}{'gain':>9}\n")
         for name, (metric, before, after) in MEASURED.items():
-            print(f"{name:24}{metric:24}{before:8.4f}{after:8.4f}{after - before:+9.4f}")
+            sys.stdout.write(f"{name:24}{metric:24}{before:8.4f}{after:8.4f}{after - before:+9.4f}\n")
