@@ -5,6 +5,7 @@ Rooms are imported inside the commands, so that `--help` and a wrong argument ar
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -86,41 +87,81 @@ def evaluate(
     console.show_evaluation(result, main, json)
 
 
+InputArgument = Annotated[
+    str, typer.Argument(help="Texts: .txt, .jsonl[.gz], .csv, .tsv, .parquet, Hub id, or - (stdin).", metavar="INPUT")
+]
+Column = Annotated[str | None, typer.Option(help="Column of the texts, or a selector: set.query, set.pos[*].")]
+Split = Annotated[str, typer.Option(help="Split of a dataset.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
+PRECISIONS = "float32, float16, int8, uint8, binary or ubinary."
+
+
 @app.command(epilog="Example: stfit encode runs/quickstart texts.txt -o embeddings.npy")
 def encode(
     model: ModelArgument,
-    texts: Annotated[Path, typer.Argument(help="A .txt file, one text a line.", metavar="INPUT")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write.")],
+    texts: InputArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help=".npy, .parquet, .jsonl or .safetensors, or a folder for shards.")
+    ],
+    column: Column = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of ids to write; default: the number from 0.")] = None,
+    with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts too (.parquet, .jsonl).")] = False,
+    split: Split = "train",
     prompt_name: Annotated[str | None, typer.Option(help="Prompt of the model to put before each text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
     truncate_dim: Annotated[int | None, typer.Option(help="Keep the first N numbers of each embedding.", min=1)] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISIONS)] = "float32",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Ranges for int8 and uint8; made from this input where there is none.")
+    ] = None,
+    batch_tokens: Annotated[str, typer.Option(help="Tokens at once, or auto.")] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Embed texts."""
-    from stfit.commands.encode import encode
+    """Embed texts; run again, it goes on where it stopped."""
+    from stfit.encoder.precision import PRECISIONS
 
-    console.show_encoded(
-        encode(
-            model, texts, output, prompt_name=prompt_name, normalize=normalize, truncate_dim=truncate_dim, device=device
-        ),
-        json,
-    )
+    if precision not in PRECISIONS:
+        raise typer.BadParameter(f"--precision {precision}: is one of {', '.join(PRECISIONS)}")
+    if batch_tokens != "auto" and not (batch_tokens.isdecimal() and int(batch_tokens)):
+        raise typer.BadParameter(f"--batch-tokens {batch_tokens}: is a number above 0, or auto")
+    from stfit.commands.encode import Choices, encode
+    from stfit.commands.windows import Inputs
+    from stfit.data.source import Source
+
+    most = None if batch_tokens == "auto" else int(batch_tokens)
+    choices = Choices(prompt_name, normalize, truncate_dim, precision, most)
+    inputs = Inputs(Source(dataset=texts, split=split), column, id_column)
+    events = encode(model, inputs, output, choices, calibration=calibration, with_text=with_text, device=device)
+    console.show_encoding(events, json)
 
 
 @app.command(epilog='Example: stfit similar runs/quickstart recipes/data/questions.txt --query "cancel my plan"')
 def similar(
     model: ModelArgument,
-    texts: Annotated[Path, typer.Argument(help="A .txt file, one text a line.", metavar="INPUT")],
-    query: Annotated[list[str], typer.Option("--query", help="Text to look for; may be given several times.")],
-    top: Annotated[int, typer.Option(help="Most similar lines to show for each query.", min=1)] = 3,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")] = "auto",
+    texts: InputArgument,
+    query: Annotated[
+        list[str] | None, typer.Option("--query", help="Text to look for; may be given several times.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Most similar texts to show, for each query; or pairs.", min=1)] = 3,
+    column: Column = None,
+    split: Split = "train",
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Pairs by faiss: for more texts than can be compared one by one.")
+    ] = False,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Find the texts that are nearest to a query."""
-    from stfit.commands.similar import similar
+    """Find the texts that are nearest to a query; without one, the closest pairs among all texts."""
+    from stfit.commands.similar import closest, similar
+    from stfit.commands.windows import Inputs
+    from stfit.data.source import Source
 
-    console.show_similar(similar(model, texts, query, top, device), json)
+    inputs = Inputs(Source(dataset=texts, split=split), column)
+    if query:
+        console.show_similar(similar(model, inputs, query, top, device), json)
+    else:
+        console.show_pairs(closest(model, inputs, top, device, approximate=approximate), json)
 
 
 @app.command(epilog="Example: stfit check recipe.yaml")
@@ -179,6 +220,7 @@ def main() -> NoReturn:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    gc.set_threshold(100_000)  # importing torch makes a million objects and no garbage: looking for some costs 0.3 s
     console.start_logging()
     try:
         sys.exit(app(arguments, standalone_mode=False, prog_name="stfit"))

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from stfit.commands.encode import Encoded
     from stfit.commands.train import Event, Finished, Started
     from stfit.errors import Problem
     from stfit.training.loop import StepInfo
@@ -275,13 +277,60 @@ def show_evaluation(result: dict[str, Any], main: list[str], as_json: bool) -> N
         sys.stdout.write(f"{name}  {metrics[name]:.4f}\n")
 
 
-def show_encoded(result: dict[str, Any], as_json: bool) -> None:
-    """What was written."""
+def show_encoding(events: Iterable[Encoded | dict[str, Any]], as_json: bool) -> None:
+    """Follow an encoding to its end: a live line on a terminal, a line now and then elsewhere."""
+    line = ProgressLine("rows")
+    try:
+        for event in events:
+            if isinstance(event, dict):
+                result = event
+            else:
+                line.show(event.rows, event.rows_per_second, event.share)
+    finally:
+        line.close()
     if as_json:
         show_json(result)
         return
-    size = f"{result['rows']} embeddings of {result['embedding_dim']}"
+    resumed = f" ({result['resumed_rows']} were there)" if result["resumed_rows"] else ""
+    size = f"{result['rows']} embeddings of {result['embedding_dim']}{resumed}"
     sys.stdout.write(f"{result['output']}: {size} at {result['rows_per_second']:.0f} rows/s\n")
+
+
+class ProgressLine:
+    """How much is done, how fast, and for how long still."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.start = time.monotonic()
+        self.said = self.start
+        self.first_share: float | None = None
+
+    def show(self, count: int, per_second: float, share: float | None) -> None:
+        """After some work."""
+        now = time.monotonic()
+        text = f"{count} {self.unit}  {per_second:.0f} {self.unit}/s"
+        if share:
+            self.first_share = share if self.first_share is None else self.first_share
+            done = share - self.first_share
+            left = f"  {clock((now - self.start) * (1 - share) / done)} left" if done else ""
+            text += f"  {share:.0%}{left}"
+        if is_watched():
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+        elif now - self.said > 30:
+            self.said = now
+            sys.stderr.write(text + "\n")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if is_watched():
+            sys.stderr.write("\r\x1b[K")
+
+
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03."""
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 def show_similar(result: dict[str, Any], as_json: bool) -> None:
@@ -293,6 +342,17 @@ def show_similar(result: dict[str, Any], as_json: bool) -> None:
         sys.stdout.write(f"\n{found['query']}\n")
         for near in found["nearest"]:
             sys.stdout.write(f"  {near['similarity']:.3f}  {near['text']}\n")
+
+
+def show_pairs(result: dict[str, Any], as_json: bool) -> None:
+    """Pairs of texts, the closest first."""
+    if as_json:
+        show_json(result)
+        return
+    for pair in result["pairs"]:
+        sys.stdout.write(f"\n{pair['similarity']:.3f}  {pair['text1']}\n       {pair['text2']}\n")
+    took = f"{result['seconds_encoding']:.1f} s to embed, {result['seconds_comparing']:.1f} s to compare"
+    say(f"{result['texts']} distinct texts: {took}")
 
 
 def show_check(result: dict[str, Any], as_json: bool) -> None:

@@ -1,62 +1,212 @@
-"""`stfit encode`: a file of texts -> a file of embeddings."""
+"""`stfit encode`: texts of any number -> a file of embeddings.
+
+The texts come in windows. Each becomes a part on disk that is whole or absent and carries a digest of its texts and of
+everything that decides their embeddings; an interrupted run goes on by skipping the windows whose parts are there.
+"""
 
 from __future__ import annotations
 
+import json
+import resource
+import shutil
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import reduce
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from stfit.commands.evaluate import model_in
 from stfit.commands.train import choose_device
+from stfit.commands.windows import Inputs, stream_windows
+from stfit.data.source import Source
+from stfit.data.stream import Texts, count_rows
+from stfit.data.vectors import Parts, Rows, check_output, write_output
 from stfit.encoder.build import load_encoder
-from stfit.errors import DataError, RecipeError, ResourceError
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.precision import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
+from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, StfitError
+from stfit.training.run_folder import hold
+from stfit.training.signals import stop_on_signals
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What decides an embedding besides its text and the model."""
+
+    prompt_name: str | None = None
+    normalize: bool = False
+    truncate_dim: int | None = None
+    precision: str = "float32"
+    batch_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Progress: another part is on disk. `share` is the part of the input that is done, where that is known."""
+
+    rows: int
+    rows_per_second: float
+    share: float | None
+
+
+@dataclass
+class Work:
+    """A run of the command in numbers."""
+
+    rows: int = 0
+    parts: int = 0
+    resumed: int = 0
+    distinct: int = 0
+    seconds: float = 0.0
+    dim: int = 0
+
+    @property
+    def rows_per_second(self) -> float:
+        """Of the rows that were embedded now."""
+        return (self.rows - self.resumed) / self.seconds if self.seconds else 0.0
 
 
 def encode(
     model: str,
-    texts: Path,
+    inputs: Inputs,
     output: Path,
+    choices: Choices,
     *,
-    prompt_name: str | None,
-    normalize: bool,
-    truncate_dim: int | None,
-    device: str,
-) -> dict[str, Any]:
-    """Embed each line of a .txt file; write a float32 .npy of shape [lines, dim].
+    calibration: Path | None = None,
+    with_text: bool = False,
+    device: str = "auto",
+) -> Iterator[Encoded | dict[str, Any]]:
+    """Embed every text and write `output`, by its suffix; yields progress, then what `--json` prints.
 
-    Raises RecipeError for other suffixes, DataError for a file that can't be read, ResourceError for an output that
-    can't be written.
+    Raises RecipeError for choices that don't go together, DataError for texts that can't be read, ResourceError for an
+    output that can't be written, InterruptedRun after a signal: the same command then goes on.
     """
-    if texts.suffix != ".txt" or output.suffix != ".npy":
+    check_output(output)
+    if (calibration is None) == (choices.precision in CALIBRATED):
         raise RecipeError(
-            f"encode reads a .txt file (one text a line) and writes a .npy file; got {texts} and {output}"
+            "int8 and uint8 take --calibration FILE, and nothing else does: ranges of each dimension, made from this "
+            "input where there is no such file yet, and needed again to make queries comparable with their corpus"
         )
-    lines = read_lines(texts)
     encoder = load_encoder(model_in(model), choose_device(device))
-    start = time.perf_counter()
-    embeddings = encoder.encode(lines, prompt_name=prompt_name, normalize=normalize, truncate_dim=truncate_dim)
-    seconds = time.perf_counter() - start
-    try:
-        np.save(output, embeddings)
-    except OSError as error:
-        raise ResourceError(f"{output}: can't be written: {error.strerror}") from error
-    rows, dim = embeddings.shape
+    dim = encoder.dim_of(choices.truncate_dim)
+    if choices.precision in ("binary", "ubinary") and dim % 8:
+        raise RecipeError(f"{choices.precision} puts 8 dimensions into a byte, and {dim} is no multiple of 8")
+    ranges = load_ranges(calibration, dim) if calibration else None
+    parts = Parts(output.with_name(output.name + ".parts"))
+    work = Work(dim=dim)
+    with hold(parts.folder / "output"), stop_on_signals():
+        try:
+            yield from write_parts(encoder, inputs, choices, ranges, parts, with_text, work)
+            if not work.rows:
+                raise DataError(f"{inputs.source.dataset}: holds no text")
+            rows = (parts.read(number) for number in range(work.parts))
+            if calibration and ranges is None:
+                ranges = reduce(Ranges.with_also, (Ranges.of(part.values) for part in rows))
+                save_ranges(ranges, calibration)
+                rows = (quantized(parts.read(number), choices.precision, ranges) for number in range(work.parts))
+            write_output(rows, parts.folder / "output", output, work.rows)
+        except InterruptedRun as stop:
+            kept = f"{work.rows} rows are kept in {parts.folder}, the same command goes on from there"
+            raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
+        except OSError as error:
+            raise ResourceError(f"{output}: can't be written: {error.strerror or error}") from error
+        except StfitError:
+            if not work.parts:
+                shutil.rmtree(parts.folder)
+            raise
+        shutil.rmtree(parts.folder)
+    yield summary(output, work)
+
+
+def write_parts(
+    encoder: Encoder,
+    inputs: Inputs,
+    choices: Choices,
+    ranges: Ranges | None,
+    parts: Parts,
+    with_text: bool,
+    work: Work,
+) -> Iterator[Encoded]:
+    """Every window as a part on disk."""
+    prompt = encoder.prompt(choices.prompt_name)
+    skip = encoder.pooled_from(prompt)
+    # Without ranges the parts hold floats: they can only be counted once all are known.
+    precision = "float32" if choices.precision in CALIBRATED and ranges is None else choices.precision
+    ranged = [ranges.low.tolist(), ranges.high.tolist()] if ranges else None
+    made_of = json.dumps([fingerprint(encoder), asdict(choices), precision, ranged, with_text])
+
+    def digest_of(texts: Texts) -> str:
+        return sha256(json.dumps([made_of, texts.ids, texts.texts], default=str).encode()).hexdigest()
+
+    total = Total(inputs.source)
+    found = stream_windows(inputs, encoder, prompt, lambda number, texts: parts.has(number, digest_of(texts)))
+    for window in found:
+        start = time.perf_counter()
+        if window.sequences is None:
+            work.resumed += len(window.all)
+        else:
+            embedding = encoder.embed(
+                window.sequences,
+                skip,
+                normalize=choices.normalize,
+                truncate_dim=choices.truncate_dim,
+                batch_tokens=choices.batch_tokens,
+            )
+            values = quantize(embedding, precision, ranges)[window.place]
+            texts = window.all.texts if with_text else None
+            parts.write(window.number, digest_of(window.all), Rows(window.all.ids, texts, values))
+            work.distinct += len(window.distinct)
+            work.seconds += time.perf_counter() - start
+        work.rows += len(window.all)
+        work.parts += 1
+        yield Encoded(work.rows, work.rows_per_second, total.share(window.all.row))
+
+
+def fingerprint(encoder: Encoder) -> str:
+    """sha256 of the weights, the tokenizer, and what is done with the token embeddings."""
+    digest = sha256(json.dumps([encoder.tokens.identity, str(encoder.traits)]).encode())
+    for weight in encoder.state_dict().values():
+        digest.update(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class Total:
+    """How many rows the input has, counted in a thread of its own: an estimate has no right to make anyone wait."""
+
+    def __init__(self, source: Source) -> None:
+        self._rows: int | None = None
+        threading.Thread(target=self._count, args=(source,), daemon=True).start()
+
+    def _count(self, source: Source) -> None:
+        try:
+            self._rows = count_rows(source)
+        except (StfitError, OSError, ValueError, EOFError):
+            return  # whoever reads the rows says it better
+
+    def share(self, row: int) -> float | None:
+        """The share of the rows up to `row`; None as long as nobody knows."""
+        return min(1.0, row / self._rows) if self._rows else None
+
+
+def quantized(rows: Rows, precision: str, ranges: Ranges) -> Rows:
+    """The same rows in fewer bits."""
+    return Rows(rows.ids, rows.texts, quantize(rows.values, precision, ranges))
+
+
+def summary(output: Path, work: Work) -> dict[str, Any]:
+    """What `stfit encode --json` prints."""
     return {
         "output": str(output),
-        "rows": rows,
-        "embedding_dim": dim,
-        "rows_per_second": rows / seconds if rows else 0.0,
+        "rows": work.rows,
+        "embedding_dim": work.dim,
+        "rows_per_second": work.rows_per_second,
+        "seconds": round(work.seconds, 3),
+        "distinct": work.distinct,
+        "resumed_rows": work.resumed,
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-
-
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file, without their line ends."""
-    try:
-        with path.open(encoding="utf-8") as file:  # splitlines() would also cut at form feeds and U+2028
-            return [line.removesuffix("\n") for line in file]
-    except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 at byte {error.start}") from error

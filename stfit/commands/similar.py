@@ -1,33 +1,76 @@
-"""`stfit similar`: the lines of a file that are nearest to a query."""
+"""`stfit similar`: the texts that are nearest to a query, or the closest pairs among all texts."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
 from typing import Any
 
 import numpy as np
 
-from stfit.commands.encode import read_lines
 from stfit.commands.evaluate import model_in
 from stfit.commands.train import choose_device
+from stfit.commands.windows import Inputs, stream_windows
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError
+from stfit.evaluation.closest import closest_pairs, closest_pairs_approximately
+from stfit.evaluation.search import nearest
 
 
-def similar(model: str, texts: Path, queries: list[str], top: int, device: str) -> dict[str, Any]:
-    """For each query, the `top` most similar lines of `texts` by cosine, most similar first."""
-    lines = list(dict.fromkeys(line for line in read_lines(texts) if line.strip()))
-    if not lines:
-        raise DataError(f"{texts}: holds no text")
+def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: str) -> dict[str, Any]:
+    """For each query, the `top` most similar texts by cosine, most similar first. The texts are not kept in memory."""
     encoder = load_encoder(model_in(model), choose_device(device))
-    query_prompt, document_prompt = (encoder.prompt_of_role(role, None) for role in ("query", "corpus"))
+    query_prompt, prompt = (encoder.prompt_of_role(role, None) for role in ("query", "corpus"))
     query_qd = encoder.encode(queries, prompt=query_prompt, normalize=True)
-    line_nd = encoder.encode(lines, prompt=document_prompt, normalize=True)
-    score_qn = query_qd @ line_nd.T
-    best_qk = np.argsort(-score_qn, axis=1, kind="stable")[:, :top]
+    found: list[dict[str, float]] = [{} for _ in queries]
+    for window in stream_windows(inputs, encoder, prompt):
+        assert window.sequences is not None
+        text_nd = encoder.embed(window.sequences, encoder.pooled_from(prompt), normalize=True)
+        blank = sum(not text.strip() for text in window.distinct)
+        score_qk, index_qk = nearest(query_qd, [text_nd], top + blank, "cosine")
+        for near, score_k, index_k in zip(found, score_qk.tolist(), index_qk.tolist(), strict=True):
+            near |= {window.distinct[i]: score for i, score in zip(index_k, score_k, strict=True)}
+        found = [best(near, top) for near in found]
+    if not any(found):
+        raise DataError(f"{inputs.source.dataset}: holds no text")
     return {
         "queries": [
-            {"query": query, "nearest": [{"text": lines[i], "similarity": float(score_n[i])} for i in best_k]}
-            for query, score_n, best_k in zip(queries, score_qn, best_qk, strict=True)
+            {"query": query, "nearest": [{"text": text, "similarity": score} for text, score in near.items()]}
+            for query, near in zip(queries, found, strict=True)
         ]
+    }
+
+
+def best(near: dict[str, float], top: int) -> dict[str, float]:
+    """The most similar texts with something in them."""
+    order = sorted((text for text in near if text.strip()), key=lambda text: -near[text])
+    return {text: near[text] for text in order[:top]}
+
+
+def closest(model: str, inputs: Inputs, top: int, device: str, *, approximate: bool = False) -> dict[str, Any]:
+    """The `top` pairs of distinct texts with the highest cosine. All embeddings are held in memory."""
+    encoder = load_encoder(model_in(model), choose_device(device))
+    prompt = encoder.prompt(None)
+    start = time.perf_counter()
+    texts: dict[str, None] = {}
+    parts = [np.empty((0, encoder.dim_of(None)), dtype=np.float32)]
+    for window in stream_windows(inputs, encoder, prompt):
+        assert window.sequences is not None
+        new = [i for i, text in enumerate(window.distinct) if text.strip() and text not in texts]
+        sequences = [window.sequences[i] for i in new]
+        parts.append(encoder.embed(sequences, encoder.pooled_from(prompt), normalize=True))
+        texts |= dict.fromkeys(window.distinct[i] for i in new)
+    if len(texts) < 2:
+        raise DataError(f"{inputs.source.dataset}: holds {len(texts)} distinct texts, and a pair takes two")
+    embedded = time.perf_counter()
+    find = closest_pairs_approximately if approximate else closest_pairs
+    score_k, pair_k = find(np.concatenate(parts), top)
+    listed = list(texts)
+    return {
+        "texts": len(listed),
+        "seconds_encoding": round(embedded - start, 3),
+        "seconds_comparing": round(time.perf_counter() - embedded, 3),
+        "pairs": [
+            {"similarity": score, "text1": listed[one], "text2": listed[other]}
+            for score, (one, other) in zip(score_k.tolist(), pair_k.tolist(), strict=True)
+        ],
     }

@@ -11,8 +11,9 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table
@@ -46,28 +47,42 @@ def read_file(path: Path, options: ReadOptions) -> Table:
 
 def read_json_lines(path: Path) -> dict[str, list[Any]]:
     """Columns of a file with one JSON object per line; blank lines are skipped."""
-    records = []
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in bounded_lines(file, path):
-            if line.isspace():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                raise at_line(path, number, f"is not valid JSON: {reason}") from error
-            if not isinstance(record, dict):
-                raise at_line(path, number, 'is not a JSON object like {"text": "...", "label": 0}')
-            records.append(record)
+    with open_bytes(path) as file:
+        return columns_of(list(json_records(file, path)))
+
+
+def columns_of(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Column -> its cells, None where a record has no such key."""
     names = dict.fromkeys(name for record in records for name in record)
     return {name: [record.get(name) for record in records] for name in names}
 
 
+def json_records(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of JSON Lines, one after the other."""
+    for number, line in bounded_lines(file, path):
+        if line.isspace():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise at_line(path, number, f"is not valid JSON: {reason}") from error
+        if not isinstance(record, dict):
+            raise at_line(path, number, 'is not a JSON object like {"text": "...", "label": 0}')
+        yield record
+
+
 def read_delimited(path: Path, options: ReadOptions, delimiter: str) -> dict[str, list[Any]]:
     """Columns of a .csv or .tsv file; every cell is a str."""
+    names, *records = delimited_records(path, options, delimiter)
+    return {name: [record[i] for record in records] for i, name in enumerate(names)}
+
+
+def delimited_records(path: Path, options: ReadOptions, delimiter: str) -> Iterator[list[str]]:
+    """The names of the columns (none where the file is empty), then the fields of one row after the other."""
     csv.field_size_limit(LONGEST_LINE)  # the module's default refuses texts over 128 KiB
-    records = []
     number = 0
+    named = isinstance(options.header, list)  # and then names the first fields: a line may have more
     try:
         with open_text(path, options.encoding) as file:
             reader = csv.reader(
@@ -76,25 +91,24 @@ def read_delimited(path: Path, options: ReadOptions, delimiter: str) -> dict[str
                 quoting=csv.QUOTE_MINIMAL if options.quoting else csv.QUOTE_NONE,
                 strict=True,
             )
-            named = isinstance(options.header, list)  # and then names the first fields: a line may have more
-            names = options.header if isinstance(options.header, list) else []
-            for record in filter(None, reader):
+            records = filter(None, reader)
+            first = next(records, [])
+            names = options.header if isinstance(options.header, list) else first
+            if options.header is False:
+                names = [f"column_{i}" for i in range(1, len(first) + 1)]
+            if len(set(names)) != len(names):
+                raise at_line(path, 1, f"names a column twice: {', '.join(names)}")
+            yield names
+            for record in records if options.header is True else chain([first] if first else [], records):
                 number = reader.line_num
-                if not names:
-                    names = record if options.header else [f"column_{i}" for i in range(1, len(record) + 1)]
-                    if options.header:
-                        continue
                 if len(record) < len(names) or (len(record) > len(names) and not named):
                     raise at_line(path, number, f"has {len(record)} fields, expected {len(names)}: {', '.join(names)}")
-                records.append(record)
+                yield record
     except csv.Error as error:
         hint = "if double quotes are plain characters in this file, set `read: {quoting: false}`"
         raise at_line(path, reader.line_num, f"is not valid: {error}; {hint}") from error
     except (UnicodeError, LookupError) as error:
         raise at_line(path, number + 1, f"or one soon after it is not {options.encoding}: {error}") from error
-    if len(set(names)) != len(names):
-        raise at_line(path, 1, f"names a column twice: {', '.join(names)}")
-    return {name: [record[i] for record in records] for i, name in enumerate(names)}
 
 
 def read_parquet(path: Path) -> Table:
@@ -113,6 +127,11 @@ def read_parquet(path: Path) -> Table:
     return build_table(str(path), arrow.to_pydict(), label_names)
 
 
+def open_bytes(path: Path) -> IO[bytes]:
+    """A file, unpacked where its name ends in .gz."""
+    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
 def open_text(path: Path, encoding: str) -> IO[str]:
     """A text file, unpacked where its name ends in .gz; a byte order mark is no part of the text."""
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
@@ -121,7 +140,7 @@ def open_text(path: Path, encoding: str) -> IO[str]:
     return path.open(encoding=encoding, newline="")
 
 
-def bounded_lines(file: IO[str] | IO[bytes] | gzip.GzipFile, path: Path) -> Iterator[tuple[int, Any]]:
+def bounded_lines(file: IO[str] | IO[bytes], path: Path) -> Iterator[tuple[int, Any]]:
     """Line numbers from 1, and lines."""
     number = 0
     while line := file.readline(LONGEST_LINE + 1):

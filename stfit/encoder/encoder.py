@@ -114,6 +114,10 @@ class Encoder(nn.Module):
         back[order] = np.arange(len(order))
         return embedding_rd[torch.from_numpy(back).to(embedding_rd.device)]
 
+    def dim_of(self, truncate_dim: int | None) -> int:
+        """Numbers of an embedding that is cut as said, or else as the model says."""
+        return min(truncate_dim or self.output_dim, self.embedding_dim)
+
     def prompt(self, name: str | None) -> str:
         """The text of a prompt; `None` means the model's default one.
 
@@ -170,7 +174,7 @@ class Encoder(nn.Module):
         `batch_tokens`: tokens at once; default: what suits the device. Float32 on a CPU takes the fused forward where
         the model has one.
         """
-        dim = min(truncate_dim or self.output_dim, self.embedding_dim)
+        dim = self.dim_of(truncate_dim)
         most = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
         fused = self.fused and self.precision == "float32"
         layout = build_fused(self.backbone) if fused else self.layout

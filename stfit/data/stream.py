@@ -1,0 +1,180 @@
+"""The texts of a dataset one block after the other, so that its size does not matter."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from stfit.data.columns import Selector, expand, parse_selector
+from stfit.data.examples import text_problems
+from stfit.data.files import at_line, bounded_lines, columns_of, delimited_records, json_records, open_bytes
+from stfit.data.read import load_table, split_files
+from stfit.data.source import Source, is_remote
+from stfit.data.table import Table, name_rows
+from stfit.errors import DataError, Problem, RecipeError, did_you_mean
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    from pyarrow import parquet
+else:
+    parquet = lazy("pyarrow.parquet")
+
+BLOCK_ROWS = 1024
+
+STDIN = "-"
+"""The dataset that is read from standard input."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Some texts that stand next to each other in a dataset."""
+
+    ids: list[Any]
+    texts: list[str]
+    row: int
+    """Rows of the dataset up to the last of them."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def stream_texts(source: Source, column: str | None, id_column: str | None) -> Iterator[Texts]:
+    """Every text that the selector `column` takes, in order, with its id: its number from 0, or of `id_column`.
+
+    Without `column`, the column `text`, or the only one that holds text. Raises RecipeError where that is none, or the
+    selector can't be read; DataError where a row has no text there.
+    """
+    selector: Selector | None = None
+    count = 0
+    for table in stream_tables(source, as_json=column is not None):
+        selector = selector or choose_selector(table, column)
+        (cells,), parents = expand(table, [selector], None)
+        rows = table.row[parents]
+        problems = text_problems({"text": cells}, rows, {"text": [selector]})
+        if missing := [row for cell, row in zip(cells, rows.tolist(), strict=True) if cell is None]:
+            message = f"`{selector.text}` has no text in {name_rows(missing)}"
+            problems.append(Problem(message, "no-text", table.origin, row=missing[0]))
+        if problems:
+            raise DataError(problems)
+        numbers = list(range(count, count + len(cells)))
+        ids = [table.cells(id_column)[parent] for parent in parents] if id_column else numbers
+        count += len(cells)
+        yield Texts(ids, cells, int(table.row[-1]))
+
+
+def choose_selector(table: Table, column: str | None) -> Selector:
+    """The selector as written, else the column that has to be meant."""
+    known = list(table.columns)
+    if column is not None:
+        selector = parse_selector(column, known)
+        table.cells(selector.column)
+        return selector
+    texts = [name for name, cells in table.columns.items() if any(isinstance(cell, str) for cell in cells)]
+    if "text" in texts or len(texts) == 1:
+        return Selector("text", "text") if "text" in texts else Selector(texts[0], texts[0])
+    raise RecipeError(f"{table.origin}: which column holds the texts? Say --column: {', '.join(known)}")
+
+
+def stream_tables(source: Source, as_json: bool = False) -> Iterator[Table]:
+    """The rows of a split in blocks, numbered through. `as_json`: whether standard input is JSON Lines, not text.
+
+    Raises DataError where something can't be read, HubError where the Hub can't be reached.
+    """
+    blocks = (
+        text_blocks(sys.stdin.buffer, Path("stdin"), ".jsonl" if as_json else ".txt")
+        if source.dataset == STDIN
+        else dataset_blocks(source)
+    )
+    start = 0
+    for columns in blocks:
+        rows = len(next(iter(columns.values()), ()))
+        if rows:
+            yield Table(source.dataset, columns, np.arange(start + 1, start + rows + 1), {})
+        start += rows
+
+
+def dataset_blocks(source: Source) -> Iterator[dict[str, list[Any]]]:
+    """Columns of each block of a split. What `datasets` has to fetch or has saved is read as a whole."""
+    files = files_of(source)
+    if files is None:
+        columns = load_table(source).columns
+        for start in range(0, max(map(len, columns.values()), default=0), BLOCK_ROWS):
+            yield {name: cells[start : start + BLOCK_ROWS] for name, cells in columns.items()}
+        return
+    for path in files:
+        yield from file_blocks(path, source)
+
+
+def files_of(source: Source) -> list[Path] | None:
+    """The files of a split, in order; None for a dataset of the Hub, or one saved to disk."""
+    path = Path(source.dataset)
+    if is_remote(source.dataset) or (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return None
+    splits = split_files(path)
+    if source.split not in splits:
+        known = sorted(splits)
+        raise DataError(f"{path} has no split `{source.split}`: {did_you_mean(source.split, known)}")
+    return splits[source.split]
+
+
+def file_blocks(path: Path, source: Source) -> Iterator[dict[str, list[Any]]]:
+    """Columns of each block of one file."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix
+    try:
+        if suffix == ".parquet":
+            with parquet.ParquetFile(path) as file:
+                yield from (batch.to_pydict() for batch in file.iter_batches(BLOCK_ROWS))
+        elif suffix in (".csv", ".tsv"):
+            records = delimited_records(path, source.read, "," if suffix == ".csv" else "\t")
+            names = next(records, [])
+            while block := list(islice(records, BLOCK_ROWS)):
+                yield {name: [record[i] for record in block] for i, name in enumerate(names)}
+        else:
+            with open_bytes(path) as lines:
+                yield from text_blocks(lines, path, suffix)
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # the last is pyarrow's
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def text_blocks(file: IO[bytes], path: Path, suffix: str) -> Iterator[dict[str, list[Any]]]:
+    """Columns of each block of lines: JSON objects, or texts."""
+    if suffix == ".jsonl":
+        records = json_records(file, path)
+        while block := list(islice(records, BLOCK_ROWS)):
+            yield columns_of(block)
+    elif suffix == ".txt":
+        texts = text_lines(file, path)
+        while lines := list(islice(texts, BLOCK_ROWS)):
+            yield {"text": lines}
+    else:
+        raise DataError(f"{path} is no kind of file that stfit reads: use .txt, .jsonl, .csv, .tsv or .parquet")
+
+
+def text_lines(file: IO[bytes], path: Path) -> Iterator[str]:
+    """Lines of UTF-8 text, without their line ends."""
+    for number, line in bounded_lines(file, path):
+        try:
+            yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise at_line(path, number, f"is not UTF-8: {error.reason} at byte {error.start} of the line") from error
+
+
+def count_rows(source: Source) -> int | None:
+    """Rows of the split, for an estimate of the time left: lines count as rows. None where only reading would tell."""
+    files = None if source.dataset == STDIN else files_of(source)
+    return None if files is None else sum(map(count_of_file, files))
+
+
+def count_of_file(path: Path) -> int:
+    """Rows of a parquet file, lines of any other."""
+    if path.suffix == ".parquet":
+        return int(parquet.read_metadata(path).num_rows)
+    with open_bytes(path) as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))

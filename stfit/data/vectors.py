@@ -1,0 +1,164 @@
+"""Embeddings on disk: parts that outlive an interruption, and the files they become."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.numpy
+
+from stfit.errors import RecipeError, ResourceError
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+else:
+    pa, pc, parquet = lazy("pyarrow"), lazy("pyarrow.compute"), lazy("pyarrow.parquet")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Embeddings [rows, dim] with their ids, and their texts where those are wanted too."""
+
+    ids: list[Any]
+    texts: list[str] | None
+    values: np.ndarray
+
+    def to_arrow(self) -> pa.Table:
+        """Columns id, text and embedding (lists of a fixed size)."""
+        flat = pa.array(np.ascontiguousarray(self.values).reshape(-1))
+        columns = {"id": pa.array(self.ids), "embedding": pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])}
+        if self.texts is not None:
+            columns["text"] = pa.array(self.texts, pa.string())
+        return pa.table({name: columns[name] for name in ("id", "text", "embedding") if name in columns})
+
+
+class Parts:
+    """A folder of parts, numbered from 0. Each is whole or absent, and says by a digest what it was made of.
+
+    They are safetensors files, since pyarrow would import pandas before the first row is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, number: int) -> Path:
+        """File of a part."""
+        return self.folder / f"part-{number:05d}.safetensors"
+
+    def has(self, number: int, digest: str) -> bool:
+        """Whether the part is there, and was made of the same."""
+        try:
+            with safetensors.safe_open(self.path(number), "numpy") as file:
+                return bool((file.metadata() or {}).get("digest") == digest)
+        except (OSError, safetensors.SafetensorError):  # not there, or damaged
+            return False
+
+    def write(self, number: int, digest: str, rows: Rows) -> None:
+        """Add or replace a part."""
+        names = np.frombuffer(json.dumps([rows.ids, rows.texts], default=str).encode(), dtype=np.uint8)
+        scratch = self.path(number).with_suffix(".tmp")
+        tensors = {"values": np.ascontiguousarray(rows.values), "names": names}
+        safetensors.numpy.save_file(tensors, scratch, {"digest": digest})
+        scratch.replace(self.path(number))
+
+    def read(self, number: int) -> Rows:
+        """One part."""
+        tensors = safetensors.numpy.load_file(self.path(number))
+        ids, texts = json.loads(tensors["names"].tobytes())
+        return Rows(ids, texts, tensors["values"])
+
+
+def write_npy(parts: Iterable[Rows], path: Path, count: int) -> None:
+    """A .npy array [rows, dim]."""
+    with path.open("wb") as file:
+        for rows in parts:
+            if not file.tell():
+                shape = (count, rows.values.shape[1])
+                header = {"descr": rows.values.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            rows.values.tofile(file)
+
+
+def write_safetensors(parts: Iterable[Rows], path: Path, count: int) -> None:
+    """A .safetensors file with the tensor `embeddings` (https://github.com/huggingface/safetensors#format)."""
+    names = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}
+    with path.open("wb") as file:
+        for rows in parts:
+            if not file.tell():
+                dim, dtype = rows.values.shape[1], rows.values.dtype
+                size = count * dim * dtype.itemsize
+                tensor = {"dtype": names[dtype.name], "shape": [count, dim], "data_offsets": [0, size]}
+                header = json.dumps({"embeddings": tensor}).encode()
+                header += b" " * (-len(header) % 8)
+                file.write(len(header).to_bytes(8, "little") + header)
+            rows.values.tofile(file)
+
+
+def write_parquet(parts: Iterable[Rows], path: Path, count: int) -> None:
+    """A parquet file with the columns id, text and embedding."""
+    writer = None
+    for rows in parts:
+        table = rows.to_arrow()
+        writer = writer or parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def write_json_lines(parts: Iterable[Rows], path: Path, count: int) -> None:
+    """JSON Lines: {"id": 0, "text": "...", "embedding": [...]}, with as many digits as the values need."""
+    with path.open("w", encoding="utf-8") as file:
+        for rows in parts:
+            table = rows.to_arrow()
+            digits = table.column("embedding").combine_chunks()
+            lists = pa.ListArray.from_arrays(
+                np.arange(len(digits) + 1, dtype=np.int32) * digits.type.list_size, digits.flatten().cast(pa.string())
+            )
+            for index, numbers in enumerate(pc.binary_join(lists, ",").to_pylist()):
+                head = {"id": rows.ids[index]} | ({"text": rows.texts[index]} if rows.texts is not None else {})
+                file.write(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n')
+
+
+def write_shards(parts: Iterable[Rows], path: Path, count: int) -> None:
+    """A folder of parquet files part-00000.parquet, ..."""
+    path.mkdir()
+    for number, rows in enumerate(parts):
+        parquet.write_table(rows.to_arrow(), path / f"part-{number:05d}.parquet")
+
+
+WRITERS: dict[str, Callable[[Iterable[Rows], Path, int], None]] = {
+    ".npy": write_npy,
+    ".safetensors": write_safetensors,
+    ".parquet": write_parquet,
+    ".jsonl": write_json_lines,
+    "": write_shards,
+}
+"""Suffix of the output -> its writer; no suffix is a folder."""
+
+
+def check_output(path: Path) -> None:
+    """Raises RecipeError for a name that says no kind of output, ResourceError where it can't be put."""
+    if path.suffix not in WRITERS:
+        raise RecipeError(f"{path}: the output is a .npy, .safetensors, .parquet or .jsonl file, or a folder")
+    if not path.parent.is_dir():
+        raise ResourceError(f"{path}: can't be written: there is no folder {path.parent}")
+    if path.is_dir() and (path.suffix or any(shard.suffix != ".parquet" for shard in path.iterdir())):
+        raise RecipeError(f"{path} is a folder that holds other things than shards: name a new one, or a file")
+
+
+def write_output(parts: Iterable[Rows], scratch: Path, path: Path, count: int) -> None:
+    """Make the output of all parts at `scratch`, then put it in the place of what was there."""
+    if scratch.is_dir():
+        shutil.rmtree(scratch)
+    WRITERS[path.suffix](parts, scratch, count)
+    if path.is_dir():
+        shutil.rmtree(path)
+    scratch.replace(path)

@@ -1,0 +1,60 @@
+"""The closest pairs among many embeddings of length 1.
+
+Tensor names: n = rows, k = pairs, d = embedding dim.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from stfit.errors import RecipeError
+
+BLOCK = 2048
+"""Rows that are compared with as many others at once."""
+
+NEIGHBOURS = 16
+"""Of each text, when pairs are looked for approximately."""
+
+
+def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Similarities [k] and row numbers [k, 2] (i < j) of the closest pairs of rows, from the closest on."""
+    blocks = torch.from_numpy(row_nd).split(BLOCK)
+    best = torch.empty(0)
+    pairs = torch.empty(0, 2, dtype=torch.int64)
+    for number, rows in enumerate(blocks):
+        for other_number, others in enumerate(blocks[number:], start=number):
+            score_nn = rows @ others.T
+            if number == other_number:
+                score_nn[torch.ones_like(score_nn, dtype=torch.bool).tril()] = -torch.inf
+            if len(best) == k and score_nn.max() <= best[-1]:
+                continue
+            score_k, flat_k = score_nn.view(-1).topk(min(k, score_nn.numel()))
+            of_block = torch.stack(
+                [flat_k // len(others) + number * BLOCK, flat_k % len(others) + other_number * BLOCK]
+            )
+            real = score_k > -torch.inf
+            best, order = torch.cat([best, score_k[real]]).sort(descending=True, stable=True)
+            best, pairs = best[:k], torch.cat([pairs, of_block.T[real]])[order[:k]]
+    return best.numpy(), pairs.numpy()
+
+
+def closest_pairs_approximately(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same by a graph of near neighbours (https://arxiv.org/abs/1603.09320), which may miss some.
+
+    Raises RecipeError where faiss is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise RecipeError('--approximate needs faiss: pip install "stfit[faiss]"') from error
+    index = faiss.IndexHNSWFlat(row_nd.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
+    index.add(row_nd)
+    score_nk, other_nk = index.search(row_nd, NEIGHBOURS)
+    one_nk = np.broadcast_to(np.arange(len(row_nd))[:, None], other_nk.shape)
+    apart = (other_nk >= 0) & (other_nk != one_nk)
+    pairs = np.sort(np.stack([one_nk[apart], other_nk[apart]], axis=1), axis=1)
+    pairs, first = np.unique(pairs, axis=0, return_index=True)
+    score = score_nk[apart][first]
+    order = np.argsort(-score, kind="stable")[:k]
+    return score[order], pairs[order]

@@ -1,0 +1,191 @@
+"""`stfit encode`: every form of input and output holds the same embeddings, and an interruption costs nothing."""
+
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from safetensors.numpy import load_file
+
+from stfit.commands import windows
+from stfit.commands.encode import Choices, encode
+from stfit.commands.windows import Inputs
+from stfit.data.source import Source
+from stfit.data.vectors import Parts
+from stfit.encoder.build import load_encoder
+from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, ResourceError, StfitError
+
+WORDS = ["rain", "bread", "train", "cat", "star", "song", "chess", "tea", "apple", "river"]
+TEXTS = [f"{first} and {second} {'again ' * (i % 5)}" for i, first in enumerate(WORDS) for second in WORDS[i % 3 :]]
+TEXTS += TEXTS[::7]
+
+
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "FIRST_WINDOW", 10)
+    monkeypatch.setattr(windows, "WINDOW", 25)
+
+
+@pytest.fixture
+def model(tiny_base) -> str:
+    return str(tiny_base("bert"))
+
+
+def run(model, dataset, output, column=None, id_column=None, choices=None, **options) -> dict:
+    inputs = Inputs(Source(dataset=str(dataset)), column, id_column)
+    *_, result = encode(model, inputs, Path(output), choices or Choices(), device="cpu", **options)
+    assert isinstance(result, dict)
+    return result
+
+
+def write_inputs(folder: Path) -> dict[str, tuple[Path, str | None]]:
+    """The same texts in every form of input: name -> file and column."""
+    rows = [{"number": i, "text": text, "set": {"pos": [text]}} for i, text in enumerate(TEXTS)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "t.txt").write_text("\n".join(TEXTS) + "\n")
+    (folder / "t.jsonl").write_text(lines)
+    with gzip.open(folder / "t.jsonl.gz", "wt") as file:
+        file.write(lines)
+    (folder / "t.csv").write_text("number,text\n" + "".join(f'{i},"{text}"\n' for i, text in enumerate(TEXTS)))
+    (folder / "t.tsv").write_text("number\ttext\n" + "".join(f"{i}\t{text}\n" for i, text in enumerate(TEXTS)))
+    import pyarrow as pa
+
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "t.parquet")
+    columns = {"t.jsonl.gz": "set.pos[0]", "t.parquet": "set.pos[*]"}
+    return {path.name: (path, columns.get(path.name)) for path in folder.iterdir()}
+
+
+def test_every_form_of_input_gives_the_same_embeddings(model, tmp_path) -> None:
+    expected = load_encoder(model).encode(TEXTS)
+    (tmp_path / "in").mkdir()
+    for name, (path, column) in write_inputs(tmp_path / "in").items():
+        result = run(model, path, tmp_path / "out.npy", column)
+        assert (result["rows"], result["embedding_dim"]) == expected.shape, name
+        np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=0, atol=1e-5, err_msg=name)
+        assert [file.name for file in tmp_path.iterdir() if file.name != "in"] == ["out.npy"], name
+
+
+def test_every_form_of_output_holds_the_same_rows(model, tmp_path) -> None:
+    source = tmp_path / "t.jsonl"
+    source.write_text("".join(json.dumps({"key": f"k{i}", "text": text}) + "\n" for i, text in enumerate(TEXTS)))
+    for name in ("o.npy", "o.safetensors", "o.parquet", "o.jsonl", "shards"):
+        run(model, source, tmp_path / name, id_column="key", with_text=True)
+    expected = np.load(tmp_path / "o.npy")
+    assert np.array_equal(load_file(tmp_path / "o.safetensors")["embeddings"], expected)
+    rows = parquet.read_table(tmp_path / "o.parquet").to_pylist()
+    lines = [json.loads(line) for line in (tmp_path / "o.jsonl").read_text().splitlines()]
+    shards = parquet.read_table(tmp_path / "shards").to_pylist()
+    assert len(list((tmp_path / "shards").iterdir())) > 2
+    for found in (rows, lines, shards):
+        assert [row["id"] for row in found] == [f"k{i}" for i in range(len(TEXTS))]
+        assert [row["text"] for row in found] == TEXTS
+        assert np.array_equal(np.array([row["embedding"] for row in found], dtype=np.float32), expected)
+
+
+@pytest.mark.parametrize("name", ["o.npy", "o.parquet", "o.jsonl", "shards"])
+def test_resumed_run_equals_uninterrupted_run(model, tmp_path, name) -> None:
+    source = tmp_path / "t.txt"
+    source.write_text("\n".join(TEXTS))
+    run(model, source, tmp_path / name)
+    whole = contents(tmp_path / name)
+    stopped = encode(model, Inputs(Source(dataset=str(source))), tmp_path / name, Choices(), device="cpu")
+    next(stopped)
+    with pytest.raises(InterruptedRun, match=r"35 rows are kept in .*o?.*parts") as stop:
+        next(stopped) and stopped.throw(InterruptedRun("stopped by SIGTERM", 15))
+    assert stop.value.exit_code == 143
+    assert contents(tmp_path / name) == whole  # the earlier output is there until there is a new one
+    (tmp_path / f"{name}.parts" / "part-00002.safetensors").write_bytes(b"half a part")
+    assert run(model, source, tmp_path / name)["resumed_rows"] == 35
+    assert contents(tmp_path / name) == whole
+
+
+def contents(path: Path) -> list[bytes]:
+    return [file.read_bytes() for file in sorted(path.iterdir())] if path.is_dir() else [path.read_bytes()]
+
+
+def test_what_changed_since_an_interruption_is_embedded_anew(model, tmp_path) -> None:
+    source = tmp_path / "t.txt"
+    source.write_text("\n".join(TEXTS))
+    for texts, choices, kept in (
+        (TEXTS, Choices(), 10),
+        (TEXTS, Choices(normalize=True), 0),
+        ([TEXTS[0] + "!", *TEXTS[1:]], Choices(), 0),
+    ):
+        source.write_text("\n".join(TEXTS))
+        stopped = encode(model, Inputs(Source(dataset=str(source))), tmp_path / "o.npy", Choices(), device="cpu")
+        next(stopped)
+        stopped.close()
+        source.write_text("\n".join(texts))
+        assert run(model, source, tmp_path / "o.npy", choices=choices)["resumed_rows"] == kept
+        expected = load_encoder(model).encode(texts, normalize=choices.normalize)
+        np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_equal_texts_of_a_window_are_embedded_once(model, tmp_path) -> None:
+    (tmp_path / "t.txt").write_text("rain\n" * 35 + "bread\n")
+    assert run(model, tmp_path / "t.txt", tmp_path / "o.npy")["distinct"] == 3  # rain, rain, bread
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8", "uint8", "binary", "ubinary"])
+def test_precisions_are_those_of_sentence_transformers(model, tmp_path, precision) -> None:
+    from sentence_transformers.util import quantize_embeddings
+
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS))
+    ranges = tmp_path / "ranges.json" if precision.endswith("int8") else None
+    run(model, tmp_path / "t.txt", tmp_path / "o.npy", choices=Choices(precision=precision), calibration=ranges)
+    found = np.load(tmp_path / "o.npy")
+    embeddings = load_encoder(model).encode(TEXTS)
+    half = embeddings.astype(np.float16)
+    expected = half if precision == "float16" else quantize_embeddings(embeddings, precision)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found.astype(float), expected.astype(float), rtol=0, atol=1e-2 if ranges is None else 1)
+
+
+def test_int8_queries_take_the_ranges_of_their_corpus(model, tmp_path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join(TEXTS))
+    (tmp_path / "queries.txt").write_text("\n".join(TEXTS[3:5]))
+    options = {"choices": Choices(precision="int8"), "calibration": tmp_path / "ranges.json"}
+    run(model, tmp_path / "corpus.txt", tmp_path / "corpus.npy", **options)
+    run(model, tmp_path / "queries.txt", tmp_path / "queries.npy", **options)
+    corpus, queries = (np.load(tmp_path / f"{name}.npy").astype(int) for name in ("corpus", "queries"))
+    assert np.abs(queries - corpus[3:5]).max() <= 1
+    assert np.ptp(corpus, axis=0).min() >= 254
+
+
+def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog) -> None:
+    caplog.set_level(logging.ERROR)
+    (tmp_path / "t.txt").write_text("rain\n")
+    (tmp_path / "two.csv").write_text("title,body\na,b\n")
+    (tmp_path / "null.jsonl").write_text('{"text": "a"}\n{"text": null}\n')
+    (tmp_path / "bad.txt").write_bytes(b"rain\n\xff\n")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "ranges.json").write_text('{"low": [0], "high": [1]}')
+    cases: list[tuple[type[StfitError], str, dict]] = [
+        (RecipeError, "which column", {"dataset": tmp_path / "two.csv"}),
+        (DataError, "no text in row 2", {"dataset": tmp_path / "null.jsonl"}),
+        (DataError, "line 2 is not UTF-8", {"dataset": tmp_path / "bad.txt"}),
+        (DataError, "holds no text", {"dataset": tmp_path / "empty.txt"}),
+        (DataError, "does not exist", {"dataset": tmp_path / "t.tx"}),
+        (DataError, "no column `title`", {"dataset": tmp_path / "null.jsonl", "column": "title"}),
+        (RecipeError, "output is a .npy", {"output": tmp_path / "o.bin"}),
+        (ResourceError, "no folder", {"output": tmp_path / "no" / "o.npy"}),
+        (RecipeError, "--calibration", {"choices": Choices(precision="int8")}),
+        (RecipeError, "no multiple of 8", {"choices": Choices(precision="binary", truncate_dim=12)}),
+        (DataError, "of 1 dim", {"choices": Choices(precision="int8"), "calibration": tmp_path / "ranges.json"}),
+        (ModelError, "no prompt", {"choices": Choices(prompt_name="query")}),
+    ]
+    before = sorted(tmp_path.iterdir())
+    for error, message, changes in cases:
+        with pytest.raises(error, match=message):
+            run(**{"model": model, "dataset": tmp_path / "t.txt", "output": tmp_path / "o.npy"} | changes)
+        assert sorted(tmp_path.iterdir()) == before, message
+
+
+def test_a_part_of_something_else_is_no_part(tmp_path) -> None:
+    parts = Parts(tmp_path)
+    assert not parts.has(0, "a")
+    parts.path(0).write_bytes(b"8 bytes and no more")
+    assert not parts.has(0, "a")
