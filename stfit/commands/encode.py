@@ -24,7 +24,7 @@ from stfit.commands.evaluate import model_in
 from stfit.commands.train import choose_device
 from stfit.commands.windows import Inputs, stream_windows
 from stfit.data.source import Source
-from stfit.data.stream import Texts, count_rows
+from stfit.data.stream import Texts, count_rows, files_of
 from stfit.data.vectors import Parts, Rows, check_output, write_output
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
@@ -87,6 +87,7 @@ def encode(
     output that can't be written, InterruptedRun after a signal: the same command then goes on.
     """
     check_output(output)
+    files_of(inputs.source)  # what is not there should be said before a model is loaded
     if (calibration is None) == (choices.precision in CALIBRATED):
         raise RecipeError(
             "int8 and uint8 take --calibration FILE, and nothing else does: ranges of each dimension, made from this "
@@ -102,10 +103,10 @@ def encode(
     with hold(parts.folder / "output"), stop_on_signals():
         try:
             yield from write_parts(encoder, inputs, choices, ranges, parts, with_text, work)
-            if not work.rows:
-                raise DataError(f"{inputs.source.dataset}: holds no text")
             rows = (parts.read(number) for number in range(work.parts))
             if calibration and ranges is None:
+                if not work.rows:
+                    raise DataError(f"{inputs.source.dataset}: holds no text to make ranges from")
                 ranges = reduce(Ranges.with_also, (Ranges.of(part.values) for part in rows))
                 save_ranges(ranges, calibration)
                 rows = (quantized(parts.read(number), choices.precision, ranges) for number in range(work.parts))
@@ -116,7 +117,7 @@ def encode(
         except OSError as error:
             raise ResourceError(f"{output}: can't be written: {error.strerror or error}") from error
         except StfitError:
-            if not work.parts:
+            if not work.rows:
                 shutil.rmtree(parts.folder)
             raise
         shutil.rmtree(parts.folder)

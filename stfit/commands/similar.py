@@ -23,7 +23,8 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
     query_qd = encoder.encode(queries, prompt=query_prompt, normalize=True)
     found: list[dict[str, float]] = [{} for _ in queries]
     for window in stream_windows(inputs, encoder, prompt):
-        assert window.sequences is not None
+        if not window.sequences:
+            break
         text_nd = encoder.embed(window.sequences, encoder.pooled_from(prompt), normalize=True)
         blank = sum(not text.strip() for text in window.distinct)
         score_qk, index_qk = nearest(query_qd, [text_nd], top + blank, "cosine")

@@ -58,7 +58,9 @@ def stream_windows(
         for number, texts in enumerate(cut(blocks, encoder)):
             place = {text: i for i, text in enumerate(dict.fromkeys(texts.texts))}
             sequences = None if is_done(number, texts) else encoder.tokens([prompt + text for text in place])
-            yield Window(number, texts, list(place), np.array([place[text] for text in texts.texts]), sequences)
+            yield Window(
+                number, texts, list(place), np.array([place[text] for text in texts.texts], dtype=np.int64), sequences
+            )
 
     return ahead(tokenised())
 
@@ -81,5 +83,5 @@ def cut(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]:
                 ids, texts, characters = [], [], 0
                 most = min(WINDOW, WINDOW_VALUES // encoder.embedding_dim)
         row = block.row
-    if texts:
+    if texts or row == 0:  # no text at all is one window too
         yield Texts(ids, texts, row)

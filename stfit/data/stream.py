@@ -113,7 +113,12 @@ def dataset_blocks(source: Source) -> Iterator[dict[str, list[Any]]]:
 
 
 def files_of(source: Source) -> list[Path] | None:
-    """The files of a split, in order; None for a dataset of the Hub, or one saved to disk."""
+    """The files of a split, in order; None for standard input, a dataset of the Hub, or one saved to disk.
+
+    Raises DataError where there is no such file or split.
+    """
+    if source.dataset == STDIN:
+        return None
     path = Path(source.dataset)
     if is_remote(source.dataset) or (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return None
@@ -168,7 +173,7 @@ def text_lines(file: IO[bytes], path: Path) -> Iterator[str]:
 
 def count_rows(source: Source) -> int | None:
     """Rows of the split, for an estimate of the time left: lines count as rows. None where only reading would tell."""
-    files = None if source.dataset == STDIN else files_of(source)
+    files = files_of(source)
     return None if files is None else sum(map(count_of_file, files))
 
 

@@ -26,7 +26,7 @@ FAILURES = {
     "eval of what": ("eval runs/recipe", 2, "--recipe RECIPE"),
     "column": ("train recipe.yaml data.columns.sentence1=title", 3, "title"),
     "file": ("train recipe.yaml data.dataset=./no.jsonl", 3, "no.jsonl"),
-    "texts": ("encode ./folder no.txt -o out.npy", 3, "no.txt: can't be read"),
+    "texts": ("encode ./folder no.txt -o out.npy", 3, "no.txt does not exist"),
     "base": ("train recipe.yaml model.base=./folder", 4, "neither config.json nor modules.json"),
     "model": ("encode ./folder texts.txt -o out.npy", 4, "neither config.json nor modules.json"),
     "divergence": ("train recipe.yaml train.learning_rate=1e30", 6, "Lower train.learning_rate"),

@@ -167,7 +167,15 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
         (RecipeError, "which column", {"dataset": tmp_path / "two.csv"}),
         (DataError, "no text in row 2", {"dataset": tmp_path / "null.jsonl"}),
         (DataError, "line 2 is not UTF-8", {"dataset": tmp_path / "bad.txt"}),
-        (DataError, "holds no text", {"dataset": tmp_path / "empty.txt"}),
+        (
+            DataError,
+            "holds no text to",
+            {
+                "dataset": tmp_path / "empty.txt",
+                "choices": Choices(precision="int8"),
+                "calibration": tmp_path / "new.json",
+            },
+        ),
         (DataError, "does not exist", {"dataset": tmp_path / "t.tx"}),
         (DataError, "no column `title`", {"dataset": tmp_path / "null.jsonl", "column": "title"}),
         (RecipeError, "output is a .npy", {"output": tmp_path / "o.bin"}),
