@@ -66,10 +66,13 @@ def train(
 def evaluate(
     target: Annotated[str, typer.Argument(help="Recipe (its run is measured), run folder, model folder or Hub id.")],
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe whose `eval:` list is run.")] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Run folder, model folder or Hub id to compare with.")
+    ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
-    """Measure a model with a recipe's evaluators."""
+    """Measure a model with a recipe's evaluators, compare it with another, and hold it against the recipe's gate."""
     from stfit.recipe.load import load_recipe
 
     is_recipe = target.endswith((".yaml", ".yml"))
@@ -83,8 +86,10 @@ def evaluate(
     loaded = load_recipe(recipe or Path(target))
     from stfit.commands.evaluate import evaluate
 
-    result, main = evaluate(measured, loaded.recipe)
+    result, main = evaluate(measured, loaded.recipe, compare)
     console.show_evaluation(result, main, json)
+    if "error" in result:
+        raise typer.Exit(result["error"]["exit_code"])
 
 
 InputArgument = Annotated[

@@ -235,7 +235,7 @@ def show_result(event: Finished, as_json: bool) -> None:
         show_json(result)
         return
     if rows:
-        table("metric", ["before", "after", "gain"], rows)
+        table(["metric", "before", "after", "gain"], cells_of(rows))
     speed = result["examples_per_second"]
     pace = f" at {speed:.0f} examples/s" if speed else ""
     sys.stdout.write(f"{result['model']}: {took}{pace}\n")
@@ -244,37 +244,73 @@ def show_result(event: Finished, as_json: bool) -> None:
 def cells_of(rows: list[tuple[str, float | None, float | None]]) -> list[list[str]]:
     """Name, before, after and the difference, as text; empty where there is no value."""
     return [
-        [
-            name,
-            *("" if value is None else f"{value:.4f}" for value in (before, after)),
-            "" if before is None or after is None else f"{after - before:+.4f}",
-        ]
+        [name, number(before), number(after), "" if before is None or after is None else signed(after - before)]
         for name, before, after in rows
     ]
 
 
-def table(title: str, columns: list[str], rows: list[tuple[str, float | None, float | None]]) -> None:
-    """Values before and after, with the difference."""
+def number(value: float | None) -> str:
+    """A metric's value; empty where there is none."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def signed(gain: float) -> str:
+    """A difference, and where it points: every metric is better when it is higher."""
+    return f"{gain:+.4f} {'=' if abs(gain) < 5e-5 else '↑' if gain > 0 else '↓'}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Rows of text; all but the first column are numbers. Nothing is cut, however narrow the terminal or the log is."""
     from rich.table import Table
 
+    title, *columns = header
     grid = Table(title, box=None, pad_edge=False)
     for column in columns:
         grid.add_column(column, justify="right")
-    for cells in cells_of(rows):
+    for cells in rows:
         grid.add_row(*cells)
-    console(stderr=False).print(grid)
+    console(stderr=False).print(grid, markup=False, width=1000, crop=False)
 
 
 def show_evaluation(result: dict[str, Any], main: list[str], as_json: bool) -> None:
-    """Metrics of a model, the main ones first."""
+    """Metrics of a model, the main ones first, beside those of another; then what the gate says."""
     metrics = result["metrics"]
     order = [*(name for name in main if name in metrics), *(name for name in metrics if name not in main)]
-    add_to_summary(f"stfit eval: {result['model']}", ["metric", "value"], [[n, f"{metrics[n]:.4f}"] for n in order])
+    header, rows = ["metric", "value"], [[name, number(metrics[name])] for name in order]
+    if "compare" in result:
+        both = result["compare"]["metrics"]
+        header = ["metric", "value", "other", "gain", "95 % interval", "verdict"]
+        rows = [[name, *comparison_cells(both[name])] for name in order if name in both]
+    gate = [gate_cells(line) for line in result.get("gate", [])]
+    other = f" and {result['compare']['model']}" if "compare" in result else ""
+    add_to_summary(f"stfit eval: {result['model']}{other}", header, rows)
+    if gate:
+        add_to_summary("gate", GATE, gate)
     if as_json:
         show_json(result)
         return
-    for name in order:
-        sys.stdout.write(f"{name}  {metrics[name]:.4f}\n")
+    table(header, rows)
+    if gate:
+        sys.stdout.write("\n")
+        table(GATE, gate)
+    if "error" in result:
+        sys.stderr.write(f"stfit: {result['error']['message']}\n")
+
+
+GATE = ["gate", "value", "limit", ""]
+
+
+def comparison_cells(both: dict[str, Any]) -> list[str]:
+    """Two models' values, the difference, its interval and the verdict."""
+    interval = "" if both["low"] is None else f"{both['low']:+.4f} to {both['high']:+.4f}"
+    return [number(both["value"]), number(both["other"]), signed(both["gain"]), interval, both["verdict"] or ""]
+
+
+def gate_cells(line: dict[str, Any]) -> list[str]:
+    """One line of a gate: what is asked, what is there, and whether it passes."""
+    asked = line["metric"] + (f" against {line['against']}" if line["against"] else "")
+    says = f"skipped: {line['note']}" if line["passed"] is None else "passed" if line["passed"] else "NOT PASSED"
+    return [asked, number(line["value"]), number(line["limit"]), says]
 
 
 def show_encoding(events: Iterable[Encoded | dict[str, Any]], as_json: bool) -> None:

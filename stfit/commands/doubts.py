@@ -14,6 +14,8 @@ from stfit.encoder.glance import Glance
 from stfit.encoder.prompts import ROLE_PROMPTS
 from stfit.encoder.settings import Scratch
 from stfit.errors import Problem, did_you_mean
+from stfit.evaluation.measure import evaluator_of, known_metrics
+from stfit.evaluation.source import When
 from stfit.recipe.recipe import Recipe
 
 
@@ -69,6 +71,20 @@ def prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str,
     sources = [(f"{key}data", ROLES[each.data.format], each.data.prompts) for key, each in recipe.trained_on.items()]
     sources += [(f"eval.{i}", evaluator.prompt_roles, evaluator.prompts) for i, evaluator in enumerate(recipe.eval)]
     return [(f"{key}.prompts", roles, prompts) for key, roles, prompts in sources if prompts]
+
+
+def unknown_metrics(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A metric that no evaluation gives can't choose a model, and can't let one pass."""
+    wanted: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
+    wanted += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
+    found = []
+    for key, metric, moment in wanted:
+        known = known_metrics(recipe.eval, moment, recipe.dims)
+        if metric is not None and metric not in known:
+            when = "during the run" if moment == "during" else f"at the {moment}"
+            hint = did_you_mean(metric, known) or (f"there are {', '.join(known)}" if known else "see `eval`")
+            found.append(Doubt(key, "unknown-metric", f"no evaluation {when} gives `{metric}`: {hint}"))
+    return found
 
 
 def too_long(recipe: Recipe, base: Glance) -> list[Doubt]:
@@ -193,11 +209,13 @@ def idle_mini_batch(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 def chosen_on_test(recipe: Recipe, base: Glance) -> list[Doubt]:
     """A model chosen by its test score has a test score that is too good to be true."""
-    best = (recipe.train.best or "").partition("/")[0]
+    best = [("train.best", "best-on-test", recipe.train.best or "")]
+    gates = [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
+    split_of = {evaluator.label: evaluator.split for evaluator in recipe.eval if evaluator.origin is not None}
     return [
-        Doubt("train.best", "best-on-test", f"chooses the model on the split `{evaluator.split}`: use another one")
-        for evaluator in recipe.eval
-        if evaluator.label == best and evaluator.dataset is not None and evaluator.split.startswith("test")
+        Doubt(key, code, f"chooses the model on the split `{split}`: use another one")
+        for key, code, metric in best + gates
+        if (split := split_of.get(evaluator_of(metric), "")).startswith("test")
     ]
 
 
@@ -241,7 +259,7 @@ def replaced_modules(recipe: Recipe, base: Glance) -> list[Doubt]:
     return found
 
 
-IMPOSSIBLE: list[Check] = [unknown_prompts, too_long, too_many_dimensions]
+IMPOSSIBLE: list[Check] = [unknown_metrics, unknown_prompts, too_long, too_many_dimensions]
 UNLIKELY: list[Check] = [
     margin_out_of_reach,
     learning_rate,

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from stfit.commands.evaluate import model_in
+from stfit.commands.rivals import model_in
 from stfit.commands.train import choose_device
 from stfit.commands.windows import Inputs, stream_windows
 from stfit.data.source import Source

@@ -1,36 +1,89 @@
-"""`stfit eval`: run a recipe's evaluators on a model."""
+"""`stfit eval`: run a recipe's evaluators on a model, hold it against others, and decide."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
+from stfit.commands.doubts import find, unknown_metrics
 from stfit.commands.prepare import prepare_evaluation
+from stfit.commands.rivals import load_rival, model_in
 from stfit.commands.train import choose_device
 from stfit.encoder.build import load_encoder
-from stfit.errors import ModelError, RecipeError
-from stfit.evaluation.measure import main_metrics, measure
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.glance import Glance
+from stfit.errors import GateError, ModelError, RecipeError
+from stfit.evaluation.compare import compare
+from stfit.evaluation.gate import Gate, Line, decide
+from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, statistics
+from stfit.evaluation.statistic import Statistic
 from stfit.recipe.recipe import Recipe
 
+Measured = dict[str, Statistic]
+"""Metric -> what was measured."""
 
-def model_in(path: str) -> str:
-    """The model folder that a user means by a run folder, a model folder or a Hub id.
 
-    Raises ModelError for a name in a folder of this machine that has nothing of that name: asking the Hub for
-    `runs/typo` would only take longer to fail.
+def evaluate(model: str, recipe: Recipe, rival: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    """What `stfit eval --json` prints, and the metrics worth showing first. `rival`: a model to compare with.
+
+    `gate` is there where the recipe has one, and `error` where it is not passed; `compare` where there is a rival.
     """
-    named = Path(path)
-    if not named.exists() and named.parent.name and named.parent.is_dir():
-        raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
-    inner = Path(path) / "model"
-    return str(inner) if (inner / "modules.json").is_file() else path
-
-
-def evaluate(model: str, recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
-    """What `stfit eval --json` prints, and the metrics worth showing first."""
     if not recipe.eval:
         raise RecipeError("the recipe has no `eval:` list, so there is nothing to measure")
+    if unknown := find([unknown_metrics], recipe, Glance(), {}):
+        raise RecipeError(unknown)
+    device = choose_device(recipe.train.device)
     evaluators = prepare_evaluation(recipe)
-    encoder = load_encoder(model_in(model), choose_device(recipe.train.device))
-    metrics = measure(encoder, evaluators, "end")
-    return {"model": model_in(model), "metrics": metrics}, main_metrics(evaluators, encoder.traits.similarity)
+    encoder = load_encoder(model_in(model), device)
+    own = statistics(encoder, evaluators, "end", recipe.dims)
+    result: dict[str, Any] = {"model": model_in(model), "metrics": {name: found.value for name, found in own.items()}}
+    if recipe.gate:
+        lines = hold_against_gates(own, evaluators, recipe, device)
+        result |= {"gate": [vars(line) for line in lines]} | gate_error(lines)
+    if rival is not None:
+        other = statistics(load_encoder(model_in(rival), device), evaluators, "end", recipe.dims)
+        both = {name: vars(compare(own[name], other[name])) for name in own if name in other}
+        result["compare"] = {"model": model_in(rival), "metrics": both}
+    return result, main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
+
+
+def hold_against_gates(own: Measured, evaluators: Evaluators, recipe: Recipe, device: str) -> list[Line]:
+    """What every line of the gate says of a model. Each model that it names is measured once."""
+    others: dict[str, Measured | str] = {}
+    lines = []
+    for gate in recipe.gate:
+        name = gate.against
+        if name is not None and name not in others:
+            encoder = load_rival(name, recipe, device)
+            named = [each.metric for each in recipe.gate if each.against == name]
+            others[name] = encoder if isinstance(encoder, str) else measure_named(encoder, evaluators, named, recipe)
+        lines.append(line_of(gate, own, others.get(name or "", "")))
+    return lines
+
+
+def line_of(gate: Gate, own: Measured, other: Measured | str) -> Line:
+    """One line; `other` are the other model's metrics, or why there are none."""
+    if gate.metric not in own:
+        raise ModelError(f"gate: the model gives no `{gate.metric}`: its embeddings are smaller")
+    if isinstance(other, str):
+        return decide(gate, own[gate.metric], None, other)
+    if gate.metric not in other:
+        raise ModelError(f"gate: {gate.against} gives no `{gate.metric}`: its embeddings are smaller")
+    return decide(gate, own[gate.metric], other[gate.metric])
+
+
+def measure_named(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[str], recipe: Recipe) -> Measured:
+    """What an encoder gets from the evaluators of some metrics."""
+    labels = {evaluator_of(metric) for metric in metrics}
+    wanted = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
+    return statistics(encoder, wanted, "end", recipe.dims)
+
+
+def gate_error(lines: list[Line]) -> dict[str, Any]:
+    """The `error` of a model that its gate does not let pass; a line that was skipped says nothing."""
+    failed = [line for line in lines if line.passed is False]
+    if not failed:
+        return {}
+    named = ", ".join(f"{line.metric} is {line.value:.4f}, and has to be {line.limit:.4f}" for line in failed)
+    message = f"{len(failed)} of {len(lines)} gates are not passed: {named}"
+    return {"error": {"class": GateError.__name__, "message": message, "exit_code": GateError.exit_code}}

@@ -19,7 +19,7 @@ from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.glance import Glance, glance_at
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError
 from stfit.evaluation.evaluator import Evaluator
-from stfit.evaluation.measure import Evaluators, known_metrics, require_metric
+from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
 from stfit.losses.loss import LOSSES
 from stfit.recipe.recipe import Objective, Recipe
@@ -87,9 +87,6 @@ def survey(recipe: Recipe, origins: Mapping[str, str]) -> Survey:
     for objective in recipe.trained_on.values():
         with found.noting():
             check_format(objective.loss.type, objective.data.format, {loss.tag(): loss.fits for loss in LOSSES})
-    with found.noting():
-        if recipe.train.best is not None:
-            require_metric("train.best", recipe.train.best, known_metrics(recipe.eval, "during", recipe.dims))
     with found.noting():
         look_at_base(recipe, origins, found)
     own: Own | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stfit.errors import DivergedError, RecipeError, did_you_mean
+from stfit.errors import DivergedError
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.source import Embed, When
 from stfit.evaluation.statistic import Statistic
@@ -109,8 +109,6 @@ def known_metrics(evaluators: Iterable[Evaluator], moment: When, dims: Sequence[
     ]
 
 
-def require_metric(key: str, name: str, known: list[str]) -> None:
-    """Refuse a metric that no evaluation gives; `key` is where the recipe names it."""
-    if name not in known:
-        hint = did_you_mean(name, known) or (f"there are {', '.join(known)}" if known else "there is none: see `eval`")
-        raise RecipeError(f"{key}: no evaluation gives `{name}`: {hint}")
+def evaluator_of(metric: str) -> str:
+    """The evaluator's part of a metric's name."""
+    return metric.partition("/")[0].partition("@")[0]

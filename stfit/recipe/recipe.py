@@ -11,6 +11,7 @@ from stfit.data.sampling import Sampler
 from stfit.data.source import TrainingData
 from stfit.encoder.settings import Model
 from stfit.evaluation.evaluator import Evaluator
+from stfit.evaluation.gate import Gate
 from stfit.losses.loss import Loss
 from stfit.publish.settings import Push
 from stfit.spec import Spec
@@ -64,6 +65,8 @@ class Recipe(Spec):
     """Batches, steps, optimizer and schedule."""
     eval: list[Evaluator] = []
     """Measured before the first step, during the run, and at its end."""
+    gate: list[Gate] = []
+    """What a model has to reach before it may be published; `stfit eval` exits with 7 where it does not."""
     push: Push | None = None
     """Where `stfit push` publishes the model."""
 

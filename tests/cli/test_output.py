@@ -113,3 +113,19 @@ def test_the_live_line_needs_a_terminal_that_is_no_ci(monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     assert not console.is_watched()
+
+
+def test_a_gate_that_is_not_passed_ends_with_its_own_code(run, folder):
+    run("train recipe.yaml")
+    with (folder / "recipe.yaml").open("a") as file:
+        file.write('gate: [{metric: "kept|here/spearman_cosine", min: 2}]\n')
+    code, out, err = run("eval recipe.yaml --compare runs/recipe")
+    assert code == 7
+    assert "1 of 1 gates are not passed" in err
+    assert re.search(r"kept\|here/spearman_cosine .* =  .*no evidence", out)
+    assert re.search(r"kept\|here/spearman_cosine +\S+ +2.0000 +NOT PASSED", out)
+    code, out, _ = run("eval recipe.yaml --compare runs/recipe --json")
+    assert code == 7
+    found = json.loads(out)
+    assert {"metrics", "gate", "compare", "error"} <= set(found)
+    assert {"metric", "value", "limit", "passed"} <= set(found["gate"][0])

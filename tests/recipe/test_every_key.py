@@ -15,6 +15,7 @@ from types import NoneType
 
 import pytest
 
+from stfit.commands.evaluate import evaluate
 from stfit.commands.prepare import prepare
 from stfit.commands.train import train
 from stfit.errors import StfitError
@@ -50,6 +51,7 @@ HEAP = (
     "eval.0.columns={anchor: word, positive: text}",
 )
 KINDS = ("eval=[{type: classification, name: kinds, dataset: ./rows.jsonl, split: train}]",)
+GATE = ("gate=[{metric: pairs/pearson_dot, against: base}]",)
 CSV = ("data.dataset=./rows.csv",)
 BEST = ("train.best=pairs/spearman_cosine", "train.learning_rate=0.0", "train.eval_every_steps=1")
 PATIENT = ("train.best=pairs/spearman_dot", "train.eval_every_steps=1", "train.early_stopping.patience=1")
@@ -217,6 +219,12 @@ CHANGES: dict[str, Change] = {
     "eval.name": "eval.0.name=other",
     "eval.when": "eval.0.when=[end]",
     "eval[triplet].margin": (*TRIPLETS, "eval.0.margin=100.0"),
+    "gate": "gate=[{metric: pairs/pearson_dot, min: 0.5}]",
+    "gate.metric": (*GATE, "gate.0.metric=pairs/pearson_cosine"),
+    "gate.min": "gate=[{metric: pairs/pearson_dot, min: 0.5}]",
+    "gate.against": (*GATE, "gate.0.against=published"),
+    "gate.min_gain": (*GATE, "gate.0.min_gain=0.5"),
+    "gate.confidence": (*GATE, "gate.0.confidence=null"),
     "eval[retrieval].corpus.dataset": (*SEARCH, "eval.0.corpus.dataset=./more.jsonl"),
     "eval[retrieval].corpus.config": (*SEARCH, "eval.0.corpus.config=other"),
     "eval[retrieval].corpus.files": (*SEARCH, "eval.0.corpus.files=other.csv"),
@@ -326,7 +334,9 @@ def trace(folder, tiny_base) -> Callable[[tuple[str, ...]], object]:
             return str(error)
         run_folder = runs / loaded.recipe.name
         log = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+        gate = evaluate(str(run_folder), loaded.recipe)[0]["gate"] if loaded.recipe.gate else []
         return {
+            "gate": gate,
             "name": loaded.recipe.name,
             "rows": [each.fingerprint for each in examples.training],
             "evaluated": [

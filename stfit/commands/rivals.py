@@ -1,0 +1,77 @@
+"""The other models that a gate or `--compare` holds a model against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+from stfit.commands.prepare import load_objective
+from stfit.encoder.build import build_encoder, load_encoder, locate
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.folder import read_folder
+from stfit.encoder.model_json import is_sentence_model
+from stfit.encoder.settings import Scratch
+from stfit.errors import HubError, ModelError
+from stfit.recipe.recipe import Recipe
+from stfit.training.randomness import seed_everything
+
+
+def model_in(path: str) -> str:
+    """The model folder that a user means by a run folder, a model folder or a Hub id.
+
+    Raises ModelError for a name in a folder of this machine that has nothing of that name: asking the Hub for
+    `runs/typo` would only take longer to fail.
+    """
+    named = Path(path)
+    if not named.exists() and named.parent.name and named.parent.is_dir():
+        raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
+    inner = Path(path) / "model"
+    return str(inner) if (inner / "modules.json").is_file() else path
+
+
+def load_rival(against: str, recipe: Recipe, device: str) -> Encoder | str:
+    """The model that `against` names, or why there is none."""
+    if against == "base":
+        return before_training(recipe, device)
+    if against == "published":
+        repo = published_repo(recipe)
+        folder = published_folder(repo) if repo else None
+        if folder is None:
+            return f"nothing is published at {repo} yet" if repo else "the recipe has no `push.repo`"
+        return load_encoder(folder, device)
+    return load_encoder(model_in(against), device)
+
+
+def before_training(recipe: Recipe, device: str) -> Encoder:
+    """The model as it was before the first step of a training, new weights included."""
+    settings = recipe.model
+    if not isinstance(settings.base, Scratch):
+        # A run's resolved.yaml spells out the base's own layers; they have the base's own weights all the same.
+        folder = locate(settings.base, settings.revision)
+        if is_sentence_model(folder) and read_folder(folder).traits.layers == settings.layers:
+            settings = settings.model_copy(update={"layers": None})
+
+    def texts() -> Iterator[str]:
+        for objective in recipe.trained_on.values():
+            yield from load_objective(objective, recipe.seed)[0].all_texts()
+
+    seed_everything(recipe.seed)
+    return build_encoder(settings, texts, device)
+
+
+def published_repo(recipe: Recipe) -> str | None:
+    """The repository that `push` publishes to."""
+    repo: str | None = getattr(getattr(recipe, "push", None), "repo", None)
+    return repo
+
+
+def published_folder(repo: str) -> Path | None:
+    """A folder with what is published at `repo`; None where nothing is. Raises HubError where that can't be known."""
+    try:
+        return locate(repo, None)
+    except HubError as error:
+        if isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)):
+            return None
+        raise

@@ -1,0 +1,43 @@
+"""A metric of resampled rows is the metric of those rows, written out as often as they were drawn."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics
+
+from stfit.evaluation.binary_classification import statistic_of
+from stfit.evaluation.classification import macro_f1, v_measure
+from stfit.evaluation.similarity import pearson, spearman
+from stfit.evaluation.statistic import mean_of, rank
+
+RANDOM = np.random.default_rng(0)
+SCORE, GOLD = RANDOM.integers(0, 9, 40) / 8, RANDOM.integers(0, 6, 40) / 5
+LABEL, OTHER = RANDOM.integers(0, 2, 40), RANDOM.integers(0, 3, 40)
+DEFINITIONS = {
+    "mean": (mean_of(SCORE), lambda at: SCORE[at].mean()),
+    "pearson": (pearson(GOLD, SCORE), lambda at: stats.pearsonr(GOLD[at], SCORE[at]).statistic),
+    "spearman": (spearman(GOLD, SCORE), lambda at: stats.spearmanr(GOLD[at], SCORE[at]).statistic),
+    "ap": (statistic_of("ap", rank(SCORE, LABEL)), lambda at: metrics.average_precision_score(LABEL[at], SCORE[at])),
+    "f1": (statistic_of("f1", rank(SCORE, LABEL)),
+           lambda at: max(metrics.f1_score(LABEL[at], SCORE[at] >= edge) for edge in set(SCORE[at]))),
+    "accuracy": (statistic_of("accuracy", rank(SCORE, LABEL)),
+                 lambda at: max((LABEL[at] == (SCORE[at] >= edge)).mean() for edge in [*set(SCORE[at]), 9])),
+    "macro f1": (macro_f1(OTHER, LABEL), lambda at: metrics.f1_score(OTHER[at], LABEL[at], average="macro")),
+    "v-measure": (v_measure(OTHER, LABEL), lambda at: metrics.v_measure_score(OTHER[at], LABEL[at])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_weights_are_repetitions(name):
+    statistic, define = DEFINITIONS[name]
+    assert statistic.value == pytest.approx(define(np.arange(40)), abs=1e-9)
+    for seed in range(5):
+        drawn = np.random.default_rng(seed).integers(0, 40, 40)
+        weight = np.bincount(drawn, minlength=40).astype(float)
+        assert statistic.at(weight) == pytest.approx(define(drawn), abs=1e-9)
+
+
+def test_a_draw_of_equal_rows_has_no_correlation():
+    weight = np.zeros(40)
+    weight[3] = 40
+    assert spearman(GOLD, SCORE).at(weight) == pearson(GOLD, SCORE).at(weight) == 0
