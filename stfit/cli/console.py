@@ -269,7 +269,9 @@ def table(header: list[str], rows: list[list[str]]) -> None:
         grid.add_column(column, justify="right")
     for cells in rows:
         grid.add_row(*cells)
-    console(stderr=False).print(grid, markup=False, width=1000, crop=False)
+    screen = console(stderr=False)
+    screen.width = 1000
+    screen.print(grid, markup=False)
 
 
 def show_evaluation(result: dict[str, Any], main: list[str], as_json: bool) -> None:

@@ -98,7 +98,7 @@ ESCAPE = "\x1b["
 def test_colour_on_a_pipe_only_when_it_is_forced(environment, coloured, monkeypatch, capsys):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    console.table("metric", ["before", "after", "gain"], [("a/b", 0.5, 0.75)])
+    console.table(["metric", "before", "after", "gain"], [["a/b", "0.5", "0.75", "+0.25"]])
     out = capsys.readouterr().out
     assert (ESCAPE in out) == coloured
     assert "+0.2500" in out
