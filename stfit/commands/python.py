@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from stfit.commands.evaluate import model_in
+from stfit.commands.rivals import model_in
 from stfit.commands.train import Finished, choose_device, train
 from stfit.data.keep import keep_dataset
 from stfit.encoder.build import load_encoder

@@ -79,7 +79,7 @@ def test_train_and_eval_add_a_table_to_the_summary_of_a_ci_job(run, folder, monk
     assert before == "# The job\n"
     value = r"-?\d\.\d{4}"
     name = r"kept\\\|here/spearman_cosine"
-    assert re.search(rf"\| {name} \| {value} \| {value} \| [+-]\d\.\d{{4}} \|", trained)
+    assert re.search(rf"\| {name} \| {value} \| {value} \| [+-]\d\.\d{{4}} [↑↓=] \|", trained)
     assert re.search(rf"\| {name} \| {value} \|", measured)
 
 
@@ -98,7 +98,7 @@ ESCAPE = "\x1b["
 def test_colour_on_a_pipe_only_when_it_is_forced(environment, coloured, monkeypatch, capsys):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    console.table(["metric", "before", "after", "gain"], [["a/b", "0.5", "0.75", "+0.25"]])
+    console.table(["metric", "before", "after", "gain"], console.cells_of([("a/b", 0.5, 0.75)]))
     out = capsys.readouterr().out
     assert (ESCAPE in out) == coloured
     assert "+0.2500" in out
