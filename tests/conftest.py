@@ -23,6 +23,25 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def promise(
+    record_property: Callable[[str, object], None], request: pytest.FixtureRequest
+) -> Callable[[str, str], None]:
+    """Notes what a proof has shown, for the table at the end: the promise, and the figure."""
+    command = f"pytest {request.node.nodeid}".partition("[")[0]
+    return lambda what, figure: record_property("promise", (what, command, figure))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table: promise, figure, command."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    rows = [value for report in reports for name, value in report.user_properties if name == "promise"]
+    if rows:
+        terminalreporter.section("promises")
+    for what, command, figure in rows:
+        terminalreporter.write_line(f"{what}: {figure}   [{command}]")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data, models and oracles that is handed to developers beside the project."""

@@ -1,0 +1,207 @@
+"""SIGKILL at any moment, and the same command again: the same bytes as if nothing had happened.
+
+Where a run dies is drawn as the number of a call, of Python or C, counted from the start of the process: reproducible,
+and spread over all that a run does, saving and evaluating included. `at_line` and a limit on the size of files then
+take one save apart.
+"""
+
+import json
+import random
+import resource
+import shutil
+import signal
+
+import pytest
+from processes import at_call, at_line, fork, run_apart, wait
+
+from stfit.commands.train import train
+from stfit.recipe.load import load_recipe
+from stfit.training.checkpoint import checkpoints_in, verify
+from stfit.training.loop import StepInfo
+
+TRIPLETS = {"data": {"dataset": "./rows.jsonl", "format": "triplet"}, "loss": "triplet"}
+CLASSES = {"data": {"dataset": "./rows.jsonl", "format": "labeled_pair"}, "loss": "softmax"}
+OFTEN = {"max_steps": 15, "save_every_steps": 3, "eval_every_steps": 5}
+CASES = {
+    "no_duplicates": {},
+    "shuffle, accumulated": {"train": {"sampler": "shuffle", "accumulate_steps": 2}},
+    "group_by_label": {"data": {"format": "labeled_text"}, "loss": "batch_all_triplet"},
+    "softmax head, gradient caching": CLASSES | {"train": {"mini_batch_size": 1, "schedule": "cosine"}},
+    "best, accumulated, cached": {
+        "train": {"best": "scores/spearman_cosine", "accumulate_steps": 2, "mini_batch_tokens": 30}
+    },
+    "several sources": {"data": None, "loss": None, "objectives": [TRIPLETS, CLASSES]},
+}
+
+
+@pytest.fixture
+def killable(tmp_path, write, similarity):
+    """Case -> (start(runs) trains it to its end, metrics and weights of a run that nobody killed, its calls)."""
+
+    def prepare(case):
+        sections = CASES[case]
+        recipe = write(eval=[similarity], **sections | {"train": OFTEN | sections.get("train", {})})
+        counted = tmp_path / "calls"
+
+        def start(runs):
+            return list(train(load_recipe(recipe), tmp_path / runs))
+
+        start("warm")  # what is imported or compiled once is no part of the count
+        assert run_apart(lambda: counted.write_text(str(at_call(lambda: start("whole"), -1)))) == 0
+        return start, outcome(tmp_path / "whole"), int(counted.read_text())
+
+    return prepare
+
+
+def outcome(runs):
+    """Everything that a run leaves but times."""
+    folder = runs / "tiny"
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    logged = [{name: value for name, value in entry.items() if name != "seconds"} for entry in entries]
+    model = {str(path): path.read_bytes() for path in sorted((folder / "model").rglob("*")) if path.is_file()}
+    return logged, {name.removeprefix(str(runs)): data for name, data in model.items()}
+
+
+def kill_and_finish(start, runs, calls, root):
+    """Die at each of `calls` in turn, then run to the end; how often it really died."""
+    died = sum(run_apart(lambda number=number: at_call(lambda: start(runs), number)) == -9 for number in calls)
+    log = root / "resumed.log"
+    assert run_apart(lambda: start(runs), log) == 0, log.read_text()
+    left = {path.name for path in (root / runs).rglob("*") if path.suffix in (".tmp", ".old")}
+    assert not left, f"left behind: {left}"
+    assert not (root / runs / "tiny.1").exists()
+    return died
+
+
+def check_kills(killable, tmp_path, case, seed, runs, most):
+    """Finished runs of a case that equal the whole one, killed one to `most` times each."""
+    start, expected, total = killable(case)
+    draw = random.Random(f"{seed}-{case}")
+    kills = equal = 0
+    for number in range(runs):
+        calls = [draw.randrange(1, total) for _ in range(draw.randint(1, most))]
+        kills += kill_and_finish(start, f"killed{number}", calls, tmp_path)
+        equal += outcome(tmp_path / f"killed{number}") == expected
+        shutil.rmtree(tmp_path / f"killed{number}")
+    return kills, equal
+
+
+def test_run_that_was_killed_anywhere_ends_as_if_it_had_not_been(tmp_path, killable):
+    kills, equal = check_kills(killable, tmp_path, "several sources", 0, runs=3, most=1)
+    assert (kills, equal) == (3, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_fifty_kills_at_random(tmp_path, killable, case, promise):
+    runs = 50 // len(CASES) + 1
+    kills, equal = check_kills(killable, tmp_path, case, 1, runs, most=1)
+    promise("killed once, anywhere, and run again: same bytes", f"{equal}/{runs} ({case})")
+    assert (kills, equal) == (runs, runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_twenty_runs_killed_up_to_six_times(tmp_path, killable, case, promise):
+    runs = 20 // len(CASES) + 1
+    kills, equal = check_kills(killable, tmp_path, case, 2, runs, most=6)
+    promise("killed one to six times: same bytes", f"{equal}/{runs} after {kills} kills ({case})")
+    assert equal == runs
+    assert kills > runs
+
+
+def started(recipe, runs):
+    """A run in the middle, two checkpoints saved, about to save the next."""
+    events = train(load_recipe(recipe), runs)
+    for event in events:
+        if isinstance(event, StepInfo) and event.step == 6:
+            return events
+    raise AssertionError
+
+
+def save_one(events):
+    """Goes on to the step after the save."""
+    while not isinstance(next(events), StepInfo):
+        pass
+
+
+SAVING = ("training/checkpoint.py", "training/whole.py", "commands/run.py", "shutil.py")
+SAVES = {"max_steps": 9, "save_every_steps": 2, "keep_checkpoints": 1}
+
+
+def check_deaths(tmp_path, write, deaths):
+    """Die while the third checkpoint is saved, at each of `deaths`; afterwards one checkpoint at least is whole.
+
+    `deaths`: (name, what a child does with the run in its hands).
+    """
+    recipe = write(train=SAVES)
+    list(train(load_recipe(recipe), tmp_path / "whole"))
+    expected = outcome(tmp_path / "whole")
+    endings = set()
+    for number, (name, death) in enumerate(deaths):
+        runs = tmp_path / f"killed{number}"
+
+        def act(runs=runs, death=death):
+            death(started(recipe, runs))
+
+        assert run_apart(act) < 0, name
+        whole = [path for path in checkpoints_in(runs / "tiny" / "checkpoints") if verify(path) is None]
+        assert whole == checkpoints_in(runs / "tiny" / "checkpoints"), f"{name}: a part has the name of a checkpoint"
+        assert whole, f"{name}: no checkpoint is left"
+        endings |= {path.name for path in whole}
+        assert run_apart(lambda runs=runs: list(train(load_recipe(recipe), runs))) == 0
+        assert outcome(runs) == expected, name
+        shutil.rmtree(runs)
+    assert endings == {"step-00000004", "step-00000006"}
+    return len(deaths)
+
+
+def lines_of_a_save(tmp_path, write):
+    recipe = write(train=SAVES)
+    counted = tmp_path / "lines"
+
+    def count():
+        events = started(recipe, tmp_path / "counted")
+        counted.write_text(str(at_line(lambda: save_one(events), -1, SAVING)))
+
+    assert run_apart(count) == 0
+    return int(counted.read_text())
+
+
+def dying_at_line(number):
+    return f"line {number}", lambda events: at_line(lambda: save_one(events), number, SAVING)
+
+
+def dying_at_byte(size):
+    """Die in the middle of writing the file that grows beyond `size`."""
+
+    def die(events):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        save_one(events)
+
+    return f"byte {size}", die
+
+
+def test_death_in_the_middle_of_a_save_leaves_whole_checkpoints(tmp_path, write):
+    lines = lines_of_a_save(tmp_path, write)
+    deaths = [dying_at_line(number) for number in (5, lines // 3, lines // 2, lines - 4)]
+    check_deaths(tmp_path, write, [*deaths, dying_at_byte(2_000), dying_at_byte(9_000)])
+
+
+@pytest.mark.slow
+def test_death_at_every_line_and_in_every_write_of_a_save(tmp_path, write, promise):
+    lines = lines_of_a_save(tmp_path, write)
+    deaths = [dying_at_line(number) for number in range(1, lines - 2)]
+    deaths += [dying_at_byte(size) for size in (1, 500, 2_000, 4_000, 6_000, 9_000, 12_000)]
+    count = check_deaths(tmp_path, write, deaths)
+    promise("died at every line, call and write of one save: checkpoints whole, same bytes", f"{count}/{count}")
+
+
+def test_stale_lock_of_a_killed_run_is_in_nobodys_way(tmp_path, write):
+    recipe = write(train={"max_steps": 3})
+    for _ in range(3):
+        child = fork(lambda: at_call(lambda: list(train(load_recipe(recipe), tmp_path / "runs")), 20_000))
+        assert wait(child) == -9
+        assert (tmp_path / "runs" / ".tiny.lock").read_text() == str(child)
+    assert run_apart(lambda: list(train(load_recipe(recipe), tmp_path / "runs"))) == 0
