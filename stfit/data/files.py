@@ -22,12 +22,17 @@ from stfit.lazy import lazy
 from stfit.location import DATA_SUFFIXES
 
 if TYPE_CHECKING:
-    from pyarrow import parquet
+    import pyarrow as pa
+    from pyarrow import compute, parquet
 else:
-    parquet = lazy("pyarrow.parquet")
+    pa, compute, parquet = lazy("pyarrow"), lazy("pyarrow.compute"), lazy("pyarrow.parquet")
 
 LONGEST_LINE = 64 * 2**20
 """Characters (bytes in JSON Lines) of one line, unpacked."""
+MOST_UNPACKED = 200
+"""Times that a packed file may grow: text grows 3 to 10 times, the same line over and over 1000 times."""
+LITTLE = 256 * 2**20
+"""Bytes that every file may unpack to."""
 
 
 def read_file(path: Path, options: ReadOptions) -> Table:
@@ -114,7 +119,9 @@ def delimited_records(path: Path, options: ReadOptions, delimiter: str) -> Itera
 def read_parquet(path: Path) -> Table:
     """A parquet file; the class names that `datasets` writes into its metadata are kept."""
     try:
-        arrow = parquet.read_table(path, partitioning=None)
+        repetitive = inspect(path)
+        arrow = parquet.read_table(path, partitioning=None, read_dictionary=repetitive)
+        arrow = unpack_repetitive(path, arrow, repetitive)
     except ValueError as error:  # ArrowInvalid
         raise DataError(f"{path} can't be read: {error}") from error
     written = json.loads((arrow.schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -132,6 +139,48 @@ def open_bytes(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
+def inspect(path: Path) -> list[str]:
+    """Text columns of a parquet file that say much in few bytes: one text may stand there for all rows.
+
+    Raises DataError for a file that says far more than it holds.
+    """
+    found = parquet.ParquetFile(path).metadata
+    groups = [found.row_group(i) for i in range(found.num_row_groups)]
+    refuse_bomb(path, sum(group.total_byte_size for group in groups))
+    if found.num_rows > max(path.stat().st_size, 1_000_000):
+        raise DataError(f"{path}: has {found.num_rows} rows in {path.stat().st_size} bytes: is it a data set of texts?")
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    return sorted(
+        {
+            chunk.path_in_schema
+            for chunk in columns
+            if chunk.physical_type == "BYTE_ARRAY" and chunk.total_compressed_size < chunk.num_values
+        }
+    )
+
+
+def unpack_repetitive(path: Path, arrow: pa.Table, names: list[str]) -> pa.Table:
+    """The columns `names`, read as numbers of distinct texts, as texts; refused where those would be too many."""
+    for name in set(names).intersection(arrow.column_names):
+        place, column = arrow.column_names.index(name), arrow[name]
+        if not pa.types.is_dictionary(column.type):
+            continue
+        sizes = [compute.sum(compute.take(compute.binary_length(c.dictionary), c.indices)) for c in column.chunks]
+        refuse_bomb(path, sum(size.as_py() or 0 for size in sizes))
+        arrow = arrow.set_column(place, name, column.cast(column.type.value_type))
+    return arrow
+
+
+def refuse_bomb(path: Path, unpacked: int) -> None:
+    """Raise DataError for a file that grows out of all proportion."""
+    packed = path.stat().st_size
+    if unpacked > max(LITTLE, MOST_UNPACKED * packed):
+        raise DataError(
+            f"{path}: its {packed} bytes unpack to more than {unpacked >> 20} MiB, {MOST_UNPACKED} times as much: "
+            "this is no data set of texts"
+        )
+
+
 def open_text(path: Path, encoding: str) -> IO[str]:
     """A text file, unpacked where its name ends in .gz; a byte order mark is no part of the text."""
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
@@ -142,9 +191,14 @@ def open_text(path: Path, encoding: str) -> IO[str]:
 
 def bounded_lines(file: IO[str] | IO[bytes], path: Path) -> Iterator[tuple[int, Any]]:
     """Line numbers from 1, and lines."""
-    number = 0
+    number = unpacked = 0
+    checked = LITTLE
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
+        unpacked += len(line)
+        if unpacked > checked and path.suffix == ".gz":
+            refuse_bomb(path, unpacked)
+            checked *= 2
         if len(line) > LONGEST_LINE:
             raise at_line(
                 path, number, f"is longer than {LONGEST_LINE // 2**20} MiB: is this a file of one row per line?"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stfit.data.files import read_file
+from stfit.data.saved import require_inside
 from stfit.data.source import TableSource, is_remote
 from stfit.data.split import parse_split, slice_of
 from stfit.data.table import Table, build_table, concatenate
@@ -136,6 +137,7 @@ def ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
 
 def saved_splits(folder: Path) -> Splits:
     """Splits of a folder written by `save_to_disk`; a single Dataset has the one split it was made from, or `train`."""
+    require_inside(folder)
     try:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError) as error:

@@ -27,6 +27,9 @@ log = logging.getLogger("stfit")
 WORTH_KEEPING = 20_000
 """Fewer texts than this are tokenised in the time that looking them up would take."""
 
+AT_ONCE = 5_000
+"""Texts that are tokenised in one call: a signal waits for its end."""
+
 Tokenize = Callable[[Sequence[str]], list[np.ndarray]]
 
 
@@ -36,17 +39,22 @@ def load_tokens(texts: list[str], tokenize: Tokenize, tokenizer: str) -> tuple[n
     `tokenizer` names the tokenizer and its settings. Corpora of WORTH_KEEPING texts are kept on disk.
     """
     if len(texts) < WORTH_KEEPING:
-        return lay_out(tokenize(texts))
+        return lay_out(tokenize_all(texts, tokenize))
     path = cache_folder("tokens") / f"{digest(texts, tokenizer)}.arrow"
     try:
         return read(path, len(texts))
     except (OSError, ValueError):  # not there yet, or damaged: pyarrow's errors are kinds of both
-        flat, starts = lay_out(tokenize(texts))
+        flat, starts = lay_out(tokenize_all(texts, tokenize))
     try:
         write(path, flat, starts)
     except OSError as error:  # a full or read-only disk costs the next run some time, not this one its life
         log.warning("token ids are not kept for the next run: %s", error)
     return flat, starts
+
+
+def tokenize_all(texts: list[str], tokenize: Tokenize) -> list[np.ndarray]:
+    """Token ids of each text."""
+    return [ids for start in range(0, len(texts), AT_ONCE) for ids in tokenize(texts[start : start + AT_ONCE])]
 
 
 def cache_folder(kind: str) -> Path:

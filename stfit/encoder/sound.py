@@ -1,0 +1,118 @@
+"""Whether the files of a model folder can be believed: looked at before anything is built from what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stfit.encoder.model_json import read_json
+from stfit.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LARGEST_JSON = 200 * 2**20
+"""Bytes. Tokenizers of a quarter of a million words take 35 MB."""
+LARGEST_HEADER = 100 * 2**20
+"""Bytes of the JSON that a safetensors file starts with; the format's own limit."""
+LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "num_decoder_layers")
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def require_sound(folder: Path) -> None:
+    """Raise ModelError for a folder that leads out of itself, or says things that can't be true.
+
+    A link may lead anywhere within the Hub's cache of the same model, which is made of them.
+    """
+    root = (folder.parent.parent if folder.parent.name == "snapshots" else folder).resolve()
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise ModelError(f"{path}: is a link that leads out of the model folder")
+        if path.suffix == ".json" and path.is_file():
+            require_modest(path)
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder}: holds an adapter for another model, not a model: merge it into its base first")
+
+
+def require_modest(path: Path) -> None:
+    """The same for one of its JSON files."""
+    if path.stat().st_size > LARGEST_JSON:
+        raise ModelError(f"{path}: is larger than {LARGEST_JSON >> 20} MiB")
+    if path.name.endswith(".index.json"):
+        shards = read_json(path).get("weight_map", {})
+        if outside := sorted({str(name) for name in shards.values() if Path(str(name)).name != name}):
+            raise ModelError(f"{path}: names {outside[0]}, which is no file beside it")
+    if path.name == "config.json":
+        config = read_json(path)
+        if not isinstance(config, dict):
+            raise ModelError(f"{path}: is no JSON object")
+        if "/" in str(config.get("_attn_implementation", config.get("attn_implementation", ""))):
+            raise ModelError(f"{path}: asks for attention code from the Hub, which is not run")
+        layers = max((config[key] for key in LAYERS if isinstance(config.get(key), int)), default=0)
+        tensors = len(read_shapes(path.parent))
+        if tensors and layers > tensors:
+            raise ModelError(f"{path}: says {layers} layers, and there are weights for {tensors} tensors only")
+
+
+def read_shapes(folder: Path) -> Shapes:
+    """Shape of every tensor in a folder's safetensors files; nothing of a file whose start can't be read.
+
+    https://github.com/huggingface/safetensors#format
+    """
+    found: Shapes = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(size)) if size <= LARGEST_HEADER else {}
+            found |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
+            continue  # loading will say what is wrong with it
+    return found
+
+
+def require_right_weights(backbone: nn.Module, loading: dict[str, Any], folder: Path) -> None:
+    """Raise ModelError, with their names, for weights that are missing, left over or not finite.
+
+    Left over may be the head of another task, and missing a pooler, which is not used.
+    """
+    parts = {name.partition(".")[0] for name in backbone.state_dict()}
+    wrong = {
+        "missing": [name for name in loading["missing_keys"] if not name.startswith("pooler.")],
+        "in the file, and no part of this model": [
+            name
+            for name in loading["unexpected_keys"]
+            if name.partition(".")[0] in parts and not name.startswith("pooler.")
+        ],
+        "not finite": not_finite(backbone.state_dict().items()),
+    }
+    if any(wrong.values()):
+        listed = "; ".join(f"{what}: {name_some(names)}" for what, names in wrong.items() if names)
+        raise ModelError(f"{folder}: its weights are not those of its config: {listed}")
+
+
+def other_shapes(meant: dict[str, Tensor], folder: Path, prefix: str) -> str:
+    """The weights in a folder that have another shape than `meant`, and both shapes; in a checkpoint with a head the
+    names start with `prefix`.
+    """
+    found = read_shapes(folder)
+    wrong = []
+    for name, tensor in meant.items():
+        shape = found.get(name, found.get(f"{prefix}.{name}"))
+        if shape is not None and shape != tuple(tensor.shape):
+            wrong.append(f"{name} {list(shape)} instead of {list(tensor.shape)}")
+    return name_some(wrong)
+
+
+def not_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Names of the weights that hold a NaN or an infinity."""
+    return [name for name, weight in weights if weight.is_floating_point() and not weight.isfinite().all()]
+
+
+def name_some(names: Iterable[str]) -> str:
+    """The first names of many."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")

@@ -1,0 +1,110 @@
+"""Files that say much more than they hold end in an error, and take no more memory than an honest file would."""
+
+import gzip
+import json
+import resource
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from processes import run_apart
+from pyarrow import parquet
+
+from stfit.data import files
+from stfit.data.files import read_file
+from stfit.data.read import load_table
+from stfit.data.source import ReadOptions, TrainingData
+from stfit.errors import DataError
+
+MIB = 2**20
+SCALE = 16
+"""The limits are divided by this, and so are the bombs: the real ones would take minutes to read."""
+ALLOWED = 800 // SCALE * MIB
+"""Address space for a reader, beyond what the process had before."""
+
+
+def zipped(path, piece, times, before=b""):
+    with gzip.open(path, "wb") as file:
+        file.write(before)
+        for _ in range(times // SCALE):
+            file.write(piece)
+
+
+def constant(path, text, rows, pieces=1):
+    """A parquet file with the same text in every row, as numbers that compress to nothing."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0]).take(pa.array([0] * rows, pa.int32())), pa.array([text]))
+    table = pa.table({"text": column})
+    with parquet.ParquetWriter(path, table.schema) as writer:
+        for _ in range(pieces):
+            writer.write_table(table)
+
+
+ROW = b'{"text": "%s"}\n' % (b"a" * 10_000)
+BOMBS = {
+    "one endless line": ("a.jsonl.gz", lambda path: zipped(path, b"0" * MIB, 1024), "longer than 4 MiB"),
+    "nothing but line ends": ("a.jsonl.gz", lambda path: zipped(path, b"\n" * MIB, 600), "unpack to more than"),
+    "one row over and over": ("a.jsonl.gz", lambda path: zipped(path, ROW * 100, 600), "unpack to more than"),
+    "endless cell": ("a.csv.gz", lambda path: zipped(path, b"0\n" * (MIB // 2), 200, b'text\n"'), "field larger"),
+    "endless line of a table": ("a.tsv.gz", lambda path: zipped(path, b"0" * MIB, 1024), "longer than 4 MiB"),
+    "a row of 100 MB": ("a.jsonl", lambda path: path.write_bytes(ROW[:10] + b"a" * (100 // SCALE) * MIB), "4 MiB"),
+    "deep nesting": ("a.jsonl", lambda path: path.write_text("[" * 200_000), "is not valid JSON"),
+    "rows that are none": ("a.parquet", lambda path: constant(path, "a", 500_000, 10), "rows in"),
+    "one text in every row": (
+        "a.parquet",
+        lambda path: constant(path, "a" * 10_000, 400_000 // SCALE),
+        "unpack to more than",
+    ),
+    "a parquet that ends early": ("a.parquet", lambda path: path.write_bytes(b"PAR1" + b"\xff" * 100 + b"PAR1"), ""),
+}
+
+
+@pytest.mark.parametrize(("name", "make", "message"), BOMBS.values(), ids=BOMBS)
+def test_bomb_is_refused_in_bounded_memory(tmp_path, name, make, message):
+    path, said = tmp_path / name, tmp_path / "said"
+    make(path)
+
+    def read():
+        files.LITTLE, files.LONGEST_LINE = files.LITTLE // SCALE, files.LONGEST_LINE // SCALE
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + ALLOWED, resource.RLIM_INFINITY))
+        try:
+            read_file(path, ReadOptions())
+        except DataError as error:
+            said.write_text(str(error))
+
+    output = tmp_path / "output"
+    assert run_apart(read, output) == 0, output.read_text()
+    assert str(path) in said.read_text()
+    assert message in said.read_text()
+
+
+def test_repetitive_but_honest_columns_are_read_as_ever(tmp_path):
+    rows = [{"text": f"text {i} of many", "kind": "a kind that many rows share"} for i in range(5_000)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    table = read_file(tmp_path / "rows.parquet", ReadOptions())
+    assert table.columns == {name: [row[name] for row in rows] for name in ("text", "kind")}
+
+
+LEADING_OUT = {
+    "split above": ("dataset_dict.json", {"splits": ["../outside"]}),
+    "absolute split": ("dataset_dict.json", {"splits": ["/etc"]}),
+    "file above": ("train/state.json", {"_data_files": [{"filename": "../../outside/data.arrow"}]}),
+    "absolute file": ("train/state.json", {"_data_files": [{"filename": "/etc/passwd"}]}),
+    "link": ("train/state.json", {"_data_files": [{"filename": "link.arrow"}]}),
+}
+
+
+@pytest.mark.parametrize(("listed", "change"), LEADING_OUT.values(), ids=LEADING_OUT)
+def test_saved_dataset_names_nothing_outside_its_folder(tmp_path, listed, change):
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"anchor": "a", "positive": "b"}] * 3)
+    datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "saved")
+    rows.save_to_disk(tmp_path / "outside")
+    source = TrainingData(dataset=str(tmp_path / "saved"), format="positive_pair")
+    assert len(load_table(source)) == 3
+    (tmp_path / "saved" / "train" / "link.arrow").symlink_to(tmp_path / "outside" / "data-00000-of-00001.arrow")
+    path = tmp_path / "saved" / listed
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match="leads out of"):
+        load_table(source)
