@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -21,6 +22,7 @@ from stfit.encoder.layout import choose_layout
 from stfit.encoder.model_json import count_positions, is_sentence_model, model_folder
 from stfit.encoder.scratch import build_scratch
 from stfit.encoder.settings import Model, Scratch
+from stfit.encoder.sound import other_shapes, require_right_weights, require_sound
 from stfit.encoder.tokens import Tokens, append_eos, load_tokenizer, longest_sequence, lower_case
 from stfit.errors import HubError, ModelError
 
@@ -52,6 +54,7 @@ def build_encoder(settings: Model, texts: Callable[[], Iterable[str]] | None = N
         found = None
     else:
         folder = locate(settings.base, settings.revision)
+        require_sound(folder)
         found = read_folder(folder) if is_sentence_model(folder) else None
         transformer = found.transformer if found else folder
         backbone = load_backbone(transformer, settings)
@@ -99,15 +102,20 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if "ignore_mismatched_sizes" in str(error):
+            error = RuntimeError(f"weights of another shape: {shapes_other_than_meant(folder, config)}")
         raise ModelError(f"{folder}: can't be loaded as a text encoder: {error}") from error
-    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
-    wrong = sorted(str(entry[0]) for entry in loading["mismatched_keys"])
-    if missing or wrong:
-        listed = ", ".join((missing + wrong)[:8]) + (" ..." if len(missing + wrong) > 8 else "")
-        raise ModelError(f"{folder}: its weights don't fit its config; missing or of another shape: {listed}")
+    require_right_weights(backbone, loading, folder)
     checked: PreTrainedModel = backbone
     return checked
+
+
+def shapes_other_than_meant(folder: Path, config: PretrainedConfig) -> str:
+    """The weights that don't have the shapes of the config, which transformers only logs."""
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    return other_shapes(model.state_dict(), folder, model.base_model_prefix)
 
 
 def set_dropout(config: PretrainedConfig, rate: float | None) -> None:

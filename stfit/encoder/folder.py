@@ -28,6 +28,7 @@ from stfit.encoder.model_json import (
     read_settings,
 )
 from stfit.encoder.settings import PEER_POOLINGS
+from stfit.encoder.sound import name_some, not_finite
 from stfit.errors import ModelError
 
 
@@ -68,9 +69,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         more = f" (`{pickled.name}` is a pickle, which stfit never opens)" if pickled.exists() else ""
         raise ModelError(f"{path}: missing{more}")
     try:
-        return load_file(path)
+        weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: damaged: {error}") from error
+    if broken := not_finite(weights.items()):
+        raise ModelError(f"{path}: not finite: {name_some(broken)}")
+    return weights
 
 
 Read = tuple[choices.Layer, dict[str, torch.Tensor]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -19,6 +18,7 @@ from stfit.encoder.model_json import (
     read_settings,
 )
 from stfit.encoder.settings import Model, Scratch
+from stfit.encoder.sound import read_shapes, require_sound
 from stfit.errors import HubError, ModelError
 
 SMALL_FILES = ["*.json"]
@@ -79,6 +79,7 @@ def fetch(base: str, revision: str | None) -> Path:
 
 def glance_into(folder: Path) -> Glance:
     """A local model folder, plain or of sentence-transformers."""
+    require_sound(folder)
     if not is_sentence_model(folder):
         return glance_at_transformer(folder)
     (_, transformer), (_, pooling), *layers = read_modules(folder)
@@ -105,7 +106,7 @@ def glance_at_transformer(folder: Path) -> Glance:
         positions,
         first_of(config, "hidden_size", "dim", "d_model"),
         first_of(config, "num_hidden_layers", "n_layers", "num_layers"),
-        count_weights(folder / "model.safetensors"),
+        count_weights(folder),
     )
 
 
@@ -114,12 +115,7 @@ def first_of(config: dict[str, Any], *names: str) -> int | None:
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 
-def count_weights(path: Path) -> int | None:
-    """Numbers in a safetensors file, from the JSON at its start (https://github.com/huggingface/safetensors#format)."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        shapes: list[list[int]] = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-        return sum(map(prod, shapes))
-    except (OSError, ValueError, KeyError, OverflowError, MemoryError):
-        return None  # loading will say what is wrong with it
+def count_weights(folder: Path) -> int | None:
+    """Numbers in a folder's safetensors files; None where there are none, or they can't be read."""
+    shapes = read_shapes(folder)
+    return sum(map(prod, shapes.values())) if shapes else None

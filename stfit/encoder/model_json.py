@@ -54,7 +54,7 @@ def read_json(path: Path, default: Any = None) -> Any:
         return default
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: can't be read as JSON: {error}") from error
 
 
@@ -110,8 +110,8 @@ def kind_of(entry: dict[str, Any], listed: Path) -> str:
 
 def inside(folder: Path, relative: str, listed: Path) -> Path:
     """A path named in modules.json, which must stay inside the model folder."""
-    pure = PurePosixPath(relative)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in relative:
+    pure = PurePosixPath(str(relative))
+    if not isinstance(relative, str) or pure.is_absolute() or ".." in pure.parts or {"\\", "\0"} & set(relative):
         raise ModelError(f"{listed}: path `{relative}` leads outside the model folder")
     return folder / pure
 

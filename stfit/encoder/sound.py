@@ -18,6 +18,8 @@ LARGEST_JSON = 200 * 2**20
 LARGEST_HEADER = 100 * 2**20
 """Bytes of the JSON that a safetensors file starts with; the format's own limit."""
 LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "num_decoder_layers")
+COMPUTED = ("position_ids", "inv_freq")
+"""Tables that older checkpoints hold, and today's code computes."""
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -85,7 +87,7 @@ def require_right_weights(backbone: nn.Module, loading: dict[str, Any], folder: 
         "in the file, and no part of this model": [
             name
             for name in loading["unexpected_keys"]
-            if name.partition(".")[0] in parts and not name.startswith("pooler.")
+            if name.partition(".")[0] in parts and not name.startswith("pooler.") and not name.endswith(COMPUTED)
         ],
         "not finite": not_finite(backbone.state_dict().items()),
     }
@@ -95,8 +97,9 @@ def require_right_weights(backbone: nn.Module, loading: dict[str, Any], folder: 
 
 
 def other_shapes(meant: dict[str, Tensor], folder: Path, prefix: str) -> str:
-    """The weights in a folder that have another shape than `meant`, and both shapes; in a checkpoint with a head the
-    names start with `prefix`.
+    """The weights in a folder that have another shape than `meant`, and both shapes.
+
+    In a checkpoint that has a head, their names start with `prefix`.
     """
     found = read_shapes(folder)
     wrong = []

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
+from stfit.encoder.sound import name_some, not_finite
 from stfit.errors import DivergedError, RecipeError
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
 
@@ -163,15 +164,8 @@ def require_finite_weights(*modules: nn.Module) -> None:
 
     Raises DivergedError with their names.
     """
-    broken = [
-        name
-        for module in modules
-        for name, weight in module.state_dict().items()
-        if weight.is_floating_point() and not weight.isfinite().all()
-    ]
+    broken = [name for module in modules for name in not_finite(module.state_dict().items())]
     if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise DivergedError(
-            f"weights are not finite: {', '.join(broken[:3])}{more}. The last checkpoint is kept. "
-            "Lower train.learning_rate"
+            f"weights are not finite: {name_some(broken)}. The last checkpoint is kept. Lower train.learning_rate"
         )
