@@ -30,7 +30,8 @@ docs: $(BIN)/.ready
 	$(BIN)/stfit schema -o recipes/recipe.schema.json
 
 bench: $(BIN)/.dev
-	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/bench.py --json runs/bench.json
+	$(BIN)/python tests/benchmarks/quality.py
 
 clean:
 	rm -rf .venv runs
