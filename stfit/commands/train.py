@@ -42,6 +42,7 @@ from stfit.training.gradients import ComputeLoss, choose_cut
 from stfit.training.hardware import describe_hardware
 from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
+from stfit.training.memory import keep_freed_memory
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_everything
 from stfit.training.run_folder import RunFolder, differences, hold, made_of, open_folder
@@ -101,12 +102,13 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool) -> 
     checkpoint = find_checkpoint(folder)
     recipe = with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe
     seed_everything(recipe.seed)
+    keep_freed_memory()
     prepared = prepare(recipe, loaded.origins)
     device = choose_device(recipe.train.device)
     encoder = build_encoder(recipe.model, prepared.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
     encoder.use_fast_dropout()
-    log.info("layout %s", encoder.layout_reason)
+    log.info("layout %s: %s", encoder.layout.name, encoder.layout.reason)
     evaluators = list(zip(recipe.eval, prepared.evaluation, strict=True))
     main = main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
 
@@ -208,7 +210,7 @@ def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
             "default_prompt": traits.default_prompt,
             "similarity": traits.similarity,
             "truncate_dim": traits.truncate_dim,
-            "attention": encoder.layout_name,
+            "attention": encoder.layout.name,
         }
     )
     chosen: dict[str, Any] = {"device": device, "precision": encoder.precision}

@@ -8,6 +8,7 @@ Tensor names: t = tokens, h = heads, d = dim of a head, n = sequences of one len
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stfit.encoder.dropout import keep_mask
+from stfit.encoder.dropout import keep_bits, kept_scale
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Blocks:
         rounded = round_up(lengths)
         head = np.arange(heads)
         from_tokens, to_tokens, filled_up = [], [], []
+        self.heads = heads
         self.all: list[Block] = []
         start = 0
         for length in np.unique(rounded):
@@ -103,14 +105,20 @@ class Blocks:
         self.filled_up = torch.from_numpy(np.concatenate(filled_up))
         """Rows that repeat a sequence's last token; nothing may come back from them."""
 
-    def heads_first(self, states_thd: Tensor) -> Tensor:
-        """[t, h, d] -> [p, d]."""
-        return states_thd.reshape(-1, states_thd.shape[2]).index_select(0, self._from_tokens)
+    def heads_first(self, states: Tensor, parts: int = 1) -> Tensor:
+        """[t, parts * h * d], whatever its dimensions -> [parts * p, d], part after part."""
+        index = self._from_tokens
+        if parts > 1:
+            token, head = index // self.heads, index % self.heads
+            index = torch.cat([(token * parts + part) * self.heads + head for part in range(parts)])
+        return states.reshape(len(states) * parts * self.heads, -1).index_select(0, index)
 
-    def tokens_first(self, states_pd: Tensor) -> Tensor:
-        """[p, d] -> [t, h, d]."""
-        heads = self.all[0].heads
-        return states_pd.index_select(0, self._to_tokens).view(-1, heads, states_pd.shape[1])
+    def tokens_first(self, states_pd: Tensor, parts: int = 1) -> Tensor:
+        """[parts * p, d] -> [t, parts * h * d]."""
+        rows = len(states_pd) // parts
+        index = self._to_tokens.view(-1, 1, self.heads) + rows * torch.arange(parts)[:, None]
+        states_td: Tensor = states_pd.index_select(0, index.view(-1)).view(len(index), -1)
+        return states_td
 
 
 def round_up(lengths: np.ndarray) -> np.ndarray:
@@ -178,6 +186,57 @@ def window_mask(length: int, window: int, causal: bool, device: torch.device) ->
     return (steps >= 0) & (steps < window) if causal else steps.abs() < window
 
 
+@dataclass(frozen=True)
+class Attention:
+    """What the backward pass needs of `attend_blocks`: each block's weights [n * h, l, l], and what dropout kept."""
+
+    weights: list[Tensor]
+    masks: Sequence[Tensor | None]
+    scale: float
+    rate: float
+
+
+def attend_blocks(qkv_pd: Tensor, blocks: Blocks, scale: float, rate: float) -> tuple[Tensor, Attention]:
+    """softmax(scale * query key^T), dropped out, times value; query, key and value lie one after another."""
+    q_pd, k_pd, v_pd = qkv_pd.chunk(3)
+    output_pd = torch.empty_like(q_pd)
+    sizes = [block.scores for block in blocks.all]
+    masks = keep_bits(sum(sizes), rate).split(sizes) if rate else [None] * len(sizes)
+    all_weights = []
+    for block, mask in zip(blocks.all, masks, strict=True):
+        q, k, v = (block.of(states_pd) for states_pd in (q_pd, k_pd, v_pd))
+        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+        if block.padding is not None:
+            scores.view(block.count, -1, block.length, block.length).add_(block.padding)
+        weights = scores.softmax(-1)
+        torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.of(output_pd))
+        all_weights.append(weights)
+    if rate:
+        output_pd.mul_(kept_scale(rate))
+    return output_pd, Attention(all_weights, masks, scale, rate)
+
+
+def attend_backward(gradient_pd: Tensor, qkv_pd: Tensor, blocks: Blocks, attention: Attention) -> Tensor:
+    """Gradients of query, key and value, one after another."""
+    of_qkv_pd = torch.empty_like(qkv_pd)
+    gradient_pd[blocks.filled_up] = 0
+    if attention.rate:
+        gradient_pd.mul_(kept_scale(attention.rate))
+    for block, weights, flat_mask in zip(blocks.all, attention.weights, attention.masks, strict=True):
+        q, k, v = (block.of(states_pd) for states_pd in qkv_pd.chunk(3))
+        of_q, of_k, of_v = (block.of(states_pd) for states_pd in of_qkv_pd.chunk(3))
+        gradient = block.of(gradient_pd)
+        mask = None if flat_mask is None else flat_mask.view_as(weights)
+        torch.bmm((weights if mask is None else weights * mask).transpose(1, 2), gradient, out=of_v)
+        of_weights = torch.bmm(gradient, v.transpose(1, 2))
+        if mask is not None:
+            of_weights.mul_(mask)
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(attention.scale)
+        torch.bmm(of_scores, k, out=of_q)
+        torch.bmm(of_scores.transpose(1, 2), q, out=of_k)
+    return of_qkv_pd
+
+
 class AttentionWithDropout(torch.autograd.Function):
     """Attention with dropout on its weights, differentiated by hand.
 
@@ -191,36 +250,15 @@ class AttentionWithDropout(torch.autograd.Function):
         ctx: Any, query_thd: Tensor, key_thd: Tensor, value_thd: Tensor, packing: Packing, scale: float, rate: float
     ) -> Tensor:
         """softmax(scale * query key^T), dropped out, times value; [t, h, d]."""
-        blocks = packing.blocks(query_thd.shape[1])
-        q_pd, k_pd, v_pd = (blocks.heads_first(states) for states in (query_thd, key_thd, value_thd))
-        output_pd = torch.empty_like(q_pd)
-        masks = keep_mask(q_pd, sum(block.scores for block in blocks.all), rate).split([b.scores for b in blocks.all])
-        weights = []
-        for block, mask in zip(blocks.all, masks, strict=True):
-            q, k, v = (block.of(states_pd) for states_pd in (q_pd, k_pd, v_pd))
-            scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-            if block.padding is not None:
-                scores.view(block.count, -1, block.length, block.length).add_(block.padding)
-            weights.append(scores.softmax(-1))
-            torch.bmm(weights[-1] * mask.view_as(scores), v, out=block.of(output_pd))
-        ctx.blocks, ctx.scale, ctx.saved = blocks, scale, (q_pd, k_pd, v_pd, weights, masks)
-        return blocks.tokens_first(output_pd)
+        ctx.blocks = packing.blocks(query_thd.shape[1])
+        ctx.qkv_pd = torch.cat([ctx.blocks.heads_first(states) for states in (query_thd, key_thd, value_thd)])
+        output_pd, ctx.attention = attend_blocks(ctx.qkv_pd, ctx.blocks, scale, rate)
+        output_thd: Tensor = ctx.blocks.tokens_first(output_pd).view_as(query_thd)
+        return output_thd
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_thd: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value."""
-        blocks: Blocks = ctx.blocks
-        q_pd, k_pd, v_pd, all_weights, masks = ctx.saved
-        gradient_pd = blocks.heads_first(gradient_thd)
-        gradient_pd[blocks.filled_up] = 0
-        of_q, of_k, of_v = (torch.empty_like(q_pd) for _ in range(3))
-        for block, weights, flat_mask in zip(blocks.all, all_weights, masks, strict=True):
-            mask = flat_mask.view_as(weights)
-            q, k, v, gradient = (block.of(states_pd) for states_pd in (q_pd, k_pd, v_pd, gradient_pd))
-            torch.bmm((weights * mask).transpose(1, 2), gradient, out=block.of(of_v))
-            of_weights = torch.bmm(gradient, v.transpose(1, 2)).mul_(mask)
-            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(ctx.scale)
-            torch.bmm(of_scores, k, out=block.of(of_q))
-            torch.bmm(of_scores.transpose(1, 2), q, out=block.of(of_k))
-        return *(blocks.tokens_first(part) for part in (of_q, of_k, of_v)), None, None, None
+        of_qkv_pd = attend_backward(ctx.blocks.heads_first(gradient_thd), ctx.qkv_pd, ctx.blocks, ctx.attention)
+        return *(ctx.blocks.tokens_first(part).view_as(gradient_thd) for part in of_qkv_pd.chunk(3)), None, None, None

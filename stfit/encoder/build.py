@@ -62,10 +62,9 @@ def build_encoder(settings: Model, texts: Callable[[], Iterable[str]] | None = N
     traits = choose_traits(settings, found, backbone.config)
     tokens = build_tokens(tokenizer, settings, found, traits, backbone.config)
     backbone.to(torch.device(device))  # type: ignore[arg-type]  # the wrapper that transformers puts around it loses its type
-    layout, reason = choose_layout(backbone, settings.attention)
+    layout = choose_layout(backbone, settings.attention)
     encoder = Encoder(backbone, tokens, traits, layout)
-    encoder.layout_reason = reason
-    encoder.fused = settings.attention != "padded" and fused_works(backbone, layout)
+    encoder.fused = settings.attention != "padded" and fused_works(backbone, layout.forward)
     if found and settings.layers is None:
         for layer, weights in zip(encoder.layers, found.layer_weights, strict=True):
             load_layer(layer, weights, folder)

@@ -47,10 +47,19 @@ class DropoutBits:
 dropout_bits = DropoutBits()
 
 
+def keep_bits(count: int, rate: float) -> Tensor:
+    """`count` truth values: false with probability `rate` (to 1/65536)."""
+    return dropout_bits.draw(count) >= round(rate * 65536) - 32768
+
+
+def kept_scale(rate: float) -> float:
+    """What keeps the mean where `keep_bits` drops: 1 / (1 - rate)."""
+    return 65536 / (65536 - round(rate * 65536))
+
+
 def keep_mask(like: Tensor, count: int, rate: float) -> Tensor:
-    """`count` numbers of the type of `like`: 0 with probability `rate` (to 1/65536), else 1 / (1 - rate)."""
-    dropped = round(rate * 65536)
-    return (dropout_bits.draw(count) >= dropped - 32768).to(like.dtype).mul_(65536 / (65536 - dropped))
+    """`count` numbers of the type of `like`: 0 with probability `rate`, else 1 / (1 - rate)."""
+    return keep_bits(count, rate).to(like.dtype).mul_(kept_scale(rate))
 
 
 class FastDropout(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from stfit.encoder.dropout import DROPOUT_SETTING, use_fast_dropout
 from stfit.encoder.inference import build_fused
 from stfit.encoder.layers import Layer
-from stfit.encoder.layout import Layout, forward_packed
+from stfit.encoder.layout import Forward, Layout
 from stfit.encoder.pooling import compute_pooled, without_prompts
 from stfit.encoder.prompts import prompt_name
 from stfit.encoder.tokens import Tokens
@@ -48,8 +48,6 @@ class Encoder(nn.Module):
         super().__init__()
         self.precision = "float32"
         """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
-        self.layout_reason = ""
-        """Why batches are laid out as they are, for the log."""
         self.fused = False
         """Whether the fused forward gives the same token embeddings, for `encode`."""
         self.backbone = backbone
@@ -64,11 +62,6 @@ class Encoder(nn.Module):
             dim = layer.dim_after(dim)
         self.layers.to(device=backbone.device, dtype=backbone.dtype)
         self.embedding_dim = dim
-
-    @property
-    def layout_name(self) -> Literal["packed", "padded"]:
-        """How batches are laid out."""
-        return "packed" if self.layout is forward_packed else "padded"
 
     @property
     def output_dim(self) -> int:
@@ -98,11 +91,11 @@ class Encoder(nn.Module):
         `prompt_lengths` gives the tokens at the start of each sequence that are not pooled (models with include_prompt
         off).
         """
-        return self._embed(self.layout, sequences, prompt_lengths)
+        return self._embed(self.layout.forward, sequences, prompt_lengths)
 
-    def _embed(self, layout: Layout, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None) -> Tensor:
+    def _embed(self, run: Forward, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None) -> Tensor:
         with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
-            states_td, order = layout(self.backbone, sequences)
+            states_td, order = run(self.backbone, sequences)
         lengths_r = torch.tensor([len(sequences[i]) for i in order], device=states_td.device)
         if prompt_lengths is not None:
             prompts_r = torch.as_tensor(prompt_lengths[order], device=states_td.device)
@@ -177,13 +170,13 @@ class Encoder(nn.Module):
         dim = self.dim_of(truncate_dim)
         most = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
         fused = self.fused and self.precision == "float32"
-        layout = build_fused(self.backbone) if fused else self.layout
+        run = build_fused(self.backbone) if fused else self.layout.forward
         was_training = self.training
         self.eval()
         embeddings = torch.empty(len(sequences), dim)
         for members in token_batches([len(sequence) for sequence in sequences], most):
             skips = np.full(len(members), skip) if skip else None
-            embedding = self._embed(layout, [sequences[i] for i in members], skips)[:, :dim].float()
+            embedding = self._embed(run, [sequences[i] for i in members], skips)[:, :dim].float()
             if normalize:
                 embedding = functional.normalize(embedding, dim=-1)
             embeddings[torch.from_numpy(members)] = embedding.cpu()

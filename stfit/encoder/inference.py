@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from stfit.encoder.attention import Packing
-from stfit.encoder.layout import PROBE_TOLERANCE, Layout, lay_in_row, probe_sequences, relative_error
+from stfit.encoder.layout import PROBE_TOLERANCE, Forward, lay_in_row, probe_sequences, relative_error
 
 TOKENS = 1024
 """Tokens at once for which the weights are laid out."""
@@ -99,7 +99,7 @@ def attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
     return output_td
 
 
-def build_fused(backbone: PreTrainedModel) -> Layout:
+def build_fused(backbone: PreTrainedModel) -> Forward:
     """The fused forward of a backbone, with its weights as they are now.
 
     Raises AttributeError or NotImplementedError where the backbone, or this build of torch, has not what it takes.
@@ -125,7 +125,7 @@ def build_fused(backbone: PreTrainedModel) -> Layout:
 
 
 @torch.inference_mode()
-def fused_works(backbone: PreTrainedModel, layout: Layout) -> bool:
+def fused_works(backbone: PreTrainedModel, layout: Forward) -> bool:
     """Whether the fused forward gives the token embeddings of `layout`."""
     was_training = backbone.training
     backbone.eval()

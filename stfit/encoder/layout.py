@@ -1,12 +1,14 @@
-"""How a batch of sequences of different lengths goes through the transformer: packed, or padded.
+"""How a batch of sequences of different lengths goes through the transformer: fused, packed, or padded.
 
-Both take sequences and give their token embeddings end to end, [tokens, dim], together with the order in which the
+All take sequences and give their token embeddings end to end, [tokens, dim], together with the order in which the
 sequences lie there: sorting the few embeddings back after pooling is cheaper than sorting all tokens back before it.
 
 Packed lays all sequences in one row, sorted by length. Linear layers see no padding, and attention runs once per
 distinct length on a plain [sequences, heads, length, dim] slice, without a mask. It needs a model that routes its
 attention through transformers' attention interface, so it is only chosen where a probe shows that it gives the padded
 forward's embeddings.
+
+Fused is packed with every layer as one function (`bert_layer.py`), for the models built like BERT.
 
 Padded sorts by length and cuts into rectangles, so that a rectangle holds little padding. It works for every model.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,9 +26,20 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from stfit.encoder.attention import Packing, packed_attention
+from stfit.encoder.bert_layer import fuse_layers, unfuse_layers
 from stfit.errors import ModelError
 
-Layout = Callable[[PreTrainedModel, list[np.ndarray]], tuple[Tensor, np.ndarray]]
+Forward = Callable[[PreTrainedModel, list[np.ndarray]], tuple[Tensor, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way through the transformer, and why it was chosen."""
+
+    name: Literal["fused", "packed", "padded"]
+    forward: Forward
+    reason: str
+
 
 RECTANGLE_TOKENS = 8192
 """Most tokens, padding included, that the padded layout sends through the model at once."""
@@ -112,45 +126,72 @@ def forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tu
     return states[0], row.order
 
 
-def choose_layout(backbone: PreTrainedModel, wanted: str) -> tuple[Layout, str]:
-    """The layout to use and a sentence for the log saying why. `wanted`: auto, packed or padded."""
-    if wanted == "padded":
-        return forward_padded, "padded: the recipe says so"
-    standard = backbone.config._attn_implementation
-    difference = probe_packed(backbone)
-    if difference is not None and difference <= PROBE_TOLERANCE:
-        return forward_packed, f"packed: equals the padded forward within {difference:.0e} on a probe"
-    backbone.set_attn_implementation(standard)
-    reason = (
-        "its attention can't be replaced" if difference is None else f"packed differs by {difference:.0e} on a probe"
-    )
-    if wanted == "packed":
-        raise ModelError(f"attention: packed does not work for this base ({reason}); use auto or padded")
-    return forward_padded, f"padded: {reason}"
-
-
 @torch.no_grad()
-def probe_packed(backbone: PreTrainedModel) -> float | None:
-    """Largest error of packed against padded token embeddings, relative to max(1, norm); None where packed can't run.
+def choose_layout(backbone: PreTrainedModel, wanted: str) -> Layout:
+    """The layout `wanted` (fused, packed or padded), or with `auto` the first of these that the backbone can do.
 
-    Some models take the new attention without a word and never call it, so the calls are counted too. Leaves the
-    backbone set to packed attention.
+    Raises ModelError where it can't do the one that is wanted.
     """
+    if wanted == "padded":
+        return Layout("padded", forward_padded, "the recipe says so")
     was_training = backbone.training
-    backbone.eval()
     sequences = probe_sequences(backbone)
+    expected_td, _ = forward_padded(backbone.eval(), sequences)
+    packed = try_packed(backbone, sequences, expected_td)
+    fused = try_fused(backbone, sequences, expected_td) if packed.works and wanted != "packed" else None
+    backbone.train(was_training)
+    for name, attempt in (("fused", fused), ("packed", packed)):
+        if attempt and attempt.works and wanted in ("auto", name):
+            return Layout(name, forward_packed, attempt.finding)  # type: ignore[arg-type]  # mypy sees a str
+    refused = fused or packed
+    if wanted != "auto":
+        raise ModelError(f"attention: {wanted} does not work for this base ({refused.finding}); use auto or padded")
+    return Layout("padded", forward_padded, f"packed does not work: {refused.finding}")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What came of a layout on the probe."""
+
+    works: bool
+    finding: str
+
+
+def compare(states_td: Tensor, expected_td: Tensor) -> Attempt:
+    """Whether these token embeddings are those of the padded forward."""
+    error = relative_error(states_td, expected_td)
+    return Attempt(error <= PROBE_TOLERANCE, f"differs from the padded forward by {error:.0e} on a probe")
+
+
+def try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> Attempt:
+    """Packed attention, which stays in place where it works.
+
+    Some models take the new attention without a word and never call it, so the calls are counted too.
+    """
+    standard = backbone.config._attn_implementation
     try:
-        padded, _ = forward_padded(backbone, sequences)
         attentions = replace_attention(backbone)
-        packed, _ = forward_packed(backbone, sequences)
+        packed_td, _ = forward_packed(backbone, sequences)
         called = [module for module in backbone.modules() if vars(module).get("packed_calls")]
-        if not attentions or len(called) != backbone.config.num_hidden_layers:
-            return None
-        return relative_error(packed, padded)
+        routed = attentions and len(called) == backbone.config.num_hidden_layers
+        found = compare(packed_td, expected_td) if routed else Attempt(False, "its attention can't be replaced")
     except (AssertionError, TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-        return None  # a model that refuses the arguments of the packed forward can't be packed
-    finally:
-        backbone.train(was_training)
+        found = Attempt(False, "it refuses the arguments of a packed forward")
+    if not found.works:
+        backbone.set_attn_implementation(standard)
+    return found
+
+
+def try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> Attempt:
+    """Fused layers on top of packed attention, which stay in place where they work."""
+    layers = fuse_layers(backbone)
+    fused_td, _ = forward_packed(backbone, sequences)
+    found = compare(fused_td, expected_td)
+    if len(layers) != backbone.config.num_hidden_layers:
+        found = Attempt(False, "its layers are not those of BERT")
+    if not found.works:
+        unfuse_layers(layers)
+    return found
 
 
 def probe_sequences(backbone: PreTrainedModel) -> list[np.ndarray]:

@@ -68,9 +68,10 @@ class Model(Spec):
     """Keep only the first N numbers of each embedding when encoding. Default: the base's own, else all."""
     append_eos: bool | Literal["auto"] = "auto"
     """End every text with the end-of-sequence token; auto = yes for decoders with last_token pooling."""
-    attention: Literal["auto", "packed", "padded"] = "auto"
-    """How a batch is laid out: packed spends nothing on padding; padded works everywhere; auto = packed where a probe
-    shows that it gives the padded forward's embeddings."""
+    attention: Literal["auto", "fused", "packed", "padded"] = "auto"
+    """How a batch is laid out: packed spends nothing on padding; fused is packed with each layer as one function, for
+    models built like BERT; padded works everywhere; auto = the first of these that a probe shows to give the padded
+    forward's embeddings."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type the weights are kept and trained in."""
 

@@ -1,33 +1,34 @@
-"""Packed and padded give the same embeddings and gradients, whatever the lengths."""
+"""Every layout gives the same embeddings and gradients, whatever the lengths."""
 
 import numpy as np
 import pytest
 import torch
 
 from stfit.encoder.build import build_encoder
-from stfit.encoder.layout import RECTANGLE_TOKENS, cut_rectangles, forward_packed, forward_padded
+from stfit.encoder.layout import RECTANGLE_TOKENS, cut_rectangles
 from stfit.encoder.settings import Model
+from stfit.errors import ModelError
 
 KINDS = ["bert", "roberta", "distilbert", "qwen3"]
+CASES = [("packed", kind) for kind in KINDS] + [("fused", "bert"), ("fused", "roberta")]
 
 
-def encoders(base):
-    return [build_encoder(Model(base=str(base), attention=attention)) for attention in ("packed", "padded")]
+def encoders(base, attention):
+    return [build_encoder(Model(base=str(base), attention=chosen)) for chosen in (attention, "padded")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_packed_equals_padded(tiny_base, sentences, kind) -> None:
-    packed, padded = encoders(tiny_base(kind))
-    assert packed.layout is forward_packed
-    assert padded.layout is forward_padded
-    one, other = packed.encode(sentences), padded.encode(sentences)
+@pytest.mark.parametrize(("attention", "kind"), CASES)
+def test_every_layout_gives_the_padded_embeddings(tiny_base, sentences, attention, kind) -> None:
+    encoder, padded = encoders(tiny_base(kind), attention)
+    assert (encoder.layout.name, padded.layout.name) == (attention, "padded")
+    one, other = (each(each.tokens(sentences)).detach().numpy() for each in (encoder.eval(), padded.eval()))
     assert (np.linalg.norm(one - other, axis=1) / np.linalg.norm(other, axis=1).clip(min=1)).max() < 1e-5
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_packed_gradients_equal_padded_gradients(tiny_base, sentences, kind) -> None:
+@pytest.mark.parametrize(("attention", "kind"), CASES)
+def test_every_layout_gives_the_padded_gradients(tiny_base, sentences, attention, kind) -> None:
     gradients = []
-    for encoder in encoders(tiny_base(kind)):
+    for encoder in encoders(tiny_base(kind), attention):
         encoder.double().eval()
         embedding = encoder(encoder.tokens(sentences))
         (embedding * torch.linspace(-1, 1, embedding.numel(), dtype=torch.float64).view_as(embedding)).sum().backward()
@@ -36,6 +37,20 @@ def test_packed_gradients_equal_padded_gradients(tiny_base, sentences, kind) -> 
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-9, atol=1e-11)
+
+
+def test_auto_takes_the_fastest_layout_that_a_base_can_do(tiny_base) -> None:
+    assert [build_encoder(Model(base=str(tiny_base(kind)))).layout.name for kind in KINDS] == [
+        "fused",
+        "fused",
+        "packed",
+        "packed",
+    ]
+
+
+def test_a_layout_that_a_base_can_not_do_is_refused_when_wanted(tiny_base) -> None:
+    with pytest.raises(ModelError, match="its layers are not those of BERT"):
+        build_encoder(Model(base=str(tiny_base("distilbert")), attention="fused"))
 
 
 @pytest.mark.parametrize("attention", ["packed", "padded"])
