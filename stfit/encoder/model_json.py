@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from stfit.encoder.settings import PEER_POOLINGS, Similarity
 from stfit.errors import ModelError
+from stfit.installed import installed
 
 AFTER_POOLING = ("Dense", "Normalize", "LayerNorm", "Dropout")
 """Modules after pooling that stfit reads."""
@@ -124,7 +125,7 @@ def read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
         modes = [PEER_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
     else:
         modes = [mode for mode, flag in POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
-    unknown = [mode for mode in modes if mode not in POOLING_FLAGS]
+    unknown = [mode for mode in modes if mode not in POOLING_FLAGS and mode not in installed("pooling")]
     if unknown:
         raise ModelError(f"{folder / 'config.json'}: unknown pooling {', '.join(map(str, unknown))}")
     return tuple(modes), bool(config.get("include_prompt", True))

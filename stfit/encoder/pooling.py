@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stfit.installed import installed, load_installed
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -77,10 +79,18 @@ POOLINGS: dict[str, Callable[[Tensor, Spans], Tensor]] = {
 }
 
 
+def pooling_of(mode: str) -> Callable[[Tensor, Spans], Tensor]:
+    """The function of a mode, of an installed package where it is none of stfit's."""
+    if mode in POOLINGS:
+        return POOLINGS[mode]
+    function: Callable[[Tensor, Spans], Tensor] = load_installed(installed("pooling")[mode])
+    return function
+
+
 def compute_pooled(modes: tuple[str, ...], states_td: Tensor, lengths_r: Tensor) -> Tensor:
     """[tokens, dim] -> [sequences, len(modes) * dim]: the modes side by side, in their order."""
     spans = Spans.of(lengths_r)
-    return torch.cat([POOLINGS[mode](states_td, spans) for mode in modes], dim=1)
+    return torch.cat([pooling_of(mode)(states_td, spans) for mode in modes], dim=1)
 
 
 def without_prompts(states_td: Tensor, lengths_r: Tensor, prompts_r: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from stfit.encoder.layers import Layer
+from stfit.installed import installed
 from stfit.location import Location
 from stfit.spec import Spec
 
 PEER_POOLINGS = {"lasttoken": "last_token", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
 """sentence-transformers' spellings -> ours."""
 
+if TYPE_CHECKING:
+    PoolingMode = str
+else:
+    PoolingMode = Literal[("mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last_token", *installed("pooling"))]
 Pooling = Annotated[
-    Literal["mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last_token"],
+    PoolingMode,
     BeforeValidator(lambda name: PEER_POOLINGS.get(name, name) if isinstance(name, str) else name),
 ]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 INSTALLED = Path(__file__).parents[1] / "installed"
@@ -52,6 +53,20 @@ def test_losses_and_evaluator_of_an_installed_package_train_and_measure(write, s
     assert "did you mean `align_and_uniform`?" in err
 
 
+def test_pooling_of_an_installed_package_is_trained_saved_and_needed_to_load(write, stfit, tmp_path):
+    path = write(model={"pooling": ["mean", "top_two"]})
+    code, _, err = stfit(INSTALLED, "train", path)
+    assert code == 0, err
+    (tmp_path / "texts.txt").write_text("the cat is number 0\n")
+    encode = ["encode", "runs/tiny", "texts.txt", "-o", "embeddings.npy"]
+    code, _, err = stfit(INSTALLED, *encode)
+    assert code == 0, err
+    assert np.load(tmp_path / "embeddings.npy").shape == (1, 32)
+    code, _, err = stfit(tmp_path, *encode)
+    assert code == 4
+    assert "unknown pooling top_two" in err
+
+
 def test_without_the_package_its_choice_is_unknown(write, stfit, tmp_path):
     code, _, err = stfit(tmp_path, "check", write(loss="align_and_uniform"))
     assert code == 2
@@ -59,7 +74,7 @@ def test_without_the_package_its_choice_is_unknown(write, stfit, tmp_path):
 
 
 BROKEN = {
-    "loss.broken = nowhere:Loss": "`loss.broken` to stfit.choices, and nowhere:Loss can't be loaded: ModuleNotFound",
+    "loss.broken = nowhere:Loss": "`loss.broken` to stfit.choices, and nowhere:Loss can't be loaded (ModuleNotFound",
     "loss.broken = json:loads": "json:loads is no Spec with a `type`",
     "loss.broken = stfit.encoder.layers:Normalize": "has no `fits`, has no `sampler`",
     "loss.again = stfit.losses.triplets:Triplet": "several packages add the choice `triplet`",

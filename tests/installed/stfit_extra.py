@@ -1,4 +1,4 @@
-"""A package beside stfit that adds two losses, one with weights, and an evaluator."""
+"""A package beside stfit that adds two losses, one with weights, an evaluator and a pooling."""
 
 from typing import ClassVar, Literal
 
@@ -58,6 +58,12 @@ class Centres(nn.Module):
         texts, label = take("prototypes", columns, label, "text", "label")
         cosines = functional.normalize(texts) @ functional.normalize(self.centres).T
         return functional.cross_entropy(20 * cosines, label)
+
+
+def pool_top_two(states_td, spans):
+    """Mean of the two largest values of each dimension."""
+    parts = states_td.split(spans.lengths_r.tolist())
+    return torch.stack([part.topk(min(2, len(part)), dim=0).values.mean(0) for part in parts])
 
 
 class Alignment(EvaluationSource):
