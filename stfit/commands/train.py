@@ -86,6 +86,7 @@ def train(loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bo
     SIGINT or SIGTERM, once the state is saved.
     """
     path = runs / loaded.recipe.name
+    require_other_base(loaded.recipe, path)
     with hold(path), stop_on_signals() as stop:
         folder, notes = open_folder(path, trained_part(loaded.recipe), fresh, resume)
         for note in notes:
@@ -163,6 +164,13 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool) -> 
     write_card(folder, result, main, prepared.training)
     write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
     yield Finished(result, main)
+
+
+def require_other_base(recipe: Recipe, path: Path) -> None:
+    """Refuse to put the run aside that is to be gone on from."""
+    base = recipe.model.base
+    if isinstance(base, str) and Path(base).is_absolute() and Path(base).resolve().is_relative_to(path.resolve()):
+        raise RecipeError(f"model.base is the run in {path}, where this recipe trains too: give it another `name`")
 
 
 def trained_part(recipe: Recipe) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pytest
 from stfit.commands.check import check
 from stfit.commands.train import Evaluated, train
 from stfit.encoder.build import load_encoder
-from stfit.errors import ModelError
+from stfit.errors import ModelError, RecipeError
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 
@@ -31,6 +31,14 @@ def test_check_looks_into_the_run(write, run):
     result = check(write(model={"base": "./runs/tiny"}), [])
     assert "error" not in result
     assert result["samples"][0]["anchor"].startswith("ask: ")
+
+
+def test_run_is_not_its_own_base(tmp_path, write, run):
+    run(write())
+    with pytest.raises(RecipeError, match="give it another `name`"):
+        run(write(model={"base": "./runs/tiny"}))
+    assert (tmp_path / "runs" / "tiny" / "model" / "modules.json").is_file()
+    assert not (tmp_path / "runs" / "tiny.1").exists()
 
 
 def test_run_without_a_model_yet_says_so(tmp_path, write):
