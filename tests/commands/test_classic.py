@@ -33,7 +33,7 @@ SNLI = "DATA/snli/validation.jsonl.gz"  # its train split could not be had
 CASES = {
     "qqp_triplets": ["data.dataset=DATA/qqp_triplets", "data.holdout.rows=200", "model.base=BASE"],
     "sentence_compression": ["data.dataset=DATA/sentence_compression", "data.holdout.fraction=0.25", QQP_RUN],
-    "snli_softmax": [f"data.dataset={SNLI}", "model.base=BASE"],
+    "snli_softmax": [f"data.dataset={SNLI}", "model.base=BASE", "train.max_steps=150"],
     "snli_entailment": [f"data.dataset={SNLI}", "model.base=BASE"],
     "snli_both": [f"objectives.0.data.dataset={SNLI}", f"objectives.1.data.dataset={SNLI}", "model.base=BASE"],
     "trec": [*TREC, "model.base=BASE"],
