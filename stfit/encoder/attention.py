@@ -21,6 +21,11 @@ from torch.nn import functional
 
 from stfit.encoder.dropout import keep_bits, kept_scale
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # younger than the oldest torch that stfit runs on
+    varlen_attn = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True)
 class Group:
@@ -150,6 +155,9 @@ def packed_attention(
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         attended_thd: Tensor = AttentionWithDropout.apply(*rows_thd, packing, scale, dropout)  # type: ignore[no-untyped-call]
         return attended_thd[None], None
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    if query.device.type == "cuda" and half and dropout == 0 and varlen_attn is not None:
+        return attend_varlen(rows_thd, packing, scaling, causal, sliding_window)[None], None
     sizes = [group.count * group.length for group in packing.groups]
     # One `split` gives one `cat` in the backward pass; a slice per group would give a full-size zero gradient each.
     parts = zip(packing.groups, *(tensor.split(sizes) for tensor in rows_thd), strict=True)
@@ -158,6 +166,30 @@ def packed_attention(
         for group, *states in parts
     ]
     return torch.cat(outputs)[None], None
+
+
+def attend_varlen(
+    rows_thd: list[Tensor], packing: Packing, scaling: float | None, causal: bool, window: int | None
+) -> Tensor:
+    """Attention of all sequences in one kernel of torch, which is for half precision on a GPU and has no dropout."""
+    query_thd, key_thd, value_thd = rows_thd
+    ends = torch.from_numpy(np.concatenate([[0], np.cumsum(packing.lengths)])).to(query_thd.device, torch.int32)
+    longest = int(packing.lengths.max())
+    reach = -1 if window is None else window - 1
+    attended_thd = varlen_attn(
+        query_thd,
+        key_thd,
+        value_thd,
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(reach, 0 if causal else reach),
+        enable_gqa=key_thd.shape[1] != query_thd.shape[1],
+    )
+    assert isinstance(attended_thd, Tensor)  # a pair only where return_aux is asked for
+    return attended_thd
 
 
 def attend(

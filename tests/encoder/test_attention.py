@@ -1,11 +1,14 @@
 """Attention within packed sequences is what torch computes for each sequence alone."""
 
+import inspect
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from stfit.encoder.attention import AttentionWithDropout, Packing, packed_attention
+from stfit.encoder.attention import AttentionWithDropout, Packing, attend_varlen, packed_attention
 from stfit.encoder.dropout import dropout_bits, keep_mask
 
 LENGTHS = [1, 1, 4, 4, 4, 7, 70]
@@ -77,6 +80,50 @@ def test_windows_and_causality_hold_within_each_sequence(causal, window) -> None
         )
         torch.testing.assert_close(output[0, part], alone.transpose(0, 1), rtol=1e-10, atol=1e-12)
         start += length
+
+
+def documented_varlen(query, key, value, ends, _, longest, __, *, scale, window_size, enable_gqa):
+    """What torch documents of its kernel, which runs on GPUs only: windows reach (left, right), -1 is no limit."""
+    assert longest == max(LENGTHS)
+    outputs = []
+    for start, end in itertools.pairwise(ends):
+        position = torch.arange(end - start)
+        steps = position[:, None] - position
+        left, right = (99 if reach < 0 else reach for reach in window_size)
+        q, k, v = (tensor[start:end].transpose(0, 1) for tensor in (query, key, value))
+        allowed = (steps <= left) & (-steps <= right)
+        attended = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=allowed, scale=scale, enable_gqa=enable_gqa
+        )
+        outputs.append(attended.transpose(0, 1))
+    return torch.cat(outputs)
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_kernel_for_gpus_is_asked_for_the_same_attention(causal, window, monkeypatch) -> None:
+    packing = Packing(np.array(LENGTHS))
+    query, key, value = states()
+    shared_heads = [query, key[:, :1], value[:, :1]]
+    monkeypatch.setattr("stfit.encoder.attention.varlen_attn", documented_varlen)
+    output = attend_varlen(shared_heads, packing, 0.4, causal, window)
+    expected, _ = packed_attention(
+        torch.nn.Module(),
+        *(tensor.transpose(0, 1)[None] for tensor in shared_heads),
+        None,
+        scaling=0.4,
+        packing=packing,
+        is_causal=causal,
+        sliding_window=window,
+    )
+    torch.testing.assert_close(output[None], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_kernel_for_gpus_takes_what_it_is_given() -> None:
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+    known = list(inspect.signature(varlen.varlen_attn).parameters)
+    assert known[:7] == ["query", "key", "value", "cu_seq_q", "cu_seq_k", "max_q", "max_k"]
+    assert {"scale", "window_size", "enable_gqa"} <= set(known[7:])
 
 
 def test_dropout_keeps_the_expectation_and_its_rate() -> None:
