@@ -16,6 +16,7 @@ FLOORS = {
     "spec": 0.6,
     "location": 0,
     "__init__": 6,
+    "hub": 0.3,
     "encoder": 1,
     "data": 1,
     "losses": 1,

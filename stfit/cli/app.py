@@ -186,6 +186,15 @@ def check(
         raise typer.Exit(result["error"]["exit_code"])
 
 
+@app.command(epilog="Example: stfit fetch recipe.yaml && HF_HUB_OFFLINE=1 stfit train recipe.yaml")
+def fetch(recipe: RecipeArgument, overrides: Overrides = None, json: Json = False) -> None:
+    """Fetch the base and the datasets of a recipe from the Hub, for a run without a network."""
+    from stfit.commands.fetch import fetch
+    from stfit.recipe.load import load_recipe
+
+    console.show_fetched(fetch(load_recipe(recipe, overrides or [])), json)
+
+
 @app.command(epilog="Example: stfit init ./pairs.csv -o pairs.yaml")
 def init(
     dataset: Annotated[str, typer.Argument(help="Hub id, or a file or folder: ./pairs.csv.", metavar="DATASET")],

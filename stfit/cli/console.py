@@ -119,6 +119,15 @@ def show_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
         sys.stdout.write(f"{line:<{width}}  {origin}\n")
 
 
+def show_fetched(result: dict[str, Any], as_json: bool) -> None:
+    """What is here now."""
+    if as_json:
+        show_json(result)
+        return
+    for each in result["fetched"]:
+        sys.stdout.write(f"{each['kind']} {each['id']} {each['commit']}\n")
+
+
 def show_init(result: dict[str, Any], as_json: bool) -> None:
     """What was proposed and why, and what to do next."""
     if as_json:

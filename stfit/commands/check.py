@@ -11,6 +11,7 @@ from stfit.data.batches import TokenTable, tokenize_examples
 from stfit.data.examples import Examples
 from stfit.data.lengths import whole_texts, words
 from stfit.data.source import Source, is_remote
+from stfit.data.split import Glimpse
 from stfit.encoder.glance import Glance
 from stfit.encoder.prompts import prompt_name
 from stfit.errors import DataError, RecipeError
@@ -78,7 +79,7 @@ def shortened(source: Source) -> dict[str, str]:
     """The split to read, where it is another."""
     if not source.dataset or not is_remote(source.dataset) or "[" in source.split:
         return {}
-    return {"split": "+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+"))}
+    return {"split": Glimpse("+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+")))}
 
 
 def prompts_of(recipe: Recipe, base: Glance, source: Source, examples: Examples) -> dict[str, str]:

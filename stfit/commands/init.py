@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stfit.data.hub import hub_splits
 from stfit.data.propose import Proposal, propose
-from stfit.data.read import hub_splits, local_splits
+from stfit.data.read import local_splits
 from stfit.data.source import Source, is_remote
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, ResourceError
@@ -113,10 +114,10 @@ def look_at(source: Source) -> Look:
     split = min(splits, key=lambda name: (name != "train", name == "test"))
     if measuring == split:
         measuring = "test" if "test" in splits and split != "test" else None
-    table = splits[split]()
+    table = splits[split](None)
     if not len(table):
         raise DataError(Problem(f"the split `{split}` has no rows", "no-rows", table.origin))
-    other: Table | None = splits[measuring]() if measuring else None
+    other: Table | None = splits[measuring](None) if measuring else None
     # Of both together, since the ends of a score may only be reached in one.
     proposal = propose(table if other is None else concatenate([table, other]))
     return Look(split, len(table), measuring, len(other) if other else 0, proposal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +21,7 @@ from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, 
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
+from stfit.hub import REFUSED
 from stfit.losses.loss import LOSSES
 from stfit.recipe.recipe import Objective, Recipe
 
@@ -75,7 +76,7 @@ def count_dropped(training: Iterable[Examples]) -> dict[str, int]:
     return dict(sum((Counter(examples.dropped) for examples in training), Counter()))
 
 
-def first_of(errors: list[StfitError]) -> StfitError:
+def first_of(errors: Sequence[StfitError]) -> StfitError:
     """The error of the lowest exit code, with the problems of all."""
     first = min(errors, key=lambda error: error.exit_code)
     return type(first)([problem for error in errors for problem in error.problems])
@@ -130,7 +131,9 @@ def look_at_base(recipe: Recipe, origins: Mapping[str, str], found: Survey) -> N
     """What the recipe says, against what the base says of itself."""
     try:
         found.base = glance_at(recipe.model)
-    except HubError as error:  # training may still find the weights elsewhere; its own error is the better one
+    except HubError as error:
+        if any(problem.code == REFUSED for problem in error.problems):
+            raise
         found.warnings += [Problem(problem.message, "base-unseen") for problem in error.problems]
     impossible = find(IMPOSSIBLE, recipe, found.base, origins)
     found.warnings += find(UNLIKELY, recipe, found.base, origins)

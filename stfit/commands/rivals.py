@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-
 from stfit.commands.prepare import load_objective
-from stfit.encoder.build import build_encoder, load_encoder, locate
+from stfit.encoder.base import ALL_FILES, locate
+from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import read_folder
 from stfit.encoder.model_json import is_sentence_model
 from stfit.encoder.settings import Scratch
-from stfit.errors import HubError, ModelError
+from stfit.errors import ModelError
+from stfit.hub import fetch, find_head, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.randomness import seed_everything
 
@@ -49,7 +49,7 @@ def before_training(recipe: Recipe, device: str) -> Encoder:
     settings = recipe.model
     if not isinstance(settings.base, Scratch):
         # A run's resolved.yaml spells out the base's own layers; they have the base's own weights all the same.
-        folder = locate(settings.base, settings.revision)
+        folder = locate(settings.base, settings.revision, ALL_FILES)
         if is_sentence_model(folder) and read_folder(folder).traits.layers == settings.layers:
             settings = settings.model_copy(update={"layers": None})
 
@@ -63,15 +63,11 @@ def before_training(recipe: Recipe, device: str) -> Encoder:
 
 def published_repo(recipe: Recipe) -> str | None:
     """The repository that `push` publishes to."""
-    repo: str | None = getattr(getattr(recipe, "push", None), "repo", None)
-    return repo
+    return with_owner(recipe.push.repo) if recipe.push else None
 
 
 def published_folder(repo: str) -> Path | None:
     """A folder with what is published at `repo`; None where nothing is. Raises HubError where that can't be known."""
-    try:
-        return locate(repo, None)
-    except HubError as error:
-        if isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)):
-            return None
-        raise
+    commit = find_head("model", repo)
+    folder = fetch("model", repo, commit, ALL_FILES) if commit else None
+    return folder if folder and is_sentence_model(folder) else None

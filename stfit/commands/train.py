@@ -29,6 +29,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.errors import LockError, RecipeError
 from stfit.evaluation.measure import main_metrics, measure
 from stfit.losses.loss import build_loss, compute_loss
+from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import to_yaml
@@ -101,7 +102,7 @@ def train(loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bo
 def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool) -> Iterator[Event]:
     """From the start, or the newest checkpoint, to the end. `strict`: not if something moved since the checkpoint."""
     checkpoint = find_checkpoint(folder)
-    recipe = with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe
+    recipe: Recipe = pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe)
     seed_everything(recipe.seed)
     keep_freed_memory()
     prepared = prepare(recipe, loaded.origins)
@@ -190,7 +191,7 @@ def find_checkpoint(folder: RunFolder) -> Checkpoint | None:
 def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
     """The recipe, with the values that an earlier process of this run chose at run time."""
     earlier = load_recipe(folder.resolved).recipe
-    chosen = {"model": earlier.model, "train": earlier.train, "objectives": earlier.objectives}
+    chosen = {name: getattr(earlier, name) for name in ("model", "data", "objectives", "train")}
     return recipe.model_copy(update=chosen)
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stfit.data.files import read_file
+from stfit.data.hub import hub_splits, label_names
 from stfit.data.saved import require_inside
 from stfit.data.source import TableSource, is_remote
-from stfit.data.split import parse_split, slice_of
+from stfit.data.split import parse_split, rows_needed, slice_of
 from stfit.data.table import Table, build_table, concatenate
-from stfit.errors import DataError, HubError, RecipeError, did_you_mean
+from stfit.errors import DataError, RecipeError, did_you_mean
 from stfit.lazy import lazy
 from stfit.location import DATA_SUFFIXES
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 else:
     datasets = lazy("datasets")
 
-Splits = dict[str, Callable[[], Table]]
-"""Name of a split -> reads it."""
+Splits = dict[str, Callable[[int | None], Table]]
+"""Name of a split -> reads it, or at least its first rows, where a number is given."""
 
 SPLIT_FILE = re.compile(rf"(?P<split>.+?)(-\d+-of-\d+)?(?P<suffix>{'|'.join(map(re.escape, DATA_SUFFIXES))})")
 
@@ -44,7 +45,7 @@ def load_table(source: TableSource) -> Table:
         known = sorted(splits)
         hint = did_you_mean(unknown[0], known)
         raise DataError(f"{source.dataset} has no split `{unknown[0]}`: {hint} (its splits: {', '.join(known)})")
-    tables = {name: splits[name]() for name in dict.fromkeys(part.name for part in parts)}
+    tables = {name: splits[name](rows_needed(parts, name)) for name in dict.fromkeys(part.name for part in parts)}
     sliced = []
     for part in parts:
         table = tables[part.name]
@@ -62,7 +63,7 @@ def local_splits(source: TableSource) -> Splits:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return saved_splits(path)
     files = split_files(path)
-    return {name: lambda paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
+    return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
 
 
 def split_files(path: Path) -> dict[str, list[Path]]:
@@ -147,31 +148,11 @@ def saved_splits(folder: Path) -> Splits:
     return dataset_splits(saved, str(folder))
 
 
-def hub_splits(source: TableSource) -> Splits:
-    """Splits of a dataset on the Hub. Code in the repository is never run."""
-    if Path(source.dataset).exists():  # `datasets` would take the folder, and say nothing
-        raise DataError(f"`{source.dataset}` is a Hub id, and a path here too: write `./{source.dataset}` for the path")
-    try:
-        found = datasets.load_dataset(
-            source.dataset, name=source.config, data_files=source.files, revision=source.revision
-        )
-    except FileNotFoundError as error:  # also DatasetNotFoundError, which covers private and gated ones
-        raise DataError(f"`{source.dataset}` is no dataset that the Hub shows to this account: {error}") from error
-    except OSError as error:
-        raise HubError(f"the dataset `{source.dataset}` can't be fetched: {error}") from error
-    except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"`datasets` refuses `{source.dataset}`: {error}") from error
-    return dataset_splits(found, source.dataset)
-
-
 def dataset_splits(splits: dict[Any, Any], origin: str) -> Splits:
     """Splits of a DatasetDict."""
-    return {str(name): lambda dataset=dataset: table_of(dataset, origin) for name, dataset in splits.items()}  # type: ignore[misc]
+    return {str(name): lambda _, dataset=dataset: table_of(dataset, origin) for name, dataset in splits.items()}  # type: ignore[misc]
 
 
 def table_of(dataset: datasets.Dataset, origin: str) -> Table:
     """The rows of a Dataset as plain Python values, without decoding images or sound."""
-    label_names = {
-        name: feature.names for name, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)
-    }
-    return build_table(origin, dataset.with_format("arrow")[:].to_pydict(), label_names)
+    return build_table(origin, dataset.with_format("arrow")[:].to_pydict(), label_names(dataset.features))

@@ -15,6 +15,10 @@ NUMBER = r"-?\d+%?"
 PART = re.compile(rf"(?P<name>[\w.-]+)(?:\[(?P<start>{NUMBER})?:(?P<stop>{NUMBER})?\])?")
 
 
+class Glimpse(str):
+    """A split whose first rows are looked at, and not kept: a file on the Hub need not be fetched whole for them."""
+
+
 class SplitPart(NamedTuple):
     """One term of a split expression. `start` and `stop` are as written: `100`, `-10%`, or None for an open end."""
 
@@ -49,6 +53,13 @@ def slice_of(part: SplitPart, rows: int) -> slice:
     start = row_at(part.start, rows) if part.start else 0
     stop = row_at(part.stop, rows) if part.stop else rows
     return slice(start, stop)
+
+
+def rows_needed(parts: list[SplitPart], name: str) -> int | None:
+    """How many of the first rows of a split the terms are about; None where that depends on its length."""
+    stops = [part.stop if (part.start or "0").isdigit() else None for part in parts if part.name == name]
+    known = [int(stop) for stop in stops if stop and stop.isdigit()]
+    return max(known) if len(known) == len(stops) else None
 
 
 def row_at(bound: str, rows: int) -> int:

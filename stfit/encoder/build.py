@@ -14,22 +14,20 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from stfit.encoder.base import ALL_FILES, locate
 from stfit.encoder.dropout import DROPOUT_SETTING
 from stfit.encoder.encoder import Encoder, Traits
 from stfit.encoder.folder import Found, read_folder
 from stfit.encoder.inference import fused_works
 from stfit.encoder.layout import choose_layout
-from stfit.encoder.model_json import count_positions, is_sentence_model, model_folder
+from stfit.encoder.model_json import count_positions, is_sentence_model
 from stfit.encoder.scratch import build_scratch
 from stfit.encoder.settings import Model, Scratch
 from stfit.encoder.sound import other_shapes, require_right_weights, require_sound
 from stfit.encoder.tokens import Tokens, append_eos, load_tokenizer, longest_sequence, lower_case
-from stfit.errors import HubError, ModelError
+from stfit.errors import ModelError
 
 log = logging.getLogger("stfit")
-
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "*/model.safetensors"]
-"""What is fetched of a Hub model: never a pickle, never code."""
 
 
 def load_encoder(folder: str | Path, device: str = "cpu") -> Encoder:
@@ -53,7 +51,7 @@ def build_encoder(settings: Model, texts: Callable[[], Iterable[str]] | None = N
         set_dropout(backbone.config, settings.dropout)
         found = None
     else:
-        folder = locate(settings.base, settings.revision)
+        folder = locate(settings.base, settings.revision, ALL_FILES)
         require_sound(folder)
         found = read_folder(folder) if is_sentence_model(folder) else None
         transformer = found.transformer if found else folder
@@ -69,21 +67,6 @@ def build_encoder(settings: Model, texts: Callable[[], Iterable[str]] | None = N
         for layer, weights in zip(encoder.layers, found.layer_weights, strict=True):
             load_layer(layer, weights, folder)
     return encoder
-
-
-def locate(base: str, revision: str | None) -> Path:
-    """Folder of a local base, or of a Hub model after fetching it."""
-    if Path(base).is_absolute() or Path(base).is_dir():
-        return model_folder(Path(base))
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(base, revision=revision, allow_patterns=HUB_FILES))
-    except HFValidationError as error:
-        raise ModelError(f"base `{base}` is neither a Hub id nor a path (paths start with ./ or /): {error}") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise HubError(f"model `{base}` can't be fetched from the Hub: {error}") from error
 
 
 def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:

@@ -7,10 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from stfit.encoder.base import SMALL_FILES, locate
 from stfit.encoder.model_json import (
     count_positions,
     is_sentence_model,
-    model_folder,
     read_json,
     read_modules,
     read_pooling,
@@ -19,9 +19,6 @@ from stfit.encoder.model_json import (
 )
 from stfit.encoder.settings import Model, Scratch
 from stfit.encoder.sound import read_shapes, require_sound
-from stfit.errors import HubError, ModelError
-
-SMALL_FILES = ["*.json"]
 
 NO_LIMIT = 1_000_000
 """Tokenizers without a limit say some very large number."""
@@ -58,23 +55,7 @@ def glance_at(settings: Model) -> Glance:
         size, layers = settings.base.hidden_size, settings.base.num_layers
         embedded = (settings.base.vocab_size + 512) * size
         return Glance(None, 512, 512, size, layers, embedded + layers * 12 * size * size)
-    path = Path(settings.base)
-    return glance_into(model_folder(path) if path.is_absolute() else fetch(settings.base, settings.revision))
-
-
-def fetch(base: str, revision: str | None) -> Path:
-    """Folder with the small files of a Hub model, from the cache where they are there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
-    try:
-        return Path(snapshot_download(base, revision=revision, allow_patterns=SMALL_FILES))
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelError(f"model.base: `{base}` is no model that the Hub shows to this account: {error}") from error
-    except OSError as error:  # also what the Hub's client raises when it can't connect
-        raise HubError(f"model.base: `{base}` can't be looked at: {error}") from error
+    return glance_into(locate(settings.base, settings.revision, SMALL_FILES))
 
 
 def glance_into(folder: Path) -> Glance:

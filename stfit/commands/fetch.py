@@ -1,0 +1,27 @@
+"""`stfit fetch`: everything that a recipe takes from the Hub, into the cache, for a run without a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stfit.commands.prepare import first_of, survey
+from stfit.encoder.base import ALL_FILES, locate
+from stfit.errors import HubError
+from stfit.recipe.inputs import hub_inputs, pin
+from stfit.recipe.load import Loaded
+from stfit.recipe.recipe import Recipe
+
+
+def fetch(loaded: Loaded[Recipe]) -> dict[str, Any]:
+    """What `stfit fetch --json` prints: each repository with its commit.
+
+    Raises HubError where one can't be had; whatever else is wrong with the recipe is for `stfit check` to say.
+    """
+    recipe: Recipe = pin(loaded.recipe)
+    if isinstance(recipe.model.base, str):
+        locate(recipe.model.base, recipe.model.revision, ALL_FILES)
+    refused = [error for error in survey(recipe, loaded.origins).errors if isinstance(error, HubError)]
+    if refused:
+        raise first_of(refused)
+    inputs = dict.fromkeys(hub_inputs(recipe))
+    return {"fetched": [{"kind": kind, "id": id, "commit": commit} for kind, id, commit in inputs]}

@@ -1,0 +1,27 @@
+"""Where a base model's files are: a local folder, or the Hub's cache after fetching them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stfit.encoder.model_json import model_folder
+from stfit.hub import fetch, find_commit
+
+SMALL_FILES = ["*.json"]
+"""Enough to check a recipe."""
+ALL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""Enough to build the encoder: never a pickle, never code."""
+
+
+def is_on_hub(base: str) -> bool:
+    """Whether a base is fetched from the Hub. What a command line names may be a folder without `./`."""
+    return not Path(base).is_absolute() and not Path(base).is_dir()
+
+
+def locate(base: str, revision: str | None, files: list[str]) -> Path:
+    """Folder with those files of a model.
+
+    Raises ModelError where it is no model folder, HubError where the Hub does not give them.
+    """
+    found = fetch("model", base, find_commit("model", base, revision), files) if is_on_hub(base) else Path(base)
+    return model_folder(found)

@@ -1,0 +1,179 @@
+"""Bases and datasets are loaded from the Hub at a commit, whole, or refused in one sentence that says what to do."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub.repository import files_in
+
+ROWS = [{"anchor": f"question number {i}", "positive": f"answer number {i}"} for i in range(40)]
+README = b"""---
+configs:
+- config_name: pairs
+  data_files: [{split: train, path: data/train-*}, {split: test, path: data/test*}]
+- config_name: other
+  data_files: [{split: train, path: other/rows.jsonl}]
+---
+"""
+RECIPE = """
+model: {base: me/base}
+data: {dataset: me/rows, config: pairs, format: positive_pair}
+loss: multiple_negatives_ranking
+train: {max_steps: 2, batch_size: 8}
+eval: [{type: similarity, dataset: team/scored, split: train, columns: {label: score}}]
+"""
+
+Stfit = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def lines(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.fixture
+def filled(hub, tiny_base):
+    """The Hub with a base, a dataset of two configurations, and a scored one."""
+    hub.state.create("model", "me/base", files_in(tiny_base("bert")))
+    shards = {f"data/train-0000{i}-of-00002.jsonl": lines(ROWS[i::2]) for i in range(2)}
+    hub.state.create(
+        "dataset",
+        "me/rows",
+        {"README.md": README, **shards, "data/test.jsonl": lines(ROWS[:5]), "other/rows.jsonl": lines(ROWS[:7])},
+    )
+    scored = [{"sentence1": row["anchor"], "sentence2": row["positive"], "score": i / 40} for i, row in enumerate(ROWS)]
+    hub.state.create("dataset", "team/scored", {"train.jsonl": lines(scored)}, private=True)
+    return hub
+
+
+@pytest.fixture
+def stfit(filled, tmp_path) -> Stfit:
+    """Runs a command line against the Hub, by default with the token of `me`."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+
+    def run(line: str, token: str | None = "hf_me", **env: str) -> subprocess.CompletedProcess[str]:
+        given = filled.env(tmp_path / "home", token) | {"OMP_NUM_THREADS": "1"} | env
+        command = [sys.executable, "-m", "stfit", *line.split()]
+        return subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True)
+
+    return run
+
+
+def error_of(ended: subprocess.CompletedProcess[str]) -> str:
+    assert ended.returncode == 5, ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr
+    message = json.loads(ended.stdout)["error"]["message"]
+    assert "\n" not in message
+    return message
+
+
+def test_what_was_fetched_trains_without_a_network(filled, stfit, tmp_path):
+    fetched = stfit("fetch recipe.yaml --json")
+    assert fetched.returncode == 0, fetched.stderr
+    commits = {kept.id: kept.head.oid for kept in filled.state.repositories.values()}
+    assert {each["id"]: each["commit"] for each in json.loads(fetched.stdout)["fetched"]} == commits
+    assert not filled.requests(path="other/rows.jsonl")
+    asked = len(filled.log)
+    trained = stfit("train recipe.yaml --json", HF_HUB_OFFLINE="1")
+    assert trained.returncode == 0, trained.stderr
+    assert len(filled.log) == asked
+    assert "fetching" not in trained.stderr
+    resolved = (tmp_path / "runs/recipe/resolved.yaml").read_text()
+    assert all(resolved.count(commit) == 1 for commit in commits.values())
+
+
+def test_offline_without_the_files_says_how_to_get_them(stfit):
+    assert "stfit fetch" in error_of(stfit("fetch recipe.yaml --json", HF_HUB_OFFLINE="1"))
+
+
+def test_a_check_reads_the_first_rows_and_a_small_part_of_the_files(filled, stfit):
+    wide = [{"anchor": f"question {i} " + "x" * 500, "positive": f"answer {i}"} for i in range(80_000)]
+    filled.state.repositories["dataset", "me/rows"].put({"data/train-00000-of-00002.jsonl": lines(wide)})
+    ended = stfit("check recipe.yaml --json")
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert (result["rows"], result["looked_at"]) == (10_000, "the first 10000 rows")
+    assert not filled.requests(path="model.safetensors")
+    ranges = [request.headers["range"] for request in filled.requests("GET", "data/train-00000")]
+    spans = [tuple(map(int, span.removeprefix("bytes=").split("-"))) for span in ranges]
+    assert max(last for _, last in spans) < 0.75 * len(lines(wide))
+
+
+@pytest.mark.slow
+def test_a_run_stays_with_the_commits_that_it_started_with(filled, stfit, tmp_path):
+    """A dataset that moves between two processes of a run changes nothing in it."""
+    data = filled.state.repositories["dataset", "me/rows"]
+    first = data.head.oid
+    assert stfit("fetch recipe.yaml").returncode == 0
+    recipe = f"{RECIPE}".replace("config: pairs", f"config: pairs, revision: {first[:10]}")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    data.put({"data/test.jsonl": b"", "data/train-00000-of-00002.jsonl": b"{}"})
+    trained = stfit("train recipe.yaml --json")
+    assert trained.returncode == 0, trained.stderr
+    assert first in (tmp_path / "runs/recipe/resolved.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_a_renamed_repository_is_followed_and_said(filled, stfit):
+    filled.state.move("dataset", "me/rows", "me/better-rows")
+    ended = stfit("check recipe.yaml")
+    assert ended.returncode == 0, ended.stderr
+    assert "`me/rows` is called `me/better-rows` now" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "token", "said"),
+    [
+        ("model.base=me/nothing", "hf_me", "shows no model `me/nothing`"),
+        ("data.dataset=me/nothing data.config=null", None, "hf auth login"),
+        ("data.revision=v9", "hf_me", "has no revision `v9`; known: main"),
+        ("model.revision=mian", "hf_me", "did you mean `main`?"),
+        ("model.base=a/b/c", "hf_me", "is no id of a model"),
+        ("eval.0.limit=10", None, "hf auth login"),
+        ("eval.0.limit=10", "hf_guest", "this account may not see it"),
+        ("eval.0.limit=10", "hf_nobody", "does not accept the token: log in with `hf auth login`"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence(stfit, change, token, said):
+    assert said in error_of(stfit(f"fetch recipe.yaml --json {change}", token))
+
+
+@pytest.mark.parametrize(("token", "said"), [(None, "hf auth login"), ("hf_guest", "ask for access at http")])
+def test_a_gated_repository_says_how_to_get_in(filled, stfit, token, said):
+    filled.state.repositories["model", "me/base"].gated = True
+    message = error_of(stfit("fetch recipe.yaml ~eval --json", token))
+    assert "gated" in message
+    assert said in message
+
+
+@pytest.mark.slow
+def test_a_damaged_cache_is_mended(filled, stfit, tmp_path):
+    assert stfit("fetch recipe.yaml").returncode == 0
+    (weights,) = Path(tmp_path / "home").glob("hub/models--me--base/snapshots/*/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.resolve().write_bytes(content)
+    ended = stfit("fetch recipe.yaml")
+    assert ended.returncode == 0
+    assert "is damaged, and fetched again" in ended.stderr
+    content[-1] ^= 1
+    assert weights.read_bytes() == content
+
+
+@pytest.mark.slow
+def test_a_token_is_told_to_nobody_but_the_hub(filled, stfit, tmp_path):
+    """Nothing on disk but the cache of the client, no output, no other host: for what works and for what fails."""
+    filled.account("hf_canary", "me", orgs=("team",))
+    ends = [stfit("train recipe.yaml --debug", "hf_canary"), stfit("check recipe.yaml data.revision=v9", "hf_canary")]
+    filled.break_("GET", "/api/", "status", times=100, status=403, headers={"X-Error-Message": "no"})
+    ends += [stfit("fetch recipe.yaml --debug", "hf_canary", HF_DEBUG="1")]
+    assert [ended.returncode for ended in ends] == [0, 5, 5]
+    assert filled.requests()
+    said = [ended.stdout + ended.stderr for ended in ends[:2]]
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    others = [f"{one.path}{one.headers}" for one in filled.log if one.host.startswith("localhost")]
+    assert others
+    assert not any("canary" in text for text in said + others)
+    assert not any(b"canary" in content for content in written)
