@@ -36,6 +36,8 @@ Kind = Literal["model", "dataset"]
 T = TypeVar("T")
 
 COMMIT = re.compile("[0-9a-f]{40}")
+QUERY = re.compile(r"\?\S+")
+"""Of an address in a message: it may hold a signature."""
 PAUSES = (0.5, 1, 2)
 """Seconds before each further try."""
 GIVE_UP = 20
@@ -188,14 +190,17 @@ def ask(request: Callable[[], T], kind: Kind, id: str, revision: str | None = No
 
 @lru_cache(maxsize=1)
 def be_patient() -> None:
-    """Give the client's requests a time limit, which many have not, and an end to its waiting for a busy server."""
+    """Give the client's requests a time limit, which many have not, and an end to its waiting for a busy server.
+
+    HF_HUB_DOWNLOAD_TIMEOUT says after how many seconds of silence to end; what changes a repository may take longer.
+    """
     from huggingface_hub.utils._http import default_client_factory
 
     def limit(request: Any) -> None:
+        most = constants.HF_HUB_DOWNLOAD_TIMEOUT * (1 if request.method in ("GET", "HEAD") else 6)
         limits = request.extensions.setdefault("timeout", {})
         for part in ("connect", "read", "write", "pool"):
-            if limits.get(part) is None:
-                limits[part] = constants.HF_HUB_DOWNLOAD_TIMEOUT
+            limits[part] = min(limits.get(part) or most, most)
 
     def refuse_long_wait(response: Any) -> None:
         if response.status_code == 429 and (seconds := retry_after(response)) > LONGEST_WAIT:
@@ -285,7 +290,7 @@ def no_answer(causes: list[BaseException]) -> str:
     if "ConnectError" in names:
         return "can't be reached"
     reason = str(causes[-1]).strip().splitlines() or [""]
-    return f"broke off ({type(causes[-1]).__name__}: {reason[0][:200]})"
+    return f"broke off ({type(causes[-1]).__name__}: {QUERY.sub('', reason[0])[:200]})"
 
 
 def refusal(causes: list[BaseException], response: Any, kind: Kind, id: str, revision: str | None) -> str:
