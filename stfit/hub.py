@@ -56,6 +56,8 @@ OUT_OF_REACH = "hub-out-of-reach"
 """Code of a problem that may be over later."""
 REFUSED = "hub-refused"
 """Code of a problem that stays until something is changed."""
+NOT_THERE = "hub-not-there"
+"""Code of a repository that is missing, or not shown to this account."""
 
 
 def find_commit(kind: Kind, id: str, revision: str | None) -> str:
@@ -273,7 +275,8 @@ def explain(error: Exception, kind: Kind, id: str, revision: str | None) -> Stfi
     if response.status_code >= 500:
         message = f"the Hub is in trouble (status {response.status_code}): {kind} `{id}`; try again later"
         return HubError(Problem(message, OUT_OF_REACH))
-    return HubError(Problem(refusal(causes, response, kind, id, revision), REFUSED))
+    code = NOT_THERE if errors.RepositoryNotFoundError in map(type, causes) else REFUSED
+    return HubError(Problem(refusal(causes, response, kind, id, revision), code))
 
 
 def not_here(kind: Kind, id: str) -> Problem:

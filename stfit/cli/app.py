@@ -40,6 +40,15 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Only go on with an existing run; never start anew.")
     ] = False,
+    locked: Annotated[
+        str | None,
+        typer.Option(
+            "--locked", metavar="[FILE.lock]", help="Fail where anything moved since FILE [stfit.lock beside RECIPE]."
+        ),
+    ] = None,
+    skip_unchanged: Annotated[
+        bool, typer.Option("--skip-unchanged", help="Train nothing where it would be the published model again.")
+    ] = False,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Show every value and where it was said; train nothing.")
     ] = False,
@@ -57,9 +66,16 @@ def train(
 
         console.show_config(origin_of_values(loaded, recipe), json)
         return
+    if skip_unchanged:
+        from stfit.commands.unchanged import find_unchanged
+
+        if found := find_unchanged(loaded):
+            console.show_unchanged(found, json)
+            return
     from stfit.commands.train import train
 
-    console.show_training(train(loaded, runs, fresh=fresh, resume=resume), json)
+    lock = None if locked is None else Path(locked) if locked else recipe.parent / "stfit.lock"
+    console.show_training(train(loaded, runs, fresh=fresh, resume=resume, locked=lock), json)
 
 
 @app.command(name="eval", epilog="Example: stfit eval runs/quickstart --recipe recipes/quickstart.yaml")
@@ -229,11 +245,20 @@ def reference(output: Page = None) -> None:
     console.show_page(reference_page(), output)
 
 
+def with_lone_lock(arguments: list[str]) -> list[str]:
+    """The arguments with `--locked=` for a `--locked` that no FILE follows: typer knows no optional values."""
+    following = [*arguments[1:], ""]
+    return [
+        "--locked=" if argument == "--locked" and not after.endswith(".lock") else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
+
+
 def main() -> NoReturn:
     """Run the command line; every failure becomes a message and an exit code, a traceback only with --debug."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    arguments = with_lone_lock([argument for argument in arguments if argument != "--debug"]) or ["--help"]
     gc.set_threshold(100_000)  # importing torch makes a million objects and no garbage: looking for some costs 0.3 s
     console.start_logging()
     try:

@@ -119,6 +119,14 @@ def show_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
         sys.stdout.write(f"{line:<{width}}  {origin}\n")
 
 
+def show_unchanged(result: dict[str, Any], as_json: bool) -> None:
+    """That there is nothing to train."""
+    if as_json:
+        show_json(result)
+    else:
+        say(f"nothing to do: recipe and inputs are those of {result['repo']} at {result['commit'][:8]}")
+
+
 def show_fetched(result: dict[str, Any], as_json: bool) -> None:
     """What is here now."""
     if as_json:

@@ -21,7 +21,7 @@ from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, 
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
-from stfit.hub import REFUSED
+from stfit.hub import OUT_OF_REACH
 from stfit.losses.loss import LOSSES
 from stfit.recipe.recipe import Objective, Recipe
 
@@ -132,7 +132,7 @@ def look_at_base(recipe: Recipe, origins: Mapping[str, str], found: Survey) -> N
     try:
         found.base = glance_at(recipe.model)
     except HubError as error:
-        if any(problem.code == REFUSED for problem in error.problems):
+        if any(problem.code != OUT_OF_REACH for problem in error.problems):
             raise
         found.warnings += [Problem(problem.message, "base-unseen") for problem in error.problems]
     impossible = find(IMPOSSIBLE, recipe, found.base, origins)

@@ -31,6 +31,7 @@ from stfit.evaluation.measure import main_metrics, measure
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded, load_recipe
+from stfit.recipe.lock import LOCK, build_lock, for_others, read_lock, require_unmoved, to_json, trained_part
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import to_yaml
 from stfit.training.checkpoint import (
@@ -46,14 +47,11 @@ from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.memory import keep_freed_memory
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_everything
-from stfit.training.run_folder import RunFolder, differences, hold, made_of, open_folder
+from stfit.training.run_folder import RunFolder, differences, hold, open_folder
 from stfit.training.signals import Stop, stop_on_signals
 from stfit.training.whole import write_whole
 
 log = logging.getLogger("stfit")
-
-TRAINED_BY = ("model", "data", "loss", "objectives", "train", "seed")
-"""Sections of a recipe that decide what is trained; the others may change without a new training."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,14 @@ class Finished:
 Event = Started | StepInfo | Evaluated | Saved | Finished
 
 
-def train(loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bool = False) -> Iterator[Event]:
+def train(
+    loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bool = False, locked: Path | None = None
+) -> Iterator[Event]:
     """Train a recipe in `runs`/<name>, or go on with the run that is there.
 
-    `fresh` starts anew in any case, `resume` refuses to. Raises the errors of stfit.errors; InterruptedRun after
-    SIGINT or SIGTERM, once the state is saved.
+    `fresh` starts anew in any case, `resume` refuses to. `locked` is the lock of a training that this one has to equal:
+    where anything moved, LockError is raised before a weight is loaded. Raises the errors of stfit.errors;
+    InterruptedRun after SIGINT or SIGTERM, once the state is saved.
     """
     path = runs / loaded.recipe.name
     require_other_base(loaded.recipe, path)
@@ -93,19 +94,26 @@ def train(loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bo
         for note in notes:
             log.warning(note)
         if finished := folder.read_result():
+            if locked:
+                require_unmoved(locked, read_lock(locked), read_lock(folder.lock))
             keep_up(folder, loaded)
             yield Finished(**finished, again=True)
         else:
-            yield from run(loaded, folder, stop, strict=resume)
+            yield from run(loaded, folder, stop, strict=resume, locked=locked)
 
 
-def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool) -> Iterator[Event]:
+def run(
+    loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool, locked: Path | None = None
+) -> Iterator[Event]:
     """From the start, or the newest checkpoint, to the end. `strict`: not if something moved since the checkpoint."""
     checkpoint = find_checkpoint(folder)
     recipe: Recipe = pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe)
     seed_everything(recipe.seed)
     keep_freed_memory()
     prepared = prepare(recipe, loaded.origins)
+    lock = build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads())
+    if locked:
+        require_unmoved(locked, read_lock(locked), lock)
     device = choose_device(recipe.train.device)
     encoder = build_encoder(recipe.model, prepared.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
@@ -122,12 +130,11 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool) -> 
         log.warning("%s (%s)", problem, problem.code)
     calendar = build_calendar(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
-    data = [{"fingerprint": rows.fingerprint, "rows": len(rows)} for rows in prepared.training]
-    made = made_of(trained_part(loaded.recipe), data, torch.get_num_threads())
+    made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
     require_room(folder.path, learner, recipe.train.keep_checkpoints)
     progress = go_on(folder, checkpoint, learner, made, strict)
     first_step = progress.step
-    write_whole(folder.lock, json.dumps(made, indent=2) + "\n")  # first: it tells whose folder this is
+    write_whole(folder.lock, to_json(lock))  # first: it tells whose folder this is
     write_whole(folder.recipe, loaded.text)
     write_whole(folder.resolved, to_yaml(recipe))
     yield Started(
@@ -163,6 +170,7 @@ def run(loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool) -> 
     yield from under_way.end()
     result = summary(folder, progress, device)
     write_card(folder, result, main, prepared.training)
+    write_whole(folder.model / LOCK, to_json(for_others(lock)))
     write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
     yield Finished(result, main)
 
@@ -172,12 +180,6 @@ def require_other_base(recipe: Recipe, path: Path) -> None:
     base = recipe.model.base
     if isinstance(base, str) and Path(base).is_absolute() and Path(base).resolve().is_relative_to(path.resolve()):
         raise RecipeError(f"model.base is the run in {path}, where this recipe trains too: give it another `name`")
-
-
-def trained_part(recipe: Recipe) -> dict[str, Any]:
-    """What decides the weights, as plain data: two recipes that agree here are one training."""
-    part: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, include=set(TRAINED_BY))
-    return part
 
 
 def find_checkpoint(folder: RunFolder) -> Checkpoint | None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from stfit.errors import RecipeError, ResourceError
 from stfit.training.whole import clear_leftovers, write_whole, writing
-
-PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
 
 
 @dataclass(frozen=True)
@@ -94,17 +90,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def made_of(recipe: dict[str, Any], data: list[dict[str, Any]], threads: int) -> dict[str, Any]:
-    """What a run is made of: recipe, data (fingerprint and rows of each objective), versions, threads."""
-    return {
-        "recipe": recipe,
-        "data": data,
-        "packages": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "threads": threads,
-    }
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -1,0 +1,42 @@
+"""`stfit train --skip-unchanged`: whether a training would only make the published model again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stfit.commands.prepare import prepare
+from stfit.commands.rivals import published_repo
+from stfit.errors import RecipeError
+from stfit.hub import fetch, find_head
+from stfit.recipe.inputs import pin
+from stfit.recipe.load import Loaded
+from stfit.recipe.lock import LOCK, Lock, build_lock, inputs, read_lock, same_training, trained_part
+from stfit.recipe.recipe import Recipe
+
+
+def find_unchanged(loaded: Loaded[Recipe]) -> dict[str, Any] | None:
+    """Repository and commit of the published model that was trained by this recipe on these inputs, if it was.
+
+    Commits decide first, so that nothing is read where they are the same. Raises RecipeError where the recipe does not
+    say where it publishes, and whatever loading its data raises.
+    """
+    repo = published_repo(loaded.recipe)
+    if repo is None:
+        raise RecipeError("--skip-unchanged compares with the published model: say `push: {repo: ...}` in the recipe")
+    published = read_published(repo)
+    if published is None:
+        return None
+    commit, lock = published
+    pinned: Recipe = pin(loaded.recipe)
+    same = same_training(lock, {"recipe": trained_part(loaded.recipe), **inputs(pinned)})
+    if not same:
+        training = prepare(pinned, loaded.origins).training
+        same = same_training(lock, build_lock(loaded.recipe, pinned, training, threads=0))
+    return {"unchanged": True, "repo": repo, "commit": commit} if same else None
+
+
+def read_published(repo: str) -> tuple[str, Lock] | None:
+    """Commit and lock of a published model; None where there is no such repository, or no lock in it."""
+    commit = find_head("model", repo)
+    file = fetch("model", repo, commit, [LOCK]) / LOCK if commit else None
+    return (commit, read_lock(file)) if commit and file and file.is_file() else None

@@ -1,0 +1,143 @@
+"""stfit.lock: what a training is made of, and what of that is no longer the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stfit.data.examples import Examples
+from stfit.encoder.model_json import model_folder
+from stfit.errors import LockError, RecipeError
+from stfit.recipe.inputs import input_of
+from stfit.recipe.recipe import Recipe
+from stfit.training.run_folder import differences
+
+TRAINED_BY = ("model", "data", "loss", "objectives", "train", "seed")
+"""Sections of a recipe that decide what is trained; the others may change without a new training."""
+PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
+LOCK = "stfit.lock"
+
+Lock = dict[str, Any]
+
+
+def trained_part(recipe: Recipe) -> dict[str, Any]:
+    """What decides the weights, as plain data: two recipes that agree here are one training."""
+    part: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, include=set(TRAINED_BY))
+    return part
+
+
+def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], threads: int) -> Lock:
+    """What a training is made of: the recipe as given, its base, its rows, versions, threads; and what measures it.
+
+    What comes from the Hub has the commit that `pinned` names; rows, and a base of this machine, a fingerprint.
+    """
+    rows = [{"rows": len(examples), "fingerprint": examples.fingerprint} for examples in training]
+    return {
+        "recipe": trained_part(given),
+        **inputs(pinned),
+        "data": [source | found for source, found in zip(inputs(pinned)["data"], rows, strict=True)],
+        "packages": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "threads": threads,
+        "eval": {each.label: describe_source(each) for each in pinned.eval if each.dataset},
+    }
+
+
+def inputs(pinned: Recipe) -> Lock:
+    """Base and data of a recipe as far as they are known without reading rows: ids and commits."""
+    return {
+        "base": describe_base(pinned),
+        "data": [describe_source(objective.data) for objective in pinned.trained_on.values()],
+    }
+
+
+def describe_source(source: Any) -> dict[str, Any]:
+    """A dataset, with its commit where it is on the Hub."""
+    found = input_of(source)
+    return {"dataset": source.dataset} | ({"commit": found.revision} if found else {})
+
+
+def describe_base(pinned: Recipe) -> dict[str, Any]:
+    """The base, with its commit, or with a fingerprint of its files."""
+    found, base = input_of(pinned.model), pinned.model.base
+    if found:
+        return {"base": found.id, "commit": found.revision}
+    if not isinstance(base, str):
+        return {"base": "scratch"}
+    digest = sha256()
+    folder = model_folder(Path(base))
+    for path in sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.rglob(pattern)):
+        digest.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return {"base": base, "fingerprint": digest.hexdigest()}
+
+
+def for_others(lock: Any) -> Any:
+    """The lock without the folders of this machine: of a path, its last part is left."""
+    if isinstance(lock, list):
+        return [for_others(part) for part in lock]
+    if not isinstance(lock, dict):
+        return lock
+    return {
+        key: f"./{os.path.basename(value)}"
+        if key in ("dataset", "base") and isinstance(value, str) and os.path.isabs(value)
+        else for_others(value)
+        for key, value in lock.items()
+    }
+
+
+def moved(old: Lock, new: Lock) -> list[str]:
+    """Lines `key: old -> new` for what differs, wherever the files lie.
+
+    A revision is what it led to: the commit counts, not whether it was called `main`.
+    """
+    lines = differences(for_others(old), for_others(new))
+    return [line for line in lines if not line.partition(":")[0].endswith(".revision")]
+
+
+def require_unmoved(file: Path, old: Lock, new: Lock) -> None:
+    """Raises LockError, with every difference, where a training would not be that of the lock."""
+    if lines := moved(old, new):
+        raise LockError(f"{file} is of another training:\n  " + "\n  ".join(lines))
+
+
+def same_training(old: Lock, new: Lock) -> bool:
+    """Whether a recipe and its inputs are those of a lock; packages, threads and evaluators may differ.
+
+    An input is the same by its commit, or else by its fingerprint.
+    """
+    if moved({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
+        return False
+    was, now = [old.get("base"), *old.get("data", [])], [new["base"], *new["data"]]
+    return len(was) == len(now) and all(map(is_same, for_others(was), for_others(now)))
+
+
+def is_same(was: Any, now: dict[str, Any]) -> bool:
+    """Whether two descriptions are of the same files or rows."""
+    if was == now:
+        return True
+    return isinstance(was, dict) and any(was.get(key) == now.get(key) is not None for key in ("commit", "fingerprint"))
+
+
+def read_lock(file: Path) -> Lock:
+    """A lock. Raises RecipeError where there is none, or it is damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{file} can't be read as a lock, like the {LOCK} in a run folder: {error}") from error
+    if not isinstance(found, dict) or "recipe" not in found:
+        raise RecipeError(f"{file} is no lock: {LOCK} of a run folder is one")
+    return found
+
+
+def to_json(lock: Lock) -> str:
+    """The text of a lock."""
+    return json.dumps(lock, indent=2) + "\n"
