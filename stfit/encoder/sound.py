@@ -27,9 +27,9 @@ Shapes = dict[str, tuple[int, ...]]
 def require_sound(folder: Path) -> None:
     """Raise ModelError for a folder that leads out of itself, or says things that can't be true.
 
-    A link may lead anywhere within the Hub's cache of the same model, which is made of them.
+    A link may lead anywhere within the Hub's cache, which is made of them: large files lie beside the repositories.
     """
-    root = (folder.parent.parent if folder.parent.name == "snapshots" else folder).resolve()
+    root = (folder.parents[2] if folder.parent.name == "snapshots" else folder).resolve()
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise ModelError(f"{path}: is a link that leads out of the model folder")
