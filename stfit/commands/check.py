@@ -15,6 +15,7 @@ from stfit.data.split import Glimpse
 from stfit.encoder.glance import Glance
 from stfit.encoder.prompts import prompt_name
 from stfit.errors import DataError, RecipeError
+from stfit.evaluation.mteb import Mteb
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 
@@ -75,7 +76,7 @@ def first_rows(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data, "objectives": objectives, "eval": evaluators})
 
 
-def shortened(source: Source) -> dict[str, str]:
+def shortened(source: Source | Mteb) -> dict[str, str]:
     """The split to read, where it is another."""
     if not source.dataset or not is_remote(source.dataset) or "[" in source.split:
         return {}

@@ -14,6 +14,7 @@ from stfit.encoder.glance import glance_into
 from stfit.encoder.model_json import read_settings
 from stfit.encoder.settings import Scratch
 from stfit.evaluation.evaluator import Evaluator
+from stfit.evaluation.mteb import Mteb
 from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
 from stfit.publish.files import CARD, CURVE
 from stfit.publish.loss_curve import draw_loss_curve
@@ -116,7 +117,7 @@ def describe_data(recipe: Recipe, counts: list[int], training: list[Examples]) -
     ]
 
 
-def rows_of(source: Source, label: str, format: str | None = None) -> Rows:
+def rows_of(source: Source | Mteb, label: str, format: str | None = None) -> Rows:
     """A source, without the folders of this machine; `label` where it has no dataset of its own."""
     dataset: str | None = source.dataset
     hub = dataset if dataset is not None and is_remote(dataset) else None

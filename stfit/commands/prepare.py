@@ -103,11 +103,13 @@ def survey(recipe: Recipe, origins: Mapping[str, str]) -> Survey:
             with found.noting():
                 measured = evaluator.load(recipe.seed, own)
                 found.evaluation.append(measured)
-                found.warnings += audit_evaluation(evaluator.examples_of(measured), origin_of(evaluator, recipe))
+                if (examples := evaluator.examples_of(measured)) is not None:
+                    found.warnings += audit_evaluation(examples, origin_of(evaluator, recipe))
     if not found.errors:
         sets = [
-            EvaluationRows(evaluator.label, origin_of(evaluator, recipe), evaluator.examples_of(rows))
+            EvaluationRows(evaluator.label, origin_of(evaluator, recipe), examples)
             for evaluator, rows in zip(recipe.eval, found.evaluation, strict=True)
+            if (examples := evaluator.examples_of(rows)) is not None
         ]
         for examples in found.training.values():
             found.warnings += shared_rows(examples, sets)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from stfit.evaluation.binary_classification import BinaryClassification
 from stfit.evaluation.classification import Classification
+from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.paraphrase_mining import ParaphraseMining
 from stfit.evaluation.reranking import Reranking
 from stfit.evaluation.retrieval import Retrieval
@@ -22,6 +23,7 @@ Evaluator = Annotated[
     | Reranking
     | ParaphraseMining
     | Translation
-    | Classification,
+    | Classification
+    | Mteb,
     Choice("evaluator", "format", "main_metric", "metrics", "measure"),
 ]

@@ -13,9 +13,9 @@ from stfit.data.examples import Examples, load_examples
 from stfit.data.source import ROLES, Source
 from stfit.errors import RecipeError
 from stfit.location import DATA_SUFFIXES, Location
+from stfit.spec import Spec
 
 When = Literal["start", "during", "end"]
-EvaluatorName = Field(None, pattern=r"^[^/@\s]+$")
 
 Embed = Callable[[str, list[str]], np.ndarray]
 """Texts of a role -> [texts, dim], each with the prompt of the role."""
@@ -25,7 +25,16 @@ Own = tuple[Examples, Examples | None]
 """The rows that the recipe trains on, and those held out from them."""
 
 
-class EvaluationSource(Source):
+class Named(Spec):
+    """What an evaluator's metrics are called, and when they are measured."""
+
+    name: str | None = Field(None, pattern=r"^[^/@\s]+$")
+    """First part of the metrics' names; default: the last part of the dataset's name, or `holdout`."""
+    when: list[When] = ["start", "during", "end"]
+    """At the start of a training, during it, at its end."""
+
+
+class EvaluationSource(Named, Source):
     """Rows that an evaluator measures on: a source like the training data's, or the training data's own holdout."""
 
     format: ClassVar[str]
@@ -45,10 +54,6 @@ class EvaluationSource(Source):
     """`holdout`: measure on the rows that `data.holdout` keeps out of training."""
     split: str = "test"
     """Split, with an optional slice."""
-    name: str | None = EvaluatorName
-    """First part of the metrics' names; default: the last part of the dataset's name, or `holdout`."""
-    when: list[When] = ["start", "during", "end"]
-    """At the start of a training, during it, at its end."""
 
     @model_validator(mode="after")
     def one_origin(self) -> Self:
@@ -98,7 +103,7 @@ class EvaluationSource(Source):
             )
         return held_out
 
-    def examples_of(self, rows: Any) -> Examples:
-        """What of the rows training must not have seen."""
+    def examples_of(self, rows: Any) -> Examples | None:
+        """What of the rows training must not have seen; None where it can't be known."""
         examples: Examples = rows
         return examples

@@ -137,15 +137,19 @@ class Pages:
         lines = [f"{'###' if is_choice else '##'} {title}", "", definition.get("description", "").strip()]
         if spellings[1:]:
             lines += ["", f"Also called {', '.join(f'`{spelling}`' for spelling in spellings[1:])}."]
-        own = {key: part for key, part in properties.items() if key not in shared}
+        own = {key: part for key, part in properties.items() if shared.get(key) != part}
+        taken = [f"`{key}`" for key in shared if key in properties and key not in own]
+        if len(taken) < len(shared):
+            lines += ["", f"It takes {'only ' + ', '.join(taken) if taken else 'none'} of the keys above."]
         if own:
             lines += ["", self.table(own, definition.get("required", [])).rstrip("\n")]
         return "\n".join(lines) + "\n"
 
     def shared_by(self, names: list[str]) -> dict[str, Part]:
-        """The keys that all these definitions have alike."""
+        """The keys that nearly all these definitions have alike."""
         first, *others = (self.definitions[name]["properties"] for name in names)
-        return {key: part for key, part in first.items() if all(other.get(key) == part for other in others)}
+        few = len(others) // 5
+        return {key: part for key, part in first.items() if sum(other.get(key) != part for other in others) <= few}
 
     def shared_table(self, shared: dict[str, Part]) -> str:
         """The keys of every choice; of those that are as in `data`, only the names."""

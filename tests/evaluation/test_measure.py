@@ -7,7 +7,7 @@ import torch
 from stfit.encoder.build import build_encoder
 from stfit.encoder.settings import Model
 from stfit.errors import DivergedError
-from stfit.evaluation.measure import main_metrics, measure
+from stfit.evaluation.measure import known_metrics, main_metrics, measure
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.similarity import Similarity
 from stfit.evaluation.triplet import Triplet
@@ -46,6 +46,19 @@ def test_shared_texts_are_embedded_once(encoder, examples_of, sent):
     texts = sent(encoder)
     measure(encoder, evaluators, "end")
     assert sorted(texts) == ["a cat", "cat", "it rained all day", "rain"]
+
+
+def test_every_matryoshka_prefix_is_measured_from_one_embedding_of_each_text(encoder, examples_of, sent):
+    evaluators = [examples_of(Similarity, PAIRS, name="pairs"), examples_of(Triplet, TRIPLETS, name="kept")]
+    texts = sent(encoder)
+    found = measure(encoder, evaluators, "end", dims=[64, 32, 8])
+    assert sorted(texts) == ["a cat", "cat", "it rained all day", "rain"]
+    encoder.traits.truncate_dim = 8
+    cut = measure(encoder, evaluators, "end")
+    assert found["pairs@32/spearman_dot"] == found["pairs/spearman_dot"]  # all that the model has
+    assert {name: found[name.replace("/", "@8/")] for name in cut} == pytest.approx(cut, abs=1e-6)
+    assert {name.partition("/")[0] for name in found} == {"pairs", "pairs@32", "pairs@8", "kept", "kept@32", "kept@8"}
+    assert set(known_metrics([evaluator for evaluator, _ in evaluators], "end", [32, 8])) == set(found)
 
 
 def test_each_role_has_its_prompt(tiny_base, examples_of, sent):
