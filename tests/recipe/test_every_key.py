@@ -236,7 +236,7 @@ CHANGES: dict[str, Change] = {
     "eval[reranking].k": ("eval=[{type: reranking, name: few, dataset: ./rows.jsonl, split: train}]", "eval.0.k=1"),
     "eval[paraphrase_mining].top_k": (*HEAP, "eval.0.top_k=1"),
     "eval[paraphrase_mining].transitive": (*HEAP, "eval.0.transitive=true"),
-    "eval[mteb].task": ("eval=[{type: mteb, task: STSBenchmark}]", "eval.0.task=SciFact"),
+    "eval[mteb].task": "eval=[{type: mteb, task: STSBenchmark}]",
     "eval[mteb].prompts": "eval=[{type: mteb, task: STSBenchmark, prompts: {text: query}}]",
     "eval[classification].train_split": (*KINDS, "eval.0.train_split='train[:25%]'"),
     "eval[classification].k": (*KINDS, "eval.0.k=1"),
