@@ -185,6 +185,43 @@ def similar(
         console.show_pairs(closest(model, inputs, top, device, approximate=approximate), json)
 
 
+@app.command(epilog="Example: stfit mine runs/first recipe.yaml -o mined.jsonl --per-row 3")
+def mine(
+    model: ModelArgument,
+    recipe: RecipeArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .jsonl file of triplets to write.")],
+    corpus: Annotated[
+        str | None, typer.Option(help="File or dataset of texts to take negatives from; default: other rows.")
+    ] = None,
+    column: Column = None,
+    ranks: Annotated[
+        str, typer.Option(help="FIRST:LAST of the texts nearest to the anchor, known positives left out.")
+    ] = "1:100",
+    margin: Annotated[float, typer.Option(help="How much less similar than the positive a negative is.")] = 0.0,
+    relative_margin: Annotated[float, typer.Option(help="The same as a share of the positive's similarity.")] = 0.05,
+    duplicate: Annotated[
+        float, typer.Option(help="Texts this similar to the anchor or the positive are left out.")
+    ] = 0.95,
+    per_row: Annotated[int, typer.Option(help="Most negatives of a row.", min=1)] = 1,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Find hard negatives for the pairs of a recipe."""
+    first, colon, last = ranks.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise typer.BadParameter(f"--ranks {ranks}: write FIRST:LAST, like 10:50")
+    if output.suffix != ".jsonl":
+        raise typer.BadParameter(f"{output}: mine writes a .jsonl file")
+    from stfit.commands.mine import Rules, mine
+    from stfit.data.source import Source
+    from stfit.recipe.load import load_recipe
+
+    rules = Rules((int(first), int(last)), margin, relative_margin, duplicate, per_row)
+    source = Source(dataset=corpus) if corpus else None
+    loaded = load_recipe(recipe)
+    console.show_mined(mine(model, loaded.recipe, output, rules, corpus=source, column=column, device=device), json)
+
+
 @app.command(epilog="Example: stfit check recipe.yaml")
 def check(
     recipe: RecipeArgument,

@@ -410,6 +410,19 @@ def show_pairs(result: dict[str, Any], as_json: bool) -> None:
     say(f"{result['texts']} distinct texts: {took}")
 
 
+def show_mined(result: dict[str, Any], as_json: bool) -> None:
+    """How many negatives there are, and how to train on them."""
+    if as_json:
+        show_json(result)
+        return
+    means = f"mean cosine {result['mean_negative_score']:.3f}, of the positives {result['mean_positive_score']:.3f}"
+    left_out = f"; {result['rows_without']} rows have none and are left out" if result["rows_without"] else ""
+    sys.stdout.write(
+        f"{result['output']}: {result['negatives']} negatives in {result['rows']} rows ({means}){left_out}\n"
+    )
+    sys.stdout.write(f"Next, in a recipe beside it: {result['data']}\n")
+
+
 def show_check(result: dict[str, Any], as_json: bool) -> None:
     """What is wrong, what the model will see, and what the run will take."""
     for kind in ("error", "warning"):

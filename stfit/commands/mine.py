@@ -1,0 +1,178 @@
+"""`stfit mine`: texts that are near to an anchor without belonging to it, as negatives to train on.
+
+Tensor names: b = rows of a block, c = texts that may become negatives, d = embedding dim.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from stfit.commands.evaluate import model_in
+from stfit.commands.train import choose_device
+from stfit.data.examples import Examples, load_examples
+from stfit.data.source import Source
+from stfit.data.stream import stream_texts
+from stfit.encoder.build import load_encoder
+from stfit.errors import DataError, RecipeError, ResourceError
+from stfit.recipe.recipe import Recipe
+
+MOST_SCORES = 2**24
+"""Similarities that are held at once."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which texts make hard negatives. Similarities are cosines."""
+
+    ranks: tuple[int, int] = (1, 100)
+    """First and last rank, from 1, among the texts nearest to the anchor that are no known positives of it."""
+    margin: float = 0.0
+    """A negative is at least this much less similar to the anchor than the positive is."""
+    relative_margin: float = 0.05
+    """The same as a share of the positive's similarity (0.05: "95 % of the positive", https://arxiv.org/abs/2407.15831)."""
+    duplicate: float = 0.95
+    """A text at least this similar to the anchor or to the positive says the same, and is left out."""
+    per_row: int = 1
+    """Most negatives of a row."""
+
+
+@dataclass(frozen=True)
+class Mined:
+    """A row with its negatives, the most similar first."""
+
+    row: int
+    positive_score: float
+    negatives: list[str]
+    scores: list[float]
+
+
+def mine(
+    model: str, recipe: Recipe, output: Path, rules: Rules, *, corpus: Source | None, column: str | None, device: str
+) -> dict[str, Any]:
+    """Write a triplet file with hard negatives for the pairs that a recipe trains on; what `--json` prints.
+
+    The negatives are positives of other rows, or texts of `corpus`. Rows for which there is none are left out.
+    Raises RecipeError for a recipe without pairs, DataError where no row gets a negative.
+    """
+    pairs = load_pairs(recipe)
+    texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else texts_of(corpus, column)))
+    encoder = load_encoder(model_in(model), choose_device(device))
+    prompts = {role: encoder.prompt_of_role(role, None) for role in ("anchor", "positive")}
+    anchor_bd, positive_bd, text_cd = (
+        torch.from_numpy(encoder.encode(some, prompt=prompts[role], normalize=True))
+        for some, role in (
+            (pairs.column("anchor"), "anchor"),
+            (pairs.column("positive"), "positive"),
+            (texts, "positive"),
+        )
+    )
+    cluster_b, cluster_c = clusters(pairs, texts)
+    found = []
+    for rows in torch.arange(len(pairs)).split(max(1, MOST_SCORES // len(texts))):
+        known_bc = torch.from_numpy(cluster_b[rows.numpy(), None] == cluster_c)
+        found += mine_block(rows, anchor_bd[rows], positive_bd[rows], text_cd, known_bc, texts, rules)
+    kept = [mined for mined in found if mined.negatives]
+    if not kept:
+        raise DataError("no row gets a negative: widen --ranks, or lower the margins")
+    write(kept, pairs, output)
+    count = sum(len(mined.negatives) for mined in kept)
+    return {
+        "output": str(output),
+        "rows": len(kept),
+        "rows_without": len(found) - len(kept),
+        "negatives": count,
+        "mean_positive_score": round(float(np.mean([mined.positive_score for mined in kept])), 4),
+        "mean_negative_score": round(sum(sum(mined.scores) for mined in kept) / count, 4),
+        "data": f'data: {{dataset: ./{output.name}, format: triplet, columns: {{negative: "negative[:]"}}}}',
+    }
+
+
+def load_pairs(recipe: Recipe) -> Examples:
+    """The rows of the recipe's one objective that has anchors and positives."""
+    fitting = [each.data for each in recipe.trained_on.values() if each.data.format in ("positive_pair", "triplet")]
+    if len(fitting) != 1:
+        raise RecipeError(f"mine takes a recipe with one dataset of positive_pair or triplet; this has {len(fitting)}")
+    examples, _ = load_examples(fitting[0], fitting[0].format, recipe.seed, fitting[0].holdout)
+    return examples
+
+
+def texts_of(corpus: Source, column: str | None) -> Iterator[str]:
+    """The texts of a corpus that say something."""
+    for block in stream_texts(corpus, column, None):
+        yield from (text for text in block.texts if text.strip())
+
+
+def clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """For each row and each text the number of its cluster: texts that pairs link, at whatever remove.
+
+    Texts that differ only in case and punctuation count as one.
+    """
+    numbers: dict[str, int] = {}
+    anchor, positive, text = (
+        np.array([numbers.setdefault(plain(text), len(numbers)) for text in some], dtype=np.int64)
+        for some in (pairs.column("anchor"), pairs.column("positive"), texts)
+    )
+    links = coo_array((np.ones(len(anchor)), (anchor, positive)), shape=(len(numbers), len(numbers)))
+    _, cluster = connected_components(links, directed=False)
+    return cluster[anchor], cluster[text]
+
+
+def plain(text: str) -> str:
+    """A text without case and punctuation (or as it is, where nothing else is in it)."""
+    words = "".join(character if character.isalnum() else " " for character in text.casefold()).split()
+    return " ".join(words) or text
+
+
+def mine_block(
+    rows: Tensor,
+    anchor_bd: Tensor,
+    positive_bd: Tensor,
+    text_cd: Tensor,
+    known_bc: Tensor,
+    texts: list[str],
+    rules: Rules,
+) -> list[Mined]:
+    """The negatives of some rows."""
+    score_bc = anchor_bd @ text_cd.T
+    same_bc = known_bc | (score_bc >= rules.duplicate) | (positive_bd @ text_cd.T >= rules.duplicate)
+    score_bc.masked_fill_(same_bc, -torch.inf)
+    first, last = rules.ranks
+    near = score_bc.topk(min(last, len(texts)), dim=1)
+    positive_b = (anchor_bd * positive_bd).sum(dim=1)
+    highest_b = torch.minimum(positive_b - rules.margin, positive_b - rules.relative_margin * positive_b.abs())
+    mined = []
+    for row, positive, highest, scores, indices in zip(
+        rows.tolist(), positive_b.tolist(), highest_b.tolist(), near.values.tolist(), near.indices.tolist(), strict=True
+    ):
+        ranked = list(zip(scores, indices, strict=True))[first - 1 :]
+        taken = [(score, index) for score, index in ranked if -torch.inf < score <= highest][: rules.per_row]
+        mined.append(Mined(row, positive, [texts[index] for _, index in taken], [score for score, _ in taken]))
+    return mined
+
+
+def write(kept: list[Mined], pairs: Examples, output: Path) -> None:
+    """JSON Lines of anchor, positive, the list of negatives, and the scores of all."""
+    anchors, positives = pairs.column("anchor"), pairs.column("positive")
+    try:
+        with output.open("w", encoding="utf-8") as file:
+            for mined in kept:
+                row = {
+                    "anchor": anchors[mined.row],
+                    "positive": positives[mined.row],
+                    "negative": mined.negatives,
+                    "positive_score": round(mined.positive_score, 6),
+                    "negative_scores": [round(score, 6) for score in mined.scores],
+                }
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise ResourceError(f"{output}: can't be written: {error.strerror}") from error

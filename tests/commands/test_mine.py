@@ -1,0 +1,121 @@
+"""`stfit mine`: negatives are near, and never what belongs to the anchor."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stfit.commands.mine import Rules, mine
+from stfit.data.source import Source
+from stfit.encoder.build import load_encoder
+from stfit.errors import DataError, RecipeError
+from stfit.recipe.load import load_recipe
+
+PAIRS = [
+    ("how do I get to the sea", "way to the sea"),
+    ("way to the sea", "the road that ends at the shore"),  # linked to the first row through its positive
+    ("where is the cat", "the cat sleeps"),
+    ("where is the cat", "in a box"),
+    ("who bakes bread", "The Cat sleeps!"),  # the same as another positive, but for case and punctuation
+    ("who plays a guitar", "a man on stage"),
+    ("what is the weather", "it rained all day"),
+    ("who reads", "parents read letters"),
+]
+
+
+@pytest.fixture
+def recipe(tmp_path, minilm):
+    rows = [{"anchor": anchor, "positive": positive} for anchor, positive in PAIRS]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "recipe.yaml").write_text(
+        f"model: {{base: {minilm}}}\ndata: {{dataset: ./pairs.jsonl, format: positive_pair}}\n"
+        "loss: multiple_negatives_ranking\n"
+    )
+    return load_recipe(tmp_path / "recipe.yaml").recipe
+
+
+ANY = Rules(margin=-9, relative_margin=-1e6, duplicate=2, per_row=9)
+"""Takes every text that is no known positive."""
+
+
+def mined(model, recipe, folder: Path, rules=ANY, corpus=None) -> dict[tuple[str, str], dict]:
+    mine(str(model), recipe, folder / "mined.jsonl", rules, corpus=corpus, column=None, device="cpu")
+    rows = [json.loads(line) for line in (folder / "mined.jsonl").read_text().splitlines()]
+    return {(row["anchor"], row["positive"]): row for row in rows}
+
+
+def test_known_positives_are_no_negatives_at_whatever_remove(minilm, recipe, tmp_path) -> None:
+    rows = mined(minilm, recipe, tmp_path)
+    assert list(rows) == PAIRS
+    everything = {positive for _, positive in PAIRS}
+    assert set(rows[PAIRS[0]]["negative"]) == everything - {PAIRS[0][1], PAIRS[1][1]}
+    of_cats = {"the cat sleeps", "The Cat sleeps!", "in a box"}
+    for pair in PAIRS[2:5]:
+        assert set(rows[pair]["negative"]) == everything - of_cats
+
+
+def test_negatives_are_ranked_by_cosine_and_written_with_it(minilm, recipe, tmp_path) -> None:
+    rows = mined(minilm, recipe, tmp_path)
+    encoder = load_encoder(minilm)
+    for row in rows.values():
+        anchor, *others = encoder.encode([row["anchor"], row["positive"], *row["negative"]], normalize=True)
+        cosines = np.array(others) @ anchor
+        np.testing.assert_allclose(cosines, [row["positive_score"], *row["negative_scores"]], atol=1e-5)
+        assert row["negative_scores"] == sorted(row["negative_scores"], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("rules", "holds"),
+    [
+        (replace(ANY, margin=0.1), lambda score, positive, rank: score <= positive - 0.1),
+        (replace(ANY, relative_margin=0.05), lambda score, positive, rank: score <= positive - 0.05 * abs(positive)),
+        (replace(ANY, ranks=(2, 3)), lambda score, positive, rank: 2 <= rank <= 3),
+    ],
+)
+def test_rules_take_exactly_what_they_say(minilm, recipe, tmp_path, rules, holds) -> None:
+    without = mined(minilm, recipe, tmp_path)
+    found = mined(minilm, recipe, tmp_path, rules)
+    for pair, row in without.items():
+        scored = enumerate(zip(row["negative"], row["negative_scores"], strict=True), start=1)
+        expected = [text for rank, (text, score) in scored if holds(score, row["positive_score"], rank)]
+        assert found.get(pair, {"negative": []})["negative"] == expected
+
+
+def test_what_says_the_same_is_no_negative(minilm, recipe, tmp_path) -> None:
+    near = sorted(score for row in mined(minilm, recipe, tmp_path).values() for score in row["negative_scores"])
+    found = mined(minilm, recipe, tmp_path, replace(ANY, duplicate=near[-1]))
+    assert max(score for row in found.values() for score in row["negative_scores"]) < near[-1]
+
+
+def test_negatives_of_a_corpus_and_a_training_on_them(minilm, recipe, tmp_path) -> None:
+    corpus = [f"a text about {word}" for word in ("cats", "bread", "rain", "guitars", "the sea")]
+    (tmp_path / "corpus.txt").write_text("\n".join([*corpus, "", "the cat sleeps"]))
+    rows = mined(minilm, recipe, tmp_path, ANY, Source(dataset=str(tmp_path / "corpus.txt")))
+    assert set(rows[PAIRS[0]]["negative"]) == {*corpus, "the cat sleeps"}
+    assert set(rows[PAIRS[3]]["negative"]) == set(corpus)
+
+
+def test_mined_file_is_a_triplet_dataset_as_its_line_says(minilm, recipe, tmp_path) -> None:
+    result = mine(
+        str(minilm), recipe, tmp_path / "mined.jsonl", Rules(per_row=2), corpus=None, column=None, device="cpu"
+    )
+    first = (tmp_path / "mined.jsonl").read_bytes()
+    (tmp_path / "triplets.yaml").write_text(
+        f"model: {{base: {minilm}}}\n{result['data']}\nloss: multiple_negatives_ranking\n"
+    )
+    mined_recipe = load_recipe(tmp_path / "triplets.yaml").recipe
+    from stfit.commands.mine import load_pairs
+
+    assert len(load_pairs(mined_recipe)) == result["rows"]
+    mined(minilm, recipe, tmp_path, Rules(per_row=2))
+    assert (tmp_path / "mined.jsonl").read_bytes() == first
+
+
+def test_mine_needs_pairs_and_has_to_find_something(minilm, recipe, tmp_path) -> None:
+    with pytest.raises(DataError, match="no row gets a negative"):
+        mined(minilm, recipe, tmp_path, Rules(margin=3.0))
+    labeled = recipe.model_copy(update={"data": recipe.data.model_copy(update={"format": "labeled_pair"})})
+    with pytest.raises(RecipeError, match="this has 0"):
+        mined(minilm, labeled, tmp_path)
