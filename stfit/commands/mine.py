@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from stfit.commands.evaluate import model_in
+from stfit.commands.rivals import model_in
 from stfit.commands.train import choose_device
 from stfit.data.examples import Examples, load_examples
 from stfit.data.source import Source
