@@ -136,6 +136,7 @@ def encode(
         Path | None, typer.Option(help="Ranges for int8 and uint8; made from this input where there is none.")
     ] = None,
     batch_tokens: Annotated[str, typer.Option(help="Tokens at once, or auto.")] = "auto",
+    fast: Annotated[bool, typer.Option("--fast", help="Matrix products in bfloat16; says what that changes.")] = False,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -151,7 +152,7 @@ def encode(
     from stfit.data.source import Source
 
     most = None if batch_tokens == "auto" else int(batch_tokens)
-    choices = Choices(prompt_name, normalize, truncate_dim, precision, most)
+    choices = Choices(prompt_name, normalize, truncate_dim, precision, most, fast)
     inputs = Inputs(Source(dataset=texts, split=split), column, id_column)
     events = encode(model, inputs, output, choices, calibration=calibration, with_text=with_text, device=device)
     console.show_encoding(events, json)

@@ -348,7 +348,10 @@ def show_encoding(events: Iterable[Encoded | dict[str, Any]], as_json: bool) -> 
         return
     resumed = f" ({result['resumed_rows']} were there)" if result["resumed_rows"] else ""
     size = f"{result['rows']} embeddings of {result['embedding_dim']}{resumed}"
-    sys.stdout.write(f"{result['output']}: {size} at {result['rows_per_second']:.0f} rows/s\n")
+    fast = (
+        "" if result["cosine_to_float32"] is None else f", cosine to float32 {result['cosine_to_float32']:.5f} or more"
+    )
+    sys.stdout.write(f"{result['output']}: {size} at {result['rows_per_second']:.0f} rows/s{fast}\n")
 
 
 class ProgressLine:

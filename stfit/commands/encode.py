@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import partial, reduce
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from stfit.commands.rivals import model_in
@@ -43,6 +44,7 @@ class Choices:
     truncate_dim: int | None = None
     precision: str = "float32"
     batch_tokens: int | None = None
+    fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Work:
     distinct: int = 0
     seconds: float = 0.0
     dim: int = 0
+    cosine: float | None = None
+    """The lowest between an embedding made fast and the float32 one, in one window; None where none is made fast."""
 
     @property
     def rows_per_second(self) -> float:
@@ -151,21 +155,31 @@ def write_parts(
         if window.sequences is None:
             work.resumed += len(window.all)
         else:
-            embedding = encoder.embed(
+            embed = partial(
+                encoder.embed,
                 window.sequences,
                 skip,
                 normalize=choices.normalize,
                 truncate_dim=choices.truncate_dim,
                 batch_tokens=choices.batch_tokens,
             )
+            embedding = embed(fast=choices.fast)
             values = quantize(embedding, precision, ranges)[window.place]
             texts = window.all.texts if with_text else None
             parts.write(window.number, digest_of(window.all), Rows(window.all.ids, texts, values))
             work.distinct += len(window.distinct)
             work.seconds += time.perf_counter() - start
+            if choices.fast and work.cosine is None:
+                work.cosine = lowest_cosine(embedding, embed())
         work.rows += len(window.all)
         work.parts += 1
         yield Encoded(work.rows, work.rows_per_second, total.share(window.all.row))
+
+
+def lowest_cosine(one_rd: np.ndarray, other_rd: np.ndarray) -> float:
+    """Of two embeddings of the same text."""
+    lengths = np.linalg.norm(one_rd, axis=1) * np.linalg.norm(other_rd, axis=1)
+    return float(((one_rd * other_rd).sum(axis=1) / lengths).min())
 
 
 def fingerprint(encoder: Encoder) -> str:
@@ -209,5 +223,6 @@ def summary(output: Path, work: Work) -> dict[str, Any]:
         "seconds": round(work.seconds, 3),
         "distinct": work.distinct,
         "resumed_rows": work.resumed,
+        "cosine_to_float32": work.cosine,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,11 +92,13 @@ class Encoder(nn.Module):
         `prompt_lengths` gives the tokens at the start of each sequence that are not pooled (models with include_prompt
         off).
         """
-        return self._embed(self.layout.forward, sequences, prompt_lengths)
+        return self._embed(self.layout.forward, self.precision, sequences, prompt_lengths)
 
-    def _embed(self, run: Forward, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None) -> Tensor:
-        with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
-            states_td, order = run(self.backbone, sequences)
+    def _embed(
+        self, forward: Forward, precision: str, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None
+    ) -> Tensor:
+        with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
+            states_td, order = forward(self.backbone, sequences)
         lengths_r = torch.tensor([len(sequences[i]) for i in order], device=states_td.device)
         if prompt_lengths is not None:
             prompts_r = torch.as_tensor(prompt_lengths[order], device=states_td.device)
@@ -161,28 +164,50 @@ class Encoder(nn.Module):
         normalize: bool = False,
         truncate_dim: int | None = None,
         batch_tokens: int | None = None,
+        fast: bool = False,
     ) -> np.ndarray:
         """Embeddings of token sequences, as `encode` gives them, without the first `skip` tokens of each.
 
-        `batch_tokens`: tokens at once; default: what suits the device. Float32 on a CPU takes the fused forward where
-        the model has one.
+        `batch_tokens`: tokens at once; default: what suits the device. `fast`: matrix products in bfloat16.
         """
         dim = self.dim_of(truncate_dim)
         most = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
-        fused = self.fused and self.precision == "float32"
-        run = build_fused(self.backbone) if fused else self.layout.forward
+        forward, precision = self.layout.forward, "bfloat16" if fast else self.precision
+        fused = self.fused and precision in ("float32", "bfloat16")
+        if fused:
+            forward, precision = build_fused(self.backbone, getattr(torch, precision)), "float32"
         was_training = self.training
         self.eval()
         embeddings = torch.empty(len(sequences), dim)
-        for members in token_batches([len(sequence) for sequence in sequences], most):
+
+        @torch.inference_mode()  # which each thread enters for itself
+        def embed_batch(members: np.ndarray) -> None:
             skips = np.full(len(members), skip) if skip else None
-            embedding = self._embed(run, [sequences[i] for i in members], skips)[:, :dim].float()
+            embedding = self._embed(forward, precision, [sequences[i] for i in members], skips)[:, :dim].float()
             if normalize:
                 embedding = functional.normalize(embedding, dim=-1)
             embeddings[torch.from_numpy(members)] = embedding.cpu()
+
+        lengths = [len(sequence) for sequence in sequences]
+        if fused:
+            on_each_core(embed_batch, token_batches(lengths, min(most, sum(lengths) // torch.get_num_threads() + 1)))
+        else:
+            for members in token_batches(lengths, most):
+                embed_batch(members)
         self.train(was_training)
         result: np.ndarray = embeddings.numpy()
         return result
+
+
+def on_each_core(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
+    """Do the batches side by side, each on one core: no core then waits for another one within an operation."""
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(work, batches))
+    finally:
+        torch.set_num_threads(cores)
 
 
 def token_batches(lengths: list[int], most_tokens: int) -> list[np.ndarray]:

@@ -31,17 +31,17 @@ ACTIVATIONS = ("gelu", "relu")
 class Linear:
     """A linear map whose weights lie as oneDNN wants them."""
 
-    def __init__(self, *linears: nn.Linear, activation: str = "none") -> None:
-        """Several maps of one input are put side by side."""
-        weight = torch.cat([linear.weight.detach() for linear in linears])
+    def __init__(self, *linears: nn.Linear, dtype: torch.dtype, activation: str = "none") -> None:
+        """Several maps of one input are put side by side. `dtype`: of the product."""
+        weight = torch.cat([linear.weight.detach() for linear in linears]).to(dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, TOKENS)
-        self.bias = torch.cat([linear.bias.detach() for linear in linears])
+        self.bias = torch.cat([linear.bias.detach() for linear in linears]).to(dtype)
         self.activation = activation
 
     def __call__(self, states_td: Tensor) -> Tensor:
         """[t, in] -> [t, out], activated."""
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            states_td, self.weight, self.bias, self.activation, [], "none"
+            states_td.to(self.bias.dtype), self.weight, self.bias, self.activation, [], "none"
         )
         return product
 
@@ -59,15 +59,15 @@ class FusedLayer:
     heads: int
 
     @classmethod
-    def of(cls, layer: Any, heads: int, activation: str) -> FusedLayer:
+    def of(cls, layer: Any, heads: int, activation: str, dtype: torch.dtype) -> FusedLayer:
         """From a layer of transformers. Raises AttributeError where it is built otherwise."""
         attention, after = layer.attention.self, layer.attention.output
         return cls(
-            Linear(attention.query, attention.key, attention.value),
-            Linear(after.dense),
+            Linear(attention.query, attention.key, attention.value, dtype=dtype),
+            Linear(after.dense, dtype=dtype),
             after.LayerNorm,
-            Linear(layer.intermediate.dense, activation=activation),
-            Linear(layer.output.dense),
+            Linear(layer.intermediate.dense, dtype=dtype, activation=activation),
+            Linear(layer.output.dense, dtype=dtype),
             layer.output.LayerNorm,
             heads,
         )
@@ -75,8 +75,8 @@ class FusedLayer:
     def __call__(self, states_td: Tensor, packing: Packing) -> Tensor:
         """[t, d] -> [t, d]."""
         attended_td = attend(self.query_key_value(states_td), packing, self.heads)
-        states_td = norm(self.attended(attended_td).add_(states_td), self.attended_norm)
-        return norm(self.down(self.up(states_td)).add_(states_td), self.norm)
+        states_td = norm(self.attended(attended_td).float().add_(states_td), self.attended_norm)
+        return norm(self.down(self.up(states_td)).float().add_(states_td), self.norm)
 
 
 def norm(states_td: Tensor, layer: nn.LayerNorm) -> Tensor:
@@ -99,8 +99,8 @@ def attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
     return output_td
 
 
-def build_fused(backbone: PreTrainedModel) -> Forward:
-    """The fused forward of a backbone, with its weights as they are now.
+def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -> Forward:
+    """The fused forward of a backbone, with its weights as they are now. `dtype`: of products and attention.
 
     Raises AttributeError or NotImplementedError where the backbone, or this build of torch, has not what it takes.
     """
@@ -111,7 +111,9 @@ def build_fused(backbone: PreTrainedModel) -> Forward:
     word_vd = embeddings.word_embeddings.weight.detach()
     # The type of every token is 0, so its embedding can be part of the position's.
     place_pd = (embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]).detach()
-    layers = [FusedLayer.of(layer, config.num_attention_heads, config.hidden_act) for layer in modules.encoder.layer]
+    layers = [
+        FusedLayer.of(layer, config.num_attention_heads, config.hidden_act, dtype) for layer in modules.encoder.layer
+    ]
 
     def forward_fused(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
         """Token embeddings [tokens, dim] of `sequences` and their order."""

@@ -144,6 +144,16 @@ def test_precisions_are_those_of_sentence_transformers(model, tmp_path, precisio
     np.testing.assert_allclose(found.astype(float), expected.astype(float), rtol=0, atol=1e-2 if ranges is None else 1)
 
 
+def test_fast_says_what_it_changes(model, tmp_path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS))
+    assert run(model, tmp_path / "t.txt", tmp_path / "exact.npy")["cosine_to_float32"] is None
+    said = run(model, tmp_path / "t.txt", tmp_path / "fast.npy", choices=Choices(fast=True))["cosine_to_float32"]
+    exact, fast = (np.load(tmp_path / f"{name}.npy") for name in ("exact", "fast"))
+    cosines = (exact * fast).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(fast, axis=1)
+    assert said == pytest.approx(cosines[:10].min(), abs=1e-6)
+    assert 0.99 < said < 1
+
+
 def test_int8_queries_take_the_ranges_of_their_corpus(model, tmp_path) -> None:
     (tmp_path / "corpus.txt").write_text("\n".join(TEXTS))
     (tmp_path / "queries.txt").write_text("\n".join(TEXTS[3:5]))

@@ -46,3 +46,25 @@ def test_a_model_that_computes_otherwise_is_not_fused(tiny_base) -> None:
     encoder = build_encoder(Model(base=str(tiny_base("bert"))))
     encoder.backbone.encoder.layer[1].output.dense.register_forward_hook(lambda module, inputs, output: output * 1.001)
     assert not fused_works(encoder.backbone, encoder.layout)
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_fast_is_close_and_not_the_same(tiny_base, sentences, kind) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base(kind))))
+    exact = encoder.embed(encoder.tokens(sentences), normalize=True)
+    fast = encoder.embed(encoder.tokens(sentences), normalize=True, fast=True)
+    assert 0.99 < (exact * fast).sum(axis=1).min() < 1 - 1e-7
+
+
+def test_cores_do_not_change_embeddings_and_are_left_as_they_were(tiny_base, sentences) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base("bert"))))
+    cores = torch.get_num_threads()
+    try:
+        found = {}
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found[count] = encoder.encode(sentences)
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(cores)
+    np.testing.assert_allclose(found[1], found[3], rtol=0, atol=1e-5)
