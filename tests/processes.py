@@ -50,8 +50,16 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at_call(action: Callable[[], object], number: int) -> int:
-    """Run `action` here, and die at its call of that number, Python's or C's; how many calls there were, if fewer."""
+def send(number: int) -> None:
+    """A signal to this process."""
+    os.kill(os.getpid(), number)
+
+
+def at_call(action: Callable[[], object], number: int, strike: Callable[[], None] = die) -> int:
+    """Run `action` here, and die (or what `strike` does) at its call of that number, of Python or C.
+
+    Gives the number of calls.
+    """
     calls = 0
 
     def count(frame, event, argument):
@@ -59,7 +67,7 @@ def at_call(action: Callable[[], object], number: int) -> int:
         if event in ("call", "c_call"):
             calls += 1
             if calls == number:
-                die()
+                strike()
 
     sys.setprofile(count)
     try:

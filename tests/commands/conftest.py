@@ -44,7 +44,7 @@ def write(tmp_path: Path) -> Write:
     def write_recipe(**sections: Any) -> Path:
         path = tmp_path / "tiny.yaml"
         merged = {
-            name: {**RECIPE.get(name, {}), **section} if isinstance(section, dict) else section
+            name: RECIPE[name] | section if {type(section), type(RECIPE.get(name))} == {dict} else section
             for name, section in sections.items()
         }
         path.write_text(json.dumps(RECIPE | merged))

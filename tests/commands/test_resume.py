@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from stfit.commands.train import Finished, Saved, Started, train
-from stfit.errors import RecipeError
+from stfit.errors import LockError, RecipeError
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 
@@ -197,3 +198,22 @@ def test_resume_goes_on_but_never_starts(tmp_path, write, run):
     assert any(isinstance(event, Saved) for event in events)
     with pytest.raises(RecipeError, match=r"train\.learning_rate: 0\.01 -> 0\.5"):
         run(write(train={"learning_rate": 0.5}), resume=True)
+
+
+@pytest.mark.parametrize("moved", ["rows", "threads"])
+def test_what_moved_since_the_checkpoint_is_said_and_refused_by_resume(tmp_path, write, run, caplog, moved):
+    recipe = write(**CLASSES)
+    stop_at(recipe, tmp_path / "runs", 3)
+    if moved == "rows":
+        rows = tmp_path / "rows.jsonl"
+        rows.write_text(rows.read_text().replace('"label": 1', '"label": 2', 1))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1 if moved == "threads" else threads)
+        with pytest.raises(LockError, match="fingerprint" if moved == "rows" else "threads: 1 -> 2") as caught:
+            run(recipe, resume=True)
+        assert caught.value.exit_code == 8
+        assert run(recipe)[0].first_step == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert "changed since the checkpoint: " in caplog.text

@@ -119,3 +119,29 @@ def test_runs_that_is_no_folder_is_an_error_about_the_disk(tmp_path, write, run)
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(ResourceError, match="choose another folder with --runs"):
         run(write())
+
+
+def test_what_a_killed_writer_left_is_undone(tmp_path, write, run):
+    """A half-written checkpoint goes; a model that had lost its name, and whose successor has none yet, comes back."""
+    run(write())
+    folder = tmp_path / "runs" / "tiny"
+    (folder / "result.json").unlink()
+    model = contents(folder / "model")
+    (folder / "model").rename(folder / "model.old")
+    for name in ("model.tmp", "checkpoints/step-00000009.tmp"):
+        (folder / name).mkdir()
+        (folder / name / "half").write_text("half")
+    events = train(load_recipe(write()), tmp_path / "runs")
+    next(events)
+    assert contents(folder / "model") == model
+    assert not [path for path in folder.rglob("*") if path.suffix in (".tmp", ".old")]
+    events.close()
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[]"])
+def test_damaged_result_is_no_result(tmp_path, write, run, damage):
+    expected = run(write())[-1].result["metrics"]
+    (tmp_path / "runs" / "tiny" / "result.json").write_text(damage)
+    finished = run(write())
+    assert finished[0].first_step == 4
+    assert finished[-1].result["metrics"] == expected

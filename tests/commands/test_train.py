@@ -109,6 +109,24 @@ def test_model_that_the_last_step_broke_is_not_reported_as_a_result(tmp_path, wr
     assert not (tmp_path / "runs" / "tiny" / "result.json").exists()
 
 
+def test_model_that_the_last_step_broke_is_not_written(tmp_path, write, run):
+    """No step comes after the last one that would notice."""
+    with pytest.raises(DivergedError, match="weights are not finite"):
+        run(write(train={"learning_rate": 1e39, "max_steps": 1, "warmup_steps": 0, "schedule": "constant"}))
+    assert not (tmp_path / "runs" / "tiny" / "model").exists()
+
+
+def test_run_that_learns_nothing_says_so(write, run, caplog):
+    run(write(data={"format": "triplet"}, loss={"type": "triplet", "margin": 1e-9, "distance": "cosine"}))
+    rate_zero = {"learning_rate": 0.0, "max_steps": 2}
+    run(write(train=rate_zero, seed=1))
+    run(write(train={"warmup_steps": 9}, seed=2))
+    assert "is 0: no weight will change" in caplog.text
+    assert "the learning rate never reaches its height" in caplog.text
+    with pytest.raises(RecipeError, match="leaves no weight of the encoder to train"):
+        run(write(train={"freeze": ["*"]}))
+
+
 def test_problems_of_training_data_and_evaluators_come_together(write, run, similarity):
     evaluator = similarity | {"columns": {"label": "nothing"}}
     with pytest.raises(DataError) as caught:

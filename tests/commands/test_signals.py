@@ -1,0 +1,177 @@
+"""SIGTERM and SIGINT end a run at once where nothing is lost by it, and never lose more than the step in hand."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from processes import at_call, run_apart, send
+
+import stfit.commands.run as run_module
+import stfit.commands.train as train_module
+from stfit.commands.train import train
+from stfit.errors import InterruptedRun
+from stfit.recipe.load import load_recipe
+from stfit.training import checkpoint, signals
+from stfit.training.loop import StepInfo
+
+OFTEN = {"max_steps": 8, "save_every_steps": 3, "eval_every_steps": 2, "best": "scores/spearman_cosine"}
+
+
+def struck_before(function, number, call=1):
+    """The function, but its call of that number is preceded by a signal."""
+    calls = 0
+
+    def wrapped(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            send(number)
+        return function(*arguments, **options)
+
+    return wrapped
+
+
+def weights(runs):
+    return (runs / "tiny" / "model" / "model.safetensors").read_bytes()
+
+
+def steps_of(runs, event="step"):
+    path = runs / "tiny" / "metrics.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return [entry["step"] for entry in entries if entry["event"] == event]
+
+
+def saved_step(runs):
+    names = [path.name for path in (runs / "tiny" / "checkpoints").glob("step-*")]
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
+
+
+PLACES = {
+    "data preparation": (train_module, "prepare", 1),
+    "building the model": (train_module, "build_encoder", 1),
+    "tokenising": (train_module, "tokenize_examples", 1),
+    "the first evaluation": (train_module, "measure", 1),
+    "an evaluation": (run_module, "measure", 2),
+    "saving": (checkpoint, "write_manifest", 1),
+    "rotation": (run_module, "rotate", 2),
+    "writing the best model": (run_module, "write_folder", 1),
+    "the last evaluation": (run_module, "load_encoder", 1),
+}
+
+
+@pytest.mark.parametrize(("module", "name", "call"), PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_signal_anywhere_ends_the_run_and_loses_nothing(tmp_path, write, similarity, number, code, module, name, call):
+    recipe, runs = write(eval=[similarity], train=OFTEN), tmp_path / "struck"
+    list(train(load_recipe(recipe), tmp_path / "whole"))
+
+    def strike():
+        setattr(module, name, struck_before(getattr(module, name), number, call))
+        list(train(load_recipe(recipe), runs))
+
+    output = tmp_path / "output"
+    assert run_apart(strike, output) == code, output.read_text()
+    assert saved_step(runs) == max(steps_of(runs), default=0)
+    list(train(load_recipe(recipe), runs))
+    assert weights(runs) == weights(tmp_path / "whole")
+    assert steps_of(runs) == list(range(1, 9))
+    assert steps_of(runs, "eval") == [0, 2, 4, 6, 8]
+
+
+def test_second_signal_leaves_at_once(tmp_path, write):
+    def strike():
+        for event in train(load_recipe(write()), tmp_path / "runs"):
+            if isinstance(event, StepInfo) and event.step == 3:
+                send(signal.SIGINT)
+                send(signal.SIGINT)
+
+    assert run_apart(strike) == 130
+    assert saved_step(tmp_path / "runs") == 2
+
+
+def test_library_that_waits_for_its_threads_does_not_hold_a_signal_up(tmp_path, write):
+    """As a download does, while its server says nothing."""
+
+    def strike():
+        signals.PATIENCE = 0.1
+
+        def stuck(*arguments):
+            with ThreadPoolExecutor() as pool:
+                pool.submit(threading.Event().wait)
+                send(signal.SIGTERM)
+
+        train_module.prepare = stuck
+        list(train(load_recipe(write()), tmp_path / "runs"))
+
+    assert run_apart(strike) == 143
+
+
+def test_interruption_is_no_failure_that_a_library_would_catch():
+    assert not issubclass(InterruptedRun, Exception)
+
+
+def test_ignored_hangup_stays_ignored_and_another_one_stops(tmp_path, write):
+    def strike(handler):
+        signal.signal(signal.SIGHUP, handler)
+        for event in train(load_recipe(write()), tmp_path / handler.name):
+            if isinstance(event, StepInfo) and event.step == 3:
+                send(signal.SIGHUP)
+
+    assert run_apart(lambda: strike(signal.SIG_IGN)) == 0
+    assert run_apart(lambda: strike(signal.SIG_DFL)) == 129
+    assert saved_step(tmp_path / "SIG_DFL") == 3
+
+
+def test_signal_during_a_download_ends_the_run_in_time(tmp_path, write):
+    """The server takes the request, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}", "HF_HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "stfit", "train", str(write(model={"base": "me/base"}))]
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as child:
+            held, _ = server.accept()
+            start = time.monotonic()
+            child.send_signal(signal.SIGTERM)
+            _, said = child.communicate(timeout=60)
+            held.close()
+    assert child.returncode == 143, said
+    assert "Traceback" not in said
+    assert time.monotonic() - start < 30  # 10 s are promised, on a machine that does nothing else
+
+
+@pytest.mark.slow
+def test_fifty_signals_at_random(tmp_path, write, similarity, promise):
+    recipe = write(eval=[similarity], train=OFTEN)
+    counted = tmp_path / "calls"
+
+    def start(runs):
+        return list(train(load_recipe(recipe), runs))
+
+    start(tmp_path / "whole")
+    assert run_apart(lambda: counted.write_text(str(at_call(lambda: start(tmp_path / "counted"), -1)))) == 0
+    draw = random.Random(3)
+    codes, lost = [], 0
+    for number in range(50):
+        runs, call = tmp_path / f"struck{number}", draw.randrange(1, int(counted.read_text()))
+        strike = partial(at_call, partial(start, runs), call, partial(send, signal.SIGTERM))
+        output = tmp_path / "output"
+        codes.append(run_apart(strike, output))
+        assert codes[-1] in (143, -15, 0), output.read_text()
+        assert codes[-1] != -15 or not steps_of(runs)  # before anything began, or after the result was written
+        assert codes[-1] != 0 or (runs / "tiny" / "result.json").is_file()
+        if codes[-1] == 143:
+            lost += max(steps_of(runs), default=0) - saved_step(runs)
+        assert run_apart(partial(start, runs)) == 0
+        assert weights(runs) == weights(tmp_path / "whole")
+    promise("SIGTERM at any call: exit code 143", f"{codes.count(143)}/50 ({codes.count(0)} had finished)")
+    promise("SIGTERM at any call: steps lost", f"{lost}")
+    assert lost == 0
+    assert codes.count(143) > 40
