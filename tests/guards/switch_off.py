@@ -281,7 +281,7 @@ def run_in_copy(guard: Guard | None, tests: list[str]) -> int:
             file.write_text(text.replace(guard.on, guard.off))
         sys.path.insert(0, str(folder))
         os.environ["PYTHONPATH"] = str(folder)
-        options = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=no", "-m", "not slow"]
+        options = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=no", "--assert=plain", "-m", "not slow"]
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = int(pytest.main([*options, "--rootdir", str(ROOT), *tests]))
         shutil.rmtree(folder)
