@@ -223,6 +223,29 @@ def mine(
     console.show_mined(mine(model, loaded.recipe, output, rules, corpus=source, column=column, device=device), json)
 
 
+@app.command(epilog="Example: stfit push runs/quickstart --repo me/quickstart")
+def push(
+    target: Annotated[str, typer.Argument(help="Run folder or model folder.", metavar="RUN_OR_MODEL")],
+    repo: Annotated[str | None, typer.Option(help="owner/name, or name; default: the recipe's push.repo.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
+    branch: Annotated[str, typer.Option(help="Branch to commit to; made from main where it is missing.")] = "main",
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request in place of a commit.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Name the commit.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do all but publish: list the files, ask the gate.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Publish though the gate says no; the card says so.")] = False,
+    json: Json = False,
+) -> None:
+    """Publish a model to the Hub, if the recipe's gate lets it pass."""
+    from stfit.commands.push import Wish, push
+
+    result = push(target, Wish(repo, private, branch, create_pr, tag, dry_run, force))
+    console.show_push(result, dry_run, json)
+    if "error" in result:
+        raise typer.Exit(result["error"]["exit_code"])
+
+
 @app.command(epilog="Example: stfit check recipe.yaml")
 def check(
     recipe: RecipeArgument,

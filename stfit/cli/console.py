@@ -442,6 +442,26 @@ def show_check(result: dict[str, Any], as_json: bool) -> None:
     sys.stdout.write(f"{'wrong' if result['errors'] else 'ok'}: {counts}\n")
 
 
+def show_push(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:
+    """What the gate says, what changes, and which commit holds the model."""
+    gate = [gate_cells(line) for line in result.get("gate", [])]
+    did = "published" if result["changed"] else "not published" if "error" in result else "nothing to do"
+    add_to_summary(f"stfit push: {result['repo']}", GATE, gate, f"{did}; commit {result['commit']}")
+    if as_json:
+        show_json(result)
+        return
+    if gate:
+        table(GATE, gate)
+    if "error" in result:
+        sys.stderr.write(f"stfit: {result['error']['message']}\n")
+        return
+    if dry_run:
+        sys.stdout.write("".join(f"would add     {path}\n" for path in result["add"]))
+        sys.stdout.write("".join(f"would delete  {path}\n" for path in result["delete"]))
+        return
+    sys.stdout.write(f"{result['pull_request'] or result['repo']}: {did}, commit {result['commit']}\n")
+
+
 def described(problem: Problem) -> dict[str, Any]:
     """A problem without its picture of the line."""
     return {key: value for key, value in vars(problem).items() if key != "snippet"}

@@ -94,7 +94,7 @@ def describe_training(
     return Training(
         base=None if isinstance(base, Scratch) else base if on_hub else PurePath(base).name,
         base_on_hub=on_hub,
-        base_commit=None,
+        base_commit=recipe.model.revision,
         data=describe_data(recipe, [made["rows"] for made in lock["data"]], training or []),
         losses=[each.loss for each in recipe.trained_on.values()],
         recipe=to_yaml(recipe, for_others=True),
@@ -123,7 +123,7 @@ def rows_of(source: Source | Mteb, label: str, format: str | None = None) -> Row
     hub = dataset if dataset is not None and is_remote(dataset) else None
     name = PurePath(dataset).name if dataset else label
     columns: dict[str, Any] = dict(source.columns)
-    return Rows(name, hub, source.config, source.split, columns=columns, format=format)
+    return Rows(name, hub, source.config, source.split, source.revision, columns=columns, format=format)
 
 
 def scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:

@@ -29,6 +29,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.errors import LockError, RecipeError
 from stfit.evaluation.measure import main_metrics, measure
 from stfit.losses.loss import build_loss, compute_loss
+from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.lock import LOCK, build_lock, for_others, read_lock, require_unmoved, to_json, trained_part
@@ -99,6 +100,8 @@ def train(
             keep_up(folder, loaded)
             yield Finished(**finished, again=True)
         else:
+            if loaded.recipe.push:
+                preflight(loaded.recipe.push.repo)
             yield from run(loaded, folder, stop, strict=resume, locked=locked)
 
 

@@ -56,6 +56,11 @@ class RunFolder:
         """What a finished run measured; its presence says that the run finished."""
         return self.path / "result.json"
 
+    @property
+    def verdict(self) -> Path:
+        """What its gate said when it was last to be published, beside what was published then."""
+        return self.path / "gate.json"
+
     def read_lock(self) -> dict[str, Any] | None:
         """The lock; None where the run has none yet, or a damaged one."""
         return read_json(self.lock)
@@ -63,6 +68,10 @@ class RunFolder:
     def read_result(self) -> dict[str, Any] | None:
         """What a finished run measured; None where it has not finished."""
         return read_json(self.result)
+
+    def read_verdict(self) -> dict[str, Any] | None:
+        """What its gate said; None where it was never asked."""
+        return read_json(self.verdict)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""

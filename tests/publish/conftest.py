@@ -1,8 +1,12 @@
 import json
+import shutil
+from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from hub.server import Server
+from publish.worker import Worker
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
@@ -35,6 +39,48 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index, (word, other) in enumerate(zip(WORDS, WORDS[1:] + WORDS[:1], strict=True))
     ]
     (folder / "secret-project" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with chdir(folder):
+    with chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # whether it could be pushed is not asked
         list(train(load_recipe(folder / "recipe.yaml"), folder / "runs"))
     return folder / "runs" / "recipe"
+
+
+@pytest.fixture(scope="session")
+def one_hub() -> Iterator[Server]:
+    """A Hub for all the tests of a process; see `server`."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session", params=["xet", "lfs"])
+def one_worker(request, one_hub, tmp_path_factory) -> Iterator[Worker]:
+    """A process of clients for each upload path."""
+    folder = tmp_path_factory.mktemp("worker") / request.param
+    worker = Worker(one_hub, folder, request.param == "xet", HF_HUB_DOWNLOAD_TIMEOUT="4")
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def server(one_hub) -> Server:
+    """The Hub, with nothing in it but two accounts: `me`, of the organisation `team`, and `guest`."""
+    one_hub.state.repositories.clear()
+    one_hub.state.objects.clear()
+    one_hub.faults.clear()
+    one_hub.log.clear()
+    one_hub.account("hf_me", "me", orgs=("team",))
+    one_hub.account("hf_guest", "guest")
+    one_hub.account("hf_reader", "me", role="read")
+    return one_hub
+
+
+@pytest.fixture
+def stfit(server, one_worker) -> Worker:
+    """Runs a command line of stfit as a client of `server`, as `me`."""
+    return one_worker
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of the finished run."""
+    return shutil.copytree(trained, tmp_path / "runs" / "recipe")

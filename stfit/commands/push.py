@@ -1,0 +1,199 @@
+"""`stfit push`: files -> gate -> card -> one commit on the Hub."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stfit.commands.describe import describe_folder, describe_run
+from stfit.commands.prepare import load_objective
+from stfit.errors import HubError, ModelError, RecipeError
+from stfit.publish import hub
+from stfit.publish.card import Facts, body_of, metadata_of
+from stfit.publish.files import CARD, LOCK, MANIFEST, files_to_publish
+from stfit.publish.readme import merge_readme, write_readme
+from stfit.publish.settings import Push, repo_name
+from stfit.recipe.load import load_recipe
+from stfit.recipe.recipe import Recipe
+from stfit.training.run_folder import RunFolder
+from stfit.training.whole import write_whole
+
+log = logging.getLogger("stfit")
+
+Files = dict[str, Path | bytes]
+"""Path in the repository -> what is to stand there."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for."""
+
+    repo: str | None = None
+    private: bool = False
+    branch: str = hub.MAIN
+    create_pr: bool = False
+    tag: str | None = None
+    dry_run: bool = False
+    force: bool = False
+
+
+def push(target: str, wish: Wish) -> dict[str, Any]:
+    """Publish a run's model, or a model folder. What `stfit push --json` prints; `error` where a gate is not passed.
+
+    Raises RecipeError, ModelError or HubError.
+    """
+    model = find_model(Path(target))
+    run = find_run(model)
+    recipe = load_recipe(run.resolved).recipe if run else None
+    settings = settings_of(wish, recipe)
+    files = files_of(model, run)
+    hub.refuse_token(files)
+    repo = hub.find_repository(settings.repo, open_to_all=wish.create_pr)
+    head = hub.read_head(repo, wish.branch)
+    refuse_impossible(wish, settings, repo, head)
+
+    result: dict[str, Any] = {
+        "repo": repo,
+        "commit": head.commit,
+        "files": sorted({*files, CARD, MANIFEST}),
+        "changed": False,
+    }
+    if run and recipe and recipe.gate and not holds_model(files, head):
+        from stfit.commands.judge import judge  # loads torch
+
+        verdict = judge(model, recipe, repo, head)
+        result |= verdict
+        if "error" in verdict and not wish.force:
+            return result
+        write_whole(run.verdict, json.dumps(verdict, indent=2) + "\n")
+        result.pop("error", None)
+    files[CARD] = write_card(model, run, recipe, settings, repo, head)
+
+    files = hub.with_manifest(files)
+
+    change = hub.find_change(files, head)
+    result |= {"add": sorted(change.add), "delete": change.delete}
+    if wish.dry_run:
+        return result
+    published = publish(files, wish, settings, repo, head)
+    if wish.tag:
+        hub.create_tag(repo, wish.tag, published.commit)
+    changed = published.commit != head.commit
+    return result | {"commit": published.commit, "changed": changed, "pull_request": published.pull_request}
+
+
+def find_model(target: Path) -> Path:
+    """The model folder of a run folder, or the folder itself."""
+    inner = RunFolder(target).model
+    return inner if inner.is_dir() else target
+
+
+def find_run(model: Path) -> RunFolder | None:
+    """The finished run that a model folder is of, if it is of one."""
+    run = RunFolder(model.parent)
+    return run if model.name == run.model.name and run.read_result() else None
+
+
+def settings_of(wish: Wish, recipe: Recipe | None) -> Push:
+    """What the recipe says about publishing, with what the command line says instead."""
+    if wish.create_pr and wish.branch != hub.MAIN:
+        raise RecipeError("--create-pr asks to change main: leave out --branch")
+    said = recipe.push if recipe else None
+    try:
+        repo = repo_name(wish.repo) if wish.repo else said.repo if said else None
+    except ValueError as error:
+        raise RecipeError(f"--repo: {error}") from error
+    if repo is None:
+        raise RecipeError("say where to publish: `--repo owner/name`, or `push: {repo: owner/name}` in the recipe")
+    private = wish.private or (said is not None and said.private)
+    return (said or Push(repo=repo)).model_copy(update={"repo": repo, "private": private})
+
+
+def files_of(model: Path, run: RunFolder | None) -> Files:
+    """The model's files, and the lock of its run."""
+    if not model.is_dir():
+        raise ModelError(f"{model}: there is no such run or model folder")
+    files: Files = dict(files_to_publish(model))
+    return files | ({LOCK: run.lock} if run and run.lock.is_file() else {})
+
+
+def refuse_impossible(wish: Wish, settings: Push, repo: str, head: hub.Head) -> None:
+    """Raises HubError for what the repository, as it is, does not allow."""
+    if settings.private and head.private is False:
+        raise HubError(f"`{repo}` is public, but is to be private: change that on the Hub first, or push elsewhere")
+    if wish.create_pr and head.commit is None:
+        raise HubError(f"the Hub shows no model `{repo}` to open a pull request for")
+
+
+def holds_model(files: Files, head: hub.Head) -> bool:
+    """Whether a head holds this model already; its card may differ."""
+    return all(
+        path == CARD or (path in head.files and hub.is_same(file, head.files[path])) for path, file in files.items()
+    )
+
+
+def write_card(
+    model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str, head: hub.Head
+) -> bytes:
+    """The README to publish: what people wrote there stays."""
+    there = hub.read_file(repo, head, CARD)
+    own = model / CARD
+    facts = describe(model, run, recipe, settings, repo)
+    fresh = write_readme(metadata_of(facts), body_of(facts)).encode()
+    if there is None:
+        return fresh if run or not own.is_file() else own.read_bytes()
+    try:
+        renewed = merge_readme(there.decode("utf-8"), metadata_of(facts), body_of(facts))
+    except UnicodeDecodeError:
+        renewed = None
+    if renewed is None:
+        log.warning("%s on the Hub was written by hand, and is kept: the card is in %s", CARD, own)
+    return there if renewed is None else renewed.encode()
+
+
+def describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> Facts:
+    """The facts of the card, what the gate found included."""
+    saved = run.read_result() if run else None
+    if run is None or recipe is None or saved is None:
+        return replace(describe_folder(model, repo), push=settings)
+    recipe = recipe.model_copy(update={"push": settings})
+    rows = [load_objective(each, recipe.seed)[0] for each in recipe.trained_on.values()] if settings.samples else None
+    facts = describe_run(run, recipe, saved["result"], saved["main"], repo, rows)
+    verdict = run.read_verdict() or {}
+    if verdict.get("repo") != repo:
+        return facts
+    compared = verdict["compared"]
+    lines = [
+        replace(
+            line, published=both["other"], gain_interval=None if both["low"] is None else (both["low"], both["high"])
+        )
+        if (both := compared.get(line.metric))
+        else line
+        for line in facts.lines
+    ]
+    forced = [f"Published by force: {verdict['error']['message']}."] if "error" in verdict else []
+    return replace(facts, lines=lines, notes=forced)
+
+
+def publish(files: Files, wish: Wish, settings: Push, repo: str, head: hub.Head) -> hub.Published:
+    """One commit that holds the files, or the one that holds them already."""
+    if head.commit is not None and hub.is_published(files, head):
+        return hub.Published(head.commit)
+    if wish.create_pr and (found := hub.find_published(repo, files, wish.branch, wish.create_pr)):
+        return found
+    if wish.tag and hub.commit_of_tag(repo, wish.tag) is not None:
+        raise HubError(f"`{repo}` has a tag `{wish.tag}` already: choose another --tag")
+    if head.private is None:
+        hub.create_repository(repo, settings.private)
+        head = hub.read_head(repo)
+    if wish.branch != hub.MAIN and hub.read_head(repo, wish.branch).commit is None:
+        hub.create_branch(repo, wish.branch)
+        head = hub.read_head(repo, wish.branch)
+    message = f"Published by stfit {version('stfit')}"
+    published = hub.commit(repo, files, head, message, wish.branch, wish.create_pr)
+    hub.require_published(repo, files, published)
+    return published

@@ -1,0 +1,121 @@
+"""The commands of recipes/ci do what the kit promises: first publish, nothing to do, better, worse."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from hub.repository import files_in
+
+KIT = Path(__file__).parents[2] / "recipes" / "ci"
+RECIPE = """\
+model:
+  base: {type: scratch, hidden_size: 16, num_layers: 1, num_heads: 2}
+  max_seq_length: 16
+data: {dataset: ./rows.jsonl, format: labeled_pair}
+loss: cosent
+train: {max_steps: STEPS, batch_size: 12, learning_rate: 0.01, schedule: constant, device: cpu}
+eval: [{type: similarity, name: scores, dataset: ./rows.jsonl, split: train}]
+gate: [{metric: scores/spearman_cosine, against: published, confidence: null}]
+push: {repo: tiny}
+"""
+
+
+def steps_of_workflow() -> list[str]:
+    """The commands of the job, after those that install."""
+    [job] = yaml.safe_load((KIT / "github-actions.yml").read_text())["jobs"].values()
+    return [step["run"] for step in job["steps"] if "run" in step and step["name"] != "Install"]
+
+
+def steps_of_makefile() -> list[str]:
+    """What make would run."""
+    done = subprocess.run(["make", "-n", "-f", KIT / "Makefile"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_workflow_is_one_that_actions_would_start():
+    workflow = yaml.safe_load((KIT / "github-actions.yml").read_text())
+    assert workflow[True]["schedule"] == [{"cron": "17 3 * * 1"}]  # YAML 1.1 takes `on` for true
+    [job] = workflow["jobs"].values()
+    assert job["env"]["HF_TOKEN"] == "${{ secrets.HF_TOKEN }}"
+    assert all(("uses" in step) != ("run" in step) for step in job["steps"])
+    assert all("@v" in step["uses"] for step in job["steps"] if "uses" in step)
+
+
+def test_workflow_and_makefile_run_the_same_commands():
+    plain = [
+        command.replace('"$RECIPE"', '"recipe.yaml"').replace("$RUN", "runs/recipe") for command in steps_of_workflow()
+    ]
+    assert plain == steps_of_makefile()
+
+
+@pytest.fixture
+def job(hub, tmp_path, trained) -> Callable[[list[str], int], tuple[int, str]]:
+    """Runs the commands with a recipe of so many steps: the exit code of the last one, and the job's summary."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "stfit").write_text(f'#!/bin/sh\nexec {sys.executable} -m stfit "$@"\n')
+    (tmp_path / "bin" / "stfit").chmod(0o755)
+    (tmp_path / "rows.jsonl").write_text((trained.parents[1] / "secret-project" / "rows.jsonl").read_text())
+    env = hub.env(tmp_path / "home", "hf_me") | {"RECIPE": "recipe.yaml", "RUN": "runs/recipe", "OMP_NUM_THREADS": "1"}
+
+    def run(commands: list[str], steps: int) -> tuple[int, str]:
+        summary = tmp_path / "summary.md"
+        summary.write_text("")
+        (tmp_path / "recipe.yaml").write_text(RECIPE.replace("STEPS", str(steps)))
+        here = env | {"PATH": f"{tmp_path / 'bin'}:{env['PATH']}", "GITHUB_STEP_SUMMARY": str(summary)}
+        for command in commands:
+            done = subprocess.run(
+                ["bash", "-e", "-c", command], cwd=tmp_path, env=here, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                break
+        return done.returncode, done.stdout + done.stderr + summary.read_text()
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("commands", [steps_of_workflow, steps_of_makefile])
+def test_first_publish_then_nothing_to_do_then_better_then_worse(hub, job, commands):
+    code, said = job(commands(), 2)
+    assert code == 0, said
+    repository = hub.state.repositories["model", "me/tiny"]
+    first = repository.head.oid
+    assert "skipped: nothing is published at me/tiny yet" in said
+
+    code, said = job(commands(), 2)
+    assert code == 0, said
+    assert "nothing to do" in said
+    assert repository.head.oid == first
+
+    code, said = job(commands(), 40)
+    assert code == 0, said
+    better = repository.head.oid
+    assert better != first
+    readme = repository.head.files["README.md"].content.decode()
+    assert "| Metric | Base | This model | Published before | Gain over it (interval) |" in readme
+
+    code, said = job(commands(), 1)
+    assert code == 7, said
+    assert "NOT PASSED" in said
+    assert "| scores/spearman_cosine against published |" in said
+    assert repository.head.oid == better
+
+
+@pytest.mark.slow
+def test_force_publishes_and_says_so_in_the_card(hub, job):
+    train, push = steps_of_makefile()[1], "stfit push runs/recipe --json"
+    assert job([train, push], 40)[0] == 0
+    code, said = job([train, push], 1)
+    assert code == 7, said
+    code, said = job([train, push + " --force"], 1)
+    assert code == 0, said
+    readme = hub.state.repositories["model", "me/tiny"].head.files["README.md"].content.decode()
+    assert "> **Published by force: 1 of 1 gates are not passed" in readme
+    code, again = job([push + " --force"], 1)
+    assert code == 0, again
+    assert not json.loads(again[: again.rindex("}") + 1])["changed"]
+    assert files_in  # the card of the run itself is not touched
