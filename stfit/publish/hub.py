@@ -234,6 +234,8 @@ def commit(
         except Exception as error:  # the client lets through what its HTTP library, and Xet's, may raise
             if found := find_published(repo, files, branch, as_pull_request):
                 return found
+            if isinstance(error, StfitError):  # the Hub asks to wait longer than anybody would
+                raise
             if pause is None or not is_passing(error):
                 raise why_not(error, repo, head, branch) from error
             time.sleep(pause)
