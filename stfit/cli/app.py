@@ -311,7 +311,7 @@ def with_lone_lock(arguments: list[str]) -> list[str]:
     following = [*arguments[1:], ""]
     return [
         "--locked=" if argument == "--locked" and not after.endswith(".lock") else argument
-        for argument, after in zip(arguments, following, strict=True)
+        for argument, after in zip(arguments, following, strict=False)  # none, where there are no arguments
     ]
 
 
