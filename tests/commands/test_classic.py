@@ -6,11 +6,13 @@ where it is too, and keys that only the Hub knows are emptied.
 
 import gzip
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from stfit.commands.train import Finished, train
 from stfit.recipe.load import load_recipe
@@ -31,7 +33,12 @@ QQP_RUN = "model.base=RUNS/qqp_triplets"
 SNLI = "DATA/snli/validation.jsonl.gz"  # its train split could not be had
 
 CASES = {
-    "qqp_triplets": ["data.dataset=DATA/qqp_triplets", "data.holdout.rows=200", "model.base=BASE"],
+    "qqp_triplets": [
+        "data.dataset=DATA/qqp_triplets",
+        "data.holdout.rows=200",
+        "model.base=BASE",
+        "train.max_steps=60",
+    ],
     "sentence_compression": ["data.dataset=DATA/sentence_compression", "data.holdout.fraction=0.25", QQP_RUN],
     "snli_softmax": [f"data.dataset={SNLI}", "model.base=BASE", "train.max_steps=150"],
     "snli_entailment": [f"data.dataset={SNLI}", "model.base=BASE"],
@@ -56,13 +63,21 @@ MEASURED: dict[str, tuple[str, float, float]] = {}
 def places(shared, minilm, tmp_path_factory) -> dict[str, str]:
     """Words of the overrides -> paths. The base is a third of a real encoder, so that all of this takes minutes."""
     folder = tmp_path_factory.mktemp("classic")
-    base = shutil.copytree(minilm, folder / "base")
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").chmod(0o600)
-    (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": config["num_hidden_layers"] // 3}))
-    places = {"DATA": shared / "data", "BASE": base, "RUNS": folder / "runs", "TOPICS": folder / "topics"}
+    cut_to_two_layers(minilm, folder / "base")
+    places = {"DATA": shared / "data", "BASE": folder / "base", "RUNS": folder / "runs", "TOPICS": folder / "topics"}
     write_topics(shared / "data" / "banking77", places["TOPICS"])
     return {word: str(path) for word, path in places.items()}
+
+
+def cut_to_two_layers(source: Path, folder: Path) -> None:
+    """A copy of a BERT with its lowest layers only."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("config.json", "model.safetensors"))
+    folder.chmod(0o700)
+    config = json.loads((source / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    weights = load_file(source / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if not re.search(r"layer\.([2-9]|\d\d)\.", name)}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
 
 
 def write_topics(source: Path, folder: Path) -> None:
