@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 import traceback
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from stfit.commands.train import Event, Finished, Started
     from stfit.errors import Problem
     from stfit.training.loop import StepInfo
+
+
+NO_MEMORY = re.compile("can't allocate memory|out of memory")
+"""How torch says it, on a CPU and on a GPU."""
 
 
 def console(stderr: bool) -> Console:
@@ -73,7 +78,7 @@ def show_error(error: BaseException, as_json: bool) -> int:
         name, message, code = "usage", error.format_message(), 2  # type: ignore[attr-defined]
     elif isinstance(error, StfitError | InterruptedRun):
         name, message, code = type(error).__name__, str(error), error.exit_code
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
         name, message, code = "ResourceError", "out of memory: lower train.mini_batch_size or train.batch_size", 9
     else:
         name, code = "bug", 1

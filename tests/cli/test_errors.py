@@ -87,7 +87,10 @@ def test_what_nobody_foresaw_is_called_a_bug(run, monkeypatch):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 9)])
+NO_MEMORY = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (MemoryError, 9), (NO_MEMORY, 9)])
 def test_interruption_and_lack_of_memory_have_their_codes(run, monkeypatch, error, code):
     def fail(*arguments):
         raise error
