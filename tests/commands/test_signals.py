@@ -69,7 +69,13 @@ PLACES = {
 
 
 @pytest.mark.parametrize(("module", "name", "call"), PLACES.values(), ids=PLACES)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGTERM, 143, id="TERM"),
+        pytest.param(signal.SIGINT, 130, id="INT", marks=pytest.mark.slow),
+    ],
+)
 def test_signal_anywhere_ends_the_run_and_loses_nothing(tmp_path, write, similarity, number, code, module, name, call):
     recipe, runs = write(eval=[similarity], train=OFTEN), tmp_path / "struck"
     list(train(load_recipe(recipe), tmp_path / "whole"))
