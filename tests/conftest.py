@@ -5,16 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from hub.server import Server
-
-SENTENCES = [
-    "A man is playing a guitar on stage.",
-    "Someone plays an instrument in front of a crowd.",
-    "The cat sleeps.",
-    "Two children are building a castle of wet sand near the sea while their parents read.",
-    "Cat!",
-    "It rained all day, so we stayed inside and baked bread, then we read old letters aloud to each other.",
-    "rain",
-]
+from tiny_bases import BUILDERS, SENTENCES
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -83,103 +74,10 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
             model, tokenizer = BUILDERS[kind]()
             with torch.no_grad():
                 for weight in model.parameters():
-                    if (
-                        weight.ndim == 2
-                    ):  # as drawn, attention would be almost uniform and hide a wrong mask or position
+                    if weight.ndim == 2:  # as drawn, attention would hardly show a wrong mask or position
                         weight.mul_(4)
             model.save_pretrained(path)
             tokenizer.save_pretrained(path)
         return path
 
     return build
-
-
-def word_pieces():
-    from stfit.encoder.scratch import train_tokenizer
-
-    return train_tokenizer(SENTENCES, 300)
-
-
-def byte_pairs(special: dict[str, str], template: str | None):
-    """A byte-level BPE tokenizer as RoBERTa (with a template) and the decoders (without) have."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=list(special.values()),
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    backend.train_from_iterator(SENTENCES, trainer)
-    if template:
-        tokens = [(token, backend.token_to_id(token)) for token in special.values()]
-        backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=tokens)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=64, **special)
-
-
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-
-
-def bert():
-    from transformers import BertConfig, BertModel
-
-    tokenizer = word_pieces()
-    return BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **SMALL)), tokenizer
-
-
-def roberta():
-    from transformers import RobertaConfig, RobertaModel
-
-    tokenizer = byte_pairs(
-        {
-            "bos_token": "<s>",
-            "pad_token": "<pad>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "mask_token": "<mask>",
-            "cls_token": "<s>",
-            "sep_token": "</s>",
-        },
-        "<s> $A </s>",
-    )
-    config = RobertaConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=66,
-        type_vocab_size=1,
-        pad_token_id=tokenizer.pad_token_id,
-        **SMALL,
-    )
-    return RobertaModel(config), tokenizer
-
-
-def distilbert():
-    from transformers import DistilBertConfig, DistilBertModel
-
-    tokenizer = word_pieces()
-    config = DistilBertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=64, dim=32, n_layers=2, n_heads=4, hidden_dim=64
-    )
-    return DistilBertModel(config), tokenizer
-
-
-def qwen3():
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    tokenizer = byte_pairs({"eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}, None)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=64,
-        num_key_value_heads=2,
-        head_dim=8,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        **SMALL,
-    )
-    return Qwen3ForCausalLM(config), tokenizer
-
-
-BUILDERS = {"bert": bert, "roberta": roberta, "distilbert": distilbert, "qwen3": qwen3}

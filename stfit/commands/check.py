@@ -9,7 +9,7 @@ from stfit.commands.forecast import forecast, plan_problems, plan_run
 from stfit.commands.prepare import Survey, count_dropped, first_of, survey
 from stfit.data.batches import TokenTable, tokenize_examples
 from stfit.data.examples import Examples
-from stfit.data.lengths import whole_texts, words
+from stfit.data.lengths import words
 from stfit.data.source import Source, is_remote
 from stfit.data.split import Glimpse
 from stfit.encoder.glance import Glance
@@ -103,18 +103,18 @@ def samples(examples: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]
 
 def look_ahead(recipe: Recipe, found: Survey, prompts: list[dict[str, str]]) -> dict[str, Any]:
     """The run's forecast; adds the warnings that need it. Raises DataError where no batch can be made."""
-    limit = recipe.model.max_seq_length or found.base.max_seq_length or 512
+    limit = recipe.model.max_seq_length or found.base.max_seq_length
     training = list(found.training.values())
     tables = [count_tokens(found.base, *each) for each in zip(training, prompts, strict=True)]
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in training])
     found.warnings += plan_problems(recipe, tables, plan, limit)
-    counted = "tokens" if found.base.tokenizer else "words, as the base's tokenizer is not here yet"
+    counted = "tokens" if found.base.tokens else "words, as the base's tokenizer is not here yet"
     return forecast(recipe, tables, plan, found.base, limit) | {"counted": counted}
 
 
 def count_tokens(base: Glance, examples: Examples, prompts: dict[str, str]) -> TokenTable:
     """The texts as uncut tokens, or as words where the base's tokenizer is not here."""
-    if base.tokenizer is None:
+    if base.tokens is None:
         return tokenize_examples(examples, prompts, words, "words", lambda prompt: 0)
-    identity = "uncut" + base.tokenizer.read_text(encoding="utf-8")
-    return tokenize_examples(examples, prompts, whole_texts(base.tokenizer), identity, lambda prompt: 0)
+    tokens = base.tokens()
+    return tokenize_examples(examples, prompts, tokens, f"uncut {tokens.identity}", lambda prompt: 0)

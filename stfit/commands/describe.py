@@ -12,7 +12,6 @@ from stfit.data.examples import Examples
 from stfit.data.source import Source, is_remote
 from stfit.encoder.glance import glance_into
 from stfit.encoder.model_json import read_settings
-from stfit.encoder.settings import Scratch
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.mteb import Mteb
 from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
@@ -52,8 +51,7 @@ def describe_folder(folder: Path, name: str) -> Facts:
         embedding_dim=None,
         max_seq_length=glance.max_seq_length,
         parameters=glance.parameters,
-        pooling=glance.pooling or [],
-        layers=glance.layers or [],
+        modules=[glance.source, *(glance.traits.modules() if glance.traits else [])],
         similarity=settings["similarity"],
         prompts=glance.prompts,
     )
@@ -69,9 +67,7 @@ def describe_run(
 ) -> Facts:
     """The facts of a finished run's model. `training`: the rows of each objective, where the card is to show some."""
     glance = glance_into(folder.model)
-    dim = (glance.hidden_size or 0) * len(glance.pooling or [])
-    for layer in recipe.model.layers or []:
-        dim = layer.dim_after(dim)
+    dim = glance.traits.embedding_dim(glance.hidden_size or 0) if glance.traits else 0
     before, after = result["baseline"], result["metrics"]
     scores = [found for evaluator in recipe.eval for found in scores_of(evaluator, recipe, after)]
     return replace(
@@ -92,7 +88,7 @@ def describe_training(
     base = recipe.model.base
     on_hub = isinstance(base, str) and is_remote(base)
     return Training(
-        base=None if isinstance(base, Scratch) else base if on_hub else PurePath(base).name,
+        base=None if not isinstance(base, str) else base if on_hub else PurePath(base).name,
         base_on_hub=on_hub,
         base_commit=recipe.model.revision,
         data=describe_data(recipe, [made["rows"] for made in lock["data"]], training or []),

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from stfit.data.source import ROLES
 from stfit.encoder.glance import Glance
+from stfit.encoder.layers import Layer
+from stfit.encoder.model_json import Traits
 from stfit.encoder.prompts import ROLE_PROMPTS
-from stfit.encoder.settings import Scratch
+from stfit.encoder.settings import misplaced
 from stfit.errors import Problem, did_you_mean
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.source import When
@@ -112,14 +114,21 @@ def too_many_dimensions(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 
 def embedding_dim(recipe: Recipe, base: Glance) -> int | None:
-    """Size of the embeddings; None where only the base's own modules would tell."""
-    if base.hidden_size is None or (recipe.model.layers is None and base.layers):
+    """Size of the embeddings; None where the base is out of reach."""
+    if base.hidden_size is None:
         return None
-    pooling = recipe.model.pooling or base.pooling or ["mean"]
-    dim = base.hidden_size * (1 if isinstance(pooling, str) else len(pooling))
-    for layer in recipe.model.layers or []:
-        dim = layer.dim_after(dim)
-    return dim
+    own, said = base.traits or Traits(pooling=("mean",)), recipe.model
+    pooling = (
+        own.pooling if said.pooling is None else (said.pooling,) if isinstance(said.pooling, str) else said.pooling
+    )
+    token_layers = own.token_layers if said.token_layers is None else said.token_layers
+    return Traits(tuple(pooling), token_layers, layers_of(recipe, base)).embedding_dim(base.hidden_size)
+
+
+def layers_of(recipe: Recipe, base: Glance) -> list[Layer]:
+    """The layers after pooling."""
+    own = base.traits.layers if base.traits else []
+    return own if recipe.model.layers is None else recipe.model.layers
 
 
 def margin_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
@@ -140,19 +149,17 @@ def margin_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 def is_normalized(recipe: Recipe, base: Glance) -> bool:
     """Whether the last layer scales embeddings to length 1."""
-    own = [layer.type for layer in recipe.model.layers or []]
-    last = own[-1:] if recipe.model.layers is not None else [kind.lower() for kind in base.layers or []][-1:]
-    return last == ["normalize"]
+    return [layer.type for layer in layers_of(recipe, base)[-1:]] == ["normalize"]
 
 
 def learning_rate(recipe: Recipe, base: Glance) -> list[Doubt]:
     """The run takes its time, and the model is as it was, or worse."""
-    rate, scratch = recipe.train.learning_rate, isinstance(recipe.model.base, Scratch)
+    rate, pretrained = recipe.train.learning_rate, not base.is_random and base.source == "Transformer"
     if rate == 0:
         message = "is 0: no weight will change"
-    elif rate >= HIGH_RATE and not scratch:
+    elif rate >= HIGH_RATE and pretrained:
         message = f"{rate:g} is so high that a pretrained model forgets what it knows; 1e-5 to 1e-4 is usual"
-    elif rate < LOW_SCRATCH_RATE and scratch:
+    elif rate < LOW_SCRATCH_RATE and base.is_random:
         message = f"{rate:g} is too low for random weights; 1e-3 is usual"
     else:
         return []
@@ -246,20 +253,42 @@ def idle_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 def replaced_modules(recipe: Recipe, base: Glance) -> list[Doubt]:
     """A base that was trained with other modules has to learn anew what its token embeddings mean together."""
+    if base.traits is None:
+        return []
     found = []
-    pooling = recipe.model.pooling
-    modes = [pooling] if isinstance(pooling, str) else pooling
-    if base.pooling is not None and modes is not None and modes != base.pooling:
-        message = f"{', '.join(modes)} replaces the base's own {', '.join(base.pooling)}"
+    modes = recipe.model.modes
+    if modes and modes != base.traits.pooling:
+        message = f"{', '.join(modes)} replaces the base's own {', '.join(base.traits.pooling)}"
         found.append(Doubt("model.pooling", "replaced-pooling", message))
-    layers = None if recipe.model.layers is None else [layer.type.replace("_", "") for layer in recipe.model.layers]
-    if base.layers is not None and layers is not None and layers != [kind.lower() for kind in base.layers]:
-        message = f"[{', '.join(layers)}] replaces the base's own [{', '.join(base.layers)}]"
-        found.append(Doubt("model.layers", "replaced-layers", message))
+    for key in ("token_layers", "layers"):
+        own, given = getattr(base.traits, key), getattr(recipe.model, key)
+        if given is not None and given != own:
+            names = [", ".join(layer.type for layer in layers) for layers in (given, own)]
+            found.append(Doubt(f"model.{key}", "replaced-layers", f"[{names[0]}] replaces the base's own [{names[1]}]"))
     return found
 
 
-IMPOSSIBLE: list[Check] = [unknown_metrics, unknown_prompts, too_long, too_many_dimensions]
+def misplaced_settings(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A setting of transformers says nothing to a table."""
+    found = misplaced(recipe.model, base.source)
+    return [Doubt(f"model.{key}", "misplaced", message) for key, message in found.items()]
+
+
+def nothing_to_train(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """Counts of words have no weights, so that those of a layer after them are all that can learn."""
+    if base.source != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in layers_of(recipe, base)):
+        return []
+    return [Doubt("model.layers", "nothing-to-train", "a bag of words has nothing to train: add a dense layer")]
+
+
+IMPOSSIBLE: list[Check] = [
+    unknown_metrics,
+    unknown_prompts,
+    too_long,
+    too_many_dimensions,
+    misplaced_settings,
+    nothing_to_train,
+]
 UNLIKELY: list[Check] = [
     margin_out_of_reach,
     learning_rate,

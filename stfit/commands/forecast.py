@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stfit.data.batches import MISSING, TokenTable
-from stfit.data.lengths import cut_texts, quantiles
+from stfit.data.lengths import cut_texts, empty_texts, quantiles
 from stfit.data.sampling import batches, unused
 from stfit.encoder.glance import Glance
 from stfit.errors import Problem
@@ -52,11 +52,15 @@ def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str]) 
     return build_plan(epoch_batches, weights or None, recipe.seed, train.accumulate_steps, epochs, train.max_steps)
 
 
-def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_length: int) -> list[Problem]:
+def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_length: int | None) -> list[Problem]:
     """Warnings that need the batches: rows and texts that are not used whole, and durations longer than the run."""
     problems = []
     for objective, table, epoch_batches in zip(recipe.trained_on.values(), tables, plan.objectives, strict=True):
-        found = cut_texts(table.lengths(), max_seq_length) + unused_rows(epoch_batches(0), len(table))
+        found = [
+            *cut_texts(table.lengths(), max_seq_length),
+            *empty_texts(table.lengths()),
+            *unused_rows(epoch_batches(0), len(table)),
+        ]
         problems += [replace(problem, file=objective.data.dataset) for problem in found]
     calendar = build_calendar(recipe.train, plan.total_steps)
     durations = {
@@ -85,7 +89,9 @@ def unused_rows(epoch: list[np.ndarray], examples: int) -> list[Problem]:
     return [Problem(message, "unused-rows")] if left_out else []
 
 
-def forecast(recipe: Recipe, tables: list[TokenTable], plan: Plan, base: Glance, max_seq_length: int) -> dict[str, Any]:
+def forecast(
+    recipe: Recipe, tables: list[TokenTable], plan: Plan, base: Glance, max_seq_length: int | None
+) -> dict[str, Any]:
     """What a run will take.
 
     `steps`, `tokens` (of the whole run), `lengths` (quantiles, in tokens), `memory_mib` (None where unknown), and
@@ -112,9 +118,9 @@ def forecast(recipe: Recipe, tables: list[TokenTable], plan: Plan, base: Glance,
     }
 
 
-def tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int) -> list[int]:
+def tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int | None) -> list[int]:
     """Tokens of each batch, after texts are cut."""
-    lengths = table.lengths().clip(max=max_seq_length)
+    lengths = table.lengths() if max_seq_length is None else table.lengths().clip(max=max_seq_length)
     tokens_of_row = np.sum([np.where(ids == MISSING, 0, lengths[ids]) for ids in table.text_ids.values()], axis=0)
     return [int(tokens_of_row[rows].sum()) for rows in epoch]
 

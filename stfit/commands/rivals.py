@@ -9,9 +9,7 @@ from stfit.commands.prepare import load_objective
 from stfit.encoder.base import ALL_FILES, locate
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder import read_folder
-from stfit.encoder.model_json import is_sentence_model
-from stfit.encoder.settings import Scratch
+from stfit.encoder.model_json import is_sentence_model, read_folder
 from stfit.errors import ModelError
 from stfit.hub import fetch, find_head, with_owner
 from stfit.recipe.recipe import Recipe
@@ -47,11 +45,13 @@ def load_rival(against: str, recipe: Recipe, device: str) -> Encoder | str:
 def before_training(recipe: Recipe, device: str) -> Encoder:
     """The model as it was before the first step of a training, new weights included."""
     settings = recipe.model
-    if not isinstance(settings.base, Scratch):
+    if isinstance(settings.base, str):
         # A run's resolved.yaml spells out the base's own layers; they have the base's own weights all the same.
         folder = locate(settings.base, settings.revision, ALL_FILES)
-        if is_sentence_model(folder) and read_folder(folder).traits.layers == settings.layers:
-            settings = settings.model_copy(update={"layers": None})
+        if is_sentence_model(folder):
+            own = read_folder(folder).traits
+            same = [key for key in ("token_layers", "layers") if getattr(own, key) == getattr(settings, key)]
+            settings = settings.model_copy(update=dict.fromkeys(same))
 
     def texts() -> Iterator[str]:
         for objective in recipe.trained_on.values():

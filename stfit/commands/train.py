@@ -218,7 +218,8 @@ def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
     model = recipe.model.model_copy(
         update={
             "max_seq_length": encoder.tokens.max_seq_length,
-            "pooling": list(traits.pooling),
+            "pooling": list(traits.pooling) or None,
+            "token_layers": traits.token_layers,
             "layers": traits.layers,
             "prompts": traits.prompts,
             "default_prompt": traits.default_prompt,

@@ -146,7 +146,8 @@ def packed_attention(
     **_: Any,  # transformers hands over whatever a model adds; the probe shows whether ignoring it is right
 ) -> tuple[Tensor, None]:
     """Attention within each sequence. query: [1, heads, tokens, dim]; key and value may have fewer heads."""
-    assert packing is not None  # a model that does not hand it through is found out by the probe
+    if packing is None:
+        raise TypeError("this model does not hand `packing` to its attention")  # so that the probe finds out
     vars(module)["packed_calls"] = vars(module).get("packed_calls", 0) + 1
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     rows_thd = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]

@@ -1,25 +1,23 @@
-"""Token sequences -> one embedding each: transformer, pooling, layers."""
+"""Token sequences -> one embedding each: a transformer or a table, token layers, pooling, layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from stfit.encoder.dropout import DROPOUT_SETTING, use_fast_dropout
 from stfit.encoder.inference import build_fused
-from stfit.encoder.layers import Layer
 from stfit.encoder.layout import Forward, Layout
-from stfit.encoder.pooling import compute_pooled, without_prompts
+from stfit.encoder.model_json import Traits
+from stfit.encoder.pooling import TokenStates, compute_pooled, without_prompts
 from stfit.encoder.prompts import prompt_name
-from stfit.encoder.tokens import Tokens
+from stfit.encoder.source import Source
 from stfit.errors import ModelError, did_you_mean
 
 BATCH_TOKENS = {"cpu": 1024}
@@ -28,41 +26,29 @@ cache, and a call still takes long enough for its overhead not to matter."""
 BATCH_TOKENS_ELSEWHERE = 16_384
 
 
-@dataclass
-class Traits:
-    """What a model folder says besides its weights."""
-
-    pooling: tuple[str, ...]
-    layers: list[Layer] = field(default_factory=list)
-    include_prompt: bool = True
-    """Whether the prompt's tokens are pooled too."""
-    prompts: dict[str, str] = field(default_factory=dict)
-    default_prompt: str | None = None
-    similarity: str = "cosine"
-    truncate_dim: int | None = None
-
-
 class Encoder(nn.Module):
-    """A sentence-embedding model. Its weights are named `backbone.*` and `layers.<i>.*`."""
+    """A sentence-embedding model. Its weights are named `backbone.*`, `token_layers.<i>.*` and `layers.<i>.*`."""
 
-    def __init__(self, backbone: PreTrainedModel, tokens: Tokens, traits: Traits, layout: Layout) -> None:
+    def __init__(self, source: Source, traits: Traits, token_layers: nn.ModuleList, layout: Layout) -> None:
         super().__init__()
         self.precision = "float32"
         """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
         self.fused = False
         """Whether the fused forward gives the same token embeddings, for `encode`."""
-        self.backbone = backbone
-        self.tokens = tokens
+        self.source = source
+        self.backbone = source.backbone
+        self.tokens = source.tokens
         self.traits = traits
         self.layout = layout
-        self.token_dim = int(backbone.config.hidden_size)
-        dim = self.token_dim * len(traits.pooling)
+        self.token_layers = token_layers
+        self.pooled_dim = dim = traits.pooled_dim(source.dim)
         self.layers = nn.ModuleList()
         for layer in traits.layers:
             self.layers.append(layer.build(dim))
             dim = layer.dim_after(dim)
-        self.layers.to(device=backbone.device, dtype=backbone.dtype)
         self.embedding_dim = dim
+        own_weight = next(iter(source.backbone.state_dict().values()))
+        self.to(device=own_weight.device, dtype=own_weight.dtype)
 
     @property
     def output_dim(self) -> int:
@@ -72,7 +58,10 @@ class Encoder(nn.Module):
     @property
     def has_dropout(self) -> bool:
         """Whether the same text can have two embeddings in training mode."""
-        rates = [value for name, value in vars(self.backbone.config).items() if DROPOUT_SETTING.search(name)]
+        config = getattr(self.backbone, "config", None)  # a table has none
+        settings = vars(config).items() if config else ()
+        rates = [value for name, value in settings if DROPOUT_SETTING.search(name)]
+        rates += [module.dropout for module in self.token_layers.modules() if isinstance(module, nn.LSTM)]
         return any(isinstance(rate, float) and rate > 0 for rate in rates) or any(
             isinstance(layer, nn.Dropout) for layer in self.layers
         )
@@ -84,7 +73,8 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.backbone.device
+        weight: Tensor = next(chain(self.backbone.parameters(), self.backbone.buffers()))
+        return weight.device
 
     def forward(self, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None = None) -> Tensor:
         """Embeddings [len(sequences), embedding_dim] of token-id arrays, in their order.
@@ -97,18 +87,33 @@ class Encoder(nn.Module):
     def _embed(
         self, forward: Forward, precision: str, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None
     ) -> Tensor:
-        with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
-            states_td, order = forward(self.backbone, sequences)
-        lengths_r = torch.tensor([len(sequences[i]) for i in order], device=states_td.device)
-        if prompt_lengths is not None:
-            prompts_r = torch.as_tensor(prompt_lengths[order], device=states_td.device)
-            states_td, lengths_r = without_prompts(states_td, lengths_r, prompts_r)
-        embedding_rd = compute_pooled(self.traits.pooling, states_td, lengths_r)
+        filled = [row for row, sequence in enumerate(sequences) if len(sequence)]
+        skips = None if prompt_lengths is None else prompt_lengths[filled]
+        embedding_rd = self._pool(forward, precision, [sequences[row] for row in filled], skips)
+        if len(filled) < len(sequences):  # a text without any token has the zero embedding, as in sentence-transformers
+            rows = torch.tensor(filled, dtype=torch.int64, device=embedding_rd.device)
+            embedding_rd = embedding_rd.new_zeros(len(sequences), self.pooled_dim).index_copy(0, rows, embedding_rd)
         for layer in self.layers:
             embedding_rd = layer(embedding_rd)
+        return embedding_rd
+
+    def _pool(
+        self, forward: Forward, precision: str, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None
+    ) -> Tensor:
+        """Embeddings [len(sequences), pooled_dim] before the layers; no sequence is empty."""
+        if not sequences:  # a loss of zero embeddings alone still has a gradient, of nothing
+            return torch.zeros(0, self.pooled_dim, device=self.device, requires_grad=torch.is_grad_enabled())
+        with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
+            states_td, order = forward(self.backbone, sequences)
+            tokens = TokenStates.of(states_td, [sequences[i] for i in order])
+            for token_layer in self.token_layers:
+                tokens = token_layer(tokens)
+        if prompt_lengths is not None:
+            tokens = without_prompts(tokens, torch.as_tensor(prompt_lengths[order], device=states_td.device))
+        pooled_rd = compute_pooled(self.traits.pooling, tokens) if self.traits.pooling else states_td
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return embedding_rd[torch.from_numpy(back).to(embedding_rd.device)]
+        return pooled_rd[torch.from_numpy(back).to(pooled_rd.device)]
 
     def dim_of(self, truncate_dim: int | None) -> int:
         """Numbers of an embedding that is cut as said, or else as the model says."""
@@ -222,8 +227,3 @@ def token_batches(lengths: list[int], most_tokens: int) -> list[np.ndarray]:
             start, total = end, 0
         total += lengths[index]
     return [*batches, order[start:]] if len(order) else []
-
-
-def weights_of(module: nn.Module) -> dict[str, Any]:
-    """Every weight by name, contiguous and on the CPU, ready to be written."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from stfit.encoder.base import SMALL_FILES, locate
 from stfit.encoder.model_json import (
+    Traits,
     count_positions,
     is_sentence_model,
+    read_folder,
     read_json,
-    read_modules,
-    read_pooling,
     read_sentence_config,
-    read_settings,
 )
-from stfit.encoder.settings import Model, Scratch
+from stfit.encoder.settings import Model
 from stfit.encoder.sound import read_shapes, require_sound
+from stfit.encoder.tokens import Tokens, WordTokens, load_word_tokens, uncut_tokens
 
 NO_LIMIT = 1_000_000
 """Tokenizers without a limit say some very large number."""
@@ -26,24 +28,35 @@ NO_LIMIT = 1_000_000
 
 @dataclass(frozen=True)
 class Glance:
-    """A base as far as its small files tell. Empty for a base that starts from scratch, or is out of reach."""
+    """A base as far as its small files tell. Empty for one that is out of reach."""
 
-    tokenizer: Path | None = None
-    """Its tokenizer.json."""
+    source: str = "Transformer"
+    """What sentence-transformers calls what comes first in it."""
+    is_random: bool = False
+    """Whether it starts from nothing."""
+    tokens: Callable[[], Tokens] | None = None
+    """Loads its tokenizer, without its limit."""
     max_seq_length: int | None = None
     """Its own limit in tokens."""
     positions: int | None = None
     """Tokens that its position table has room for."""
     hidden_size: int | None = None
+    """Size of what comes out of it for each token, or for each text where nothing is pooled."""
     num_layers: int | None = None
     parameters: int | None = None
     """Weights, counted; None where they are not here yet."""
-    pooling: list[str] | None = None
-    """Modes of a sentence-transformers model; None for a plain encoder."""
-    layers: list[str] | None = None
-    """Class names of its modules after pooling."""
-    prompts: dict[str, str] = field(default_factory=dict)
-    default_prompt: str | None = None
+    traits: Traits | None = None
+    """What a sentence-transformers model says of itself; None for a plain encoder."""
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Its own prompts."""
+        return self.traits.prompts if self.traits else {}
+
+    @property
+    def default_prompt(self) -> str | None:
+        """The name of its own default prompt."""
+        return self.traits.default_prompt if self.traits else None
 
 
 def glance_at(settings: Model) -> Glance:
@@ -51,11 +64,12 @@ def glance_at(settings: Model) -> Glance:
 
     Raises ModelError where there is none, or it is damaged; HubError where the Hub can't be asked.
     """
-    if isinstance(settings.base, Scratch):
-        size, layers = settings.base.hidden_size, settings.base.num_layers
-        embedded = (settings.base.vocab_size + 512) * size
-        return Glance(None, 512, 512, size, layers, embedded + layers * 12 * size * size)
-    return glance_into(locate(settings.base, settings.revision, SMALL_FILES))
+    base = settings.base
+    if not isinstance(base, str):
+        size, parameters = base.size()
+        limit = 512 if base.peer == "Transformer" else None
+        return Glance(base.peer, True, None, limit, limit, size, base.num_layers, parameters)
+    return glance_into(locate(base, settings.revision, SMALL_FILES))
 
 
 def glance_into(folder: Path) -> Glance:
@@ -63,15 +77,8 @@ def glance_into(folder: Path) -> Glance:
     require_sound(folder)
     if not is_sentence_model(folder):
         return glance_at_transformer(folder)
-    (_, transformer), (_, pooling), *layers = read_modules(folder)
-    settings = read_settings(folder)
-    return replace(
-        glance_at_transformer(transformer),
-        pooling=list(read_pooling(pooling)[0]),
-        layers=[kind for kind, _ in layers],
-        prompts=settings["prompts"],
-        default_prompt=settings["default_prompt"],
-    )
+    found = read_folder(folder)
+    return replace(LOOKS[found.source](found.folder), source=found.source, traits=found.traits)
 
 
 def glance_at_transformer(folder: Path) -> Glance:
@@ -82,13 +89,53 @@ def glance_at_transformer(folder: Path) -> Glance:
     limits = [limit for limit in (longest, positions) if limit and limit < NO_LIMIT]
     tokenizer = folder / "tokenizer.json"
     return Glance(
-        tokenizer if tokenizer.is_file() else None,
-        read_sentence_config(folder).get("max_seq_length") or min(limits, default=512),
-        positions,
-        first_of(config, "hidden_size", "dim", "d_model"),
-        first_of(config, "num_hidden_layers", "n_layers", "num_layers"),
-        count_weights(folder),
+        tokens=partial(uncut_tokens, tokenizer) if tokenizer.is_file() else None,
+        max_seq_length=read_sentence_config(folder).get("max_seq_length") or min(limits, default=512),
+        positions=positions,
+        hidden_size=first_of(config, "hidden_size", "dim", "d_model"),
+        num_layers=first_of(config, "num_hidden_layers", "n_layers", "num_layers"),
+        parameters=count_weights(folder),
     )
+
+
+def glance_at_table(folder: Path) -> Glance:
+    """The folder of a static table."""
+    truncation = read_json(folder / "tokenizer.json").get("truncation") or {}
+    return Glance(
+        tokens=partial(uncut_tokens, folder / "tokenizer.json", special_tokens=False),
+        max_seq_length=truncation.get("max_length"),
+        **table_of(folder),
+    )
+
+
+def table_of(folder: Path) -> dict[str, Any]:
+    """Sizes of a table of vectors."""
+    dim = next((shape[1] for shape in read_shapes(folder).values() if len(shape) == 2), None)
+    return {"hidden_size": dim, "num_layers": 0, "parameters": count_weights(folder)}
+
+
+def glance_at_words(folder: Path) -> Glance:
+    """The folder of word embeddings."""
+    limit = read_json(folder / "wordembedding_config.json").get("max_seq_length", NO_LIMIT)
+    return Glance(
+        tokens=partial(load_word_tokens, folder),
+        max_seq_length=limit if limit < NO_LIMIT else None,
+        **table_of(folder),
+    )
+
+
+def glance_at_counts(folder: Path) -> Glance:
+    """The folder of a bag of words."""
+    words = read_json(folder / "config.json").get("vocab") or []
+    return Glance(tokens=partial(WordTokens, words), hidden_size=len(set(words)), num_layers=0, parameters=0)
+
+
+LOOKS: dict[str, Callable[[Path], Glance]] = {
+    "Transformer": glance_at_transformer,
+    "StaticEmbedding": glance_at_table,
+    "WordEmbeddings": glance_at_words,
+    "BoW": glance_at_counts,
+}
 
 
 def first_of(config: dict[str, Any], *names: str) -> int | None:

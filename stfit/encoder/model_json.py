@@ -6,15 +6,25 @@ Nothing is executed: a module's class path is only ever looked up by its last pa
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
+from pydantic import ValidationError
+
+from stfit.encoder.layers import Layer
 from stfit.encoder.settings import PEER_POOLINGS, Similarity
+from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
 from stfit.installed import installed
+from stfit.spec import alternatives
 
-AFTER_POOLING = ("Dense", "Normalize", "LayerNorm", "Dropout")
-"""Modules after pooling that stfit reads."""
+SOURCES = {"Transformer": False, "WordEmbeddings": False, "StaticEmbedding": True, "BoW": True}
+"""First modules that stfit reads -> whether they give the embedding themselves, so that nothing is pooled."""
+
+TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.also_called[0]: choice for choice in alternatives(TokenLayer)}  # type: ignore[misc]
+LAYERS: dict[str, type[Layer]] = {choice.also_called[0]: choice for choice in alternatives(Layer)}  # type: ignore[misc]
+"""Module -> what a recipe calls it; before and after pooling."""
 
 POOLING_FLAGS = {
     "cls": "pooling_mode_cls_token",
@@ -59,6 +69,12 @@ def read_json(path: Path, default: Any = None) -> Any:
         raise ModelError(f"{path}: can't be read as JSON: {error}") from error
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Indented JSON, its folder made on the way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def is_sentence_model(folder: Path) -> bool:
     """Whether the folder says how to pool, or is a plain transformer checkpoint."""
     return (folder / "modules.json").is_file()
@@ -80,8 +96,54 @@ def model_folder(path: Path) -> Path:
     raise ModelError(f"{path}: is no model folder ({why})")
 
 
-def read_modules(folder: Path) -> list[tuple[str, Path]]:
-    """Class name and folder of every module of a sentence-transformers model, in order.
+@dataclass
+class Traits:
+    """What a model folder says besides its weights."""
+
+    pooling: tuple[str, ...]
+    """Modes; none where what comes first gives the embedding itself."""
+    token_layers: list[TokenLayer] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    include_prompt: bool = True
+    """Whether the prompt's tokens are pooled too."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    similarity: str = "cosine"
+    truncate_dim: int | None = None
+
+    def pooled_dim(self, dim: int) -> int:
+        """Size of an embedding before the layers, where token embeddings of size `dim` come in."""
+        for token_layer in self.token_layers:
+            dim = token_layer.dim_after(dim)
+        return dim * max(1, len(self.pooling))
+
+    def embedding_dim(self, dim: int) -> int:
+        """Size of an embedding, where token embeddings of size `dim` come in."""
+        dim = self.pooled_dim(dim)
+        for layer in self.layers:
+            dim = layer.dim_after(dim)
+        return dim
+
+    def modules(self) -> list[str]:
+        """What comes after the first module, in sentence-transformers' words."""
+        pooling = [f"Pooling ({', '.join(self.pooling)})"] if self.pooling else []
+        before, after = ([layer.also_called[0] for layer in layers] for layers in (self.token_layers, self.layers))
+        return [*before, *pooling, *after]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model folder, read: what comes first, where it lies, what follows, and where the weights of that lie."""
+
+    source: str
+    folder: Path
+    traits: Traits
+    token_layer_folders: list[Path]
+    layer_folders: list[Path]
+
+
+def read_folder(folder: Path) -> Found:
+    """Read what a sentence-transformers folder of any version says.
 
     Raises ModelError for modules that stfit does not have, and for paths that lead outside the folder.
     """
@@ -91,22 +153,42 @@ def read_modules(folder: Path) -> list[tuple[str, Path]]:
         raise ModelError(f"{listed}: is not a list of modules")
     ordered = sorted(entries, key=lambda entry: int(entry.get("idx", 0)))
     modules = [(kind_of(entry, listed), inside(folder, entry.get("path", ""), listed)) for entry in ordered]
-    kinds = [kind for kind, _ in modules]
-    if kinds[:2] != ["Transformer", "Pooling"]:
-        raise ModelError(
-            f"{folder}: starts with {' then '.join(kinds[:2])}; stfit reads a Transformer followed by a Pooling"
-        )
-    return modules
+    (source, source_folder), *rest = modules
+    if source not in SOURCES:
+        raise ModelError(f"{listed}: starts with {source}; stfit reads models that start with {', '.join(SOURCES)}")
+    modes: tuple[str, ...] = ()
+    include_prompt, before = True, []
+    if not SOURCES[source]:
+        place = next((place for place, (kind, _) in enumerate(rest) if kind == "Pooling"), None)
+        if place is None:
+            raise ModelError(f"{listed}: has no Pooling after {source}")
+        before, (_, pooling), rest = rest[:place], rest[place], rest[place + 1 :]
+        modes, include_prompt = read_pooling(pooling)
+    token_layers = [read_layer(TOKEN_LAYERS, kind, path, listed) for kind, path in before]
+    layers = [read_layer(LAYERS, kind, path, listed) for kind, path in rest]
+    traits = Traits(modes, token_layers, layers, include_prompt, **read_settings(folder))
+    return Found(source, source_folder, traits, [path for _, path in before], [path for _, path in rest])
 
 
 def kind_of(entry: dict[str, Any], listed: Path) -> str:
     """Last part of a module's class path, when it is one that stfit knows."""
     path = str(entry.get("type", ""))
     kind = path.rpartition(".")[2]
-    known = ("Transformer", "Pooling", *AFTER_POOLING)
+    known = (*SOURCES, *TOKEN_LAYERS, "Pooling", *LAYERS)
     if not path.startswith("sentence_transformers.") or kind not in known:
         raise ModelError(f"{listed}: module `{path}` is not one that stfit reads ({', '.join(known)})")
     return kind
+
+
+def read_layer(known: dict[str, Any], kind: str, folder: Path, listed: Path) -> Any:
+    """One module before or after pooling, as a recipe would write it."""
+    if kind not in known:
+        raise ModelError(f"{listed}: {kind} stands where only {', '.join(known)} can")
+    path = folder / known[kind].config_file
+    try:
+        return known[kind].from_peer(read_json(path, {}))
+    except (ValidationError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: can't be used: {error}") from error
 
 
 def inside(folder: Path, relative: str, listed: Path) -> Path:

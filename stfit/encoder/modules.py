@@ -1,10 +1,49 @@
-"""Layers after pooling that torch does not have as a class."""
+"""What a model is built of besides a transformer. Weights are named as sentence-transformers names them.
+
+Tensor names: t = tokens of all sequences, r = sequences, d = dim, v = entries of a vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import rnn
+from transformers import PreTrainedModel
+
+from stfit.encoder.pooling import TokenStates
 
 SHORTEST = 1e-12
 """A vector of a smaller norm is left as it is in torch.nn.functional.normalize, and here gets no gradient."""
+
+
+class Projection(nn.Module):
+    """A linear map followed by an activation."""
+
+    def __init__(self, dim: int, out_features: int, bias: bool, activation: nn.Module) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, out_features, bias=bias)
+        self.activation = activation
+
+    def forward(self, embedding_rd: Tensor) -> Tensor:
+        """[rows, dim] -> [rows, out_features]."""
+        projected: Tensor = self.activation(self.linear(embedding_rd))
+        return projected
+
+
+class Norm(nn.Module):
+    """Layer normalisation."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, embedding_rd: Tensor) -> Tensor:
+        """[rows, dim] -> [rows, dim]."""
+        normed: Tensor = self.norm(embedding_rd)
+        return normed
 
 
 class UnitLength(nn.Module):
@@ -19,3 +58,93 @@ class UnitLength(nn.Module):
         norm_r1 = torch.linalg.vector_norm(embedding_rd, dim=-1, keepdim=True)
         unit_rd: Tensor = embedding_rd / norm_r1.masked_fill(norm_r1 < SHORTEST, torch.inf)
         return unit_rd
+
+
+class Convolutions(nn.Module):
+    """Convolutions of several odd widths over each sequence, side by side."""
+
+    def __init__(self, dim: int, out_channels: int, kernel_sizes: list[int]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv1d(dim, out_channels, size, padding=size // 2) for size in kernel_sizes)
+        self.gap = max(kernel_sizes) // 2
+
+    def forward(self, tokens: TokenStates) -> TokenStates:
+        """All sequences lie in one row, with zeros between them, so that each sees the zeros of its own padding."""
+        place_t = torch.arange(len(tokens.owner_t), device=tokens.owner_t.device) + tokens.owner_t * self.gap
+        room = len(place_t) + (len(tokens.lengths_r) - 1) * self.gap
+        states_td = tokens.states_td
+        row_td = states_td.new_zeros(room, states_td.shape[1]).index_copy(0, place_t, states_td)
+        channels_ct = torch.cat([conv(row_td.T[None])[0] for conv in self.convs])
+        return replace(tokens, states_td=channels_ct.T[place_t])
+
+
+class Recurrence(nn.Module):
+    """An LSTM over each sequence."""
+
+    def __init__(self, dim: int, hidden_dim: int, num_layers: int, dropout: float, bidirectional: bool) -> None:
+        super().__init__()
+        self.encoder = nn.LSTM(dim, hidden_dim, num_layers, dropout=dropout, bidirectional=bidirectional)
+
+    def forward(self, tokens: TokenStates) -> TokenStates:
+        """Torch packs sequences in its own way, and unpacks them again."""
+        sequences = tokens.states_td.split(tokens.lengths_r.tolist())
+        packed, _ = self.encoder(rnn.pack_sequence(sequences, enforce_sorted=False))
+        return replace(tokens, states_td=torch.cat(rnn.unpack_sequence(packed)))
+
+
+class TokenWeights(nn.Module):
+    """Multiplies each token's embedding by a weight of its own; a mean then divides by the weights."""
+
+    def __init__(self, vocabulary: list[str], weight_v: Tensor) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.emb_layer = nn.Embedding.from_pretrained(weight_v[:, None], freeze=False)
+
+    def forward(self, tokens: TokenStates) -> TokenStates:
+        """States are scaled, and the weights of each sequence added up."""
+        weight_t1 = self.emb_layer(tokens.ids_t)
+        mass_r = tokens.total(weight_t1)[:, 0]
+        return replace(tokens, states_td=tokens.states_td * weight_t1, mass_r=mass_r)
+
+
+class LayerMix(nn.Module):
+    """A learnt average of what a transformer's layers give; 0 is its word embeddings."""
+
+    def __init__(self, first: int, num_layers: int) -> None:
+        super().__init__()
+        self.first = first
+        self.layer_weights = nn.Parameter(torch.ones(num_layers + 1 - first))
+
+    def listen(self, backbone: PreTrainedModel) -> None:
+        """Let the transformer give the average in the place of its last layer, however its tokens are laid out."""
+        backbone.config.output_hidden_states = True
+        backbone.register_forward_hook(self.mix)
+
+    def mix(self, backbone: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
+        """The hook."""
+        states = torch.stack(output.hidden_states[self.first :])
+        weights = self.layer_weights.view(-1, *[1] * (states.ndim - 1))
+        output.last_hidden_state = (weights * states).sum(0) / self.layer_weights.sum()
+        return output
+
+    def forward(self, tokens: TokenStates) -> TokenStates:
+        """Nothing is left to do."""
+        return tokens
+
+
+class WordCounts(nn.Module):
+    """A dimension for each word, holding its weight times its count; nothing to train."""
+
+    weight: Tensor
+
+    def __init__(self, weight_v: Tensor, cumulative: bool) -> None:
+        super().__init__()
+        self.cumulative = cumulative
+        self.register_buffer("weight", weight_v)
+
+    def forward(self, ids_t: Tensor, starts_r: Tensor) -> Tensor:
+        """[tokens], [sequences] -> [sequences, vocabulary]."""
+        lengths_r = torch.diff(starts_r, append=starts_r.new_tensor([len(ids_t)]))
+        owner_t = torch.arange(len(starts_r), device=ids_t.device).repeat_interleave(lengths_r)
+        counts_rv = self.weight.new_zeros(len(starts_r), len(self.weight))
+        return counts_rv.index_put((owner_t, ids_t), self.weight[ids_t], accumulate=self.cumulative)

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from stfit.encoder.settings import Scratch
+from stfit.encoder.bases import MAX_POSITIONS, Scratch
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-MAX_POSITIONS = 512
 
 
 START = "\u2581"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from stfit.encoder.bases import Base
 from stfit.encoder.layers import Layer
+from stfit.encoder.token_layers import TokenLayer
 from stfit.installed import installed
 from stfit.location import Location
 from stfit.spec import Spec
@@ -26,32 +28,12 @@ Pooling = Annotated[
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
 
-class Scratch(Spec):
-    """A small BERT with random weights and a WordPiece vocabulary learnt from the training texts: needs no network."""
-
-    type: Literal["scratch"] = "scratch"
-    hidden_size: int = Field(128, gt=0)
-    """Width of the token embeddings; a multiple of `num_heads`."""
-    num_layers: int = Field(2, gt=0)
-    """Transformer layers."""
-    num_heads: int = Field(4, gt=0)
-    """Attention heads of each layer."""
-    vocab_size: int = Field(8000, ge=100)
-    """Most entries of the WordPiece vocabulary; a small corpus fills fewer."""
-
-    @model_validator(mode="after")
-    def heads_divide_hidden_size(self) -> Self:
-        """Each head takes an equal slice of the hidden size."""
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
-        return self
-
-
 class Model(Spec):
     """The encoder: a pretrained (or new) transformer, a pooling, and the layers after it."""
 
-    base: Location | Scratch
-    """Hub id, local folder (plain Hugging Face checkpoint or sentence-transformers model) or `{type: scratch, ...}`."""
+    base: Location | Base
+    """Hub id, local folder (plain Hugging Face checkpoint or sentence-transformers model), or what starts from nothing:
+    `{type: scratch, ...}`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub model."""
     max_seq_length: int | None = Field(None, gt=2)
@@ -59,6 +41,9 @@ class Model(Spec):
     pooling: Pooling | Annotated[list[Pooling], Field(min_length=1)] | None = None
     """How token embeddings become one: mean, cls, max, mean_sqrt_len, weighted_mean, last_token, or a list of them
     (concatenated). Default: the base's own; last_token for a plain causal decoder, mean for any other plain encoder."""
+    token_layers: list[TokenLayer] | None = None
+    """Layers between token embeddings and pooling: cnn, lstm, word_weights, weighted_layer_pooling. Default: the base's
+    own; `[]` drops them."""
     layers: list[Layer] | None = None
     """Layers after pooling: dense, normalize, layer_norm, dropout. Default: the base's own; `[]` drops them."""
     prompts: dict[str, str] = {}
@@ -80,11 +65,32 @@ class Model(Spec):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type the weights are kept and trained in."""
 
+    @property
+    def modes(self) -> tuple[str, ...] | None:
+        """The modes of pooling, also where it is one."""
+        if self.pooling is None:
+            return None
+        return (self.pooling,) if isinstance(self.pooling, str) else tuple(self.pooling)
+
     @model_validator(mode="after")
     def revision_is_of_the_hub(self) -> Self:
         """A folder of this machine, and a base from nothing, have no revisions to choose from."""
-        if self.revision is not None and (isinstance(self.base, Scratch) or Path(self.base).is_absolute()):
+        if self.revision is not None and (not isinstance(self.base, str) or Path(self.base).is_absolute()):
             raise ValueError("`revision` names a version on the Hub, and `base` is not there")
+        return self
+
+    @model_validator(mode="after")
+    def keys_have_an_effect(self) -> Self:
+        """A table has no attention, and one that gives the embedding itself nothing to pool."""
+        if not isinstance(self.base, str) and (found := misplaced(self, self.base.peer)):
+            raise ValueError("; ".join(f"`{key}` {message}" for key, message in found.items()))
+        return self
+
+    @model_validator(mode="after")
+    def averages_the_layers_first(self) -> Self:
+        """Only what comes next to the transformer sees its layers."""
+        if any(layer.type == "weighted_layer_pooling" for layer in (self.token_layers or [])[1:]):
+            raise ValueError("weighted_layer_pooling must be the first of token_layers")
         return self
 
     @model_validator(mode="after")
@@ -93,3 +99,24 @@ class Model(Spec):
         if self.default_prompt is not None and self.prompts and self.default_prompt not in self.prompts:
             raise ValueError(f"default_prompt `{self.default_prompt}` is not one of prompts: {', '.join(self.prompts)}")
         return self
+
+
+IDLE = {
+    "StaticEmbedding": ("pooling", "token_layers", "append_eos", "attention", "dropout"),
+    "BoW": ("pooling", "token_layers", "append_eos", "attention", "dropout", "max_seq_length"),
+    "WordEmbeddings": ("append_eos", "attention", "dropout"),
+}
+"""What comes first in a model -> keys of `model` that mean nothing there."""
+
+
+def misplaced(model: Model, source: str) -> dict[str, str]:
+    """Keys that are given, but mean nothing for this kind of base -> why."""
+    given = [key for key in IDLE.get(source, ()) if getattr(model, key) not in (None, [])]
+    found = {
+        key: f"has no effect on a {source}" for key in given if getattr(model, key) != Model.model_fields[key].default
+    }
+    if source == "WordEmbeddings" and "cls" in (model.modes or ()):
+        found["pooling"] = "can't be cls: no first token stands for the text, and sentence-transformers fails on it"
+    if source == "Transformer" and any(layer.type == "lstm" for layer in model.token_layers or []):
+        found["token_layers"] = "can't hold an lstm: sentence-transformers fails on one after a transformer"
+    return found

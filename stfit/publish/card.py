@@ -97,8 +97,8 @@ class Facts:
     embedding_dim: int | None
     max_seq_length: int | None
     parameters: int | None
-    pooling: list[str]
-    layers: list[str]
+    modules: list[str]
+    """From the tokens to the embedding."""
     similarity: str
     prompts: dict[str, str]
     push: Push | None = None
@@ -183,7 +183,7 @@ def introduction(facts: Facts) -> str:
         lines.append(f"- Base: {base_of(facts.training)}")
     if facts.max_seq_length:
         lines.append(f"- Longest text: {facts.max_seq_length} tokens; the rest is cut off")
-    lines.append(f"- Pooling: {', then '.join([', '.join(facts.pooling), *facts.layers])}")
+    lines.append(f"- Modules: {', '.join(facts.modules)}")
     lines.append(f"- Similarity: {facts.similarity}")
     if facts.parameters:
         lines.append(f"- Parameters: {facts.parameters:,}")

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stfit.encoder.encoder import weights_of
+from stfit.encoder.weights import weights_of
 from stfit.errors import ModelError, ResourceError
 from stfit.training.loop import Learner, require_finite_weights
 from stfit.training.randomness import capture_everything, restore_everything

@@ -4,9 +4,18 @@ import pytest
 
 from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY
 from stfit.encoder.glance import Glance, glance_at
+from stfit.encoder.layers import Normalize
+from stfit.encoder.model_json import Traits
 from stfit.recipe.recipe import Recipe
 
-SENTENCE_MODEL = Glance(None, 64, 64, 32, 2, 1000, ["mean"], ["Normalize"], {"query": "ask: "})
+SENTENCE_MODEL = Glance(
+    max_seq_length=64,
+    positions=64,
+    hidden_size=32,
+    num_layers=2,
+    parameters=1000,
+    traits=Traits(pooling=("mean",), layers=[Normalize()], prompts={"query": "ask: "}),
+)
 SCRATCH = {"type": "scratch", "hidden_size": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 100}
 RANKING = {"type": "multiple_negatives_ranking"}
 TRIPLET = {"type": "triplet", "distance": "euclidean", "margin": 1.0}
@@ -50,6 +59,8 @@ DOUBTS = [
     ({"model.prompts": {"search": "find: "}}, "model.prompts.search", "idle-prompt"),
     ({"model.pooling": "cls"}, "model.pooling", "replaced-pooling"),
     ({"model.layers": []}, "model.layers", "replaced-layers"),
+    ({"model.token_layers": [{"type": "lstm", "hidden_dim": 4}]}, "model.token_layers", "misplaced"),
+    ({"model.base": {"type": "bag_of_words"}, "model.max_seq_length": None}, "model.layers", "nothing-to-train"),
 ]  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from peer import largest_error, peer_encode
 from safetensors.torch import load_file
 
 from stfit.encoder.build import build_encoder, load_encoder
@@ -31,16 +31,6 @@ LAYERS = {
 
 def build(base: Path, **settings):
     return build_encoder(Model.model_validate({"base": str(base), **settings}))
-
-
-def largest_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Relative to max(1, norm)."""
-    return float((np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1).clip(min=1)).max())
-
-
-def peer_encode(folder: Path, texts: list[str], **options) -> np.ndarray:
-    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
-    return model.encode(texts, show_progress_bar=False, **options)
 
 
 @pytest.mark.parametrize("layers", LAYERS)

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from stfit.encoder.build import build_encoder, position_limit
+from stfit.encoder.build import build_encoder
 from stfit.encoder.folder import write_folder
 from stfit.encoder.glance import glance_at
 from stfit.encoder.settings import Model
+from stfit.encoder.transformer import position_limit
 from stfit.errors import ModelError
 
 
@@ -20,8 +21,9 @@ def test_a_glance_at_a_checkpoint_tells_what_the_encoder_has(kind, tiny_base):
     assert glance.hidden_size == encoder.embedding_dim
     assert glance.num_layers == 2
     assert glance.parameters == sum(weight.numel() for weight in encoder.backbone.parameters())
-    assert glance.tokenizer.name == "tokenizer.json"
-    assert (glance.pooling, glance.layers) == (None, None)
+    counted, own = (tokens(["a cat", "rain " * 99]) for tokens in (glance.tokens(), encoder.tokens))
+    assert (list(counted[0]), len(counted[1]) > len(own[1])) == (list(own[0]), True)
+    assert glance.traits is None
 
 
 def test_a_glance_at_a_sentence_model_tells_modules_and_prompts(tiny_base, tmp_path):
@@ -37,8 +39,8 @@ def test_a_glance_at_a_sentence_model_tells_modules_and_prompts(tiny_base, tmp_p
     )
     write_folder(build_encoder(wanted), tmp_path)
     glance = glance_at(Model(base=str(tmp_path)))
-    assert (glance.max_seq_length, glance.pooling) == (20, ["cls", "mean_sqrt_len"])
-    assert glance.layers == ["LayerNorm", "Normalize"]
+    assert (glance.max_seq_length, glance.traits.pooling) == (20, ("cls", "mean_sqrt_len"))
+    assert glance.traits.layers == wanted.layers
     assert (glance.prompts, glance.default_prompt) == ({"query": "query: "}, "query")
 
 

@@ -60,9 +60,9 @@ class Centres(nn.Module):
         return functional.cross_entropy(20 * cosines, label)
 
 
-def pool_top_two(states_td, spans):
+def pool_top_two(tokens):
     """Mean of the two largest values of each dimension."""
-    parts = states_td.split(spans.lengths_r.tolist())
+    parts = tokens.states_td.split(tokens.lengths_r.tolist())
     return torch.stack([part.topk(min(2, len(part)), dim=0).values.mean(0) for part in parts])
 
 

@@ -35,7 +35,12 @@ eval:
   - {type: similarity, name: pairs, dataset: ./rows.jsonl, split: train, columns: {label: share}}
 """
 
+WORDS = "model.base={type: word_embeddings}"
 DENSE = "model.layers=[{type: dense, out_features: 6}]"
+CONVOLUTIONS = "model.token_layers=[{type: cnn, out_channels: 4}]"
+RECURRENT = "model.token_layers=[{type: lstm, hidden_dim: 4, num_layers: 2}]"
+WEIGHTED = "model.token_layers=[word_weights]"
+BAG = ("~model.max_seq_length", "model.base={type: bag_of_words}", "model.layers=[{type: dense, out_features: 6}]")
 LABELED = ("data.format=labeled_pair", "data.columns={label: share}", "loss=cosent")
 BINARY = ("data.format=labeled_pair", "loss=contrastive")
 CLASSES = ("data.format=labeled_pair", "loss=softmax")
@@ -77,9 +82,35 @@ CHANGES: dict[str, Change] = {
     "model.base[scratch].num_layers": "model.base.num_layers=2",
     "model.base[scratch].num_heads": "model.base.num_heads=4",
     "model.base[scratch].vocab_size": "model.base.vocab_size=100",
+    "model.base[static].vectors": ("model.base={type: static}", "model.base.vectors=./vectors.txt"),
+    "model.base[static].embedding_dim": ("model.base={type: static}", "model.base.embedding_dim=8"),
+    "model.base[static].vocab_size": ("model.base={type: static}", "model.base.vocab_size=100"),
+    "model.base[word_embeddings].vectors": (WORDS, "model.base.vectors=./vectors.txt"),
+    "model.base[word_embeddings].embedding_dim": (WORDS, "model.base.embedding_dim=8"),
+    "model.base[word_embeddings].vocab_size": (WORDS, "model.base.vocab_size=20"),
+    "model.base[bag_of_words].vocab_size": (*BAG, "model.base.vocab_size=10"),
+    "model.base[bag_of_words].weights": (*BAG, "model.base.weights=./weights.txt"),
+    "model.base[bag_of_words].unknown_word_weight": (
+        *BAG, "model.base.weights=./weights.txt", "model.base.unknown_word_weight=3.0"
+    ),
+    "model.base[bag_of_words].cumulative_term_frequency": (
+        *BAG, "data.columns={anchor: echo}", "model.base.cumulative_term_frequency=false"
+    ),
     "model.revision": "model.revision=main",
     "model.max_seq_length": "model.max_seq_length=4",
     "model.pooling": "model.pooling=max",
+    "model.token_layers": "model.token_layers=[{type: cnn, out_channels: 4}]",
+    "model.token_layers[cnn].out_channels": (CONVOLUTIONS, "model.token_layers.0.out_channels=6"),
+    "model.token_layers[cnn].kernel_sizes": (CONVOLUTIONS, "model.token_layers.0.kernel_sizes=[3]"),
+    "model.token_layers[lstm].hidden_dim": (RECURRENT, "model.token_layers.0.hidden_dim=6"),
+    "model.token_layers[lstm].num_layers": (RECURRENT, "model.token_layers.0.num_layers=1"),
+    "model.token_layers[lstm].dropout": (RECURRENT, "model.token_layers.0.dropout=0.5"),
+    "model.token_layers[lstm].bidirectional": (RECURRENT, "model.token_layers.0.bidirectional=false"),
+    "model.token_layers[word_weights].weights": (WEIGHTED, "model.token_layers.0.weights=./weights.txt"),
+    "model.token_layers[word_weights].unknown_word_weight": (WEIGHTED, "model.token_layers.0.unknown_word_weight=3.0"),
+    "model.token_layers[weighted_layer_pooling].layer_start": (
+        "model.token_layers=[{type: weighted_layer_pooling, layer_start: 0}]", "model.token_layers.0.layer_start=1"
+    ),
     "model.layers": "model.layers=[normalize]",
     "model.layers[dense].out_features": (DENSE, "model.layers.0.out_features=4"),
     "model.layers[dense].bias": (DENSE, "model.layers.0.bias=false"),
@@ -283,6 +314,8 @@ def folder(tmp_path_factory) -> Path:
     rows = [row(i) for i in range(16)]
     for name, kept in (("rows", rows), ("more", rows[3:] + rows[:5])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    (folder / "vectors.txt").write_text("about 1 0 2\nrain 0 1 1\non 2 2 0\n")
+    (folder / "weights.txt").write_text("about 0.5\nrain 2\n")
     lines = [",".join(rows[0]), *(",".join(f'"{cell}"' for cell in row.values()) for row in rows)]
     (folder / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
@@ -306,6 +339,7 @@ def row(i: int) -> dict:
         | {
             "others": [f"{third} {i}", f"{other} or"],
             "word": ["no", "yes"][i % 2],
+            "echo": f"{word} {word}",
             "year": 2000 + i,
             "note": "x" * (i % 3),
         }

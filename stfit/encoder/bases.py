@@ -1,0 +1,197 @@
+"""Bases that start from nothing, or from a file of word vectors: what a recipe writes, and how each is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stfit.encoder.vectors import (
+    frequent_words,
+    inverse_frequencies,
+    read_vectors,
+    read_weights_of_words,
+    vector_dim,
+    weigh,
+)
+from stfit.lazy import lazy
+from stfit.location import Location
+from stfit.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from stfit.encoder import scratch, tables, tokens, transformer
+    from stfit.encoder.settings import Model
+    from stfit.encoder.source import Source
+else:
+    torch = lazy("torch")
+    scratch, tables = lazy("stfit.encoder.scratch"), lazy("stfit.encoder.tables")
+    tokens, transformer = lazy("stfit.encoder.tokens"), lazy("stfit.encoder.transformer")
+
+
+class Scratch(Spec):
+    """A small BERT with random weights and a WordPiece vocabulary learnt from the training texts: needs no network."""
+
+    peer: ClassVar[str] = "Transformer"
+    type: Literal["scratch"] = "scratch"
+    hidden_size: int = Field(128, gt=0)
+    """Width of the token embeddings; a multiple of `num_heads`."""
+    num_layers: int = Field(2, gt=0)
+    """Transformer layers."""
+    num_heads: int = Field(4, gt=0)
+    """Attention heads of each layer."""
+    vocab_size: int = Field(8000, ge=100)
+    """Most entries of the WordPiece vocabulary; a small corpus fills fewer."""
+
+    @model_validator(mode="after")
+    def heads_divide_hidden_size(self) -> Self:
+        """Each head takes an equal slice of the hidden size."""
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        return self
+
+    def build(self, settings: Model, texts: Iterable[str]) -> Source:
+        """Weights are drawn from torch's global generator."""
+        backbone, tokenizer = scratch.build_scratch(self, texts)
+        transformer.set_dropout(backbone.config, settings.dropout)
+        return transformer.build_transformer(backbone, tokenizer, settings)
+
+    def size(self) -> tuple[int, int]:
+        """Size of a token embedding, and number of weights, before the vocabulary is known."""
+        embedded = (self.vocab_size + MAX_POSITIONS) * self.hidden_size
+        return self.hidden_size, embedded + self.num_layers * 12 * self.hidden_size**2
+
+
+class Static(Spec):
+    """A vector for each token, and their mean for a text: no transformer, and hundreds of times faster than one."""
+
+    peer: ClassVar[str] = "StaticEmbedding"
+    num_layers: ClassVar[int] = 0
+    type: Literal["static"] = "static"
+    vectors: Location | None = None
+    """Text file of word vectors, as GloVe, word2vec and fastText write them (.txt or .vec, also .gz). Default: random
+    ones, of tokens that are learnt from the training texts."""
+    embedding_dim: int | None = Field(None, gt=0)
+    """Size of the vectors. Default: as in `vectors`, else 256."""
+    vocab_size: int | None = Field(None, gt=0)
+    """Most entries of the vocabulary. Default: all of `vectors`, else 30000."""
+
+    @model_validator(mode="after")
+    def a_file_has_its_own_size(self) -> Self:
+        """Vectors of a file are as long as they are."""
+        check_dim(self)
+        return self
+
+    def build(self, settings: Model, texts: Iterable[str]) -> Source:
+        """Random vectors are drawn from torch's global generator."""
+        if self.vectors is None:
+            tokenizer = scratch.train_tokenizer(texts, self.vocab_size or VOCAB_SIZE).backend_tokenizer
+            table_vd = torch.randn(tokenizer.get_vocab_size(), self.size()[0])
+        else:
+            words, vectors = read_vectors(Path(self.vectors), self.vocab_size)
+            tokenizer, table_vd = tokens.word_tokenizer(words), torch.from_numpy(vectors)
+            table_vd = torch.cat(
+                [table_vd, table_vd.new_zeros(tokenizer.get_vocab_size() - len(words), table_vd.shape[1])]
+            )
+        return tables.build_static(table_vd, tokenizer, settings)
+
+    def size(self) -> tuple[int, int]:
+        """Size of a token embedding, and number of weights, before the vocabulary is known."""
+        dim = own_dim(self, STATIC_DIM)
+        return dim, dim * (self.vocab_size or VOCAB_SIZE)
+
+
+class WordEmbeddings(Spec):
+    """A vector for each word between white space, for `token_layers` and `pooling` to work on."""
+
+    peer: ClassVar[str] = "WordEmbeddings"
+    num_layers: ClassVar[int] = 0
+    type: Literal["word_embeddings"] = "word_embeddings"
+    vectors: Location | None = None
+    """Text file of word vectors, as GloVe, word2vec and fastText write them (.txt or .vec, also .gz). Default: random
+    ones, of the most frequent words of the training texts."""
+    embedding_dim: int | None = Field(None, gt=0)
+    """Size of the vectors. Default: as in `vectors`, else 300."""
+    vocab_size: int | None = Field(None, gt=0)
+    """Most words. Default: all of `vectors`, else 30000."""
+
+    @model_validator(mode="after")
+    def a_file_has_its_own_size(self) -> Self:
+        """Vectors of a file are as long as they are."""
+        check_dim(self)
+        return self
+
+    def build(self, settings: Model, texts: Iterable[str]) -> Source:
+        """Random vectors are drawn from torch's global generator. Word 0 is sentence-transformers' padding."""
+        if self.vectors is None:
+            words = frequent_words(texts, self.vocab_size or VOCAB_SIZE)
+            table_vd = torch.randn(len(words), self.size()[0])
+        else:
+            words, vectors = read_vectors(Path(self.vectors), self.vocab_size)
+            table_vd = torch.from_numpy(vectors)
+        table_vd = torch.cat([table_vd.new_zeros(1, table_vd.shape[1]), table_vd])
+        return tables.build_words(table_vd, tokens.WordTokens([PADDING, *words], settings.max_seq_length), trained=True)
+
+    def size(self) -> tuple[int, int]:
+        """Size of a token embedding, and number of weights, before the vocabulary is known."""
+        dim = own_dim(self, WORD_DIM)
+        return dim, dim * (self.vocab_size or VOCAB_SIZE)
+
+
+class BagOfWords(Spec):
+    """A dimension for each of the most frequent words of the training texts: its count times its weight.
+
+    Has nothing to train, so that a dense layer has to follow.
+    """
+
+    peer: ClassVar[str] = "BoW"
+    num_layers: ClassVar[int] = 0
+    type: Literal["bag_of_words"] = "bag_of_words"
+    vocab_size: int = Field(10_000, gt=0)
+    """Most words, and so most dimensions."""
+    weights: Location | None = None
+    """File with a word and its weight on each line. Default: the inverse document frequency in the training texts,
+    1 + ln((1 + texts) / (1 + texts with the word))."""
+    unknown_word_weight: float = 1.0
+    """Weight of a word that `weights` does not have."""
+    cumulative_term_frequency: bool = True
+    """Count a word as often as it occurs, not once."""
+
+    def build(self, settings: Model, texts: Iterable[str]) -> Source:
+        """Counts the training texts."""
+        all_texts = list(texts)
+        words = frequent_words(all_texts, self.vocab_size)
+        if self.weights is None:
+            known = inverse_frequencies(words, tokens.WordTokens(words), all_texts)
+        else:
+            known = read_weights_of_words(Path(self.weights))
+        weights = weigh(words, known, self.unknown_word_weight)
+        return tables.build_word_counts(words, weights, self.cumulative_term_frequency)
+
+    def size(self) -> tuple[int, int]:
+        """Size of the embedding, and number of weights."""
+        return self.vocab_size, 0
+
+
+MAX_POSITIONS = 512
+VOCAB_SIZE = 30_000
+STATIC_DIM = 256
+WORD_DIM = 300
+PADDING = "PADDING_TOKEN"
+
+
+def own_dim(base: Static | WordEmbeddings, default: int) -> int:
+    """Size of the vectors."""
+    return base.embedding_dim or (default if base.vectors is None else vector_dim(Path(base.vectors)))
+
+
+def check_dim(base: Static | WordEmbeddings) -> None:
+    """Raises ValueError for a size beside a file of vectors."""
+    if base.vectors is not None and base.embedding_dim is not None:
+        raise ValueError("`embedding_dim` is as in the file of `vectors`: leave it out")
+
+
+Base = Annotated[Scratch | Static | WordEmbeddings | BagOfWords, Field(discriminator="type")]

@@ -1,0 +1,98 @@
+"""Texts -> token ids of a transformer, by its own fast tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, normalizers, processors
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from stfit.encoder.tokens import words_by_id
+from stfit.errors import ModelError
+
+
+class TransformerTokens:
+    """A transformer's tokenizer with its limit; special tokens are included."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
+        self.tokenizer = tokenizer
+        tokenizer.model_max_length = max_seq_length
+        # A copy, since truncation set on the backend would be written into the saved tokenizer.json.
+        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_padding()
+        self._backend.enable_truncation(max_seq_length)
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest sequence in tokens."""
+        return int(self.tokenizer.model_max_length)
+
+    @property
+    def identity(self) -> str:
+        """Everything that decides which token ids a text gets."""
+        return self._backend.to_str()
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, cut at max_seq_length."""
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in self._backend.encode_batch_fast(list(texts))]
+
+    def prompt_length(self, prompt: str) -> int:
+        """Tokens that `prompt` puts before a text, the leading special token included."""
+        if not prompt:
+            return 0
+        ids = self._backend.encode(prompt).ids
+        ends_specially = ids and ids[-1] in (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id)
+        return len(ids) - bool(ends_specially)
+
+    def vocabulary(self) -> list[str]:
+        """Every token, by id."""
+        return words_by_id(self.tokenizer.get_vocab())
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and its companions."""
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model folder, on any transformers class.
+
+    Raises ModelError where there is none.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise ModelError(f"{folder}: its tokenizer can't be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{folder}: has no fast tokenizer (tokenizer.json), which stfit needs")
+    return tokenizer
+
+
+def lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the tokenizer lower-case its texts (`do_lower_case` of old sentence-transformers folders)."""
+    backend = tokenizer.backend_tokenizer
+    steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer is not None else [])
+    backend.normalizer = normalizers.Sequence(steps)
+
+
+def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make every sequence end with the end-of-sequence token, where it doesn't already. Travels with tokenizer.json."""
+    backend = tokenizer.backend_tokenizer
+    token, token_id = tokenizer.eos_token, tokenizer.eos_token_id
+    if token is None:
+        raise ModelError("append_eos: this tokenizer has no end-of-sequence token; set `model.append_eos: false`")
+    if backend.encode("a").ids[-1:] == [token_id]:
+        return
+    ending = processors.TemplateProcessing(
+        single=f"$A {token}", pair=f"$A {token} $B:1 {token}:1", special_tokens=[(token, token_id)]
+    )
+    backend.post_processor = (
+        ending if backend.post_processor is None else processors.Sequence([backend.post_processor, ending])
+    )
+
+
+def longest_sequence(tokenizer: PreTrainedTokenizerBase, max_positions: int | None) -> int:
+    """The base's own limit in tokens: the smaller of what its tokenizer and its position table say, else 512."""
+    limits = [limit for limit in (int(tokenizer.model_max_length), max_positions) if limit and 0 < limit < 1_000_000]
+    return min(limits, default=512)

@@ -1,0 +1,45 @@
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from stfit.data.batches import tokenize_examples
+from stfit.data.examples import Examples
+from stfit.encoder.encoder import Encoder
+from stfit.losses.loss import compute_loss
+from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.training.gradients import no_cut
+from stfit.training.loop import build_learner, train_steps
+
+
+@pytest.fixture(scope="session")
+def two_steps(sentences) -> Callable[[Encoder], set[str]]:
+    """Trains an encoder for two steps; names of the weights that moved."""
+
+    def train(encoder: Encoder) -> set[str]:
+        before = {name: weight.detach().clone() for name, weight in encoder.named_parameters()}
+        rows = {"anchor": sentences, "positive": [f"{text} And rain, then." for text in sentences]}
+        examples = Examples("positive_pair", rows, None, "none", None, np.arange(1, len(sentences) + 1), {})
+        prompts = dict.fromkeys(rows, "")
+        table = tokenize_examples(examples, prompts, encoder.tokens, encoder.tokens.identity, encoder.pooled_from)
+        batch = table.batch(np.arange(len(sentences)), distinct=False)
+        encoder.use_fast_dropout()
+        learner = build_learner(encoder, [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
+        steps = train_steps(learner, [[(0, batch)]] * 2, lambda _: 1e-2, first_step=0, cut=no_cut, max_grad_norm=None)
+        assert all(np.isfinite(step.loss) for step in steps)
+        return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def table(request) -> Iterator[list[dict[str, str]]]:
+    """Rows that the tests of a file fill; `pytest -s` shows them as a table."""
+    rows: list[dict[str, str]] = []
+    yield rows
+    if rows:
+        lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        request.config.get_terminal_writer().write(f"\n\n{text}\n")

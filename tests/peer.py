@@ -1,0 +1,16 @@
+"""sentence-transformers beside us: what it makes of a folder, and how far that is from what we make of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def peer_encode(folder: Path, texts: list[str], **options) -> np.ndarray:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu").encode(texts, show_progress_bar=False, **options)
+
+
+def largest_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Relative to max(1, norm)."""
+    return float((np.linalg.norm(ours - theirs, axis=1) / np.linalg.norm(theirs, axis=1).clip(min=1)).max())
