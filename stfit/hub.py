@@ -78,8 +78,7 @@ def find_commit(kind: Kind, id: str, revision: str | None) -> str:
         log.warning("the %s `%s` is called `%s` now", kind, id, found.id)
     commit = str(found.sha)
     if commit != revision:
-        seen.parent.mkdir(parents=True, exist_ok=True)
-        seen.write_text(commit, encoding="utf-8")
+        keep(seen, commit)
     return commit
 
 
@@ -109,9 +108,19 @@ def list_files(kind: Kind, id: str, commit: str) -> list[str]:
     if constants.HF_HUB_OFFLINE:
         raise HubError(not_here(kind, id))
     listed = ask(lambda: client.HfApi().list_repo_files(id, repo_type=kind, revision=commit), kind, id, commit)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(listed), encoding="utf-8")
+    keep(kept, json.dumps(listed))
     return listed
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a file of the cache, whole or not at all. Raises ResourceError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f"{path.name}.{os.getpid()}")
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise ResourceError(f"{path} can't be written: {error.strerror}; HF_HOME names the folder") from error
 
 
 def fetch(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
@@ -231,6 +240,12 @@ def response_of(error: BaseException) -> Any:
     return next((found for one in causes_of(error) if (found := getattr(one, "response", None)) is not None), None)
 
 
+def denial_of(error: BaseException) -> str | None:
+    """Why the cache takes no file, where that is what went wrong."""
+    denials = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+    return next((one.strerror for one in causes_of(error) if isinstance(one, OSError) and one.errno in denials), None)
+
+
 def retry_after(response: Any) -> int:
     """Seconds that a server asks to wait."""
     told = response.headers.get("Retry-After", "")
@@ -249,7 +264,7 @@ def is_passing(error: Exception) -> bool:
 
     if any(isinstance(one, HFValidationError | OfflineModeIsEnabled) for one in causes_of(error)):
         return False
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    if denial_of(error):
         return False
     response = response_of(error)
     return response is None or response.status_code in (408, 429) or response.status_code >= 500
@@ -260,8 +275,8 @@ def explain(error: Exception, kind: Kind, id: str, revision: str | None) -> Stfi
     from huggingface_hub import errors
 
     causes = list(causes_of(error))
-    if any(isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT) for one in causes):
-        return ResourceError(f"no room for the {kind} `{id}` in {constants.HF_HUB_CACHE}: free some, or set HF_HOME")
+    if denial := denial_of(error):
+        return ResourceError(f"the {kind} `{id}` can't be kept in {constants.HF_HUB_CACHE}: {denial}; HF_HOME names it")
     if any(isinstance(one, errors.HFValidationError) for one in causes):
         message = f"`{id}` is no id of a {kind} on the Hub, like `owner/name`; a path starts with ./ or /"
         return HubError(Problem(message, REFUSED))

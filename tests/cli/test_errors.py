@@ -109,14 +109,7 @@ def test_live_line_is_taken_down_when_the_run_fails(run, monkeypatch):
     assert len(closed) == 1
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "model.base=someone/no-such-base",
-        # huggingface_hub tries to reach a dataset for half a minute
-        pytest.param("data.dataset=someone/no-such-rows", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("key", ["model.base=someone/no-such-base", "data.dataset=someone/no-such-rows"])
 def test_hub_that_is_out_of_reach_is_said_plainly(folder, key):
     ended = subprocess.run(
         [sys.executable, "-m", "stfit", "train", "recipe.yaml", key, "--json"],

@@ -124,3 +124,10 @@ def test_a_token_is_told_to_nobody_but_the_hub(filled, stfit, tmp_path):
     assert others
     assert not any("canary" in text for text in said + others)
     assert not any(b"canary" in content for content in written)
+
+
+def test_a_cache_that_can_not_be_written_is_no_bug(filled, stfit, tmp_path):
+    (tmp_path / "home").write_text("a file where the cache should be")
+    ended = stfit("fetch recipe.yaml --json")
+    assert ended.returncode == 9, ended.stderr
+    assert "HF_HOME" in json.loads(ended.stdout)["error"]["message"]
