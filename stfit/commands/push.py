@@ -72,9 +72,7 @@ def push(target: str, wish: Wish) -> dict[str, Any]:
         write_whole(run.verdict, json.dumps(verdict, indent=2) + "\n")
         result.pop("error", None)
     files[CARD] = write_card(model, run, recipe, settings, repo, head)
-
     files = hub.with_manifest(files)
-
     change = hub.find_change(files, head)
     result |= {"add": sorted(change.add), "delete": change.delete}
     if wish.dry_run:
@@ -93,9 +91,13 @@ def find_model(target: Path) -> Path:
 
 
 def find_run(model: Path) -> RunFolder | None:
-    """The finished run that a model folder is of, if it is of one."""
+    """The run that a model folder is of, if it is of one. Raises ModelError where that has not finished."""
     run = RunFolder(model.parent)
-    return run if model.name == run.model.name and run.read_result() else None
+    if model.name != run.model.name or not run.resolved.is_file():
+        return None
+    if run.read_result() is None:
+        raise ModelError(f"{run.path} has not finished, and its gate can't be asked: `stfit train` goes on with it")
+    return run
 
 
 def settings_of(wish: Wish, recipe: Recipe | None) -> Push:

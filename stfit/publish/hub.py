@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from stfit.errors import HubError, ModelError, StfitError
-from stfit.hub import PAUSES, ask, explain, is_passing
+from stfit.hub import GIVE_UP, PAUSES, ask, explain, is_passing
 from stfit.lazy import lazy
 from stfit.publish.files import MANIFEST, is_allowed, listed
 
@@ -221,6 +221,7 @@ def commit(
 
     disable_progress_bars()
     change = find_change(files, head)
+    started = time.monotonic()
     for pause in (*PAUSES, None):
         try:
             made = client.HfApi().create_commit(
@@ -236,7 +237,7 @@ def commit(
                 return found
             if isinstance(error, StfitError):  # the Hub asks to wait longer than anybody would
                 raise
-            if pause is None or not is_passing(error):
+            if pause is None or not is_passing(error) or time.monotonic() - started > GIVE_UP:
                 raise why_not(error, repo, head, branch) from error
             time.sleep(pause)
         else:

@@ -171,6 +171,14 @@ def test_stray_file_or_link_stops_it_before_anything_is_asked(server, stfit, run
     assert not server.log
 
 
+def test_run_that_has_not_finished_is_not_published_past_its_gate(server, stfit, run):
+    (run / "result.json").unlink()
+    ended = stfit("push", run, "--repo", "me/tiny")
+    assert ended.code == 4
+    assert "has not finished" in ended.err
+    assert not server.log
+
+
 def test_file_that_holds_the_token_is_not_published(server, stfit, run):
     (run / "model" / "config.json").write_text('{"token": "hf_me"}')
     ended = stfit("push", run)
