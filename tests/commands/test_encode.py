@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from stfit.commands import windows
-from stfit.commands.encode import Choices, encode
+from stfit.commands.encode import Choices, encode, fingerprint
 from stfit.commands.windows import Inputs
 from stfit.data.source import Source
 from stfit.data.vectors import Parts
@@ -207,3 +208,9 @@ def test_a_part_of_something_else_is_no_part(tmp_path) -> None:
     assert not parts.has(0, "a")
     parts.path(0).write_bytes(b"8 bytes and no more")
     assert not parts.has(0, "a")
+
+
+def test_a_part_is_known_again_by_another_process(minilm) -> None:
+    first = fingerprint(load_encoder(minilm))
+    torch.manual_seed(1)  # its folder has no pooler, which is then drawn at random
+    assert fingerprint(load_encoder(minilm)) == first
