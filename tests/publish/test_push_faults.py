@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from publish.test_push import commits, contents, expected, head
@@ -123,8 +124,11 @@ def test_killed_at_any_request_the_hub_has_the_old_model_or_the_new_one(server, 
         prepared()
         server.break_("*", "", "hang", skip=number, times=1000)
         child = stfit.start("push", changed)
-        while len(server.log) <= number:
+        while len(server.log) <= number and Path(f"/proc/{child}").exists():
             time.sleep(0.005)
+        if len(server.log) <= number:  # what Xet has stored already is not sent again, so there are fewer
+            assert stfit.end().code == 0
+            break
         os.kill(child, signal.SIGKILL)
         assert stfit.end().code == -signal.SIGKILL
         server.faults.clear()
