@@ -187,7 +187,9 @@ def read_layer(known: dict[str, Any], kind: str, folder: Path, listed: Path) -> 
     path = folder / known[kind].config_file
     try:
         return known[kind].from_peer(read_json(path, {}))
-    except (ValidationError, ValueError, KeyError, TypeError) as error:
+    except KeyError as error:
+        raise ModelError(f"{path}: can't be used: {error} is missing") from error
+    except (ValidationError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: can't be used: {error}") from error
 
 

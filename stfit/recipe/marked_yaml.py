@@ -197,7 +197,10 @@ def read_yaml(text: str, file: str, folder: Path, shown: str | None = None) -> t
         raise RecipeError([*reader.problems, syntax_problem(error, written)]) from None
 
 
+TOO_DEEP = f"more than {MAX_DEPTH} levels: is it a recipe?"
+
 SYNTAX_HINTS: tuple[tuple[str, str], ...] = (
+    ("maximum nesting depth", TOO_DEEP),  # a newer libyaml stops by itself, ahead of the events
     ("escape", "in double quotes a backslash starts an escape: use single quotes"),
     ("quoted scalar", "a quote is opened here and never closed"),
     ("mapping values", "`: ` can't stand here: check how far this line is indented, or put the value in quotes"),
@@ -255,8 +258,8 @@ class Reader:
         mark = self.mark(event)
         self.values += 1
         if depth > MAX_DEPTH or self.values > MAX_VALUES:
-            too_much = f"more than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"more than {MAX_VALUES} values"
-            raise RecipeError([*self.problems, mark.problem(f"{too_much}: is it a recipe?", "yaml")])
+            too_much = TOO_DEEP if depth > MAX_DEPTH else f"more than {MAX_VALUES} values: is it a recipe?"
+            raise RecipeError([*self.problems, mark.problem(too_much, "yaml")])
         if isinstance(event, yaml.AliasEvent):
             self.refuse(
                 mark, f"{quoted(f'*{event.anchor}')} is an alias: write the value out (recipes share by `extends`)"

@@ -57,14 +57,16 @@ def test_another_model_replaces_stale_files_and_keeps_foreign_ones(server, stfit
     stfit("push", run)
     foreign = {"notes.md": b"mine", "onnx/model.onnx": b"mine too", "9_Dense/config.json": b"{}"}
     server.state.repositories["model", "me/tiny"].put(foreign)
+    listed = run / "model" / "modules.json"
+    kept = json.dumps([module for module in json.loads(listed.read_text()) if module["path"] != "2_Dense"])
+    listed.write_text(kept)
     shutil.rmtree(run / "model" / "2_Dense")
-    (run / "model" / "1_Pooling" / "config.json").write_text("{}")
     ended = stfit("push", run, "--json")
     assert ended.code == 0, ended.err
     found = contents(head(server))
     assert foreign.items() <= found.items()
     assert not [path for path in found if path.startswith("2_Dense")]
-    assert found["1_Pooling/config.json"] == b"{}"
+    assert found["modules.json"] == kept.encode()
     assert commits(server) == 4
 
 
