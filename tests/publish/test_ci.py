@@ -32,7 +32,9 @@ def steps_of_workflow() -> list[str]:
 
 def steps_of_makefile() -> list[str]:
     """What make would run."""
-    done = subprocess.run(["make", "-n", "-f", KIT / "Makefile"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "-f", KIT / "Makefile"], capture_output=True, text=True, check=True
+    )
     return done.stdout.splitlines()
 
 
