@@ -15,10 +15,8 @@ from stfit.data.read import local_splits
 from stfit.data.source import Source, is_remote
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, ResourceError
-from stfit.evaluation.evaluator import Evaluator
 from stfit.location import DATA_SUFFIXES, looks_like_path
 from stfit.recipe.resolved import on_one_line
-from stfit.spec import alternatives
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -53,7 +51,7 @@ EVALUATORS = {
     ("positive_pair", "none"): "retrieval",
     ("labeled_text", "class"): "classification",
 }
-"""(format, kind of label) -> the evaluator that measures on such rows, where stfit has it."""
+"""(format, kind of label) -> the evaluator that measures on such rows."""
 
 MEASURING_SPLITS = ("validation", "valid", "val", "dev", "development", "test")
 """In this order: the test split stays untouched where there is another."""
@@ -161,12 +159,12 @@ def evaluation_of(where: dict[str, Any], look: Look, training: Proposal) -> dict
 
     Pairs that are similar or not are measured with both kinds, though only the similar ones are trained on.
     """
-    proposal = look.proposal
+    proposal = training if look.measuring is None else look.proposal
     kind = EVALUATORS.get((proposal.format, proposal.label_kind))
-    if kind not in [evaluator.tag() for evaluator in alternatives(Evaluator)]:
+    if kind is None:
         return {}
     if look.measuring is None:
-        return {"type": kind, "from": "holdout"} if proposal.format == training.format else {}
+        return {"type": kind, "from": "holdout"}
     shorter = {"shuffle": True, "limit": EVALUATION_ROWS} if look.measuring_rows > EVALUATION_ROWS else {}
     learnt = {"train_split": look.split} if kind == "classification" and look.split != "train" else {}
     chosen = {"type": kind, **where, "split": look.measuring, **learnt, "columns": proposal.columns}

@@ -111,6 +111,14 @@ def test_without_a_second_split_rows_are_held_out(propose):
     assert len(prepared.training[0]) + len(prepared.evaluation[0]) == 64
 
 
+def test_similar_pairs_without_a_second_split_are_searched_among_those_held_out(propose):
+    recipe, prepared = propose(duplicate, splits=["train"])
+    assert (recipe.eval[0].type, recipe.eval[0].from_) == ("retrieval", "holdout")
+    searched = len(prepared.evaluation[0].queries)
+    assert searched > 0
+    assert searched + len(prepared.training[0]) == 32  # the similar ones of 64
+
+
 def test_a_list_of_equals_makes_a_pair_of_every_two(propose):
     recipe, prepared = propose(listed)
     assert recipe.data.columns == {"anchor": "captions[*]", "positive": "captions[*]"}
