@@ -1,4 +1,4 @@
-"""The only file that prints: results on stdout, everything else on stderr."""
+"""Results on stdout, everything else on stderr. No other room prints."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import logging
 import os
 import re
 import sys
-import time
 import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from stfit.cli.live_line import LiveLine, say
 from stfit.cli.summary import add_to_summary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
-    from rich.progress import Progress
 
     from stfit.commands.encode import Encoded
     from stfit.commands.train import Event, Finished, Started
@@ -38,17 +37,12 @@ def console(stderr: bool) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True, color_system=None if plain else "auto")
 
 
-def is_watched() -> bool:
-    """Whether somebody sees stderr live; FORCE_COLOR and a CI with a terminal say nothing about that."""
-    return sys.stderr.isatty() and not os.environ.get("CI")
-
-
 class ToStderr(logging.Handler):
     """Shows log records as plain lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line a record."""
-        sys.stderr.write(self.format(record) + "\n")
+        say(self.format(record))
 
 
 def start_logging() -> None:
@@ -153,44 +147,38 @@ def show_init(result: dict[str, Any], as_json: bool) -> None:
 
 
 def show_training(events: Iterable[Event], as_json: bool) -> None:
-    """Follow a training to its end: one live line on a terminal, plain lines elsewhere."""
+    """Follow a training to its end."""
     from stfit.commands.run import Evaluated
     from stfit.commands.train import Finished, Started
     from stfit.training.loop import StepInfo
 
-    line: StepLine | None = None
-    main: list[str] = []
+    line = LiveLine()
+    rows, seconds = 0, 0.0
     try:
         for event in events:
             match event:
                 case Started():
-                    main = event.main
+                    main, total = event.main, event.total_steps
                     say_start(event)
-                    line = StepLine(event)
                 case StepInfo():
-                    assert line is not None
-                    line.show(event)
+                    rows, seconds = rows + event.rows, seconds + event.seconds
+                    line.show(text_of_step(event, total, rows / seconds), event.step / total)
                 case Evaluated():
                     shown = {name: event.metrics[name] for name in main if name in event.metrics}
                     if shown:
-                        text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-                        say(f"step {event.step}: {text}", line)
+                        say(f"step {event.step}: " + "  ".join(f"{name} {value:.4f}" for name, value in shown.items()))
                 case Finished():
                     finished = event
                 case _:
                     pass  # a saved checkpoint is no news
     finally:
-        if line is not None:
-            line.close()
+        line.close()
     show_result(finished, as_json)
 
 
-def say(text: str, line: StepLine | None = None) -> None:
-    """One line on stderr, above the live line."""
-    if line is not None and line.live is not None:
-        line.live.console.print(text, markup=False)
-    else:
-        sys.stderr.write(text + "\n")
+def text_of_step(info: StepInfo, total: int, speed: float) -> str:
+    """A step in numbers, the most wanted first: what doesn't fit into a window is cut off."""
+    return f"step {info.step}/{total}  loss {info.loss:.4f}  {speed:.0f} examples/s  lr {info.learning_rate:.2e}"
 
 
 def say_start(event: Started) -> None:
@@ -199,50 +187,6 @@ def say_start(event: Started) -> None:
     rows = f"{event.rows} examples{f' (dropped: {dropped})' if dropped else ''}"
     begin = f", from step {event.first_step} on" if event.first_step else ""
     say(f"{event.run}: {rows}, {event.total_steps} steps{begin}")
-
-
-class StepLine:
-    """Loss, learning rate, speed and time left: a live line on a terminal, a line every few steps elsewhere."""
-
-    def __init__(self, started: Started) -> None:
-        self.total = started.total_steps
-        self.every = max(1, started.total_steps // 20)
-        self.seconds = 0.0
-        self.rows = 0
-        self.steps = 0
-        self.live: Progress | None = None
-        if is_watched():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            self.live = Progress(
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                console=console(stderr=True),
-                transient=True,
-            )
-            self.task = self.live.add_task("", total=self.total, completed=started.first_step)
-            self.live.start()
-
-    def show(self, info: StepInfo) -> None:
-        """After a step."""
-        self.steps += 1
-        self.seconds += info.seconds
-        self.rows += info.rows
-        left = (self.total - info.step) * self.seconds / self.steps
-        text = (
-            f"loss {info.loss:.4f}  lr {info.learning_rate:.2e}  {self.rows / self.seconds:.0f} examples/s  "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
-        )
-        if self.live is not None:
-            self.live.update(self.task, completed=info.step, description=text)
-        elif info.step % self.every == 0 or info.step == self.total:
-            sys.stderr.write(f"step {info.step}/{self.total}  {text}\n")
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self.live is not None:
-            self.live.stop()
 
 
 def show_result(event: Finished, as_json: bool) -> None:
@@ -338,14 +282,14 @@ def gate_cells(line: dict[str, Any]) -> list[str]:
 
 
 def show_encoding(events: Iterable[Encoded | dict[str, Any]], as_json: bool) -> None:
-    """Follow an encoding to its end: a live line on a terminal, a line now and then elsewhere."""
-    line = ProgressLine("rows")
+    """Follow an encoding to its end."""
+    line = LiveLine()
     try:
         for event in events:
             if isinstance(event, dict):
                 result = event
             else:
-                line.show(event.rows, event.rows_per_second, event.share)
+                line.show(f"{event.rows} rows  {event.rows_per_second:.0f} rows/s", event.share)
     finally:
         line.close()
     if as_json:
@@ -357,43 +301,6 @@ def show_encoding(events: Iterable[Encoded | dict[str, Any]], as_json: bool) -> 
         "" if result["cosine_to_float32"] is None else f", cosine to float32 {result['cosine_to_float32']:.5f} or more"
     )
     sys.stdout.write(f"{result['output']}: {size} at {result['rows_per_second']:.0f} rows/s{fast}\n")
-
-
-class ProgressLine:
-    """How much is done, how fast, and for how long still."""
-
-    def __init__(self, unit: str) -> None:
-        self.unit = unit
-        self.start = time.monotonic()
-        self.said = self.start
-        self.first_share: float | None = None
-
-    def show(self, count: int, per_second: float, share: float | None) -> None:
-        """After some work."""
-        now = time.monotonic()
-        text = f"{count} {self.unit}  {per_second:.0f} {self.unit}/s"
-        if share:
-            self.first_share = share if self.first_share is None else self.first_share
-            done = share - self.first_share
-            left = f"  {clock((now - self.start) * (1 - share) / done)} left" if done else ""
-            text += f"  {share:.0%}{left}"
-        if is_watched():
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-        elif now - self.said > 30:
-            self.said = now
-            sys.stderr.write(text + "\n")
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if is_watched():
-            sys.stderr.write("\r\x1b[K")
-
-
-def clock(seconds: float) -> str:
-    """1:02:03, or 2:03."""
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 def show_similar(result: dict[str, Any], as_json: bool) -> None:

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from stfit.cli import console
+from stfit.cli import console, live_line
 
 
 def test_every_verb_with_json_prints_one_object_and_nothing_else(run):
@@ -106,13 +106,13 @@ def test_colour_on_a_pipe_only_when_it_is_forced(environment, coloured, monkeypa
 
 def test_the_live_line_needs_a_terminal_that_is_no_ci(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert console.is_watched()
+    assert live_line.is_watched()
     monkeypatch.setenv("CI", "true")
-    assert not console.is_watched()
+    assert not live_line.is_watched()
     monkeypatch.delenv("CI")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
-    assert not console.is_watched()
+    assert not live_line.is_watched()
 
 
 def test_a_gate_that_is_not_passed_ends_with_its_own_code(run, folder):
