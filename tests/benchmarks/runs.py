@@ -21,11 +21,21 @@ def find_shared() -> Path:
     return Path(shared)
 
 
-def run_json(command: list[str]) -> dict:
-    """The JSON object that a command prints last, with its `wall_seconds`; leaves with its stderr where it fails."""
+def run_json(command: list[str], first_step: str | None = None) -> dict:
+    """The JSON object that a command prints last, with its `wall_seconds`; leaves with its stderr where it fails.
+
+    `first_step_seconds` beside it: when the first line of stderr came that holds `first_step`.
+    """
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    at = done.stdout.find("{") if done.stdout.startswith("{\n") else done.stdout.rfind("\n{") + 1
-    return {**json.loads(done.stdout[at:]), "wall_seconds": time.perf_counter() - start}
+    marks, said = [], []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr or []:
+            said.append(line)
+            if first_step and first_step in line:
+                marks.append(time.perf_counter() - start)
+        stdout = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        sys.exit(f"{' '.join(command)}\n{''.join(said)}")
+    at = stdout.find("{") if stdout.startswith("{\n") else stdout.rfind("\n{") + 1
+    times = {"wall_seconds": time.perf_counter() - start, "first_step_seconds": marks[0] if marks else None}
+    return {**json.loads(stdout[at:]), **times}
