@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from stfit.commands.rivals import model_in
-from stfit.commands.train import choose_device
 from stfit.commands.windows import Inputs, stream_windows
 from stfit.data.source import Source
 from stfit.data.stream import Texts, count_rows, files_of
 from stfit.data.vectors import Parts, Rows, check_output, write_output
+from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.precision import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
 from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, StfitError
+from stfit.training.hardware import choose_device
 from stfit.training.run_folder import hold
 from stfit.training.signals import stop_on_signals
 

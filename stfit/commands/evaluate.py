@@ -7,8 +7,8 @@ from typing import Any
 
 from stfit.commands.doubts import find, unknown_metrics
 from stfit.commands.prepare import prepare_evaluation
-from stfit.commands.rivals import load_rival, model_in
-from stfit.commands.train import choose_device
+from stfit.commands.rivals import load_rival
+from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.glance import Glance
@@ -18,6 +18,7 @@ from stfit.evaluation.gate import Gate, Line, decide
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, statistics
 from stfit.evaluation.statistic import Statistic
 from stfit.recipe.recipe import Recipe
+from stfit.training.hardware import choose_device
 
 Measured = dict[str, Statistic]
 """Metric -> what was measured."""

@@ -17,14 +17,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from stfit.commands.rivals import model_in
-from stfit.commands.train import choose_device
 from stfit.data.examples import Examples, load_examples
 from stfit.data.source import Source
 from stfit.data.stream import stream_texts
+from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, RecipeError, ResourceError
 from stfit.recipe.recipe import Recipe
+from stfit.training.hardware import choose_device
 
 MOST_SCORES = 2**24
 """Similarities that are held at once."""

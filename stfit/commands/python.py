@@ -8,13 +8,14 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from stfit.commands.rivals import model_in
-from stfit.commands.train import Finished, choose_device, train
+from stfit.commands.train import Finished, train
 from stfit.data.keep import keep_dataset
+from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.recipe.load import load_recipe
 from stfit.recipe.resolved import on_one_line
+from stfit.training.hardware import choose_device
 
 
 def train_recipe(

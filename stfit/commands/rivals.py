@@ -6,27 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stfit.commands.prepare import load_objective
-from stfit.encoder.base import ALL_FILES, locate
+from stfit.encoder.base import ALL_FILES, locate, model_in
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.model_json import is_sentence_model, read_folder
-from stfit.errors import ModelError
 from stfit.hub import fetch, find_head, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.randomness import seed_everything
-
-
-def model_in(path: str) -> str:
-    """The model folder that a user means by a run folder, a model folder or a Hub id.
-
-    Raises ModelError for a name in a folder of this machine that has nothing of that name: asking the Hub for
-    `runs/typo` would only take longer to fail.
-    """
-    named = Path(path)
-    if not named.exists() and named.parent.name and named.parent.is_dir():
-        raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
-    inner = Path(path) / "model"
-    return str(inner) if (inner / "modules.json").is_file() else path
 
 
 def load_rival(against: str, recipe: Recipe, device: str) -> Encoder | str:

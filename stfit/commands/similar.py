@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from stfit.commands.rivals import model_in
-from stfit.commands.train import choose_device
 from stfit.commands.windows import Inputs, stream_windows
+from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError
 from stfit.evaluation.closest import closest_pairs, closest_pairs_approximately
 from stfit.evaluation.search import nearest
+from stfit.training.hardware import choose_device
 
 
 def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: str) -> dict[str, Any]:

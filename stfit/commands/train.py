@@ -42,7 +42,7 @@ from stfit.training.checkpoint import (
     restore,
 )
 from stfit.training.gradients import ComputeLoss, choose_cut
-from stfit.training.hardware import describe_hardware
+from stfit.training.hardware import choose_device, choose_precision, describe_hardware
 from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.memory import keep_freed_memory
@@ -234,24 +234,6 @@ def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
         chosen["sampler"] = objectives[0].sampler
     train = recipe.train.model_copy(update=chosen)
     return recipe.model_copy(update={"model": model, "train": train, "objectives": recipe.objectives and objectives})
-
-
-def choose_device(wanted: str) -> str:
-    """The device to train on; `auto` is the first GPU, else the CPU. Raises RecipeError for one that is not there."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without the device
-        raise RecipeError(f"device `{wanted}` can't be used here: {str(error).splitlines()[0]}") from error
-    return wanted
-
-
-def choose_precision(wanted: str, device: str) -> str:
-    """Data type of the matrix products; `auto` is bfloat16 on a GPU that has it, else float32."""
-    if wanted != "auto":
-        return wanted
-    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
 
 
 def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> Learner:

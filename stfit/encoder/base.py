@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stfit.encoder.model_json import model_folder
+from stfit.errors import ModelError
 from stfit.hub import fetch, find_commit
 
 SMALL_FILES = ["*.json"]
@@ -25,3 +26,16 @@ def locate(base: str, revision: str | None, files: list[str]) -> Path:
     """
     found = fetch("model", base, find_commit("model", base, revision), files) if is_on_hub(base) else Path(base)
     return model_folder(found)
+
+
+def model_in(path: str) -> str:
+    """The model folder that a user means by a run folder, a model folder or a Hub id.
+
+    Raises ModelError for a name in a folder of this machine that has nothing of that name: asking the Hub for
+    `runs/typo` would only take longer to fail.
+    """
+    named = Path(path)
+    if not named.exists() and named.parent.name and named.parent.is_dir():
+        raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
+    inner = Path(path) / "model"
+    return str(inner) if (inner / "modules.json").is_file() else path

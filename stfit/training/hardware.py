@@ -1,4 +1,4 @@
-"""The machine that a run ran on, in a line."""
+"""The machine: what of it a run uses, and what it is, in a line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,26 @@ import re
 from pathlib import Path
 
 import torch
+
+from stfit.errors import RecipeError
+
+
+def choose_device(wanted: str) -> str:
+    """The device to train on; `auto` is the first GPU, else the CPU. Raises RecipeError for one that is not there."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch that was built without the device
+        raise RecipeError(f"device `{wanted}` can't be used here: {str(error).splitlines()[0]}") from error
+    return wanted
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """Data type of the matrix products; `auto` is bfloat16 on a GPU that has it, else float32."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
 
 
 def describe_hardware(device: str) -> str:
