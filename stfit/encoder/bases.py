@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -30,6 +30,11 @@ else:
     torch = lazy("torch")
     scratch, tables = lazy("stfit.encoder.scratch"), lazy("stfit.encoder.tables")
     tokens, transformer = lazy("stfit.encoder.tokens"), lazy("stfit.encoder.transformer")
+
+
+MAX_POSITIONS = 512
+VOCAB_SIZE = 30_000
+PADDING = "PADDING_TOKEN"
 
 
 class Scratch(Spec):
@@ -65,11 +70,28 @@ class Scratch(Spec):
         return self.hidden_size, embedded + self.num_layers * 12 * self.hidden_size**2
 
 
+def vectors_have_their_own_size(table: Static | WordEmbeddings) -> Static | WordEmbeddings:
+    """Raises ValueError for a size beside a file of vectors."""
+    if table.vectors is not None and table.embedding_dim is not None:
+        raise ValueError("`embedding_dim` is as in the file of `vectors`: leave it out")
+    return table
+
+
+SizeOf = Callable[["Static | WordEmbeddings"], tuple[int, int]]
+
+
+def size_of_table(table: Static | WordEmbeddings) -> tuple[int, int]:
+    """Size of a vector, and number of weights, before the vocabulary is known."""
+    dim = table.embedding_dim or (table.default_dim if table.vectors is None else vector_dim(Path(table.vectors)))
+    return dim, dim * (table.vocab_size or VOCAB_SIZE)
+
+
 class Static(Spec):
     """A vector for each token, and their mean for a text: no transformer, and hundreds of times faster than one."""
 
     peer: ClassVar[str] = "StaticEmbedding"
     num_layers: ClassVar[int] = 0
+    default_dim: ClassVar[int] = 256
     type: Literal["static"] = "static"
     vectors: Location | None = None
     """Text file of word vectors, as GloVe, word2vec and fastText write them (.txt or .vec, also .gz). Default: random
@@ -77,13 +99,11 @@ class Static(Spec):
     embedding_dim: int | None = Field(None, gt=0)
     """Size of the vectors. Default: as in `vectors`, else 256."""
     vocab_size: int | None = Field(None, gt=0)
-    """Most entries of the vocabulary. Default: all of `vectors`, else 30000."""
+    """Most entries of the vocabulary. Default: all words of `vectors`, also those that no training text has, else
+    30000. A smaller number takes the first ones, which are the most frequent in such files."""
 
-    @model_validator(mode="after")
-    def a_file_has_its_own_size(self) -> Self:
-        """Vectors of a file are as long as they are."""
-        check_dim(self)
-        return self
+    own_size = model_validator(mode="after")(vectors_have_their_own_size)
+    size: ClassVar[SizeOf] = size_of_table
 
     def build(self, settings: Model, texts: Iterable[str]) -> Source:
         """Random vectors are drawn from torch's global generator."""
@@ -98,17 +118,13 @@ class Static(Spec):
             )
         return tables.build_static(table_vd, tokenizer, settings)
 
-    def size(self) -> tuple[int, int]:
-        """Size of a token embedding, and number of weights, before the vocabulary is known."""
-        dim = own_dim(self, STATIC_DIM)
-        return dim, dim * (self.vocab_size or VOCAB_SIZE)
-
 
 class WordEmbeddings(Spec):
     """A vector for each word between white space, for `token_layers` and `pooling` to work on."""
 
     peer: ClassVar[str] = "WordEmbeddings"
     num_layers: ClassVar[int] = 0
+    default_dim: ClassVar[int] = 300
     type: Literal["word_embeddings"] = "word_embeddings"
     vectors: Location | None = None
     """Text file of word vectors, as GloVe, word2vec and fastText write them (.txt or .vec, also .gz). Default: random
@@ -116,13 +132,11 @@ class WordEmbeddings(Spec):
     embedding_dim: int | None = Field(None, gt=0)
     """Size of the vectors. Default: as in `vectors`, else 300."""
     vocab_size: int | None = Field(None, gt=0)
-    """Most words. Default: all of `vectors`, else 30000."""
+    """Most words. Default: all words of `vectors`, also those that no training text has, else 30000. A smaller number
+    takes the first ones, which are the most frequent in such files."""
 
-    @model_validator(mode="after")
-    def a_file_has_its_own_size(self) -> Self:
-        """Vectors of a file are as long as they are."""
-        check_dim(self)
-        return self
+    own_size = model_validator(mode="after")(vectors_have_their_own_size)
+    size: ClassVar[SizeOf] = size_of_table
 
     def build(self, settings: Model, texts: Iterable[str]) -> Source:
         """Random vectors are drawn from torch's global generator. Word 0 is sentence-transformers' padding."""
@@ -134,11 +148,6 @@ class WordEmbeddings(Spec):
             table_vd = torch.from_numpy(vectors)
         table_vd = torch.cat([table_vd.new_zeros(1, table_vd.shape[1]), table_vd])
         return tables.build_words(table_vd, tokens.WordTokens([PADDING, *words], settings.max_seq_length), trained=True)
-
-    def size(self) -> tuple[int, int]:
-        """Size of a token embedding, and number of weights, before the vocabulary is known."""
-        dim = own_dim(self, WORD_DIM)
-        return dim, dim * (self.vocab_size or VOCAB_SIZE)
 
 
 class BagOfWords(Spec):
@@ -174,24 +183,6 @@ class BagOfWords(Spec):
     def size(self) -> tuple[int, int]:
         """Size of the embedding, and number of weights."""
         return self.vocab_size, 0
-
-
-MAX_POSITIONS = 512
-VOCAB_SIZE = 30_000
-STATIC_DIM = 256
-WORD_DIM = 300
-PADDING = "PADDING_TOKEN"
-
-
-def own_dim(base: Static | WordEmbeddings, default: int) -> int:
-    """Size of the vectors."""
-    return base.embedding_dim or (default if base.vectors is None else vector_dim(Path(base.vectors)))
-
-
-def check_dim(base: Static | WordEmbeddings) -> None:
-    """Raises ValueError for a size beside a file of vectors."""
-    if base.vectors is not None and base.embedding_dim is not None:
-        raise ValueError("`embedding_dim` is as in the file of `vectors`: leave it out")
 
 
 Base = Annotated[Scratch | Static | WordEmbeddings | BagOfWords, Field(discriminator="type")]

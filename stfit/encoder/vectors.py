@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import string
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from math import log
@@ -24,27 +25,30 @@ def read_vectors(path: Path, most: int | None = None) -> tuple[list[str], np.nda
     `most` keeps the first words, which such files order by frequency. Of a word that stands there twice, the first
     counts. Raises ModelError where the file can't be read.
     """
-    words: dict[str, int] = {}
-    vectors: list[np.ndarray] = []
+    lines: dict[str, int] = {}
+    numbers = array("f")  # grows in place, so that no vector is in memory twice
     dim = 0
     for line, parts in vector_lines(path):
         dim = dim or len(parts) - 1
         word = " ".join(parts[:-dim])  # a few words of GloVe's largest file have spaces
-        if word in words:
+        if word in lines:
             continue
         try:
-            vector = np.array(parts[-dim:], dtype=np.float32)
+            numbers.extend(map(float, parts[-dim:]))
         except ValueError:
-            vector = np.full(dim, np.nan, dtype=np.float32)
-        if len(vector) != dim or not word or not np.isfinite(vector).all():
-            raise damaged(path, line, f"is not a word and {dim} numbers")
-        words[word] = line
-        vectors.append(vector)
-        if len(words) == most:
+            raise no_vector(path, line, dim) from None
+        lines[word] = line
+        if not word or len(numbers) != len(lines) * dim:
+            raise no_vector(path, line, dim)
+        if len(lines) == most:
             break
-    if not words:
+    if not lines:
         raise damaged(path, 1, "holds no vector")
-    return list(words), np.stack(vectors)
+    vectors = np.frombuffer(numbers, dtype=np.float32).reshape(len(lines), dim)
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise no_vector(path, list(lines.values())[finite.argmin()], dim)
+    return list(lines), vectors
 
 
 def vector_dim(path: Path) -> int:
@@ -72,6 +76,11 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield from enumerate((line.rstrip("\n") for line in file), start=1)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: can't be read: {error}") from error
+
+
+def no_vector(path: Path, line: int, dim: int) -> ModelError:
+    """The error for a line that holds no vector of the file's size."""
+    return damaged(path, line, f"is not a word and {dim} numbers")
 
 
 def damaged(path: Path, line: int, reason: str) -> ModelError:
