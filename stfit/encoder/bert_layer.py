@@ -48,11 +48,15 @@ def linear_modules(layer: Any) -> list[nn.Linear]:
     return [inner.query, inner.key, inner.value, *after]
 
 
+def norm_modules(layer: Any) -> list[nn.LayerNorm]:
+    """The norm after attention, and the one after the feed-forward pass."""
+    return [layer.attention.output.LayerNorm, layer.output.LayerNorm]
+
+
 def is_bert_layer(layer: Any) -> bool:
     """Whether a layer of a transformer has the parts of BERT's, and nothing in the place of one of them."""
     try:
-        linears = linear_modules(layer)
-        norms = [layer.attention.output.LayerNorm, layer.output.LayerNorm]
+        linears, norms = linear_modules(layer), norm_modules(layer)
         activation = layer.intermediate.intermediate_act_fn
     except AttributeError:
         return False
@@ -82,7 +86,7 @@ def run_layer(layer: Any, usual: Callable[..., Tensor], states: Tensor, *args: A
     packing: Packing | None = options.get("packing")
     if packing is None or states.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return usual(states, *args, **options)
-    inner, norms = layer.attention.self, (layer.attention.output.LayerNorm, layer.output.LayerNorm)
+    inner, norms = layer.attention.self, norm_modules(layer)
     rates = [module.p if layer.training else 0.0 for module in (inner.dropout, layer.output.dropout)]
     settings = Settings(inner.num_attention_heads, inner.scaling, rates[0], rates[1], (norms[0].eps, norms[1].eps))
     weights = [part for module in (*linear_modules(layer), *norms) for part in (module.weight, module.bias)]

@@ -19,6 +19,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from stfit.encoder.attention import Packing
+from stfit.encoder.bert_layer import linear_modules, norm_modules
 from stfit.encoder.layout import PROBE_TOLERANCE, Forward, lay_in_row, probe_sequences, relative_error
 
 TOKENS = 1024
@@ -61,14 +62,15 @@ class FusedLayer:
     @classmethod
     def of(cls, layer: Any, heads: int, activation: str, dtype: torch.dtype) -> FusedLayer:
         """From a layer of transformers. Raises AttributeError where it is built otherwise."""
-        attention, after = layer.attention.self, layer.attention.output
+        query, key, value, attended, up, down = linear_modules(layer)
+        attended_norm, norm = norm_modules(layer)
         return cls(
-            Linear(attention.query, attention.key, attention.value, dtype=dtype),
-            Linear(after.dense, dtype=dtype),
-            after.LayerNorm,
-            Linear(layer.intermediate.dense, dtype=dtype, activation=activation),
-            Linear(layer.output.dense, dtype=dtype),
-            layer.output.LayerNorm,
+            Linear(query, key, value, dtype=dtype),
+            Linear(attended, dtype=dtype),
+            attended_norm,
+            Linear(up, dtype=dtype, activation=activation),
+            Linear(down, dtype=dtype),
+            norm,
             heads,
         )
 

@@ -48,6 +48,16 @@ def test_auto_takes_the_fastest_layout_that_a_base_can_do(tiny_base) -> None:
     ]
 
 
+def test_a_torch_without_the_product_of_the_fused_layers_packs(tiny_base, monkeypatch) -> None:
+    def missing(*_) -> None:
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", missing)
+    assert build_encoder(Model(base=str(tiny_base("bert")))).layout.name == "packed"
+    with pytest.raises(ModelError, match=r"fused does not work for this base .*oneDNN"):
+        build_encoder(Model(base=str(tiny_base("bert")), attention="fused"))
+
+
 def test_a_layout_that_a_base_can_not_do_is_refused_when_wanted(tiny_base) -> None:
     with pytest.raises(ModelError, match="its layers are not those of BERT"):
         build_encoder(Model(base=str(tiny_base("distilbert")), attention="fused"))
