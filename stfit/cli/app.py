@@ -272,11 +272,14 @@ def fetch(recipe: RecipeArgument, overrides: Overrides = None, json: Json = Fals
     console.show_fetched(fetch(load_recipe(recipe, overrides or [])), json)
 
 
+FROM_NOTHING = "file of word vectors, or scratch, static, word_embeddings, bag_of_words"
+
+
 @app.command(epilog="Example: stfit init ./pairs.csv -o pairs.yaml")
 def init(
     dataset: Annotated[str, typer.Argument(help="Hub id, or a file or folder: ./pairs.csv.", metavar="DATASET")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
-    base: Annotated[str | None, typer.Option(help="Model to train: Hub id, folder, or scratch.")] = None,
+    base: Annotated[str | None, typer.Option(help=f"Model to train: Hub id, folder, {FROM_NOTHING}.")] = None,
     config: Annotated[str | None, typer.Option(help="Configuration (subset) of a Hub dataset.")] = None,
     json: Json = False,
 ) -> None:

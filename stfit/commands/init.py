@@ -15,10 +15,15 @@ from stfit.data.read import local_splits
 from stfit.data.source import Source, is_remote
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, ResourceError
-from stfit.location import DATA_SUFFIXES, looks_like_path
+from stfit.location import DATA_SUFFIXES, TEXT_SUFFIXES, looks_like_path
 from stfit.recipe.resolved import on_one_line
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
+
+RATES = {"scratch": 1e-3, "static": 5e-2, "word_embeddings": 5e-2, "bag_of_words": 1e-3}
+"""Type of a base that starts from nothing -> a learning rate that moves it."""
+VECTORS_RATE = 5e-3
+"""The same for vectors that know something already."""
 
 LOSSES = {
     ("positive_pair", "none"): (
@@ -75,8 +80,9 @@ class Look:
 def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | None = None) -> dict[str, Any]:
     """Look at a Hub dataset, file or folder, and write a recipe for it to `output`; what `stfit init --json` prints.
 
-    `base` is a Hub id, a folder, or `scratch`. Raises DataError where no format fits the columns, HubError where the
-    Hub can't be reached, RecipeError where `output` exists, ResourceError where it can't be written.
+    `base` is a Hub id, a folder, a file of word vectors, or the type of a base that starts from nothing. Raises
+    DataError where no format fits the columns, HubError where the Hub can't be reached, RecipeError where `output`
+    exists, ResourceError where it can't be written.
     """
     if output.exists():
         raise RecipeError(f"{output} exists: name another file with -o, or delete it")
@@ -127,9 +133,8 @@ def write_recipe(source: Source, look: Look, training: Proposal, loss: tuple[str
     evaluation = evaluation_of(where, look, training)
     holdout = {"holdout": {"fraction": HOLDOUT_SHARE}} if evaluation.get("from") else {}
     data = where | {"split": look.split, "format": training.format, "columns": training.columns}
-    scratch = base == "scratch"
+    model, rate = model_of(base, output)
     train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss[0] == "multiple_negatives_ranking" else 32}
-    model = {"base": {"type": "scratch"} if scratch else located(base, output)}
     lines = [
         *comment(f"Proposed by `stfit init` after a look at {look.rows} rows. Change what it has guessed wrong."),
         "#",
@@ -146,12 +151,23 @@ def write_recipe(source: Source, look: Look, training: Proposal, loss: tuple[str
         *comment(loss[1]),
         f"loss: {loss[0]}",
         "",
-        *section("train", train | ({"learning_rate": 1e-3} if scratch else {})),
+        *section("train", train | rate),
         "",
         *comment(reason_of(evaluation, look)),
         *(section("eval", evaluation, item=True) if evaluation else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def model_of(base: str, output: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    """The section `model`, and the learning rate where the default is not meant for such a base."""
+    if base.endswith(TEXT_SUFFIXES):
+        return {"base": {"type": "static", "vectors": located(base, output)}}, {"learning_rate": VECTORS_RATE}
+    if base not in RATES:
+        return {"base": located(base if looks_like_path(base) or not Path(base).is_dir() else f"./{base}", output)}, {}
+    # A bag of words has nothing to train by itself.
+    layers = {"layers": [{"type": "dense", "out_features": 256}]} if base == "bag_of_words" else {}
+    return {"base": {"type": base}} | layers, {"learning_rate": RATES[base]}
 
 
 def evaluation_of(where: dict[str, Any], look: Look, training: Proposal) -> dict[str, Any]:

@@ -173,6 +173,33 @@ def test_a_recipe_finds_its_data_from_any_folder(propose, tmp_path, monkeypatch)
     assert recipe.model.base == str(tmp_path / "base")
 
 
+@pytest.mark.parametrize(
+    ("base", "kind"),
+    [
+        ("scratch", {"type": "scratch"}),
+        ("static", {"type": "static"}),
+        ("word_embeddings", {"type": "word_embeddings"}),
+        ("bag_of_words", {"type": "bag_of_words"}),
+        ("vectors.txt", {"type": "static", "vectors": "FOLDER/vectors.txt"}),
+        ("base", "FOLDER/base"),
+        ("owner/base", "owner/base"),
+    ],
+)
+def test_any_base_can_be_asked_for(base, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "vectors.txt").write_text("rain 1 2\nbread 2 3\n")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(two(i)) + "\n" for i in range(8)))
+    init("rows.jsonl", tmp_path / "rows.yaml", base)
+    recipe = load_recipe(tmp_path / "rows.yaml").recipe
+    found = (
+        recipe.model.base if isinstance(recipe.model.base, str) else recipe.model.base.model_dump(exclude_unset=True)
+    )
+    assert json.loads(json.dumps(found).replace(str(tmp_path), "FOLDER")) == kind
+    if not isinstance(kind, str):  # a base that is here
+        prepare(recipe)
+
+
 SETS = {
     "stsb": "cosent", "sick": "cosent", "snli": "cosent", "snli_cad": "cosent",
     "quora_duplicates": "multiple_negatives_ranking", "quora_pairs": "multiple_negatives_ranking",
