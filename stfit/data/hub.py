@@ -62,19 +62,19 @@ class HubDataset:
 
     def read(self, split: str, root: str, limit: int | None) -> Table:
         """The rows of a split whose files lie below `root`."""
+        tables = list(self.blocks(split, root, limit))
+        # Later batches of JSON Lines may have other columns.
+        rows = concatenate(tables) if tables else build_table(self.id, {}, {})
+        return build_table(self.id, rows.columns, rows.label_names)
+
+    def blocks(self, split: str, root: str, limit: int | None = None) -> Iterator[Table]:
+        """The same, some rows at a time."""
         with refusals(self.id):
             self.builder.config.data_files = datasets.data_files.DataFilesDict(
                 {split: [f"{root}/{path}" for path in self.files[split]]}
             )
             found = self.builder.as_streaming_dataset(split)
-            found = found if limit is None else found.take(limit)
-            tables = [
-                build_table(self.id, batch.to_pydict(), label_names(found.features))
-                for batch in found.with_format("arrow").iter(ROWS_AT_ONCE)
-            ]
-        # Later batches of JSON Lines may have other columns.
-        rows = concatenate(tables) if tables else build_table(self.id, {}, {})
-        return build_table(self.id, rows.columns, rows.label_names)
+            yield from table_blocks(found if limit is None else found.take(limit), self.id)
 
 
 def find_dataset(source: TableSource) -> HubDataset:
@@ -111,6 +111,13 @@ def refusals(id: str) -> Iterator[None]:
         yield
     except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"`datasets` refuses `{id}`: {error}") from error
+
+
+def table_blocks(dataset: datasets.Dataset | datasets.IterableDataset, origin: str) -> Iterator[Table]:
+    """The rows of a dataset, some at a time, as plain Python values, without decoding images or sound."""
+    names = label_names(dataset.features)
+    for batch in dataset.with_format("arrow").iter(ROWS_AT_ONCE):
+        yield build_table(origin, batch.to_pydict(), names)
 
 
 def label_names(features: Any) -> dict[str, list[str]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stfit.data.files import read_file
-from stfit.data.hub import hub_splits, label_names
+from stfit.data.hub import find_dataset, hub_splits, label_names, table_blocks
 from stfit.data.saved import require_inside
 from stfit.data.source import TableSource, is_remote
 from stfit.data.split import parse_split, rows_needed, slice_of
@@ -40,11 +41,8 @@ def load_table(source: TableSource) -> Table:
     """
     parts = parse_split(source.split)
     splits = hub_splits(source) if is_remote(source.dataset) else local_splits(source)
-    unknown = [part.name for part in parts if part.name not in splits]
-    if unknown:
-        known = sorted(splits)
-        hint = did_you_mean(unknown[0], known)
-        raise DataError(f"{source.dataset} has no split `{unknown[0]}`: {hint} (its splits: {', '.join(known)})")
+    for part in parts:
+        require_split(part.name, splits, source.dataset)
     tables = {name: splits[name](rows_needed(parts, name)) for name in dict.fromkeys(part.name for part in parts)}
     sliced = []
     for part in parts:
@@ -54,14 +52,41 @@ def load_table(source: TableSource) -> Table:
     return sliced[0] if len(sliced) == 1 else concatenate(sliced)
 
 
+def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
+    """Raise DataError where a dataset has no such split."""
+    known = sorted(splits)
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise DataError(f"{dataset} has no split `{name}`: {hint} (its splits: {', '.join(known)})")
+
+
+def stream_split(source: TableSource) -> Iterator[Table]:
+    """The rows of a whole split of the Hub, or of a dataset saved to disk, some at a time.
+
+    Raises DataError where there is no such split, HubError where the Hub can't be reached.
+    """
+    if is_remote(source.dataset):
+        found = find_dataset(source)
+        require_split(source.split, found.files, source.dataset)
+        return found.blocks(source.split, str(found.fetch([source.split])))
+    saved = load_saved(Path(source.dataset))
+    require_split(source.split, saved, source.dataset)
+    return table_blocks(saved[source.split], source.dataset)
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
 def local_splits(source: TableSource) -> Splits:
     """Splits of a file, glob, folder of splits, or folder written by `save_to_disk`."""
     for key in ("config", "files", "revision"):
         if getattr(source, key) is not None:
             raise RecipeError(f"`{key}` is for datasets of the Hub, and {source.dataset} is a path: leave it out")
     path = Path(source.dataset)
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return saved_splits(path)
+    if is_saved(path):
+        return {name: partial(table_of, dataset, str(path)) for name, dataset in load_saved(path).items()}
     files = split_files(path)
     return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
 
@@ -136,7 +161,7 @@ def ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
     return [numbers[number] for number in range(len(names))]
 
 
-def saved_splits(folder: Path) -> Splits:
+def load_saved(folder: Path) -> dict[str, datasets.Dataset]:
     """Splits of a folder written by `save_to_disk`; a single Dataset has the one split it was made from, or `train`."""
     require_inside(folder)
     try:
@@ -144,15 +169,10 @@ def saved_splits(folder: Path) -> Splits:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder} looks like a dataset saved to disk, but can't be read: {error}") from error
     if isinstance(saved, datasets.Dataset):
-        saved = {str(saved.split or "train"): saved}
-    return dataset_splits(saved, str(folder))
+        return {str(saved.split or "train"): saved}
+    return {str(name): dataset for name, dataset in saved.items()}
 
 
-def dataset_splits(splits: dict[Any, Any], origin: str) -> Splits:
-    """Splits of a DatasetDict."""
-    return {str(name): lambda _, dataset=dataset: table_of(dataset, origin) for name, dataset in splits.items()}  # type: ignore[misc]
-
-
-def table_of(dataset: datasets.Dataset, origin: str) -> Table:
-    """The rows of a Dataset as plain Python values, without decoding images or sound."""
-    return build_table(origin, dataset.with_format("arrow")[:].to_pydict(), label_names(dataset.features))
+def table_of(dataset: datasets.Dataset, origin: str, limit: int | None) -> Table:
+    """The rows of a Dataset, or its first `limit`, as plain Python values, without decoding images or sound."""
+    return build_table(origin, dataset.with_format("arrow")[:limit].to_pydict(), label_names(dataset.features))

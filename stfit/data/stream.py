@@ -15,8 +15,9 @@ import numpy as np
 from stfit.data.columns import Selector, expand, parse_selector
 from stfit.data.examples import text_problems
 from stfit.data.files import at_line, bounded_lines, columns_of, delimited_records, json_records, open_bytes
-from stfit.data.read import load_table, split_files
+from stfit.data.read import is_saved, load_table, split_files, stream_split
 from stfit.data.source import Source, is_remote
+from stfit.data.split import SplitPart, parse_split
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, RecipeError, did_you_mean
 from stfit.lazy import lazy
@@ -101,15 +102,15 @@ def stream_tables(source: Source, as_json: bool = False) -> Iterator[Table]:
 
 
 def dataset_blocks(source: Source) -> Iterator[dict[str, list[Any]]]:
-    """Columns of each block of a split. What `datasets` has to fetch or has saved is read as a whole."""
+    """Columns of each block of a split. Where it is a slice, or several, of what `datasets` reads, all is one block."""
     files = files_of(source)
-    if files is None:
-        columns = load_table(source).columns
-        for start in range(0, max(map(len, columns.values()), default=0), BLOCK_ROWS):
-            yield {name: cells[start : start + BLOCK_ROWS] for name, cells in columns.items()}
+    if files is not None:
+        for path in files:
+            yield from file_blocks(path, source)
         return
-    for path in files:
-        yield from file_blocks(path, source)
+    whole = parse_split(source.split) == [SplitPart(source.split, None, None)]
+    for table in stream_split(source) if whole else [load_table(source)]:
+        yield table.columns
 
 
 def files_of(source: Source) -> list[Path] | None:
@@ -120,7 +121,7 @@ def files_of(source: Source) -> list[Path] | None:
     if source.dataset == STDIN:
         return None
     path = Path(source.dataset)
-    if is_remote(source.dataset) or (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+    if is_remote(source.dataset) or is_saved(path):
         return None
     splits = split_files(path)
     if source.split not in splits:

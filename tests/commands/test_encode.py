@@ -1,22 +1,28 @@
 """`stfit encode`: every form of input and output holds the same embeddings, and an interruption costs nothing."""
 
 import gzip
+import io
 import json
 import logging
+import random
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from processes import at_call, run_apart
 from safetensors.numpy import load_file
 from transformers import BertModel
 
 from stfit.commands import windows
 from stfit.commands.encode import Choices, encode, fingerprint
 from stfit.commands.windows import Inputs
+from stfit.data import hub as data_hub
 from stfit.data.source import Source
+from stfit.data.stream import stream_texts
 from stfit.data.vectors import Parts
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, ResourceError, StfitError
@@ -57,6 +63,7 @@ def write_inputs(folder: Path) -> dict[str, tuple[Path, str | None]]:
     import pyarrow as pa
 
     parquet.write_table(pa.Table.from_pylist(rows), folder / "t.parquet")
+    datasets.Dataset.from_list(rows).save_to_disk(folder / "saved")
     columns = {"t.jsonl.gz": "set.pos[0]", "t.parquet": "set.pos[*]"}
     return {path.name: (path, columns.get(path.name)) for path in folder.iterdir()}
 
@@ -103,6 +110,49 @@ def test_resumed_run_equals_uninterrupted_run(model, tmp_path, name) -> None:
     (tmp_path / f"{name}.parts" / "part-00002.safetensors").write_bytes(b"half a part")
     assert run(model, source, tmp_path / name)["resumed_rows"] == 35
     assert contents(tmp_path / name) == whole
+
+
+@pytest.mark.parametrize("name", ["o.npy", "o.parquet", "o.jsonl", "o.safetensors", "shards"])
+def test_encoding_that_was_killed_goes_on_in_another_process_to_the_same_bytes(model, tmp_path, name) -> None:
+    source, counted = tmp_path / "t.txt", tmp_path / "calls"
+    source.write_text("\n".join(TEXTS))
+    run(model, source, tmp_path / name)
+    whole = contents(tmp_path / name)
+
+    def again() -> dict:
+        return run(model, source, tmp_path / name)
+
+    assert run_apart(lambda: counted.write_text(str(at_call(again, -1)))) == 0
+    draw = random.Random(name)
+    for _ in range(2):
+        number = draw.randrange(int(counted.read_text()))
+        assert run_apart(lambda number=number: at_call(again, number)) == -9
+    assert run_apart(again) == 0
+    assert contents(tmp_path / name) == whole
+    assert not (tmp_path / f"{name}.parts").exists()
+
+
+def test_standard_input_is_lines_of_text_or_of_json(model, tmp_path, monkeypatch) -> None:
+    expected = load_encoder(model).encode(TEXTS)
+    rows = "".join(json.dumps({"set": {"pos": [text]}}) + "\n" for text in TEXTS)
+    for written, column in (("\n".join(TEXTS), None), (rows, "set.pos[0]")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(written.encode())))
+        assert run(model, "-", tmp_path / "o.npy", column)["rows"] == len(TEXTS)
+        np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_a_dataset_saved_to_disk_is_read_some_rows_at_a_time(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(data_hub, "ROWS_AT_ONCE", 10)
+    splits = {"train": datasets.Dataset.from_dict({"text": TEXTS}), "test": datasets.Dataset.from_dict({"text": ["a"]})}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    blocks = list(stream_texts(Source(dataset=str(tmp_path / "saved")), None, None))
+    assert {len(block) for block in blocks[:-1]} == {10}
+    assert [text for block in blocks for text in block.texts] == TEXTS
+    assert [id for block in blocks for id in block.ids] == list(range(len(TEXTS)))
+    sliced = list(stream_texts(Source(dataset=str(tmp_path / "saved"), split="test+train[1:3]"), None, None))
+    assert [text for block in sliced for text in block.texts] == ["a", *TEXTS[1:3]]
+    with pytest.raises(DataError, match="no split `tests`: did you mean `test`"):
+        list(stream_texts(Source(dataset=str(tmp_path / "saved"), split="tests"), None, None))
 
 
 def contents(path: Path) -> list[bytes]:

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hub.conftest import RECIPE, lines
+from hub.conftest import RECIPE, ROWS, lines
 
 
 def error_of(ended: subprocess.CompletedProcess[str]) -> str:
@@ -131,3 +131,15 @@ def test_a_cache_that_can_not_be_written_is_no_bug(filled, stfit, tmp_path):
     ended = stfit("fetch recipe.yaml --json")
     assert ended.returncode == 9, ended.stderr
     assert "HF_HOME" in json.loads(ended.stdout)["error"]["message"]
+
+
+@pytest.mark.slow
+def test_texts_of_a_dataset_are_encoded(filled, stfit, tmp_path):
+    (tmp_path / "t.jsonl").write_bytes(lines(ROWS[:5]))
+    filled.state.create("dataset", "me/texts", {"train.jsonl": lines(ROWS[:5]), "test.jsonl": lines(ROWS)})
+    for source, output in (("me/texts", "hub.npy"), ("t.jsonl", "file.npy")):
+        ended = stfit(f"encode me/base {source} -o {output} --column positive")
+        assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "hub.npy").read_bytes() == (tmp_path / "file.npy").read_bytes()
+    assert not filled.requests(path="test.jsonl")
+    assert "no split `tset`" in stfit("encode me/base me/texts --split tset -o no.npy --column positive").stderr
