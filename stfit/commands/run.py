@@ -58,6 +58,14 @@ class Run:
     """What the run is made of."""
     health: Health
 
+    def saved_where_given_up(self, steps: Iterator[StepInfo]) -> Iterator[StepInfo]:
+        """The steps; where a signal ends one before it moved anything, the state before it is kept."""
+        try:
+            yield from steps
+        except InterruptedRun:
+            self.save()
+            self.leave_if_asked()
+
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated | Saved]:
         """What is due after a step."""
         self.progress.remember(info, first_step)

@@ -144,7 +144,7 @@ def run(
         folder.path, sum(map(len, tables)), count_dropped(prepared.training), first_step, plan.total_steps, main
     )
 
-    if first_step == 0:
+    if checkpoint is None:
         progress.baseline = measure(encoder, evaluators, "start", recipe.dims)
         folder.log({"step": 0, "event": "eval", **progress.baseline})
         yield Evaluated(0, progress.baseline)
@@ -154,18 +154,20 @@ def run(
     )
     # Without dropout, a text that stands twice in a batch has the same embedding twice: one forward serves both.
     distinct = not encoder.has_dropout
-    stop.waits = True
+    stop.wait_for_steps()
     if first_step > 0:
         yield from under_way.evaluate()  # a signal may have cut it short
     steps = [] if under_way.is_over else plan.steps(first_step)
-    for info in train_steps(
+    trained = train_steps(
         learner,
         ([(which, tables[which].batch(rows, distinct)) for _, which, rows in step] for step in steps),
         calendar.learning_rate,
         first_step=first_step,
         cut=choose_cut(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
         max_grad_norm=recipe.train.max_grad_norm,
-    ):
+        between=stop.give_up_long_step,
+    )
+    for info in under_way.saved_where_given_up(trained):
         yield from under_way.after(info, first_step)
         if under_way.is_over:
             log.warning("early stopping: %s no longer improves", recipe.train.best)

@@ -89,12 +89,17 @@ def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) ->
 
 
 def add_gradients(
-    encoder: Encoder, loss: ComputeLoss, batch: Batch, cut: Cut, scale: Callable[[Tensor], Tensor]
+    encoder: Encoder,
+    loss: ComputeLoss,
+    batch: Batch,
+    cut: Cut,
+    scale: Callable[[Tensor], Tensor],
+    between: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Add the gradients of `scale(loss)` to every weight.
 
     `scale` stands for what multiplies the loss before the backward pass: the share of a batch in an accumulated step,
-    and the loss scaling of float16.
+    and the loss scaling of float16. `between` is called before each mini-batch.
     """
     parts = cut(batch)
     if len(parts) == 1:
@@ -106,6 +111,7 @@ def add_gradients(
     embeddings = []
     with torch.no_grad():
         for part in parts:
+            between()
             before.append(capture_randomness())
             embeddings.append(embed(encoder, batch, part))
     leaf_sd = torch.cat(embeddings).requires_grad_()
@@ -113,6 +119,7 @@ def add_gradients(
     scale(value).backward()
     assert leaf_sd.grad is not None
     for part, randomness in zip(parts, before, strict=True):
+        between()
         restore_randomness(randomness)
         embed(encoder, batch, part).backward(leaf_sd.grad[part])
     return outcome_of(value, leaf_sd)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.sound import name_some, not_finite
-from stfit.errors import DivergedError, RecipeError
+from stfit.errors import DivergedError, InterruptedRun, RecipeError
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
+from stfit.training.randomness import capture_randomness, restore_randomness
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,12 @@ def train_steps(
     first_step: int,
     cut: Cut,
     max_grad_norm: float | None,
+    between: Callable[[], None] = lambda: None,
 ) -> Iterator[StepInfo]:
     """Run the optimizer steps from the 0-based `first_step` on, each on its batches (several = accumulated).
 
-    A batch comes with the number of its objective, whose loss it is given to.
+    A batch comes with the number of its objective, whose loss it is given to. `between` is called before each
+    mini-batch; where it raises InterruptedRun, everything but the gradients is as before the step.
 
     Raises DivergedError before the optimizer moves when an embedding, the loss or the gradient is not finite.
     """
@@ -114,7 +117,15 @@ def train_steps(
         def scale(loss: Tensor, share: float = share) -> Tensor:
             return learner.scaler.scale(loss * share)
 
-        outcomes = [add_gradients(learner.encoder, learner.losses[which], batch, cut, scale) for which, batch in group]
+        before = capture_randomness()
+        try:
+            outcomes = [
+                add_gradients(learner.encoder, learner.losses[which], batch, cut, scale, between)
+                for which, batch in group
+            ]
+        except InterruptedRun:
+            restore_randomness(before)
+            raise
         loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
         learner.scaler.unscale_(learner.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(weights, max_grad_norm or float("inf")).item()

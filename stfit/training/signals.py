@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,8 +15,8 @@ from stfit.errors import InterruptedRun
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 PATIENCE = 5.0
-"""Seconds that a library has to let go, when a signal comes while nothing can be lost: a download waits for its
-threads, for as long as the network likes."""
+"""Seconds that a step has to end, and that a library has to let go when a signal comes while nothing can be lost: a
+download waits for its threads, for as long as the network likes."""
 
 
 class Stop:
@@ -23,6 +24,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.received_at = 0.0
         self.waits = False
         """A step runs, or is being saved."""
         self.last_resort: threading.Timer | None = None
@@ -31,17 +33,30 @@ class Stop:
         """First signal: raise, or wait for the step. A second one leaves at once."""
         if self.received is not None:
             os._exit(128 + number)
-        self.received = number
+        self.received, self.received_at = number, time.monotonic()
         if not self.waits:
             self.last_resort = threading.Timer(PATIENCE, os._exit, (128 + number,))
             self.last_resort.daemon = True
             self.last_resort.start()
             raise interruption(number)
 
-    def raise_if_received(self, message: str) -> None:
-        """Act on a signal that came while a step ran."""
+    def raise_if_received(self, message: str = "") -> None:
+        """Act on a signal that came while a step ran, or whose exception was lost.
+
+        What is raised while Python clears an object away goes no further.
+        """
         if self.received is not None:
             raise interruption(self.received, message)
+
+    def wait_for_steps(self) -> None:
+        """From here on a signal waits for the step in hand."""
+        self.raise_if_received()
+        self.waits = True
+
+    def give_up_long_step(self) -> None:
+        """Act on a signal while a step runs that takes too long to wait for its end."""
+        if self.received is not None and time.monotonic() - self.received_at >= PATIENCE:
+            raise interruption(self.received)
 
     def forgive(self) -> None:
         """Take all the time that it needs from here on."""
@@ -53,8 +68,9 @@ class Stop:
         """A block in the middle of the run that may be left at any time: an evaluation."""
         self.waits = False
         try:
-            self.raise_if_received("")
+            self.raise_if_received()
             yield
+            self.raise_if_received()
         finally:
             self.waits = True
             self.forgive()
