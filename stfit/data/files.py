@@ -33,6 +33,8 @@ MOST_UNPACKED = 200
 """Times that a packed file may grow: text grows 3 to 10 times, the same line over and over 1000 times."""
 LITTLE = 256 * 2**20
 """Bytes that every file may unpack to."""
+CELL = 32
+"""Bytes that a cell takes at least, once it is an object of Python."""
 
 
 def read_file(path: Path, options: ReadOptions) -> Table:
@@ -119,9 +121,8 @@ def delimited_records(path: Path, options: ReadOptions, delimiter: str) -> Itera
 def read_parquet(path: Path) -> Table:
     """A parquet file; the class names that `datasets` writes into its metadata are kept."""
     try:
-        repetitive = inspect(path)
-        arrow = parquet.read_table(path, partitioning=None, read_dictionary=repetitive)
-        arrow = unpack_repetitive(path, arrow, repetitive)
+        refuse_parquet_bomb(path)
+        arrow = parquet.read_table(path, partitioning=None)
     except ValueError as error:  # ArrowInvalid
         raise DataError(f"{path} can't be read: {error}") from error
     written = json.loads((arrow.schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -139,36 +140,38 @@ def open_bytes(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
-def inspect(path: Path) -> list[str]:
-    """Text columns of a parquet file that say much in few bytes: one text may stand there for all rows.
+def refuse_parquet_bomb(path: Path) -> None:
+    """Raise DataError for a parquet file that says far more than it holds.
 
-    Raises DataError for a file that says far more than it holds.
+    Repeated values cost next to nothing there: a million rows of one number ten bytes, of one long text its length.
     """
-    found = parquet.ParquetFile(path).metadata
-    groups = [found.row_group(i) for i in range(found.num_row_groups)]
-    refuse_bomb(path, sum(group.total_byte_size for group in groups))
-    if found.num_rows > max(path.stat().st_size, 1_000_000):
-        raise DataError(f"{path}: has {found.num_rows} rows in {path.stat().st_size} bytes: is it a data set of texts?")
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-    return sorted(
-        {
-            chunk.path_in_schema
-            for chunk in columns
-            if chunk.physical_type == "BYTE_ARRAY" and chunk.total_compressed_size < chunk.num_values
+    with parquet.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+        refuse_bomb(path, sum(group.total_byte_size for group in groups))
+        refuse_bomb(path, CELL * sum(column.num_values for column in columns))
+        repetitive = {
+            column.path_in_schema
+            for column in columns
+            if column.physical_type == "BYTE_ARRAY" and column.total_compressed_size < column.num_values
         }
-    )
+    if not repetitive:
+        return
+    unpacked = 0
+    with parquet.ParquetFile(path, read_dictionary=sorted(repetitive)) as file:
+        for group in range(file.num_row_groups):
+            read = file.read_row_group(group, columns=sorted(repetitive))
+            unpacked += sum(map(bytes_of_texts, (chunk for column in read.columns for chunk in column.chunks)))
+            refuse_bomb(path, unpacked)
 
 
-def unpack_repetitive(path: Path, arrow: pa.Table, names: list[str]) -> pa.Table:
-    """The columns `names`, read as numbers of distinct texts, as texts; refused where those would be too many."""
-    for name in set(names).intersection(arrow.column_names):
-        place, column = arrow.column_names.index(name), arrow[name]
-        if not pa.types.is_dictionary(column.type):
-            continue
-        sizes = [compute.sum(compute.take(compute.binary_length(c.dictionary), c.indices)) for c in column.chunks]
-        refuse_bomb(path, sum(size.as_py() or 0 for size in sizes))
-        arrow = arrow.set_column(place, name, column.cast(column.type.value_type))
-    return arrow
+def bytes_of_texts(array: pa.Array) -> int:
+    """Bytes of all texts of a column that was read as numbers of its distinct texts, also within lists and structs."""
+    if pa.types.is_dictionary(array.type):
+        return compute.sum(compute.take(compute.binary_length(array.dictionary), array.indices)).as_py() or 0
+    if pa.types.is_struct(array.type):
+        return sum(map(bytes_of_texts, array.flatten()))
+    return bytes_of_texts(array.flatten()) if pa.types.is_nested(array.type) else 0
 
 
 def refuse_bomb(path: Path, unpacked: int) -> None:

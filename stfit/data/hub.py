@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from stfit.data.files import refuse_parquet_bomb
 from stfit.data.source import TableSource
 from stfit.data.split import Glimpse
 from stfit.data.table import Table, build_table, concatenate
@@ -57,8 +58,17 @@ class HubDataset:
         """The rows of a split, or its first `limit`; for a glimpse, a file that is not here is not fetched whole."""
         far = glimpse and not self.is_here(split)
         root = f"hf://datasets/{self.id}@{self.commit}" if far else str(self.fetch([split]))
+        if not far:
+            self.refuse_bombs(Path(root), split)
         read = partial(self.read, split, root, limit)
         return ask(read, "dataset", self.id, self.commit) if far else read()
+
+    def refuse_bombs(self, folder: Path, split: str) -> None:
+        """Raise DataError for a file of a split that says far more than it holds."""
+        with refusals(self.id):
+            for path in self.files[split]:
+                if path.endswith(".parquet"):
+                    refuse_parquet_bomb(folder / path)
 
     def read(self, split: str, root: str, limit: int | None) -> Table:
         """The rows of a split whose files lie below `root`."""

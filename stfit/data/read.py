@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 else:
     datasets = lazy("datasets")
 
+LARGEST_LABELS = 16 * 2**20
+"""Bytes of a labels.json: the names of a quarter of a million classes."""
+
 Splits = dict[str, Callable[[int | None], Table]]
 """Name of a split -> reads it, or at least its first rows, where a number is given."""
 
@@ -138,10 +141,12 @@ def read_label_names(path: Path) -> dict[str, list[str]]:
     """`{"label": ["no", "yes"]}` or `{"label": {"no": 0, "yes": 1}}` of a labels.json; nothing where there is none."""
     if not path.is_file():
         return {}
+    if path.stat().st_size > LARGEST_LABELS:
+        raise DataError(f"{path}: is larger than {LARGEST_LABELS >> 20} MiB: are these the names of classes?")
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
         return {column: ordered_names(names) for column, names in written.items()}
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(
             f'{path} should map a column to the names of its classes, like {{"label": ["no", "yes"]}}: {error}'
         ) from error

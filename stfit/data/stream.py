@@ -14,7 +14,15 @@ import numpy as np
 
 from stfit.data.columns import Selector, expand, parse_selector
 from stfit.data.examples import text_problems
-from stfit.data.files import at_line, bounded_lines, columns_of, delimited_records, json_records, open_bytes
+from stfit.data.files import (
+    at_line,
+    bounded_lines,
+    columns_of,
+    delimited_records,
+    json_records,
+    open_bytes,
+    refuse_parquet_bomb,
+)
 from stfit.data.read import is_saved, load_table, split_files, stream_split
 from stfit.data.source import Source, is_remote
 from stfit.data.split import SplitPart, parse_split
@@ -135,6 +143,7 @@ def file_blocks(path: Path, source: Source) -> Iterator[dict[str, list[Any]]]:
     suffix = Path(path.name.removesuffix(".gz")).suffix
     try:
         if suffix == ".parquet":
+            refuse_parquet_bomb(path)
             with parquet.ParquetFile(path) as file:
                 yield from (batch.to_pydict() for batch in file.iter_batches(BLOCK_ROWS))
         elif suffix in (".csv", ".tsv"):

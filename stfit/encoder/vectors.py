@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import string
+import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,10 @@ from stfit.errors import ModelError, Problem
 
 if TYPE_CHECKING:
     from stfit.encoder.tokens import Tokens
+
+
+LONGEST_LINE = 2**20
+"""Characters of a line that are read at once: a longer one is no word and its vector, and ends as a damaged one."""
 
 
 def read_vectors(path: Path, most: int | None = None) -> tuple[list[str], np.ndarray]:
@@ -73,8 +79,9 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
             # Only \n ends a line: some files have words that Python would take for the end of one.
-            yield from enumerate((line.rstrip("\n") for line in file), start=1)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+            lines = iter(partial(file.readline, LONGEST_LINE), "")
+            yield from enumerate((line.rstrip("\n") for line in lines), start=1)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: can't be read: {error}") from error
 
 

@@ -5,6 +5,7 @@ import json
 import resource
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from processes import run_apart
@@ -12,9 +13,10 @@ from pyarrow import parquet
 
 from stfit.data import files
 from stfit.data.files import read_file
-from stfit.data.read import load_table
+from stfit.data.read import load_table, read_label_names
 from stfit.data.source import ReadOptions, TrainingData
-from stfit.errors import DataError
+from stfit.encoder.vectors import read_vectors
+from stfit.errors import DataError, ModelError
 
 MIB = 2**20
 SCALE = 16
@@ -48,7 +50,17 @@ BOMBS = {
     "endless line of a table": ("a.tsv.gz", lambda path: zipped(path, b"0" * MIB, 1024), "longer than 4 MiB"),
     "a row of 100 MB": ("a.jsonl", lambda path: path.write_bytes(ROW[:10] + b"a" * (100 // SCALE) * MIB), "4 MiB"),
     "deep nesting": ("a.jsonl", lambda path: path.write_text("[" * 200_000), "is not valid JSON"),
-    "rows that are none": ("a.parquet", lambda path: constant(path, "a", 500_000, 10), "rows in"),
+    "rows that are none": ("a.parquet", lambda path: constant(path, "a", 500_000, 10), "unpack to more than"),
+    "one number in a hundred columns": (
+        "a.parquet",
+        lambda path: parquet.write_table(pa.table(dict.fromkeys(map(str, range(100)), np.zeros(100_000))), path),
+        "unpack to more than",
+    ),
+    "one text over and over in lists": (
+        "a.parquet",
+        lambda path: parquet.write_table(pa.table({"set": [{"pos": ["a" * 5_000] * 10}] * 1_000}), path),
+        "unpack to more than",
+    ),
     "one text in every row": (
         "a.parquet",
         lambda path: constant(path, "a" * 10_000, 400_000 // SCALE),
@@ -58,24 +70,51 @@ BOMBS = {
 }
 
 
+def in_little_memory(action, output):
+    """Run `action`, which has to refuse what it is given, in a child of limited memory; what it said."""
+    said = output.with_name("said")
+
+    def limited():
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + ALLOWED, resource.RLIM_INFINITY))
+        try:
+            action()
+        except (DataError, ModelError) as error:
+            said.write_text(str(error))
+
+    assert run_apart(limited, output) == 0, output.read_text()
+    return said.read_text()
+
+
 @pytest.mark.parametrize(("name", "make", "message"), BOMBS.values(), ids=BOMBS)
 def test_bomb_is_refused_in_bounded_memory(tmp_path, name, make, message):
-    path, said = tmp_path / name, tmp_path / "said"
+    path = tmp_path / name
     make(path)
 
     def read():
         files.LITTLE, files.LONGEST_LINE = files.LITTLE // SCALE, files.LONGEST_LINE // SCALE
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + ALLOWED, resource.RLIM_INFINITY))
-        try:
-            read_file(path, ReadOptions())
-        except DataError as error:
-            said.write_text(str(error))
+        read_file(path, ReadOptions())
 
-    output = tmp_path / "output"
-    assert run_apart(read, output) == 0, output.read_text()
-    assert str(path) in said.read_text()
-    assert message in said.read_text()
+    said = in_little_memory(read, tmp_path / "output")
+    assert str(path) in said
+    assert message in said
+
+
+def test_word_vectors_in_one_endless_line_are_refused_in_bounded_memory(tmp_path):
+    zipped(tmp_path / "vectors.txt.gz", b"0" * MIB, 2048)
+    said = in_little_memory(lambda: read_vectors(tmp_path / "vectors.txt.gz"), tmp_path / "output")
+    assert "line 1" in said or ":1" in said
+    assert "is not a word" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 200_000, "should map a column"), ('{"label": ["' + "a" * 17 * MIB + '"]}', "is larger than 16 MiB")],
+    ids=["deep", "large"],
+)
+def test_names_of_classes_that_are_none_are_refused_in_bounded_memory(tmp_path, text, message):
+    (tmp_path / "labels.json").write_text(text)
+    assert message in in_little_memory(lambda: read_label_names(tmp_path / "labels.json"), tmp_path / "output")
 
 
 def test_repetitive_but_honest_columns_are_read_as_ever(tmp_path):
