@@ -11,6 +11,7 @@ import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from stfit.data.examples import Examples
 from stfit.data.source import Source
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.errors import LockError, RecipeError
+from stfit.errors import LockError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics, measure
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.publish.hub import preflight
@@ -134,6 +135,7 @@ def run(
     calendar = build_calendar(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
+    made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
     require_room(folder.path, learner, recipe.train.keep_checkpoints)
     progress = go_on(folder, checkpoint, learner, made, strict)
     first_step = progress.step
@@ -252,7 +254,8 @@ def go_on(
 ) -> Progress:
     """Put everything where the checkpoint left it; what the run remembers.
 
-    What the run is made of may have moved since. That is said, and where `strict`, raises LockError.
+    What the run is made of may have moved since. That is said, and where `strict`, raises LockError. Other tokens raise
+    ModelError: the weights would be those of other words.
     """
     if checkpoint is None:
         folder.forget_after(-1)
@@ -262,6 +265,11 @@ def go_on(
         raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(moved))
     for line in moved:
         log.warning("changed since the checkpoint: %s", line)
+    if made["tokens"] != checkpoint.facts["made"]["tokens"]:
+        raise ModelError(
+            f"{checkpoint.folder}: its weights are those of other tokens: a vocabulary that is learnt from the "
+            "training texts changes with them. Put the texts back, or start anew with --fresh"
+        )
     restore(checkpoint, learner)
     progress = Progress(**checkpoint.facts["progress"])
     folder.forget_after(progress.step)

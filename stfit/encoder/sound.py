@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,28 @@ def require_right_weights(backbone: nn.Module, loading: dict[str, Any], folder: 
     if any(wrong.values()):
         listed = "; ".join(f"{what}: {name_some(names)}" for what, names in wrong.items() if names)
         raise ModelError(f"{folder}: its weights are not those of its config: {listed}")
+
+
+def require_vectors(words: list[str], vectors: int, folder: Path) -> None:
+    """Raise ModelError for a tokenizer with tokens that the table has no vector for."""
+    if len(words) > vectors:
+        raise ModelError(
+            f"{folder}: its tokenizer has {len(words)} tokens, up to `{words[-1]}`, and its table {vectors} vectors: "
+            "they are not of one model"
+        )
+
+
+def require_no_code(config: dict[str, Any], folder: Path, known: Container[str]) -> None:
+    """Raise ModelError for a checkpoint whose architecture is code that it brings along.
+
+    `known`: architectures that transformers has itself; it then takes its own code, and not that of the checkpoint.
+    """
+    kind = config.get("model_type")
+    if config.get("auto_map") and kind not in known:
+        raise ModelError(
+            f"{folder}: its architecture ({kind}) is code in its repository, which stfit never runs, and transformers "
+            "does not have it: choose another base, or a version of this one that transformers knows"
+        )
 
 
 def other_shapes(meant: dict[str, Tensor], folder: Path, prefix: str) -> str:

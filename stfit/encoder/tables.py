@@ -16,8 +16,9 @@ from stfit.encoder.layout import Forward, Layout
 from stfit.encoder.model_json import read_json, write_json
 from stfit.encoder.modules import WordCounts
 from stfit.encoder.settings import Model
+from stfit.encoder.sound import require_vectors
 from stfit.encoder.source import Source
-from stfit.encoder.tokens import PlainTokens, WordTokens, load_tokenizer_file, load_word_tokens
+from stfit.encoder.tokens import PlainTokens, WordTokens, load_tokenizer_file, load_word_tokens, words_by_id
 from stfit.encoder.vectors import weigh
 from stfit.encoder.weights import read_weights
 from stfit.errors import ModelError
@@ -53,7 +54,9 @@ def load_static(folder: Path, settings: Model) -> Source:
     """A StaticEmbedding, also as model2vec writes it."""
     weights = read_weights(folder / "model.safetensors")
     table_vd = weights["embedding.weight"] if "embedding.weight" in weights else unfold(weights, folder)
-    return build_static(table_vd, load_tokenizer_file(folder / "tokenizer.json"), settings)
+    tokenizer = load_tokenizer_file(folder / "tokenizer.json")
+    require_vectors(words_by_id(tokenizer.get_vocab()), len(table_vd), folder)
+    return build_static(table_vd, tokenizer, settings)
 
 
 def unfold(weights: dict[str, Tensor], folder: Path) -> Tensor:
@@ -100,6 +103,7 @@ def load_words(folder: Path, settings: Model) -> Source:
     weights = read_weights(folder / "model.safetensors")
     if "emb_layer.weight" not in weights:
         raise ModelError(f"{folder}: model.safetensors holds no `emb_layer.weight`")
+    require_vectors(tokens.vocabulary(), len(weights["emb_layer.weight"]), folder)
     return build_words(weights["emb_layer.weight"].float(), tokens, bool(config.get("update_embeddings", False)))
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
 from stfit.encoder.dropout import DROPOUT_SETTING
 from stfit.encoder.layout import choose_layout
-from stfit.encoder.model_json import count_positions, read_sentence_config, write_json
+from stfit.encoder.model_json import count_positions, read_json, read_sentence_config, write_json
 from stfit.encoder.settings import Model
-from stfit.encoder.sound import other_shapes, require_right_weights
+from stfit.encoder.sound import other_shapes, require_no_code, require_right_weights, require_vectors
 from stfit.encoder.source import Source
+from stfit.encoder.tokens import words_by_id
 from stfit.encoder.transformer_tokens import (
     TransformerTokens,
     append_eos,
@@ -29,6 +31,8 @@ from stfit.errors import ModelError
 def load_transformer(folder: Path, settings: Model, plain: bool) -> Source:
     """The transformer in a folder; `plain` if nothing there says how it is pooled."""
     backbone, tokenizer, said = load_backbone(folder, settings), load_tokenizer(folder), read_sentence_config(folder)
+    table: Any = backbone.get_input_embeddings()
+    require_vectors(words_by_id(tokenizer.get_vocab()), len(table.weight), folder)
     if said.get("do_lower_case"):
         lower_case(tokenizer)
     return build_transformer(backbone, tokenizer, settings, said.get("max_seq_length"), plain)
@@ -70,6 +74,7 @@ def write_transformer(backbone: PreTrainedModel, tokens: TransformerTokens, fold
 
 def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     """The transformer of a checkpoint, in the recipe's precision, with every weight it needs."""
+    require_no_code(read_json(folder / "config.json", {}), folder, CONFIG_MAPPING)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         set_dropout(config, settings.dropout)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stfit.commands.train import Finished, Saved, Started, train
-from stfit.errors import LockError, RecipeError
+from stfit.errors import LockError, ModelError, RecipeError
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 
@@ -25,6 +25,19 @@ SEVERAL = {
         {"data": {"dataset": "./rows.jsonl", "format": "labeled_text"}, "loss": "batch_all_triplet"},
     ],
 }
+BASES = {
+    "scratch": {},
+    "static": {"base": {"type": "static", "embedding_dim": 8}},
+    "lstm over words": {
+        "base": {"type": "word_embeddings", "embedding_dim": 8},
+        "token_layers": [{"type": "lstm", "hidden_dim": 4, "num_layers": 2, "dropout": 0.2}],
+    },
+    "bag of words": {
+        "base": {"type": "bag_of_words", "vocab_size": 50},
+        "max_seq_length": None,
+        "layers": [{"type": "dense", "out_features": 8}],
+    },
+}
 CASES = {
     "no_duplicates": {},
     "shuffle": {"train": {"sampler": "shuffle"}},
@@ -37,6 +50,7 @@ CASES = {
     "several objectives": SEVERAL,
     "several objectives in a step": SEVERAL | {"train": {"accumulate_steps": 2, "mini_batch_size": 2}},
     "no dropout": {"model": {"dropout": 0.0}},
+    **{name: {"model": model} for name, model in BASES.items() if model},
 }
 
 
@@ -61,7 +75,7 @@ def assert_same_run(one, other):
 
 
 def weights(run):
-    return (run / "model" / "model.safetensors").read_bytes()
+    return {path.parent.name: path.read_bytes() for path in (run / "model").rglob("*.safetensors")}
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -198,6 +212,21 @@ def test_resume_goes_on_but_never_starts(tmp_path, write, run):
     assert any(isinstance(event, Saved) for event in events)
     with pytest.raises(RecipeError, match=r"train\.learning_rate: 0\.01 -> 0\.5"):
         run(write(train={"learning_rate": 0.5}), resume=True)
+
+
+@pytest.mark.parametrize("model", BASES.values(), ids=BASES)
+def test_vocabulary_that_changed_with_the_texts_is_refused(tmp_path, write, run, caplog, model):
+    recipe, rows = write(model=model), tmp_path / "rows.jsonl"
+    stop_at(recipe, tmp_path / "runs", 3)
+    before = rows.read_text()
+    rows.write_text(before.replace("hill", "meadow").replace("the", "one"))
+    with pytest.raises(LockError, match=r"fingerprint.*->(.|\n)*tokens"):
+        run(recipe, resume=True)
+    with pytest.raises(ModelError, match=r"step-00000002: its weights are those of other tokens(.|\n)*--fresh"):
+        run(recipe)
+    assert "changed since the checkpoint: data.0.fingerprint" in caplog.text
+    rows.write_text(before)
+    assert run(recipe)[0].first_step == 2
 
 
 @pytest.mark.parametrize("moved", ["rows", "threads"])

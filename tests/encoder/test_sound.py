@@ -43,6 +43,16 @@ def with_config(**changes):
     return damage
 
 
+def with_json(name, change):
+    def damage(folder):
+        (path,) = folder.rglob(name)
+        said = json.loads(path.read_text())
+        change(said)
+        path.write_text(json.dumps(said))
+
+    return damage
+
+
 def put(value):
     return lambda weights: weights[LAYER].__setitem__((0, 0), value)
 
@@ -65,6 +75,10 @@ WRONG = {
     "cut config": (with_bytes(lambda data: data[:20], "config.json"), r"config\.json: can't be read"),
     "deep config": (with_bytes(lambda data: b"[" * 100_000, "config.json"), r"config\.json: can't be read"),
     "cut tokenizer": (with_bytes(lambda data: data[:200], "tokenizer.json"), "tokenizer can't be loaded"),
+    "code of its own": (
+        with_config(model_type="their_own", auto_map={"AutoModel": "modeling.TheirOwn"}),
+        r"architecture \(their_own\) is code in its repository, which stfit never runs",
+    ),
     "adapter": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "holds an adapter"),
 }
 
@@ -77,6 +91,26 @@ def test_wrong_weights_are_refused_by_name(tmp_path, tiny_base, damage, message)
     with pytest.raises(ModelError, match=message) as caught:
         load_encoder(folder)
     assert str(folder) in str(caught.value)
+
+
+def with_another_token(backend):
+    """A tokenizer of one token more than it had."""
+    said = json.loads(backend)
+    token = {"id": len(said["model"]["vocab"]), "content": "<new>", "special": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return json.dumps(said | {"added_tokens": [*said["added_tokens"], token | flags]}).encode()
+
+
+@pytest.mark.parametrize("kind", ["transformer", "static", "words"])
+def test_tokenizer_with_tokens_that_have_no_vector_is_refused(tmp_path, tiny_base, sentences, kind):
+    base = {"transformer": str(tiny_base("bert")), "static": {"type": "static"}, "words": {"type": "word_embeddings"}}
+    write_folder(build_encoder(Model.model_validate({"base": base[kind]}), lambda: sentences), tmp_path / "model")
+    if kind == "words":
+        with_json("whitespacetokenizer_config.json", lambda said: said["vocab"].append("<new>"))(tmp_path / "model")
+    else:
+        with_bytes(with_another_token, next((tmp_path / "model").rglob("tokenizer.json")))(tmp_path)
+    with pytest.raises(ModelError, match=r"its tokenizer has \d+ tokens, up to `<new>`, and its table \d+ vectors"):
+        load_encoder(tmp_path / "model")
 
 
 def test_pooler_and_the_head_of_another_task_are_no_error(tmp_path, tiny_base, sentences):

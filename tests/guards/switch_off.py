@@ -127,6 +127,14 @@ GUARDS = [
         RESUME,
         "logged_once",
     ),
+    Guard(
+        "tokens of a checkpoint",
+        "commands/train.py",
+        'if made["tokens"] != checkpoint.facts["made"]["tokens"]:',
+        "if False:",
+        RESUME,
+        "vocabulary",
+    ),
     Guard("--resume refuses what moved", "commands/train.py", "if moved and strict:", "if False:", RESUME, "moved"),
     Guard(
         "a step is finished first", "training/signals.py", "if not self.waits:", "if True:", SIGNALS, "TERM and saving"
@@ -247,6 +255,15 @@ GUARDS = [
     Guard(
         "weights are finite", "encoder/sound.py", "and not weight.isfinite().all()]", "and False]", SOUND, "nan or inf"
     ),
+    Guard("a vector for each token", "encoder/sound.py", "if len(words) > vectors:", "if False:", SOUND, "no_vector"),
+    Guard(
+        "code of a repository",
+        "encoder/sound.py",
+        'if config.get("auto_map") and kind not in known:',
+        "if False:",
+        SOUND,
+        "code",
+    ),
     Guard("links stay inside", "encoder/sound.py", "if path.is_symlink() and not", "if False and not", SOUND, "linked"),
     Guard(
         "shards stay inside",
@@ -277,6 +294,22 @@ GUARDS = [
         "if False:",
         "data/test_bombs.py",
         "over or every",
+    ),
+    Guard(
+        "cells of a parquet file",
+        "data/files.py",
+        "        refuse_bomb(path, CELL * sum(column.num_values for column in columns))\n",
+        "",
+        "data/test_bombs.py",
+        "hundred",
+    ),
+    Guard(
+        "texts of a parquet file",
+        "data/files.py",
+        "            refuse_bomb(path, unpacked)\n\n",
+        "            pass\n\n",
+        "data/test_bombs.py",
+        "lists or every",
     ),
     Guard(
         "length of a line", "data/files.py", "if len(line) > LONGEST_LINE:", "if False:", "data/test_bombs.py", "100"

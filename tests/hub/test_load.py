@@ -63,6 +63,24 @@ def test_a_run_stays_with_the_commits_that_it_started_with(filled, stfit, tmp_pa
 
 
 @pytest.mark.slow
+def test_code_of_a_repository_is_neither_run_nor_fetched(filled, stfit, tmp_path):
+    base = filled.state.repositories["model", "me/base"]
+    code = {"AutoConfig": "modeling.TheirConfig", "AutoModel": "modeling.TheirModel"}
+    canary = tmp_path / "canary"
+    base.put(
+        {
+            "config.json": json.dumps({"model_type": "their_own", "auto_map": code}).encode(),
+            "modeling.py": f"open({str(canary)!r}, 'w').close()".encode(),
+        }
+    )
+    ended = stfit("train recipe.yaml --json")
+    assert ended.returncode == 4, ended.stderr
+    assert "their_own) is code in its repository, which stfit never runs" in ended.stdout
+    assert not canary.exists()
+    assert not filled.requests(path="modeling.py")
+
+
+@pytest.mark.slow
 def test_a_renamed_repository_is_followed_and_said(filled, stfit):
     filled.state.move("dataset", "me/rows", "me/better-rows")
     ended = stfit("check recipe.yaml")
