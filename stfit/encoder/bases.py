@@ -60,8 +60,7 @@ class Scratch(Spec):
 
     def build(self, settings: Model, texts: Iterable[str]) -> Source:
         """Weights are drawn from torch's global generator."""
-        backbone, tokenizer = scratch.build_scratch(self, texts)
-        transformer.set_dropout(backbone.config, settings.dropout)
+        backbone, tokenizer = scratch.build_scratch(self, texts, settings.dropout)
         return transformer.build_transformer(backbone, tokenizer, settings)
 
     def size(self) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stfit.encoder.bases import MAX_POSITIONS, Scratch
+from stfit.encoder.transformer import set_dropout
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -58,8 +59,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def build_scratch(settings: Scratch, texts: Iterable[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Backbone and tokenizer; weights are drawn from torch's global generator."""
+def build_scratch(
+    settings: Scratch, texts: Iterable[str], dropout: float | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Backbone and tokenizer; weights are drawn from torch's global generator. `dropout`: None = as BERT's, 0.1."""
     tokenizer = train_tokenizer(texts, settings.vocab_size)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -70,4 +73,5 @@ def build_scratch(settings: Scratch, texts: Iterable[str]) -> tuple[PreTrainedMo
         max_position_embeddings=MAX_POSITIONS,
         pad_token_id=tokenizer.pad_token_id,
     )
+    set_dropout(config, dropout)
     return BertModel(config, add_pooling_layer=False), tokenizer

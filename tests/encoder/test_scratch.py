@@ -4,7 +4,12 @@ import os
 import subprocess
 import sys
 
+import torch
+
+from stfit.encoder.bases import Scratch
+from stfit.encoder.build import build_encoder
 from stfit.encoder.scratch import SPECIAL, learn_pieces, train_tokenizer
+from stfit.encoder.settings import Model
 
 
 def test_vocabulary_is_the_same_in_every_process(sentences) -> None:
@@ -23,6 +28,13 @@ def test_vocabulary_is_the_same_in_every_process(sentences) -> None:
         for seed in ("1", "2", "3")
     }
     assert len(found) == 1
+
+
+def test_dropout_is_as_the_recipe_says(sentences) -> None:
+    for rate, repeats in ((0.0, True), (0.3, False), (None, False)):
+        encoder = build_encoder(Model(base=Scratch(), dropout=rate), lambda: sentences).train()
+        tokens = encoder.tokens(sentences)
+        assert torch.equal(encoder(tokens), encoder(tokens)) is repeats
 
 
 def test_every_word_of_the_training_texts_can_be_spelt(sentences) -> None:
