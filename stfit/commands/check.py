@@ -105,7 +105,10 @@ def look_ahead(recipe: Recipe, found: Survey, prompts: list[dict[str, str]]) -> 
     """The run's forecast; adds the warnings that need it. Raises DataError where no batch can be made."""
     limit = recipe.model.max_seq_length or found.base.max_seq_length
     training = list(found.training.values())
-    tables = [count_tokens(found.base, *each) for each in zip(training, prompts, strict=True)]
+    tables = [
+        count_tokens(found.base, *each).seen_as(objective.views)
+        for objective, each in zip(recipe.trained_on.values(), zip(training, prompts, strict=True), strict=True)
+    ]
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in training])
     found.warnings += plan_problems(recipe, tables, plan, limit)
     counted = "tokens" if found.base.tokens else "words, as the base's tokenizer is not here yet"

@@ -281,7 +281,16 @@ def nothing_to_train(recipe: Recipe, base: Glance) -> list[Doubt]:
     return [Doubt("model.layers", "nothing-to-train", "a bag of words has nothing to train: add a dense layer")]
 
 
+def one_view(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """Without dropout, a text is its own positive at a cosine of 1, and nothing is learnt."""
+    if recipe.model.dropout != 0 and base.source == "Transformer":
+        return []
+    message = "tells the dropouts of a text apart in the format text, and the model has none: see `model.dropout`"
+    return [Doubt(f"{key}loss", "one-view", message) for key, each in recipe.trained_on.items() if each.views]
+
+
 IMPOSSIBLE: list[Check] = [
+    one_view,
     unknown_metrics,
     unknown_prompts,
     too_long,

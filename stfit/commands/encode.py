@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from stfit.commands.windows import Inputs, stream_windows
 from stfit.data.source import Source
@@ -143,7 +142,7 @@ def write_parts(
     # Without ranges the parts hold floats: they can only be counted once all are known.
     precision = "float32" if choices.precision in CALIBRATED and ranges is None else choices.precision
     ranged = [ranges.low.tolist(), ranges.high.tolist()] if ranges else None
-    made_of = json.dumps([fingerprint(encoder), asdict(choices), precision, ranged, with_text])
+    made_of = json.dumps([encoder.identity, asdict(choices), precision, ranged, with_text])
 
     def digest_of(texts: Texts) -> str:
         return sha256(json.dumps([made_of, texts.ids, texts.texts], default=str).encode()).hexdigest()
@@ -180,16 +179,6 @@ def lowest_cosine(one_rd: np.ndarray, other_rd: np.ndarray) -> float:
     """Of two embeddings of the same text."""
     lengths = np.linalg.norm(one_rd, axis=1) * np.linalg.norm(other_rd, axis=1)
     return float(((one_rd * other_rd).sum(axis=1) / lengths).min())
-
-
-def fingerprint(encoder: Encoder) -> str:
-    """sha256 of the weights, the tokenizer, and what is done with the token embeddings."""
-    digest = sha256(json.dumps([encoder.tokens.identity, str(encoder.traits)]).encode())
-    for name, weight in encoder.state_dict().items():
-        if ".pooler." in name:  # no part of any embedding, and drawn anew at each start where the folder has none
-            continue
-        digest.update(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 class Total:

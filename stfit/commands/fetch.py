@@ -18,8 +18,9 @@ def fetch(loaded: Loaded[Recipe]) -> dict[str, Any]:
     Raises HubError where one can't be had; whatever else is wrong with the recipe is for `stfit check` to say.
     """
     recipe: Recipe = pin(loaded.recipe)
-    if isinstance(recipe.model.base, str):
-        locate(recipe.model.base, recipe.model.revision, ALL_FILES)
+    for kind, id, revision in hub_inputs(recipe):
+        if kind == "model":
+            locate(id, revision, ALL_FILES)
     refused = [error for error in survey(recipe, loaded.origins).errors if isinstance(error, HubError)]
     if refused:
         raise first_of(refused)

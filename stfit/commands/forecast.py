@@ -39,7 +39,7 @@ def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str]) 
                 batches,
                 str(objective.sampler),
                 table.matrix(),
-                table.label,
+                table.examples.label,
                 train.batch_size,
                 recipe.seed,
                 fingerprint,

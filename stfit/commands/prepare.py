@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, find
+from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, embedding_dim, find
 from stfit.data.audit import audit, audit_evaluation
 from stfit.data.examples import Examples, load_examples
 from stfit.data.fit import check_format, check_labels
@@ -17,11 +17,13 @@ from stfit.data.overlap import EvaluationRows, shared_rows
 from stfit.data.read import load_table
 from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.glance import Glance, glance_at
+from stfit.encoder.settings import Model
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
 from stfit.hub import OUT_OF_REACH
+from stfit.losses.distillation import require_same_dim
 from stfit.losses.loss import LOSSES
 from stfit.recipe.recipe import Objective, Recipe
 
@@ -93,6 +95,8 @@ def survey(recipe: Recipe, origins: Mapping[str, str]) -> Survey:
     own: Own | None = None
     for key, objective in recipe.trained_on.items():
         with found.noting():
+            look_at_teacher(recipe, objective, found)
+        with found.noting():
             rows = load_objective(objective, recipe.seed)
             found.training[key], held_out = rows
             own = own if held_out is None else rows
@@ -124,23 +128,39 @@ def load_objective(objective: Objective, seed: int) -> Own:
 def look_at_rows(objective: Objective, training: Examples, found: Survey) -> None:
     """What rows say against their loss, and against themselves."""
     with found.noting(objective.data.dataset):
-        check_labels(objective.loss.type, objective.loss.fits, training)
+        check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
     with found.noting():
         found.warnings += audit_training(objective, training)
 
 
 def look_at_base(recipe: Recipe, origins: Mapping[str, str], found: Survey) -> None:
     """What the recipe says, against what the base says of itself."""
-    try:
-        found.base = glance_at(recipe.model)
-    except HubError as error:
-        if any(problem.code != OUT_OF_REACH for problem in error.problems):
-            raise
-        found.warnings += [Problem(problem.message, "base-unseen") for problem in error.problems]
+    found.base = glance_if_near(recipe.model, found)
     impossible = find(IMPOSSIBLE, recipe, found.base, origins)
     found.warnings += find(UNLIKELY, recipe, found.base, origins)
     if impossible:
         raise RecipeError(impossible)
+
+
+def look_at_teacher(recipe: Recipe, objective: Objective, found: Survey) -> None:
+    """Whether the teacher of a loss is there, and has embeddings of the size that the loss needs."""
+    if objective.teacher is None:
+        return
+    teacher = glance_if_near(objective.teacher, found)
+    own, of_teacher = embedding_dim(recipe, found.base), teacher.output_dim
+    if own is not None and of_teacher is not None:
+        require_same_dim(objective.loss, own, of_teacher)
+
+
+def glance_if_near(model: Model, found: Survey) -> Glance:
+    """What a model says of itself; a warning, and nothing, where the Hub is out of reach."""
+    try:
+        return glance_at(model)
+    except HubError as error:
+        if any(problem.code != OUT_OF_REACH for problem in error.problems):
+            raise
+        found.warnings += [Problem(problem.message, "base-unseen") for problem in error.problems]
+        return Glance()
 
 
 def audit_training(objective: Objective, training: Examples) -> list[Problem]:

@@ -22,9 +22,9 @@ from stfit.commands.describe import write_card
 from stfit.commands.forecast import plan_problems, plan_run
 from stfit.commands.prepare import Prepared, count_dropped, prepare
 from stfit.commands.run import Evaluated, Run, Saved
+from stfit.commands.teach import teach
 from stfit.data.batches import TokenTable, tokenize_examples
 from stfit.data.examples import Examples
-from stfit.data.source import Source
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import LockError, ModelError, RecipeError
@@ -34,7 +34,7 @@ from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.lock import LOCK, build_lock, for_others, read_lock, require_unmoved, to_json, trained_part
-from stfit.recipe.recipe import Recipe
+from stfit.recipe.recipe import Objective, Recipe
 from stfit.recipe.resolved import to_yaml
 from stfit.training.checkpoint import (
     Checkpoint,
@@ -127,7 +127,7 @@ def run(
     main = main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
 
     objectives = recipe.trained_on.values()
-    tables = [tokenize(encoder, each.data, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
+    tables = [tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
     recipe = with_choices(recipe, encoder, device)
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training])
     for problem in [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length)]:
@@ -204,10 +204,22 @@ def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
     return recipe.model_copy(update=chosen)
 
 
-def tokenize(encoder: Encoder, source: Source, examples: Examples) -> TokenTable:
-    """The examples of a source as the encoder's tokens, each text with the prompt of its role before it."""
-    prompts = {role: encoder.prompt_of_role(role, source.prompts) for role in examples.texts}
-    return tokenize_examples(examples, prompts, encoder.tokens, encoder.tokens.identity, encoder.pooled_from)
+def tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> TokenTable:
+    """The examples of an objective as the encoder's tokens, each text with the prompt of its role before it.
+
+    With the labels that the loss's teacher gives them, and as often as the loss wants to see a text.
+    """
+    prompts = {role: encoder.prompt_of_role(role, objective.data.prompts) for role in examples.texts}
+    tokens = encoder.tokens
+    table = teach(
+        tokenize_examples(examples, prompts, tokens, tokens.identity, encoder.pooled_from), objective, encoder
+    )
+    if objective.views and not encoder.has_dropout:
+        raise ModelError(
+            f"loss `{objective.loss.type}` tells the dropouts of a text apart in the format text, and this model has "
+            "none: set `model.dropout: 0.1`"
+        )
+    return table.seen_as(objective.views)
 
 
 def keep_up(folder: RunFolder, loaded: Loaded[Recipe]) -> None:

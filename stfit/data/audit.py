@@ -173,11 +173,11 @@ def contradictory_labels(rows: Rows) -> list[Problem]:
 
 def equal_texts(rows: Rows) -> list[Problem]:
     """A text is nearest to itself already; where the label says that it is not, nothing can be learnt."""
-    if rows.examples.format == "labeled_text":
+    if len(rows.folded) == 1:
         return []
     same = [position for position, texts in enumerate(rows.tuples()) if texts[0] == texts[1]]
     labels = rows.examples.label
-    if labels is None:
+    if labels is None or rows.examples.format == "triplet":
         return rows.problem("equal-texts", "the positive equals its anchor", same)
     if rows.examples.label_kind == "class":
         return []
@@ -257,11 +257,13 @@ def false_negatives(rows: Rows) -> list[Problem]:
     """A text that is right for two anchors of one batch is pushed away from one of them."""
     if not rows.in_batch:
         return []
+    roles = [role for role in ("anchor", "positive", "text") if role in rows.folded]
     # The sampler keeps equal texts apart, but not those that differ in case or white space.
     seen = rows.folded if rows.sampler == "shuffle" else variants(rows)
-    at = sorted({position for role in ("anchor", "positive") for position in tied(seen[role])})
+    at = sorted({position for role in roles for position in tied(seen[role])})
+    which = "texts" if roles == ["text"] else "anchors or positives"
     hint = "use `sampler: no_duplicates`" if rows.sampler == "shuffle" else "they differ in case or white space only"
-    return rows.problem("false-negatives", f"anchors or positives that stand in several rows ({hint})", at)
+    return rows.problem("false-negatives", f"{which} that stand in several rows ({hint})", at)
 
 
 def variants(rows: Rows) -> dict[str, list[str | None]]:
@@ -295,6 +297,8 @@ def classes_not_from_zero(rows: Rows) -> list[Problem]:
     labels = rows.examples.label
     if labels is None or rows.examples.label_kind != "class" or rows.examples.label_names:
         return []
+    if rows.examples.format == "triplet":  # its label is a number of any size
+        return []
     missing = sorted(set(range(int(labels.max()) + 1)) - set(labels.tolist()))
     if not missing:
         return []
@@ -307,6 +311,8 @@ def narrow_labels(rows: Rows) -> list[Problem]:
     """Scores that fill a small part of 0..1 were rescaled wrongly, or not at all."""
     labels = rows.examples.label
     if labels is None or rows.examples.label_kind != "score" or np.ptp(labels) >= 0.5:
+        return []
+    if rows.examples.format == "triplet":
         return []
     message = f"scores go from {labels.min():g} to {labels.max():g} only: `label_range` rescales to 0..1"
     return [Problem(message, "narrow-labels")]

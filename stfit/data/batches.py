@@ -6,7 +6,7 @@ Every distinct text is tokenised once, before the first step; a batch then only 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from stfit.data.token_cache import Tokenize, load_tokens
 
 if TYPE_CHECKING:
     from stfit.data.examples import Examples
+    from stfit.data.taught import Taught
 
 MISSING = -1
 """Stands where an example has no text in a column (rows with fewer negatives than others)."""
@@ -58,11 +59,19 @@ class TokenTable:
     text_ids: dict[str, np.ndarray]
     bare_ids: np.ndarray
     """For each distinct text the number of its words alone: one text under two prompts has one meaning."""
-    label: np.ndarray | None
+    label: np.ndarray | Taught | None
+    """Of the rows: one number each, or what a teacher makes of their texts."""
     examples: Examples
 
     def __len__(self) -> int:
         return len(next(iter(self.text_ids.values())))
+
+    def seen_as(self, views: tuple[str, ...]) -> TokenTable:
+        """The texts of the one column in each of several, or as they are where there are no `views`."""
+        if not views:
+            return self
+        (text_ids,) = self.text_ids.values()
+        return replace(self, text_ids=dict.fromkeys(views, text_ids))
 
     def matrix(self) -> np.ndarray:
         """[examples, columns]: numbers of texts whatever their prompts, MISSING for none, as the samplers take them."""

@@ -21,6 +21,8 @@ MEANING = {
     "binary": "labels that are 0 or 1",
     "class": "integer classes 0, 1, 2, ...",
     "score": "scores from 0 to 1",
+    "number": "a number",
+    "teacher": "a teacher",
 }
 
 
@@ -36,11 +38,21 @@ def check_format(loss: str, format: str, fits_of: Mapping[str, Fits]) -> None:
     )
 
 
-def check_labels(loss: str, fits: Fits, examples: Examples) -> None:
-    """Raises DataError when the labels are not of a kind, or in a range, that the loss learns from."""
+def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
+    """Raises DataError when the labels are not of a kind, or in a range, that the loss learns from.
+
+    `has_teacher`: whether the recipe names one, from whose embeddings the loss learns instead.
+    """
     wanted = [kind for format, kind in fits if format == examples.format]
     label = examples.label
-    if label is None or not wanted or "none" in wanted:
+    if label is None and "number" in wanted and not has_teacher:
+        raise DataError(
+            f"loss `{loss}` learns from a number or a teacher: name a column of numbers in `columns: {{label: ...}}`, "
+            "or a model in `loss.teacher`"
+        )
+    if label is not None and (has_teacher or wanted in (["none"], ["teacher"])):
+        raise DataError(f"loss `{loss}` would not look at the label: take it out of `columns`")
+    if label is None or not wanted:
         return
     if problem := kind_problem(wanted, examples, label):
         message, rows = problem
@@ -57,7 +69,7 @@ def check_labels(loss: str, fits: Fits, examples: Examples) -> None:
 
 def kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """What is wrong with the labels and in which rows, when no wanted kind accepts them."""
-    found = [PROBLEM_OF[kind](examples, label) for kind in wanted]
+    found = [PROBLEM_OF[kind](examples, label) for kind in wanted if kind in PROBLEM_OF]
     return None if None in found else found[0]
 
 
@@ -99,4 +111,10 @@ def class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarra
     return None
 
 
-PROBLEM_OF = {"score": score_problem, "binary": binary_problem, "class": class_problem}
+def number_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+    """Any number, but not those that stfit gave to names."""
+    names = examples.label_names
+    return (f"these are classes ({', '.join(names[:5])})", examples.row[:0]) if names else None
+
+
+PROBLEM_OF = {"number": number_problem, "score": score_problem, "binary": binary_problem, "class": class_problem}

@@ -27,7 +27,7 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
 def blank_rows(table: Table, source: TrainingData) -> set[int]:
     """Numbers of the rows with an empty cell in a role of one text; lists are left alone."""
     blank: set[int] = set()
-    for role in roles_of(source.format):
+    for role in roles_of(source.format, source.columns):
         written = source.columns.get(role, role)
         for text in [written] if isinstance(written, str) else written:
             selector = parse_selector(text, list(table.columns))
@@ -44,11 +44,12 @@ def is_empty(cell: object) -> bool:
 
 def unread_flags(table: Table, source: TrainingData) -> list[Problem]:
     """A 0/1 column beside positives says which of them are: without `where`, the others are pulled together too."""
-    if LABELED[source.format]:
+    if LABELED[source.format] or source.format == "text":
         return []
     known = list(table.columns)
     written = [text for value in source.columns.values() for text in ([value] if isinstance(value, str) else value)]
-    used = {parse_selector(text, known).column for text in [*written, *source.where, *roles_of(source.format)]}
+    read = [*written, *source.where, *roles_of(source.format, source.columns)]
+    used = {parse_selector(text, known).column for text in read}
     return [
         Problem(
             f"column `{name}` holds 0 and 1, and is not used: if it says which rows are positive, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from stfit.data.columns import Selector, parse_selector
 from stfit.data.source import LABELED, ROLES
@@ -12,7 +12,7 @@ from stfit.errors import DataError, Problem, RecipeError, did_you_mean
 
 def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
     """Raises RecipeError for a role that the format does not have, or a list where one selector is needed."""
-    roles = roles_of(format)
+    roles = roles_of(format, columns)
     problems = [
         Problem(
             f"`columns: {role}` is no role of {format}: {did_you_mean(role, roles) or ', '.join(roles)}", "unknown-role"
@@ -31,15 +31,16 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
         raise RecipeError(problems)
 
 
-def roles_of(format: str) -> list[str]:
-    """Every role of a format, its label included."""
-    return [*ROLES[format], *(["label"] if LABELED[format] else [])]
+def roles_of(format: str, columns: Collection[str] = ()) -> list[str]:
+    """Every role of a format, its label included: that of a triplet only where it is among the named `columns`."""
+    labeled = LABELED[format] or (format == "triplet" and "label" in columns)
+    return [*ROLES[format], *(["label"] if labeled else [])]
 
 
 def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format: str) -> dict[str, list[Selector]]:
     """Role -> its selectors; a role that is not named takes the column of its own name."""
     known = list(table.columns)
-    roles = roles_of(format)
+    roles = roles_of(format, columns)
     absent = [role for role in roles if role not in columns and role not in known]
     problems = []
     if absent:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from stfit.location import Location
 from stfit.spec import Spec
 
-Format = Literal["labeled_pair", "positive_pair", "labeled_text", "triplet"]
+Format = Literal["labeled_pair", "positive_pair", "labeled_text", "triplet", "text"]
 Scalar = str | int | float | bool
 
 ROLES: dict[str, tuple[str, ...]] = {
@@ -18,10 +18,12 @@ ROLES: dict[str, tuple[str, ...]] = {
     "positive_pair": ("anchor", "positive"),
     "labeled_text": ("text",),
     "triplet": ("anchor", "positive", "negative"),
+    "text": ("text",),
 }
 """Format -> the text columns it needs; `label` stands beside them where the format has one."""
 
-LABELED: dict[str, bool] = {"labeled_pair": True, "positive_pair": False, "labeled_text": True, "triplet": False}
+LABELED: dict[str, bool] = {format: format.startswith("labeled") for format in ROLES}
+"""Format -> whether it needs a label. A triplet may have one: it is read where `columns` name it."""
 
 
 class ReadOptions(Spec):
@@ -116,10 +118,10 @@ class Source(TableSource):
 
 
 class TrainingData(Source):
-    """The rows a model is trained on, in one of the four formats."""
+    """The rows a model is trained on, in one of the five formats."""
 
     format: Format
-    """labeled_pair, positive_pair, labeled_text or triplet: decides which losses are possible."""
+    """labeled_pair, positive_pair, labeled_text, triplet or text: decides which losses are possible."""
     holdout: Holdout | None = None
     """Rows kept out of training, for evaluation."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from itertools import chain
 
 import numpy as np
@@ -49,6 +51,16 @@ class Encoder(nn.Module):
         self.embedding_dim = dim
         own_weight = next(iter(source.backbone.state_dict().values()))
         self.to(device=own_weight.device, dtype=own_weight.dtype)
+
+    @property
+    def identity(self) -> str:
+        """sha256 of the weights, the tokenizer, and what is done with the token embeddings."""
+        digest = sha256(json.dumps([self.tokens.identity, str(self.traits)]).encode())
+        for name, weight in self.state_dict().items():
+            if ".pooler." in name:  # no part of any embedding, and drawn anew at each start where the folder has none
+                continue
+            digest.update(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     @property
     def output_dim(self) -> int:

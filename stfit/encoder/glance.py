@@ -49,6 +49,14 @@ class Glance:
     """What a sentence-transformers model says of itself; None for a plain encoder."""
 
     @property
+    def output_dim(self) -> int | None:
+        """Size of the embeddings that it gives as it is; None where it is out of reach."""
+        if self.hidden_size is None:
+            return None
+        dim = (self.traits or Traits(pooling=("mean",))).embedding_dim(self.hidden_size)
+        return min(dim, self.traits.truncate_dim or dim) if self.traits else dim
+
+    @property
     def prompts(self) -> dict[str, str]:
         """Its own prompts."""
         return self.traits.prompts if self.traits else {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from stfit.errors import DataError, RecipeError
 from stfit.lazy import lazy
+from stfit.spec import Spec
 
 if TYPE_CHECKING:
     import torch
@@ -27,13 +29,41 @@ Dims = Annotated[
 ]
 
 
+def one_for_each_dim(weights: list[float] | None, others: ValidationInfo) -> list[float] | None:
+    """As many weights as dimensions."""
+    dims = others.data.get("matryoshka_dims") or []
+    if weights is not None and len(weights) != len(dims):
+        raise ValueError(f"{len(weights)} weights for the {len(dims)} dimensions of `matryoshka_dims`")
+    return weights
+
+
+DimWeights = Annotated[
+    list[Annotated[float, Field(gt=0)]] | None,
+    AfterValidator(one_for_each_dim),
+    Field(description="What the loss of each of `matryoshka_dims` counts in the sum; null = 1 each."),
+]
+
+
+def of_the_hub(revision: str | None, others: ValidationInfo) -> str | None:
+    """A folder of this machine has no revisions to choose from."""
+    if revision is not None and Path(others.data.get("teacher") or "/").is_absolute():
+        raise ValueError("names a version on the Hub, and `teacher` is not there")
+    return revision
+
+
+TeacherRevision = Annotated[
+    str | None, AfterValidator(of_the_hub), Field(description="Branch, tag or commit of a teacher on the Hub.")
+]
+
+
 class Fit(NamedTuple):
     """A kind of data that a loss can learn from."""
 
     format: str
-    """One of the four formats."""
-    label: Literal["none", "binary", "class", "score"]
-    """What its label means: 0 or 1, the number of a class, or a similarity from 0 to 1."""
+    """One of the five formats."""
+    label: Literal["none", "binary", "class", "score", "number", "teacher"]
+    """What its label means: 0 or 1, the number of a class, a similarity from 0 to 1, any number; or that a teacher's
+    embeddings take its place, see `take_taught`."""
 
 
 def take(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list[Tensor]:
@@ -53,6 +83,33 @@ def take(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list
     if label is not None and label.shape != (rows,):
         raise DataError(f"loss `{loss}` needs one label a row: {rows} rows, but labels of shape {list(label.shape)}")
     return [widen(given[name]) for name in names]
+
+
+def take_taught(loss: Spec, columns: Columns, label: Tensor | None, names: list[str]) -> tuple[list[Tensor], Tensor]:
+    """The tensors of `names`, and what the teacher makes of their texts, [rows, columns it reads, its dim].
+
+    RecipeError and DataError as `take`.
+    """
+    tensors = take(loss.tag(), columns, None, *names)
+    rows, texts = len(tensors[0]), len(taught_roles(loss, names))
+    if label is None or label.ndim != 3 or label.shape[:2] != (rows, texts):
+        found = "none" if label is None else f"of shape {list(label.shape)}"
+        raise DataError(
+            f"loss `{loss.tag()}` needs a teacher's embeddings of {texts} texts in {rows} rows; its label is {found}"
+        )
+    return tensors, widen(label).to(tensors[0].dtype)
+
+
+def taught_roles(loss: Spec, roles: list[str]) -> list[str]:
+    """The columns whose texts the loss's teacher reads."""
+    return roles[:1] if getattr(loss, "target", "own") == "anchor" else roles
+
+
+def are_there(names: list[str], tensors: list[Tensor]) -> Tensor:
+    """Which texts are there, [rows, columns]: a negative of exact zeros is missing."""
+    zero_rc = torch.stack([(tensor == 0).all(dim=1) for tensor in tensors], dim=1)
+    can_miss_c = torch.tensor([name.startswith("negative") for name in names], device=zero_rc.device)
+    return ~(zero_rc & can_miss_c)
 
 
 def widen(tensor: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ Values and gradients are those of sentence-transformers 6.2, except where stfit 
 
 - a zero vector gets zero gradient from a cosine (there: 1e7 to 1e13, which drowns the batch);
 - a batch whose labels are all the same is a DataError for the batch triplet losses (there: a constant, or noise);
-- a column or a label that a loss would ignore is a RecipeError (there: embedded and dropped, or silently wrong).
+- a column or a label that a loss would ignore is a RecipeError (there: embedded and dropped, or silently wrong);
+- a Matryoshka prefix is given to its loss as it is (there: at length 1, which a cosine does not see).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from stfit.errors import DataError, ModelError
 from stfit.lazy import lazy
+from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
 from stfit.losses.inputs import Columns
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
-from stfit.losses.ranking import MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
+from stfit.losses.ranking import GISTEmbed, MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
 from stfit.losses.triplets import (
     BatchAllTriplet,
     BatchHardSoftMarginTriplet,
@@ -44,11 +46,17 @@ Loss = Annotated[
     | MultipleNegativesRanking
     | MultipleNegativesSymmetricRanking
     | MegaBatchMargin
+    | GISTEmbed
     | Triplet
     | BatchHardTriplet
     | BatchAllTriplet
     | BatchHardSoftMarginTriplet
-    | BatchSemiHardTriplet,
+    | BatchSemiHardTriplet
+    | EmbedDistill
+    | MSE
+    | TeacherCosine
+    | MarginMSE
+    | DistillKLDiv,
     Choice("loss", "fits", "sampler", "smallest_batch", "__call__"),
 ]
 
@@ -79,9 +87,11 @@ def compute_loss(loss: BuiltLoss, columns: Columns, label: Tensor | None) -> Ten
     https://arxiv.org/abs/2205.13147.
     """
     dims: list[int] | None = getattr(loss, "matryoshka_dims", None)
+    weights: list[float] | None = getattr(loss, "matryoshka_weights", None)
     device = next(iter(columns.values())).device.type
     with torch.autocast(device, enabled=False):  # it would round the similarities, which `scale` then multiplies
         if dims is None:
             return loss(columns, label)
         prefixes = [{name: vectors[:, :dim] for name, vectors in columns.items()} for dim in dims]
-        return torch.stack([loss(prefix, label) for prefix in prefixes]).sum()
+        losses = torch.stack([loss(prefix, label) for prefix in prefixes])
+        return losses.sum() if weights is None else (losses * losses.new_tensor(weights)).sum()

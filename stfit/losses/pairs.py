@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from stfit.lazy import lazy
 from stfit.losses.distances import Distance, normalize, pairwise_cosine, pairwise_distance
-from stfit.losses.inputs import Columns, Dims, Fit, Sampler, take
+from stfit.losses.inputs import Columns, Dims, DimWeights, Fit, Sampler, take
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Contrastive(Spec):
     size_average: bool = True
     """Average over the pairs of a batch; false = their sum."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
@@ -76,6 +77,7 @@ class OnlineContrastive(Spec):
     margin: float = Field(0.5, ge=0)
     """Pairs of label 0 that are farther apart than this cost nothing."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
@@ -142,6 +144,7 @@ class CosineSimilarity(Spec):
     transformation: Literal["identity", "sigmoid"] = "identity"
     """Applied to the cosine before it is compared with the label."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
@@ -168,6 +171,7 @@ class CoSENT(Spec):
     scale: float = Field(20.0, gt=0)
     """Multiplies the cosine."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
@@ -191,6 +195,7 @@ class AnglE(Spec):
     scale: float = Field(20.0, gt=0)
     """Multiplies the similarity."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from stfit.lazy import lazy
+from stfit.location import Location
 from stfit.losses.distances import normalize
-from stfit.losses.inputs import Columns, Dims, Fit, Sampler, take
+from stfit.losses.inputs import Columns, Dims, DimWeights, Fit, Sampler, TeacherRevision, are_there, take, take_taught
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -32,13 +33,16 @@ class MultipleNegativesRanking(Spec):
 
     Mean over the rows of -log softmax(scale similarity) at the positive (van den Oord et al., 2018,
     https://arxiv.org/abs/1807.03748; Henderson et al., 2017, https://arxiv.org/abs/1705.00652). A larger batch is a
-    harder task: raise `train.batch_size`, and keep `train.mini_batch_size` small where memory is short.
+    harder task: raise `train.batch_size`, and keep `train.mini_batch_size` small where memory is short. In the format
+    `text`, a text under another dropout is its own positive (SimCSE, https://arxiv.org/abs/2104.08821).
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss")
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("positive_pair", "none"), Fit("triplet", "none"))
+    fits: ClassVar[tuple[Fit, ...]] = (Fit("text", "none"), Fit("positive_pair", "none"), Fit("triplet", "none"))
     sampler: ClassVar[Sampler] = "no_duplicates"
     smallest_batch: ClassVar[int] = 2
+    views: ClassVar[tuple[str, ...]] = ("anchor", "positive")
+    """What a text of the format `text` is, once under each dropout (SimCSE, https://arxiv.org/abs/2104.08821)."""
 
     type: Literal["multiple_negatives_ranking"] = "multiple_negatives_ranking"
     scale: float = Field(20.0, gt=0)
@@ -58,6 +62,7 @@ class MultipleNegativesRanking(Spec):
     hardness_strength: float = Field(0.0, ge=0)
     """How much more: this times the similarity is added to the candidate's score; papers use 5 to 9."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     @model_validator(mode="after")
     def options_agree(self) -> Self:
@@ -130,6 +135,60 @@ class MultipleNegativesSymmetricRanking(MultipleNegativesRanking):
     """per_direction = a softmax for each direction, averaged; joint = one over both."""
 
 
+class GISTEmbed(Spec):
+    """multiple_negatives_ranking without the negatives that a guide finds nearer to the anchor than its positive.
+
+    Anchors choose among all positives, other anchors and negatives, and positives push other positives away; of these
+    counts what the guide's own embeddings show to be farther apart than the row's pair (Solatorio, 2024,
+    https://arxiv.org/abs/2402.16829).
+    """
+
+    also_called: ClassVar[tuple[str, ...]] = ("GISTEmbedLoss", "CachedGISTEmbedLoss")
+    fits: ClassVar[tuple[Fit, ...]] = (Fit("positive_pair", "teacher"), Fit("triplet", "teacher"))
+    sampler: ClassVar[Sampler] = "no_duplicates"
+    smallest_batch: ClassVar[int] = 2
+
+    type: Literal["gist"] = "gist"
+    teacher: Location
+    """The guide: Hub id or folder of a model; its embeddings are kept on disk for other runs."""
+    revision: TeacherRevision = None
+    scale: float = Field(100.0, gt=0)
+    """Multiplies the cosine (1 / temperature)."""
+    margin_strategy: Literal["absolute", "relative"] = "absolute"
+    """Whether `margin` is a cosine, or a share of the positive's."""
+    margin: float = 0.0
+    """A negative counts if the guide finds it farther than the positive by at least this."""
+    contrast_anchors: bool = True
+    """Push anchors away from one another."""
+    contrast_positives: bool = True
+    """Push positives away from one another."""
+    matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
+
+    def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
+        """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
+        names = ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
+        texts, guide_rcd = take_taught(self, columns, label, names)
+        there_rc = are_there(names, texts)
+        own = [normalize(text_rd) for text_rd in texts]
+        guide = [normalize(guide_rd) for guide_rd in guide_rcd.unbind(1)]
+        limit_r1 = (guide[0] * guide[1]).sum(dim=1, keepdim=True)
+        limit_r1 = limit_r1 - self.margin * (limit_r1.abs() if self.margin_strategy == "relative" else 1)
+        itself_rr = torch.eye(len(limit_r1), dtype=torch.bool, device=limit_r1.device)
+
+        pairs = [(0, 1), *([(0, 0)] if self.contrast_anchors else []), *([(1, 1)] if self.contrast_positives else [])]
+        scores = []
+        for chooser, pool in [*pairs, *((0, place) for place in range(2, len(names)))]:
+            left_out_rr = (guide[chooser] @ guide[pool].T > limit_r1) | ~there_rc[:, pool]
+            if chooser == pool:
+                left_out_rr |= itself_rr
+            elif pool == 1:  # the row's own positive
+                left_out_rr &= ~itself_rr
+            scores.append((self.scale * own[chooser] @ own[pool].T).masked_fill(left_out_rr, -torch.inf))
+        target_r = torch.arange(len(limit_r1), device=limit_r1.device)
+        return F.cross_entropy(torch.cat(scores, dim=1), target_r)
+
+
 class MegaBatchMargin(Spec):
     """A pair should have a cosine of `positive_margin`, and the hardest other positive at most `negative_margin`.
 
@@ -149,6 +208,7 @@ class MegaBatchMargin(Spec):
     negative_margin: float = Field(0.3, ge=-1, le=1)
     """Hardest negatives with a lower cosine than this cost nothing."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor` and `positive` [rows, dim]."""

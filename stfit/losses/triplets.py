@@ -14,7 +14,7 @@ from pydantic import Field
 from stfit.errors import DataError
 from stfit.lazy import lazy
 from stfit.losses.distances import BatchDistance, Distance, distance_matrix, pairwise_distance
-from stfit.losses.inputs import Columns, Dims, Fit, Sampler, take
+from stfit.losses.inputs import Columns, Dims, DimWeights, Fit, Sampler, take
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Triplet(Spec):
     margin: float = Field(5.0, ge=0)
     """How much farther the negative should be than the positive."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive` and `negative` [rows, dim]."""
@@ -69,6 +70,7 @@ class BatchHardTriplet(Spec):
     margin: float = Field(5.0, ge=0)
     """How much farther the negative should be than the positive."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `text` [rows, dim] with `label` [rows]."""
@@ -91,6 +93,7 @@ class BatchHardSoftMarginTriplet(Spec):
     distance: BatchDistance = "euclidean"
     """euclidean, squared_euclidean, or cosine (1 - cosine similarity)."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `text` [rows, dim] with `label` [rows]."""
@@ -115,6 +118,7 @@ class BatchAllTriplet(Spec):
     margin: float = Field(5.0, ge=0)
     """How much farther the negative should be than the positive."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `text` [rows, dim] with `label` [rows]."""
@@ -149,6 +153,7 @@ class BatchSemiHardTriplet(Spec):
     margin: float = Field(5.0, ge=0)
     """How much farther the negative should be than the positive."""
     matryoshka_dims: Dims = None
+    matryoshka_weights: DimWeights = None
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `text` [rows, dim] with `label` [rows]."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from stfit.data.examples import Examples
 from stfit.encoder.model_json import model_folder
+from stfit.encoder.settings import Model
 from stfit.errors import LockError, RecipeError
 from stfit.recipe.inputs import input_of
 from stfit.recipe.recipe import Recipe
@@ -51,9 +52,11 @@ def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], thre
 
 def inputs(pinned: Recipe) -> Lock:
     """Base and data of a recipe as far as they are known without reading rows: ids and commits."""
+    teachers = [objective.teacher for objective in pinned.trained_on.values() if objective.teacher]
     return {
-        "base": describe_base(pinned),
+        "base": describe_model(pinned.model),
         "data": [describe_source(objective.data) for objective in pinned.trained_on.values()],
+        **({"teachers": list(map(describe_model, teachers))} if teachers else {}),
     }
 
 
@@ -63,9 +66,9 @@ def describe_source(source: Any) -> dict[str, Any]:
     return {"dataset": source.dataset} | ({"commit": found.revision} if found else {})
 
 
-def describe_base(pinned: Recipe) -> dict[str, Any]:
-    """The base, with its commit, or with a fingerprint of its files."""
-    found, base = input_of(pinned.model), pinned.model.base
+def describe_model(model: Model) -> dict[str, Any]:
+    """A base or a teacher, with its commit, or with a fingerprint of its files."""
+    found, base = input_of(model), model.base
     if found:
         return {"base": found.id, "commit": found.revision}
     if not isinstance(base, str):
@@ -116,7 +119,7 @@ def same_training(old: Lock, new: Lock) -> bool:
     """
     if moved({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
         return False
-    was, now = [old.get("base"), *old.get("data", [])], [new["base"], *new["data"]]
+    was, now = ([lock.get("base"), *lock.get("data", []), *lock.get("teachers", [])] for lock in (old, new))
     return len(was) == len(now) and all(map(is_same, for_others(was), for_others(now)))
 
 

@@ -43,6 +43,17 @@ class Objective(Spec):
     sampler: Sampler | Literal["auto"] | None = None
     """How its rows form batches; default: as `train.sampler` says."""
 
+    @property
+    def teacher(self) -> Model | None:
+        """The other model that its loss learns from, if it does."""
+        base = getattr(self.loss, "teacher", None)
+        return base and Model(base=base, revision=getattr(self.loss, "revision", None))
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The columns that each text of the format `text` stands in; none where it keeps its own."""
+        return getattr(self.loss, "views", ()) if self.data.format == "text" else ()
+
 
 class Recipe(Spec):
     """One training, from data to a measured model."""

@@ -244,7 +244,14 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-MEANING = {"none": "no label", "binary": "label 0 or 1", "class": "label: a class", "score": "label: a score, 0 to 1"}
+MEANING = {
+    "none": "no label",
+    "binary": "label 0 or 1",
+    "class": "label: a class",
+    "score": "label: a score, 0 to 1",
+    "number": "label: a number",
+    "teacher": "no label, `loss.teacher`",
+}
 
 
 def formats() -> str:

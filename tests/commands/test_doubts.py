@@ -60,6 +60,7 @@ DOUBTS = [
     ({"model.pooling": "cls"}, "model.pooling", "replaced-pooling"),
     ({"model.layers": []}, "model.layers", "replaced-layers"),
     ({"model.token_layers": [{"type": "lstm", "hidden_dim": 4}]}, "model.token_layers", "misplaced"),
+    ({"data.format": "text", "loss": RANKING, "model.dropout": 0.0}, "loss", "one-view"),
     ({"model.base": {"type": "bag_of_words"}, "model.max_seq_length": None}, "model.layers", "nothing-to-train"),
 ]  # fmt: skip
 

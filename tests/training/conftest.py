@@ -9,6 +9,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.settings import Model
 
 LABELS = {"none": None, "binary": [0, 1, 0, 1, 1, 0], "class": [0, 1, 2, 0, 1, 0], "score": [0.1, 0.9, 0.2, 0.5, 1, 0]}
+TEACHER = np.random.default_rng(7).normal(size=(6, 3, 32))
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def make_batch(sentences):
     def make(encoder: Encoder, roles: tuple[str, ...], label: str = "none") -> Batch:
         texts = [f"{sentences[i % len(sentences)]} {i}" for i in range(6 * len(roles))]
         columns = {role: np.arange(6) + 6 * i for i, role in enumerate(roles)}
-        numbers = LABELS[label]
+        numbers = TEACHER[:, : len(roles)] if label == "teacher" else LABELS[label]
         label = None if numbers is None else np.array(numbers)
         by_role = {role: [texts[i] for i in places] for role, places in columns.items()}
         examples = Examples("", by_role, label, "score", None, np.arange(101, 107), {})

@@ -21,7 +21,8 @@ every_loss = pytest.mark.parametrize("choice", LOSSES, ids=lambda choice: choice
 def learning(build, make_batch, choice, **settings):
     """Encoder, loss (with its weights, where it has any) and batch, in float64."""
     encoder = build(layers=["normalize"], **settings).double().train()
-    loss = build_loss(choice(), encoder.embedding_dim, 3)
+    taught = choice.fits[-1].label == "teacher"
+    loss = build_loss(choice(**({"teacher": "./teacher"} if taught else {})), encoder.embedding_dim, 3)
     loss = loss.double() if isinstance(loss, torch.nn.Module) else partial(compute_loss, loss)
     fit = choice.fits[-1]
     return encoder, loss, make_batch(encoder, ROLES[fit.format], fit.label)

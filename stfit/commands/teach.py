@@ -1,0 +1,48 @@
+"""Before the first step of a loss with a teacher: the teacher's embeddings, as the label of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from stfit.data.batches import MISSING, TokenTable
+from stfit.data.examples import Examples
+from stfit.data.taught import Taught, load_embeddings
+from stfit.encoder.build import build_encoder
+from stfit.encoder.encoder import Encoder
+from stfit.losses.distillation import require_same_dim
+from stfit.losses.inputs import taught_roles
+from stfit.recipe.recipe import Objective
+
+
+def teach(table: TokenTable, objective: Objective, encoder: Encoder) -> TokenTable:
+    """The rows of an objective with what its loss's teacher makes of them as label; as they are, if it has none.
+
+    Raises ModelError where the teacher can't serve, HubError where it can't be fetched.
+    """
+    if objective.teacher is None:
+        return table
+    teacher = build_encoder(objective.teacher, device=str(encoder.device))
+    require_same_dim(objective.loss, encoder.embedding_dim, teacher.output_dim)
+    roles = taught_roles(objective.loss, list(table.text_ids))
+    return replace(table, label=embed_roles(teacher, table.examples, roles))
+
+
+def embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> Taught:
+    """The teacher's embeddings of these columns, each text with the teacher's own prompt of its role before it."""
+    prompts = {role: teacher.prompt_of_role(role, None) for role in roles}
+    places = {role: np.full(len(examples), MISSING) for role in roles}
+    embeddings = {}
+    for prompt in set(prompts.values()):
+        numbers: dict[str, int] = {}
+        for role in (role for role in roles if prompts[role] == prompt):
+            for row, text in enumerate(examples.texts[role]):
+                if text is not None:
+                    places[role][row] = numbers.setdefault(text, len(numbers))
+
+        def embed(texts: list[str], prompt: str = prompt) -> np.ndarray:
+            return teacher.encode(texts, prompt=prompt)
+
+        embeddings[prompt] = load_embeddings(list(numbers), embed, f"{teacher.identity} {prompt}")
+    return Taught([(embeddings[prompts[role]], places[role]) for role in roles])

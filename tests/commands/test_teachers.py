@@ -1,0 +1,121 @@
+"""Losses that learn from another model, and texts alone, from the recipe to the model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stfit.commands.check import check
+from stfit.commands.fetch import fetch
+from stfit.data import taught
+from stfit.encoder.build import load_encoder
+from stfit.errors import DataError, ModelError, RecipeError
+from stfit.recipe.load import load_recipe
+from stfit.training.loop import StepInfo
+
+TEXT = {"format": "text", "columns": {"text": "anchor"}}
+SAME_SIZE = {"layers": [{"type": "dense", "out_features": 32, "activation": "identity"}]}
+
+
+@pytest.fixture
+def teacher(tiny_base, tmp_path, monkeypatch) -> str:
+    """A model of 32 dimensions, and a cache of its own."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    return str(tiny_base("bert"))
+
+
+def losses_of(events):
+    return [event.loss for event in events if isinstance(event, StepInfo)]
+
+
+def of(teacher, loss="mse", **settings):
+    return {"type": loss, "teacher": teacher, **settings}
+
+
+def test_a_student_nears_its_teacher(tmp_path, write, run, teacher):
+    recipe = write(model=SAME_SIZE, data=TEXT, loss=of(teacher), train={"max_steps": 60})
+    costs = losses_of(run(recipe))
+    student, taught_by = load_encoder(tmp_path / "runs" / "tiny" / "model"), load_encoder(teacher)
+    rows = [json.loads(line)["anchor"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    error = float(np.square(student.encode(rows) - taught_by.encode(rows)).mean())
+    assert error < 0.1 * costs[0]
+
+
+@pytest.mark.parametrize("loss", ["mse", "embed_distill", "teacher_cosine", "margin_mse", "distill_kl_div", "gist"])
+def test_with_mini_batches_a_teacher_teaches_the_same(write, run, teacher, loss):
+    model = SAME_SIZE | {"dropout": 0.0}
+    recipe = {"model": model, "data": {"format": "triplet"}, "loss": of(teacher, loss)}
+    whole = losses_of(run(write(**recipe), "whole"))
+    cached = losses_of(run(write(**recipe, train={"mini_batch_size": 2}), "cached"))
+    assert np.allclose(whole, cached, rtol=1e-4)
+    assert whole[0] != whole[1]
+
+
+def test_a_teacher_embeds_once_over_all_runs(write, run, teacher, monkeypatch):
+    recipe = write(model=SAME_SIZE, data=TEXT, loss=of(teacher))
+    first = losses_of(run(recipe, "first"))
+    monkeypatch.setattr("stfit.encoder.encoder.Encoder.encode", None)
+    assert losses_of(run(recipe, "second")) == first
+
+
+def test_translations_learn_the_english_embedding(tmp_path, write, run, teacher, monkeypatch):
+    asked = []
+    load = taught.load_embeddings
+    monkeypatch.setattr("stfit.commands.teach.load_embeddings", lambda *given: asked.extend(given[0]) or load(*given))
+    run(write(model=SAME_SIZE, loss=of(teacher, target="anchor")))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert sorted(asked) == sorted(row["anchor"] for row in rows)
+
+
+def test_margins_may_be_numbers_of_the_data(write, run):
+    recipe = write(data={"format": "triplet", "columns": {"label": "score"}}, loss="margin_mse")
+    assert all(cost > 0 for cost in losses_of(run(recipe)))
+
+
+def test_two_dropouts_of_a_text_are_a_pair(write, run):
+    costs = losses_of(run(write(data=TEXT, model={"dropout": 0.3})))
+    assert all(cost > 0 for cost in costs)
+    with pytest.raises(RecipeError, match="the model has none"):
+        run(write(data=TEXT, model={"dropout": 0.0}), "without")
+
+
+def test_a_forecast_counts_both_dropouts(write):
+    once = check(write(data=TEXT, loss=of("./no", "mse")), [])
+    twice = check(write(data=TEXT), [])
+    assert twice["tokens"] == 2 * once["tokens"]
+    assert "/no does not exist" in once["errors"][0].message  # a teacher that is not there does not hide the rest
+
+
+@pytest.mark.parametrize(
+    ("sections", "error", "message"),
+    [
+        ({"loss": {"type": "mse"}}, RecipeError, "`loss.teacher` is missing"),
+        ({"loss": "margin_mse", "data": {"format": "triplet"}}, DataError, "learns from a number or a teacher"),
+        (
+            {"loss": "triplet", "data": {"format": "triplet", "columns": {"label": "score"}}},
+            DataError,
+            "would not look at the label",
+        ),
+        ({"loss": "triplet", "data": TEXT}, RecipeError, "does not fit format `text`"),
+        ({"loss": of("./nowhere", "gist")}, ModelError, "nowhere"),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_training(write, run, sections, error, message):
+    with pytest.raises(error, match=message):
+        run(write(**sections))
+
+
+def test_a_teacher_of_another_size_is_found_by_check(write, run, teacher):
+    recipe = write(loss=of(teacher))
+    found = check(recipe, [])["errors"]
+    assert ["have 32 dimensions, and the model's 16" in problem.message for problem in found] == [True]
+    with pytest.raises(ModelError, match="out_features: 32"):
+        run(recipe)
+
+
+def test_the_lock_names_the_teacher_and_fetch_takes_no_folder(tmp_path, write, run, teacher):
+    recipe = write(model=SAME_SIZE, data=TEXT, loss=of(teacher))
+    run(recipe)
+    lock = json.loads((tmp_path / "runs" / "tiny" / "stfit.lock").read_text())
+    assert [set(each) for each in lock["teachers"]] == [{"base", "fingerprint"}]
+    assert fetch(load_recipe(recipe)) == {"fetched": []}
