@@ -34,6 +34,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{what}: {figure}   [{command}]")
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second for each of some hundred trainings: only the tests that use `pictures` have a report drawn."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("stfit.commands.train.write_report", lambda folder: None)
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Trainings in this process end with a report, as they do for users."""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def interruptible() -> None:
     """A shell starts what it puts in the background deaf to SIGINT, and so would be all that the tests start."""

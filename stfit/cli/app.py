@@ -223,6 +223,29 @@ def mine(
     console.show_mined(mine(model, loaded.recipe, output, rules, corpus=source, column=column, device=device), json)
 
 
+@app.command(epilog="Example: stfit report runs/quickstart runs/triplet -o comparison.html")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The page; default: RUN/report.html, or comparison.html beside the first."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the report of a run again, or a page that compares several."""
+    from stfit.commands.report import report
+
+    console.show_report(report(runs, output), json)
+
+
+@app.command(name="runs", epilog="Example: stfit runs --runs runs")
+def list_runs(runs: Runs = Path("runs"), json: Json = False) -> None:
+    """List run folders, the newest last, with what became of them."""
+    from stfit.commands.report import runs_in
+
+    console.show_runs(runs_in(runs), json)
+
+
 @app.command(epilog="Example: stfit push runs/quickstart --repo me/quickstart")
 def push(
     target: Annotated[str, typer.Argument(help="Run folder or model folder.", metavar="RUN_OR_MODEL")],

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 from stfit.cli.live_line import LiveLine, say
@@ -225,18 +225,29 @@ def signed(gain: float) -> str:
     return f"{gain:+.4f} {'=' if abs(gain) < 5e-5 else '↑' if gain > 0 else '↓'}"
 
 
-def table(header: list[str], rows: list[list[str]]) -> None:
-    """Rows of text; all but the first column are numbers. Nothing is cut, however narrow the terminal or the log is."""
+def table(header: list[str], rows: list[list[str]], words: Container[str] = ()) -> None:
+    """Rows of text; all columns are numbers but the first, and those called `words`.
+
+    Nothing is cut: on a pipe lines are as long as they are, and a window too narrow for them gets a block for each row.
+    """
+    screen = console(stderr=False)
+    width = sum(max(map(len, column)) + 2 for column in zip(header, *rows, strict=True)) - 2
+    if width > screen.width and sys.stdout.isatty():
+        for first, *others in rows:
+            screen.print(first, markup=False)
+            for name, cell in zip(header[1:], others, strict=True):
+                if cell:
+                    screen.print(f"  {name}: {cell}" if name else f"  {cell}", markup=False)
+        return
     from rich.table import Table
 
     title, *columns = header
     grid = Table(title, box=None, pad_edge=False)
     for column in columns:
-        grid.add_column(column, justify="right")
+        grid.add_column(column, justify="left" if column in words else "right")
     for cells in rows:
         grid.add_row(*cells)
-    screen = console(stderr=False)
-    screen.width = 1000
+    screen.width = max(width, 1000)
     screen.print(grid, markup=False)
 
 
@@ -279,6 +290,36 @@ def gate_cells(line: dict[str, Any]) -> list[str]:
     asked = line["metric"] + (f" against {line['against']}" if line["against"] else "")
     says = f"skipped: {line['note']}" if line["passed"] is None else "passed" if line["passed"] else "NOT PASSED"
     return [asked, number(line["value"]), number(line["limit"]), says]
+
+
+def show_report(result: dict[str, Any], as_json: bool) -> None:
+    """Where the page is."""
+    if as_json:
+        show_json(result)
+    else:
+        sys.stdout.write(f"{result['output']}: written\n")
+
+
+def show_runs(found: list[dict[str, Any]], as_json: bool) -> None:
+    """A run a line."""
+    if as_json:
+        show_json({"runs": found})
+        return
+    header = ["run", "state", "metric", "before", "after", "verdict", "date", "recipe"]
+    rows = [
+        [
+            each["run"],
+            each["state"],
+            each["metric"] or "",
+            number(each["before"]),
+            number(each["after"]),
+            each["verdict"] or "",
+            each["date"],
+            each["recipe"],
+        ]
+        for each in found
+    ]
+    table(header, rows, words=["state", "metric", "verdict", "date", "recipe"]) if rows else say("no run is there yet")
 
 
 def show_encoding(events: Iterable[Encoded | dict[str, Any]], as_json: bool) -> None:

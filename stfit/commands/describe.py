@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path, PurePath
@@ -38,8 +37,7 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
 
 def read_losses(folder: RunFolder) -> tuple[list[int], list[float]]:
     """Steps and losses of the run's log."""
-    lines = folder.metrics.read_text(encoding="utf-8").splitlines() if folder.metrics.is_file() else []
-    steps = [entry for entry in map(json.loads, lines) if entry["event"] == "step"]
+    steps = [entry for entry in folder.read_log() if entry["event"] == "step"]
     return [entry["step"] for entry in steps], [entry["loss"] for entry in steps]
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stfit.commands.record import Moment, Record
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
 from stfit.errors import InterruptedRun
-from stfit.evaluation.measure import Evaluators, measure
+from stfit.evaluation.measure import Evaluators, statistics
+from stfit.evaluation.source import When
 from stfit.recipe.recipe import Recipe
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
 from stfit.training.health import Health
@@ -57,6 +59,7 @@ class Run:
     made: dict[str, Any]
     """What the run is made of."""
     health: Health
+    record: Record
 
     def saved_where_given_up(self, steps: Iterator[StepInfo]) -> Iterator[StepInfo]:
         """The steps; where a signal ends one before it moved anything, the state before it is kept."""
@@ -86,7 +89,7 @@ class Run:
             return
         at_end = step == self.calendar.total_steps and self.recipe.train.best is None
         with self.saved_at_signal():
-            metrics = measure(self.encoder, self.evaluators, "end" if at_end else "during", self.recipe.dims)
+            metrics = self.measure(self.encoder, "end" if at_end else "during")
         self.progress.measured_step = step
         self.progress.metrics |= metrics
         self.folder.log({"step": step, "event": "eval", **metrics})
@@ -99,12 +102,27 @@ class Run:
         if self.recipe.train.best is None:
             with self.saved_at_signal():
                 saved = self.write_model()
+                self.look(self.encoder, "end")
             yield saved
         else:  # what is reported is what the model folder holds
             with self.saved_at_signal():
                 best = load_encoder(self.folder.model, str(self.encoder.device))
-                self.progress.metrics = measure(best, self.evaluators, "end", self.recipe.dims)
+                self.progress.metrics = self.measure(best, "end")
+                self.look(best, "end")
             yield Evaluated(self.progress.step, self.progress.metrics)
+
+    def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
+        """What the evaluators of a moment find."""
+        with self.progress.spending("evaluation"):
+            found = statistics(encoder, self.evaluators, moment, self.recipe.dims)
+            if moment != "during":
+                self.record.note_metrics(moment, found)
+        return {name: statistic.value for name, statistic in found.items()}
+
+    def look(self, encoder: Encoder, moment: Moment) -> None:
+        """Note what the model makes of some rows, for the report."""
+        with self.progress.spending("evaluation"):
+            self.record.note_samples(moment, encoder)
 
     @contextmanager
     def saved_at_signal(self) -> Iterator[None]:
@@ -123,8 +141,9 @@ class Run:
     def save(self) -> Saved:
         """Keep the state after the last step."""
         path = checkpoint_path(self.folder.checkpoints, self.progress.step)
-        save_checkpoint(path, self.learner, {"progress": vars(self.progress), "made": self.made})
-        rotate(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
+        with self.progress.spending("saving"):
+            save_checkpoint(path, self.learner, {"progress": vars(self.progress), "made": self.made})
+            rotate(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
         return Saved(self.progress.step, path)
 
     def write_model(self) -> Saved:
@@ -133,7 +152,7 @@ class Run:
         Raises DivergedError for weights that are not finite.
         """
         require_finite_weights(self.encoder)
-        with replacing(self.folder.model) as scratch:
+        with self.progress.spending("saving"), replacing(self.folder.model) as scratch:
             write_folder(self.encoder, scratch)
         return Saved(self.progress.step, self.folder.model)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import resource
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,8 @@ from torch import nn
 from stfit.commands.describe import write_card
 from stfit.commands.forecast import plan_problems, plan_run
 from stfit.commands.prepare import Prepared, count_dropped, prepare
+from stfit.commands.record import harmless, open_record
+from stfit.commands.report import write_report
 from stfit.commands.run import Evaluated, Run, Saved
 from stfit.commands.teach import teach
 from stfit.data.batches import TokenTable, tokenize_examples
@@ -28,7 +31,7 @@ from stfit.data.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import LockError, ModelError, RecipeError
-from stfit.evaluation.measure import main_metrics, measure
+from stfit.evaluation.measure import main_metrics
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
@@ -110,6 +113,7 @@ def run(
     loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool, locked: Path | None = None
 ) -> Iterator[Event]:
     """From the start, or the newest checkpoint, to the end. `strict`: not if something moved since the checkpoint."""
+    begun = time.perf_counter()
     checkpoint = find_checkpoint(folder)
     recipe: Recipe = pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe)
     seed_everything(recipe.seed)
@@ -130,7 +134,8 @@ def run(
     tables = [tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
     recipe = with_choices(recipe, encoder, device)
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training])
-    for problem in [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length)]:
+    warnings = [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length)]
+    for problem in warnings:
         log.warning("%s (%s)", problem, problem.code)
     calendar = build_calendar(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
@@ -146,14 +151,18 @@ def run(
         folder.path, sum(map(len, tables)), count_dropped(prepared.training), first_step, plan.total_steps, main
     )
 
+    record = open_record(folder, recipe, prepared, evaluators, main)
+    under_way = Run(
+        recipe, folder, stop, encoder, learner, evaluators, calendar, progress, made, Health(plan.total_steps), record
+    )
+    progress.spend("preparing", time.perf_counter() - begun)
     if checkpoint is None:
-        progress.baseline = measure(encoder, evaluators, "start", recipe.dims)
+        record.begin(tables, encoder.tokens.max_seq_length, warnings)
+        progress.baseline = under_way.measure(encoder, "start")
+        under_way.look(encoder, "start")
         folder.log({"step": 0, "event": "eval", **progress.baseline})
         yield Evaluated(0, progress.baseline)
 
-    under_way = Run(
-        recipe, folder, stop, encoder, learner, evaluators, calendar, progress, made, Health(plan.total_steps)
-    )
     # Without dropout, a text that stands twice in a batch has the same embedding twice: one forward serves both.
     distinct = not encoder.has_dropout
     stop.wait_for_steps()
@@ -179,6 +188,8 @@ def run(
     write_card(folder, result, main, prepared.training)
     write_whole(folder.model / LOCK, to_json(for_others(lock)))
     write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
+    with harmless("to write report.html (`stfit report` does it again)"):
+        write_report(folder)
     yield Finished(result, main)
 
 
@@ -296,6 +307,7 @@ def summary(folder: RunFolder, progress: Progress, device: str) -> dict[str, Any
         "model": str(folder.model),
         "steps": progress.step,
         "seconds": round(progress.seconds, 3),
+        "spent": {name: round(seconds, 3) for name, seconds in progress.spent.items()},
         "examples_per_second": progress.examples_per_second,
         "hardware": describe_hardware(device),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

@@ -8,7 +8,7 @@ models: Berg-Kirkpatrick, Burkett and Klein, 2012, https://aclanthology.org/D12-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -18,6 +18,15 @@ RESAMPLES = 1000
 INTERVAL = 0.95
 
 Verdict = Literal["better", "worse", "no evidence"]
+
+
+class Drawn(TypedDict):
+    """A metric as it was measured, written down."""
+
+    rows: str | None
+    """Fingerprint of the rows; None where it is not known."""
+    values: list[float]
+    """Of the rows drawn anew, see `resample`: of the same rows, draw by draw the same ones."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +45,18 @@ class Comparison:
 
 def compare(own: Statistic, other: Statistic) -> Comparison:
     """The gain of `own` over `other`, and what it is worth. Both have the same rows, in the same order."""
-    gain = own.value - other.value
-    if not own.rows:
-        return Comparison(own.value, other.value, gain, None, None, None)
+    gains = resampled_gains(own, other) if own.rows else None
+    return judge(own.value, other.value, gains)
+
+
+def judge(value: float, other: float, gains: np.ndarray | None) -> Comparison:
+    """What the gain over `other` is worth, by resampled gains; None where there are no rows to resample."""
+    if gains is None:
+        return Comparison(value, other, value - other, None, None, None)
     tail = (1 - INTERVAL) / 2
-    low, high = np.quantile(resampled_gains(own, other), [tail, 1 - tail])
+    low, high = map(float, np.quantile(gains, [tail, 1 - tail]))
     verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "no evidence"
-    return Comparison(own.value, other.value, gain, float(low), float(high), verdict)
+    return Comparison(value, other, value - other, low, high, verdict)
 
 
 def lower_bound(own: Statistic, other: Statistic, confidence: float) -> float:
@@ -62,11 +76,23 @@ def lower_bound(own: Statistic, other: Statistic, confidence: float) -> float:
 
 
 def resampled_gains(own: Statistic, other: Statistic) -> np.ndarray:
-    """Gains [RESAMPLES] with the rows drawn anew; the same draws in every call, so that a verdict does not waver."""
-    random = np.random.default_rng(0)
-    gains = np.empty(RESAMPLES)
-    for draw in range(RESAMPLES):
-        drawn = random.integers(0, own.rows, own.rows)
-        weight_r = np.bincount(drawn, minlength=own.rows).astype(np.float64)
-        gains[draw] = own.at(weight_r) - other.at(weight_r)
+    """Gains [RESAMPLES] with the rows drawn anew, the same ones for both."""
+    gains: np.ndarray = resample(own, RESAMPLES) - resample(other, RESAMPLES)
     return gains
+
+
+def resample(statistic: Statistic, draws: int) -> np.ndarray:
+    """Values [draws] with the rows drawn anew; the same draws in every call, so that a verdict does not waver."""
+    random = np.random.default_rng(0)
+    values = np.empty(draws)
+    for draw in range(draws):
+        drawn = random.integers(0, statistic.rows, statistic.rows)
+        values[draw] = statistic.at(np.bincount(drawn, minlength=statistic.rows).astype(np.float64))
+    return values
+
+
+def compare_drawn(value: float, other: float, drawn: Drawn | None, other_drawn: Drawn | None) -> Comparison:
+    """The same of two values that were resampled at different times, where both were measured on the same rows."""
+    if not drawn or not other_drawn or drawn["rows"] is None or drawn["rows"] != other_drawn["rows"]:
+        return judge(value, other, None)
+    return judge(value, other, np.array(drawn["values"]) - np.array(other_drawn["values"]))

@@ -63,18 +63,12 @@ class Memory:
         """(prompt, text) -> how many evaluators and roles ask for it."""
         for evaluator, rows in evaluators:
             for role, texts in rows.texts.items():
-                prompt = self.prompt_of(evaluator, role)
+                prompt = prompt_of(evaluator, encoder, role)
                 self.uses.update({(prompt, text or "") for text in texts})
-
-    def prompt_of(self, evaluator: Evaluator, role: str) -> str:
-        """What stands before the texts of a role."""
-        if evaluator.symmetric:
-            return self.encoder.prompt((evaluator.prompts or {}).get(role))
-        return self.encoder.prompt_of_role(role, evaluator.prompts)
 
     def embed_for(self, evaluator: Evaluator, dim: int) -> Embed:
         """How an evaluator gets its embeddings, cut to `dim`."""
-        return lambda role, texts: self.embed(self.prompt_of(evaluator, role), texts)[:, :dim]
+        return lambda role, texts: self.embed(prompt_of(evaluator, self.encoder, role), texts)[:, :dim]
 
     def embed(self, prompt: str, texts: list[str]) -> np.ndarray:
         """Embeddings [texts, dim]; each text is embedded when it is first asked for."""
@@ -87,6 +81,13 @@ class Memory:
             if self.keep_all or self.uses[prompt, text] > 1:
                 self.embeddings[prompt, text] = vector.copy()  # or it would hold its whole chunk
         return np.stack([fresh[text] if text in fresh else self.embeddings[prompt, text] for text in texts])
+
+
+def prompt_of(evaluator: Evaluator, encoder: Encoder, role: str) -> str:
+    """What stands before the texts of a role."""
+    if evaluator.symmetric:
+        return encoder.prompt((evaluator.prompts or {}).get(role))
+    return encoder.prompt_of_role(role, evaluator.prompts)
 
 
 def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = ()) -> list[str]:

@@ -19,6 +19,7 @@ from torch.nn import functional
 from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
 from stfit.training.randomness import capture_randomness, restore_randomness
+from stfit.training.stopwatch import Stopwatch
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
 Cut = Callable[[Batch], list[slice]]
@@ -94,18 +95,22 @@ def add_gradients(
     batch: Batch,
     cut: Cut,
     scale: Callable[[Tensor], Tensor],
+    watch: Stopwatch,
     between: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Add the gradients of `scale(loss)` to every weight.
 
     `scale` stands for what multiplies the loss before the backward pass: the share of a batch in an accumulated step,
-    and the loss scaling of float16. `between` is called before each mini-batch.
+    and the loss scaling of float16. `watch` is told of the forward and the backward pass; to embed again is part of
+    the latter. `between` is called before each mini-batch.
     """
     parts = cut(batch)
     if len(parts) == 1:
         embedding_sd = embed(encoder, batch, parts[0])
         value = compute_batch_loss(embedding_sd, batch, loss)
+        watch.lap("forward")
         scale(value).backward()
+        watch.lap("backward")
         return outcome_of(value, embedding_sd)
     before = []
     embeddings = []
@@ -116,12 +121,14 @@ def add_gradients(
             embeddings.append(embed(encoder, batch, part))
     leaf_sd = torch.cat(embeddings).requires_grad_()
     value = compute_batch_loss(leaf_sd, batch, loss)
+    watch.lap("forward")
     scale(value).backward()
     assert leaf_sd.grad is not None
     for part, randomness in zip(parts, before, strict=True):
         between()
         restore_randomness(randomness)
         embed(encoder, batch, part).backward(leaf_sd.grad[part])
+    watch.lap("backward")
     return outcome_of(value, leaf_sd)
 
 

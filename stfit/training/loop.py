@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from stfit.encoder.sound import name_some, not_finite
 from stfit.errors import DivergedError, InterruptedRun, RecipeError
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
 from stfit.training.randomness import capture_randomness, restore_randomness
+from stfit.training.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class StepInfo:
     rows: int
     tokens: int
     seconds: float
+    spent: dict[str, float]
+    """The seconds by what they went into: data, forward, backward, optimizer."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ def train_steps(
     """
     weights = [weight for _, weight in trained_weights(*learner.modules)]
     learner.encoder.train()
-    start = time.perf_counter()
+    watch = Stopwatch()
     for step, group in enumerate(steps, start=first_step):
+        watch.lap("data")
         objectives, batches = [objective for objective, _ in group], [batch for _, batch in group]
         share = 1 / len(group)
 
@@ -120,7 +123,7 @@ def train_steps(
         before = capture_randomness()
         try:
             outcomes = [
-                add_gradients(learner.encoder, learner.losses[which], batch, cut, scale, between)
+                add_gradients(learner.encoder, learner.losses[which], batch, cut, scale, watch, between)
                 for which, batch in group
             ]
         except InterruptedRun:
@@ -136,6 +139,7 @@ def train_steps(
         learner.scaler.step(learner.optimizer)
         learner.scaler.update()
         learner.optimizer.zero_grad(set_to_none=True)
+        watch.lap("optimizer")
         yield StepInfo(
             step + 1,
             loss,
@@ -145,10 +149,11 @@ def train_steps(
             max(outcome.spread.item() for outcome in outcomes),
             sum(len(batch.rows) for batch in batches),
             sum(batch.tokens for batch in batches),
-            time.perf_counter() - start,
+            sum(watch.seconds.values()),
+            dict(watch.seconds),
         )
         learner.encoder.train()  # an evaluation in between may have left it in evaluation mode
-        start = time.perf_counter()
+        watch = Stopwatch()
 
 
 def require_finite(step: int, outcomes: list[Outcome], loss: float, grad_norm: float, batches: list[Batch]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,8 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     """Spent in steps."""
+    spent: dict[str, float] = field(default_factory=dict)
+    """Seconds of the whole run by what they went into: the parts of the steps, preparing, evaluation, saving."""
     timed_rows: int = 0
     timed_seconds: float = 0.0
     """Rows and seconds of the steps that count for the speed."""
@@ -41,9 +46,24 @@ class Progress:
         """Count a finished step; `first_step` is where this process began."""
         self.step = info.step
         self.seconds += info.seconds
+        for name, seconds in info.spent.items():
+            self.spend(name, seconds)
         if info.step > first_step + WARM_UP_STEPS:
             self.timed_rows += info.rows
             self.timed_seconds += info.seconds
+
+    def spend(self, name: str, seconds: float) -> None:
+        """Count seconds that went into `name`."""
+        self.spent[name] = self.spent.get(name, 0.0) + seconds
+
+    @contextmanager
+    def spending(self, name: str) -> Iterator[None]:
+        """A block whose seconds go into `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spend(name, time.perf_counter() - start)
 
     def improves(self, value: float, min_delta: float) -> bool:
         """Whether a value of the `best` metric is a new best one; remembers it."""

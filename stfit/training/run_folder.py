@@ -42,6 +42,16 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def record(self) -> Path:
+        """What the report shows besides: notes of data and of some rows as the model saw them, before and after."""
+        return self.path / "record.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
     def checkpoints(self) -> Path:
         """Resumable state."""
         return self.path / "checkpoints"
@@ -69,6 +79,10 @@ class RunFolder:
         """What a finished run measured; None where it has not finished."""
         return read_json(self.result)
 
+    def read_record(self) -> dict[str, Any] | None:
+        """The notes for the report; None where there are none, or damaged ones."""
+        return read_json(self.record)
+
     def read_verdict(self) -> dict[str, Any] | None:
         """What its gate said; None where it was never asked."""
         return read_json(self.verdict)
@@ -78,17 +92,20 @@ class RunFolder:
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        entries = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
+            try:
+                entries.append(json.loads(line))
+            except ValueError:  # the last line of a killed run may be half a line
+                continue
+        return entries
+
     def forget_after(self, step: int) -> None:
         """Cut metrics.jsonl back to `step`: a resumed run writes the later lines again."""
-        kept = []
         if self.metrics.is_file():
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:  # the last line of a killed run may be half a line
-                    continue
-                if entry["step"] <= step:
-                    kept.append(entry)
+            kept = [entry for entry in self.read_log() if entry["step"] <= step]
             write_whole(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
@@ -177,3 +194,15 @@ def hold(path: Path) -> Iterator[None]:
         stream.write(str(os.getpid()))
         stream.flush()
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process trains in the run folder `path` now."""
+    try:
+        with path.with_name(f".{path.name}.lock").open(encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

@@ -11,7 +11,8 @@ from stfit.commands.train import Started, train
 from stfit.errors import ResourceError
 from stfit.recipe.load import load_recipe
 
-FILES = {"recipe.yaml", "resolved.yaml", "stfit.lock", "metrics.jsonl", "result.json", "checkpoints", "model"}
+FILES = {"recipe.yaml", "resolved.yaml", "stfit.lock", "metrics.jsonl", "record.json", "result.json", "report.html"}
+FOLDERS = {"checkpoints", "model"}
 
 
 def contents(folder):
@@ -22,11 +23,11 @@ def trained_anew(events):
     return isinstance(events[0], Started) and events[0].first_step == 0
 
 
-def test_finished_run_holds_what_the_design_names(tmp_path, write, run, similarity):
+def test_finished_run_holds_what_the_design_names(tmp_path, write, run, similarity, pictures):
     recipe = write(eval=[similarity])
     run(recipe)
     folder = tmp_path / "runs" / "tiny"
-    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in folder.iterdir()} == FILES | FOLDERS
     assert (folder / "recipe.yaml").read_text() == recipe.read_text()
     lock = json.loads((folder / "stfit.lock").read_text())
     assert lock["data"][0]["rows"] == 12

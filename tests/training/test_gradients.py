@@ -12,6 +12,7 @@ from stfit.losses.loss import LOSSES, build_loss, compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.training.gradients import add_gradients, choose_cut, compute_batch_loss, cut_rows, cut_tokens, embed, no_cut
 from stfit.training.randomness import capture_randomness, seed_everything
+from stfit.training.stopwatch import Stopwatch
 
 CUTS = {"rows": cut_rows(2), "tokens": cut_tokens(40)}
 every_cut = pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
@@ -57,7 +58,7 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
     encoder, loss, batch = learning(build, make_batch, choice)
     assert encoder.has_dropout
     seed_everything(5)
-    value = add_gradients(encoder, loss, batch, cut, half).loss
+    value = add_gradients(encoder, loss, batch, cut, half, Stopwatch()).loss
     cached = gradients(encoder, loss)
     seed_everything(5)
     expected = compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in cut(batch)]), batch, loss)
@@ -70,10 +71,10 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
 @every_loss
 def test_cached_gradients_without_dropout_equal_those_in_one_piece(build, make_batch, choice, cut):
     encoder, loss, batch = learning(build, make_batch, choice, dropout=0.0)
-    whole = add_gradients(encoder, loss, batch, no_cut, half).loss
+    whole = add_gradients(encoder, loss, batch, no_cut, half, Stopwatch()).loss
     expected = gradients(encoder, loss)
     assert len(cut(batch)) > 1
-    value = add_gradients(encoder, loss, batch, cut, half).loss
+    value = add_gradients(encoder, loss, batch, cut, half, Stopwatch()).loss
     torch.testing.assert_close(value, whole, rtol=1e-12, atol=0)
     assert_equal(gradients(encoder, loss), expected)
 
@@ -82,7 +83,7 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
     encoder = build(layers=["dropout"]).double().train()
     loss, batch = MultipleNegativesRanking(), make_batch(encoder, ("anchor", "positive"))
     seed_everything(5)
-    add_gradients(encoder, loss, batch, cut_rows(1), half)
+    add_gradients(encoder, loss, batch, cut_rows(1), half, Stopwatch())
     cached = gradients(encoder, loss)
     seed_everything(5)
     half(
@@ -94,7 +95,7 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
 def test_caching_draws_as_much_randomness_as_embedding_once(build, make_batch):
     encoder, loss, batch = learning(build, make_batch, MultipleNegativesRanking)
     seed_everything(5)
-    add_gradients(encoder, loss, batch, cut_rows(2), half)
+    add_gradients(encoder, loss, batch, cut_rows(2), half, Stopwatch())
     cached = capture_randomness()
     seed_everything(5)
     for part in cut_rows(2)(batch):
@@ -113,11 +114,11 @@ def test_missing_texts_are_a_row_of_zeros_and_take_no_gradient(build, make_batch
         seen.update(columns)
         return sum((vectors**2).sum() for vectors in columns.values())
 
-    add_gradients(encoder, loss, batch, no_cut, half)
+    add_gradients(encoder, loss, batch, no_cut, half, Stopwatch())
     expected = gradients(encoder, loss)
     assert not seen["negative"][2:].any()
     assert seen["negative"][:2].abs().sum() > 0
-    add_gradients(encoder, loss, batch, cut_rows(1), half)
+    add_gradients(encoder, loss, batch, cut_rows(1), half, Stopwatch())
     assert_equal(gradients(encoder, loss), expected)
 
 

@@ -1,0 +1,171 @@
+"""`stfit report` and `stfit runs`: what run folders tell of their runs, as pages and as a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from stfit.commands.record import Moment
+from stfit.errors import RecipeError
+from stfit.evaluation.compare import Drawn, compare_drawn
+from stfit.publish.report import Gain, Told, comparison_page, report_page
+from stfit.recipe.load import load_recipe
+from stfit.recipe.recipe import Recipe
+from stfit.recipe.resolved import leaves_of
+from stfit.training.run_folder import RunFolder, is_held
+from stfit.training.whole import write_whole
+
+COMPARISON = "comparison.html"
+
+
+def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
+    """Write the report of a run anew, or a page that compares several; what `--json` prints.
+
+    `output`: default report.html in the run folder, and comparison.html beside the first of several. Raises RecipeError
+    for what is no run folder.
+    """
+    told = [tell(RunFolder(run)) for run in runs]
+    first = told[0]
+    over_first = [
+        gains(each.after, first.after, drawn(each.record, "end"), drawn(first.record, "end")) for each in told
+    ]
+    page = report_page(first) if len(told) == 1 else comparison_page(told, over_first)
+    path = output or (RunFolder(runs[0]).report if len(runs) == 1 else runs[0].parent / COMPARISON)
+    write_whole(path, page)
+    return {"output": str(path), "runs": [str(run) for run in runs]}
+
+
+def write_report(folder: RunFolder) -> None:
+    """The report of a run that has just finished."""
+    write_whole(folder.report, report_page(tell(folder, "finished")))
+
+
+def runs_in(folder: Path) -> list[dict[str, Any]]:
+    """Every run of a folder, the newest last; see `summarise`."""
+    found = [RunFolder(path) for path in folder.iterdir()] if folder.is_dir() else []
+    there = sorted((run for run in found if run.lock.is_file()), key=lambda run: (date_of(run), run.path.name))
+    return [summarise(run) for run in there]
+
+
+def summarise(folder: RunFolder) -> dict[str, Any]:
+    """A run in a line: `run`, `state`, `date`, `recipe`, `metric`, `before`, `after`, `verdict`."""
+    told = tell(folder)
+    metric = told.main[0] if told.main else None
+    gain = told.gains.get(metric or "")
+    of = dict(reversed(told.made_of))  # of several sources, the first
+    return {
+        "run": str(folder.path),
+        "state": told.state,
+        "date": told.date,
+        "recipe": f"{Path(of['base'].split(',')[0]).name}, {of['loss']}, {Path(of['data'].split(',')[0]).name}",
+        "metric": metric,
+        "before": told.before.get(metric or ""),
+        "after": told.after.get(metric or ""),
+        "verdict": gain.verdict if gain else None,
+    }
+
+
+def tell(folder: RunFolder, state: str | None = None) -> Told:
+    """What a run folder tells. `state`: where it is known already. Raises RecipeError where it is no run folder."""
+    lock = folder.read_lock()
+    if lock is None or not folder.resolved.is_file():
+        raise RecipeError(f"{folder.path} is no run folder: it has no {folder.lock.name} and {folder.resolved.name}")
+    recipe = load_recipe(folder.resolved).recipe
+    finished = folder.read_result() or {}
+    result, log = finished.get("result", {}), folder.read_log()
+    first = next((entry for entry in log if entry["event"] == "eval" and entry["step"] == 0), {})
+    measured = {name: value for name, value in first.items() if name not in ("step", "event")}
+    record = folder.read_record() or {}
+    before, after = result.get("baseline", measured), result.get("metrics", {})
+    main = finished.get("main") or mains_of(recipe, measured)
+    of_main = {name: before[name] for name in main if name in before}
+    return Told(
+        name=folder.path.name,
+        state=state or state_of(folder, log, bool(finished)),
+        date=f"{date_of(folder):%Y-%m-%d %H:%M}",
+        made_of=made_of(recipe, lock),
+        recipe=leaves_of(recipe.model_dump(by_alias=True)),
+        resolved=folder.resolved.read_text(encoding="utf-8"),
+        lock=folder.lock.read_text(encoding="utf-8"),
+        main=main,
+        before=before,
+        after=after,
+        gains=gains(after, of_main, drawn(record, "end"), drawn(record, "start")),
+        log=log,
+        record=record,
+        seconds=result.get("spent", {}),
+        machine=machine_of(result),
+    )
+
+
+def drawn(record: dict[str, Any], moment: Moment) -> dict[str, Drawn]:
+    """The main metrics, resampled, of the start or the end of a run."""
+    found: dict[str, Drawn] = record.get("drawn", {}).get(moment, {})
+    return found
+
+
+def gains(
+    own: dict[str, float], other: dict[str, float], own_drawn: dict[str, Drawn], other_drawn: dict[str, Drawn]
+) -> dict[str, Gain]:
+    """What each metric that both have gains."""
+    found = {}
+    for name in (name for name in own if name in other):
+        compared = compare_drawn(own[name], other[name], own_drawn.get(name), other_drawn.get(name))
+        found[name] = Gain(compared.value, compared.other, compared.low, compared.high, compared.verdict)
+    return found
+
+
+def state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
+    """Whether a run is over, under way, or was stopped, and where."""
+    if finished:
+        return "finished"
+    if is_held(folder.path):
+        return "in progress"
+    return f"stopped at step {max((entry['step'] for entry in log), default=0)}"
+
+
+def date_of(folder: RunFolder) -> datetime:
+    """When a run last wrote something of itself."""
+    newest = next(path for path in (folder.result, folder.metrics, folder.lock) if path.is_file())
+    return datetime.fromtimestamp(newest.stat().st_mtime)
+
+
+def mains_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
+    """The first metric of each evaluator, as a run that is not over has not said which are the main ones."""
+    heads = [f"{evaluator.label}/{evaluator.main_metric}" for evaluator in recipe.eval]
+    found = [next((name for name in measured if name.startswith(head)), None) for head in heads]
+    return [name for name in found if name]
+
+
+def made_of(recipe: Recipe, lock: dict[str, Any]) -> list[tuple[str, str]]:
+    """Base, data, losses and versions."""
+    base = recipe.model.base
+    name = base if isinstance(base, str) else base.type
+    commit = lock["base"].get("commit")
+    facts = [("base", f"{name}, commit {commit}" if commit else name)]
+    for objective, data in zip(recipe.trained_on.values(), lock["data"], strict=True):
+        source = objective.data
+        parts = [str(source.dataset), f"split {source.split}", f"{data['rows']} examples", source.format]
+        parts += [f"commit {data['commit']}"] if data.get("commit") else []
+        facts += [("data", ", ".join(parts)), ("loss", objective.loss.type)]
+    train = recipe.train
+    length = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs or 1:g} epochs"
+    facts.append(("batches", f"{train.batch_size} rows each, {length}, learning rate {train.learning_rate:g}"))
+    facts += [("evaluators", ", ".join(f"{each.label} ({each.type})" for each in recipe.eval) or "none")]
+    versions = {"Python": lock["python"], **lock["packages"]}
+    facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
+    return facts
+
+
+def machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the machine was and gave."""
+    if not result:
+        return []
+    speed = result["examples_per_second"]
+    return [
+        ("hardware", result["hardware"]),
+        ("peak memory", f"{result['peak_rss_mib']:.0f} MiB"),
+        ("speed", f"{speed:.0f} examples a second in {result['steps']} steps" if speed else f"{result['steps']} steps"),
+    ]

@@ -1,0 +1,405 @@
+"""The report of a run, one page for people: what was trained on what, whether it helped, and where to look next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stfit.publish import figures, html
+from stfit.publish.card import duration, number
+
+MOST_EXAMPLES = 10
+MOST_PANELS = 6
+MOMENTS = {"start": "before", "end": "after"}
+PARTS = ("preparing", "data", "forward", "backward", "optimizer", "evaluation", "saving")
+"""What the seconds of a run go into, in the order in which it is shown."""
+
+Section = tuple[str, str, str] | None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a metric gained over another model's."""
+
+    value: float
+    other: float
+    low: float | None
+    """The 95 % interval of the gain; None where it is not known."""
+    high: float | None
+    verdict: str | None
+    """better, worse, or no evidence of either."""
+
+    @property
+    def gain(self) -> float:
+        """The difference."""
+        return self.value - self.other
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run folder tells of its run."""
+
+    name: str
+    state: str
+    """`finished`, `in progress`, `stopped at step 40`."""
+    date: str
+    made_of: list[tuple[str, str]]
+    """Base, data, losses and the like, by name."""
+    recipe: dict[str, Any]
+    """Dotted key -> value, all of them."""
+    resolved: str
+    """The whole recipe as YAML."""
+    lock: str
+    main: list[str]
+    """Metrics worth showing first."""
+    before: dict[str, float]
+    after: dict[str, float]
+    """Empty for a run that is not over."""
+    gains: dict[str, Gain]
+    """What the main metrics gained in training."""
+    log: list[dict[str, Any]]
+    record: dict[str, Any]
+    seconds: dict[str, float]
+    """What they went into -> seconds."""
+    machine: list[tuple[str, str]]
+    """Hardware, memory and speed, by name."""
+
+    def seen(self) -> Iterator[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]]:
+        """Each sample: its name, what it is of, and what the model made of it before and after."""
+        moments = self.record.get("seen", {})
+        for position, sample in enumerate(self.record.get("samples", [])):
+            looks = {MOMENTS[moment]: seen[position] for moment, seen in moments.items() if position < len(seen)}
+            yield sample["name"], sample, looks
+
+    def curves(self) -> dict[str, figures.Curve]:
+        """Each main metric over the steps."""
+        measured = [entry for entry in self.log if entry["event"] == "eval"]
+        lines: dict[str, figures.Curve] = {}
+        for name in self.main:
+            points = [(entry["step"], entry[name]) for entry in measured if name in entry]
+            if len(points) > 1:
+                lines[name] = ([step for step, _ in points], [value for _, value in points])
+        return lines
+
+    def steps(self, key: str) -> figures.Curve:
+        """Something of the steps that were logged."""
+        logged = [entry for entry in self.log if entry["event"] == "step"]
+        return [entry["step"] for entry in logged], [entry[key] for entry in logged]
+
+
+def report_page(told: Told) -> str:
+    """The report of one run, as HTML that needs nothing else."""
+    with figures.drawing():
+        return html.page(
+            f"Run {told.name}",
+            lead_of(told),
+            [
+                html.section("verdict", "Before and after", verdict_table(told)),
+                html.section("data", "What was trained on what", html.facts(escaped(told.made_of)), warnings_of(told)),
+                html.section("curves", "Training", *training_figures(told)),
+                html.section("similarities", "Similarities", *similarity_figures(told)),
+                html.section("map", "Map of the embeddings", *map_figures(told)),
+                html.section("examples", "Examples", *example_tables(told)),
+                html.section("neighbours", "Nearest neighbours", *neighbour_tables(told)),
+                html.section("lengths", "Lengths", *length_figure(told)),
+                html.section("cost", "Time and memory", *cost_of(told)),
+                recipe_section(told),
+            ],
+        )
+
+
+def escaped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Names with their values as HTML."""
+    return [(name, html.text(value)) for name, value in pairs]
+
+
+def lead_of(told: Told) -> str:
+    """What came of it, in a sentence for each evaluator."""
+    said = [f"<p>{html.text(told.state)}, {html.text(told.date)}</p>"]
+    for name, gain in told.gains.items():
+        said.append(
+            f'<p class="lead"><strong>{html.text(name)}</strong>: {number(gain.other)} → {number(gain.value)}, '
+            f"{html.text(in_words(gain))}</p>"
+        )
+    return "\n".join(said)
+
+
+def in_words(gain: Gain) -> str:
+    """What a gain is worth."""
+    if gain.verdict is None:
+        return f"{gain.gain:+.4f}"
+    meaning = {
+        "better": "better than before",
+        "worse": "worse than before",
+        "no evidence": "which may be the luck of the rows it was measured on",
+    }
+    return f"{gain.gain:+.4f} ({interval_of(gain)}): {meaning[gain.verdict]}"
+
+
+def interval_of(gain: Gain) -> str:
+    """The 95 % interval of a gain."""
+    return "" if gain.low is None else f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
+
+
+def verdict_table(told: Told) -> str:
+    """Every metric before and after, the main ones first."""
+    gains = told.gains
+    names = [*told.main, *(name for name in {**told.before, **told.after} if name not in told.main)]
+    rows = []
+    for name in names:
+        before, after, gain = told.before.get(name), told.after.get(name), gains.get(name)
+        change = "" if before is None or after is None else f"{after - before:+.4f}"
+        between = "" if gain is None or gain.low is None else f"{gain.low:+.4f} to {gain.high:+.4f}"
+        verdict = (gain.verdict or "") if gain else ""
+        rows.append([html.text(name), number(before), number(after), change, between, verdict])
+    if not rows:
+        return "<p>This run was not measured: its recipe has no <code>eval</code> list.</p>"
+    caption = "Metrics; higher is better. Intervals: paired bootstrap over the rows of each evaluator"
+    return html.table(caption, ["metric", "before", "after", "gain", "95 % interval", "verdict"], rows)
+
+
+def warnings_of(told: Told) -> str:
+    """What the check had to say."""
+    found = told.record.get("warnings", [])
+    if not found:
+        return ""
+    shown = [f'<p class="warning">{html.text(each["message"])} ({html.text(each["code"])})</p>' for each in found]
+    return "\n".join(["<h3>Warnings of the check</h3>", *shown])
+
+
+def training_figures(told: Told) -> Iterator[str]:
+    """Loss, learning rate, and each main metric over the steps."""
+    steps, losses = told.steps("loss")
+    if len(steps) > 1:
+        panels = {"Loss": {"loss": (steps, losses)}, "Learning rate": {"rate": told.steps("learning_rate")}}
+        label = f"Training loss from {losses[0]:.4g} at step {steps[0]} to {losses[-1]:.4g} at step {steps[-1]}"
+        svg = figures.draw_curves("loss", label, panels, "step", ["loss", "learning rate"])
+        yield html.figure(svg, f"{label}; learning rate of each step")
+    curves = dict(list(told.curves().items())[:MOST_PANELS])
+    if curves:
+        label = "Metrics over the steps: " + "; ".join(
+            f"{name} from {values[0]:.4f} to {values[-1]:.4f}" for name, (_, values) in curves.items()
+        )
+        panels = {name: {name: curve} for name, curve in curves.items()}
+        yield html.figure(figures.draw_curves("metrics", label, panels, "step", ["value"] * len(panels)), label)
+
+
+def similarity_figures(told: Told) -> Iterator[str]:
+    """How similar the model finds texts that belong together, and others, before and after."""
+    for position, (name, _, looks) in enumerate(told.seen()):
+        panels = {
+            moment: {kind: look[f"{kind}"] for kind in ("positive", "negative") if look[kind]}
+            for moment, look in looks.items()
+        }
+        if not panels or not all(panels.values()):
+            continue
+        kind = next(iter(looks.values()))["similarity"]
+        means = [
+            f"{moment}: mean of the {which} pairs {sum(values) / len(values):.3f}"
+            for moment, kinds in panels.items()
+            for which, values in kinds.items()
+        ]
+        label = f"{name}: {kind} similarity of positive and negative pairs; {'; '.join(means)}"
+        yield html.figure(figures.draw_histograms(f"similar{position}", label, panels, f"{kind} similarity"), label)
+
+
+def map_figures(told: Told) -> Iterator[str]:
+    """Labelled texts in two dimensions."""
+    for position, (name, sample, looks) in enumerate(told.seen()):
+        panels = {moment: look["map"] for moment, look in looks.items() if look["map"]}
+        if panels:
+            label = f"{name}: {len(sample['left'])} texts by their two principal components, marked by their class"
+            yield html.figure(figures.draw_maps(f"map{position}", label, panels, sample["labels"]), label)
+
+
+def example_tables(told: Told) -> Iterator[str]:
+    """The texts that the model gets most wrong now, and those that it gets most right since."""
+    for name, sample, looks in told.seen():
+        if set(looks) != set(MOMENTS.values()):
+            continue
+        before, after = looks["before"], looks["after"]
+        pairs = zip(before["score"], after["score"], strict=True)
+        known = [row for row, scores in enumerate(pairs) if None not in scores]
+        if not known:
+            continue
+        worst = sorted(known, key=lambda row: (after["score"][row], row))[:MOST_EXAMPLES]
+        gain = {row: after["score"][row] - before["score"][row] for row in known}
+        improved = [row for row in sorted(known, key=lambda row: (-gain[row], row))[:MOST_EXAMPLES] if gain[row] > 0]
+        yield f"<p>{html.text(name)}: {html.text(meaning_of_score(sample))}</p>"
+        yield example_table(f"{name}: the worst after training", sample, before, after, worst)
+        if improved:
+            yield example_table(f"{name}: the most improved", sample, before, after, improved)
+
+
+def meaning_of_score(sample: dict[str, Any]) -> str:
+    """What the score of an example says."""
+    if sample["gold"] is not None:
+        return "an example's score is 1 where its rank by similarity is its rank by gold score, and 0 at the worst"
+    return "an example's score is the similarity of the nearest text that belongs to it, less that of the nearest other"
+
+
+def example_table(
+    caption: str, sample: dict[str, Any], before: dict[str, Any], after: dict[str, Any], rows: list[int]
+) -> str:
+    """Examples as texts, with their scores."""
+    gold = sample["gold"]
+    if gold is not None:
+        header = ["before", "after", "gold", "text", "other text"]
+    else:
+        header = ["before", "after", "text", "nearest that belongs to it", "nearest other"]
+    cells = []
+    for row in rows:
+        scores = [f"{look['score'][row]:+.3f}" for look in (before, after)]
+        if gold is not None:
+            texts = [
+                f"{gold[row]:g}",
+                html.text(sample["left"][row]),
+                html.text(sample["right"][sample["beside"][row]]),
+            ]
+        else:
+            near = [after[kind][row] for kind in ("positives", "negatives")]
+            others = ["" if at is None else html.text(sample["right"][at]) for at in near]
+            texts = [html.text(sample["left"][row]), *others]
+        cells.append([*scores, *texts])
+    return html.table(caption, header, cells, numbers=False)
+
+
+def neighbour_tables(told: Told) -> Iterator[str]:
+    """What a few texts find among the other texts of the sample."""
+    for name, sample, looks in told.seen():
+        if not looks:
+            continue
+        found = {moment: [listed(sample, near) for near in look["nearest"]] for moment, look in looks.items()}
+        rows = [[html.text(sample["left"][row]), *cells] for row, cells in enumerate(zip(*found.values(), strict=True))]
+        caption = f"{name}: the nearest of {len(sample['right'])} texts; ✓ belongs together, ✗ does not"
+        yield html.table(caption, ["text", *found], rows, numbers=False)
+
+
+def listed(sample: dict[str, Any], near: list[list[Any]]) -> str:
+    """Neighbours, the nearest first."""
+    marks = {1: " ✓", -1: " ✗", 0: ""}
+    shown = [f"{similarity:.3f} {html.text(sample['right'][at])}{marks[relation]}" for at, similarity, relation in near]
+    return "<br>".join(shown)
+
+
+def length_figure(told: Told) -> Iterator[str]:
+    """How long the texts are, and where they are cut."""
+    lengths = told.record.get("lengths")
+    if not lengths or not lengths["tokens"]:
+        return
+    tokens, texts, limit = lengths["tokens"], lengths["texts"], lengths["limit"]
+    full = sum(count for length, count in zip(tokens, texts, strict=True) if limit is not None and length >= limit)
+    cut = "" if limit is None else f"; {full} of {sum(texts)} fill max_seq_length {limit}, what goes beyond is cut"
+    label = f"Lengths of the {sum(texts)} distinct training texts, at most {max(tokens)} tokens{cut}"
+    yield html.figure(figures.draw_lengths("lengths-figure", label, tokens, texts, limit), label)
+
+
+def cost_of(told: Told) -> Iterator[str]:
+    """Where the time went, and what the machine gave."""
+    seconds = {part: told.seconds[part] for part in PARTS if part in told.seconds}
+    total = sum(seconds.values())
+    if total > 0:
+        label = f"{duration(total)} in all: " + ", ".join(f"{part} {value:.1f} s" for part, value in seconds.items())
+        yield html.figure(figures.draw_shares("seconds", label, seconds), label)
+    if told.machine:
+        yield html.facts(escaped(told.machine))
+
+
+def recipe_section(told: Told) -> Section:
+    """The whole recipe and the lock."""
+    return html.section(
+        "recipe",
+        "Recipe and lock",
+        "<h3>resolved.yaml</h3>",
+        html.lines(told.resolved, "resolved.yaml"),
+        "<h3>stfit.lock</h3>",
+        html.lines(told.lock, "stfit.lock"),
+    )
+
+
+def comparison_page(runs: Sequence[Told], gains: Sequence[dict[str, Gain]]) -> str:
+    """Several runs side by side. `gains`: for each run, what its metrics gain over the first one's."""
+    names = ", ".join(told.name for told in runs)
+    with figures.drawing():
+        return html.page(
+            f"Runs {names}",
+            "\n".join(
+                f"<p><strong>{html.text(told.name)}</strong>: {html.text(told.state)}, {html.text(told.date)}</p>"
+                for told in runs
+            ),
+            [
+                html.section("metrics", "Metrics", metrics_side_by_side(runs, gains)),
+                html.section("recipes", "What differs in their recipes", differences_of(runs)),
+                html.section("curves", "Curves", *curves_over_one_another(runs)),
+                html.section("cost", "Time and memory", costs_side_by_side(runs)),
+            ],
+        )
+
+
+def metrics_side_by_side(runs: Sequence[Told], gains: Sequence[dict[str, Gain]]) -> str:
+    """Every metric at the end, and what the later runs gain over the first."""
+    first = runs[0]
+    main = dict.fromkeys(name for told in runs for name in told.main)
+    names = [*main, *dict.fromkeys(name for told in runs for name in told.after if name not in main)]
+    rows = []
+    for name in names:
+        cells = [number(first.after.get(name))]
+        for told, of_run in list(zip(runs, gains, strict=True))[1:]:
+            cells += [number(told.after.get(name)), gain_cell(of_run.get(name))]
+        rows.append([html.text(name), *cells])
+    header = ["metric", html.text(first.name)]
+    for told in runs[1:]:
+        header += [html.text(told.name), f"gain over {html.text(first.name)}"]
+    caption = "Metrics at the end; higher is better. Intervals of 95 % where both were measured on the same rows"
+    return html.table(caption, header, rows) if rows else ""
+
+
+def gain_cell(gain: Gain | None) -> str:
+    """What a run gains over the first."""
+    if gain is None:
+        return ""
+    if gain.verdict is None:
+        return f"{gain.gain:+.4f}"
+    return f"{gain.gain:+.4f}<br>({gain.low:+.4f} to {gain.high:+.4f})<br>{gain.verdict}"
+
+
+def differences_of(runs: Sequence[Told]) -> str:
+    """Keys whose values are not the same in all recipes."""
+    keys = dict.fromkeys(key for told in runs for key in told.recipe if key != "name")
+    rows = [
+        [html.text(key), *(html.text(told.recipe.get(key, "")) for told in runs)]
+        for key in keys
+        if len({str(told.recipe.get(key, "")) for told in runs}) > 1
+    ]
+    if not rows:
+        return "<p>Nothing: the recipes are the same.</p>"
+    return html.table("Keys of the recipes", ["key", *(html.text(told.name) for told in runs)], rows, numbers=False)
+
+
+def curves_over_one_another(runs: Sequence[Told]) -> Iterator[str]:
+    """Loss and main metrics of all runs."""
+    lines = {told.name: told.steps("loss") for told in runs}
+    panels = {"Loss": {name: curve for name, curve in lines.items() if curve[0]}}
+    for metric in list(dict.fromkeys(name for told in runs for name in told.main))[: MOST_PANELS - 1]:
+        panels[metric] = {told.name: told.curves()[metric] for told in runs if metric in told.curves()}
+    panels = {title: curves for title, curves in panels.items() if curves}
+    if panels:
+        label = f"Over the steps of each run: {', '.join(panels)}"
+        heights = ["loss" if title == "Loss" else "value" for title in panels]
+        yield html.figure(figures.draw_curves("curves-figure", label, panels, "step", heights), label)
+
+
+def costs_side_by_side(runs: Sequence[Told]) -> str:
+    """Seconds and the machine of each run."""
+    machines = [dict(told.machine) for told in runs]
+    rows = [
+        [part, *(f"{told.seconds[part]:.1f} s" if part in told.seconds else "" for told in runs)]
+        for part in PARTS
+        if any(part in told.seconds for told in runs)
+    ]
+    rows += [
+        [html.text(name), *(html.text(machine.get(name, "")) for machine in machines)]
+        for name in dict.fromkeys(name for machine in machines for name in machine)
+    ]
+    return html.table("Where the time went", ["part", *(html.text(told.name) for told in runs)], rows)

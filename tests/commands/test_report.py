@@ -1,0 +1,193 @@
+"""The report of a run: what it needs is noted during the run, and costs the training nothing."""
+
+import json
+
+import pytest
+from publish.pages import assert_sound
+
+from stfit.commands import train as training
+from stfit.commands.report import report, runs_in, write_report
+from stfit.commands.train import train
+from stfit.errors import RecipeError
+from stfit.evaluation.compare import compare
+from stfit.evaluation.measure import statistics
+from stfit.recipe.load import load_recipe
+from stfit.training.loop import StepInfo
+from stfit.training.run_folder import RunFolder, hold
+
+TRIPLETS = {"type": "triplet", "name": "kept", "dataset": "./rows.jsonl", "split": "train"}
+CLASSES = {"type": "classification", "name": "classes", "dataset": "./rows.jsonl", "split": "train"}
+
+
+def weights(run):
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def log_of(run):
+    return [
+        {name: value for name, value in entry.items() if name not in ("seconds", "spent")}
+        for entry in RunFolder(run).read_log()
+    ]
+
+
+def test_a_run_with_a_report_equals_a_run_without(tmp_path, write, run, similarity, monkeypatch, pictures):
+    recipe = write(eval=[similarity, TRIPLETS])
+    run(recipe, "with")
+    monkeypatch.setattr(training, "write_report", lambda folder: None)
+    monkeypatch.setattr("stfit.commands.record.choose_samples", lambda *arguments: [])
+    monkeypatch.setattr("stfit.commands.record.Record.note_metrics", lambda *arguments: None)
+    run(recipe, "without")
+    assert (tmp_path / "with" / "tiny" / "report.html").is_file()
+    assert not (tmp_path / "without" / "tiny" / "report.html").exists()
+    assert weights(tmp_path / "with" / "tiny") == weights(tmp_path / "without" / "tiny")
+    assert log_of(tmp_path / "with" / "tiny") == log_of(tmp_path / "without" / "tiny")
+
+
+def test_notes_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path, write, run, similarity):
+    recipe = write(eval=[similarity])
+    run(recipe, "whole")
+    events = train(load_recipe(recipe), tmp_path / "stopped")
+    for event in events:
+        if isinstance(event, StepInfo) and event.step == 5:
+            break
+    events.close()
+    assert runs_in(tmp_path / "stopped")[0]["state"] == "stopped at step 5"
+    run(recipe, "stopped")
+    one, other = (RunFolder(tmp_path / name / "tiny").read_record() for name in ("whole", "stopped"))
+    assert one == other
+    assert set(one["seen"]) == set(one["drawn"]) == {"start", "end"}
+
+
+@pytest.mark.parametrize("where", ["stfit.commands.train.write_report", "stfit.evaluation.sample.Sample.seen_by"])
+def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, monkeypatch, caplog, where):
+    def fail(*arguments):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(where, fail)
+    finished = run(write(eval=[similarity]))[-1]
+    assert finished.result["metrics"]
+    assert (tmp_path / "runs" / "tiny" / "model" / "model.safetensors").is_file()
+    assert "no ink" in caplog.text
+
+
+def test_interval_of_the_report_is_that_of_comparing_both_models(tmp_path, write, run, similarity):
+    """Values drawn at the start and at the end of a run, against a bootstrap that has both models at hand."""
+    from stfit.commands.prepare import prepare_evaluation
+    from stfit.commands.report import tell
+    from stfit.commands.rivals import before_training
+    from stfit.encoder.build import load_encoder
+
+    path = write(eval=[similarity])
+    run(path)
+    folder = RunFolder(tmp_path / "runs" / "tiny")
+    recipe = load_recipe(path).recipe
+    evaluators = prepare_evaluation(recipe)
+    before, after = before_training(recipe, "cpu"), load_encoder(folder.model)
+    metric = "scores/spearman_cosine"
+    expected = compare(*(statistics(model, evaluators, "end")[metric] for model in (after, before)))
+    gain = tell(folder).gains[metric]
+    assert (gain.low, gain.high) == pytest.approx((expected.low, expected.high), abs=2e-5)
+    assert gain.verdict == expected.verdict
+
+
+def test_every_second_of_a_run_is_accounted_for(tmp_path, write, run, similarity):
+    finished = run(write(eval=[similarity]))[-1]
+    spent = finished.result["spent"]
+    assert set(spent) == {"preparing", "data", "forward", "backward", "optimizer", "evaluation", "saving"}
+    steps = sum(spent[part] for part in ("data", "forward", "backward", "optimizer"))
+    assert steps == pytest.approx(finished.result["seconds"], abs=0.01)
+
+
+NASTY = "<script>alert(1)</script> & \"quotes\" 'too' </td> \u202e https://elsewhere.example/x.js ]]>"
+
+
+@pytest.fixture
+def folder(tmp_path, write, run, similarity):
+    """A finished run over hostile texts."""
+    path = write(eval=[similarity, TRIPLETS, CLASSES], data={"format": "labeled_text"}, loss="batch_all_triplet")
+    rows = [json.loads(line) for line in (path.parent / "rows.jsonl").read_text().splitlines()]
+    rows = [
+        {key: f"{value} {NASTY}" if isinstance(value, str) else value for key, value in row.items()} for row in rows
+    ]
+    (path.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(path)
+    return tmp_path / "runs" / "tiny"
+
+
+def test_report_is_one_sound_page_and_texts_stay_texts(folder):
+    write_report(RunFolder(folder))
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    page = assert_sound(text)
+    assert "<script" not in text
+    assert any("<script>alert(1)</script>" in shown for shown in page.texts)
+    assert "\u202e" not in text
+    titles = [shown for shown in page.texts if shown in {title for _, title in SECTIONS}]
+    assert len(set(titles)) == len(SECTIONS)
+    assert len(page.all("svg")) == 2 + 3 + 1 + 1 + 1  # curves, three samples, a map, lengths, time
+    assert len(text) < 1_000_000
+
+
+SECTIONS = [
+    (1, title)
+    for title in (
+        "Before and after",
+        "What was trained on what",
+        "Training",
+        "Similarities",
+        "Map of the embeddings",
+        "Examples",
+        "Nearest neighbours",
+        "Lengths",
+        "Time and memory",
+        "Recipe and lock",
+    )
+]
+
+
+def test_the_same_run_gives_the_same_report(folder):
+    texts = []
+    for _ in range(2):
+        write_report(RunFolder(folder))
+        texts.append((folder / "report.html").read_text(encoding="utf-8"))
+    assert texts[0] == texts[1]
+
+
+def test_runs_are_compared_on_one_page(tmp_path, write, run, similarity):
+    for seed in (1, 2):
+        run(write(eval=[similarity], seed=seed, name=f"seed{seed}"))
+    runs = [tmp_path / "runs" / name for name in ("seed1", "seed2")]
+    found = report(runs)
+    text = (tmp_path / "runs" / "comparison.html").read_text(encoding="utf-8")
+    assert found["output"] == str(tmp_path / "runs" / "comparison.html")
+    page = assert_sound(text)
+    assert "seed" in page.texts
+    assert " to " in "".join(page.texts)
+    assert any(verdict in text for verdict in ("better", "worse", "no evidence"))
+    both = json.loads((runs[0] / "result.json").read_text()), json.loads((runs[1] / "result.json").read_text())
+    for result in both:
+        assert f"{result['result']['metrics']['scores/spearman_cosine']:.4f}" in text
+
+
+def test_runs_measured_on_other_rows_have_no_interval(tmp_path, write, run, similarity):
+    run(write(eval=[similarity], name="one"))
+    run(write(eval=[similarity | {"limit": 6}], name="other"))
+    report([tmp_path / "runs" / name for name in ("one", "other")])
+    assert "no evidence" not in (tmp_path / "runs" / "comparison.html").read_text()
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="is no run folder"):
+        report([tmp_path])
+
+
+def test_runs_are_listed_with_state_and_verdict(tmp_path, write, run, similarity):
+    run(write(eval=[similarity], name="first"))
+    run(write(name="second"))
+    with hold(tmp_path / "runs" / "second"):
+        (tmp_path / "runs" / "second" / "result.json").unlink()
+        first, second = sorted(runs_in(tmp_path / "runs"), key=lambda found: found["run"])
+    assert (first["state"], first["metric"]) == ("finished", "scores/spearman_cosine")
+    assert first["verdict"] in ("better", "worse", "no evidence")
+    assert first["recipe"] == "scratch, multiple_negatives_ranking, rows.jsonl"
+    assert (second["state"], second["metric"], second["verdict"]) == ("in progress", None, None)
+    assert runs_in(tmp_path / "nowhere") == []
