@@ -83,7 +83,8 @@ class TableSource(Spec):
     split: str = "train"
     """Split, with an optional slice: `train`, `train[:50%]`, `train[100:200]`, `train+validation`."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub dataset."""
+    """Branch, tag or commit of a Hub dataset. Where an override, or a file that extends this one, names another
+    `dataset`, it is forgotten."""
     read: ReadOptions = ReadOptions()
     """How to read a delimited text file."""
     columns: dict[str, str | list[str]] = {}

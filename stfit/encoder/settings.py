@@ -35,7 +35,8 @@ class Model(Spec):
     """Hub id, local folder (plain Hugging Face checkpoint or sentence-transformers model), or what starts from nothing:
     `{type: scratch, ...}`."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
+    """Branch, tag or commit of a Hub model; forgotten where an override, or a file that extends this one, names another
+    `base`."""
     max_seq_length: int | None = Field(None, gt=2)
     """Longest text in tokens, special tokens included; the rest is cut. Default: the base's own limit."""
     pooling: Pooling | Annotated[list[Pooling], Field(min_length=1)] | None = None

@@ -48,10 +48,11 @@ class EvaluationSource(Named, Source):
     suffixed: ClassVar[bool] = True
     """Whether there is a metric for each similarity; else the model's own one is used."""
 
-    dataset: Location | None = None  # type: ignore[assignment]  # the one key that `from: holdout` replaces
-    """Hub id, file or glob, folder of splits, or a dataset saved to disk; left out with `from: holdout`."""
-    from_: Literal["holdout"] | None = Field(None, alias="from")
-    """`holdout`: measure on the rows that `data.holdout` keeps out of training."""
+    dataset: Location | None = None  # type: ignore[assignment]  # the one key that `from` replaces
+    """Hub id, file or glob, folder of splits, or a dataset saved to disk; left out with `from`."""
+    from_: Literal["holdout", "data"] | None = Field(None, alias="from")
+    """`holdout`: measure on the rows that `data.holdout` keeps out of training. `data`: on another split of the
+    training data's dataset, read as `data` says, where the evaluator says nothing else."""
     split: str = "test"
     """Split, with an optional slice."""
 

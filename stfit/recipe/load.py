@@ -21,6 +21,11 @@ from stfit.spec import Spec
 
 LANGUAGE_VERSION = 1
 
+OF_THE_DATASET = (
+    "dataset", "config", "files", "revision", "read", "columns", "where", "label_map", "label_range", "max_per_row",
+)  # fmt: skip
+"""Keys of `data` that tell how to read its dataset, whichever split."""
+
 R = TypeVar("R", bound=Spec, default=Recipe)
 
 
@@ -59,6 +64,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     for file in reversed(files[:-1]):
         root = merged(root, file.root, shape)
     root, refused = overridden(root, overrides, shape)
+    root = with_data(root)
     origins = origins_of(root)
     root = named(root, path, model)
     try:
@@ -77,6 +83,21 @@ def place_in(order: list[str], problem: Problem) -> tuple[int, int, int]:
     """Sorts problems by file, line and column; those of the command line are last."""
     file = order.index(problem.file) if problem.file in order else len(order)
     return file, problem.line or 0, problem.column or 0
+
+
+def with_data(root: Node) -> Node:
+    """The recipe, with the keys of `data` in every evaluator that says `from: data`, where it has none of its own."""
+    data, evaluators = root.child("data"), root.child("eval")
+    if not isinstance(root.value, dict) or not data or not evaluators or not isinstance(evaluators.value, list):
+        return root
+    shared = {key: value for key in OF_THE_DATASET if (value := data.child(key))}
+    items = []
+    for item in evaluators.value:
+        origin = item.child("from")
+        if isinstance(item.value, dict) and origin and origin.value == "data":
+            item = replace(item, value=shared | {key: value for key, value in item.value.items() if key != "from"})
+        items.append(item)
+    return replace(root, value=root.value | {"eval": replace(evaluators, value=items)})
 
 
 def named(root: Node, path: Path, model: type[Spec]) -> Node:

@@ -10,15 +10,19 @@ from stfit.errors import Problem, RecipeError
 from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_DEPTH, Mark, Node, Written, quoted, read_yaml
 from stfit.recipe.shape import Shape, below, choices, spell_out
 
+VERSIONED = ("dataset", "base")
+"""Keys beside which a `revision` says which version is meant."""
+
 
 def merged(parent: Node, child: Node, shape: Shape) -> Node:
     """`child` over `parent`: mappings key by key, anything else replaced.
 
-    When the child makes another choice (`type`), the keys of the parent's choice do not survive.
+    When the child makes another choice (`type`), the keys of the parent's choice do not survive, and when it names
+    another `dataset` or `base`, the `revision` of the parent's does not.
     """
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict) or chooses_anew(parent, child, shape):
         return child
-    entries = dict(parent.value)
+    entries = kept_beside(parent.value, child)
     for key, value in child.value.items():
         entries[key] = merged(entries[key], value, below(shape, key)) if key in entries else value
     return replace(child, value=entries)
@@ -28,6 +32,14 @@ def chooses_anew(parent: Node, child: Node, shape: Shape) -> bool:
     """Whether `child` names another `type` than `parent`."""
     before, after = parent.child("type"), child.child("type")
     return bool(choices(shape)) and before is not None and after is not None and before.value != after.value
+
+
+def kept_beside(entries: dict[str, Node], child: Node) -> dict[str, Node]:
+    """What `child` leaves of entries: a revision is none of another dataset or base, unless it is an override too."""
+    pairs = [(entries.get(key), child.child(key)) for key in VERSIONED]
+    anew = any(before and after and before.value != after.value for before, after in pairs)
+    stale = anew and "revision" in entries and str(entries["revision"].mark) != COMMAND_LINE
+    return {key: value for key, value in entries.items() if key != "revision" or not stale}
 
 
 def overridden(root: Node, arguments: Sequence[str], shape: Shape) -> tuple[Node, list[Problem]]:
@@ -79,7 +91,7 @@ def put(node: Node | None, keys: list[str], value: Node, mark: Mark, shape: Shap
     if node is None or node.value is not entries:
         return Node({keys[0]: child}, mark, mark)
     new = spell_out(Node({keys[0]: child}, mark, mark), shape)
-    return new if chooses_anew(node, new, shape) else replace(node, value={**entries, keys[0]: child})
+    return new if chooses_anew(node, new, shape) else replace(node, value={**kept_beside(entries, new), keys[0]: child})
 
 
 def without(node: Node, keys: list[str], mark: Mark) -> Node:

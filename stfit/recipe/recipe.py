@@ -145,6 +145,13 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
+    def data_is_one_dataset(self) -> Self:
+        """`from: data` has been replaced by the keys of `data`, where there is one."""
+        if any(evaluator.from_ == "data" for evaluator in self.eval):
+            raise ValueError("an evaluator says `from: data`, but there are `objectives`: name its `dataset`")
+        return self
+
+    @model_validator(mode="after")
     def holdout_exists(self) -> Self:
         """`from: holdout` evaluates the rows that `data.holdout` keeps out of training."""
         if self.holding_out is None and any(evaluator.from_ == "holdout" for evaluator in self.eval):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from stfit.recipe.load import load_recipe
@@ -38,6 +40,44 @@ def test_a_new_choice_and_its_keys_may_come_in_any_order(write, valid):
     other = load_recipe(path, ["loss.scale=3", "loss.type=cosent"]).recipe
     assert one == other
     assert one.loss.scale == 3.0
+
+
+@pytest.mark.parametrize("key", ["data.dataset", "model.base"])
+def test_a_revision_is_of_the_repository_that_was_named_beside_it(write, key, tmp_path):
+    section = key.partition(".")[0]
+    recipe = {"model": {"base": "a/b"}, "data": {"dataset": "a/c", "format": "triplet"}, "loss": "triplet"}
+    recipe[section]["revision"] = "v1"
+    path = write(json.dumps(recipe))
+
+    def revision(*overrides, of=path):
+        return getattr(load_recipe(of, overrides).recipe, section).revision
+
+    assert (revision(), revision(f"{key}=a/{'b' if section == 'model' else 'c'}")) == ("v1", "v1")
+    assert revision(f"{key}=x/y") is None
+    assert revision(f"{section}.revision=v2", f"{key}=x/y") == revision(f"{key}=x/y", f"{section}.revision=v2") == "v2"
+    other = write(json.dumps({"extends": "./recipe.yaml", section: {key.partition(".")[2]: "x/y"}}), "other.yaml")
+    assert revision(of=other) is None
+
+
+def test_an_evaluator_from_the_data_reads_another_split_as_the_data_says(write):
+    data = "data: {dataset: a/c, config: en, split: train, format: labeled_pair, columns: {label: score}, limit: 9}\n"
+    evaluators = "eval: [{type: similarity, from: data, split: validation}, {type: similarity, dataset: a/d}]\n"
+    path = write(f"model: {{base: a/b}}\n{data}loss: cosent\n{evaluators}")
+    loaded = load_recipe(path, ["data.dataset=x/y"])
+    evaluator, other = loaded.recipe.eval
+    said = (evaluator.dataset, evaluator.config, evaluator.split, evaluator.columns, evaluator.limit, evaluator.from_)
+    assert said == ("x/y", "en", "validation", {"label": "score"}, None, None)
+    assert loaded.origins["eval.0.dataset"] == "command line"
+    assert other.config is None
+
+
+def test_an_evaluator_from_the_data_needs_one_dataset(write, problems_of):
+    path = write(
+        "model: {base: a/b}\n"
+        "objectives: [{data: {dataset: a/c, format: triplet}, loss: triplet}]\n"
+        "eval: [{type: triplet, from: data}]\n"
+    )
+    assert "`from: data`, but there are `objectives`" in problems_of(path)[0].message
 
 
 def test_later_overrides_win(write, valid):
