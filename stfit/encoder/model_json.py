@@ -26,6 +26,19 @@ TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.also_called[0]: choice for c
 LAYERS: dict[str, type[Layer]] = {choice.also_called[0]: choice for choice in alternatives(Layer)}  # type: ignore[misc]
 """Module -> what a recipe calls it; before and after pooling."""
 
+ASYMMETRIC = "has modules of its own for queries and for documents, where stfit embeds all texts with the same"
+SPARSE = "makes sparse embeddings over a vocabulary, where stfit makes dense ones"
+UNREAD = {
+    "Router": ASYMMETRIC,
+    "Asym": ASYMMETRIC,
+    "CLIPModel": "embeds images too, where stfit embeds text alone",
+    "MLMTransformer": SPARSE,
+    "SpladePooling": SPARSE,
+    "SparseAutoEncoder": SPARSE,
+    "SparseStaticEmbedding": SPARSE,
+}
+"""Modules of sentence-transformers that stfit does not have -> why."""
+
 POOLING_FLAGS = {
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
@@ -175,6 +188,8 @@ def kind_of(entry: dict[str, Any], listed: Path) -> str:
     path = str(entry.get("type", ""))
     kind = path.rpartition(".")[2]
     known = (*SOURCES, *TOKEN_LAYERS, "Pooling", *LAYERS)
+    if path.startswith("sentence_transformers.") and kind in UNREAD:
+        raise ModelError(f"{listed}: stfit can't read {kind}, which {UNREAD[kind]}")
     if not path.startswith("sentence_transformers.") or kind not in known:
         raise ModelError(f"{listed}: module `{path}` is not one that stfit reads ({', '.join(known)})")
     return kind

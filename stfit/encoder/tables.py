@@ -97,7 +97,8 @@ def load_words(folder: Path, settings: Model) -> Source:
     config = read_json(folder / "wordembedding_config.json")
     kind = str(config.get("tokenizer_class")).rpartition(".")[2]
     if kind != "WhitespaceTokenizer":
-        raise ModelError(f"{folder}: its tokenizer is a {kind}; of word embeddings stfit reads a WhitespaceTokenizer")
+        why = " (which joins words to phrases with nltk, that stfit does without)" if kind == "PhraseTokenizer" else ""
+        raise ModelError(f"{folder}: its words are made by a {kind}{why}; stfit reads those of a WhitespaceTokenizer")
     limit = settings.max_seq_length or config.get("max_seq_length") or NO_LIMIT
     tokens = load_word_tokens(folder, limit if limit < NO_LIMIT else None)
     weights = read_weights(folder / "model.safetensors")

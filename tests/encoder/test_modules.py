@@ -282,3 +282,19 @@ def test_words_that_the_peer_does_not_train_stay(vectors, two_steps, tmp_path):
     write_folder(encoder, tmp_path / "again")
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path, tmp_path / "again"))
     assert torch.equal(before["emb_layer.weight"], after["emb_layer.weight"])
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("Router", "for queries and for documents"), ("SpladePooling", "sparse")])
+def test_a_module_that_can_not_be_read_is_named_with_the_reason(kind, reason, tmp_path):
+    (tmp_path / "modules.json").write_text(json.dumps([{"type": f"sentence_transformers.base.modules.{kind}"}]))
+    with pytest.raises(ModelError, match=f"can't read {kind}, which .*{reason}"):
+        load_encoder(tmp_path)
+
+
+def test_words_of_a_phrase_tokenizer_are_refused(vectors, tmp_path):
+    settings = {"base": {"type": "word_embeddings", "vectors": str(vectors)}}
+    write_folder(build_encoder(Model.model_validate(settings), list), tmp_path)
+    config = tmp_path / "wordembedding_config.json"
+    config.write_text(config.read_text().replace("WhitespaceTokenizer", "PhraseTokenizer"))
+    with pytest.raises(ModelError, match="joins words to phrases with nltk"):
+        load_encoder(tmp_path)
