@@ -155,12 +155,15 @@ def is_normalized(recipe: Recipe, base: Glance) -> bool:
 def learning_rate(recipe: Recipe, base: Glance) -> list[Doubt]:
     """The run takes its time, and the model is as it was, or worse."""
     rate, pretrained = recipe.train.learning_rate, not base.is_random and base.source == "Transformer"
+    pretrained = pretrained and recipe.model.lora is None
     if rate == 0:
         message = "is 0: no weight will change"
     elif rate >= HIGH_RATE and pretrained:
         message = f"{rate:g} is so high that a pretrained model forgets what it knows; 1e-5 to 1e-4 is usual"
     elif rate < LOW_SCRATCH_RATE and base.is_random:
         message = f"{rate:g} is too low for random weights; 1e-3 is usual"
+    elif rate < LOW_SCRATCH_RATE and recipe.model.lora is not None:
+        message = f"{rate:g} is too low for adapters; 1e-4 to 1e-3 is usual"
     else:
         return []
     return [Doubt("train.learning_rate", "learning-rate", message)]

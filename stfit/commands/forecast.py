@@ -19,6 +19,8 @@ from stfit.training.progress import DEFAULT_EPOCHS, build_calendar
 
 BYTES_PER_WEIGHT = 16
 """float32 weight, gradient and the two moments of AdamW."""
+BYTES_BESIDE_ADAPTERS = 4
+"""The weight alone, where adapters learn in its place."""
 BYTES_PER_ACTIVATION = 4
 KEPT_PER_TOKEN = 25
 """Numbers of size `hidden` that a transformer layer keeps per token for the backward pass. 17 by counting (Korthikanti
@@ -132,5 +134,6 @@ def memory(recipe: Recipe, base: Glance, tokens: int) -> int | None:
     train = recipe.train
     share = min(1.0, train.mini_batch_size / train.batch_size) if train.mini_batch_size else 1.0
     at_once = min(tokens * share, train.mini_batch_tokens or tokens)
+    per_weight = BYTES_PER_WEIGHT if recipe.model.lora is None else BYTES_BESIDE_ADAPTERS
     kept = base.num_layers * at_once * base.hidden_size * KEPT_PER_TOKEN * BYTES_PER_ACTIVATION
-    return LIBRARIES_MIB + round((base.parameters * BYTES_PER_WEIGHT + kept) / 2**20)
+    return LIBRARIES_MIB + round((base.parameters * per_weight + kept) / 2**20)

@@ -36,11 +36,21 @@ from stfit.losses.loss import build_loss, compute_loss
 from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded, load_recipe
-from stfit.recipe.lock import LOCK, build_lock, for_others, read_lock, require_unmoved, to_json, trained_part
+from stfit.recipe.lock import (
+    LOCK,
+    build_lock,
+    for_others,
+    is_same,
+    read_lock,
+    require_unmoved,
+    to_json,
+    trained_part,
+)
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.recipe.resolved import to_yaml
 from stfit.training.checkpoint import (
     Checkpoint,
+    left_to_base,
     newest_checkpoint,
     require_room,
     restore,
@@ -269,7 +279,7 @@ def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> L
     for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
         loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)
         losses.append(loss.to(encoder.device) if isinstance(loss, nn.Module) else partial(compute_loss, loss))
-    return build_learner(encoder, losses, recipe.train.weight_decay, recipe.train.freeze)
+    return build_learner(encoder, losses, recipe.train.weight_decay, recipe.train.freeze, recipe.train.layer_decay)
 
 
 def go_on(
@@ -277,8 +287,8 @@ def go_on(
 ) -> Progress:
     """Put everything where the checkpoint left it; what the run remembers.
 
-    What the run is made of may have moved since. That is said, and where `strict`, raises LockError. Other tokens raise
-    ModelError: the weights would be those of other words.
+    What the run is made of may have moved since. That is said, and where `strict`, raises LockError. Other tokens,
+    and another base beneath adapters, raise ModelError.
     """
     if checkpoint is None:
         folder.forget_after(-1)
@@ -292,6 +302,11 @@ def go_on(
         raise ModelError(
             f"{checkpoint.folder}: its weights are those of other tokens: a vocabulary that is learnt from the "
             "training texts changes with them. Put the texts back, or start anew with --fresh"
+        )
+    if left_to_base(learner.encoder) and not is_same(checkpoint.facts["made"]["base"], made["base"]):
+        raise ModelError(
+            f"{checkpoint.folder}: holds adapters of another base, and none of its weights. Put the base back, or "
+            "start anew with --fresh"
         )
     restore(checkpoint, learner)
     progress = Progress(**checkpoint.facts["progress"])

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from stfit.encoder.base import ALL_FILES, locate
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.inference import fused_works
+from stfit.encoder.lora import add_adapters
 from stfit.encoder.model_json import Found, Traits, is_sentence_model, read_folder
 from stfit.encoder.settings import Model, misplaced
 from stfit.encoder.sound import require_sound
@@ -56,6 +57,8 @@ def build_encoder(settings: Model, texts: Texts | None = None, device: str = "cp
     traits = choose_traits(settings, found, source)
     place = {"device": torch.device(device), "dtype": getattr(torch, settings.precision)}
     source.backbone.to(**place)
+    if settings.lora is not None:
+        add_adapters(source.backbone, settings.lora)
     token_layers = build_token_layers(traits, source, None if found and settings.token_layers is None else texts)
     token_layers.to(**place)
     layout = source.choose_layout(settings.attention)

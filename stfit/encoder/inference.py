@@ -62,7 +62,9 @@ class FusedLayer:
     @classmethod
     def of(cls, layer: Any, heads: int, activation: str, dtype: torch.dtype) -> FusedLayer:
         """From a layer of transformers. Raises AttributeError where it is built otherwise."""
-        query, key, value, attended, up, down = linear_modules(layer)
+        query, key, value, attended, up, down = linears = linear_modules(layer)
+        if any(type(linear) is not nn.Linear for linear in linears):  # an adapter's map hides what it adds
+            raise NotImplementedError
         attended_norm, norm = norm_modules(layer)
         return cls(
             Linear(query, key, value, dtype=dtype),

@@ -28,6 +28,24 @@ Pooling = Annotated[
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
 
+class Lora(Spec):
+    """Trains thin matrices beside the linear maps of a pretrained transformer, which stays as it is.
+
+    A model folder has them merged into its weights, a checkpoint holds them alone. They want a higher
+    `train.learning_rate` than whole weights do: 1e-4 to 1e-3. Needs `pip install 'stfit[lora]'` (Hu et al., 2021,
+    https://arxiv.org/abs/2106.09685).
+    """
+
+    rank: int = Field(8, gt=0)
+    """Width of the thin matrices."""
+    alpha: int = Field(16, gt=0)
+    """What they add is multiplied by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of their inputs that is zeroed while training."""
+    target: Annotated[list[str], Field(min_length=1)] | None = None
+    """Names of linear maps that get one, or their ends: `[query, value]`. Default: all in the transformer's layers."""
+
+
 class Model(Spec):
     """The encoder: a pretrained (or new) transformer, a pooling, and the layers after it."""
 
@@ -55,6 +73,8 @@ class Model(Spec):
     """What the embeddings are made for: cosine, dot, euclidean or manhattan. Default: the base's own, else cosine."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Dropout inside the transformer while training. Default: as the base's config says; 0.0 switches it off."""
+    lora: Lora | None = None
+    """Low-rank adapters, in place of training whole weights; `{}` = with their defaults."""
     truncate_dim: int | None = Field(None, gt=0)
     """Keep only the first N numbers of each embedding when encoding. Default: the base's own, else all."""
     append_eos: bool | Literal["auto"] = "auto"
@@ -88,6 +108,13 @@ class Model(Spec):
         return self
 
     @model_validator(mode="after")
+    def adapters_adapt_something(self) -> Self:
+        """Beside random weights that stay as they are, thin matrices can't learn a language."""
+        if self.lora is not None and not isinstance(self.base, str):
+            raise ValueError("`lora` adapts a pretrained base, and this one starts from nothing")
+        return self
+
+    @model_validator(mode="after")
     def averages_the_layers_first(self) -> Self:
         """Only what comes next to the transformer sees its layers."""
         if any(layer.type == "weighted_layer_pooling" for layer in (self.token_layers or [])[1:]):
@@ -103,9 +130,9 @@ class Model(Spec):
 
 
 IDLE = {
-    "StaticEmbedding": ("pooling", "token_layers", "append_eos", "attention", "dropout"),
-    "BoW": ("pooling", "token_layers", "append_eos", "attention", "dropout", "max_seq_length"),
-    "WordEmbeddings": ("append_eos", "attention", "dropout"),
+    "StaticEmbedding": ("pooling", "token_layers", "append_eos", "attention", "dropout", "lora"),
+    "BoW": ("pooling", "token_layers", "append_eos", "attention", "dropout", "lora", "max_seq_length"),
+    "WordEmbeddings": ("append_eos", "attention", "dropout", "lora"),
 }
 """What comes first in a model -> keys of `model` that mean nothing there."""
 

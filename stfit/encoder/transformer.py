@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 
 from stfit.encoder.dropout import DROPOUT_SETTING
 from stfit.encoder.layout import choose_layout
+from stfit.encoder.lora import merged_weights
 from stfit.encoder.model_json import count_positions, read_json, read_sentence_config, write_json
 from stfit.encoder.settings import Model
 from stfit.encoder.sound import other_shapes, require_no_code, require_right_weights, require_vectors
@@ -66,7 +67,7 @@ def build_transformer(
 
 def write_transformer(backbone: PreTrainedModel, tokens: TransformerTokens, folder: Path) -> None:
     """Weights, config, tokenizer, and the limit where older versions look for it."""
-    backbone.save_pretrained(folder)
+    backbone.save_pretrained(folder, state_dict=merged_weights(backbone))
     tokens.save(folder)
     config = {"max_seq_length": tokens.max_seq_length, "do_lower_case": False}
     write_json(folder / "sentence_bert_config.json", config)

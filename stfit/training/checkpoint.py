@@ -16,10 +16,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.lora import weights_of_the_base
+from stfit.encoder.sound import name_some
 from stfit.encoder.weights import weights_of
 from stfit.errors import ModelError, ResourceError
+from stfit.training.gradients import trained_weights
 from stfit.training.loop import Learner, require_finite_weights
 from stfit.training.randomness import capture_everything, restore_everything
 from stfit.training.whole import discard, replacing, writing
@@ -48,6 +52,7 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
             f"{index}.{name}": tensor
             for index, module in enumerate(learner.modules)
             for name, tensor in weights_of(module).items()
+            if name not in left_to_base(module)
         }
         save_file(unshared(weights), scratch / "weights.safetensors")
         save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
@@ -55,6 +60,20 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
         state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
         (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
         write_manifest(scratch)
+
+
+def left_to_base(module: nn.Module) -> set[str]:
+    """Weights that no checkpoint holds, since the base has them and adapters leave them alone."""
+    return (
+        {f"backbone.{name}" for name in weights_of_the_base(module.backbone)} if isinstance(module, Encoder) else set()
+    )
+
+
+def load_all_but(module: nn.Module, left_out: set[str], weights: dict[str, Tensor]) -> None:
+    """Fill a module; only what is `left_out` may be missing. Raises RuntimeError where the names are others."""
+    missing, unknown = module.load_state_dict(weights, strict=False)
+    if wrong := [*(set(missing) - left_out), *unknown]:
+        raise RuntimeError(f"weights are missing or unknown: {name_some(wrong)}")
 
 
 def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -141,7 +160,7 @@ def rotate(folder: Path, keep: int) -> None:
 def require_room(folder: Path, learner: Learner, keep: int) -> None:
     """Raise ResourceError where the disk has no room for the checkpoints and the models of a run."""
     weights = sum(weight.nbytes for module in learner.modules for weight in module.state_dict().values())
-    moments = 2 * sum(weight.nbytes for module in learner.modules for weight in module.parameters())
+    moments = 2 * sum(weight.nbytes for _, weight in trained_weights(*learner.modules))
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     needed = (keep + 1) * (weights + moments) + 2 * weights - there  # one more of each while it is replaced
     free = shutil.disk_usage(folder).free
@@ -169,7 +188,7 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
         for index, module in enumerate(learner.modules):
             prefix = f"{index}."
             own = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
-            module.load_state_dict(own)
+            load_all_but(module, left_to_base(module), own)
         learner.optimizer.load_state_dict({"state": tensors, "param_groups": groups})
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{folder}: its weights are not those of this model; did the base change? {error}") from error

@@ -16,6 +16,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.sound import name_some, not_finite
 from stfit.errors import DivergedError, InterruptedRun, RecipeError
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
+from stfit.training.layer_rates import group_weights
 from stfit.training.randomness import capture_randomness, restore_randomness
 from stfit.training.stopwatch import Stopwatch
 
@@ -61,19 +62,22 @@ def modules_of(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
     return [encoder, *(loss for loss in losses if isinstance(loss, nn.Module))]
 
 
-def build_learner(encoder: Encoder, losses: list[ComputeLoss], weight_decay: float, frozen: list[str]) -> Learner:
+def build_learner(
+    encoder: Encoder,
+    losses: list[ComputeLoss],
+    weight_decay: float,
+    frozen: list[str],
+    layer_decay: float | None = None,
+) -> Learner:
     """AdamW over the weights whose names match no pattern in `frozen`; biases and norms (vectors) do not decay.
 
     Raises RecipeError for a pattern that matches nothing, or when nothing is left to train.
     """
     freeze(encoder, frozen)
-    weights = [weight for _, weight in trained_weights(*modules_of(encoder, losses))]
-    groups = [
-        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
-    ]
+    weights = trained_weights(*modules_of(encoder, losses))
+    groups = group_weights(weights, weight_decay, layer_decay, encoder.source.num_layers)
     device = encoder.device.type
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], fused=device in ("cpu", "cuda"))
+    optimizer = torch.optim.AdamW(groups, fused=device in ("cpu", "cuda"))
     scaler = torch.amp.GradScaler(device, enabled=encoder.precision == "float16")
     return Learner(encoder, losses, optimizer, scaler)
 
@@ -135,7 +139,7 @@ def train_steps(
         require_finite(step + 1, outcomes, loss, 0.0 if learner.scaler.is_enabled() else grad_norm, batches)
         rate = learning_rate_at(step)
         for parameters in learner.optimizer.param_groups:
-            parameters["lr"] = rate
+            parameters["lr"] = rate * parameters["rate_share"]
         learner.scaler.step(learner.optimizer)
         learner.scaler.update()
         learner.optimizer.zero_grad(set_to_none=True)

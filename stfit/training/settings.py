@@ -39,6 +39,9 @@ class Train(Spec):
     """Batches per optimizer step. Adds no in-batch negatives: for those raise `batch_size`, with `mini_batch_size`."""
     learning_rate: float = Field(2e-5, ge=0)
     """Highest learning rate of the schedule."""
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    """Share of the rate of each layer that the layer below it has; 0.9 keeps much of a pretrained model. Default: one
+    rate for all. What comes after the transformer has the whole rate, its token embeddings have the lowest."""
     optimizer: Literal["adamw"] = "adamw"
     """AdamW (Loshchilov and Hutter, 2019), betas 0.9 and 0.999, eps 1e-8."""
     warmup_ratio: float | None = Field(None, ge=0, lt=1)

@@ -44,6 +44,7 @@ DOUBTS = [
     ({"train.learning_rate": 0.0}, "train.learning_rate", "learning-rate"),
     ({"train.learning_rate": 1e-3}, "train.learning_rate", "learning-rate"),
     ({"model.base": SCRATCH}, "train.learning_rate", "learning-rate"),
+    ({"model.lora": {}}, "train.learning_rate", "learning-rate"),
     ({"train.freeze": ["*"]}, "train.freeze", "frozen"),
     ({"loss": RANKING | {"scale": 0.05}}, "loss.scale", "scale"),
     ({"loss": RANKING, "train.batch_size": 4, "train.mini_batch_size": None}, "train.batch_size", "few-negatives"),

@@ -1,0 +1,86 @@
+"""Low-rank adapters: linear maps of a transformer learn by a product of two thin matrices, and are else as they were.
+
+The extra `lora` brings peft, which puts the adapters into a transformer. A model folder holds the merged weights, so
+that what reads it needs no peft; a checkpoint holds the adapters alone (Hu et al., 2021,
+https://arxiv.org/abs/2106.09685).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stfit.encoder.settings import Lora
+from stfit.errors import ModelError
+
+WRAPPED = ".base_layer."
+"""Stands in the name of a weight that has an adapter."""
+ADAPTER = ".lora_"
+"""Stands in the names of an adapter's own weights."""
+
+
+def add_adapters(backbone: nn.Module, settings: Lora) -> None:
+    """Give the linear maps that `settings` name an adapter each, and freeze everything else.
+
+    Raises ModelError where peft is not installed, or a name fits no linear map.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ModelError(f"model.lora needs peft: pip install 'stfit[lora]' ({error})") from error
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=chosen_maps(backbone, settings.target),
+    )
+    dtype = next(backbone.parameters()).dtype
+    inject_adapter_in_model(config, backbone)
+    backbone.to(dtype)  # peft makes adapters of a half-precision model in float32
+
+
+def chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
+    """Full names of the linear maps that end in one of the names in `target`; None: of all in the layers."""
+    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    if target is None:
+        return [name for name in linear if any(part.isdigit() for part in name.split("."))]
+    for wanted in target:
+        if not any(f".{name}".endswith(f".{wanted}") for name in linear):
+            last = sorted({name.rpartition(".")[2] for name in linear})
+            raise ModelError(f"model.lora.target: `{wanted}` is no linear map of this base; it has {', '.join(last)}")
+    return [name for name in linear if any(f".{name}".endswith(f".{wanted}") for wanted in target)]
+
+
+def adapted(backbone: nn.Module) -> dict[str, Any]:
+    """Linear maps with an adapter, by name."""
+    return {name: module for name, module in backbone.named_modules() if hasattr(module, "lora_A")}
+
+
+def merged_weights(backbone: nn.Module) -> dict[str, Tensor] | None:
+    """Every weight under the name it has without adapters, those with one merged; None where there are no adapters.
+
+    Raises ModelError where no adapter has learnt anything: the model would be its base.
+    """
+    maps = adapted(backbone)
+    if not maps:
+        return None
+    states = backbone.state_dict()
+    merged = {name.replace(WRAPPED, "."): weight for name, weight in states.items() if ADAPTER not in name}
+    moved = False
+    with torch.no_grad():
+        for name, module in maps.items():
+            weight = merged[f"{name}.weight"]
+            merged[f"{name}.weight"] = weight + module.get_delta_weight("default").to(weight.dtype)
+            moved |= not torch.equal(merged[f"{name}.weight"], weight)
+    if not moved:
+        raise ModelError("model.lora: merged, the adapters leave every weight of the base as it was; train longer")
+    return merged
+
+
+def weights_of_the_base(backbone: nn.Module) -> set[str]:
+    """Names of the weights that a checkpoint need not hold: beside adapters, those that stay as the base has them."""
+    if not adapted(backbone):
+        return set()
+    return {name for name, weight in backbone.named_parameters() if not weight.requires_grad}
