@@ -9,6 +9,7 @@ StfitError                 1  a bug, when nothing more precise fits
 ├── GateError              7  measured, and not good enough to publish
 ├── LockError              8  something moved since the lock was written
 └── ResourceError          9  disk, memory, or another process in the way
+    └── PeerLost           9  another process of this run is gone
 InterruptedRun       130/143  stopped by a signal, resumable; no Exception, so that no library mistakes it for a failure
 """
 
@@ -93,6 +94,10 @@ class ResourceError(StfitError):
     """The disk is full, memory ran out, or the run folder is in use."""
 
     exit_code = 9
+
+
+class PeerLost(ResourceError):
+    """One of several processes is gone: what it met with is the news, not this."""
 
 
 class InterruptedRun(BaseException):

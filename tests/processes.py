@@ -2,11 +2,15 @@
 
 import os
 import signal
+import socket
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+from stfit.processes import joined
 
 
 def fork(action: Callable[[], object], output: Path | None = None) -> int:
@@ -97,3 +101,23 @@ def at_line(action: Callable[[], object], number: int, files: tuple[str, ...]) -
     finally:
         sys.settrace(None)
     return lines
+
+
+def fork_group(count: int, action: Callable[[], object], output: Path | None = None) -> list[int]:
+    """So many children that run `action` as the processes of one run; their ids."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def join_and_act(rank: int) -> None:
+        group = {"RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in group.items()})
+        with joined():
+            action()
+
+    return [fork(partial(join_and_act, rank), output) for rank in range(count)]
+
+
+def run_group(count: int, action: Callable[[], object], output: Path | None = None) -> list[int]:
+    """Run `action` in the processes of one run to its end; how each ended."""
+    return [wait(child) for child in fork_group(count, action, output)]

@@ -15,6 +15,7 @@ FLOORS = {
     "installed": 0.3,
     "spec": 0.6,
     "location": 0,
+    "processes": 0.3,
     "__init__": 6,
     "hub": 0.3,
     "encoder": 1,

@@ -13,7 +13,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from stfit.cli import console
+from stfit.cli.launch import is_alone, launch, require_parallel
 from stfit.errors import InterruptedRun
+from stfit.processes import is_first, joined, launched
 
 app = typer.Typer(
     name="stfit",
@@ -29,7 +31,20 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
+Processes = Annotated[
+    int | None, typer.Option("--processes", help="Share the work out to N processes, by torchrun.", min=1)
+]
 ModelArgument = Annotated[str, typer.Argument(help="Run folder, model folder or Hub id.", metavar="MODEL")]
+
+
+def shared_out(processes: int | None, json: bool) -> None:
+    """Let so many processes do what this one was asked for, and end with their exit code; or go on, where it is one."""
+    if is_alone(processes):
+        return
+    failure = launch(processes or 1)
+    if failure and failure.message:
+        console.say_error(failure.name, failure.message, failure.exit_code, json)
+    raise typer.Exit(failure.exit_code if failure else 0)
 
 
 @app.command(epilog="Example: stfit train recipe.yaml train.epochs=1")
@@ -53,6 +68,7 @@ def train(
         bool, typer.Option("--print-config", help="Show every value and where it was said; train nothing.")
     ] = False,
     runs: Runs = Path("runs"),
+    processes: Processes = None,
     json: Json = False,
 ) -> None:
     """Train a recipe; run again, it goes on where it stopped."""
@@ -72,6 +88,7 @@ def train(
         if found := find_unchanged(loaded):
             console.show_unchanged(found, json)
             return
+    shared_out(processes, json)
     from stfit.commands.train import train
 
     lock = None if locked is None else Path(locked) if locked else recipe.parent / "stfit.lock"
@@ -86,6 +103,7 @@ def evaluate(
         str | None, typer.Option("--compare", help="Run folder, model folder or Hub id to compare with.")
     ] = None,
     runs: Runs = Path("runs"),
+    processes: Processes = None,
     json: Json = False,
 ) -> None:
     """Measure a model with a recipe's evaluators, compare it with another, and hold it against the recipe's gate."""
@@ -100,6 +118,7 @@ def evaluate(
     if is_recipe and not Path(measured).is_dir():
         raise typer.BadParameter(f"{target} has no run in {measured}: stfit train {target}")
     loaded = load_recipe(recipe or Path(target))
+    shared_out(processes, json)
     from stfit.commands.evaluate import evaluate
 
     result, main = evaluate(measured, loaded.recipe, compare)
@@ -138,6 +157,7 @@ def encode(
     batch_tokens: Annotated[str, typer.Option(help="Tokens at once, or auto.")] = "auto",
     fast: Annotated[bool, typer.Option("--fast", help="Matrix products in bfloat16; says what that changes.")] = False,
     device: Device = "auto",
+    processes: Processes = None,
     json: Json = False,
 ) -> None:
     """Embed texts; run again, it goes on where it stopped."""
@@ -147,6 +167,9 @@ def encode(
         raise typer.BadParameter(f"--precision {precision}: is one of {', '.join(PRECISIONS)}")
     if batch_tokens != "auto" and not (batch_tokens.isdecimal() and int(batch_tokens)):
         raise typer.BadParameter(f"--batch-tokens {batch_tokens}: is a number above 0, or auto")
+    if texts == "-" and (processes or launched() or 1) > 1:
+        raise typer.BadParameter("- (stdin) can be read by one process only: write the texts to a file")
+    shared_out(processes, json)
     from stfit.commands.encode import Choices, encode
     from stfit.commands.windows import Inputs
     from stfit.data.source import Source
@@ -349,7 +372,12 @@ def main() -> NoReturn:
     gc.set_threshold(100_000)  # importing torch makes a million objects and no garbage: looking for some costs 0.3 s
     console.start_logging()
     try:
-        sys.exit(app(arguments, standalone_mode=False, prog_name="stfit"))
+        require_parallel(arguments)
+        with joined():
+            if not is_first():
+                console.be_silent()
+            code = app(arguments, standalone_mode=False, prog_name="stfit")
+        sys.exit(code)
     except (Exception, InterruptedRun) as error:
         if debug:
             console.show_traceback(error)

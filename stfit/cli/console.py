@@ -57,11 +57,17 @@ def show_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def be_silent() -> None:
+    """Print nothing from here on: the first of several processes speaks for all."""
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the end of the process
+
+
 def show_error(error: BaseException, as_json: bool) -> int:
-    """Say what went wrong; the exit code."""
+    """Say what went wrong, or, as one of several processes, leave it to who started them; the exit code."""
     import typer
 
     from stfit.errors import InterruptedRun, StfitError
+    from stfit.processes import launched, report
 
     usage_error = typer.BadParameter.__base__ or typer.BadParameter  # click's, or that of newer typers' own copy of it
     if isinstance(error, typer.Exit):
@@ -77,10 +83,18 @@ def show_error(error: BaseException, as_json: bool) -> int:
     else:
         name, code = "bug", 1
         message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; --debug shows where."
+    if launched():
+        report(name, message, code)
+    else:
+        say_error(name, message, code, as_json)
+    return code
+
+
+def say_error(name: str, message: str, code: int, as_json: bool) -> None:
+    """An error, in words and where it is wanted as JSON."""
     sys.stderr.write(f"stfit: {message}\n")
     if as_json:
         show_json({"error": {"class": name, "message": message, "exit_code": code}})
-    return code
 
 
 def show_traceback(error: BaseException) -> None:

@@ -29,6 +29,7 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.precision import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
 from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, StfitError
+from stfit.processes import bring_rows_together, from_all, is_first
 from stfit.training.hardware import choose_device
 from stfit.training.run_folder import hold
 from stfit.training.signals import stop_on_signals
@@ -106,25 +107,39 @@ def encode(
     with hold(parts.folder / "output"), stop_on_signals():
         try:
             yield from write_parts(encoder, inputs, choices, ranges, parts, with_text, work)
-            rows = (parts.read(number) for number in range(work.parts))
-            if calibration and ranges is None:
-                if not work.rows:
-                    raise DataError(f"{inputs.source.dataset}: holds no text to make ranges from")
-                ranges = reduce(Ranges.with_also, (Ranges.of(part.values) for part in rows))
-                save_ranges(ranges, calibration)
-                rows = (quantized(parts.read(number), choices.precision, ranges) for number in range(work.parts))
-            write_output(rows, parts.folder / "output", output, work.rows)
+            if is_first():
+                merge_parts(parts, inputs, output, choices, calibration, ranges, work)
         except InterruptedRun as stop:
             kept = f"{work.rows} rows are kept in {parts.folder}, the same command goes on from there"
             raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
         except OSError as error:
             raise ResourceError(f"{output}: can't be written: {error.strerror or error}") from error
         except StfitError:
-            if not work.rows:
+            if not work.rows and is_first():
                 shutil.rmtree(parts.folder)
             raise
-        shutil.rmtree(parts.folder)
     yield summary(output, work)
+
+
+def merge_parts(
+    parts: Parts,
+    inputs: Inputs,
+    output: Path,
+    choices: Choices,
+    calibration: Path | None,
+    ranges: Ranges | None,
+    work: Work,
+) -> None:
+    """The parts as one output; ranges that are still to be made are made of them first."""
+    rows = (parts.read(number) for number in range(work.parts))
+    if calibration and ranges is None:
+        if not work.rows:
+            raise DataError(f"{inputs.source.dataset}: holds no text to make ranges from")
+        made = reduce(Ranges.with_also, (Ranges.of(part.values) for part in rows))
+        save_ranges(made, calibration)
+        rows = (quantized(parts.read(number), choices.precision, made) for number in range(work.parts))
+    write_output(rows, parts.folder / "output", output, work.rows)
+    shutil.rmtree(parts.folder)
 
 
 def write_parts(
@@ -162,14 +177,16 @@ def write_parts(
                 truncate_dim=choices.truncate_dim,
                 batch_tokens=choices.batch_tokens,
             )
-            embedding = embed(fast=choices.fast)
-            values = quantize(embedding, precision, ranges)[window.place]
-            texts = window.all.texts if with_text else None
-            parts.write(window.number, digest_of(window.all), Rows(window.all.ids, texts, values))
+            own = embed(fast=choices.fast)
+            embedding = bring_rows_together(own, window.shares)
+            if is_first():
+                values = quantize(embedding, precision, ranges)[window.place]
+                texts = window.all.texts if with_text else None
+                parts.write(window.number, digest_of(window.all), Rows(window.all.ids, texts, values))
             work.distinct += len(window.distinct)
             work.seconds += time.perf_counter() - start
             if choices.fast and work.cosine is None:
-                work.cosine = lowest_cosine(embedding, embed())
+                work.cosine = min(from_all(lowest_cosine(own, embed())))
         work.rows += len(window.all)
         work.parts += 1
         yield Encoded(work.rows, work.rows_per_second, total.share(window.all.row))
@@ -178,7 +195,7 @@ def write_parts(
 def lowest_cosine(one_rd: np.ndarray, other_rd: np.ndarray) -> float:
     """Of two embeddings of the same text."""
     lengths = np.linalg.norm(one_rd, axis=1) * np.linalg.norm(other_rd, axis=1)
-    return float(((one_rd * other_rd).sum(axis=1) / lengths).min())
+    return float(((one_rd * other_rd).sum(axis=1) / lengths).min(initial=1.0))
 
 
 class Total:

@@ -29,8 +29,8 @@ LIBRARIES_MIB = 450
 """torch and transformers themselves."""
 
 
-def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str]) -> Plan:
-    """Which rows every step trains on. Raises DataError where no batch can be made."""
+def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str], processes: int = 1) -> Plan:
+    """Which rows every step trains on, in all processes together. Raises DataError where no batch can be made."""
     train = recipe.train
     objectives = list(recipe.trained_on.values())
     weights = [objective.weight for objective in objectives if objective.weight is not None]
@@ -42,7 +42,7 @@ def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str]) 
                 str(objective.sampler),
                 table.matrix(),
                 table.examples.label,
-                train.batch_size,
+                train.batch_size * processes,
                 recipe.seed,
                 fingerprint,
                 objective.loss.smallest_batch,

@@ -16,6 +16,7 @@ from stfit.encoder.folder import write_folder
 from stfit.errors import InterruptedRun
 from stfit.evaluation.measure import Evaluators, statistics
 from stfit.evaluation.source import When
+from stfit.processes import from_first, is_first
 from stfit.recipe.recipe import Recipe
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
 from stfit.training.health import Health
@@ -78,7 +79,7 @@ class Run:
             log.warning("%s (%s)", problem, problem.code)
         yield info
         yield from self.evaluate()
-        if self.stop.received or (self.calendar.save_is_due(info.step) and not self.is_over):
+        if self.stop.is_received() or (self.calendar.save_is_due(info.step) and not self.is_over):
             yield self.save()
             self.leave_if_asked()
 
@@ -112,12 +113,12 @@ class Run:
             yield Evaluated(self.progress.step, self.progress.metrics)
 
     def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
-        """What the evaluators of a moment find."""
+        """What the evaluators of a moment find; the same in all processes."""
         with self.progress.spending("evaluation"):
             found = statistics(encoder, self.evaluators, moment, self.recipe.dims)
             if moment != "during":
                 self.record.note_metrics(moment, found)
-        return {name: statistic.value for name, statistic in found.items()}
+        return from_first({name: statistic.value for name, statistic in found.items()})
 
     def look(self, encoder: Encoder, moment: Moment) -> None:
         """Note what the model makes of some rows, for the report."""
@@ -143,6 +144,7 @@ class Run:
         path = checkpoint_path(self.folder.checkpoints, self.progress.step)
         with self.progress.spending("saving"):
             save_checkpoint(path, self.learner, {"progress": vars(self.progress), "made": self.made})
+        if is_first():
             rotate(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
         return Saved(self.progress.step, path)
 
@@ -152,8 +154,9 @@ class Run:
         Raises DivergedError for weights that are not finite.
         """
         require_finite_weights(self.encoder)
-        with self.progress.spending("saving"), replacing(self.folder.model) as scratch:
-            write_folder(self.encoder, scratch)
+        if is_first():
+            with self.progress.spending("saving"), replacing(self.folder.model) as scratch:
+                write_folder(self.encoder, scratch)
         return Saved(self.progress.step, self.folder.model)
 
     def improves(self, metrics: dict[str, float]) -> bool:

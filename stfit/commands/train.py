@@ -33,6 +33,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.errors import LockError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.losses.loss import build_loss, compute_loss
+from stfit.processes import by_first, copy_from_first, count, first_ahead, is_first
 from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded, load_recipe
@@ -61,7 +62,7 @@ from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.memory import keep_freed_memory
 from stfit.training.progress import Progress, build_calendar
-from stfit.training.randomness import seed_everything
+from stfit.training.randomness import seed_apart, seed_everything
 from stfit.training.run_folder import RunFolder, differences, hold, open_folder
 from stfit.training.signals import Stop, stop_on_signals
 from stfit.training.whole import write_whole
@@ -105,17 +106,17 @@ def train(
     path = runs / loaded.recipe.name
     require_other_base(loaded.recipe, path)
     with hold(path), stop_on_signals() as stop:
-        folder, notes = open_folder(path, trained_part(loaded.recipe), fresh, resume)
+        folder, notes = by_first(lambda: open_folder(path, trained_part(loaded.recipe), fresh, resume))
         for note in notes:
             log.warning(note)
-        if finished := folder.read_result():
+        if finished := by_first(folder.read_result):
             if locked:
                 require_unmoved(locked, read_lock(locked), read_lock(folder.lock))
             keep_up(folder, loaded)
             yield Finished(**finished, again=True)
         else:
             if loaded.recipe.push:
-                preflight(loaded.recipe.push.repo)
+                by_first(partial(preflight, loaded.recipe.push.repo))
             yield from run(loaded, folder, stop, strict=resume, locked=locked)
 
 
@@ -124,16 +125,18 @@ def run(
 ) -> Iterator[Event]:
     """From the start, or the newest checkpoint, to the end. `strict`: not if something moved since the checkpoint."""
     begun = time.perf_counter()
-    checkpoint = find_checkpoint(folder)
-    recipe: Recipe = pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe)
+    checkpoint = by_first(partial(find_checkpoint, folder))
+    recipe: Recipe = by_first(lambda: pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe))
     seed_everything(recipe.seed)
     keep_freed_memory()
-    prepared = prepare(recipe, loaded.origins)
-    lock = build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads())
+    with first_ahead():
+        prepared = prepare(recipe, loaded.origins)
+    lock = build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), count())
     if locked:
         require_unmoved(locked, read_lock(locked), lock)
     device = choose_device(recipe.train.device)
-    encoder = build_encoder(recipe.model, prepared.all_texts, device)
+    with first_ahead():
+        encoder = build_encoder(recipe.model, prepared.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
     encoder.use_fast_dropout()
     log.info("layout %s: %s", encoder.layout.name, encoder.layout.reason)
@@ -141,14 +144,18 @@ def run(
     main = main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
 
     objectives = recipe.trained_on.values()
-    tables = [tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
+    with first_ahead():
+        tables = [tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
     recipe = with_choices(recipe, encoder, device)
-    plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training])
+    began_with = checkpoint.facts["progress"]["processes"] if checkpoint else count()
+    plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training], began_with)
     warnings = [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length)]
     for problem in warnings:
         log.warning("%s (%s)", problem, problem.code)
     calendar = build_calendar(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
+    copy_from_first([tensor for module in learner.modules for tensor in module.state_dict().values()])
+    seed_apart(recipe.seed)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
     made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
     require_room(folder.path, learner, recipe.train.keep_checkpoints)
@@ -195,11 +202,12 @@ def run(
             break
     yield from under_way.end()
     result = summary(folder, progress, device)
-    write_card(folder, result, main, prepared.training)
-    write_whole(folder.model / LOCK, to_json(for_others(lock)))
-    write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
-    with harmless("to write report.html (`stfit report` does it again)"):
-        write_report(folder)
+    if is_first():
+        write_card(folder, result, main, prepared.training)
+        write_whole(folder.model / LOCK, to_json(for_others(lock)))
+        write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
+        with harmless("to write report.html (`stfit report` does it again)"):
+            write_report(folder)
     yield Finished(result, main)
 
 
@@ -292,7 +300,7 @@ def go_on(
     """
     if checkpoint is None:
         folder.forget_after(-1)
-        return Progress()
+        return Progress(processes=count())
     moved = differences(checkpoint.facts["made"], made)
     if moved and strict:
         raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(moved))

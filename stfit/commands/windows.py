@@ -12,6 +12,7 @@ from stfit.data.ahead import ahead
 from stfit.data.source import Source
 from stfit.data.stream import Texts, stream_texts
 from stfit.encoder.encoder import Encoder
+from stfit.processes import rank, share_out
 
 FIRST_WINDOW = 64
 """Texts of the first window: it is small, so that what is wrong shows soon."""
@@ -41,8 +42,10 @@ class Window:
     distinct: list[str]
     place: np.ndarray
     """For each text, where in `distinct` it is."""
+    shares: list[np.ndarray]
+    """For each process, which of `distinct` it embeds."""
     sequences: list[np.ndarray] | None
-    """Token ids of the distinct texts; None where they are not wanted."""
+    """Token ids of the distinct texts that this process embeds; None where the window is not wanted."""
 
 
 def stream_windows(
@@ -56,10 +59,13 @@ def stream_windows(
     def tokenised() -> Iterator[Window]:
         blocks = stream_texts(inputs.source, inputs.column, inputs.id_column)
         for number, texts in enumerate(cut(blocks, encoder)):
-            place = {text: i for i, text in enumerate(dict.fromkeys(texts.texts))}
-            sequences = None if is_done(number, texts) else encoder.tokens([prompt + text for text in place])
+            distinct = list(dict.fromkeys(texts.texts))
+            row_of = {text: i for i, text in enumerate(distinct)}
+            place = np.array([row_of[text] for text in texts.texts], dtype=np.int64)
+            shares = share_out([len(text) for text in distinct])
+            mine = [prompt + distinct[i] for i in shares[rank()]]
             yield Window(
-                number, texts, list(place), np.array([place[text] for text in texts.texts], dtype=np.int64), sequences
+                number, texts, distinct, place, shares, None if is_done(number, texts) else encoder.tokens(mine)
             )
 
     return ahead(tokenised())

@@ -85,8 +85,13 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        return self._weight.device
+
+    @property
+    def _weight(self) -> Tensor:
+        """One of the weights."""
         weight: Tensor = next(chain(self.backbone.parameters(), self.backbone.buffers()))
-        return weight.device
+        return weight
 
     def forward(self, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None = None) -> Tensor:
         """Embeddings [len(sequences), embedding_dim] of token-id arrays, in their order.
@@ -114,7 +119,7 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Embeddings [len(sequences), pooled_dim] before the layers; no sequence is empty."""
         if not sequences:  # a loss of zero embeddings alone still has a gradient, of nothing
-            return torch.zeros(0, self.pooled_dim, device=self.device, requires_grad=torch.is_grad_enabled())
+            return self._weight.new_zeros(0, self.pooled_dim, requires_grad=torch.is_grad_enabled())
         with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
             states_td, order = forward(self.backbone, sequences)
             tokens = TokenStates.of(states_td, [sequences[i] for i in order])

@@ -12,6 +12,7 @@ from stfit.errors import DivergedError
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.source import Embed, When
 from stfit.evaluation.statistic import Statistic
+from stfit.processes import bring_rows_together, from_first, rank, share_out
 
 if TYPE_CHECKING:
     from stfit.encoder.encoder import Encoder
@@ -21,12 +22,12 @@ Evaluators = list[tuple[Evaluator, Any]]
 
 
 def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()) -> dict[str, float]:
-    """`<evaluator>/<metric>` -> value, of the evaluators that run at this moment.
+    """`<evaluator>/<metric>` -> value, of the evaluators that run at this moment; the same in all processes.
 
     `dims`: prefixes of the embedding that are measured too, as `<evaluator>@<dim>/<metric>`. Raises DivergedError where
     an embedding is not finite.
     """
-    return {name: found.value for name, found in statistics(encoder, evaluators, moment, dims).items()}
+    return from_first({name: found.value for name, found in statistics(encoder, evaluators, moment, dims).items()})
 
 
 def statistics(
@@ -71,9 +72,11 @@ class Memory:
         return lambda role, texts: self.embed(prompt_of(evaluator, self.encoder, role), texts)[:, :dim]
 
     def embed(self, prompt: str, texts: list[str]) -> np.ndarray:
-        """Embeddings [texts, dim]; each text is embedded when it is first asked for."""
+        """Embeddings [texts, dim]; each text is embedded when it is first asked for, by one of the processes."""
         new = [text for text in dict.fromkeys(texts) if (prompt, text) not in self.embeddings]
-        vectors = self.encoder.encode(new, prompt=prompt)
+        shares = share_out([len(text) for text in new])
+        own = self.encoder.encode([new[i] for i in shares[rank()]], prompt=prompt)
+        vectors = bring_rows_together(own, shares)
         if not np.isfinite(vectors).all():
             raise DivergedError("the model's embeddings are not finite. Lower train.learning_rate")
         fresh = dict(zip(new, vectors, strict=True))

@@ -33,8 +33,8 @@ def trained_part(recipe: Recipe) -> dict[str, Any]:
     return part
 
 
-def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], threads: int) -> Lock:
-    """What a training is made of: the recipe as given, its base, its rows, versions, threads; and what measures it.
+def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], threads: int, processes: int = 1) -> Lock:
+    """What a training is made of: the recipe, its base, rows, versions, threads and processes; and what measures it.
 
     What comes from the Hub has the commit that `pinned` names; rows, and a base of this machine, a fingerprint.
     """
@@ -46,6 +46,7 @@ def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], thre
         "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": threads,
+        "processes": processes,
         "eval": {each.label: describe_source(each) for each in pinned.eval if each.dataset},
     }
 
@@ -113,7 +114,7 @@ def require_unmoved(file: Path, old: Lock, new: Lock) -> None:
 
 
 def same_training(old: Lock, new: Lock) -> bool:
-    """Whether a recipe and its inputs are those of a lock; packages, threads and evaluators may differ.
+    """Whether a recipe and its inputs are those of a lock; packages, threads, processes and evaluators may differ.
 
     An input is the same by its commit, or else by its fingerprint.
     """

@@ -23,6 +23,7 @@ from stfit.encoder.lora import weights_of_the_base
 from stfit.encoder.sound import name_some
 from stfit.encoder.weights import weights_of
 from stfit.errors import ModelError, ResourceError
+from stfit.processes import from_all, is_first, rank
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import Learner, require_finite_weights
 from stfit.training.randomness import capture_everything, restore_everything
@@ -44,9 +45,17 @@ class Checkpoint:
 def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
     """Write the state after a step to `folder`, in the place of a damaged one that may be there.
 
-    Raises DivergedError for weights that are not finite, ResourceError where they can't be written.
+    All processes have the same state but for their generators, which the first one, who writes, gets from all. Raises
+    DivergedError for weights that are not finite, ResourceError where they can't be written.
     """
     require_finite_weights(*learner.modules)
+    randomness = {
+        f"{number}.{name}": state
+        for number, states in enumerate(from_all(capture_everything()))
+        for name, state in states.items()
+    }
+    if not is_first():
+        return
     with replacing(folder) as scratch:
         weights = {
             f"{index}.{name}": tensor
@@ -56,7 +65,7 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
         }
         save_file(unshared(weights), scratch / "weights.safetensors")
         save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
-        save_file(capture_everything(), scratch / "randomness.safetensors")
+        save_file(randomness, scratch / "randomness.safetensors")
         state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
         (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
         write_manifest(scratch)
@@ -186,11 +195,16 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
     groups = learner.optimizer.state_dict()["param_groups"]
     try:
         for index, module in enumerate(learner.modules):
-            prefix = f"{index}."
-            own = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
-            load_all_but(module, left_to_base(module), own)
+            load_all_but(module, left_to_base(module), of_one(weights, index))
         learner.optimizer.load_state_dict({"state": tensors, "param_groups": groups})
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{folder}: its weights are not those of this model; did the base change? {error}") from error
     learner.scaler.load_state_dict(state["scaler"])
-    restore_everything(load_file(folder / "randomness.safetensors"))
+    if own := of_one(load_file(folder / "randomness.safetensors"), rank()):
+        restore_everything(own)  # else there were fewer processes, and this one's generators are new
+
+
+def of_one(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+    """Those named `<number>.<name>`, by name."""
+    prefix = f"{number}."
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

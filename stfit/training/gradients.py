@@ -18,12 +18,14 @@ from torch.nn import functional
 
 from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
+from stfit.losses.inputs import widen
+from stfit.processes import bring_together, rank, share_out
 from stfit.training.randomness import capture_randomness, restore_randomness
 from stfit.training.stopwatch import Stopwatch
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
-Cut = Callable[[Batch], list[slice]]
-"""Batch -> which of its sequences are embedded together."""
+Cut = Callable[[Batch, np.ndarray], list[np.ndarray]]
+"""Batch, and those of its sequences that this process embeds -> which of them are embedded together."""
 
 
 class Outcome(NamedTuple):
@@ -36,17 +38,17 @@ class Outcome(NamedTuple):
     """Largest difference between two embeddings in one dimension, over the largest number: 0 if all are the same."""
 
 
-def no_cut(batch: Batch) -> list[slice]:
+def no_cut(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
     """Everything at once."""
-    return [slice(0, len(batch.sequences))]
+    return [mine]
 
 
 def cut_rows(rows: int) -> Cut:
     """So many sequences at once as `rows` rows hold."""
 
-    def cut(batch: Batch) -> list[slice]:
+    def cut(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
         size = rows * len(batch.columns)
-        return [slice(start, start + size) for start in range(0, len(batch.sequences), size)]
+        return np.split(mine, range(size, len(mine), size))
 
     return cut
 
@@ -54,14 +56,15 @@ def cut_rows(rows: int) -> Cut:
 def cut_tokens(tokens: int) -> Cut:
     """At most `tokens` tokens at once, but at least one sequence."""
 
-    def cut(batch: Batch) -> list[slice]:
-        slices, start, total = [], 0, 0
-        for end, sequence in enumerate(batch.sequences):
-            if end > start and total + len(sequence) > tokens:
-                slices.append(slice(start, end))
+    def cut(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
+        starts, start, total = [], 0, 0
+        for end, sequence in enumerate(mine.tolist()):
+            length = len(batch.sequences[sequence])
+            if end > start and total + length > tokens:
+                starts.append(end)
                 start, total = end, 0
-            total += len(sequence)
-        return [*slices, slice(start, len(batch.sequences))]
+            total += length
+        return np.split(mine, starts)
 
     return cut
 
@@ -73,11 +76,10 @@ def choose_cut(mini_batch_size: int | None, mini_batch_tokens: int | None) -> Cu
     return no_cut if mini_batch_tokens is None else cut_tokens(mini_batch_tokens)
 
 
-def embed(encoder: Encoder, batch: Batch, part: slice) -> Tensor:
-    """Embeddings of some of a batch's sequences."""
+def embed(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
+    """Embeddings of some of a batch's sequences, never in half precision."""
     skips = None if batch.prompt_lengths is None else batch.prompt_lengths[part]
-    embedding_sd: Tensor = encoder(batch.sequences[part], skips)
-    return embedding_sd
+    return widen(encoder([batch.sequences[sequence] for sequence in part], skips))
 
 
 def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) -> Tensor:
@@ -100,13 +102,17 @@ def add_gradients(
 ) -> Outcome:
     """Add the gradients of `scale(loss)` to every weight.
 
+    Of several processes each embeds a share of the texts, and all compute the loss of the whole batch: a weight of the
+    encoder gets the gradient of the share, a weight of the loss that of the batch.
+
     `scale` stands for what multiplies the loss before the backward pass: the share of a batch in an accumulated step,
     and the loss scaling of float16. `watch` is told of the forward and the backward pass; to embed again is part of
     the latter. `between` is called before each mini-batch.
     """
-    parts = cut(batch)
+    shares = share_out([len(sequence) for sequence in batch.sequences])
+    parts = cut(batch, shares[rank()])
     if len(parts) == 1:
-        embedding_sd = embed(encoder, batch, parts[0])
+        embedding_sd = bring_together(embed(encoder, batch, parts[0]), shares)
         value = compute_batch_loss(embedding_sd, batch, loss)
         watch.lap("forward")
         scale(value).backward()
@@ -119,7 +125,7 @@ def add_gradients(
             between()
             before.append(capture_randomness())
             embeddings.append(embed(encoder, batch, part))
-    leaf_sd = torch.cat(embeddings).requires_grad_()
+    leaf_sd = bring_together(torch.cat(embeddings), shares).requires_grad_()
     value = compute_batch_loss(leaf_sd, batch, loss)
     watch.lap("forward")
     scale(value).backward()

@@ -15,6 +15,7 @@ from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.sound import name_some, not_finite
 from stfit.errors import DivergedError, InterruptedRun, RecipeError
+from stfit.processes import add_up, is_first
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
 from stfit.training.layer_rates import group_weights
 from stfit.training.randomness import capture_randomness, restore_randomness
@@ -133,6 +134,7 @@ def train_steps(
         except InterruptedRun:
             restore_randomness(before)
             raise
+        add_up_gradients(learner)
         loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
         learner.scaler.unscale_(learner.optimizer)
         grad_norm = nn.utils.clip_grad_norm_(weights, max_grad_norm or float("inf")).item()
@@ -158,6 +160,15 @@ def train_steps(
         )
         learner.encoder.train()  # an evaluation in between may have left it in evaluation mode
         watch = Stopwatch()
+
+
+def add_up_gradients(learner: Learner) -> None:
+    """Put together what the processes have: of the encoder, its share each; of the losses, all the same."""
+    if not is_first():
+        for _, weight in trained_weights(*learner.modules[1:]):
+            if weight.grad is not None:
+                weight.grad.zero_()
+    add_up([weight for _, weight in trained_weights(*learner.modules)])
 
 
 def require_finite(step: int, outcomes: list[Outcome], loss: float, grad_norm: float, batches: list[Batch]) -> None:

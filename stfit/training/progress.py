@@ -27,6 +27,8 @@ class Progress:
     """Where a run stands."""
 
     step: int = 0
+    processes: int = 1
+    """How many the run began with, and whose rows together make a batch ever after."""
     measured_step: int = 0
     """The last step after which an evaluation came to its end."""
     best: float | None = None

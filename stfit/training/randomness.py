@@ -9,14 +9,22 @@ import numpy as np
 import torch
 
 from stfit.encoder.dropout import dropout_bits
+from stfit.processes import is_first, rank
 
 
 def seed_everything(seed: int) -> None:
-    """Start every generator from `seed`."""
+    """Start every generator from `seed`: weights drawn next are the same in all processes."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries that still draw from the global generator
     torch.manual_seed(seed)
     dropout_bits.seed(seed)
+
+
+def seed_apart(seed: int) -> None:
+    """Start the generators of all processes but the first from seeds of their own: each drops other numbers."""
+    if not is_first():
+        (own,) = np.random.SeedSequence([seed, rank()]).generate_state(1)
+        seed_everything(int(own))
 
 
 def capture_randomness() -> dict[str, torch.Tensor]:

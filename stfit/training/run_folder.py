@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.errors import RecipeError, ResourceError
+from stfit.processes import is_first
 from stfit.training.whole import clear_leftovers, write_whole, writing
 
 
@@ -88,7 +89,9 @@ class RunFolder:
         return read_json(self.verdict)
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl, if this is the first process."""
+        if not is_first():
+            return
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
@@ -174,7 +177,10 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
 
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """Keep other processes out of the run folder `path`. The system frees the lock of a process that dies."""
+    """Keep other runs out of the run folder `path`. The system frees the lock of a process that dies."""
+    if not is_first():  # the first process of this run holds it for all
+        yield
+        return
     # Beside the folder, so that the folder itself can be put aside while it is held.
     beside = path.with_name(f".{path.name}.lock")
     try:

@@ -29,10 +29,10 @@ class Train(Spec):
     max_steps: Steps | None = None
     """Optimizer steps; instead of `epochs`."""
     batch_size: int = Field(32, gt=0)
-    """Rows per call of the loss, on one process."""
+    """Rows per call of the loss, on one process: N processes make batches of N times as many, and the loss sees all."""
     mini_batch_size: int | None = Field(None, gt=0)
-    """Rows embedded at once; fewer than `batch_size` means gradient caching: the same gradients with less memory, for
-    one more forward."""
+    """Rows embedded at once by a process; fewer than `batch_size` means gradient caching: the same gradients with less
+    memory, for one more forward."""
     mini_batch_tokens: int | None = Field(None, gt=0)
     """The same by tokens; one of the two."""
     accumulate_steps: int = Field(1, gt=0)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from stfit.errors import InterruptedRun
+from stfit.processes import count, largest
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -25,6 +26,7 @@ class Stop:
     def __init__(self) -> None:
         self.received: int | None = None
         self.received_at = 0.0
+        self.agreed = 0
         self.waits = False
         """A step runs, or is being saved."""
         self.last_resort: threading.Timer | None = None
@@ -40,13 +42,18 @@ class Stop:
             self.last_resort.start()
             raise interruption(number)
 
+    def is_received(self) -> bool:
+        """Whether a signal came while a step ran, to any of the processes: all ask this at the same place."""
+        self.agreed = largest(self.received or 0)
+        return bool(self.agreed)
+
     def raise_if_received(self, message: str = "") -> None:
         """Act on a signal that came while a step ran, or whose exception was lost.
 
         What is raised while Python clears an object away goes no further.
         """
-        if self.received is not None:
-            raise interruption(self.received, message)
+        if self.is_received():
+            raise interruption(self.agreed, message)
 
     def wait_for_steps(self) -> None:
         """From here on a signal waits for the step in hand."""
@@ -54,8 +61,11 @@ class Stop:
         self.waits = True
 
     def give_up_long_step(self) -> None:
-        """Act on a signal while a step runs that takes too long to wait for its end."""
-        if self.received is not None and time.monotonic() - self.received_at >= PATIENCE:
+        """Act on a signal while a step runs that takes too long to wait for its end.
+
+        Of several processes none may leave a step alone; torchrun waits 30 seconds for it.
+        """
+        if count() == 1 and self.received is not None and time.monotonic() - self.received_at >= PATIENCE:
             raise interruption(self.received)
 
     def forgive(self) -> None:
@@ -65,7 +75,14 @@ class Stop:
 
     @contextmanager
     def not_waiting(self) -> Iterator[None]:
-        """A block in the middle of the run that may be left at any time: an evaluation."""
+        """A block in the middle of the run that may be left at any time: an evaluation.
+
+        Of several processes none may leave it alone: they wait for its end.
+        """
+        if count() > 1:
+            yield
+            self.raise_if_received("")
+            return
         self.waits = False
         try:
             self.raise_if_received()

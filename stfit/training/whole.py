@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from stfit.errors import ResourceError
+from stfit.processes import is_first
 
 
 @contextmanager
@@ -26,7 +27,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file. Raises ResourceError, and then leaves the old one."""
+    """Write a file, if this is the first process. Raises ResourceError, and then leaves the old one."""
+    if not is_first():
+        return
     with writing(path):
         scratch = path.with_name(path.name + ".tmp")
         scratch.write_text(text, encoding="utf-8")

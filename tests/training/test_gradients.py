@@ -46,6 +46,10 @@ def assert_equal(found, expected):
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-11, msg=name)
 
 
+def everything(batch):
+    return np.arange(len(batch.sequences))
+
+
 def half(loss):
     return loss * 0.5
 
@@ -61,7 +65,8 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
     value = add_gradients(encoder, loss, batch, cut, half, Stopwatch()).loss
     cached = gradients(encoder, loss)
     seed_everything(5)
-    expected = compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in cut(batch)]), batch, loss)
+    parts = cut(batch, everything(batch))
+    expected = compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in parts]), batch, loss)
     half(expected).backward()
     torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=0)
     assert_equal(cached, gradients(encoder, loss))
@@ -73,7 +78,7 @@ def test_cached_gradients_without_dropout_equal_those_in_one_piece(build, make_b
     encoder, loss, batch = learning(build, make_batch, choice, dropout=0.0)
     whole = add_gradients(encoder, loss, batch, no_cut, half, Stopwatch()).loss
     expected = gradients(encoder, loss)
-    assert len(cut(batch)) > 1
+    assert len(cut(batch, everything(batch))) > 1
     value = add_gradients(encoder, loss, batch, cut, half, Stopwatch()).loss
     torch.testing.assert_close(value, whole, rtol=1e-12, atol=0)
     assert_equal(gradients(encoder, loss), expected)
@@ -86,9 +91,8 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
     add_gradients(encoder, loss, batch, cut_rows(1), half, Stopwatch())
     cached = gradients(encoder, loss)
     seed_everything(5)
-    half(
-        compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in cut_rows(1)(batch)]), batch, loss)
-    ).backward()
+    parts = cut_rows(1)(batch, everything(batch))
+    half(compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in parts]), batch, loss)).backward()
     assert_equal(cached, gradients(encoder, loss))
 
 
@@ -98,7 +102,7 @@ def test_caching_draws_as_much_randomness_as_embedding_once(build, make_batch):
     add_gradients(encoder, loss, batch, cut_rows(2), half, Stopwatch())
     cached = capture_randomness()
     seed_everything(5)
-    for part in cut_rows(2)(batch):
+    for part in cut_rows(2)(batch, everything(batch)):
         embed(encoder, batch, part)
     plain = capture_randomness()
     assert all(torch.equal(cached[name], plain[name]) for name in plain)
@@ -125,18 +129,18 @@ def test_missing_texts_are_a_row_of_zeros_and_take_no_gradient(build, make_batch
 @pytest.mark.parametrize("tokens", [1, 7, 25, 10_000])
 def test_mini_batches_by_tokens_hold_every_sequence_once_and_no_more_than_asked(build, make_batch, tokens):
     batch = make_batch(build(), ("anchor", "positive"))
-    parts = cut_tokens(tokens)(batch)
-    positions = np.arange(len(batch.sequences))
-    assert np.array_equal(np.concatenate([positions[part] for part in parts]), positions)
+    parts = cut_tokens(tokens)(batch, everything(batch))
+    assert np.array_equal(np.concatenate(parts), everything(batch))
+    lengths = np.array([len(sequence) for sequence in batch.sequences])
     for part in parts:
-        inside = batch.sequences[part]
-        assert len(inside) == 1 or sum(map(len, inside)) <= tokens
+        assert len(part) == 1 or lengths[part].sum() <= tokens
     for part, after in itertools.pairwise(parts):
-        assert sum(map(len, batch.sequences[part])) + len(batch.sequences[after.start]) > tokens
+        assert lengths[part].sum() + lengths[after[0]] > tokens
 
 
 def test_recipe_without_mini_batches_embeds_everything_at_once(build, make_batch):
     batch = make_batch(build(), ("anchor", "positive"))
-    assert choose_cut(None, None)(batch) == [slice(0, 12)]
-    assert len(choose_cut(2, None)(batch)) == 3
-    assert len(choose_cut(None, 1)(batch)) == 12
+    mine = everything(batch)
+    assert [part.tolist() for part in choose_cut(None, None)(batch, mine)] == [list(range(12))]
+    assert len(choose_cut(2, None)(batch, mine)) == 3
+    assert len(choose_cut(None, 1)(batch, mine)) == 12

@@ -1,0 +1,216 @@
+"""The processes of one run: which of them this is, and what they tell one another.
+
+Every process draws the same batches and embeds its share of the texts; all get all embeddings, and compute the same
+loss. Only the first one writes and prints. One process alone goes through the same functions, which then do nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from stfit.errors import PeerLost
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    import torch.distributed as dist
+    from torch import Tensor
+else:
+    np, torch, dist = lazy("numpy"), lazy("torch"), lazy("torch.distributed")
+
+T = TypeVar("T")
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun, or whoever does as it does, puts into the environment of each process."""
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for one that is alive, and reads or tokenises. A dead one is noticed at once."""
+BUCKET_BYTES = 2**25
+"""Gradients that travel together."""
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
+
+
+def launched() -> int | None:
+    """How many processes torchrun has started, of which this is one; None where it hasn't."""
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in LAUNCHED) else None
+
+
+def is_joined() -> bool:
+    """Whether there is a group of processes; asks without loading torch."""
+    return "torch.distributed" in sys.modules and dist.is_available() and dist.is_initialized()
+
+
+def count() -> int:
+    """How many processes this run has."""
+    return dist.get_world_size() if is_joined() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if is_joined() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return rank() == 0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A block in which this process is one of those that torchrun has started; any other process is alone."""
+    if launched() is None:
+        yield
+        return
+    die_with_parent()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # `cuda` is then a GPU of its own for each
+    with peers_may_die():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    yield
+    dist.destroy_process_group()  # not after an error: it could wait for those that have none
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM when torchrun is gone, however it went: no orphan goes on."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def report(name: str, message: str, exit_code: int) -> None:
+    """Leave an error where torchrun looks for it, so that it is said once whichever process it comes from."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        said = {"message": message, "timestamp": int(time.time()), "class": name, "exit_code": exit_code}
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(said, file)
+
+
+@contextmanager
+def peers_may_die() -> Iterator[None]:
+    """A block that waits for the other processes; PeerLost where one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo and NCCL say it in many ways
+        raise PeerLost(f"another process of this run is gone: {str(error).splitlines()[0]}") from error
+
+
+def from_first(value: T) -> T:
+    """The value that the first process has, in all."""
+    if count() == 1:
+        return value
+    box = [value]
+    with peers_may_die():
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def by_first(action: Callable[[], T]) -> T:
+    """What `action` gives, done by the first process alone; the others wait for it."""
+    return from_first(action() if is_first() else None)  # type: ignore[return-value]  # all get that of the first
+
+
+@contextmanager
+def first_ahead() -> Iterator[None]:
+    """A block that the first process goes through before the others, who then find its files in the cache."""
+    if not is_first():
+        from_first(None)
+    yield
+    if is_first():
+        from_first(None)
+
+
+def largest(number: int) -> int:
+    """The largest that a process has."""
+    if count() == 1:
+        return number
+    box = torch.tensor([number])
+    with peers_may_die():
+        dist.all_reduce(box, dist.ReduceOp.MAX)
+    return int(box.item())
+
+
+def from_all(value: T) -> list[T]:
+    """The values of all processes, in their order."""
+    if count() == 1:
+        return [value]
+    box: list[T | None] = [None] * count()
+    with peers_may_die():
+        dist.all_gather_object(box, value)
+    return box  # type: ignore[return-value]  # all are there now
+
+
+def share_out(sizes: Sequence[int]) -> list[np.ndarray]:
+    """Which of some things each process takes, ascending: about as many each, of about the same total size."""
+    longest_first = np.argsort(-np.asarray(sizes, dtype=np.int64), kind="stable")
+    return [np.sort(longest_first[first :: count()]) for first in range(count())]
+
+
+def bring_together(own_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
+    """Rows of all processes, each at its place; `own_sd` are this one's, in the order of its share.
+
+    Gradients reach the own rows. That is all of them: every process computes the same loss, each for its own rows.
+    """
+    if count() == 1:
+        return own_sd
+    most = max(map(len, shares))
+    padded = own_sd.new_zeros(most, own_sd.shape[1])
+    padded[: len(own_sd)] = own_sd.detach()
+    gathered = own_sd.new_empty(count() * most, own_sd.shape[1])
+    with peers_may_die():
+        dist.all_gather(list(gathered.split(most)), padded)
+    place = np.concatenate([number * most + np.arange(len(share)) for number, share in enumerate(shares)])
+    order = np.argsort(np.concatenate(shares))
+    whole_sd = gathered[torch.from_numpy(place[order]).to(own_sd.device)]
+    return whole_sd.index_copy(0, torch.from_numpy(shares[rank()]).to(own_sd.device), own_sd)
+
+
+def bring_rows_together(own_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
+    """The same for embeddings that nothing is learnt from."""
+    return own_rd if count() == 1 else bring_together(torch.from_numpy(own_rd), shares).numpy()
+
+
+def copy_from_first(tensors: Sequence[Tensor]) -> None:
+    """Overwrite tensors with those of the first process."""
+    if count() > 1:
+        with peers_may_die(), torch.no_grad():
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+
+def add_up(weights: Sequence[torch.nn.Parameter]) -> None:
+    """Give every weight the sum of its gradients over all processes; a weight without any has none afterwards."""
+    if count() == 1:
+        return
+    has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.uint8)
+    with peers_may_die():
+        dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
+        for bucket in buckets([weight for weight, has in zip(weights, has_gradient.tolist(), strict=True) if has]):
+            parts = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
+            flat = torch.cat([part.reshape(-1) for part in parts])
+            dist.all_reduce(flat)
+            for weight, part in zip(bucket, flat.split([part.numel() for part in parts]), strict=True):
+                weight.grad = part.view_as(weight)
+
+
+def buckets(weights: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+    """Weights of one kind that lie next to each other, up to BUCKET_BYTES together."""
+    bucket: list[torch.nn.Parameter] = []
+    for weight in weights:
+        alike = bucket and (bucket[0].dtype, bucket[0].device) == (weight.dtype, weight.device)
+        if bucket and not (alike and sum(each.nbytes for each in bucket) + weight.nbytes <= BUCKET_BYTES):
+            yield bucket
+            bucket = []
+        bucket.append(weight)
+    if bucket:
+        yield bucket

@@ -1,0 +1,219 @@
+"""Several processes train, measure and encode what one would; one that dies takes the others with it, and no more."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import die, run_group, send
+
+from stfit.commands import windows
+from stfit.commands.encode import Choices, encode
+from stfit.commands.train import train
+from stfit.commands.windows import Inputs
+from stfit.data.source import Source
+from stfit.encoder.build import load_encoder
+from stfit.errors import LockError, PeerLost
+from stfit.processes import rank
+from stfit.recipe.load import load_recipe
+from stfit.training.loop import StepInfo
+
+EXACT = {"model": {"dropout": 0.0}}
+CACHED = {"train": {"mini_batch_size": 1, "accumulate_steps": 2}}
+CLASSES = {"data": {"format": "labeled_pair"}, "loss": "softmax"}
+
+
+def logged(run):
+    """metrics.jsonl without what a clock says."""
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in entry.items() if name not in ("seconds", "spent")} for entry in entries]
+
+
+def assert_near(run, expected):
+    """The same lines, but for the last digits of float32."""
+    for found, line in zip(logged(run), logged(expected), strict=True):
+        floats = {name for name, value in line.items() if isinstance(value, float)}
+        assert [found[name] for name in floats] == pytest.approx([line[name] for name in floats], rel=1e-3, abs=1e-5)
+        assert found == line | {name: found[name] for name in floats}
+
+
+def weights(run):
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def group(tmp_path):
+    """Trains a recipe below `runs`/ in so many processes; gives how each ended.
+
+    `strike(rank)` is what each does after its fifth step.
+    """
+
+    def train_in_group(processes, recipe, runs, strike=lambda rank: None, **options):
+        def follow():
+            for event in train(load_recipe(recipe), tmp_path / runs, **options):
+                if isinstance(event, StepInfo) and event.step == 5:
+                    strike(rank())
+
+        return run_group(processes, follow, tmp_path / "output")
+
+    return train_in_group
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [pytest.param(EXACT, id="plain", marks=pytest.mark.slow), pytest.param(EXACT | CACHED | CLASSES, id="everything")],
+)
+def test_two_processes_with_half_the_rows_are_one_with_all(tmp_path, write, run, group, similarity, sections):
+    sections = sections | {"eval": [similarity]}
+    run(write(**sections | {"train": {"batch_size": 6} | sections.get("train", {})}), "one")
+    half = write(**sections | {"train": {"batch_size": 3} | sections.get("train", {})})
+    assert group(2, half, "two") == [0, 0], (tmp_path / "output").read_text()
+    one, two = tmp_path / "one" / "tiny", tmp_path / "two" / "tiny"
+    assert_near(two, one)
+    texts = ["a cat on a hill", "nothing but dogs"]
+    expected, found = (load_encoder(run / "model").encode(texts, normalize=True) for run in (one, two))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bytes(tmp_path, write, group):
+    recipe = write(**CACHED)
+    assert group(2, recipe, "whole") == [0, 0]
+    for victim in (0, 1):
+        ended = group(2, recipe, "killed", lambda rank, victim=victim: die() if rank == victim else None)
+        assert (ended[victim], ended[1 - victim]) == (-signal.SIGKILL, PeerLost.exit_code)
+        assert group(2, recipe, "killed", resume=True) == [0, 0], (tmp_path / "output").read_text()
+        assert weights(tmp_path / "killed" / "tiny") == weights(tmp_path / "whole" / "tiny")
+        assert logged(tmp_path / "killed" / "tiny") == logged(tmp_path / "whole" / "tiny")
+        (tmp_path / "killed" / "tiny").rename(tmp_path / f"killed {victim}")
+
+
+def test_signal_to_one_process_ends_all_after_the_same_step(tmp_path, write, group):
+    recipe = write()
+    assert group(2, recipe, "whole") == [0, 0]
+    assert group(2, recipe, "struck", lambda rank: send(signal.SIGTERM) if rank == 1 else None) == [143, 143]
+    assert "step 5 is saved" in (tmp_path / "output").read_text()
+    assert group(2, recipe, "struck") == [0, 0]
+    assert weights(tmp_path / "struck" / "tiny") == weights(tmp_path / "whole" / "tiny")
+
+
+def test_other_number_of_processes_goes_on_with_the_same_batches_and_is_said(tmp_path, write, run, group, caplog):
+    recipe = write(**EXACT)
+    assert group(2, recipe, "two") == [0, 0]
+    assert group(2, recipe, "moved", lambda rank: die()) == [-9, -9]
+    with pytest.raises(LockError, match="processes: 2 -> 1"):
+        run(recipe, "moved", resume=True)
+    run(recipe, "moved")
+    assert "changed since the checkpoint: processes: 2 -> 1" in caplog.text
+    assert_near(tmp_path / "moved" / "tiny", tmp_path / "two" / "tiny")
+
+
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_processes_encode_what_one_encodes(tmp_path, write, run, monkeypatch, processes):
+    monkeypatch.setattr(windows, "FIRST_WINDOW", 10)
+    monkeypatch.setattr(windows, "WINDOW", 25)
+    model = run(write())[-1].result["model"]
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"the {'very ' * (i % 7)}large animal {i % 50}\n" for i in range(90)))
+
+    def encode_all(name):
+        return list(encode(model, Inputs(Source(dataset=str(texts))), tmp_path / name, Choices()))[-1]
+
+    assert encode_all("one.npy")["rows"] == 90
+    assert run_group(processes, lambda: encode_all("several.npy"), tmp_path / "output") == [0] * processes
+    np.testing.assert_allclose(np.load(tmp_path / "several.npy"), np.load(tmp_path / "one.npy"), atol=2e-7)
+    assert run_group(processes, lambda: encode_all("again.npy")) == [0] * processes
+    assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "several.npy").read_bytes()
+
+
+def start(*arguments, **environment):
+    """The command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "stfit", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def workers_of(launcher):
+    """Ids of the processes that a launcher has started, by their rank."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            facts = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
+            if int(facts["PPid"]) == launcher:
+                environment = (folder / "environ").read_bytes().decode().split("\0")
+                own = dict(line.split("=", 1) for line in environment if "=" in line)
+                if "RANK" in own:
+                    found[int(own["RANK"])] = int(folder.name)
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+LONG = {"max_steps": 4000, "save_every_steps": 40, "log_every_steps": 1000}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1, "launcher"])
+def test_no_orphan_is_left_of_a_command_that_lost_a_process(tmp_path, write, victim):
+    recipe = write(train=LONG)
+    launcher = start("train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json")
+    said = next(line for line in launcher.stderr if "step 200/4000" in line)
+    workers = workers_of(launcher.pid)
+    assert set(workers) == {0, 1}
+    alive = {os.pidfd_open(worker) for worker in workers.values()}
+    os.kill(launcher.pid if victim == "launcher" else workers[victim], signal.SIGKILL)
+    out, err = launcher.communicate(timeout=60)
+    while alive:
+        ended = select.select(alive, [], [], 60)[0]
+        assert ended, f"an orphan goes on after {said}"
+        alive -= set(ended)
+    if victim == "launcher":
+        return
+    message = f"process {victim} was killed by SIGKILL (no memory left?); the same command goes on from what is saved"
+    assert launcher.returncode == 9
+    assert err.count("stfit: ") == 1
+    assert f"stfit: {message}" in err
+    assert "Traceback" not in err
+    assert json.loads(out)["error"] == {"class": "ResourceError", "message": message, "exit_code": 9}
+
+
+@pytest.mark.slow
+def test_command_line_starts_torchrun_says_things_once_and_passes_the_exit_code(tmp_path, write, similarity):
+    recipe = write(eval=[similarity])
+    launcher = start("train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json")
+    out, err = launcher.communicate()
+    assert launcher.returncode == 0, err
+    assert json.loads(out)["steps"] == 6
+    assert err.count("step 6/6") == 1
+    lock = json.loads((tmp_path / "runs" / "tiny" / "stfit.lock").read_text())
+    assert (lock["processes"], lock["threads"]) == (2, 1)
+
+    broken = write(data={"columns": {"anchor": "nowhere"}})
+    launcher = start("train", str(broken), "--runs", str(tmp_path / "runs"), "--processes", "2")
+    _, err = launcher.communicate()
+    assert launcher.returncode == 3, err
+    assert err.count("nowhere") == 1
+
+
+@pytest.mark.slow
+def test_torchrun_around_the_command_is_recognised(tmp_path, write):
+    def torchrun(*arguments):
+        runner = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "stfit", *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(runner, capture_output=True, text=True, env=environment)
+
+    recipe = str(write())
+    done = torchrun("train", recipe, "--runs", str(tmp_path / "runs"), "--processes", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 6
+    refused = torchrun("train", recipe, "--runs", str(tmp_path / "runs"), "--processes", "3")
+    assert refused.returncode == 1  # torchrun's own
+    assert "torchrun has started 2 already: leave it out" in refused.stderr
