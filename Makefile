@@ -14,7 +14,7 @@ test: $(BIN)/.dev
 	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 test-all: $(BIN)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(BIN)/.dev
 	$(BIN)/ruff check

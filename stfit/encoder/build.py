@@ -18,7 +18,7 @@ from stfit.encoder.inference import fused_works
 from stfit.encoder.lora import add_adapters
 from stfit.encoder.model_json import Found, Traits, is_sentence_model, read_folder
 from stfit.encoder.settings import Model, misplaced
-from stfit.encoder.sound import require_sound
+from stfit.encoder.sound import believing, require_sound
 from stfit.encoder.source import Source
 from stfit.encoder.tables import load_static, load_word_counts, load_words
 from stfit.encoder.token_layers import Beneath
@@ -78,11 +78,12 @@ def build_source(settings: Model, texts: Texts | None) -> tuple[Source, Found | 
             raise ModelError(f"a base of type {settings.base.type} needs training texts to learn its vocabulary from")
         return settings.base.build(settings, texts()), None
     folder = locate(settings.base, settings.revision, ALL_FILES)
-    require_sound(folder)
-    if not is_sentence_model(folder):
-        return load_transformer(folder, settings, plain=True), None
-    found = read_folder(folder)
-    return LOADERS[found.source](found.folder, settings), found
+    with believing(folder):
+        require_sound(folder)
+        if not is_sentence_model(folder):
+            return load_transformer(folder, settings, plain=True), None
+        found = read_folder(folder)
+        return LOADERS[found.source](found.folder, settings), found
 
 
 def build_token_layers(traits: Traits, source: Source, texts: Texts | None) -> nn.ModuleList:

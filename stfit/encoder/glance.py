@@ -19,7 +19,7 @@ from stfit.encoder.model_json import (
     read_sentence_config,
 )
 from stfit.encoder.settings import Model
-from stfit.encoder.sound import read_shapes, require_sound
+from stfit.encoder.sound import believing, read_shapes, require_sound
 from stfit.encoder.tokens import Tokens, WordTokens, load_word_tokens, uncut_tokens
 
 NO_LIMIT = 1_000_000
@@ -82,11 +82,12 @@ def glance_at(settings: Model) -> Glance:
 
 def glance_into(folder: Path) -> Glance:
     """A local model folder, plain or of sentence-transformers."""
-    require_sound(folder)
-    if not is_sentence_model(folder):
-        return glance_at_transformer(folder)
-    found = read_folder(folder)
-    return replace(LOOKS[found.source](found.folder), source=found.source, traits=found.traits)
+    with believing(folder):
+        require_sound(folder)
+        if not is_sentence_model(folder):
+            return glance_at_transformer(folder)
+        found = read_folder(folder)
+        return replace(LOOKS[found.source](found.folder), source=found.source, traits=found.traits)
 
 
 def glance_at_transformer(folder: Path) -> Glance:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,15 @@ COMPUTED = ("position_ids", "inv_freq")
 """Tables that older checkpoints hold, and today's code computes."""
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+@contextmanager
+def believing(folder: Path) -> Iterator[None]:
+    """What goes wrong where the files of a folder say what nobody thought of, as a ModelError."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise ModelError(f"{folder}: what its files say can't be used: {type(error).__name__}: {error}") from error
 
 
 def require_sound(folder: Path) -> None:

@@ -126,7 +126,7 @@ def verify(folder: Path) -> str | None:
         for name, expected in hashes.items():
             if digest(folder / name) != expected:
                 return f"{name} is damaged"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         return f"can't be read: {error}"
     return None
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 
 import pytest
-from processes import at_call, at_line, fork, run_apart, wait
+from processes import at_call, at_line, run_apart
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
@@ -205,12 +205,3 @@ def test_death_at_every_line_and_in_every_write_of_a_save(tmp_path, write, promi
     died, tried = check_deaths(tmp_path, write, deaths, tried=20)
     promise("died at every line and in every write of one save: checkpoints whole", f"{died}/{died}")
     promise("the same, gone on with: same bytes", f"{tried}/{tried}")
-
-
-def test_stale_lock_of_a_killed_run_is_in_nobodys_way(tmp_path, write):
-    recipe = write(train={"max_steps": 3})
-    for _ in range(3):
-        child = fork(lambda: at_call(lambda: list(train(load_recipe(recipe), tmp_path / "runs")), 20_000))
-        assert wait(child) == -9
-        assert (tmp_path / "runs" / ".tiny.lock").read_text() == str(child)
-    assert run_apart(lambda: list(train(load_recipe(recipe), tmp_path / "runs"))) == 0

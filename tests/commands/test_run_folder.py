@@ -2,14 +2,19 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 
 import pytest
+from processes import die, fork, run_apart, wait
 
 from stfit.commands.train import Started, train
-from stfit.errors import ResourceError
+from stfit.errors import RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
+from stfit.recipe.lock import trained_part
+from stfit.training.run_folder import hold, open_folder
 
 FILES = {"recipe.yaml", "resolved.yaml", "stfit.lock", "metrics.jsonl", "record.json", "result.json", "report.html"}
 FOLDERS = {"checkpoints", "model"}
@@ -55,6 +60,29 @@ def test_fresh_trains_anew_and_keeps_the_old_run(tmp_path, write, run):
     before = contents(tmp_path / "runs" / "tiny")
     assert trained_anew(run(recipe, fresh=True))
     assert contents(tmp_path / "runs" / "tiny.1") == before
+
+
+CHANGES = [
+    "seed=1", "model.pooling=cls", "model.max_seq_length=8", "model.dropout=0.3", "model.base.hidden_size=32",
+    "data.dataset=./other.jsonl", "data.limit=8", "data.where.label=1", "loss.scale=10", "train.learning_rate=0.02",
+    "train.batch_size=2", "train.mini_batch_size=2", "train.accumulate_steps=2", "train.max_steps=7",
+    "train.sampler=shuffle", "train.schedule=cosine", "train.weight_decay=0.1", "train.warmup_ratio=0.2",
+    "train.max_grad_norm=0.5", "train.precision=bfloat16", "train.freeze=[*LayerNorm*]", "train.best=scores/loss",
+]  # fmt: skip
+
+
+def test_every_change_of_what_is_trained_is_named_and_refused_by_resume(tmp_path, write, promise):
+    recipe = write()
+    events = train(load_recipe(recipe), tmp_path / "runs")
+    next(events)
+    events.close()
+    named = 0
+    for change in CHANGES:
+        key = change.partition("=")[0]
+        with pytest.raises(RecipeError, match=re.escape(key.removesuffix(".label"))):
+            open_folder(tmp_path / "runs" / "tiny", trained_part(load_recipe(recipe, [change]).recipe), False, True)
+        named += 1
+    promise("changes of the recipe named, and refused by --resume", f"{named}/{len(CHANGES)}")
 
 
 def test_evaluators_may_change_without_a_new_training(tmp_path, write, run, similarity):
@@ -114,6 +142,29 @@ def test_same_process_is_kept_out_too_and_let_in_when_the_first_run_is_left(tmp_
         run(recipe)
     events.close()
     assert run(recipe)[-1].result["steps"] == 6
+
+
+def hold_and(action, path):
+    with hold(path):
+        action()
+
+
+def test_lock_of_a_process_that_died_is_in_nobodys_way_and_that_of_a_living_one_is(tmp_path, promise):
+    """Whatever the lock says: the number of a dead process may be that of another one by now."""
+    path, beside = tmp_path / "runs" / "tiny", tmp_path / "runs" / ".tiny.lock"
+    recovered = refused = 0
+    for left in [None, "", "no number", str(os.getppid()), "1"] * 4:
+        dead = fork(lambda: hold_and(die, path))
+        assert wait(dead) == -signal.SIGKILL
+        assert beside.read_text() == str(dead)
+        if left is not None:
+            beside.write_text(left)
+        with hold(path):
+            recovered += beside.read_text() == str(os.getpid())
+            refused += run_apart(lambda: hold_and(lambda: None, path), tmp_path / "said") == ResourceError.exit_code
+            assert f"{path} is in use by process {os.getpid()}" in (tmp_path / "said").read_text()
+    promise("lock of a killed process recovered, of a living one respected", f"{recovered}/20, {refused}/20")
+    assert (recovered, refused) == (20, 20)
 
 
 def test_runs_that_is_no_folder_is_an_error_about_the_disk(tmp_path, write, run):

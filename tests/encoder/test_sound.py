@@ -74,6 +74,7 @@ WRONG = {
     "layers without weights": (with_config(num_hidden_layers=1000), "says 1000 layers"),
     "cut config": (with_bytes(lambda data: data[:20], "config.json"), r"config\.json: can't be read"),
     "deep config": (with_bytes(lambda data: b"[" * 100_000, "config.json"), r"config\.json: can't be read"),
+    "config of another kind": (with_config(max_position_embeddings="many"), "can't be"),
     "cut tokenizer": (with_bytes(lambda data: data[:200], "tokenizer.json"), "tokenizer can't be loaded"),
     "code of its own": (
         with_config(model_type="their_own", auto_map={"AutoModel": "modeling.TheirOwn"}),

@@ -114,7 +114,7 @@ GUARDS = [
     Guard(
         "damaged result",
         "training/run_folder.py",
-        "    except (OSError, ValueError):\n        return None",
+        "    except (OSError, ValueError, RecursionError):\n        return None",
         "    except OSError:\n        return None",
         FOLDER,
         "damaged_result",

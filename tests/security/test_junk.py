@@ -1,0 +1,90 @@
+"""Whatever stands in a file, it is read, or refused in stfit's own words: no mutation ends in a traceback."""
+
+import json
+import random
+import shutil
+
+import pytest
+
+from stfit.data.files import read_file
+from stfit.data.read import read_label_names
+from stfit.data.source import ReadOptions
+from stfit.encoder.build import build_encoder
+from stfit.encoder.folder import write_folder
+from stfit.encoder.glance import glance_into
+from stfit.encoder.settings import Model
+from stfit.encoder.vectors import read_vectors
+from stfit.errors import DataError, ModelError
+from stfit.training.checkpoint import FILES, newest_checkpoint, verify, write_manifest
+from stfit.training.run_folder import RunFolder
+
+PIECES = [
+    "{", "}", "[", "]", '"', ":", ",", "null", "true", "-1", "1e999", "NaN", "0.5", "9" * 30, "\\u0000", "\\ud800", "é",
+    "\0", "\n", "\t", "..", "/", '"type"', '"path": "../x"', "[" * 5_000, '{"a":', " ", "\ufeff",
+]  # fmt: skip
+ROWS = [{"anchor": f"question {i}", "label": i % 2, "set": {"pos": ["a", "b"]}} for i in range(4)]
+
+
+def mutated(text, rng):
+    for _ in range(rng.randint(1, 3)):
+        start = rng.randrange(len(text) + 1)
+        end = start + rng.choice([0, 0, 1, 5, 30])
+        text = text[:start] + rng.choice([*PIECES, text[start : end + 5], ""]) + text[end:]
+    return text.encode() if rng.random() < 0.9 else text.encode()[: rng.randrange(len(text) + 1)] + b"\xff"
+
+
+@pytest.fixture(scope="module")
+def good(tiny_base, tmp_path_factory):
+    """Files that are good, by the name that they have below."""
+    root = tmp_path_factory.mktemp("good")
+    layers = [{"type": "dense", "out_features": 4}]
+    write_folder(build_encoder(Model(base=str(tiny_base("bert")), layers=layers)), root / "model")
+    checkpoint = root / "step-00000001"
+    checkpoint.mkdir()
+    for name in FILES:
+        (checkpoint / name).write_text('{"facts": {}}')
+    write_manifest(checkpoint)
+    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (root / "rows.csv").write_text('anchor,label\nquestion,"0"\nother,1\n')
+    (root / "labels.json").write_text('{"label": {"no": 0, "yes": 1}, "other": ["a", "b"]}')
+    (root / "vectors.txt").write_text("2 3\nthe 0.1 0.2 0.3\ncat 1 2 3\n")
+    (root / "stfit.lock").write_text(json.dumps({"recipe": {"seed": 1}, "data": []}))
+    return root
+
+
+FILES_AND_READERS = {
+    "step-00000001/manifest.json": lambda root: (verify(root / "step-00000001"), newest_checkpoint(root)),
+    "model/modules.json": lambda root: glance_into(root / "model"),
+    "model/config.json": lambda root: glance_into(root / "model"),
+    "model/tokenizer_config.json": lambda root: glance_into(root / "model"),
+    "model/sentence_bert_config.json": lambda root: glance_into(root / "model"),
+    "model/config_sentence_transformers.json": lambda root: glance_into(root / "model"),
+    "model/1_Pooling/config.json": lambda root: glance_into(root / "model"),
+    "model/2_Dense/config.json": lambda root: glance_into(root / "model"),
+    "rows.jsonl": lambda root: read_file(root / "rows.jsonl", ReadOptions()),
+    "rows.csv": lambda root: read_file(root / "rows.csv", ReadOptions()),
+    "labels.json": lambda root: read_label_names(root / "labels.json"),
+    "vectors.txt": lambda root: read_vectors(root / "vectors.txt"),
+    "stfit.lock": lambda root: RunFolder(root).read_lock(),
+}
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "read"), FILES_AND_READERS.items(), ids=FILES_AND_READERS)
+def test_mutated_file_is_read_or_refused(tmp_path, good, promise, name, read, count):
+    root, rng = tmp_path / "root", random.Random(f"{count} {name}")
+    shutil.copytree(good, root)
+    read(root)
+    path, refused = root / name, 0
+    text = path.read_text()
+    for _ in range(count):
+        content = mutated(text, rng)
+        path.write_bytes(content)
+        try:
+            read(root)
+        except (DataError, ModelError):
+            refused += 1
+        except Exception as error:
+            error.add_note(f"{name}: {content!r}"[:3_000])
+            raise
+    promise("mutated files read, or refused in stfit's own words", f"{count}/{count}, {refused} refused ({name})")
