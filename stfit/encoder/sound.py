@@ -30,7 +30,7 @@ def believing(folder: Path) -> Iterator[None]:
     """What goes wrong where the files of a folder say what nobody thought of, as a ModelError."""
     try:
         yield
-    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         raise ModelError(f"{folder}: what its files say can't be used: {type(error).__name__}: {error}") from error
 
 
