@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,6 +24,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+class Runtime(StrEnum):
+    """What can read an exported model."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (.yaml).", metavar="RECIPE")]
 Overrides = Annotated[
@@ -179,6 +188,28 @@ def encode(
     inputs = Inputs(Source(dataset=texts, split=split), column, id_column)
     events = encode(model, inputs, output, choices, calibration=calibration, with_text=with_text, device=device)
     console.show_encoding(events, json)
+
+
+@app.command(epilog="Example: stfit export runs/quickstart recipes/data/questions.txt --to onnx --int8 -o exported")
+def export(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    texts: Annotated[
+        str | None, typer.Argument(help="Texts to compare on, as `encode` reads them.", metavar="[INPUT]")
+    ] = None,
+    to: Annotated[Runtime, typer.Option("--to", help="Runtime that will read the folder.")] = Runtime.onnx,
+    int8: Annotated[bool, typer.Option("--int8", help="Write model_int8.onnx, too: smaller, and a bit off.")] = False,
+    column: Column = None,
+    split: Split = "train",
+    json: Json = False,
+) -> None:
+    """Write a model as a graph for ONNX Runtime or OpenVINO, and say how far and how fast it is."""
+    from stfit.commands.export import export
+    from stfit.commands.windows import Inputs
+    from stfit.data.source import Source
+
+    inputs = None if texts is None else Inputs(Source(dataset=texts, split=split), column)
+    console.show_export(export(model, to.value, output, int8, inputs), json)
 
 
 @app.command(epilog='Example: stfit similar runs/quickstart recipes/data/questions.txt --query "cancel my plan"')

@@ -358,6 +358,21 @@ def show_encoding(events: Iterable[Encoded | dict[str, Any]], as_json: bool) -> 
     sys.stdout.write(f"{result['output']}: {size} at {result['rows_per_second']:.0f} rows/s{fast}\n")
 
 
+def show_export(result: dict[str, Any], as_json: bool) -> None:
+    """Each graph beside stfit's own encoding."""
+    if as_json:
+        show_json(result)
+        return
+    sys.stdout.write(f"{result['output']}: compared on {result['compared']} texts ({result['compared_on']})\n")
+    sys.stdout.write(f"  stfit encode: {result['rows_per_second']:.0f} texts/s\n")
+    for graph in result["files"]:
+        sys.stdout.write(
+            f"  {graph['file']}, {graph['mib']:.1f} MiB: {graph['rows_per_second']:.0f} texts/s, "
+            f"difference at most {graph['largest_difference']:.1e}, cosine {graph['mean_cosine']:.5f} "
+            f"(lowest {graph['lowest_cosine']:.5f})\n"
+        )
+
+
 def show_similar(result: dict[str, Any], as_json: bool) -> None:
     """Each query with its nearest texts under it."""
     if as_json:

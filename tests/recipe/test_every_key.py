@@ -133,7 +133,6 @@ CHANGES: dict[str, Change] = {
     "model.truncate_dim": "model.truncate_dim=4",
     "model.append_eos": ("model.base=QWEN3", "model.append_eos=false"),
     "model.attention": "model.attention=padded",
-    "model.lora": ("model.base=BERT", "model.lora={}"),
     "model.lora.rank": ("model.base=BERT", "model.lora.rank=2"),
     "model.lora.alpha": ("model.base=BERT", "model.lora={}", "model.lora.alpha=64"),
     "model.lora.dropout": ("model.base=BERT", "model.lora={}", "model.lora.dropout=0.5"),

@@ -1,0 +1,194 @@
+"""An encoder as other runtimes take it: a graph from padded token ids and their mask to embeddings.
+
+Written with torch.onnx, pooling and layers within, for any number of texts of any length. The extras `onnx` and
+`openvino` bring what writes and runs it. Tensor names: r = texts, l = tokens of the longest, d = dim of a token
+embedding.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stfit.encoder.encoder import Encoder, token_batches
+from stfit.encoder.folder import peer_settings
+from stfit.encoder.model_json import write_json
+from stfit.errors import ModelError
+
+RUNTIME_TOKENS = 2048
+"""Tokens, padding included, that a runtime is given at once."""
+
+Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Token ids and mask [r, l], int64 -> embeddings."""
+
+
+def first_token(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
+    """The first token's embedding."""
+    return pick(states_rld, mask_rl.argmax(dim=1))
+
+
+def last_token(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
+    """The last token's embedding."""
+    return pick(states_rld, mask_rl.cumsum(dim=1).argmax(dim=1))
+
+
+def pick(states_rld: Tensor, place_r: Tensor) -> Tensor:
+    """One token's embedding of each text."""
+    return states_rld.gather(1, place_r[:, None, None].expand(-1, 1, states_rld.shape[2]))[:, 0]
+
+
+def weighted(states_rld: Tensor, weight_rl: Tensor) -> Tensor:
+    """Sum of the token embeddings, each times its weight."""
+    return (states_rld * weight_rl[:, :, None]).sum(dim=1)
+
+
+def largest(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
+    """Largest value of each dimension."""
+    return states_rld.masked_fill(mask_rl[:, :, None] == 0, -torch.inf).amax(dim=1)
+
+
+def position_weights(mask_rl: Tensor) -> Tensor:
+    """1 for the first token, 2 for the second, 0 for padding, over their sum."""
+    position_rl = mask_rl.cumsum(dim=1) * mask_rl
+    return position_rl / position_rl.sum(dim=1, keepdim=True)
+
+
+POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": lambda states_rld, mask_rl: weighted(states_rld, mask_rl / mask_rl.sum(dim=1, keepdim=True)),
+    "mean_sqrt_len": lambda states_rld, mask_rl: weighted(states_rld, mask_rl / mask_rl.sum(1, keepdim=True).sqrt()),
+    "weighted_mean": lambda states_rld, mask_rl: weighted(states_rld, position_weights(mask_rl)),
+    "max": largest,
+    "cls": first_token,
+    "last_token": last_token,
+}
+"""Those of pooling.py, over a rectangle with padding: token embeddings [r, l, d] and mask [r, l] -> [r, d]."""
+
+
+class Graph(nn.Module):
+    """Token ids and mask, [r, l] int64 -> embeddings [r, dim], as `encode` gives them."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.backbone, self.layers = encoder.backbone, encoder.layers
+        self.modes, self.dim = encoder.traits.pooling, encoder.output_dim
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See the class."""
+        states_rld = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask_rl = attention_mask.to(states_rld.dtype)
+        embedding_rd = torch.cat([POOLINGS[mode](states_rld, mask_rl) for mode in self.modes], dim=1)
+        for layer in self.layers:
+            embedding_rd = layer(embedding_rd)
+        return embedding_rd[:, : self.dim]
+
+
+def require_exportable(encoder: Encoder) -> None:
+    """Raise ModelError for what a graph of token ids and mask can't say."""
+    reason = None
+    if encoder.source.peer != "Transformer":
+        reason = f"a {encoder.source.peer} is no transformer"
+    elif encoder.traits.token_layers:
+        reason = f"it has layers before pooling ({', '.join(layer.type for layer in encoder.traits.token_layers)})"
+    elif unknown := [mode for mode in encoder.traits.pooling if mode not in POOLINGS]:
+        reason = f"pooling `{unknown[0]}` comes from an installed package"
+    elif not encoder.traits.include_prompt:
+        reason = "it leaves prompts out of pooling, and a mask does not tell where they end"
+    if reason:
+        raise ModelError(f"this model can't be exported: {reason}")
+
+
+def write_onnx(encoder: Encoder, path: Path) -> None:
+    """The graph of an encoder in the padded layout. Raises ModelError where torch can't trace it."""
+    require_exportable(encoder)
+    encoder.backbone.set_attn_implementation("eager")
+    ids = torch.from_numpy(np.stack([encoder.tokens(["a"])[0]] * 2).astype(np.int64)).repeat(1, 3)
+    anything = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # warns of what torchvision would add
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about torch
+            program = torch.onnx.export(
+                Graph(encoder).eval(),
+                (ids, torch.ones_like(ids)),
+                dynamo=True,
+                input_names=["input_ids", "attention_mask"],
+                output_names=["sentence_embedding"],
+                dynamic_shapes={"input_ids": anything, "attention_mask": anything},
+                verbose=False,
+            )
+        assert program is not None
+        program.save(path)
+    except ImportError as error:
+        raise ModelError(f"export needs onnx: pip install 'stfit[onnx]' ({error})") from error
+    except Exception as error:  # whatever torch stumbles over in an architecture
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"torch.onnx can't export this {encoder.backbone.config.model_type} model: {first}") from error
+
+
+def write_int8(onnx: Path, path: Path) -> None:
+    """The same graph with weights in 8 bits, activations rounded as they come (dynamic quantization)."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises to run a step that loses the free lengths
+    quantize_dynamic(onnx, path, weight_type=QuantType.QInt8, per_channel=True)
+
+
+def write_openvino(onnx: Path, path: Path) -> None:
+    """The same graph as OpenVINO's .xml and .bin, in float32. Raises ModelError where OpenVINO is not installed."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise ModelError(f"this export needs OpenVINO: pip install 'stfit[openvino]' ({error})") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(openvino.convert_model(onnx), path, compress_to_fp16=False)
+
+
+def write_surroundings(encoder: Encoder, folder: Path) -> None:
+    """Tokenizer, config of the transformer, prompts and similarity."""
+    encoder.tokens.save(folder)
+    encoder.backbone.config.save_pretrained(folder)
+    write_json(folder / "config_sentence_transformers.json", peer_settings(encoder.traits))
+
+
+def load_graph(path: Path) -> Run:
+    """A graph in its runtime, on as many threads as torch has."""
+    threads = torch.get_num_threads()
+    if path.suffix == ".xml":
+        import openvino
+
+        # By itself it multiplies in bfloat16 where the CPU can.
+        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        compiled: Any = openvino.compile_model(path, "CPU", settings)
+        return lambda ids, mask: np.asarray(compiled({"input_ids": ids, "attention_mask": mask})[0])
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda ids, mask: np.asarray(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+
+
+def run_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndarray:
+    """Embeddings [sequences, dim], sorted by length so that little is padding."""
+    found = np.empty((len(sequences), dim), np.float32)
+    for members in token_batches([len(sequence) for sequence in sequences], RUNTIME_TOKENS):
+        lengths = np.array([len(sequences[i]) for i in members])
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        ids = np.zeros_like(mask)
+        ids[mask == 1] = np.concatenate([sequences[i] for i in members])
+        found[members] = run(ids, mask)
+    return found
+
+
+def size_of(path: Path) -> float:
+    """MiB of a graph and its weights, which may lie beside it."""
+    return sum(each.stat().st_size for each in path.parent.glob(f"{path.stem}.*")) / 2**20

@@ -1,0 +1,100 @@
+"""An exported model gives the same embeddings in its own runtime, whatever the lengths of the texts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stfit.commands.export import export
+from stfit.commands.windows import Inputs
+from stfit.data.source import Source
+from stfit.encoder.build import build_encoder
+from stfit.encoder.folder import write_folder
+from stfit.encoder.graph import POOLINGS, Graph, require_exportable
+from stfit.encoder.pooling import TokenStates, pooling_of
+from stfit.encoder.settings import Model
+from stfit.errors import ModelError, RecipeError
+
+
+@pytest.fixture
+def model(tiny_base, tmp_path):
+    """Writes a model of a tiny base with the settings given."""
+
+    def write(kind="bert", **settings):
+        folder = tmp_path / "model"
+        write_folder(build_encoder(Model.model_validate({"base": str(tiny_base(kind)), **settings})), folder)
+        return str(folder)
+
+    return write
+
+
+@pytest.fixture
+def texts(sentences, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(sentences) + "\n")
+    return Inputs(Source(dataset=str(path)))
+
+
+@pytest.mark.parametrize("mode", POOLINGS)
+def test_pooling_over_padding_is_pooling_without(mode):
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    lengths = [3, 1, 5]
+    states = torch.randn(3, 5, 4, generator=generator)
+    for left in (False, True):
+        mask = torch.zeros(3, 5)
+        for row, length in enumerate(lengths):
+            mask[row, 5 - length :] = 1
+            if not left:
+                mask[row] = mask[row].flip(0)
+        flat = TokenStates.of(states[mask == 1], [np.zeros(length, np.int64) for length in lengths])
+        torch.testing.assert_close(POOLINGS[mode](states, mask), pooling_of(mode)(flat))
+
+
+@pytest.mark.parametrize("kind", ["bert", pytest.param("mpnet", marks=pytest.mark.slow)])
+def test_a_graph_gives_the_embeddings_of_encode(model, texts, tmp_path, kind):
+    settings = {"pooling": ["mean", "max"], "layers": [{"type": "dense", "out_features": 8}, "normalize"]}
+    found = export(model(kind, **settings, truncate_dim=6), "onnx", tmp_path / "out", True, texts)
+    exact, small = found["files"]
+    assert (exact["file"], small["file"]) == ("onnx/model.onnx", "onnx/model_int8.onnx")
+    assert exact["largest_difference"] < 1e-5
+    assert small["mean_cosine"] > 0.95
+    assert small["mib"] < exact["mib"]
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["hidden_size"] == 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["distilbert", "xlm-roberta", "modernbert", "t5", "qwen3", "deberta-v2", "mpnet"])
+def test_every_architecture_is_exported_or_refused(model, texts, tmp_path, kind):
+    for _ in range(2):  # the second in the place of the first
+        found = export(model(kind), "onnx", tmp_path / "out", False, texts)
+    assert found["files"][0]["largest_difference"] < 1e-5
+    assert [path.name for path in (tmp_path / "out" / "onnx").iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.slow
+def test_openvino_gives_the_embeddings_of_encode(model, tmp_path):
+    found = export(model(), "openvino", tmp_path / "out", False, None)
+    assert found["files"][0]["largest_difference"] < 1e-4
+    assert not (tmp_path / "out" / "onnx").exists()
+
+
+def test_what_is_no_export_is_not_overwritten(model, texts, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(RecipeError, match="is no export"):
+        export(model(), "onnx", tmp_path / "mine", False, texts)
+    with pytest.raises(RecipeError, match="--int8 is for --to onnx"):
+        export(model(), "openvino", tmp_path / "new", True, texts)
+
+
+def test_what_a_graph_cannot_say_is_refused_by_name(tiny_base):
+    base = str(tiny_base("bert"))
+    convolved = build_encoder(Model.model_validate({"base": base, "token_layers": [{"type": "cnn"}]}))
+    with pytest.raises(ModelError, match=r"layers before pooling \(cnn\)"):
+        require_exportable(convolved)
+    table = build_encoder(Model.model_validate({"base": {"type": "static"}}), lambda: ["a cat", "a dog"])
+    with pytest.raises(ModelError, match="a StaticEmbedding is no transformer"):
+        require_exportable(table)
+    assert Graph(build_encoder(Model(base=base))).dim == 32
