@@ -49,14 +49,17 @@ def resolve_location(value: Any) -> Any:
 
 
 FOR_OTHERS = {"for_others": True}
-"""Context of a `model_dump` that leaves this machine: a path becomes its last part, `./rows.jsonl`."""
+"""Context of a `model_dump` that leaves this machine: paths lose their folders."""
+
+
+def without_folder(value: Any) -> Any:
+    """What others get to see of a location: of a path its last part, as `./rows.jsonl`; anything else as it is."""
+    return f"./{os.path.basename(value)}" if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def show_location(value: Any, info: SerializationInfo) -> Any:
-    """The value; without its folders, where it is a path and the dump is for others."""
-    if info.context == FOR_OTHERS and isinstance(value, str) and os.path.isabs(value):
-        return f"./{os.path.basename(value)}"
-    return value
+    """The value; without its folders where the dump is for others."""
+    return without_folder(value) if info.context == FOR_OTHERS else value
 
 
 Location = Annotated[str, BeforeValidator(resolve_location), PlainSerializer(show_location)]

@@ -14,7 +14,7 @@ from stfit.commands.prepare import load_objective
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.publish import hub
 from stfit.publish.card import Facts, body_of, metadata_of
-from stfit.publish.files import CARD, LOCK, MANIFEST, files_to_publish
+from stfit.publish.files import CARD, MANIFEST, files_to_publish
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.publish.settings import Push, repo_name
 from stfit.recipe.load import load_recipe
@@ -50,7 +50,7 @@ def push(target: str, wish: Wish) -> dict[str, Any]:
     run = find_run(model)
     recipe = load_recipe(run.resolved).recipe if run else None
     settings = settings_of(wish, recipe)
-    files = files_of(model, run)
+    files = files_of(model)
     hub.refuse_token(files)
     repo = hub.find_repository(settings.repo, open_to_all=wish.create_pr)
     head = hub.read_head(repo, wish.branch)
@@ -115,12 +115,11 @@ def settings_of(wish: Wish, recipe: Recipe | None) -> Push:
     return (said or Push(repo=repo)).model_copy(update={"repo": repo, "private": private})
 
 
-def files_of(model: Path, run: RunFolder | None) -> Files:
-    """The model's files, and the lock of its run."""
+def files_of(model: Path) -> Files:
+    """The model's files."""
     if not model.is_dir():
         raise ModelError(f"{model}: there is no such run or model folder")
-    files: Files = dict(files_to_publish(model))
-    return files | ({LOCK: run.lock} if run and run.lock.is_file() else {})
+    return dict(files_to_publish(model))
 
 
 def refuse_impossible(wish: Wish, settings: Push, repo: str, head: hub.Head) -> None:

@@ -9,7 +9,6 @@ from stfit.errors import ModelError
 
 CARD = "README.md"
 CURVE = "loss_curve.png"
-LOCK = "stfit.lock"
 MANIFEST = ".stfit-files"
 """In a repository only: what the newest push put there, a path a line. The next push deletes what it no longer has."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from hashlib import sha256
@@ -15,6 +14,7 @@ from stfit.data.examples import Examples
 from stfit.encoder.model_json import model_folder
 from stfit.encoder.settings import Model
 from stfit.errors import LockError, RecipeError
+from stfit.location import without_folder
 from stfit.recipe.inputs import input_of
 from stfit.recipe.recipe import Recipe
 from stfit.training.run_folder import differences
@@ -23,6 +23,8 @@ TRAINED_BY = ("model", "data", "loss", "objectives", "train", "seed")
 """Sections of a recipe that decide what is trained; the others may change without a new training."""
 PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
 LOCK = "stfit.lock"
+LOCATIONS = ("dataset", "base", "vectors", "weights")
+"""Keys of a lock whose texts are locations."""
 
 Lock = dict[str, Any]
 
@@ -85,15 +87,13 @@ def describe_model(model: Model) -> dict[str, Any]:
 
 
 def for_others(lock: Any) -> Any:
-    """The lock without the folders of this machine: of a path, its last part is left."""
+    """The lock without the folders of this machine."""
     if isinstance(lock, list):
         return [for_others(part) for part in lock]
     if not isinstance(lock, dict):
         return lock
     return {
-        key: f"./{os.path.basename(value)}"
-        if key in ("dataset", "base") and isinstance(value, str) and os.path.isabs(value)
-        else for_others(value)
+        key: without_folder(value) if key in LOCATIONS and isinstance(value, str) else for_others(value)
         for key, value in lock.items()
     }
 
