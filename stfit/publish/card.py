@@ -67,6 +67,8 @@ class Line:
     published: float | None = None
     gain_interval: tuple[float, float] | None = None
     """Interval of the gain over the published model."""
+    base_interval: tuple[float, float] | None = None
+    """Interval of the gain over the base."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,8 @@ def introduction(facts: Facts) -> str:
     lines.append(f"- Similarity: {facts.similarity}")
     if facts.parameters:
         lines.append(f"- Parameters: {facts.parameters:,}")
-    lines += [f"- Prompt {code(name)}: {code(text)}" for name, text in facts.prompts.items()]
+    quoted = {name: f'"{text}"' for name, text in facts.prompts.items()}  # a space at an end would not be seen
+    lines += [f"- Prompt {code(name)}: {code(text)}" for name, text in quoted.items()]
     return "\n".join(lines)
 
 
@@ -230,11 +233,13 @@ def evaluation(facts: Facts) -> list[str]:
         "Metric": [code(line.metric) for line in facts.lines],
         "Base": [number(line.base) for line in facts.lines],
         "This model": [number(line.tuned) for line in facts.lines],
+        "Gain (interval)": [gain_of(line.tuned, line.base, line.base_interval) for line in facts.lines],
         "Published before": [number(line.published) for line in facts.lines],
-        "Gain over it (interval)": [gain_of(line) for line in facts.lines],
+        "Gain over it (interval)": [gain_of(line.tuned, line.published, line.gain_interval) for line in facts.lines],
     }
     kept = {title: cells for title, cells in columns.items() if any(cells)}
     parts = ["## Evaluation", table(list(kept), [list(row) for row in zip(*kept.values(), strict=True)])]
+    parts.append("Base is the model before its training. Intervals are of 95 %, by a paired bootstrap over the rows.")
     described = [f"- {code(scores.label)}: {described_rows(scores.rows)}" for scores in facts.scores]
     return [*parts, "\n".join(described)] if described else parts
 
@@ -244,12 +249,12 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def gain_of(line: Line) -> str:
-    """What this model gained over the published one."""
-    if line.tuned is None or line.published is None:
+def gain_of(value: float | None, other: float | None, interval: tuple[float, float] | None) -> str:
+    """What this model gained over another one."""
+    if value is None or other is None:
         return ""
-    between = "" if line.gain_interval is None else f" ({line.gain_interval[0]:+.4f} to {line.gain_interval[1]:+.4f})"
-    return f"{line.tuned - line.published:+.4f}{between}"
+    between = "" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})"
+    return f"{value - other:+.4f}{between}"
 
 
 def described_rows(rows: Rows) -> str:

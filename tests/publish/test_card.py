@@ -70,6 +70,7 @@ def test_numbers_of_the_card_are_those_of_the_run(trained, facts):
     main = "scores/spearman_cosine"
     row = f"| `{main}` | {result['baseline'][main]:.4f} | {result['metrics'][main]:.4f} |"
     assert row in body_of(facts)
+    assert re.search(rf"{re.escape(row)} [+-][0-9.]+ \([+-][0-9.]+ to [+-][0-9.]+\) \|", body_of(facts))
     assert "6 steps in" in body_of(facts)
     assert f"torch {facts.training.versions['torch']}" in body_of(facts)
     assert "12-dimensional" in body_of(facts)
@@ -152,7 +153,7 @@ def test_unmeasured_model_says_so(trained):
 def test_interval_and_published_value_stand_in_the_table(facts):
     line = Line("scores/spearman_cosine", 0.1, 0.5, 0.4, (0.02, 0.18))
     body = body_of(replace(facts, lines=[line]))
-    assert "| `scores/spearman_cosine` | 0.1000 | 0.5000 | 0.4000 | +0.1000 (+0.0200 to +0.1800) |" in body
+    assert "| `scores/spearman_cosine` | 0.1000 | 0.5000 | +0.4000 | 0.4000 | +0.1000 (+0.0200 to +0.1800) |" in body
 
 
 def test_hub_base_and_datasets_are_linked_in_the_metadata(facts):

@@ -98,7 +98,7 @@ def test_first_publish_then_nothing_to_do_then_better_then_worse(hub, job, comma
     better = repository.head.oid
     assert better != first
     readme = repository.head.files["README.md"].content.decode()
-    assert "| Metric | Base | This model | Published before | Gain over it (interval) |" in readme
+    assert "| Metric | Base | This model | Gain (interval) | Published before | Gain over it (interval) |" in readme
 
     code, said = job(commands(), 1)
     assert code == 7, said
