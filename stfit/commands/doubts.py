@@ -18,6 +18,7 @@ from stfit.encoder.settings import misplaced
 from stfit.errors import Problem, did_you_mean
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.source import When
+from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 
 
@@ -39,16 +40,15 @@ FEW_NEGATIVES = 8
 """A batch smaller than this teaches little where its other rows are the negatives."""
 
 
-def find(checks: list[Check], recipe: Recipe, base: Glance, origins: Mapping[str, str]) -> list[Problem]:
-    """What the checks find; `origins` says where each key was written ("base.yaml:12")."""
+def find(checks: list[Check], recipe: Recipe, base: Glance, origins: Mapping[str, Mark]) -> list[Problem]:
+    """What the checks find; `origins` says where each key was written."""
     return [place(doubt, origins) for check in checks for doubt in check(recipe, base)]
 
 
-def place(doubt: Doubt, origins: Mapping[str, str]) -> Problem:
-    """A doubt with the file and line of its key, where the recipe says it; a default has none."""
-    file, _, line = origins.get(doubt.key, "").rpartition(":")
-    message = f"{doubt.key}: {doubt.message}"
-    return Problem(message, doubt.code, file, int(line)) if file else Problem(message, doubt.code)
+def place(doubt: Doubt, origins: Mapping[str, Mark]) -> Problem:
+    """A doubt with the place of its key, where the recipe says it; a default has none."""
+    mark, message = origins.get(doubt.key), f"{doubt.key}: {doubt.message}"
+    return mark.problem(message, doubt.code) if mark else Problem(message, doubt.code)
 
 
 def unknown_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:

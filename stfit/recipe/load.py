@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from typing_extensions import TypeVar
 
 from stfit.errors import Problem, RecipeError, did_you_mean
-from stfit.recipe.marked_yaml import MAX_BYTES, Node, decode, quoted, read_yaml
+from stfit.recipe.marked_yaml import MAX_BYTES, Mark, Node, decode, quoted, read_yaml
 from stfit.recipe.overrides import merged, overridden
 from stfit.recipe.problems import explain
 from stfit.recipe.recipe import Recipe
@@ -36,8 +36,8 @@ class Loaded(Generic[R]):
     recipe: R
     text: str
     """The recipe's own file, as it was given."""
-    origins: dict[str, str]
-    """Dotted path -> "base.yaml:12" or "command line"; what is not here is a default."""
+    origins: dict[str, Mark]
+    """Dotted path -> where it was said; what is not here is a default."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ def named(root: Node, path: Path, model: type[Spec]) -> Node:
     return replace(root, value={**root.value, "name": Node(path.stem, root.mark)})
 
 
-def origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, str]:
+def origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
     """Dotted path -> where it was written, for every value below `node`."""
     if isinstance(node.value, str | int | float | None):
         children: list[tuple[Key, Node]] = []
     else:
         children = list(node.value.items() if isinstance(node.value, dict) else enumerate(node.value))
-    origins = {".".join(map(str, keys)): str(node.where)} if keys else {}
+    origins = {".".join(map(str, keys)): node.where} if keys else {}
     for key, child in children:
         origins |= origins_of(child, (*keys, key))
     return origins

@@ -50,7 +50,7 @@ def origin_of_values(loaded: Loaded[Any], path: Path) -> dict[str, tuple[Any, st
     own = f"{path}:"
     found = {}
     for key, value in leaves_of(loaded.recipe.model_dump(by_alias=True)).items():
-        origin = loaded.origins.get(key, "the file's name" if key == "name" else "default")
+        origin = str(loaded.origins.get(key, "the file's name" if key == "name" else "default"))
         extended = ":" in origin and not origin.startswith(own)
         found[key] = (value, f"extends {origin}" if extended else origin)
     return found

@@ -1,11 +1,13 @@
 """What a recipe can't mean is found without data; a recipe without a mistake raises no doubt."""
 
 import pytest
+import yaml
 
-from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY
+from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, find
 from stfit.encoder.glance import Glance, glance_at
 from stfit.encoder.layers import Normalize
 from stfit.encoder.model_json import Traits
+from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 
 SENTENCE_MODEL = Glance(
@@ -91,6 +93,15 @@ def test_a_good_recipe_raises_no_doubt():
 @pytest.mark.parametrize(("changes", "key", "code"), DOUBTS)
 def test_a_mistake_is_found_at_its_key(changes, key, code):
     assert (key, code) in [(doubt.key, doubt.code) for found in doubts_of(changes).values() for doubt in found]
+
+
+def test_a_mistake_is_shown_with_its_line_and_column(tmp_path):
+    text = yaml.safe_dump(GOOD) + "gate:\n  - {min: 0.5, metric: kept/f1_cosine}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    loaded = load_recipe(tmp_path / "recipe.yaml")
+    (problem,) = find(IMPOSSIBLE, loaded.recipe, SENTENCE_MODEL, loaded.origins)
+    assert (problem.line, problem.column) == (len(text.splitlines()), 24)
+    assert "{min: 0.5, metric: kept/f1_cosine}" in problem.snippet
 
 
 def test_every_check_finds_something_here():

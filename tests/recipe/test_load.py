@@ -82,7 +82,7 @@ def test_any_text_survives_the_resolved_recipe(write, text, small):
 def test_origins_name_the_file_line_or_command_line_and_leave_out_defaults(write, tmp_path, small):
     base = write(small + "train:\n  epochs: 2\n  batch_size: 8\n", "base.yaml")
     path = write("extends: base.yaml\ntrain:\n  epochs: 3\n")
-    origins = load_recipe(path, ["seed=1", "loss.margin=2"]).origins
+    origins = {key: str(mark) for key, mark in load_recipe(path, ["seed=1", "loss.margin=2"]).origins.items()}
     assert origins["train.epochs"] == f"{path}:3"
     assert origins["train.batch_size"] == f"{base}:6"
     assert origins["loss.type"] == f"{base}:3"
