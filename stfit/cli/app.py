@@ -6,6 +6,7 @@ Rooms are imported inside the commands, so that `--help` and a wrong argument ar
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -412,4 +413,14 @@ def main() -> NoReturn:
     except (Exception, InterruptedRun) as error:
         if debug:
             console.show_traceback(error)
-        sys.exit(console.show_error(error, as_json="--json" in arguments))
+        leave(console.show_error(error, as_json="--json" in arguments))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; in the hard way where a request to the Hub was left behind, whose threads would keep it."""
+    from stfit.ask import left_behind
+
+    if left_behind.is_set():
+        console.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -97,6 +97,12 @@ def say_error(name: str, message: str, code: int, as_json: bool) -> None:
         show_json({"error": {"class": name, "message": message, "exit_code": code}})
 
 
+def flush() -> None:
+    """Everything said is on its way."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
 def show_traceback(error: BaseException) -> None:
     """Where in stfit an error comes from, and what caused it."""
     sys.stderr.write("".join(traceback.format_exception(error)))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stfit.ask import OUT_OF_REACH
 from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, embedding_dim, find
 from stfit.data.audit import audit, audit_evaluation
 from stfit.data.examples import Examples, load_examples
@@ -22,9 +23,9 @@ from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, 
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
-from stfit.hub import OUT_OF_REACH
 from stfit.losses.distillation import require_same_dim
 from stfit.losses.loss import LOSSES
+from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
 
 
@@ -62,7 +63,7 @@ class Survey:
             self.errors.append(type(error)(placed))
 
 
-def prepare(recipe: Recipe, origins: Mapping[str, str] | None = None) -> Prepared:
+def prepare(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepared:
     """Load and check everything but the weights. Mistakes of all kinds are raised together, as the first of them.
 
     `origins`: where each key was written, for warnings. Raises RecipeError, DataError, ModelError or HubError.
@@ -84,7 +85,7 @@ def first_of(errors: Sequence[StfitError]) -> StfitError:
     return type(first)([problem for error in errors for problem in error.problems])
 
 
-def survey(recipe: Recipe, origins: Mapping[str, str]) -> Survey:
+def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
     """Everything that can be known of a run before its weights are loaded."""
     found = Survey()
     for objective in recipe.trained_on.values():
@@ -133,11 +134,11 @@ def look_at_rows(objective: Objective, training: Examples, found: Survey) -> Non
         found.warnings += audit_training(objective, training)
 
 
-def look_at_base(recipe: Recipe, origins: Mapping[str, str], found: Survey) -> None:
+def look_at_base(recipe: Recipe, origins: Mapping[str, Mark], found: Survey) -> None:
     """What the recipe says, against what the base says of itself."""
     found.base = glance_if_near(recipe.model, found)
     impossible = find(IMPOSSIBLE, recipe, found.base, origins)
-    found.warnings += find(UNLIKELY, recipe, found.base, origins)
+    found.warnings += [replace(problem, snippet=None) for problem in find(UNLIKELY, recipe, found.base, origins)]
     if impossible:
         raise RecipeError(impossible)
 

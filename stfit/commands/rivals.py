@@ -10,7 +10,7 @@ from stfit.encoder.base import ALL_FILES, locate, model_in
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.model_json import is_sentence_model, read_folder
-from stfit.hub import fetch, find_head, with_owner
+from stfit.hub import fetch, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.randomness import seed_everything
 
@@ -54,6 +54,6 @@ def published_repo(recipe: Recipe) -> str | None:
 
 def published_folder(repo: str) -> Path | None:
     """A folder with what is published at `repo`; None where nothing is. Raises HubError where that can't be known."""
-    commit = find_head("model", repo)
+    commit = find_newest(repo)
     folder = fetch("model", repo, commit, ALL_FILES) if commit else None
     return folder if folder and is_sentence_model(folder) else None

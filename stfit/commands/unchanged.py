@@ -7,7 +7,7 @@ from typing import Any
 from stfit.commands.prepare import prepare
 from stfit.commands.rivals import published_repo
 from stfit.errors import RecipeError
-from stfit.hub import fetch, find_head
+from stfit.hub import fetch, find_newest
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded
 from stfit.recipe.lock import LOCK, Lock, build_lock, inputs, read_lock, same_training, trained_part
@@ -37,6 +37,6 @@ def find_unchanged(loaded: Loaded[Recipe]) -> dict[str, Any] | None:
 
 def read_published(repo: str) -> tuple[str, Lock] | None:
     """Commit and lock of a published model; None where there is no such repository, or no lock in it."""
-    commit = find_head("model", repo)
+    commit = find_newest(repo)
     file = fetch("model", repo, commit, [LOCK]) / LOCK if commit else None
     return (commit, read_lock(file)) if commit and file and file.is_file() else None

@@ -7,16 +7,16 @@ where it holds what was to be published, it is published, and nothing is sent a 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import file_digest, sha1, sha256
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from stfit.errors import HubError, ModelError, StfitError
-from stfit.hub import GIVE_UP, PAUSES, ask, explain, is_passing
+from stfit.ask import LOG_IN, NO_REVISION, NOT_THERE, ask
+from stfit.errors import HubError, ModelError
+from stfit.hub import find_account, look_up
 from stfit.lazy import lazy
 from stfit.publish.files import MANIFEST, is_allowed, listed
 
@@ -30,7 +30,6 @@ else:
 log = logging.getLogger("stfit")
 
 MAIN = "main"
-LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 NEWEST = 20
 """Pull requests that are looked at for what is to be published."""
 
@@ -74,9 +73,7 @@ def find_repository(name: str, open_to_all: bool = False) -> str:
     Asks for the account only, so that it can be called before a training. `open_to_all`: for a pull request, which
     needs no right of the repository's owner. Raises HubError.
     """
-    if client.get_token() is None:
-        raise HubError(f"there is no token to push to `{name}` with: {LOG_IN}")
-    account: dict[str, Any] = cast("dict[str, Any]", ask(lambda: client.HfApi().whoami(), "model", name))
+    account = find_account(name)
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
         raise HubError(f"the token of `{account['name']}` may only read: make one that may write, and {LOG_IN}")
@@ -104,23 +101,14 @@ def preflight(name: str) -> None:
 
 def read_head(repo: str, branch: str = MAIN) -> Head:
     """The newest commit of a branch, and its files. Raises HubError where the Hub can't be asked."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-    def info() -> Any:
-        try:
-            return client.HfApi().model_info(repo, revision=branch)
-        except RevisionNotFoundError:
-            return None
-
     try:
-        found = ask(info, "model", repo, branch)
+        found = look_up("model", repo, branch)
     except HubError as error:
-        if isinstance(error.__cause__, RepositoryNotFoundError):
+        if error.problems[0].code == NOT_THERE:
             return Head()
+        if error.problems[0].code == NO_REVISION:
+            return Head(private=bool(look_up("model", repo).private))
         raise
-    if found is None:
-        whole = ask(lambda: client.HfApi().model_info(repo), "model", repo)
-        return Head(private=bool(whole.private))
     head = Head(found.sha, read_files(repo, found.sha), bool(found.private))
     manifest = read_file(repo, head, MANIFEST) or b""
     return replace(head, pushed=frozenset(manifest.decode("utf-8", "replace").splitlines()))
@@ -217,32 +205,39 @@ def commit(
     repo: str, files: Mapping[str, Path | bytes], head: Head, message: str, branch: str, as_pull_request: bool
 ) -> Published:
     """Publish as one commit on top of `head`. Raises HubError where it did not come to be, or somebody was faster."""
+    from huggingface_hub.utils._runtime import is_xet_available
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     change = find_change(files, head)
-    started = time.monotonic()
-    for pause in (*PAUSES, None):
-        try:
-            made = client.HfApi().create_commit(
-                repo,
-                operations_of(change),
-                commit_message=message,
-                revision=branch,
-                create_pr=as_pull_request,
-                parent_commit=head.commit,
-            )
-        except Exception as error:  # the client lets through what its HTTP library, and Xet's, may raise
-            if found := find_published(repo, files, branch, as_pull_request):
-                return found
-            if isinstance(error, StfitError):  # the Hub asks to wait longer than anybody would
-                raise
-            if pause is None or not is_passing(error) or time.monotonic() - started > GIVE_UP:
-                raise why_not(error, repo, head, branch) from error
-            time.sleep(pause)
-        else:
-            return Published(made.oid, made.pr_url)
-    raise AssertionError  # the last pause is None
+
+    def send() -> Published:
+        made = client.HfApi().create_commit(
+            repo,
+            operations_of(change),
+            commit_message=message,
+            revision=branch,
+            create_pr=as_pull_request,
+            parent_commit=head.commit,
+        )
+        return Published(made.oid, made.pr_url)
+
+    def find_it() -> Published | None:
+        return find_published(repo, files, branch, as_pull_request)
+
+    unseen = bytes_of(change) if is_xet_available() else 0
+    try:
+        return ask(send, "model", repo, branch, done=find_it, unseen=unseen)
+    except HubError:
+        if read_head(repo, branch).commit != head.commit:
+            message = f"somebody else pushed to `{repo}` meanwhile, nothing of this is there: run the same again"
+            raise HubError(message) from None
+        raise
+
+
+def bytes_of(change: Change) -> int:
+    """How much a change adds."""
+    return sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in change.add.values())
 
 
 def operations_of(change: Change) -> list[Any]:
@@ -251,13 +246,6 @@ def operations_of(change: Change) -> list[Any]:
         *(client.CommitOperationAdd(path, file) for path, file in change.add.items()),
         *(client.CommitOperationDelete(path) for path in change.delete),
     ]
-
-
-def why_not(error: Exception, repo: str, head: Head, branch: str) -> StfitError:
-    """Why there is no commit; that somebody else was faster is more than the Hub's own words say."""
-    if read_head(repo, branch).commit != head.commit:
-        return HubError(f"somebody else pushed to `{repo}` meanwhile, nothing of this is there: run the same again")
-    return explain(error, "model", repo, branch)
 
 
 def find_published(

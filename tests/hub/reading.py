@@ -167,8 +167,9 @@ def token_for_xet(request: Request, kind: str, id: str, revision: str, right: st
     (find_writable if right == "write" else find_readable)(request, kind, id)
     if not request.state.with_xet:
         raise Refusal(404, "this server has no Xet storage")
-    granted = {"casUrl": store_of(request), "exp": 4102444800, "accessToken": f"xet-{right}"}
-    headers = {"X-Xet-Cas-Url": granted["casUrl"], "X-Xet-Access-Token": f"xet-{right}"}
+    token = f"xet-{right}-{request.account.name if request.account else ''}"
+    granted = {"casUrl": store_of(request), "exp": 4102444800, "accessToken": token}
+    headers = {"X-Xet-Cas-Url": granted["casUrl"], "X-Xet-Access-Token": token}
     return reply(granted, **headers, **{"X-Xet-Token-Expiration": str(granted["exp"])})
 
 

@@ -7,6 +7,7 @@ faults.py), and remembers every request. Large objects are kept by `another host
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import socket
@@ -165,7 +166,8 @@ class Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         headers = {name.lower(): value for name, value in self.headers.items()}
         with hub.lock:
-            fault = next((fault for fault in hub.faults if fault.strikes(self.command, self.path)), None)
+            token = headers.get("authorization", "")
+            fault = next((fault for fault in hub.faults if fault.strikes(self.command, self.path, token)), None)
         kind = fault.kind if fault else None
         body = self.read_body(headers, fault.after if fault and kind == "reset_inside_request" else None)
         entry = Logged(self.command, self.path, headers.get("host", ""), headers, body)
@@ -203,6 +205,8 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, response: Response, fault: Fault | None) -> None:
         """The response, as far as its fault lets it through."""
         kind = fault.kind if fault else None
+        if fault and kind == "trickle":
+            return self.send_slowly(response, fault.after)
         body = bytearray(response.body)
         if fault and kind == "flip" and body:
             body[min(fault.after, len(body) - 1)] ^= 1
@@ -218,6 +222,16 @@ class Handler(BaseHTTPRequestHandler):
             self.reset()
         elif broken:
             self.close_connection = True
+
+    def send_slowly(self, response: Response, piece: int) -> None:
+        """The response in small pieces."""
+        connection, self.wfile = self.wfile, io.BytesIO()
+        self.send(response, None)
+        whole, self.wfile = self.wfile.getvalue(), connection
+        for at in range(0, len(whole), piece):
+            self.wfile.write(whole[at : at + piece])
+            if self.server.hub.stopping.wait(0.2):
+                return self.reset()
 
     def reset(self) -> None:
         """Close the connection in the rude way (RST), at once."""

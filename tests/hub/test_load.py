@@ -2,10 +2,14 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hub.conftest import RECIPE, ROWS, lines
+from hub.repository import files_in
+
+from stfit.recipe.load import load_recipe
 
 
 def error_of(ended: subprocess.CompletedProcess[str]) -> str:
@@ -33,6 +37,11 @@ def test_what_was_fetched_trains_without_a_network(filled, stfit, tmp_path):
 
 def test_offline_without_the_files_says_how_to_get_them(stfit):
     assert "stfit fetch" in error_of(stfit("fetch recipe.yaml --json", HF_HUB_OFFLINE="1"))
+
+
+def test_a_hub_that_is_not_there_is_one_sentence(stfit):
+    said = error_of(stfit("fetch recipe.yaml --json", HF_ENDPOINT="http://127.0.0.1:9"))
+    assert said == "the Hub (http://127.0.0.1:9) can't be reached: model `me/base`"
 
 
 def test_a_check_reads_the_first_rows_and_a_small_part_of_the_files(filled, stfit):
@@ -129,19 +138,51 @@ def test_a_damaged_cache_is_mended(filled, stfit, tmp_path):
 
 @pytest.mark.slow
 def test_a_token_is_told_to_nobody_but_the_hub(filled, stfit, tmp_path):
-    """Nothing on disk but the cache of the client, no output, no other host: for what works and for what fails."""
+    """Nothing on disk, no output, no other host: for what works and for what fails, with all that talks turned on."""
     filled.account("hf_canary", "me", orgs=("team",))
-    ends = [stfit("train recipe.yaml --debug", "hf_canary"), stfit("check recipe.yaml data.revision=v9", "hf_canary")]
+    talk = {"HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug"}
+    lines = ["train recipe.yaml --debug", "check recipe.yaml data.revision=v9", "fetch recipe.yaml --debug"]
+    ends = [stfit(line, "hf_canary", **talk) for line in lines[:2]]
     filled.break_("GET", "/api/", "status", times=100, status=403, headers={"X-Error-Message": "no"})
-    ends += [stfit("fetch recipe.yaml --debug", "hf_canary", HF_DEBUG="1")]
+    ends += [stfit(lines[2], "hf_canary", **talk)]
     assert [ended.returncode for ended in ends] == [0, 5, 5]
     assert filled.requests()
-    said = [ended.stdout + ended.stderr for ended in ends[:2]]
+    said = [ended.stdout + ended.stderr for ended in ends]
+    assert "Traceback" in said[2]
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     others = [f"{one.path}{one.headers}" for one in filled.log if one.host.startswith("localhost")]
     assert others
     assert not any("canary" in text for text in said + others)
     assert not any(b"canary" in content for content in written)
+
+
+SENTENCE_MODEL = """
+import sys
+from sentence_transformers import SentenceTransformer, models
+base = models.Transformer(sys.argv[1], max_seq_length=20)
+pooling = models.Pooling(base.get_word_embedding_dimension(), pooling_mode="cls")
+model = SentenceTransformer(modules=[base, pooling, models.Normalize()], prompts={"query": "ask: "}, device="cpu")
+model.save_pretrained(sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_sentence_transformers_model_of_the_hub_is_gone_on_from(filled, stfit, tiny_base, tmp_path):
+    """At the commit that its branch was at; with its own pooling, layers, length and prompts."""
+    pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+    theirs = tmp_path / "theirs"
+    subprocess.run([sys.executable, "-c", SENTENCE_MODEL, tiny_base("bert"), theirs], check=True, capture_output=True)
+    repository = filled.state.create("model", "team/sentences", files_in(theirs), private=True)
+    ended = stfit("train recipe.yaml model.base=team/sentences model.revision=main --json")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["steps"] == 2
+    model = load_recipe(tmp_path / "runs/recipe/resolved.yaml").recipe.model
+    assert (model.base, model.revision) == ("team/sentences", repository.head.oid)
+    assert (model.pooling, model.max_seq_length, model.prompts["query"]) == (["cls"], 20, "ask: ")
+    assert [layer.type for layer in model.layers] == ["normalize"]
+    card = (tmp_path / "runs/recipe/model/README.md").read_text()
+    assert f"at commit `{repository.head.oid}`" in card
+    assert "base_model: team/sentences" in card
 
 
 def test_a_cache_that_can_not_be_written_is_no_bug(filled, stfit, tmp_path):

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 from hub.conftest import ROWS, lines
-from hub.repository import files_in
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +30,10 @@ def test_a_training_that_would_publish_the_same_again_is_skipped(filled, stfit, 
     first = stfit("train recipe.yaml --skip-unchanged")
     assert first.returncode == 0, first.stderr
     assert "nothing to do" not in first.stderr
-    published = filled.state.create("model", "me/published", files_in(tmp_path / "runs/recipe/model"))
+    pushed = stfit("push runs/recipe")
+    assert pushed.returncode == 0, pushed.stderr
+    published = filled.state.repositories["model", "me/published"]
+    published.put({"notes.md": b"what people add is no new training"})
     shutil.rmtree(tmp_path / "runs")
     shutil.rmtree(tmp_path / "home")
     asked = len(filled.log)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hub.server import Server
-from publish.worker import Worker
+from hub.worker import Worker
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe

@@ -25,7 +25,7 @@ def commits(server, repo="me/tiny"):
 
 
 def expected(run):
-    found = files_in(run / "model") | {"stfit.lock": (run / "stfit.lock").read_bytes()}
+    found = files_in(run / "model")
     return found | {".stfit-files": "".join(f"{path}\n" for path in sorted(found)).encode()}
 
 
@@ -41,6 +41,14 @@ def test_a_push_is_one_commit_of_the_whole_model(server, stfit, run):
     }
     assert b'SentenceTransformer("me/tiny")' in found["README.md"]
     assert commits(server) == 2  # the Hub's own first one, and the push
+
+
+def test_what_is_published_names_no_folder_of_this_machine(server, stfit, run):
+    assert stfit("push", run).code == 0
+    found = contents(head(server))
+    assert "stfit.lock" in found
+    for path, content in found.items():
+        assert not [word for word in (b"secret-project", b"somebodys-home", b"/tmp", b"/home") if word in content], path
 
 
 def test_run_again_it_does_nothing(server, stfit, run):

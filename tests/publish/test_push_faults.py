@@ -4,141 +4,133 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections import Counter
-from pathlib import Path
+from hashlib import sha256
+from threading import Thread
 
 import pytest
-from publish.test_push import commits, contents, expected, head
+from hub.cases import all_cases, place_orders, require_one_line, show
+from hub.faults import Fault, of_account
+from hub.worker import Job
+from publish.test_push import contents, expected
 
 pytestmark = pytest.mark.slow
 
-DEADLINE = 150
+DEADLINE = 120
 """Seconds in which every push has ended, whatever the Hub does; the client here waits 4 s for an answer."""
 
-REQUESTS = {
+PLACES = {
     "account": ("GET", "/whoami"),
     "branch": ("GET", "/revision/main"),
     "listing": ("GET", "/tree/"),
     "create": ("POST", "/repos/create"),
     "card check": ("POST", "/validate-yaml"),
     "preupload": ("POST", "/preupload/"),
-    "lfs batch": ("POST", "/objects/batch"),
-    "lfs upload": ("PUT", "/objects/"),
-    "lfs verify": ("POST", "/verify"),
-    "xet token": ("GET", "/xet-write-token/"),
-    "xet xorb": ("POST", "/xorbs/"),
-    "xet shard": ("POST", "/shards"),
     "commit": ("POST", "/commit/"),
     "verification": ("GET", "/tree/"),
 }
-ONCE = {
-    "500": {"kind": "status", "status": 500},
-    "503": {"kind": "status", "status": 503},
-    "403": {"kind": "status", "status": 403},
-    "429": {"kind": "status", "status": 429, "headers": {"Retry-After": "1"}},
-    "reset": {"kind": "reset"},
-    "reset inside": {"kind": "reset_inside_request", "after": 20},
-    "lost reply": {"kind": "lost_reply"},
-    "cut reply": {"kind": "cut", "after": 3},
-    "flipped reply": {"kind": "flip", "after": 1},
+LFS = PLACES | {
+    "lfs batch": ("POST", "/objects/batch"),
+    "lfs upload": ("PUT", "/objects/"),
+    "lfs verify": ("POST", "/lfs-verify"),
 }
-FOR_EVER = {
-    "500 for ever": {"kind": "status", "status": 500, "times": 1000},
-    "silent for ever": {"kind": "hang", "times": 1000},
-    "403 for ever": {"kind": "status", "status": 403, "times": 1000},
-    "429 for an hour": {"kind": "status", "status": 429, "times": 1000, "headers": {"Retry-After": "3600"}},
+XET = PLACES | {
+    "xet token": ("GET", "/xet-write-token/"),
+    "xet xorb": ("POST", "/xorbs/"),
+    "xet shard": ("POST", "/shards"),
 }
-FAULTS = ONCE | FOR_EVER
+WEIGHTS = ("model.safetensors", "2_Dense/model.safetensors")
+OLD = {"notes.md": b"old"}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_push_ends_right_or_with_one_line(server, stfit, run, fault):
-    outcomes = Counter()
-    for name, (method, path) in REQUESTS.items():
-        server.state.repositories.clear()
-        server.state.objects.clear()
-        server.log.clear()
-        server.faults.clear()
-        if name != "create":
-            server.state.create("model", "me/tiny", {"notes.md": b"old"})
-        for weights in ("model.safetensors", "2_Dense/model.safetensors"):
-            (run / "model" / weights).write_bytes(os.urandom(20_000))  # or neither path would upload it a second time
-        old = contents(head(server)) if name != "create" else None
-        how = dict(FAULTS[fault])
-        ordered = server.break_(method, path, how.pop("kind"), skip=1 if name == "verification" else 0, **how)
-        begun = time.monotonic()
-        ended = stfit("push", run)
-        seconds = time.monotonic() - begun
-        struck = ordered.times < how.get("times", 1)
-        case = (
-            f"{fault} at {name} ({'struck' if struck else 'never asked'}): {ended.code}, {seconds:.0f} s, {ended.err}"
-        )
-        assert seconds < DEADLINE, case
-        assert "Traceback" not in ended.err, case
-        there = server.state.repositories.get(("model", "me/tiny"))
-        found = {
-            path: content for path, content in (contents(there.head) if there else {}).items() if path != "README.md"
-        }
-        new = {path: content for path, content in expected(run).items() if path != "README.md"}
-        if old:
-            new |= old
-        made = commits(server) - (2 if old else 1) if there else 0
-        assert made <= 1, case
+def own_run(run, folder, name):
+    """A copy of the run with weights that no other case uploads; and their sha256."""
+    copy = shutil.copytree(run, folder / name / "recipe")
+    for weights in WEIGHTS:
+        (copy / "model" / weights).write_bytes(os.urandom(20_000))
+    return copy, [sha256((copy / "model" / weights).read_bytes()).hexdigest() for weights in WEIGHTS]
+
+
+def pushes(runs):
+    """Command lines that push each run as its own account."""
+    return [Job(("push", run, "--repo", f"{name}/tiny"), {"HF_TOKEN": f"hf_{name}"}) for name, run in runs.items()]
+
+
+def without_card(files):
+    return {path: content for path, content in files.items() if path != "README.md"}
+
+
+def test_a_push_ends_right_or_with_one_line(server, stfit, run, tmp_path):
+    cases = list(all_cases(XET if stfit.path == "xet" else LFS))
+    runs, objects = {}, {}
+    for case in cases:
+        runs[case.name], objects[case.name] = own_run(run, tmp_path, case.name)
+        if case.place != "create":
+            server.state.create("model", f"{case.name}/tiny", OLD)
+        case.order.skip = 1 if case.place == "verification" else 0
+    place_orders(server, cases, objects)
+    ends = stfit.run(pushes(runs))
+    show(f"push {stfit.path}", cases, ends)
+    for case, ended in zip(cases, ends, strict=True):
+        assert ended.seconds < DEADLINE, (case, ended)
+        assert case.struck, case
+        old = {} if case.place == "create" else OLD
+        new = old | without_card(expected(runs[case.name]))
+        there = server.state.repositories.get(("model", f"{case.name}/tiny"))
+        found = without_card(contents(there.head)) if there else {}
+        made = len(there.head.history()) - len(old) - 1 if there else 0
+        assert made <= 1, (case, ended)
         if ended.code == 0:
-            assert found == new, case
-            assert made == 1, case
+            assert (found, made) == (new, 1), (case, ended)
         else:
-            assert ended.code == 5, case
-            *before, last = ended.err.strip().splitlines()
-            assert last.startswith("stfit: "), case
-            assert not [line for line in before if line.startswith("stfit: ")], case  # but the client's own notes
-            assert found in ((old or {}), new), case
-        outcomes["published" if ended.code == 0 else "one line"] += 1
-        outcomes["struck"] += struck
-        sys.stderr.write(case.strip() + "\n")
-    sys.stderr.write(f"{fault}: {dict(outcomes)}\n")
+            require_one_line(case, ended)
+            assert found in (old, new), (case, ended)
+            assert not case.passes, (case, ended)
 
 
 def test_killed_at_any_request_the_hub_has_the_old_model_or_the_new_one(server, stfit, run, tmp_path):
-    def prepared():
-        server.state.repositories.clear()
-        server.state.objects.clear()
-        server.faults.clear()
-        assert stfit("push", run).code == 0
-        server.log.clear()
+    """One push for each of its requests, killed when the Hub has got that one; then the same again, to its end."""
+    most = 30
+    names = [f"killed-{number:02}" for number in range(most)]
+    runs, objects = {}, {}
+    for name in names:
+        server.account(f"hf_{name}", name)
+        runs[name], objects[name] = own_run(run, tmp_path, name)
+    assert {ended.code for ended in stfit.run(pushes(runs))} == {0}
+    repositories = {name: server.state.repositories["model", f"{name}/tiny"] for name in names}
+    old = {name: contents(repository.head) for name, repository in repositories.items()}
 
-    changed = shutil.copytree(run, tmp_path / "changed" / "recipe")
-    weights = bytearray((changed / "model" / "2_Dense" / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (changed / "model" / "2_Dense" / "model.safetensors").write_bytes(weights)
-    (changed / "model" / "1_Pooling" / "config.json").write_text("{}")
-    prepared()
-    old = contents(head(server))
-    assert stfit("push", changed).code == 0
-    new = contents(head(server))
-    requests = len(server.log)
-    assert old != new
+    orders = []
+    for number, (name, own) in enumerate(runs.items()):
+        (own / "model" / "2_Dense" / "model.safetensors").write_bytes(os.urandom(20_000))
+        (own / "model" / "1_Pooling" / "config.json").write_text("{}")
+        sent = sha256((own / "model" / "2_Dense" / "model.safetensors").read_bytes()).hexdigest()
+        orders.append(Fault("*", "", "hang", skip=number, times=1000, client=f"{of_account(name)}|{sent}"))
+    server.faults.extend(orders)
+
+    def kill_when_struck(number, pid):
+        def wait_and_kill():
+            if orders[number].struck.wait(120):
+                os.kill(pid, signal.SIGKILL)
+
+        Thread(target=wait_and_kill, daemon=True).start()
+
+    ends = stfit.run(pushes(runs), kill_when_struck)
+    found = {name: contents(repository.head) for name, repository in repositories.items()}
+    server.faults.clear()
+    again = stfit.run(pushes(runs))
+
     seen = Counter()
-    for number in range(requests):
-        prepared()
-        server.break_("*", "", "hang", skip=number, times=1000)
-        child = stfit.start("push", changed)
-        while len(server.log) <= number and Path(f"/proc/{child}").exists():
-            time.sleep(0.005)
-        if len(server.log) <= number:  # what Xet has stored already is not sent again, so there are fewer
-            assert stfit.end().code == 0
-            break
-        os.kill(child, signal.SIGKILL)
-        assert stfit.end().code == -signal.SIGKILL
-        server.faults.clear()
-        found = contents(head(server))
-        assert found in (old, new)
-        seen["old" if found == old else "new"] += 1
-        again = stfit("push", changed)
-        assert again.code == 0, again.err
-        assert contents(head(server)) == new
-        assert commits(server) == 3
-    sys.stderr.write(f"killed at {requests} requests: {dict(seen)}\n")
-    assert seen["old"]
-    assert seen["new"]
+    for name, first, second in zip(names, ends, again, strict=True):
+        assert second.code == 0, (name, second)
+        new = contents(repositories[name].head)
+        assert without_card(new) == without_card(expected(runs[name]))
+        assert len(repositories[name].head.history()) == 3  # the Hub's own, and two pushes
+        assert found[name] in (old[name], new), name
+        assert first.code in (0, -signal.SIGKILL), (name, first)
+        whole = "old" if found[name] == old[name] else "new"
+        seen["ended before" if first.code == 0 else f"killed, Hub has the {whole} model"] += 1
+    sys.stdout.write(f"push {stfit.path}, killed at each of its requests: {dict(seen)}\n")
+    assert seen["ended before"]  # so that there was no further request to be killed at
+    assert seen["killed, Hub has the old model"] > 5
+    assert seen["killed, Hub has the new model"]

@@ -1,10 +1,11 @@
 """What was pushed is what others load, and the token went nowhere else."""
 
 import json
-import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ def test_sentence_transformers_loads_the_pushed_model_with_equal_embeddings(
     np.testing.assert_allclose(got, load_encoder(run / "model").encode(sentences), atol=1e-5)
 
 
+def arguments_below(pid: int | str) -> Iterator[str]:
+    """Command lines of a process and all that it started, as far as they are there."""
+    with suppress(OSError):
+        yield Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        for children in Path("/proc").glob(f"{pid}/task/*/children"):
+            for child in children.read_text().split():
+                yield from arguments_below(child)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [None, "POST /commit/", "GET /whoami", "POST /preupload/"])
 def test_token_is_in_no_log_file_card_argument_or_foreign_request(hub, trained, tmp_path, failing):
@@ -65,11 +75,7 @@ def test_token_is_in_no_log_file_card_argument_or_foreign_request(hub, trained, 
             line = [sys.executable, "-m", "stfit", *command, "--debug"]
             process = subprocess.Popen(line, env=env, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
             while process.poll() is None:
-                for cmdline in Path("/proc").glob(f"{process.pid}/task/*/children"):
-                    children = cmdline.read_text().split() if cmdline.exists() else []
-                    for pid in [str(process.pid), *children]:
-                        if os.path.exists(f"/proc/{pid}/cmdline"):
-                            arguments += Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+                arguments += "".join(arguments_below(process.pid))
                 time.sleep(0.05)
         said += (tmp_path / "said").read_text(errors="replace")
     assert "stfit" in arguments
