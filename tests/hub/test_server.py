@@ -163,6 +163,7 @@ GET = "import httpx2\nanswer = httpx2.get(api.endpoint + '/me/model/resolve/main
         ("cut", {"after": 4}, "RemoteProtocolError"),
         ("reset_inside_reply", {"after": 4}, "ReadError"),
         ("flip", {"after": 0}, "assert answer.content[0] == ord('{') ^ 1"),
+        ("trickle", {"after": 50}, "assert answer.elapsed.total_seconds() > 0.5"),
     ],
 )
 def test_a_fault_strikes_when_it_is_due(hub, client, kind, how, code):
