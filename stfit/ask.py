@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from stfit.errors import HubError, Problem, ResourceError, StfitError, did_you_mean
@@ -69,7 +70,7 @@ class StandstillError(Exception):
 
 
 class Traffic:
-    """What came and went through the client's HTTP in this process, and when a good answer was last heard."""
+    """What came and went in this process, as far as it is seen, and when a good answer was last heard."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -96,19 +97,18 @@ def ask(
     id: str,
     revision: str | None = None,
     done: Callable[[], T | None] = lambda: None,
-    arrived: Callable[[], int] = lambda: 0,
     unseen: int = 0,
 ) -> T:
     """What `request` gives, tried again after what may be over soon; everything that goes wrong is one HubError.
 
-    `done` looks after a failure whether it came about all the same. `arrived` counts bytes that come on another way
-    than through the client's HTTP; of `unseen` bytes that are to be sent, nobody can say how far they are.
+    `done` looks after a failure whether it came about all the same. Of `unseen` bytes that are to be sent, nobody can
+    say how far they are.
     """
     be_patient()
     traffic.heard = time.monotonic()
     for pause in (*PAUSES, None):
         try:
-            return in_time(request, arrived, unseen)
+            return in_time(request, unseen)
         except Exception as error:  # the client lets through what its HTTP library, and Xet's, may raise
             if told := next((one for one in causes_of(error) if isinstance(one, StfitError)), None):
                 raise told from told.__cause__
@@ -121,7 +121,7 @@ def ask(
     raise AssertionError  # the last pause is None
 
 
-def in_time(request: Callable[[], T], arrived: Callable[[], int], unseen: int) -> T:
+def in_time(request: Callable[[], T], unseen: int) -> T:
     """What `request` gives. Raises StandstillError where too little moves while the patience lasts.
 
     It runs in a thread of its own, since there is no other way to leave a client, in Python or Rust, that waits.
@@ -135,12 +135,11 @@ def in_time(request: Callable[[], T], arrived: Callable[[], int], unseen: int) -
             outcome.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="hub").start()
-    moved, since = traffic.bytes + arrived(), time.monotonic()
+    moved, since = traffic.bytes, time.monotonic()
     try:
         while not wait([outcome], timeout=1).done:
-            now = traffic.bytes + arrived()
-            if now - moved >= LEAST:
-                moved, since = now, time.monotonic()
+            if traffic.bytes - moved >= LEAST:
+                moved, since = traffic.bytes, time.monotonic()
             elif time.monotonic() - since > patience() + unseen / UNSEEN:
                 raise StandstillError
     except BaseException:  # a signal, too
@@ -208,6 +207,19 @@ def counted_stream() -> Any:
             self.stream.close()
 
     return Counted
+
+
+@lru_cache(maxsize=1)
+def meter() -> Any:
+    """The class of a progress bar that counts what comes through Xet, which is not seen otherwise."""
+    bars: Any = import_module("huggingface_hub.utils.tqdm")
+
+    class Meter(bars.tqdm):  # type: ignore[misc]
+        def update(self, n: float | None = 1) -> Any:
+            traffic.received(int(n or 0))
+            return super().update(n)
+
+    return Meter
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,13 +11,12 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from fnmatch import fnmatch
 from hashlib import sha1, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stfit.ask import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, ask, not_here
+from stfit.ask import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, ask, meter, not_here
 from stfit.errors import HubError, Problem, ResourceError
 from stfit.lazy import lazy
 
@@ -134,21 +133,13 @@ def download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None:
     disable_progress_bars()
     log.info("fetching the %s `%s` at %s", kind, id, commit[:8])
     ask(
-        lambda: client.snapshot_download(id, repo_type=kind, revision=commit, allow_patterns=list(patterns)),
+        lambda: client.snapshot_download(
+            id, repo_type=kind, revision=commit, allow_patterns=list(patterns), tqdm_class=meter()
+        ),
         kind,
         id,
         commit,
-        arrived=lambda: size_of(repository_folder(kind, id) / "blobs"),
     )
-
-
-def size_of(folder: Path) -> int:
-    """Bytes in the files of a folder, some of which may be on their way."""
-    sizes = []
-    for path in folder.glob("*"):
-        with suppress(FileNotFoundError):  # it has its last name by now
-            sizes.append(path.stat().st_size)
-    return sum(sizes)
 
 
 def is_whole(path: Path) -> bool:

@@ -7,11 +7,11 @@ from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any
 
+from stfit.commands.report import drawn, gains
 from stfit.data.examples import Examples
 from stfit.data.source import Source, is_remote
 from stfit.encoder.glance import glance_into
 from stfit.encoder.model_json import read_settings
-from stfit.evaluation.compare import Drawn, compare_drawn
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.mteb import Mteb
 from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
@@ -68,7 +68,8 @@ def describe_run(
     glance = glance_into(folder.model)
     dim = glance.traits.embedding_dim(glance.hidden_size or 0) if glance.traits else 0
     before, after = result["baseline"], result["metrics"]
-    drawn = (folder.read_record() or {}).get("drawn", {})
+    record = folder.read_record() or {}
+    gained = gains(after, before, drawn(record, "end"), drawn(record, "start"))
     scores = [found for evaluator in recipe.eval for found in scores_of(evaluator, recipe, after)]
     return replace(
         describe_folder(folder.model, name),
@@ -76,18 +77,14 @@ def describe_run(
         push=recipe.push,
         training=describe_training(folder, recipe, result, training),
         scores=scores,
-        lines=[line_of(metric, before.get(metric), after[metric], drawn) for metric in main if metric in after],
+        lines=[
+            Line(metric, before.get(metric), after[metric], base_interval=gained[metric].interval)
+            if metric in gained
+            else Line(metric, None, after[metric])
+            for metric in main
+            if metric in after
+        ],
     )
-
-
-def line_of(metric: str, before: float | None, after: float, drawn: dict[str, dict[str, Drawn]]) -> Line:
-    """A metric before and after; with the interval of its gain, where the run noted down what it takes."""
-    if before is None:
-        return Line(metric, None, after)
-    end, start = (drawn.get(moment, {}).get(metric) for moment in ("end", "start"))
-    found = compare_drawn(after, before, end, start)
-    interval = None if found.low is None or found.high is None else (found.low, found.high)
-    return Line(metric, before, after, base_interval=interval)
 
 
 def describe_training(

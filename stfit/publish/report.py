@@ -35,6 +35,11 @@ class Gain:
         """The difference."""
         return self.value - self.other
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its ends."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Told:
