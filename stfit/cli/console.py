@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stfit.commands.encode import Encoded
-    from stfit.commands.train import Event, Finished, Started
+    from stfit.commands.run import Started
+    from stfit.commands.train import Event, Finished
     from stfit.errors import Problem
     from stfit.training.loop import StepInfo
 
@@ -168,8 +169,8 @@ def show_init(result: dict[str, Any], as_json: bool) -> None:
 
 def show_training(events: Iterable[Event], as_json: bool) -> None:
     """Follow a training to its end."""
-    from stfit.commands.run import Evaluated
-    from stfit.commands.train import Finished, Started
+    from stfit.commands.run import Evaluated, Started
+    from stfit.commands.train import Finished
     from stfit.training.loop import StepInfo
 
     line = LiveLine()

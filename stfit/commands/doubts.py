@@ -7,6 +7,7 @@ would stop the run later, after weights were fetched and texts were tokenised; U
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from stfit.data.source import ROLES
@@ -49,6 +50,15 @@ def place(doubt: Doubt, origins: Mapping[str, Mark]) -> Problem:
     """A doubt with the place of its key, where the recipe says it; a default has none."""
     mark, message = origins.get(doubt.key), f"{doubt.key}: {doubt.message}"
     return mark.problem(message, doubt.code) if mark else Problem(message, doubt.code)
+
+
+def missing_trackers(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A tracker whose package is not installed can't be told anything."""
+    return [
+        Doubt(f"track.{i}", "missing-package", f"{tracker.tag()} needs a package: pip install stfit[{tracker.tag()}]")
+        for i, tracker in enumerate(recipe.track)
+        if find_spec(tracker.package) is None
+    ]
 
 
 def unknown_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
@@ -296,6 +306,7 @@ IMPOSSIBLE: list[Check] = [
     one_view,
     unknown_metrics,
     unknown_prompts,
+    missing_trackers,
     too_long,
     too_many_dimensions,
     misplaced_settings,

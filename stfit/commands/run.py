@@ -30,6 +30,18 @@ log = logging.getLogger("stfit")
 
 
 @dataclass(frozen=True)
+class Started:
+    """Everything is ready for the first step. `main` names the metrics worth a place in a table."""
+
+    run: Path
+    rows: int
+    dropped: dict[str, int]
+    first_step: int
+    total_steps: int
+    main: list[str]
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """The evaluators ran after `step` (0: before the first)."""
 

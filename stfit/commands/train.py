@@ -24,8 +24,9 @@ from stfit.commands.forecast import plan_problems, plan_run
 from stfit.commands.prepare import Prepared, count_dropped, prepare
 from stfit.commands.record import harmless, open_record
 from stfit.commands.report import write_report
-from stfit.commands.run import Evaluated, Run, Saved
+from stfit.commands.run import Evaluated, Run, Saved, Started
 from stfit.commands.teach import teach
+from stfit.commands.track import tracked
 from stfit.data.batches import TokenTable, tokenize_examples
 from stfit.data.examples import Examples
 from stfit.encoder.build import build_encoder
@@ -71,18 +72,6 @@ log = logging.getLogger("stfit")
 
 
 @dataclass(frozen=True)
-class Started:
-    """Everything is ready for the first step. `main` names the metrics worth a place in a table."""
-
-    run: Path
-    rows: int
-    dropped: dict[str, int]
-    first_step: int
-    total_steps: int
-    main: list[str]
-
-
-@dataclass(frozen=True)
 class Finished:
     """The run is over; `again`: it was so before, and nothing was trained now."""
 
@@ -117,7 +106,7 @@ def train(
         else:
             if loaded.recipe.push:
                 by_first(partial(preflight, loaded.recipe.push.repo))
-            yield from run(loaded, folder, stop, strict=resume, locked=locked)
+            yield from tracked(run(loaded, folder, stop, strict=resume, locked=locked), loaded.recipe, folder)
 
 
 def run(

@@ -14,6 +14,7 @@ from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.gate import Gate
 from stfit.losses.loss import Loss
 from stfit.publish.settings import Push
+from stfit.publish.trackers import Tracker
 from stfit.spec import Spec
 from stfit.training.settings import Train
 
@@ -78,6 +79,8 @@ class Recipe(Spec):
     """Measured before the first step, during the run, and at its end."""
     gate: list[Gate] = []
     """What a model has to reach before it may be published; `stfit eval` exits with 7 where it does not."""
+    track: list[Tracker] = []
+    """Trackers that are told the hyper-parameters, the steps and the metrics; they change nothing of the training."""
     push: Push | None = None
     """Where `stfit push` publishes the model."""
 

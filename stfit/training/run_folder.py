@@ -72,6 +72,11 @@ class RunFolder:
         """What its gate said when it was last to be published, beside what was published then."""
         return self.path / "gate.json"
 
+    @property
+    def tracked(self) -> Path:
+        """By which name trackers know the run."""
+        return self.path / "tracked.json"
+
     def read_lock(self) -> dict[str, Any] | None:
         """The lock; None where the run has none yet, or a damaged one."""
         return read_json(self.lock)

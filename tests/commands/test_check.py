@@ -8,7 +8,7 @@ import pytest
 
 from stfit.cli.app import main
 from stfit.commands.check import FIRST_ROWS, check, count_tokens, first_rows
-from stfit.commands.train import Started
+from stfit.commands.run import Started
 from stfit.data.examples import load_examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.glance import glance_at

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stfit.commands.check import check
-from stfit.commands.train import Started
+from stfit.commands.run import Started
 from stfit.errors import RecipeError
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo

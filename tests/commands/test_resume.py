@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from stfit.commands.train import Finished, Saved, Started, train
+from stfit.commands.run import Saved, Started
+from stfit.commands.train import Finished, train
 from stfit.errors import LockError, ModelError, RecipeError
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo

@@ -10,7 +10,8 @@ import sys
 import pytest
 from processes import die, fork, run_apart, wait
 
-from stfit.commands.train import Started, train
+from stfit.commands.run import Started
+from stfit.commands.train import train
 from stfit.errors import RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.lock import trained_part

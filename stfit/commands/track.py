@@ -1,0 +1,90 @@
+"""The events of a training, told to the trackers of its recipe as they pass by."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from stfit.commands.run import Evaluated, Started
+from stfit.errors import RecipeError
+from stfit.processes import is_first
+from stfit.publish.trackers import Tracker, Value, Watched, Write
+from stfit.recipe.recipe import Recipe
+from stfit.recipe.resolved import leaves_of, on_one_line
+from stfit.training.loop import StepInfo
+from stfit.training.run_folder import RunFolder, read_json
+from stfit.training.whole import write_whole
+
+log = logging.getLogger("stfit")
+
+
+def tracked(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterator[Any]:
+    """The same events. Trackers are open from the start of the steps to the end of the run, in the first process.
+
+    Raises RecipeError where a tracker can't start. One that fails later is dropped, which is said: no training is lost
+    for being watched.
+    """
+    writers: dict[str, Write] = {}
+    with ExitStack() as opened:
+        for event in events:
+            if isinstance(event, Started) and is_first():
+                writers = {
+                    each.tag(): opened.enter_context(start(each, recipe, folder, event)) for each in recipe.track
+                }
+            if numbers := numbers_of(event, recipe.train.log_every_steps):
+                for name, write in list(writers.items()):
+                    try:
+                        write(event.step, numbers)
+                    except Exception as error:
+                        log.warning("track: %s failed, and is told nothing more: %s", name, error)
+                        del writers[name]
+            yield event
+
+
+@contextmanager
+def start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[Write]:
+    """A tracker that knows the run."""
+    run = Watched(folder.path, recipe.name, id_of(folder), started.first_step, settings_of(recipe))
+    with ExitStack() as opened:
+        try:
+            write = opened.enter_context(tracker.watch(run))
+        except Exception as error:  # whatever a package or its server does
+            raise RecipeError(f"track: {tracker.tag()} can't be started: {error}") from error
+        yield write
+
+
+def numbers_of(event: Any, every: int) -> dict[str, float]:
+    """What there is to tell of an event: of steps, every so many."""
+    match event:
+        case Evaluated():
+            return event.metrics
+        case StepInfo() if event.step % every == 0:
+            return {
+                "train/loss": event.loss,
+                "train/learning_rate": event.learning_rate,
+                "train/grad_norm": event.grad_norm,
+                "train/examples_per_second": event.rows / event.seconds,
+                "train/tokens_per_second": event.tokens / event.seconds,
+            }
+    return {}
+
+
+def id_of(folder: RunFolder) -> str:
+    """The run's name for trackers, which is kept in its folder."""
+    if found := read_json(folder.tracked):
+        return str(found["id"])
+    made = uuid.uuid4().hex
+    write_whole(folder.tracked, json.dumps({"id": made}) + "\n")
+    return made
+
+
+def settings_of(recipe: Recipe) -> dict[str, Value]:
+    """Every value of a recipe by its dotted name; what is no plain value, as the recipe would write it."""
+    values = leaves_of(recipe.model_dump(mode="json", by_alias=True, exclude={"track"}))
+    return {
+        name: value if isinstance(value, str | int | float) else on_one_line(value) for name, value in values.items()
+    }

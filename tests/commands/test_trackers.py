@@ -1,0 +1,113 @@
+"""What a run tells the trackers of its recipe, read back from their own files; none of them reaches a network."""
+
+import json
+
+import pytest
+
+from stfit.commands.train import train
+from stfit.errors import RecipeError
+from stfit.publish.trackers import TensorBoard
+from stfit.recipe.load import load_recipe
+from stfit.training.loop import StepInfo
+
+METRIC = "scores/spearman_cosine"
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """(loss of each step, the metric at each of its steps) as metrics.jsonl has them."""
+
+    def read(runs="runs"):
+        path = tmp_path / runs / "tiny" / "metrics.jsonl"
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        losses = {entry["step"]: entry["loss"] for entry in entries if entry["event"] == "step"}
+        return losses, {entry["step"]: entry[METRIC] for entry in entries if entry["event"] == "eval"}
+
+    return read
+
+
+def stop_after(recipe, runs, step):
+    events = train(load_recipe(recipe), runs)
+    next(event for event in events if isinstance(event, StepInfo) and event.step == step)
+    events.close()
+
+
+def scalars(folder, name):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return {each.step: each.value for each in found.Scalars(name)}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_has_every_step_once_also_of_a_run_that_went_on(tmp_path, write, run, similarity, logged):
+    pytest.importorskip("tensorboard")
+    recipe = write(eval=[similarity], track=["tensorboard"])
+    stop_after(recipe, tmp_path / "runs", 5)
+    run(recipe)
+    losses, metrics = logged()
+    folder = tmp_path / "runs" / "tiny" / "tensorboard"
+    assert scalars(folder, "train/loss") == pytest.approx(losses)
+    assert scalars(folder, METRIC) == pytest.approx(metrics)
+    hyper_parameters = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert b"train.learning_rate" in hyper_parameters
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_has_parameters_and_metrics_by_their_names(tmp_path, write, run, similarity, logged, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    recipe = write(eval=[similarity], track=[{"type": "mlflow", "experiment": "animals"}])
+    stop_after(recipe, tmp_path / "runs", 5)
+    run(recipe)
+    (found,) = mlflow.search_runs(experiment_names=["animals"], output_format="list")
+    assert found.data.params["train.learning_rate"] == "0.01"
+    losses, metrics = logged()
+    told = mlflow.MlflowClient().get_metric_history(found.info.run_id, METRIC)
+    assert {each.step: each.value for each in told} == pytest.approx(metrics)
+    told = mlflow.MlflowClient().get_metric_history(found.info.run_id, "train/loss")
+    assert {each.step: each.value for each in told} == pytest.approx(losses)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_keeps_an_offline_run(tmp_path, write, run, similarity, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run(write(eval=[similarity], track=["wandb"]))
+    (kept,) = (tmp_path / "runs" / "tiny" / "wandb").glob("offline-run-*/run-*.wandb")
+    content = kept.read_bytes()
+    for name in (b"train/loss", METRIC.encode(), b"train.learning_rate"):
+        assert name in content
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_trackio_keeps_a_run_on_this_machine(tmp_path, write, run, similarity, monkeypatch, logged):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio")
+    import sqlite3
+
+    run(write(eval=[similarity], track=[{"type": "trackio", "project": "animals"}]))
+    (kept,) = (tmp_path / "trackio").glob("animals*.db")
+    with sqlite3.connect(kept) as base:
+        rows = base.execute("select step, metrics from metrics").fetchall()
+    entries = [(step, json.loads(metrics)) for step, metrics in rows]
+    told = {step: metrics["train/loss"] for step, metrics in entries if "train/loss" in metrics}
+    assert told == pytest.approx(logged()[0])
+
+
+def test_missing_package_is_said_before_anything_is_read(tmp_path, write, run, monkeypatch):
+    monkeypatch.setattr(TensorBoard, "package", "no_such_package")
+    with pytest.raises(RecipeError, match=r"track\.0: tensorboard needs a package: pip install stfit\[tensorboard\]"):
+        run(write(track=["tensorboard"]))
+
+
+def test_trackers_change_nothing_and_start_no_new_run(tmp_path, write, run):
+    pytest.importorskip("tensorboard")
+    run(write())
+    (again,) = run(write(track=["tensorboard"]))
+    assert again.again
