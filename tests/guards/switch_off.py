@@ -81,8 +81,8 @@ GUARDS = [
     Guard(
         "every generator",
         "training/checkpoint.py",
-        "capture_everything(), ",
-        "capture_randomness(), ",
+        "from_all(capture_everything())",
+        "from_all(capture_randomness())",
         CHECKPOINT,
         "every_generator",
     ),
@@ -122,8 +122,8 @@ GUARDS = [
     Guard(
         "lines after the checkpoint",
         "training/run_folder.py",
-        'if entry["step"] <= step:',
-        "if True:",
+        ' if entry["step"] <= step]',
+        "]",
         RESUME,
         "logged_once",
     ),
@@ -156,6 +156,14 @@ GUARDS = [
         "too_long",
     ),
     Guard(
+        "saved where a step is given up",
+        "commands/run.py",
+        "            self.save()\n            self.leave_if_asked()\n\n    def after",
+        "            raise\n\n    def after",
+        SIGNALS,
+        "too_long and graph",
+    ),
+    Guard(
         "what is given up leaves no trace",
         "training/loop.py",
         "            restore_randomness(before)\n",
@@ -182,8 +190,8 @@ GUARDS = [
     Guard(
         "saved at a signal",
         "commands/run.py",
-        "            self.save()\n            self.leave_if_asked()\n\n    def",
-        "            raise\n\n    def",
+        "            self.save()\n            self.leave_if_asked()\n\n    def leave_if_asked",
+        "            raise\n\n    def leave_if_asked",
         SIGNALS,
         "TERM and evaluation",
     ),
