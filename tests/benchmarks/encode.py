@@ -117,7 +117,7 @@ def main() -> None:
         sys.exit("STFIT_SHARED has to name the folder with the data")
     names = [name for name in SETS if options.only in (None, name)]
     texts = {name: texts_of(Path(shared), name) for name in names}
-    start = round(statistics.median(first_row(options.model, next(iter(texts.values()))) for _ in range(3)), 1)
+    start = round(statistics.median(first_row(options.model, next(iter(texts.values()))) for _ in range(5)), 1)
     encoder, peer = load_encoder(options.model), SentenceTransformer(options.model, device="cpu")
     rows = [measure(name, texts[name], encoder, peer, options.rounds) for name in names]
     print(
