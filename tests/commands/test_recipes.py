@@ -28,8 +28,9 @@ def test_data_of_the_recipe_loads_where_it_is_local(path):
     recipe = load_recipe(path).recipe
     sources = [objective.data.dataset for objective in recipe.trained_on.values()]
     datasets = [*sources, *(evaluator.dataset for evaluator in recipe.eval if evaluator.dataset)]
-    if isinstance(recipe.model.base, str) or any(is_remote(dataset) for dataset in datasets):
-        pytest.skip("its base or its data is on the Hub")
+    teachers = [objective.teacher for objective in recipe.trained_on.values() if objective.teacher]
+    if isinstance(recipe.model.base, str) or teachers or any(is_remote(dataset) for dataset in datasets):
+        pytest.skip("its base, its teacher or its data is on the Hub")
     prepared = prepare(recipe)
     assert all(len(examples) > 0 for examples in prepared.training)
     assert all(len(examples) > 0 for examples in prepared.evaluation)
