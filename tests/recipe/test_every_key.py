@@ -324,6 +324,13 @@ ELSEWHERE = {
     "train.optimizer",  # has only one value so far
     "loss[mse].distance",  # has only one value
     "push.private",  # of a repository that push creates: tests/publish/test_push.py
+    # What a tracker is told lies with the tracker, whose package is an extra: tests/commands/test_trackers.py
+    "track",
+    "track[wandb].project",
+    "track[wandb].entity",
+    "track[trackio].project",
+    "track[trackio].space",
+    "track[mlflow].experiment",
 }
 """Keys whose effect no run can show."""
 
