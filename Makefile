@@ -28,6 +28,7 @@ fix: $(BIN)/.dev
 docs: $(BIN)/.ready
 	$(BIN)/stfit reference -o recipes/README.md
 	$(BIN)/stfit schema -o recipes/recipe.schema.json
+	$(BIN)/python tests/benchmarks/picture.py .github/quickstart.svg
 
 bench: $(BIN)/.dev
 	$(BIN)/python tests/benchmarks/bench.py --json runs/bench.json

@@ -57,7 +57,7 @@ def shared_out(processes: int | None, json: bool) -> None:
     raise typer.Exit(failure.exit_code if failure else 0)
 
 
-@app.command(epilog="Example: stfit train recipe.yaml train.epochs=1")
+@app.command(epilog="Example: stfit train recipe.yaml train.epochs=2")
 def train(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -105,7 +105,7 @@ def train(
     console.show_training(train(loaded, runs, fresh=fresh, resume=resume, locked=lock), json)
 
 
-@app.command(name="eval", epilog="Example: stfit eval runs/quickstart --recipe recipes/quickstart.yaml")
+@app.command(name="eval", epilog="Example: stfit eval runs/recipe --compare runs/recipe.1")
 def evaluate(
     target: Annotated[str, typer.Argument(help="Recipe (its run is measured), run folder, model folder or Hub id.")],
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe whose `eval:` list is run.")] = None,
@@ -146,7 +146,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
 PRECISIONS = "float32, float16, int8, uint8, binary or ubinary."
 
 
-@app.command(epilog="Example: stfit encode runs/quickstart texts.txt -o embeddings.npy")
+@app.command(epilog="Example: stfit encode runs/recipe texts.txt -o embeddings.npy")
 def encode(
     model: ModelArgument,
     texts: InputArgument,
@@ -191,7 +191,7 @@ def encode(
     console.show_encoding(events, json)
 
 
-@app.command(epilog="Example: stfit export runs/quickstart recipes/data/questions.txt --to onnx --int8 -o exported")
+@app.command(epilog="Example: stfit export runs/recipe texts.txt --to onnx --int8 -o exported")
 def export(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
@@ -213,7 +213,7 @@ def export(
     console.show_export(export(model, to.value, output, int8, inputs), json)
 
 
-@app.command(epilog='Example: stfit similar runs/quickstart recipes/data/questions.txt --query "cancel my plan"')
+@app.command(epilog='Example: stfit similar runs/recipe texts.txt --query "how do I reset my password"')
 def similar(
     model: ModelArgument,
     texts: InputArgument,
@@ -241,7 +241,7 @@ def similar(
         console.show_pairs(closest(model, inputs, top, device, approximate=approximate), json)
 
 
-@app.command(epilog="Example: stfit mine runs/first recipe.yaml -o mined.jsonl --per-row 3")
+@app.command(epilog="Example: stfit mine runs/recipe recipe.yaml -o mined.jsonl")
 def mine(
     model: ModelArgument,
     recipe: RecipeArgument,
@@ -278,7 +278,7 @@ def mine(
     console.show_mined(mine(model, loaded.recipe, output, rules, corpus=source, column=column, device=device), json)
 
 
-@app.command(epilog="Example: stfit report runs/quickstart runs/triplet -o comparison.html")
+@app.command(epilog="Example: stfit report runs/recipe runs/recipe.1")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
     output: Annotated[
@@ -293,7 +293,7 @@ def report(
     console.show_report(report(runs, output), json)
 
 
-@app.command(name="runs", epilog="Example: stfit runs --runs runs")
+@app.command(name="runs", epilog="Example: stfit runs")
 def list_runs(runs: Runs = Path("runs"), json: Json = False) -> None:
     """List run folders, the newest last, with what became of them."""
     from stfit.commands.report import runs_in
@@ -301,7 +301,7 @@ def list_runs(runs: Runs = Path("runs"), json: Json = False) -> None:
     console.show_runs(runs_in(runs), json)
 
 
-@app.command(epilog="Example: stfit push runs/quickstart --repo me/quickstart")
+@app.command(epilog="Example: stfit push runs/recipe --repo me/my-encoder")
 def push(
     target: Annotated[str, typer.Argument(help="Run folder or model folder.", metavar="RUN_OR_MODEL")],
     repo: Annotated[str | None, typer.Option(help="owner/name, or name; default: the recipe's push.repo.")] = None,

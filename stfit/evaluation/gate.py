@@ -33,7 +33,8 @@ class Gate(Spec):
         """A line says one thing."""
         if (self.min is None) == (self.against is None):
             raise ValueError("give `min`, or `against`; for both, write two lines")
-        idle = [key for key in ("min_gain", "confidence") if key in self.model_fields_set]
+        defaults = type(self).model_fields  # which the resolved.yaml of a run spells out
+        idle = [key for key in ("min_gain", "confidence") if getattr(self, key) != defaults[key].default]
         if self.against is None and idle:
             raise ValueError(f"`{idle[0]}` is about the gain over another model: it needs `against`")
         return self

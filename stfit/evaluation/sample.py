@@ -37,6 +37,7 @@ ROLES_OF_SIDES = {
     "labeled_pair": ["sentence1", "sentence2"],
     "positive_pair": ["anchor", "positive"],
     "labeled_text": ["text", "text"],
+    "text": ["text", "text"],
 }
 """Format -> the role on the left, and that on the right: of a triplet, the positive and all negatives."""
 
@@ -168,6 +169,8 @@ def relations(
         same_lr = rows.label[:, None] == rows.label[None, :]
         return np.where(np.eye(len(left), dtype=bool), 0, np.where(same_lr, 1, -1))
     relation_lr = np.full((len(left), len(at)), -1 if rows.format == "positive_pair" else 0)
+    if rows.format == "text":
+        return relation_lr
     place = {text: position for position, text in enumerate(left)}
     for role in reversed(right_roles):  # what is a positive somewhere is no negative
         sign_r = signs(examples, role)

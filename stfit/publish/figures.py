@@ -134,8 +134,8 @@ def draw_lengths(name: str, label: str, tokens: Sequence[int], texts: Sequence[i
 
 def draw_maps(name: str, label: str, panels: Mapping[str, Sequence[Sequence[float]]], labels: Sequence[str]) -> str:
     """Panels (title -> points) of texts in two dimensions; the most frequent classes have a colour and a mark."""
-    figure, axes = draw_panels(list(panels), 3.4)
-    figure.subplots_adjust(bottom=0.27)
+    figure, axes = draw_panels(list(panels), 3.6)
+    figure.subplots_adjust(bottom=0.31)
     shown = sorted(set(labels), key=lambda each: (-labels.count(each), each))[: len(SERIES)]
     for panel, points in zip(axes, panels.values(), strict=True):
         where = np.array(points)
@@ -147,7 +147,7 @@ def draw_maps(name: str, label: str, panels: Mapping[str, Sequence[Sequence[floa
             panel.scatter(*at, s=18, marker=MARKERS[number], color=SERIES[number], alpha=0.85, label=each[:24])
         panel.set(xlabel="first component", ylabel="second component")
     handles, names = axes[-1].get_legend_handles_labels()
-    figure.legend(handles, names, ncols=4, fontsize=8, loc="lower center")
+    figure.legend(handles, names, ncols=3, fontsize=8, loc="lower center")
     return to_svg(figure, name, label)
 
 

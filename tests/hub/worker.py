@@ -16,11 +16,14 @@ from typing import Any
 from hub.server import Server
 
 SERVE = """
-import json, os, signal, sys, time
+import importlib, json, os, signal, sys, time
 import huggingface_hub, huggingface_hub.hf_api, huggingface_hub.file_download, huggingface_hub._commit_api
 import huggingface_hub._snapshot_download
 import stfit.commands.fetch, stfit.commands.push
 from stfit.cli.app import main
+
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 
 AT_ONCE = 12
 
@@ -81,14 +84,14 @@ class Job:
 
 
 class Worker:
-    """One process of the test Hub's clients."""
+    """One process of the test Hub's clients; its command lines need not import `modules` any more."""
 
-    def __init__(self, hub: Server, folder: Path, xet: bool, **env: str) -> None:
+    def __init__(self, hub: Server, folder: Path, xet: bool, *modules: str, **env: str) -> None:
         self.hub, self.folder, self.home, self.path = hub, folder, folder / "home", "xet" if xet else "lfs"
         folder.mkdir()
         given = hub.env(self.home, "hf_me", xet=xet) | env
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE], env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVE, *modules], env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def __call__(self, *arguments: str | Path, cwd: Path | None = None, **env: str) -> Ended:
