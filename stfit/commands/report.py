@@ -14,6 +14,7 @@ from stfit.publish.report import Gain, Told, comparison_page, report_page
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import leaves_of
+from stfit.training.checkpoint import checkpoints_in
 from stfit.training.run_folder import RunFolder, is_held
 from stfit.training.whole import write_whole
 
@@ -123,7 +124,8 @@ def state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> st
         return "finished"
     if is_held(folder.path):
         return "in progress"
-    return f"stopped at step {max((entry['step'] for entry in log), default=0)}"
+    saved = [int(path.name.removeprefix("step-")) for path in checkpoints_in(folder.checkpoints)]  # a signal saves
+    return f"stopped at step {max([0, *(entry['step'] for entry in log), *saved])}"
 
 
 def date_of(folder: RunFolder) -> datetime:
