@@ -65,7 +65,9 @@ def test_gradients_are_scaled_down_to_the_norm_asked_for_and_null_leaves_them(bu
     for limit in (None, 1e9, 0.01):
         encoder = build(dropout=0.0)
         before = weights_of(encoder)
-        learner = replace(build_learner(encoder, [LOSS], 0.0, []), optimizer=torch.optim.SGD(encoder.parameters()))
+        learner = build_learner(encoder, [LOSS], 0.0, [])
+        descent = torch.optim.SGD([{**group, "lr": 0.0} for group in learner.optimizer.param_groups])
+        learner = replace(learner, optimizer=descent)
         (info,) = steps(learner, [[(0, make_batch(encoder, ("anchor", "positive")))]], 0.001, limit)
         after = weights_of(encoder)
         lengths[limit] = torch.cat([(after[name] - before[name]).flatten() for name in after]).norm().item() / 0.001
