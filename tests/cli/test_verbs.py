@@ -18,7 +18,7 @@ def test_help_of_every_verb_has_an_example_of_it(run, verb):
     name = verb.name or verb.callback.__name__
     code, out, _ = run(f"{name} --help")
     assert code == 0
-    assert f"Example: stfit {name} " in " ".join(out.split())
+    assert f"Example: stfit {name}" in " ".join(out.split())
 
 
 def test_no_arguments_mean_help(run):

@@ -67,7 +67,7 @@ def test_an_evaluator_from_the_data_reads_another_split_as_the_data_says(write):
     evaluator, other = loaded.recipe.eval
     said = (evaluator.dataset, evaluator.config, evaluator.split, evaluator.columns, evaluator.limit, evaluator.from_)
     assert said == ("x/y", "en", "validation", {"label": "score"}, None, None)
-    assert loaded.origins["eval.0.dataset"] == "command line"
+    assert str(loaded.origins["eval.0.dataset"]) == "command line"
     assert other.config is None
 
 
