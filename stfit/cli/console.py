@@ -427,8 +427,9 @@ def show_check(result: dict[str, Any], as_json: bool) -> None:
         sys.stdout.write(f"example {number}\n" + "".join(f"  {role}: {text}\n" for role, text in sample.items()))
     if "steps" in result:
         sys.stdout.write(forecast_of(result))
-    counts = f"{len(result['errors'])} errors, {len(result['warnings'])} warnings"
-    sys.stdout.write(f"{'wrong' if result['errors'] else 'ok'}: {counts}\n")
+    numbers = {kind: len(result[f"{kind}s"]) for kind in ("error", "warning")}
+    counts = [f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in numbers.items()]
+    sys.stdout.write(f"{'wrong' if result['errors'] else 'ok'}: {', '.join(counts)}\n")
 
 
 def show_push(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:

@@ -104,7 +104,7 @@ def split_files(path: Path) -> dict[str, list[Path]]:
         if found := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
             return {"train": found}
         raise DataError(f"no file matches {path}")
-    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings = sorted(sibling.name for sibling in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
     raise DataError(f"{path} does not exist. {did_you_mean(path.name, siblings)}".rstrip())
 
 

@@ -140,7 +140,7 @@ def test_a_recipe_error_shows_its_line_with_a_caret(write, stfit):
     code, out, err = stfit("check", write(train={"batchsize": 4}))
     assert code == 2
     assert "^^^^" in err
-    assert "1 errors" in out
+    assert "1 error," in out
 
 
 def test_a_base_that_the_hub_can_not_be_asked_for_is_a_warning(write, monkeypatch):
