@@ -89,10 +89,10 @@ def test_train_says_what_check_says(write, run, caplog):
         assert any(problem.message in message for message in caplog.messages), problem
 
 
-def test_what_check_refuses_train_refuses(write, run, stfit):
+def test_what_check_refuses_train_refuses(write, stfit, tmp_path):
     path = write(data={"columns": {"positive": "anchor"}})
     error = check(path, [])["error"]
-    code, _, err = stfit("train", path)
+    code, _, err = stfit("train", path, "--runs", tmp_path / "runs")
     assert code == error["exit_code"] == 3
     assert error["message"] in err
 
