@@ -10,7 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from stfit.commands.train import train
 from stfit.processes import joined
+from stfit.recipe.load import load_recipe
+from stfit.training.loop import StepInfo
 
 
 def fork(action: Callable[[], object], output: Path | None = None) -> int:
@@ -121,3 +124,12 @@ def fork_group(count: int, action: Callable[[], object], output: Path | None = N
 def run_group(count: int, action: Callable[[], object], output: Path | None = None) -> list[int]:
     """Run `action` in the processes of one run to its end; how each ended."""
     return [wait(child) for child in fork_group(count, action, output)]
+
+
+def stop_at(recipe: Path, runs: Path, step: int) -> None:
+    """Train until `step` is finished, and leave the run like a process that is killed there."""
+    events = train(load_recipe(recipe), runs)
+    for event in events:
+        if isinstance(event, StepInfo) and event.step == step:
+            break
+    events.close()

@@ -14,9 +14,9 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
 from stfit.errors import InterruptedRun
-from stfit.evaluation.measure import Evaluators, statistics
+from stfit.evaluation.measure import Evaluators, statistics, values_of
 from stfit.evaluation.source import When
-from stfit.processes import from_first, is_first
+from stfit.processes import is_first
 from stfit.recipe.recipe import Recipe
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
 from stfit.training.health import Health
@@ -130,7 +130,7 @@ class Run:
             found = statistics(encoder, self.evaluators, moment, self.recipe.dims)
             if moment != "during":
                 self.record.note_metrics(moment, found)
-        return from_first({name: statistic.value for name, statistic in found.items()})
+        return values_of(found)
 
     def look(self, encoder: Encoder, moment: Moment) -> None:
         """Note what the model makes of some rows, for the report."""

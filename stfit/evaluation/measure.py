@@ -27,7 +27,12 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
     `dims`: prefixes of the embedding that are measured too, as `<evaluator>@<dim>/<metric>`. Raises DivergedError where
     an embedding is not finite.
     """
-    return from_first({name: found.value for name, found in statistics(encoder, evaluators, moment, dims).items()})
+    return values_of(statistics(encoder, evaluators, moment, dims))
+
+
+def values_of(found: dict[str, Statistic]) -> dict[str, float]:
+    """Metric -> value, as the first process has it."""
+    return from_first({name: statistic.value for name, statistic in found.items()})
 
 
 def statistics(

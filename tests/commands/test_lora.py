@@ -1,11 +1,11 @@
 """Training adapters: what a checkpoint and a model folder hold, and that a run goes on to the same bits."""
 
 import pytest
+from processes import stop_at
 from safetensors.torch import load_file
 
-from stfit.commands.train import Finished, train
+from stfit.commands.train import Finished
 from stfit.errors import ModelError
-from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 
 
@@ -16,14 +16,6 @@ def recipe(write, tiny_base, tmp_path):
     base.symlink_to(tiny_base("bert"))
     model = {"base": str(base), "lora": {"rank": 2, "dropout": 0.1}, "layers": [{"type": "dense", "out_features": 8}]}
     return write(model=model)
-
-
-def stop_at(recipe, runs, step):
-    events = train(load_recipe(recipe), runs)
-    for event in events:
-        if isinstance(event, StepInfo) and event.step == step:
-            break
-    events.close()
 
 
 def model_of(runs):

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 import torch
+from processes import stop_at
 
 from stfit.commands.run import Saved, Started
-from stfit.commands.train import Finished, train
+from stfit.commands.train import Finished
 from stfit.errors import LockError, ModelError, RecipeError
-from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 
 CLASSES = {"data": {"format": "labeled_pair"}, "loss": "softmax"}
@@ -55,15 +55,6 @@ CASES = {
     "two dropouts of a text": {"data": {"format": "text", "columns": {"text": "anchor"}}},
     **{name: {"model": model} for name, model in BASES.items() if model},
 }
-
-
-def stop_at(recipe, runs, step):
-    """Train until `step` is finished, and leave the run like a process that is killed there."""
-    events = train(load_recipe(recipe), runs)
-    for event in events:
-        if isinstance(event, StepInfo) and event.step == step:
-            break
-    events.close()
 
 
 def logged(run):
