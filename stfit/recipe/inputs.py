@@ -26,7 +26,7 @@ def input_of(spec: Any) -> Input | None:
     if isinstance(spec, Model):
         on_hub = isinstance(spec.base, str) and is_on_hub(spec.base)
         return Input("model", str(spec.base), spec.revision) if on_hub else None
-    if teacher := getattr(spec, "teacher", None):
+    if isinstance(teacher := getattr(spec, "teacher", None), str):  # that of an Objective is a Model
         return Input("model", teacher, spec.revision) if is_on_hub(teacher) else None
     dataset = getattr(spec, "dataset", None)
     return Input("dataset", dataset, spec.revision) if dataset and is_remote(dataset) else None

@@ -50,6 +50,14 @@ def test_every_loss_is_given_batches_of_its_own_format_in_turn(several, run):
         run(with_losses)
 
 
+def test_an_objective_may_have_a_teacher(several, run, tiny_base, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    learnt = RANKING | {"loss": {"type": "teacher_cosine", "teacher": str(tiny_base("bert"))}}
+    path = several(RANKING, learnt)
+    assert check(path, [])["errors"] == []
+    assert {step.objectives[0] for step in steps_of(run(path))} == {0, 1}
+
+
 def test_weights_are_the_shares_that_check_foretells(several, run):
     path = several(RANKING | {"weight": 3.0}, CLASSES | {"weight": 1.0}, train={"max_steps": 40})
     foretold = [objective["share"] for objective in check(path, [])["objectives"]]

@@ -80,6 +80,20 @@ def test_two_processes_with_half_the_rows_are_one_with_all(tmp_path, write, run,
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_two_processes_teach_adapters_what_one_teaches_them(tmp_path, write, run, group, tiny_base, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    data = {"dataset": "./rows.jsonl", "format": "triplet"}
+    losses = ["mse", "teacher_cosine", "margin_mse", "distill_kl_div", "gist"]
+    objectives = [{"data": data, "loss": {"type": loss, "teacher": str(tiny_base("roberta"))}} for loss in losses]
+    model = {"model": {"base": str(tiny_base("bert")), "dropout": 0.0, "lora": {"rank": 2}}}
+    half, whole = ({"batch_size": rows, "mini_batch_tokens": 30, "max_steps": 10} for rows in (3, 6))
+    recipe = model | {"data": None, "loss": None, "objectives": objectives}
+    run(write(**recipe, train=whole), "one")
+    assert group(2, write(**recipe, train=half), "two") == [0, 0], (tmp_path / "output").read_text()
+    assert_near(tmp_path / "two" / "tiny", tmp_path / "one" / "tiny")
+
+
 def test_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bytes(tmp_path, write, group):
     recipe = write(**CACHED)
     assert group(2, recipe, "whole") == [0, 0]

@@ -15,6 +15,11 @@ from stfit.training.gradients import cut_rows, cut_tokens, no_cut
 from stfit.training.loop import build_learner, modules_of, train_steps
 from stfit.training.randomness import seed_everything
 
+LESSONS = [(choice, choice.fits[-1]) for choice in LOSSES]
+"""A loss, and data that it learns from: of the teachers, those with most columns."""
+TEXTS_ALONE = [(choice, fit) for choice in LOSSES for fit in choice.fits if fit.format == "text"]
+TAUGHT = [(choice, fit) for choice, fit in LESSONS if fit.label == "teacher"]
+ADAPTERS = {"lora": {"rank": 2}}
 CUTS = {"in one piece": no_cut, "gradient caching by rows": cut_rows(1), "by tokens": cut_tokens(12)}
 
 
@@ -28,23 +33,33 @@ def first_rows(batch, count):
     return replace(batch, rows=batch.rows[:count], sequences=sequences, columns=columns, label=label)
 
 
-def learn(build, make_batch, choices, cut, steps, kind="bert"):
-    """Losses and weights of `steps` steps, a batch of one choice after the other, the last of each as small as can be.
+def batch_of(make_batch, encoder, choice, fit):
+    """Six rows for a lesson; where a loss tells the dropouts of a text apart, every text stands in both columns."""
+    batch = make_batch(encoder, ROLES[fit.format], fit.label)
+    if fit.format != "text" or not hasattr(choice, "views"):
+        return batch
+    places = np.arange(12).reshape(2, 6)
+    return replace(batch, sequences=batch.sequences * 2, columns=dict(zip(choice.views, places, strict=True)))
 
-    Five rows are uneven in two processes as in three, and one pair leaves a process of three without any text.
+
+def learn(build, make_batch, lessons, cut, steps, kind="bert", **model):
+    """Losses and weights of `steps` steps, a batch of one lesson after the other, the last of each as small as can be.
+
+    Five rows are uneven in two processes as in three, and one pair leaves a process of three without any text. Without
+    dropout two views of a text are the same, and the other texts of the batch are still told apart.
     """
-    encoder = build(kind, layers=["normalize"], dropout=0.0).double()
+    encoder = build(kind, layers=["normalize"], dropout=0.0, **model).double()
     seed_everything(1)  # of the weights of the losses
-    made = [each(**({"teacher": "./teacher"} if each.fits[-1].label == "teacher" else {})) for each in choices]
+    made = [choice(**({"teacher": "./teacher"} if fit.label == "teacher" else {})) for choice, fit in lessons]
     built = [build_loss(loss, encoder.embedding_dim, 3) for loss in made]
     losses = [loss.double() if isinstance(loss, torch.nn.Module) else partial(compute_loss, loss) for loss in built]
     learner = build_learner(encoder, losses, 0.01, [])
-    batches = [make_batch(encoder, ROLES[each.fits[-1].format], each.fits[-1].label) for each in choices]
+    batches = [batch_of(make_batch, encoder, *lesson) for lesson in lessons]
     plan = []
     for step in range(steps):
-        which = step % len(choices)
-        smallest = 1 if choices[which].fits[-1].format == "labeled_pair" else 4
-        rows = smallest if step >= steps - len(choices) else 5
+        which = step % len(lessons)
+        smallest = 1 if lessons[which][1].format == "labeled_pair" else 4
+        rows = smallest if step >= steps - len(lessons) else 5
         plan.append([(which, first_rows(batches[which], rows))])
     infos = train_steps(learner, plan, lambda step: 0.01, first_step=0, cut=cut, max_grad_norm=1.0)
     told = torch.tensor([info.loss for info in infos], dtype=torch.float64)
@@ -70,21 +85,36 @@ def check(tmp_path, counts, action):
 
 @pytest.mark.parametrize(("processes", "cut"), [(2, "in one piece"), (3, "gradient caching by rows")])
 def test_processes_learn_from_every_loss_what_one_process_learns(tmp_path, build, make_batch, processes, cut):
-    check(tmp_path, (processes,), lambda: learn(build, make_batch, LOSSES, CUTS[cut], 2 * len(LOSSES)))
+    check(tmp_path, (processes,), lambda: learn(build, make_batch, LESSONS, CUTS[cut], 2 * len(LESSONS)))
+
+
+def test_processes_teach_adapters_what_one_process_teaches_them(tmp_path, build, make_batch):
+    lessons = [*TAUGHT, *TEXTS_ALONE]
+    check(tmp_path, (2,), lambda: learn(build, make_batch, lessons, cut_tokens(12), 2 * len(lessons), **ADAPTERS))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("choice", LOSSES, ids=lambda choice: choice.tag())
-def test_twenty_steps_of_one_loss_are_the_same(tmp_path, build, make_batch, choice, cut, promise):
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [choice], cut, 20))
-    promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", choice.tag())
+@pytest.mark.parametrize("lesson", [*LESSONS, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
+def test_twenty_steps_of_one_loss_are_the_same(tmp_path, build, make_batch, lesson, cut, promise):
+    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], cut, 20))
+    what = f"{lesson[0].tag()} of {lesson[1].format}"
+    promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("lesson", [*TAUGHT, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
+def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, lesson, cut, promise):
+    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], cut, 20, **ADAPTERS))
+    what = f"LoRA, {lesson[0].tag()} of {lesson[1].format}"
+    promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "qwen3", "mpnet"])
 def test_every_layout_is_shared_out(tmp_path, build, make_batch, kind):
-    check(tmp_path, (2,), lambda: learn(build, make_batch, LOSSES[-1:], cut_rows(2), 2, kind))
+    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], cut_rows(2), 2, kind))
 
 
 def test_shares_hold_everything_once_and_are_about_as_long(tmp_path):
