@@ -19,6 +19,7 @@ from stfit.encoder.settings import misplaced
 from stfit.errors import Problem, did_you_mean
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.source import When
+from stfit.processes import count
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 
@@ -198,7 +199,7 @@ def scale_for_temperature(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 def few_negatives(recipe: Recipe, base: Glance) -> list[Doubt]:
     """Where the other rows of a batch are the negatives, a small batch makes the task too easy."""
-    size = recipe.train.batch_size
+    size = recipe.train.batch_size * count()
     in_batch = any(each.loss.sampler == "no_duplicates" for each in recipe.trained_on.values())
     if not in_batch or size >= FEW_NEGATIVES:
         return []

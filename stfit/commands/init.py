@@ -22,6 +22,8 @@ DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
 RATES = {"scratch": 1e-3, "static": 5e-2, "word_embeddings": 5e-2, "bag_of_words": 1e-3}
 """Type of a base that starts from nothing -> a learning rate that moves it."""
+TABLES = ("static", "word_embeddings", "bag_of_words")
+"""Those of them that are no transformer."""
 VECTORS_RATE = 5e-3
 """The same for vectors that know something already."""
 
@@ -45,6 +47,11 @@ LOSSES = {
     ("labeled_text", "class"): (
         "batch_hard_soft_margin_triplet",
         "Texts of one class should be nearer to each other than to those of other classes; no margin to choose.",
+    ),
+    ("text", "none"): (
+        "multiple_negatives_ranking",
+        "A text under another dropout is its own positive, and the other texts of its batch are the negatives. Rows "
+        "that say what belongs together teach more, and so does another model: {type: mse, teacher: ...}.",
     ),
 }
 """(format, kind of label) -> the loss to begin with, and why."""
@@ -82,7 +89,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
 
     `base` is a Hub id, a folder, a file of word vectors, or the type of a base that starts from nothing. Raises
     DataError where no format fits the columns, HubError where the Hub can't be reached, RecipeError where `output`
-    exists, ResourceError where it can't be written.
+    exists or the base can't learn from texts alone, ResourceError where it can't be written.
     """
     if output.exists():
         raise RecipeError(f"{output} exists: name another file with -o, or delete it")
@@ -91,6 +98,11 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
     training = look.proposal
     if training.label_kind == "binary":
         training = training.similar_only()
+    if training.format == "text" and (base in TABLES or base.endswith(TEXT_SUFFIXES)):
+        raise RecipeError(
+            f"{dataset} holds texts alone, which are told apart under dropout, and a table of vectors has none: name a "
+            "transformer, or `scratch`, as the base"
+        )
     loss, because = LOSSES[training.format, training.label_kind]
     text = write_recipe(source, look, training, (loss, because), base, output)
     try:

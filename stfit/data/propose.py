@@ -95,10 +95,13 @@ def propose(table: Table) -> Proposal:
         return propose_labeled_text(texts, label)
     if len(texts) + len(lists) >= 2 or lists:
         return propose_positive_pair(texts, lists)
+    if texts:
+        reason = f"{texts[0].selector} is the only text of a row, and no column sorts the rows into classes."
+        return Proposal("text", {"text": texts[0].selector}, reasons=[reason])
     seen = ", ".join(f"{leaf.selector} ({leaf.kind})" for leaf in leaves) or ", ".join(table.columns) or "nothing"
     message = (
-        f"no format fits these columns: {seen}. Training takes two texts, a text with a label, or a list of texts "
-        "that mean the same; write the recipe by hand if they are here"
+        f"no format fits these columns: {seen}. Training takes texts: one, two, with or without a label, or a list "
+        "of those that mean the same; write the recipe by hand if they are here"
     )
     raise DataError(Problem(message, "no-format", table.origin))
 

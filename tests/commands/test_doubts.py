@@ -2,8 +2,9 @@
 
 import pytest
 import yaml
+from processes import run_group
 
-from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, find, missing_trackers
+from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, few_negatives, find, missing_trackers
 from stfit.encoder.glance import Glance, glance_at
 from stfit.encoder.layers import Normalize
 from stfit.encoder.model_json import Traits
@@ -102,6 +103,17 @@ def test_a_mistake_is_shown_with_its_line_and_column(tmp_path):
     (problem,) = find(IMPOSSIBLE, loaded.recipe, SENTENCE_MODEL, loaded.origins)
     assert (problem.line, problem.column) == (len(text.splitlines()), 24)
     assert "{min: 0.5, metric: kept/f1_cosine}" in problem.snippet
+
+
+def test_negatives_of_all_processes_count(tmp_path):
+    recipe = changed({"loss": RANKING, "train.batch_size": 4})
+    (alone,) = few_negatives(recipe, SENTENCE_MODEL)
+    assert alone.message.startswith("4 rows give 3 negatives")
+
+    def ask():
+        assert few_negatives(recipe, SENTENCE_MODEL) == []
+
+    assert run_group(2, ask, tmp_path / "output") == [0, 0], (tmp_path / "output").read_text()
 
 
 def test_every_check_finds_something_here():

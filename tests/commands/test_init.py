@@ -50,6 +50,10 @@ def answer(i: int) -> dict:
     return {"answer": words(i, "on"), "question": words(i, "about"), "uuid": f"{i:x}"}
 
 
+def alone(i: int) -> dict:
+    return {"id": i, "body": f"{words(i, 'about')} and nothing else, {i} times"}
+
+
 @pytest.fixture
 def propose(tmp_path):
     """Writes 64 rows, asks for a recipe, and gives the loaded recipe with its prepared data."""
@@ -131,6 +135,16 @@ def test_lists_of_two_are_pairs(propose):
 
 def test_names_decide_which_text_is_the_positive_and_ids_are_left_out(propose):
     assert propose(answer)[0].data.columns == {"anchor": "question", "positive": "answer"}
+
+
+def test_texts_alone_are_told_apart_under_dropout(propose, tmp_path):
+    recipe, prepared = propose(alone)
+    assert (recipe.data.format, recipe.data.columns) == ("text", {"text": "body"})
+    assert (recipe.loss.type, recipe.eval) == ("multiple_negatives_ranking", [])
+    assert (len(prepared.training[0]), prepared.warnings) == (64, [])
+    for base in ("static", "vectors.txt"):
+        with pytest.raises(RecipeError, match="a table of vectors has none"):
+            init(str(tmp_path / "train.jsonl"), tmp_path / "other.yaml", base)
 
 
 def test_a_table_of_text_files_is_read_by_its_cells(tmp_path):
