@@ -1,5 +1,5 @@
 """`python -m stfit`, which is also what `torchrun -m stfit` starts."""
 
-from stfit.cli.app import main
+from stfit.cli.main import main
 
 main()

@@ -58,9 +58,9 @@ def test_a_room_imports_only_from_rooms_below_it() -> None:
             )
 
 
-def test_only_the_console_prints() -> None:
+def test_only_the_command_line_prints() -> None:
     for path in PACKAGE.rglob("*.py"):
-        if path.name != "console.py":
+        if path.parent.name != "cli":
             assert "sys.stdout" not in path.read_text(), f"{path} writes to stdout"
 
 
@@ -69,7 +69,7 @@ HEAVY = ("torch", "transformers", "datasets", "pandas", "matplotlib", "sklearn",
 
 def modules_after(arguments: list[str], folder: Path) -> set[str]:
     code = (
-        "import sys\nfrom stfit.cli.app import main\n"
+        "import sys\nfrom stfit.cli.main import main\n"
         f"sys.argv = ['stfit', *{arguments!r}]\n"
         "try:\n    main()\nexcept SystemExit as end:\n    code = end.code\n"
         "sys.stderr.write('\\n@' + str(code) + ' ' + ' '.join(sys.modules))\n"

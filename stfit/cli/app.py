@@ -1,23 +1,32 @@
-"""The command line: arguments in, exit code out.
+"""The verbs of the command line: arguments in, exit code out.
 
 Rooms are imported inside the commands, so that `--help` and a wrong argument are answered at once.
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from stfit.cli import console
-from stfit.cli.launch import is_alone, launch, require_parallel
-from stfit.errors import InterruptedRun
-from stfit.processes import is_first, joined, launched
+from stfit.cli import console, results
+from stfit.cli.launch import is_alone, launch
+from stfit.cli.options import (
+    Column,
+    Device,
+    InputArgument,
+    Json,
+    ModelArgument,
+    Overrides,
+    Page,
+    Processes,
+    RecipeArgument,
+    Runs,
+    Split,
+)
+from stfit.processes import launched
 
 app = typer.Typer(
     name="stfit",
@@ -32,19 +41,6 @@ class Runtime(StrEnum):
 
     onnx = "onnx"
     openvino = "openvino"
-
-
-RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (.yaml).", metavar="RECIPE")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides: train.epochs=1, eval.0.split=test, ~gate."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
-Processes = Annotated[
-    int | None, typer.Option("--processes", help="Share the work out to N processes, by torchrun.", min=1)
-]
-ModelArgument = Annotated[str, typer.Argument(help="Run folder, model folder or Hub id.", metavar="MODEL")]
 
 
 def shared_out(processes: int | None, json: bool) -> None:
@@ -90,19 +86,19 @@ def train(
     if print_config:
         from stfit.recipe.resolved import origin_of_values
 
-        console.show_config(origin_of_values(loaded, recipe), json)
+        results.show_config(origin_of_values(loaded, recipe), json)
         return
     if skip_unchanged:
         from stfit.commands.unchanged import find_unchanged
 
         if found := find_unchanged(loaded):
-            console.show_unchanged(found, json)
+            results.show_unchanged(found, json)
             return
     shared_out(processes, json)
     from stfit.commands.train import train
 
     lock = None if locked is None else Path(locked) if locked else recipe.parent / "stfit.lock"
-    console.show_training(train(loaded, runs, fresh=fresh, resume=resume, locked=lock), json)
+    results.show_training(train(loaded, runs, fresh=fresh, resume=resume, locked=lock), json)
 
 
 @app.command(name="eval", epilog="Example: stfit eval runs/recipe --compare runs/recipe.1")
@@ -132,17 +128,11 @@ def evaluate(
     from stfit.commands.evaluate import evaluate
 
     result, main = evaluate(measured, loaded.recipe, compare)
-    console.show_evaluation(result, main, json)
+    results.show_evaluation(result, main, json)
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])
 
 
-InputArgument = Annotated[
-    str, typer.Argument(help="Texts: .txt, .jsonl[.gz], .csv, .tsv, .parquet, Hub id, or - (stdin).", metavar="INPUT")
-]
-Column = Annotated[str | None, typer.Option(help="Column of the texts, or a selector: set.query, set.pos[*].")]
-Split = Annotated[str, typer.Option(help="Split of a dataset.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
 PRECISIONS = "float32, float16, int8, uint8, binary or ubinary."
 
 
@@ -188,7 +178,7 @@ def encode(
     choices = Choices(prompt_name, normalize, truncate_dim, precision, most, fast)
     inputs = Inputs(Source(dataset=texts, split=split), column, id_column)
     events = encode(model, inputs, output, choices, calibration=calibration, with_text=with_text, device=device)
-    console.show_encoding(events, json)
+    results.show_encoding(events, json)
 
 
 @app.command(epilog="Example: stfit export runs/recipe texts.txt --to onnx --int8 -o exported")
@@ -210,7 +200,7 @@ def export(
     from stfit.data.source import Source
 
     inputs = None if texts is None else Inputs(Source(dataset=texts, split=split), column)
-    console.show_export(export(model, to.value, output, int8, inputs), json)
+    results.show_export(export(model, to.value, output, int8, inputs), json)
 
 
 @app.command(epilog='Example: stfit similar runs/recipe texts.txt --query "how do I reset my password"')
@@ -236,9 +226,9 @@ def similar(
 
     inputs = Inputs(Source(dataset=texts, split=split), column)
     if query:
-        console.show_similar(similar(model, inputs, query, top, device), json)
+        results.show_similar(similar(model, inputs, query, top, device), json)
     else:
-        console.show_pairs(closest(model, inputs, top, device, approximate=approximate), json)
+        results.show_pairs(closest(model, inputs, top, device, approximate=approximate), json)
 
 
 @app.command(epilog="Example: stfit mine runs/recipe recipe.yaml -o mined.jsonl")
@@ -275,7 +265,7 @@ def mine(
     rules = Rules((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     source = Source(dataset=corpus) if corpus else None
     loaded = load_recipe(recipe)
-    console.show_mined(mine(model, loaded.recipe, output, rules, corpus=source, column=column, device=device), json)
+    results.show_mined(mine(model, loaded.recipe, output, rules, corpus=source, column=column, device=device), json)
 
 
 @app.command(epilog="Example: stfit report runs/recipe runs/recipe.1")
@@ -290,7 +280,7 @@ def report(
     """Write the report of a run again, or a page that compares several."""
     from stfit.commands.report import report
 
-    console.show_report(report(runs, output), json)
+    results.show_report(report(runs, output), json)
 
 
 @app.command(name="runs", epilog="Example: stfit runs")
@@ -298,7 +288,7 @@ def list_runs(runs: Runs = Path("runs"), json: Json = False) -> None:
     """List run folders, the newest last, with what became of them."""
     from stfit.commands.report import runs_in
 
-    console.show_runs(runs_in(runs), json)
+    results.show_runs(runs_in(runs), json)
 
 
 @app.command(epilog="Example: stfit push runs/recipe --repo me/my-encoder")
@@ -319,7 +309,7 @@ def push(
     from stfit.commands.push import Wish, push
 
     result = push(target, Wish(repo, private, branch, create_pr, tag, dry_run, force))
-    console.show_push(result, dry_run, json)
+    results.show_push(result, dry_run, json)
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])
 
@@ -336,7 +326,7 @@ def check(
     from stfit.commands.check import check
 
     result = check(recipe, overrides or [], full=full, strict=strict)
-    console.show_check(result, json)
+    results.show_check(result, json)
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])
 
@@ -347,7 +337,7 @@ def fetch(recipe: RecipeArgument, overrides: Overrides = None, json: Json = Fals
     from stfit.commands.fetch import fetch
     from stfit.recipe.load import load_recipe
 
-    console.show_fetched(fetch(load_recipe(recipe, overrides or [])), json)
+    results.show_fetched(fetch(load_recipe(recipe, overrides or [])), json)
 
 
 FROM_NOTHING = "file of word vectors, or scratch, static, word_embeddings, bag_of_words"
@@ -364,10 +354,7 @@ def init(
     """Look at a dataset and write a recipe for it, with reasons."""
     from stfit.commands.init import DEFAULT_BASE, init
 
-    console.show_init(init(dataset, output, base or DEFAULT_BASE, config), json)
-
-
-Page = Annotated[Path | None, typer.Option("--output", "-o", help="File to write, in place of stdout.")]
+    results.show_init(init(dataset, output, base or DEFAULT_BASE, config), json)
 
 
 @app.command(epilog="Example: stfit schema -o recipe.schema.json")
@@ -385,42 +372,3 @@ def reference(output: Page = None) -> None:
     from stfit.recipe.reference import reference_page
 
     console.show_page(reference_page(), output)
-
-
-def with_lone_lock(arguments: list[str]) -> list[str]:
-    """The arguments with `--locked=` for a `--locked` that no FILE follows: typer knows no optional values."""
-    following = [*arguments[1:], ""]
-    return [
-        "--locked=" if argument == "--locked" and not after.endswith(".lock") else argument
-        for argument, after in zip(arguments, following, strict=False)  # none, where there are no arguments
-    ]
-
-
-def main() -> NoReturn:
-    """Run the command line; every failure becomes a message and an exit code, a traceback only with --debug."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    arguments = with_lone_lock([argument for argument in arguments if argument != "--debug"]) or ["--help"]
-    gc.set_threshold(100_000)  # importing torch makes a million objects and no garbage: looking for some costs 0.3 s
-    console.start_logging()
-    try:
-        require_parallel(arguments)
-        with joined():
-            if not is_first():
-                console.be_silent()
-            code = app(arguments, standalone_mode=False, prog_name="stfit")
-        sys.exit(code)
-    except (Exception, InterruptedRun) as error:
-        if debug:
-            console.show_traceback(error)
-        leave(console.show_error(error, as_json="--json" in arguments))
-
-
-def leave(code: int) -> NoReturn:
-    """End the process; in the hard way where a request to the Hub was left behind, whose threads would keep it."""
-    from stfit.ask import left_behind
-
-    if left_behind.is_set():
-        console.flush()
-        os._exit(code)
-    sys.exit(code)

@@ -24,6 +24,8 @@ DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 HATCHES = ["", "///", "\\\\\\", "xx", "---", "|||"]
 """Lines only: dots make a page ten times as long."""
+MOST_PANELS = 6
+"""Plots next to one another in a figure."""
 
 COLOURED = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
 STYLE: Any = {

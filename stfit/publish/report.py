@@ -2,95 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stfit.publish import figures, html
 from stfit.publish.card import duration, number
+from stfit.publish.told import MOMENTS, PARTS, Gain, Told
 
 MOST_EXAMPLES = 10
-MOST_PANELS = 6
-MOMENTS = {"start": "before", "end": "after"}
-PARTS = ("preparing", "data", "forward", "backward", "optimizer", "evaluation", "saving")
-"""What the seconds of a run go into, in the order in which it is shown."""
 
 Section = tuple[str, str, str] | None
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What a metric gained over another model's."""
-
-    value: float
-    other: float
-    low: float | None
-    """The 95 % interval of the gain; None where it is not known."""
-    high: float | None
-    verdict: str | None
-    """better, worse, or no evidence of either."""
-
-    @property
-    def gain(self) -> float:
-        """The difference."""
-        return self.value - self.other
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Its ends."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a run folder tells of its run."""
-
-    name: str
-    state: str
-    """`finished`, `in progress`, `stopped at step 40`."""
-    date: str
-    made_of: list[tuple[str, str]]
-    """Base, data, losses and the like, by name."""
-    recipe: dict[str, Any]
-    """Dotted key -> value, all of them."""
-    resolved: str
-    """The whole recipe as YAML."""
-    lock: str
-    main: list[str]
-    """Metrics worth showing first."""
-    before: dict[str, float]
-    after: dict[str, float]
-    """Empty for a run that is not over."""
-    gains: dict[str, Gain]
-    """What the main metrics gained in training."""
-    log: list[dict[str, Any]]
-    record: dict[str, Any]
-    seconds: dict[str, float]
-    """What they went into -> seconds."""
-    machine: list[tuple[str, str]]
-    """Hardware, memory and speed, by name."""
-
-    def seen(self) -> Iterator[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]]:
-        """Each sample: its name, what it is of, and what the model made of it before and after."""
-        moments = self.record.get("seen", {})
-        for position, sample in enumerate(self.record.get("samples", [])):
-            looks = {MOMENTS[moment]: seen[position] for moment, seen in moments.items() if position < len(seen)}
-            yield sample["name"], sample, looks
-
-    def curves(self) -> dict[str, figures.Curve]:
-        """Each main metric over the steps."""
-        measured = [entry for entry in self.log if entry["event"] == "eval"]
-        lines: dict[str, figures.Curve] = {}
-        for name in self.main:
-            points = [(entry["step"], entry[name]) for entry in measured if name in entry]
-            if len(points) > 1:
-                lines[name] = ([step for step, _ in points], [value for _, value in points])
-        return lines
-
-    def steps(self, key: str) -> figures.Curve:
-        """Something of the steps that were logged."""
-        logged = [entry for entry in self.log if entry["event"] == "step"]
-        return [entry["step"] for entry in logged], [entry[key] for entry in logged]
 
 
 def report_page(told: Told) -> str:
@@ -165,12 +86,12 @@ def verdict_table(told: Told) -> str:
 
 
 def warnings_of(told: Told) -> str:
-    """What the check had to say."""
+    """What the check had to say, and what went wrong on the way."""
     found = told.record.get("warnings", [])
     if not found:
         return ""
     shown = [f'<p class="warning">{html.text(each["message"])} ({html.text(each["code"])})</p>' for each in found]
-    return "\n".join(["<h3>Warnings of the check</h3>", *shown])
+    return "\n".join(["<h3>Warnings</h3>", *shown])
 
 
 def training_figures(told: Told) -> Iterator[str]:
@@ -181,7 +102,7 @@ def training_figures(told: Told) -> Iterator[str]:
         label = f"Training loss from {losses[0]:.4g} at step {steps[0]} to {losses[-1]:.4g} at step {steps[-1]}"
         svg = figures.draw_curves("loss", label, panels, "step", ["loss", "learning rate"])
         yield html.figure(svg, f"{label}; learning rate of each step")
-    curves = dict(list(told.curves().items())[:MOST_PANELS])
+    curves = dict(list(told.curves().items())[: figures.MOST_PANELS])
     if curves:
         label = "Metrics over the steps: " + "; ".join(
             f"{name} from {values[0]:.4f} to {values[-1]:.4f}" for name, (_, values) in curves.items()
@@ -321,90 +242,3 @@ def recipe_section(told: Told) -> Section:
         "<h3>stfit.lock</h3>",
         html.lines(told.lock, "stfit.lock"),
     )
-
-
-def comparison_page(runs: Sequence[Told], gains: Sequence[dict[str, Gain]]) -> str:
-    """Several runs side by side. `gains`: for each run, what its metrics gain over the first one's."""
-    names = ", ".join(told.name for told in runs)
-    with figures.drawing():
-        return html.page(
-            f"Runs {names}",
-            "\n".join(
-                f"<p><strong>{html.text(told.name)}</strong>: {html.text(told.state)}, {html.text(told.date)}</p>"
-                for told in runs
-            ),
-            [
-                html.section("metrics", "Metrics", metrics_side_by_side(runs, gains)),
-                html.section("recipes", "What differs in their recipes", differences_of(runs)),
-                html.section("curves", "Curves", *curves_over_one_another(runs)),
-                html.section("cost", "Time and memory", costs_side_by_side(runs)),
-            ],
-        )
-
-
-def metrics_side_by_side(runs: Sequence[Told], gains: Sequence[dict[str, Gain]]) -> str:
-    """Every metric at the end, and what the later runs gain over the first."""
-    first = runs[0]
-    main = dict.fromkeys(name for told in runs for name in told.main)
-    names = [*main, *dict.fromkeys(name for told in runs for name in told.after if name not in main)]
-    rows = []
-    for name in names:
-        cells = [number(first.after.get(name))]
-        for told, of_run in list(zip(runs, gains, strict=True))[1:]:
-            cells += [number(told.after.get(name)), gain_cell(of_run.get(name))]
-        rows.append([html.text(name), *cells])
-    header = ["metric", html.text(first.name)]
-    for told in runs[1:]:
-        header += [html.text(told.name), f"gain over {html.text(first.name)}"]
-    caption = "Metrics at the end; higher is better. Intervals of 95 % where both were measured on the same rows"
-    return html.table(caption, header, rows) if rows else ""
-
-
-def gain_cell(gain: Gain | None) -> str:
-    """What a run gains over the first."""
-    if gain is None:
-        return ""
-    if gain.verdict is None:
-        return f"{gain.gain:+.4f}"
-    return f"{gain.gain:+.4f}<br>({gain.low:+.4f} to {gain.high:+.4f})<br>{gain.verdict}"
-
-
-def differences_of(runs: Sequence[Told]) -> str:
-    """Keys whose values are not the same in all recipes."""
-    keys = dict.fromkeys(key for told in runs for key in told.recipe if key != "name")
-    rows = [
-        [html.text(key), *(html.text(told.recipe.get(key, "")) for told in runs)]
-        for key in keys
-        if len({str(told.recipe.get(key, "")) for told in runs}) > 1
-    ]
-    if not rows:
-        return "<p>Nothing: the recipes are the same.</p>"
-    return html.table("Keys of the recipes", ["key", *(html.text(told.name) for told in runs)], rows, numbers=False)
-
-
-def curves_over_one_another(runs: Sequence[Told]) -> Iterator[str]:
-    """Loss and main metrics of all runs."""
-    lines = {told.name: told.steps("loss") for told in runs}
-    panels = {"Loss": {name: curve for name, curve in lines.items() if curve[0]}}
-    for metric in list(dict.fromkeys(name for told in runs for name in told.main))[: MOST_PANELS - 1]:
-        panels[metric] = {told.name: told.curves()[metric] for told in runs if metric in told.curves()}
-    panels = {title: curves for title, curves in panels.items() if curves}
-    if panels:
-        label = f"Over the steps of each run: {', '.join(panels)}"
-        heights = ["loss" if title == "Loss" else "value" for title in panels]
-        yield html.figure(figures.draw_curves("curves-figure", label, panels, "step", heights), label)
-
-
-def costs_side_by_side(runs: Sequence[Told]) -> str:
-    """Seconds and the machine of each run."""
-    machines = [dict(told.machine) for told in runs]
-    rows = [
-        [part, *(f"{told.seconds[part]:.1f} s" if part in told.seconds else "" for told in runs)]
-        for part in PARTS
-        if any(part in told.seconds for told in runs)
-    ]
-    rows += [
-        [html.text(name), *(html.text(machine.get(name, "")) for machine in machines)]
-        for name in dict.fromkeys(name for machine in machines for name in machine)
-    ]
-    return html.table("Where the time went", ["part", *(html.text(told.name) for told in runs)], rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stfit.cli.app import main
+from stfit.cli.main import main
 
 ROWS = "".join(
     json.dumps({"sentence1": f"about {word}", "sentence2": f"on {word}s", "label": i % 5 / 4}) + "\n"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from stfit.cli import console
+from stfit.cli import live_line
 from stfit.commands import train as command
 
 FAILURES = {
@@ -104,7 +104,7 @@ def test_interruption_and_lack_of_memory_have_their_codes(run, monkeypatch, erro
 def test_live_line_is_taken_down_when_the_run_fails(run, monkeypatch):
     """Or the error would stand behind it."""
     closed = []
-    monkeypatch.setattr(console.LiveLine, "close", lambda line: closed.append(line))
+    monkeypatch.setattr(live_line.LiveLine, "close", lambda line: closed.append(line))
     assert run("train recipe.yaml train.learning_rate=1e30")[0] == 6
     assert len(closed) == 1
 

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from stfit.cli import console, live_line
+from stfit.cli import console, live_line, results
 
 
 def test_every_verb_with_json_prints_one_object_and_nothing_else(run):
@@ -98,7 +98,7 @@ ESCAPE = "\x1b["
 def test_colour_on_a_pipe_only_when_it_is_forced(environment, coloured, monkeypatch, capsys):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    console.table(["metric", "before", "after", "gain"], console.cells_of([("a/b", 0.5, 0.75)]))
+    console.table(["metric", "before", "after", "gain"], results.cells_of([("a/b", 0.5, 0.75)]))
     out = capsys.readouterr().out
     assert (ESCAPE in out) == coloured
     assert "+0.2500" in out

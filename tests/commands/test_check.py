@@ -6,7 +6,7 @@ import logging
 import huggingface_hub.constants as hub
 import pytest
 
-from stfit.cli.app import main
+from stfit.cli.main import main
 from stfit.commands.check import FIRST_ROWS, check, count_tokens, first_rows
 from stfit.commands.run import Started
 from stfit.data.examples import load_examples

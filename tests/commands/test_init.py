@@ -227,7 +227,7 @@ SETS = {
 
 @pytest.mark.parametrize("name", SETS)
 def test_a_proposal_passes_the_check(name, shared, minilm, tmp_path, monkeypatch, capsys):
-    from stfit.cli.app import main
+    from stfit.cli.main import main
 
     path = tmp_path / f"{name}.yaml"
     base = "scratch" if len(name) % 2 else str(minilm)

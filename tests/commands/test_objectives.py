@@ -145,7 +145,7 @@ def test_rows_of_any_objective_that_are_measured_on_are_said(several, similarity
 
 
 def test_console_names_every_objective(several, monkeypatch, capsys):
-    from stfit.cli.app import main
+    from stfit.cli.main import main
 
     monkeypatch.setattr("sys.argv", ["stfit", "check", str(several(RANKING, SCORES))])
     with pytest.raises(SystemExit):

@@ -144,11 +144,11 @@ def test_checkpoints_are_rotated(tmp_path, write, run):
 
 CHILD = """
 import os
-from stfit.cli import console
-from stfit.cli.app import main
+from stfit.cli import results
+from stfit.cli.main import main
 from stfit.training.loop import StepInfo
 
-show = console.show_training
+show = results.show_training
 
 def struck(events):
     for event in events:
@@ -156,7 +156,7 @@ def struck(events):
             os.kill(os.getpid(), int(os.environ["SIGNAL"]))
         yield event
 
-console.show_training = lambda events, *options: show(struck(events), *options)
+results.show_training = lambda events, *options: show(struck(events), *options)
 main()
 """
 

@@ -156,4 +156,4 @@ def test_a_shell_completes_verbs():
     assert done.stdout.split() == ["--resume"], done.stderr
 
 
-ENTRY = "import sys; sys.argv = ['stfit']; from stfit.cli.app import main; main()"
+ENTRY = "import sys; sys.argv = ['stfit']; from stfit.cli.main import main; main()"

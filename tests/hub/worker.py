@@ -20,7 +20,7 @@ import importlib, json, os, signal, sys, time
 import huggingface_hub, huggingface_hub.hf_api, huggingface_hub.file_download, huggingface_hub._commit_api
 import huggingface_hub._snapshot_download
 import stfit.commands.fetch, stfit.commands.push
-from stfit.cli.app import main
+from stfit.cli.main import main
 
 for name in sys.argv[1:]:
     importlib.import_module(name)

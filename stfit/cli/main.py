@@ -1,0 +1,53 @@
+"""The whole of a command: run it, and make of every failure a message and an exit code."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from typing import NoReturn
+
+from stfit.cli import console
+from stfit.cli.app import app
+from stfit.cli.launch import require_parallel
+from stfit.errors import InterruptedRun
+from stfit.processes import is_first, joined
+
+
+def with_lone_lock(arguments: list[str]) -> list[str]:
+    """The arguments with `--locked=` for a `--locked` that no FILE follows: typer knows no optional values."""
+    following = [*arguments[1:], ""]
+    return [
+        "--locked=" if argument == "--locked" and not after.endswith(".lock") else argument
+        for argument, after in zip(arguments, following, strict=False)  # none, where there are no arguments
+    ]
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure becomes a message and an exit code, a traceback only with --debug."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = with_lone_lock([argument for argument in arguments if argument != "--debug"]) or ["--help"]
+    gc.set_threshold(100_000)  # importing torch makes a million objects and no garbage: looking for some costs 0.3 s
+    console.start_logging()
+    try:
+        require_parallel(arguments)
+        with joined():
+            if not is_first():
+                console.be_silent()
+            code = app(arguments, standalone_mode=False, prog_name="stfit")
+        sys.exit(code)
+    except (Exception, InterruptedRun) as error:
+        if debug:
+            console.show_traceback(error)
+        leave(console.show_error(error, as_json="--json" in arguments))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; in the hard way where a request to the Hub was left behind, whose threads would keep it."""
+    from stfit.ask import left_behind
+
+    if left_behind.is_set():
+        console.flush()
+        os._exit(code)
+    sys.exit(code)
