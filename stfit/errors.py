@@ -41,10 +41,12 @@ class StfitError(Exception):
     """What a user reads instead of a traceback: one message, or a list of problems found together."""
 
     exit_code = 1
+    code = "error"
+    """That of a problem which has none of its own."""
 
     def __init__(self, message: str | Problem | list[Problem]) -> None:
         found = message if isinstance(message, list) else [message]
-        self.problems = [Problem(item) if isinstance(item, str) else item for item in found]
+        self.problems = [Problem(item, self.code) if isinstance(item, str) else item for item in found]
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
@@ -52,24 +54,28 @@ class RecipeError(StfitError):
     """The recipe, or an argument, is wrong before any data is seen."""
 
     exit_code = 2
+    code = "recipe"
 
 
 class DataError(StfitError):
     """The data is not what the recipe says."""
 
     exit_code = 3
+    code = "data"
 
 
 class ModelError(StfitError):
     """A base model or a model folder can't be used."""
 
     exit_code = 4
+    code = "model"
 
 
 class HubError(StfitError):
     """The Hub could not be reached, or said no."""
 
     exit_code = 5
+    code = "hub"
 
 
 class DivergedError(StfitError):
@@ -94,6 +100,7 @@ class ResourceError(StfitError):
     """The disk is full, memory ran out, or the run folder is in use."""
 
     exit_code = 9
+    code = "resource"
 
 
 class PeerLost(ResourceError):

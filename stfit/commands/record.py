@@ -65,10 +65,18 @@ class Record:
         lengths = np.concatenate([table.lengths() for table in tables])
         length, count = np.unique(lengths, return_counts=True)
         self.facts = {
-            "warnings": [{"code": problem.code, "message": str(problem)} for problem in warnings],
+            "warnings": [noted(problem) for problem in warnings],
             "lengths": {"tokens": length.tolist(), "texts": count.tolist(), "limit": max_seq_length},
             "samples": [sample.described() for sample in self.samples],
         }
+
+    def note_problem(self, problem: Problem) -> None:
+        """Something that is wrong with the steps; once, though a process that goes on takes some of them again."""
+        with harmless("to note a warning for the report"):
+            warnings = self.facts.setdefault("warnings", [])
+            if noted(problem) not in warnings:
+                warnings.append(noted(problem))
+                self.write()
 
     def note_metrics(self, moment: Moment, found: dict[str, Statistic]) -> None:
         """What the main metrics would be on rows like those they were measured on."""
@@ -92,6 +100,11 @@ class Record:
     def write(self) -> None:
         """Keep the notes."""
         write_whole(self.folder.record, json.dumps(self.facts, ensure_ascii=False) + "\n")
+
+
+def noted(problem: Problem) -> dict[str, str]:
+    """A problem as the report shows it."""
+    return {"code": problem.code, "message": str(problem)}
 
 
 def open_record(

@@ -10,7 +10,10 @@ from typing import Any
 from stfit.commands.record import Moment
 from stfit.errors import RecipeError
 from stfit.evaluation.compare import Drawn, compare_drawn
-from stfit.publish.report import Gain, Told, comparison_page, report_page
+from stfit.evaluation.evaluator import Evaluator
+from stfit.publish.comparison import comparison_page
+from stfit.publish.report import report_page
+from stfit.publish.told import Gain, Told
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import leaves_of
@@ -155,10 +158,17 @@ def made_of(recipe: Recipe, lock: dict[str, Any]) -> list[tuple[str, str]]:
     train = recipe.train
     length = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs or 1:g} epochs"
     facts.append(("batches", f"{train.batch_size} rows each, {length}, learning rate {train.learning_rate:g}"))
-    facts += [("evaluators", ", ".join(f"{each.label} ({each.type})" for each in recipe.eval) or "none")]
+    facts += [("evaluator", f"{each.label}, {each.type} on {place_of(each)}") for each in recipe.eval]
     versions = {"Python": lock["python"], **lock["packages"]}
     facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
     return facts
+
+
+def place_of(evaluator: Evaluator) -> str:
+    """Where an evaluator's rows come from."""
+    if evaluator.dataset is None:
+        return evaluator.origin or ("data.holdout" if evaluator.from_ == "holdout" else "the dataset of data")
+    return f"{evaluator.dataset}, split {evaluator.split}"
 
 
 def machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -89,6 +89,7 @@ class Run:
             self.folder.log({"step": info.step, "event": "step", **vars(info)})
         for problem in self.health.problems_after(info):
             log.warning("%s (%s)", problem, problem.code)
+            self.record.note_problem(problem)
         yield info
         yield from self.evaluate()
         if self.stop.is_received() or (self.calendar.save_is_due(info.step) and not self.is_over):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -32,9 +31,9 @@ def main() -> None:
             if printed.strip() and not LIVE.match(printed):
                 console.print(Text(printed))
         console.print()
-    no_fonts = re.sub(r"@font-face \{\{.*?\}\}\s", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)  # they would be fetched
-    svg = console.export_svg(title="stfit", code_format=no_fonts, unique_id="stfit")
-    Path(sys.argv[1]).write_text(svg, encoding="utf-8")
+    svg = console.export_svg(title="stfit", unique_id="stfit")
+    no_fonts = re.sub(r"@font-face \{.*?\}\s", "", svg, flags=re.DOTALL)  # a viewer would fetch them
+    Path(sys.argv[1]).write_text(no_fonts, encoding="utf-8")
 
 
 main()

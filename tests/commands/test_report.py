@@ -60,6 +60,17 @@ def test_notes_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path, writ
     assert set(one["seen"]) == set(one["drawn"]) == {"start", "end"}
 
 
+def test_report_tells_what_went_wrong_on_the_way(tmp_path, write, run, pictures):
+    path = write(data={"format": "triplet"}, loss={"type": "triplet", "margin": 1e-6}, model={"dropout": 0.0})
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    same_tokens = [row | {"positive": row["anchor"].replace("e", "é")} for row in rows]  # none is nearer
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same_tokens))
+    run(path)
+    folder = RunFolder(tmp_path / "runs" / "tiny")
+    assert [each["code"] for each in folder.read_record()["warnings"]].count("zero-gradient") == 1
+    assert "the gradient was 0" in folder.report.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("where", ["stfit.commands.train.write_report", "stfit.evaluation.sample.Sample.seen_by"])
 def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, monkeypatch, caplog, where):
     def fail(*arguments):
