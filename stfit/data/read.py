@@ -159,7 +159,7 @@ def ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
     numbers = (
         {int(key): str(value) for key, value in names.items()}
         if all(map(str.isdigit, names))
-        else {int(number): name for name, number in names.items()}
+        else {number: name for name, number in names.items()}
     )
     if sorted(numbers) != list(range(len(names))):
         raise ValueError("classes are numbered 0, 1, 2, ... without gaps")

@@ -70,6 +70,13 @@ def test_labels_json_beside_the_file_names_the_classes(write, names):
     assert load_table(Source(dataset=write(ROWS))).label_names == {"label": ["no", "yes"]}
 
 
+@pytest.mark.parametrize("second", ["1.5", "1e999", "NaN", "2", "0", '"1"', "null"])
+def test_classes_of_labels_json_are_numbered_without_gaps(write, second):
+    write(f'{{"label": {{"no": 0, "yes": {second}}}}}', "labels.json")
+    with pytest.raises(DataError, match=r"labels.json should map a column"):
+        load_table(Source(dataset=write(ROWS)))
+
+
 def test_a_folder_holds_splits_in_shards_and_subfolders(write, tmp_path):
     write(ROWS[:2], "set/test.jsonl.gz")
     arrow = pyarrow.Table.from_pylist(ROWS[2:])
