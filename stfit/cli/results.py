@@ -97,7 +97,8 @@ def text_of_step(info: StepInfo, total: int, speed: float) -> str:
 def say_start(event: Started) -> None:
     """What is about to happen."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in event.dropped.items())
-    rows = f"{event.rows} examples{f' (dropped: {dropped})' if dropped else ''}"
+    counted = "a stream" if event.rows is None else f"{event.rows} examples"
+    rows = f"{counted}{f' (dropped: {dropped})' if dropped else ''}"
     begin = f", from step {event.first_step} on" if event.first_step else ""
     say(f"{event.run}: {rows}, {event.total_steps} steps{begin}")
 

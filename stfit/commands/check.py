@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stfit.commands.forecast import forecast, plan_problems, plan_run
-from stfit.commands.prepare import Survey, count_dropped, first_of, survey
+from stfit.commands.prepare import Survey, first_of, survey
 from stfit.data.batches import TokenTable, tokenize_examples
-from stfit.data.examples import Examples
+from stfit.data.examples import Examples, count_dropped
 from stfit.data.lengths import words
 from stfit.data.source import Source, is_remote
 from stfit.data.split import Glimpse
@@ -37,7 +37,8 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         return report(Survey(errors=[error]), strict)
     recipe = loaded.recipe if full else first_rows(loaded.recipe)
     found = survey(recipe, loaded.origins)
-    facts: dict[str, Any] = {"looked_at": "all rows" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"}
+    first = "the first of a stream" if recipe.is_streamed else "all rows"
+    facts: dict[str, Any] = {"looked_at": first if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"}
     if found.training.keys() == recipe.trained_on.keys():
         training = list(found.training.values())
         sources = [objective.data for objective in recipe.trained_on.values()]

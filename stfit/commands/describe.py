@@ -98,7 +98,7 @@ def describe_training(
         base=None if not isinstance(base, str) else base if on_hub else PurePath(base).name,
         base_on_hub=on_hub,
         base_commit=recipe.model.revision,
-        data=describe_data(recipe, [made["rows"] for made in lock["data"]], training or []),
+        data=describe_data(recipe, [made.get("rows") for made in lock["data"]], training or []),
         losses=[each.loss for each in recipe.trained_on.values()],
         recipe=to_yaml(recipe, for_others=True),
         steps=result["steps"],
@@ -110,7 +110,7 @@ def describe_training(
     )
 
 
-def describe_data(recipe: Recipe, counts: list[int], training: list[Examples]) -> list[Rows]:
+def describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[Rows]:
     """The source of every objective, with its count and first rows where they are known."""
     shown = recipe.push.samples if recipe.push else 0
     sources = [rows_of(each.data, "data", each.data.format) for each in recipe.trained_on.values()]

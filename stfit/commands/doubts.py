@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from stfit.data.source import ROLES
+from stfit.data.split import is_of_whole
 from stfit.encoder.glance import Glance
 from stfit.encoder.layers import Layer
 from stfit.encoder.model_json import Traits
@@ -303,7 +304,45 @@ def one_view(recipe: Recipe, base: Glance) -> list[Doubt]:
     return [Doubt(f"{key}loss", "one-view", message) for key, each in recipe.trained_on.items() if each.views]
 
 
+def unstreamable(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """What has to see all rows before the first step never sees them in a stream."""
+    if not recipe.is_streamed:
+        return []
+    unknown, never = "how many rows a stream has is known at its end", "and a stream never has them"
+    train, model = recipe.train, recipe.model
+    wrong: list[tuple[str, bool, str]] = [
+        ("train.epochs", train.epochs is not None, f"{unknown}: say `max_steps` instead"),
+        ("train.max_steps", train.epochs is None and train.max_steps is None, f"{unknown}: say how long to train"),
+    ]
+    for key, each in recipe.trained_on.items():
+        data = each.data
+        if not data.streaming:
+            continue
+        wrong += [
+            (f"{key}data.holdout", data.holdout is not None, f"is drawn from all rows, {never}: evaluate on others"),
+            (
+                f"{key}data.shuffle",
+                data.shuffle,
+                f"needs all rows, {never}: see `shuffle_buffer`",
+            ),
+            (f"{key}data.limit", data.limit is not None, "is for rows in memory: `train.max_steps` ends a stream"),
+            (f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`, but a stream is one whole split"),
+            (f"{key}loss.teacher", each.teacher is not None, f"embeds all texts before the first step, {never}"),
+        ]
+    if recipe.objectives:
+        unweighted = [f"{key}weight" for key, each in recipe.trained_on.items() if each.weight is None]
+        wrong += [(key, True, f"{unknown}: say what share of the batches each objective has") for key in unweighted]
+    learning: list[tuple[str, object]] = [("model.base", model.base)]
+    learning += [(f"model.token_layers.{i}", layer) for i, layer in enumerate(model.token_layers or [])]
+    wrong += [
+        (key, getattr(part, "learns_from_texts", False), f"is learnt from all training texts, {never}")
+        for key, part in learning
+    ]
+    return [Doubt(key, "streaming", message) for key, is_wrong, message in wrong if is_wrong]
+
+
 IMPOSSIBLE: list[Check] = [
+    unstreamable,
     one_view,
     unknown_metrics,
     unknown_prompts,

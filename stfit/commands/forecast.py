@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.batches import MISSING, TokenTable
+from stfit.data.batches import MISSING, TokenTable, number_texts
 from stfit.data.lengths import cut_texts, empty_texts, quantiles
 from stfit.data.sampling import batches, unused
 from stfit.encoder.glance import Glance
 from stfit.errors import Problem
 from stfit.recipe.recipe import Recipe
-from stfit.training.plan import Plan, build_plan
+from stfit.training.plan import Plan, Streams, build_plan
 from stfit.training.progress import DEFAULT_EPOCHS, build_calendar
 
 BYTES_PER_WEIGHT = 16
@@ -29,7 +29,13 @@ LIBRARIES_MIB = 450
 """torch and transformers themselves."""
 
 
-def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str], processes: int = 1) -> Plan:
+def plan_run(
+    recipe: Recipe,
+    tables: list[TokenTable],
+    fingerprints: list[str],
+    processes: int = 1,
+    streams: Streams | None = None,
+) -> Plan:
     """Which rows every step trains on, in all processes together. Raises DataError where no batch can be made."""
     train = recipe.train
     objectives = list(recipe.trained_on.values())
@@ -40,7 +46,7 @@ def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str], 
             partial(
                 batches,
                 str(objective.sampler),
-                table.matrix(),
+                number_texts(table.examples),
                 table.examples.label,
                 train.batch_size * processes,
                 recipe.seed,
@@ -51,7 +57,9 @@ def plan_run(recipe: Recipe, tables: list[TokenTable], fingerprints: list[str], 
         for objective, table, fingerprint in zip(objectives, tables, fingerprints, strict=True)
     ]
     epochs = train.epochs or DEFAULT_EPOCHS
-    return build_plan(epoch_batches, weights or None, recipe.seed, train.accumulate_steps, epochs, train.max_steps)
+    return build_plan(
+        epoch_batches, weights or None, recipe.seed, train.accumulate_steps, epochs, train.max_steps, streams
+    )
 
 
 def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_length: int | None) -> list[Problem]:
@@ -61,7 +69,7 @@ def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_
         found = [
             *cut_texts(table.lengths(), max_seq_length),
             *empty_texts(table.lengths()),
-            *unused_rows(epoch_batches(0), len(table)),
+            *([] if objective.data.streaming else unused_rows(epoch_batches(0), len(table))),
         ]
         problems += [replace(problem, file=objective.data.dataset) for problem in found]
     calendar = build_calendar(recipe.train, plan.total_steps)
@@ -78,7 +86,7 @@ def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_
         if steps > plan.total_steps
     ]
     epoch = sum(len(epoch_batches(0)) for epoch_batches in plan.objectives)
-    if recipe.train.accumulate_steps > epoch:
+    if recipe.train.accumulate_steps > epoch and not recipe.is_streamed:
         message = f"train.accumulate_steps: an epoch has only {epoch} batches"
         problems.append(Problem(message, "longer-than-run"))
     return problems

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from stfit.ask import OUT_OF_REACH
 from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, embedding_dim, find
 from stfit.data.audit import audit, audit_evaluation
+from stfit.data.chunks import first_examples, first_rows
 from stfit.data.examples import Examples, load_examples
 from stfit.data.fit import check_format, check_labels
 from stfit.data.leftovers import dropped_rows, unread_flags
@@ -25,6 +25,7 @@ from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
 from stfit.losses.distillation import require_same_dim
 from stfit.losses.loss import LOSSES
+from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
 
@@ -74,11 +75,6 @@ def prepare(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepar
     return Prepared(list(found.training.values()), found.evaluation, found.warnings)
 
 
-def count_dropped(training: Iterable[Examples]) -> dict[str, int]:
-    """Reason -> how many rows or examples were left out, of all objectives together."""
-    return dict(sum((Counter(examples.dropped) for examples in training), Counter()))
-
-
 def first_of(errors: Sequence[StfitError]) -> StfitError:
     """The error of the lowest exit code, with the problems of all."""
     first = min(errors, key=lambda error: error.exit_code)
@@ -122,7 +118,9 @@ def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
 
 
 def load_objective(objective: Objective, seed: int) -> Own:
-    """The rows that are trained on, and those held out from them."""
+    """The rows that are trained on, or the first of a stream, and those held out from them."""
+    if objective.data.streaming:
+        return first_examples(objective.data), None
     return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
 
 
@@ -130,6 +128,11 @@ def look_at_rows(objective: Objective, training: Examples, found: Survey) -> Non
     """What rows say against their loss, and against themselves."""
     with found.noting(objective.data.dataset):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
+        if objective.data.streaming and isinstance(objective.loss, Softmax) and not training.label_names:
+            raise DataError(
+                "loss `softmax` has weights for each class, and a stream does not know all classes beforehand: number "
+                "them 0, 1, ... by their names in `label_map`"
+            )
     with found.noting():
         found.warnings += audit_training(objective, training)
 
@@ -175,7 +178,7 @@ def leftovers(source: TrainingData, training: Examples) -> list[Problem]:
     """Warnings about rows and columns that are not used. Reads the data again, where there may be some."""
     if not training.dropped and LABELED[source.format]:
         return []
-    table = load_table(source)
+    table = first_rows(source, training.row[-1]) if source.streaming else load_table(source)
     return dropped_rows(table, source, training) + unread_flags(table, source)
 
 

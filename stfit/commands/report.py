@@ -152,7 +152,8 @@ def made_of(recipe: Recipe, lock: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [("base", f"{name}, commit {commit}" if commit else name)]
     for objective, data in zip(recipe.trained_on.values(), lock["data"], strict=True):
         source = objective.data
-        parts = [str(source.dataset), f"split {source.split}", f"{data['rows']} examples", source.format]
+        rows = f"{data['rows']} examples" if "rows" in data else "a stream"
+        parts = [str(source.dataset), f"split {source.split}", rows, source.format]
         parts += [f"commit {data['commit']}"] if data.get("commit") else []
         facts += [("data", ", ".join(parts)), ("loss", objective.loss.type)]
     train = recipe.train

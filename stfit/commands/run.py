@@ -13,10 +13,10 @@ from stfit.commands.record import Moment, Record
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
-from stfit.errors import InterruptedRun
+from stfit.errors import DataError, InterruptedRun
 from stfit.evaluation.measure import Evaluators, statistics, values_of
 from stfit.evaluation.source import When
-from stfit.processes import is_first
+from stfit.processes import count, is_first
 from stfit.recipe.recipe import Recipe
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
 from stfit.training.health import Health
@@ -34,7 +34,8 @@ class Started:
     """Everything is ready for the first step. `main` names the metrics worth a place in a table."""
 
     run: Path
-    rows: int
+    rows: int | None
+    """Examples to train on; None where a stream is among them."""
     dropped: dict[str, int]
     first_step: int
     total_steps: int
@@ -75,12 +76,16 @@ class Run:
     record: Record
 
     def saved_where_given_up(self, steps: Iterator[StepInfo]) -> Iterator[StepInfo]:
-        """The steps; where a signal ends one before it moved anything, the state before it is kept."""
+        """The steps; where a signal, or a wrong row of a stream, ends one, the state before it is kept."""
         try:
             yield from steps
         except InterruptedRun:
             self.save()
             self.leave_if_asked()
+        except DataError:
+            if count() == 1:  # of several processes, one may be alone with it
+                self.save()
+            raise
 
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated | Saved]:
         """What is due after a step."""

@@ -21,14 +21,16 @@ from torch import nn
 
 from stfit.commands.describe import write_card
 from stfit.commands.forecast import plan_problems, plan_run
-from stfit.commands.prepare import Prepared, count_dropped, prepare
+from stfit.commands.prepare import Prepared, prepare
 from stfit.commands.record import harmless, open_record
 from stfit.commands.report import write_report
 from stfit.commands.run import Evaluated, Run, Saved, Started
 from stfit.commands.teach import teach
 from stfit.commands.track import tracked
-from stfit.data.batches import TokenTable, tokenize_examples
-from stfit.data.examples import Examples
+from stfit.data.batches import Batch, TokenTable, tokenize_examples
+from stfit.data.chunks import Drawn, Stream
+from stfit.data.examples import Examples, count_dropped
+from stfit.data.fit import check_kind
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import LockError, ModelError, RecipeError
@@ -62,6 +64,7 @@ from stfit.training.hardware import choose_device, choose_precision, describe_ha
 from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
 from stfit.training.memory import keep_freed_memory
+from stfit.training.plan import Turn
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_apart, seed_everything
 from stfit.training.run_folder import RunFolder, differences, hold, open_folder
@@ -120,7 +123,7 @@ def run(
     keep_freed_memory()
     with first_ahead():
         prepared = prepare(recipe, loaded.origins)
-    lock = build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), count())
+    lock = by_first(lambda: build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), count()))
     if locked:
         require_unmoved(locked, read_lock(locked), lock)
     device = choose_device(recipe.train.device)
@@ -137,7 +140,12 @@ def run(
         tables = [tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
     recipe = with_choices(recipe, encoder, device)
     began_with = checkpoint.facts["progress"]["processes"] if checkpoint else count()
-    plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training], began_with)
+    streams = {
+        number: open_stream(recipe, objective, encoder, began_with)
+        for number, objective in enumerate(objectives)
+        if objective.data.streaming
+    }
+    plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training], began_with, streams)
     warnings = [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length)]
     for problem in warnings:
         log.warning("%s (%s)", problem, problem.code)
@@ -153,9 +161,8 @@ def run(
     write_whole(folder.lock, to_json(lock))  # first: it tells whose folder this is
     write_whole(folder.recipe, loaded.text)
     write_whole(folder.resolved, to_yaml(recipe))
-    yield Started(
-        folder.path, sum(map(len, tables)), count_dropped(prepared.training), first_step, plan.total_steps, main
-    )
+    rows = None if streams else sum(map(len, tables))
+    yield Started(folder.path, rows, count_dropped(prepared.training), first_step, plan.total_steps, main)
 
     record = open_record(folder, recipe, prepared, evaluators, main)
     under_way = Run(
@@ -171,13 +178,16 @@ def run(
 
     # Without dropout, a text that stands twice in a batch has the same embedding twice: one forward serves both.
     distinct = not encoder.has_dropout
+    steps = plan.steps(first_step)
     stop.wait_for_steps()
     if first_step > 0:
         yield from under_way.evaluate()  # a signal may have cut it short
-    steps = [] if under_way.is_over else plan.steps(first_step)
     trained = train_steps(
         learner,
-        ([(which, tables[which].batch(rows, distinct)) for _, which, rows in step] for step in steps),
+        (
+            [(turn.objective, batch_of(turn, tables, distinct)) for turn in step]
+            for step in ([] if under_way.is_over else steps)
+        ),
         calendar.learning_rate,
         first_step=first_step,
         cut=choose_cut(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
@@ -229,15 +239,34 @@ def tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Toke
     """
     prompts = {role: encoder.prompt_of_role(role, objective.data.prompts) for role in examples.texts}
     tokens = encoder.tokens
-    table = teach(
-        tokenize_examples(examples, prompts, tokens, tokens.identity, encoder.pooled_from), objective, encoder
-    )
+    kept_as = None if objective.data.streaming else tokens.identity
+    table = teach(tokenize_examples(examples, prompts, tokens, kept_as, encoder.pooled_from), objective, encoder)
     if objective.views and not encoder.has_dropout:
         raise ModelError(
             f"loss `{objective.loss.type}` tells the dropouts of a text apart in the format text, and this model has "
             "none: set `model.dropout: 0.1`"
         )
     return table.seen_as(objective.views)
+
+
+def open_stream(recipe: Recipe, objective: Objective, encoder: Encoder, processes: int) -> Stream:
+    """The batches of an objective whose rows are read while it is trained on, those of all processes together."""
+    loss = objective.loss
+    return Stream(
+        objective.data,
+        str(objective.sampler),
+        recipe.train.batch_size * processes,
+        loss.smallest_batch,
+        recipe.seed,
+        partial(check_kind, loss.type, loss.fits),
+        partial(tokenize, encoder, objective),
+    )
+
+
+def batch_of(turn: Turn, tables: list[TokenTable], distinct: bool) -> Batch:
+    """The batch of a turn: rows of its objective's table, or of a chunk of its stream."""
+    rows = turn.rows
+    return rows.batch(distinct) if isinstance(rows, Drawn) else tables[turn.objective].batch(rows, distinct)
 
 
 def keep_up(folder: RunFolder, loaded: Loaded[Recipe]) -> None:

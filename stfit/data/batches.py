@@ -57,8 +57,6 @@ class TokenTable:
     """Text i is flat[starts[i] : starts[i + 1]]."""
     prompt_lengths: np.ndarray | None
     text_ids: dict[str, np.ndarray]
-    bare_ids: np.ndarray
-    """For each distinct text the number of its words alone: one text under two prompts has one meaning."""
     label: np.ndarray | Taught | None
     """Of the rows: one number each, or what a teacher makes of their texts."""
     examples: Examples
@@ -72,11 +70,6 @@ class TokenTable:
             return self
         (text_ids,) = self.text_ids.values()
         return replace(self, text_ids=dict.fromkeys(views, text_ids))
-
-    def matrix(self) -> np.ndarray:
-        """[examples, columns]: numbers of texts whatever their prompts, MISSING for none, as the samplers take them."""
-        ids = np.stack(list(self.text_ids.values()), axis=1)
-        return np.where(ids == MISSING, MISSING, self.bare_ids[ids])
 
     def lengths(self) -> np.ndarray:
         """Tokens of each distinct text."""
@@ -103,24 +96,31 @@ def tokenize_examples(
     examples: Examples,
     prompts: dict[str, str],
     tokenize: Tokenize,
-    tokenizer: str,
+    tokenizer: str | None,
     pooled_from: Callable[[str], int],
 ) -> TokenTable:
     """Token ids of all examples.
 
-    `prompts`: role -> text put before its texts; `tokenizer`: names the tokenizer and its settings; `pooled_from`:
-    tokens of a prompt that pooling leaves out.
+    `prompts`: role -> text put before its texts; `tokenizer`: names the tokenizer and its settings, where the ids are
+    worth keeping on disk; `pooled_from`: tokens of a prompt that pooling leaves out.
     """
     ids: dict[tuple[str, str], int] = {}
     text_ids = {
         role: np.array([number(ids, (prompts[role], text)) for text in texts]) for role, texts in examples.texts.items()
     }
-    bare: dict[str, int] = {}
-    bare_ids = np.array([bare.setdefault(text, len(bare)) for _, text in ids])
     flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, tokenizer)
     skips = {prompt: pooled_from(prompt) for prompt in prompts.values()}
     prompt_lengths = np.array([skips[prompt] for prompt, _ in ids], dtype=np.int64) if any(skips.values()) else None
-    return TokenTable(flat, starts, prompt_lengths, text_ids, bare_ids, examples.label, examples)
+    return TokenTable(flat, starts, prompt_lengths, text_ids, examples.label, examples)
+
+
+def number_texts(examples: Examples) -> np.ndarray:
+    """[examples, columns]: a number for each distinct text, MISSING for none, as the samplers take them.
+
+    Without prompts: one text under two prompts has one meaning.
+    """
+    ids: dict[tuple[str, str], int] = {}
+    return np.stack([[number(ids, ("", text)) for text in texts] for texts in examples.texts.values()], axis=1)
 
 
 def number(ids: dict[tuple[str, str], int], key: tuple[str, str | None]) -> int:

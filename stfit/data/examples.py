@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -14,8 +16,8 @@ from stfit.data.columns import Selector, expand
 from stfit.data.labels import LabelKind, Labels, compute_labels
 from stfit.data.read import load_table
 from stfit.data.roles import check_roles, resolve_columns
-from stfit.data.rows import choose_holdout, keep_matching
-from stfit.data.source import Holdout, Source
+from stfit.data.rows import choose_holdout, keep_matching, matching
+from stfit.data.source import Holdout, Source, TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem
 
@@ -117,8 +119,8 @@ def load_examples(
         table = keep_matching(table, source.where)
         held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
         draft = make_draft(table, source, format)  # of both sides at once, so that they number their classes alike
-        training = shorten(finish(draft, ~held), source, seed)
-        return training, finish(draft, held) if holdout else None
+        training = shorten(require_some(finish(draft, ~held), ~held), source, seed)
+        return training, require_some(finish(draft, held), held) if holdout else None
     except DataError as error:
         raise DataError([replace(problem, file=table.origin) for problem in error.problems]) from None
 
@@ -226,9 +228,6 @@ def finish(draft: Draft, rows: np.ndarray) -> Examples:
     }
     dropped = {reason: count for reason, count in dropped.items() if count}
     kept = np.flatnonzero(inside & complete & labeled)
-    if not len(kept):
-        why = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
-        raise DataError(f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`")
     chosen = kept.tolist()
     texts = {role: [column[i] for i in chosen] for role, column in cells.items()}
     if "negative" in texts:
@@ -245,6 +244,14 @@ def finish(draft: Draft, rows: np.ndarray) -> Examples:
     )
 
 
+def require_some(examples: Examples, rows: np.ndarray) -> Examples:
+    """The examples of some rows (a mask over the table); DataError where there are none."""
+    if not len(examples):
+        why = ", ".join(f"{reason}: {count}" for reason, count in examples.dropped.items())
+        raise DataError(f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`")
+    return examples
+
+
 def is_blank(cell: str | list[str] | None) -> bool:
     """Null, empty, or nothing but white space."""
     return not cell or (isinstance(cell, str) and not cell.strip())
@@ -252,6 +259,53 @@ def is_blank(cell: str | list[str] | None) -> bool:
 
 def spread_negatives(lists: list[list[str]]) -> dict[str, list[str | None]]:
     """Lists of negatives as one column each, None where an example has fewer."""
-    width = max(map(len, lists))
-    names = ["negative"] if width == 1 else [f"negative_{i}" for i in range(1, width + 1)]
-    return {name: [texts[i] if i < len(texts) else None for texts in lists] for i, name in enumerate(names)}
+    roles = negative_roles(max(map(len, lists), default=1))
+    return {role: [texts[i] if i < len(texts) else None for texts in lists] for i, role in enumerate(roles)}
+
+
+def negative_roles(width: int) -> list[str]:
+    """What the columns of so many negatives are called."""
+    return ["negative"] if width == 1 else [f"negative_{i}" for i in range(1, width + 1)]
+
+
+def examples_in(table: Table, source: TrainingData) -> Examples:
+    """The examples of some rows of a source, which may be none, without a look at its other rows."""
+    table = matching(table, source.where)
+    draft = make_draft(table, source, source.format)
+    if draft.labels and draft.labels.numbered:
+        line = ", ".join(f"{name}: {number}" for number, name in enumerate(draft.labels.names or []))
+        raise DataError(
+            f"the labels are names, and a stream can't number those that it has not read yet: write all of them, as "
+            f"in `label_map: {{{line}}}`"
+        )
+    return finish(draft, np.ones(len(table), dtype=bool))
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """The examples of all parts, one after the other; where some have more negatives, the others have None."""
+    first, *others = parts
+    if not others:
+        return first
+    roles = [role for role in first.texts if role not in first.negatives]
+    negatives = negative_roles(max(len(part.negatives) for part in parts)) if first.negatives else []
+    texts: dict[str, list[str | None]] = {role: [] for role in [*roles, *negatives]}
+    for part in parts:
+        columns = [part.texts[role] for role in [*roles, *part.negatives]]
+        columns += [[None] * len(part)] * (len(texts) - len(columns))
+        for column, more in zip(texts.values(), columns, strict=True):
+            column += more
+    kinds: list[LabelKind] = ["score", "class", "binary", "none"]
+    return Examples(
+        format=first.format,
+        texts=texts,
+        label=None if first.label is None else np.concatenate([part.label for part in parts if part.label is not None]),
+        label_kind=next(kind for kind in kinds if kind in {part.label_kind for part in parts}),
+        label_names=first.label_names,
+        row=np.concatenate([part.row for part in parts]),
+        dropped=count_dropped(parts),
+    )
+
+
+def count_dropped(parts: Iterable[Examples]) -> dict[str, int]:
+    """Reason -> how many rows or examples were left out, of all parts together."""
+    return dict(sum((Counter(part.dropped) for part in parts), Counter()))

@@ -125,14 +125,18 @@ def read_parquet(path: Path) -> Table:
         arrow = parquet.read_table(path, partitioning=None)
     except ValueError as error:  # ArrowInvalid
         raise DataError(f"{path} can't be read: {error}") from error
-    written = json.loads((arrow.schema.metadata or {}).get(b"huggingface", b"{}"))
+    return build_table(str(path), arrow.to_pydict(), class_names(path))
+
+
+def class_names(path: Path) -> dict[str, list[str]]:
+    """Column -> names of its classes, where `datasets` has written them into a parquet file."""
+    written = json.loads((parquet.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
     features = written.get("info", {}).get("features", {})
-    label_names = {
+    return {
         name: feature["names"]
         for name, feature in features.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
     }
-    return build_table(str(path), arrow.to_pydict(), label_names)
 
 
 def open_bytes(path: Path) -> IO[bytes]:

@@ -39,10 +39,21 @@ def check_format(loss: str, format: str, fits_of: Mapping[str, Fits]) -> None:
 
 
 def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
-    """Raises DataError when the labels are not of a kind, or in a range, that the loss learns from.
+    """Raises DataError when the labels are not of a kind, or in a range, that the loss learns from, or all the same.
 
     `has_teacher`: whether the recipe names one, from whose embeddings the loss learns instead.
     """
+    check_kind(loss, fits, examples, has_teacher)
+    label = examples.label
+    if label is not None and examples.format in dict(fits) and label.min() == label.max():
+        raise DataError(
+            f"loss `{loss}` learns from differences, and all {len(label)} labels are {label[0]:g}: "
+            "look at `where` and `split`"
+        )
+
+
+def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
+    """The same, of some of the rows: they may have one label."""
     wanted = [kind for format, kind in fits if format == examples.format]
     label = examples.label
     if label is None and "number" in wanted and not has_teacher:
@@ -60,11 +71,6 @@ def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = 
         at = f" ({name_rows(rows.tolist())})" if len(rows) else ""
         row = int(rows[0]) if len(rows) else None
         raise DataError(Problem(f"loss `{loss}` learns from {meanings}: {message}{at}", "label-kind", row=row))
-    if label.min() == label.max():
-        raise DataError(
-            f"loss `{loss}` learns from differences, and all {len(label)} labels are {label[0]:g}: "
-            "look at `where` and `split`"
-        )
 
 
 def kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:

@@ -29,6 +29,8 @@ class Labels:
     """False where the data has no label."""
     kind: LabelKind
     names: list[str] | None
+    numbered: bool = False
+    """Whether the classes have their numbers from the names that occur, and not from the recipe or the dataset."""
 
 
 def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: list[str] | None) -> Labels:
@@ -46,7 +48,7 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
         lambda cell: not isinstance(cell, (str, bool, int, float)),
         "a label is a number, true/false or text",
     )
-    named = False
+    named, given = False, names
     if source.label_map is not None:
         known, names = map_labels(known, rows, source.label_map, names)
     elif any(isinstance(cell, str) for cell in known):
@@ -65,7 +67,7 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
             known, rows, lambda value: not 0 <= value < len(names), f"the dataset names classes 0 to {len(names) - 1}"
         )
     binary = not named and all(value in (0, 1) for value in known)
-    return Labels(values, present, "binary" if binary else "class", names)
+    return Labels(values, present, "binary" if binary else "class", names, named and names is not given)
 
 
 def map_labels(

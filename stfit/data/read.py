@@ -63,18 +63,21 @@ def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
         raise DataError(f"{dataset} has no split `{name}`: {hint} (its splits: {', '.join(known)})")
 
 
-def stream_split(source: TableSource) -> Iterator[Table]:
-    """The rows of a whole split of the Hub, or of a dataset saved to disk, some at a time.
+def open_split(source: TableSource) -> Callable[[], Iterator[Table]]:
+    """Reads the rows of a whole split of the Hub, or of a dataset saved to disk, some at a time.
 
     Raises DataError where there is no such split, HubError where the Hub can't be reached.
     """
     if is_remote(source.dataset):
         found = find_dataset(source)
         require_split(source.split, found.files, source.dataset)
-        return found.blocks(source.split, str(found.fetch([source.split])))
+        folder = found.fetch([source.split])
+        found.refuse_bombs(folder, source.split)
+        return partial(found.blocks, source.split, str(folder))
+    refuse_hub_keys(source)
     saved = load_saved(Path(source.dataset))
     require_split(source.split, saved, source.dataset)
-    return table_blocks(saved[source.split], source.dataset)
+    return partial(table_blocks, saved[source.split], source.dataset)
 
 
 def is_saved(path: Path) -> bool:
@@ -84,14 +87,19 @@ def is_saved(path: Path) -> bool:
 
 def local_splits(source: TableSource) -> Splits:
     """Splits of a file, glob, folder of splits, or folder written by `save_to_disk`."""
-    for key in ("config", "files", "revision"):
-        if getattr(source, key) is not None:
-            raise RecipeError(f"`{key}` is for datasets of the Hub, and {source.dataset} is a path: leave it out")
+    refuse_hub_keys(source)
     path = Path(source.dataset)
     if is_saved(path):
         return {name: partial(table_of, dataset, str(path)) for name, dataset in load_saved(path).items()}
     files = split_files(path)
     return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
+
+
+def refuse_hub_keys(source: TableSource) -> None:
+    """Raise RecipeError where a path is given what only a dataset of the Hub has."""
+    for key in ("config", "files", "revision"):
+        if getattr(source, key) is not None:
+            raise RecipeError(f"`{key}` is for datasets of the Hub, and {source.dataset} is a path: leave it out")
 
 
 def split_files(path: Path) -> dict[str, list[Path]]:

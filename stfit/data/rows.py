@@ -14,13 +14,19 @@ from stfit.errors import DataError
 
 def keep_matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
     """The rows that pass every condition. Raises DataError when none does."""
+    kept = matching(table, where)
+    if not len(kept):
+        raise DataError(f"`where` keeps none of the {len(table)} rows: look at the values of {', '.join(where)}")
+    return kept
+
+
+def matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
+    """The rows that pass every condition, which may be none."""
     if not where:
         return table
     keep = np.ones(len(table), dtype=bool)
     for selector, condition in where.items():
         keep &= np.array([passes(cell, condition) for cell in select(table, selector)], dtype=bool)
-    if not keep.any():
-        raise DataError(f"`where` keeps none of the {len(table)} rows: look at the values of {', '.join(where)}")
     return table.take(np.flatnonzero(keep))
 
 

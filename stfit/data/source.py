@@ -125,6 +125,12 @@ class TrainingData(Source):
     """labeled_pair, positive_pair, labeled_text, triplet or text: decides which losses are possible."""
     holdout: Holdout | None = None
     """Rows kept out of training, for evaluation."""
+    streaming: bool = False
+    """Read the rows of the split anew in every epoch instead of keeping them in memory, which then does not grow with
+    them; a file of the Hub is still fetched to the disk. Needs `train.max_steps`. Rows are checked as they are read."""
+    shuffle_buffer: int = Field(10_000, gt=0)
+    """Examples that `streaming` keeps in memory. Batches are drawn from as many neighbours in the split: shuffle a
+    sorted split beforehand."""
 
 
 def is_remote(dataset: str) -> bool:

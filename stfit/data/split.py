@@ -32,6 +32,16 @@ def parse_split(text: str) -> list[SplitPart]:
     return [parse_part(term.strip(), text) for term in text.split("+")]
 
 
+def is_whole(text: str) -> bool:
+    """Whether a split expression means one split, all of it."""
+    return parse_split(text) == [SplitPart(text, None, None)]
+
+
+def is_of_whole(text: str) -> bool:
+    """The same, also of a glimpse of one."""
+    return is_whole(text) or (isinstance(text, Glimpse) and len(parse_split(text)) == 1)
+
+
 def parse_part(term: str, whole: str) -> SplitPart:
     """One term, without the `+`."""
     match = PART.fullmatch(term)

@@ -1,11 +1,14 @@
-"""The texts of a dataset one block after the other, so that its size does not matter."""
+"""The rows of a dataset, or its texts, one block after the other, so that its size does not matter."""
 
 from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,16 +20,17 @@ from stfit.data.examples import text_problems
 from stfit.data.files import (
     at_line,
     bounded_lines,
+    class_names,
     columns_of,
     delimited_records,
     json_records,
     open_bytes,
     refuse_parquet_bomb,
 )
-from stfit.data.read import is_saved, load_table, split_files, stream_split
+from stfit.data.read import is_saved, load_table, open_split, read_label_names, refuse_hub_keys, split_files
 from stfit.data.source import Source, is_remote
-from stfit.data.split import SplitPart, parse_split
-from stfit.data.table import Table, name_rows
+from stfit.data.split import is_whole
+from stfit.data.table import Table, build_table, name_rows
 from stfit.errors import DataError, Problem, RecipeError, did_you_mean
 from stfit.lazy import lazy
 
@@ -62,7 +66,7 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
     """
     selector: Selector | None = None
     count = 0
-    for table in stream_tables(source, as_json=column is not None):
+    for table in open_tables(source, as_json=column is not None)():
         selector = selector or choose_selector(table, column)
         (cells,), parents = expand(table, [selector], None)
         rows = table.row[parents]
@@ -91,34 +95,43 @@ def choose_selector(table: Table, column: str | None) -> Selector:
     raise RecipeError(f"{table.origin}: which column holds the texts? Say --column: {', '.join(known)}")
 
 
-def stream_tables(source: Source, as_json: bool = False) -> Iterator[Table]:
-    """The rows of a split in blocks, numbered through. `as_json`: whether standard input is JSON Lines, not text.
+def open_tables(source: Source, as_json: bool = False) -> Callable[[], Iterator[Table]]:
+    """Where the rows of a split are, found once: each call reads them from the first on, in blocks, numbered through.
 
-    Raises DataError where something can't be read, HubError where the Hub can't be reached.
+    `as_json`: whether standard input is JSON Lines, not text. Raises DataError where something can't be read, HubError
+    where the Hub can't be reached.
     """
-    blocks = (
-        text_blocks(sys.stdin.buffer, Path("stdin"), ".jsonl" if as_json else ".txt")
-        if source.dataset == STDIN
-        else dataset_blocks(source)
-    )
-    start = 0
-    for columns in blocks:
-        rows = len(next(iter(columns.values()), ()))
-        if rows:
-            yield Table(source.dataset, columns, np.arange(start + 1, start + rows + 1), {})
-        start += rows
-
-
-def dataset_blocks(source: Source) -> Iterator[dict[str, list[Any]]]:
-    """Columns of each block of a split. Where it is a slice, or several, of what `datasets` reads, all is one block."""
+    if source.dataset == STDIN:
+        read = partial(text_blocks, sys.stdin.buffer, Path("stdin"), ".jsonl" if as_json else ".txt")
+        return lambda: numbered(build_table(STDIN, columns, {}) for columns in read())
+    if not is_whole(source.split):
+        return lambda: numbered([load_table(source)])
     files = files_of(source)
-    if files is not None:
-        for path in files:
-            yield from file_blocks(path, source)
-        return
-    whole = parse_split(source.split) == [SplitPart(source.split, None, None)]
-    for table in stream_split(source) if whole else [load_table(source)]:
-        yield table.columns
+    if files is None:
+        blocks = open_split(source)
+        return lambda: numbered(blocks())
+    refuse_hub_keys(source)
+    return lambda: numbered(file_tables(files, source))
+
+
+def numbered(blocks: Iterable[Table]) -> Iterator[Table]:
+    """The blocks that hold rows, numbered through."""
+    start = 0
+    for table in blocks:
+        if len(table):
+            yield replace(table, row=np.arange(start + 1, start + len(table) + 1))
+        start += len(table)
+
+
+def file_tables(files: list[Path], source: Source) -> Iterator[Table]:
+    """The rows of all files of a split, some at a time."""
+    origin = str(files[0]) if len(files) == 1 else source.dataset
+    names = read_label_names(files[0].parent / "labels.json")
+    for path in files:
+        with readable(path):
+            own = class_names(path) if path.suffix == ".parquet" else {}
+        for columns in file_blocks(path, source):
+            yield build_table(origin, columns, own | names)
 
 
 def files_of(source: Source) -> list[Path] | None:
@@ -141,7 +154,7 @@ def files_of(source: Source) -> list[Path] | None:
 def file_blocks(path: Path, source: Source) -> Iterator[dict[str, list[Any]]]:
     """Columns of each block of one file."""
     suffix = Path(path.name.removesuffix(".gz")).suffix
-    try:
+    with readable(path):
         if suffix == ".parquet":
             refuse_parquet_bomb(path)
             with parquet.ParquetFile(path) as file:
@@ -154,6 +167,13 @@ def file_blocks(path: Path, source: Source) -> Iterator[dict[str, list[Any]]]:
         else:
             with open_bytes(path) as lines:
                 yield from text_blocks(lines, path, suffix)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What goes wrong in reading a file, as a DataError."""
+    try:
+        yield
     except (OSError, EOFError, zlib.error, ValueError) as error:  # the last is pyarrow's
         raise DataError(f"{path} can't be read: {error}") from error
 
@@ -193,3 +213,17 @@ def count_of_file(path: Path) -> int:
         return int(parquet.read_metadata(path).num_rows)
     with open_bytes(path) as file:
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
+
+
+def fingerprint_of(source: Source) -> str | None:
+    """sha256 of the files of a split, which is fast beside reading their rows; None for what the Hub has."""
+    if is_remote(source.dataset):
+        return None
+    saved = Path(source.dataset)
+    digest = sha256()
+    for path in files_of(source) or sorted(path for path in saved.rglob("*") if path.is_file()):
+        digest.update(f"{path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()

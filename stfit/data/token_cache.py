@@ -33,12 +33,12 @@ AT_ONCE = 5_000
 Tokenize = Callable[[Sequence[str]], list[np.ndarray]]
 
 
-def load_tokens(texts: list[str], tokenize: Tokenize, tokenizer: str) -> tuple[np.ndarray, np.ndarray]:
+def load_tokens(texts: list[str], tokenize: Tokenize, tokenizer: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts end to end (int32), and where each text starts; one more start than texts.
 
-    `tokenizer` names the tokenizer and its settings. Corpora of WORTH_KEEPING texts are kept on disk.
+    `tokenizer` names the tokenizer and its settings. Corpora of WORTH_KEEPING texts are kept on disk, if it is named.
     """
-    if len(texts) < WORTH_KEEPING:
+    if tokenizer is None or len(texts) < WORTH_KEEPING:
         return lay_out(tokenize_all(texts, tokenize))
     path = cache_folder("tokens") / f"{digest(texts, tokenizer)}.arrow"
     try:

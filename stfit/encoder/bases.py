@@ -41,6 +41,7 @@ class Scratch(Spec):
     """A small BERT with random weights and a WordPiece vocabulary learnt from the training texts: needs no network."""
 
     peer: ClassVar[str] = "Transformer"
+    learns_from_texts: ClassVar[bool] = True
     type: Literal["scratch"] = "scratch"
     hidden_size: int = Field(128, gt=0)
     """Width of the token embeddings; a multiple of `num_heads`."""
@@ -104,6 +105,11 @@ class Static(Spec):
     own_size = model_validator(mode="after")(vectors_have_their_own_size)
     size: ClassVar[SizeOf] = size_of_table
 
+    @property
+    def learns_from_texts(self) -> bool:
+        """Whether the vocabulary is that of the training texts."""
+        return self.vectors is None
+
     def build(self, settings: Model, texts: Iterable[str]) -> Source:
         """Random vectors are drawn from torch's global generator."""
         if self.vectors is None:
@@ -137,6 +143,11 @@ class WordEmbeddings(Spec):
     own_size = model_validator(mode="after")(vectors_have_their_own_size)
     size: ClassVar[SizeOf] = size_of_table
 
+    @property
+    def learns_from_texts(self) -> bool:
+        """Whether the vocabulary is that of the training texts."""
+        return self.vectors is None
+
     def build(self, settings: Model, texts: Iterable[str]) -> Source:
         """Random vectors are drawn from torch's global generator. Word 0 is sentence-transformers' padding."""
         if self.vectors is None:
@@ -157,6 +168,7 @@ class BagOfWords(Spec):
 
     peer: ClassVar[str] = "BoW"
     num_layers: ClassVar[int] = 0
+    learns_from_texts: ClassVar[bool] = True
     type: Literal["bag_of_words"] = "bag_of_words"
     vocab_size: int = Field(10_000, gt=0)
     """Most words, and so most dimensions."""

@@ -124,6 +124,11 @@ class WordWeights(Spec):
     unknown_word_weight: float = 1.0
     """Weight of a word that has none."""
 
+    @property
+    def learns_from_texts(self) -> bool:
+        """Whether the weights are counted in the training texts."""
+        return self.weights is None
+
     def build(self, beneath: Beneath) -> nn.Module:
         """A weight for each entry of the vocabulary."""
         tokens, known = beneath.source.tokens, {}

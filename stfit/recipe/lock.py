@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stfit.data.examples import Examples
+from stfit.data.source import TrainingData
+from stfit.data.stream import fingerprint_of
 from stfit.encoder.model_json import model_folder
 from stfit.encoder.settings import Model
 from stfit.errors import LockError, RecipeError
@@ -40,7 +42,8 @@ def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], thre
 
     What comes from the Hub has the commit that `pinned` names; rows, and a base of this machine, a fingerprint.
     """
-    rows = [{"rows": len(examples), "fingerprint": examples.fingerprint} for examples in training]
+    sources = [objective.data for objective in pinned.trained_on.values()]
+    rows = [describe_rows(*each) for each in zip(sources, training, strict=True)]
     return {
         "recipe": trained_part(given),
         **inputs(pinned),
@@ -67,6 +70,14 @@ def describe_source(source: Any) -> dict[str, Any]:
     """A dataset, with its commit where it is on the Hub."""
     found = input_of(source)
     return {"dataset": source.dataset} | ({"commit": found.revision} if found else {})
+
+
+def describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
+    """The rows that are trained on: their number and fingerprint, or of a stream the fingerprint of its files."""
+    if not source.streaming:
+        return {"rows": len(examples), "fingerprint": examples.fingerprint}
+    fingerprint = fingerprint_of(source)
+    return {"fingerprint": fingerprint} if fingerprint else {}
 
 
 def describe_model(model: Model) -> dict[str, Any]:

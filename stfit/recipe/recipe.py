@@ -98,6 +98,11 @@ class Recipe(Spec):
         return objective.model_copy(update={"sampler": objective.loss.sampler if sampler == "auto" else sampler})
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether it has data whose rows are not known before they are read."""
+        return any(each.data.streaming for each in self.trained_on.values())
+
+    @property
     def holding_out(self) -> TrainingData | None:
         """The data that keeps rows for evaluators that say `from: holdout`."""
         return next((each.data for each in self.trained_on.values() if each.data.holdout is not None), None)

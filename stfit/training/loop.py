@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.sound import name_some, not_finite
-from stfit.errors import DivergedError, InterruptedRun, RecipeError
+from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
 from stfit.processes import add_up, is_first
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
 from stfit.training.layer_rates import group_weights
@@ -110,7 +110,7 @@ def train_steps(
     """Run the optimizer steps from the 0-based `first_step` on, each on its batches (several = accumulated).
 
     A batch comes with the number of its objective, whose loss it is given to. `between` is called before each
-    mini-batch; where it raises InterruptedRun, everything but the gradients is as before the step.
+    mini-batch; where it raises InterruptedRun, or a loss DataError, everything but the gradients is as before the step.
 
     Raises DivergedError before the optimizer moves when an embedding, the loss or the gradient is not finite.
     """
@@ -131,7 +131,7 @@ def train_steps(
                 add_gradients(learner.encoder, learner.losses[which], batch, cut, scale, watch, between)
                 for which, batch in group
             ]
-        except InterruptedRun:
+        except (InterruptedRun, DataError):
             restore_randomness(before)
             raise
         add_up_gradients(learner)

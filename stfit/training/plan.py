@@ -5,16 +5,21 @@ A pure function of the seed, the data and the settings, so that a run can be res
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from heapq import merge
 from itertools import count, groupby, islice
 from typing import NamedTuple
 
 import numpy as np
 
+from stfit.data.chunks import Drawn
+
 EpochBatches = Callable[[int], list[np.ndarray]]
 """Epoch -> batches of example indices, in order."""
+
+Streams = Mapping[int, Iterable[Drawn]]
+"""Objective -> its batches without end, where they are drawn from a stream; its epoch is then an example of them."""
 
 
 class Turn(NamedTuple):
@@ -23,12 +28,16 @@ class Turn(NamedTuple):
     time: float
     """In epochs of the run."""
     objective: int
-    rows: np.ndarray
+    rows: np.ndarray | Drawn
+    """Of the objective's examples, or as drawn from its stream."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The run as steps. A step takes `accumulate` batches of one epoch; an epoch's last step may have fewer."""
+    """The run as steps. A step takes `accumulate` batches of one epoch; an epoch's last step may have fewer.
+
+    With streams there are no epochs of the run.
+    """
 
     objectives: Sequence[EpochBatches]
     speeds: list[float]
@@ -37,29 +46,40 @@ class Plan:
     accumulate: int
     total_steps: int
     steps_per_epoch: int
+    streams: Streams = field(default_factory=dict)
 
     def steps(self, first_step: int) -> Iterator[list[Turn]]:
-        """Batches of each step from the 0-based `first_step` to the end of the run."""
-        return islice(self.endless_steps(), first_step, self.total_steps)
+        """Batches of each step from the 0-based `first_step` to the end of the run; those before are drawn now."""
+        steps = self.endless_steps()
+        next(islice(steps, first_step, first_step), None)
+        return islice(steps, self.total_steps - first_step)
 
     def endless_steps(self) -> Iterator[list[Turn]]:
         """Batches of each step, epoch after epoch; an epoch is made when its first step is asked for."""
-        for _, epoch in groupby(take_turns(self.objectives, self.speeds, self.seed), lambda turn: int(turn.time)):
+        for _, epoch in groupby(self.take_turns(), lambda turn: 0 if self.streams else int(turn.time)):
             while step := list(islice(epoch, self.accumulate)):
                 yield step
 
+    def take_turns(self) -> Iterator[Turn]:
+        """The batches of all objectives without end, those of each evenly spread over the run.
 
-def take_turns(objectives: Sequence[EpochBatches], speeds: list[float], seed: int) -> Iterator[Turn]:
-    """The batches of all objectives without end, those of each evenly spread over the run.
+        Which of them begins follows from the seed; objectives with as many batches take turns in one order.
+        """
+        places = np.random.default_rng(self.seed).permutation(len(self.objectives)).tolist()
+        turns = []
+        for index, (epoch_batches, speed) in enumerate(zip(self.objectives, self.speeds, strict=True)):
+            place = (places[index] + 0.5) / len(self.objectives)
+            if index in self.streams:
+                turns.append(timed_stream(index, self.streams[index], speed * len(epoch_batches(0)), place))
+            else:
+                turns.append(timed_batches(index, epoch_batches, speed, place))
+        return merge(*turns, key=lambda turn: turn.time)
 
-    Which of them begins follows from the seed; objectives with as many batches take turns in one order.
-    """
-    places = np.random.default_rng(seed).permutation(len(objectives)).tolist()
-    streams = [
-        timed_batches(index, epoch_batches, speed, (place + 0.5) / len(objectives))
-        for index, (epoch_batches, speed, place) in enumerate(zip(objectives, speeds, places, strict=True))
-    ]
-    return merge(*streams, key=lambda turn: turn.time)
+
+def timed_stream(objective: int, stream: Iterable[Drawn], rate: float, place: float) -> Iterator[Turn]:
+    """The batches of a stream, `rate` of them in an epoch of the run; `place` as in timed_batches."""
+    for number, drawn in enumerate(stream):
+        yield Turn((number + place) / rate, objective, drawn)
 
 
 def timed_batches(objective: int, epoch_batches: EpochBatches, speed: float, place: float) -> Iterator[Turn]:
@@ -77,6 +97,7 @@ def build_plan(
     accumulate: int,
     epochs: float,
     max_steps: int | None,
+    streams: Streams | None = None,
 ) -> Plan:
     """Count the steps: `max_steps` where given, else `epochs` times the steps of the first epoch.
 
@@ -88,4 +109,4 @@ def build_plan(
     weights = weights or [float(size) for size in sizes]
     speeds = [weight / sum(weights) * sum(sizes) / size for weight, size in zip(weights, sizes, strict=True)]
     total = max_steps if max_steps is not None else max(1, round(epochs * steps_per_epoch))
-    return Plan(objectives, speeds, seed, accumulate, total, steps_per_epoch)
+    return Plan(objectives, speeds, seed, accumulate, total, steps_per_epoch, streams or {})

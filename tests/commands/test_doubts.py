@@ -32,6 +32,9 @@ GOOD = {
     "eval": [EVALUATOR, {"type": "triplet", "from": "holdout"}],
 }
 
+STREAM = {"data.streaming": True}
+TRIPLETS = {"data": {"dataset": "/rows.csv", "format": "triplet"}, "loss": TRIPLET}
+
 # What is changed in the good recipe, and the key and code of the doubt that follows.
 DOUBTS = [
     ({"data.prompts": {"ancor": "query"}}, "data.prompts.ancor", "unknown-role"),
@@ -66,6 +69,21 @@ DOUBTS = [
     ({"model.token_layers": [{"type": "lstm", "hidden_dim": 4}]}, "model.token_layers", "misplaced"),
     ({"data.format": "text", "loss": RANKING, "model.dropout": 0.0}, "loss", "one-view"),
     ({"model.base": {"type": "bag_of_words"}, "model.max_seq_length": None}, "model.layers", "nothing-to-train"),
+    (STREAM, "train.max_steps", "streaming"),
+    (STREAM | {"train.epochs": 2}, "train.epochs", "streaming"),
+    (STREAM, "data.holdout", "streaming"),
+    (STREAM | {"data.shuffle": True}, "data.shuffle", "streaming"),
+    (STREAM | {"data.limit": 100}, "data.limit", "streaming"),
+    (STREAM | {"data.split": "train[:50%]"}, "data.split", "streaming"),
+    (STREAM | {"data.split": "train+validation"}, "data.split", "streaming"),
+    (STREAM | {"loss": {"type": "gist", "teacher": "/guide"}}, "loss.teacher", "streaming"),
+    (STREAM | {"model.base": SCRATCH}, "model.base", "streaming"),
+    (STREAM | {"model.base": {"type": "bag_of_words"}, "model.max_seq_length": None}, "model.base", "streaming"),
+    (STREAM | {"model.base": {"type": "static"}}, "model.base", "streaming"),
+    (STREAM | {"model.base": {"type": "word_embeddings"}}, "model.base", "streaming"),
+    (STREAM | {"model.token_layers": [{"type": "word_weights"}]}, "model.token_layers.0", "streaming"),
+    ({"data": None, "loss": None, "objectives": [TRIPLETS | {"data": TRIPLETS["data"] | {"streaming": True}}, TRIPLETS],
+      "eval": [EVALUATOR]}, "objectives.1.weight", "streaming"),
 ]  # fmt: skip
 
 
@@ -130,6 +148,10 @@ def test_every_check_finds_something_here():
         {"model.layers": ["normalize"], "model.pooling": "mean"},
         {"data.prompts": {"anchor": "query", "positive": "document"}},
         {"loss": RANKING, "train.sampler": "no_duplicates"},
+        STREAM | {"data.holdout": None, "eval": [EVALUATOR], "train.max_steps": 9},
+        STREAM
+        | {"data.holdout": None, "eval": [EVALUATOR], "train.max_steps": 9}
+        | {"model.token_layers": [{"type": "word_weights", "weights": "/weights.txt"}]},
     ],
 )
 def test_what_only_looks_like_a_mistake_is_left_alone(changes):

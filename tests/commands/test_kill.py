@@ -31,15 +31,18 @@ CASES = {
         "train": {"best": "scores/spearman_cosine", "accumulate_steps": 2, "mini_batch_tokens": 30}
     },
     "several sources": {"data": None, "loss": None, "objectives": [TRIPLETS, CLASSES]},
+    "a stream": {"model": {"base": "BERT"}, "data": {"streaming": True, "shuffle_buffer": 8}},
 }
 
 
 @pytest.fixture
-def killable(tmp_path, write, similarity):
+def killable(tmp_path, write, similarity, tiny_base):
     """Case -> (start(runs) trains it to its end, metrics and weights of a run that nobody killed, its calls)."""
 
     def prepare(case):
         sections = CASES[case]
+        if "model" in sections:
+            sections = sections | {"model": {"base": str(tiny_base("bert"))}}
         recipe = write(eval=[similarity], **sections | {"train": OFTEN | sections.get("train", {})})
         counted = tmp_path / "calls"
 

@@ -163,6 +163,8 @@ CHANGES: dict[str, Change] = {
     "data.holdout.fraction": "data.holdout.fraction=0.25",
     "data.holdout.rows": "data.holdout.rows=4",
     "data.holdout.by": (*HELD, "data.holdout.by=label"),
+    "data.streaming": ("model.base=BERT", "data.shuffle_buffer=8", "data.streaming=true"),
+    "data.shuffle_buffer": ("model.base=BERT", "data.streaming=true", "data.shuffle_buffer=8"),
     "loss[contrastive].distance": (*BINARY, "loss.distance=euclidean"),
     "loss[contrastive].margin": (*BINARY, "loss.margin=1.5"),
     "loss[contrastive].size_average": (*BINARY, "loss.size_average=false"),
