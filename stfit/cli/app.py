@@ -319,7 +319,7 @@ def check(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     strict: Annotated[bool, typer.Option("--strict", help="Make errors of warnings.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Look at all rows of datasets on the Hub.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Look at all rows of streams and of the Hub.")] = False,
     json: Json = False,
 ) -> None:
     """Find what is wrong with a recipe and its data, before anything is trained."""

@@ -8,10 +8,13 @@ from typing import Any
 from stfit.commands.forecast import forecast, plan_problems, plan_run
 from stfit.commands.prepare import Survey, first_of, survey
 from stfit.data.batches import TokenTable, tokenize_examples
+from stfit.data.chunks import read_examples
 from stfit.data.examples import Examples, count_dropped
+from stfit.data.fit import check_kind
 from stfit.data.lengths import words
 from stfit.data.source import Source, is_remote
 from stfit.data.split import Glimpse
+from stfit.data.stream import open_tables
 from stfit.encoder.glance import Glance
 from stfit.encoder.prompts import prompt_name
 from stfit.errors import DataError, RecipeError
@@ -29,7 +32,7 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
 
     Where the data could be loaded also `rows`, `dropped`, `samples` (as the model will see them), and the forecast:
     `steps`, `tokens`, `lengths`, `memory_mib`, `objectives`. `error`, where there is one, is what train would end with.
-    `full` looks at all rows of datasets on the Hub; `strict` makes errors of warnings.
+    `full` looks at all rows of datasets on the Hub, and reads streams to their end; `strict` makes errors of warnings.
     """
     try:
         loaded = load_recipe(path, overrides)
@@ -37,8 +40,11 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         return report(Survey(errors=[error]), strict)
     recipe = loaded.recipe if full else first_rows(loaded.recipe)
     found = survey(recipe, loaded.origins)
-    first = "the first of a stream" if recipe.is_streamed else "all rows"
-    facts: dict[str, Any] = {"looked_at": first if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"}
+    facts: dict[str, Any] = {"looked_at": "all rows" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"}
+    if recipe.is_streamed and recipe == loaded.recipe:
+        facts["looked_at"] = f"the first of a stream{', read to its end' if full else ''}"
+    if full:
+        read_streams(recipe, found)
     if found.training.keys() == recipe.trained_on.keys():
         training = list(found.training.values())
         sources = [objective.data for objective in recipe.trained_on.values()]
@@ -51,6 +57,17 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         with found.noting():
             facts |= look_ahead(recipe, found, prompts)
     return report(found, strict) | facts
+
+
+def read_streams(recipe: Recipe, found: Survey) -> None:
+    """Hold every row of the streams against the recipe, as training does when it reads them."""
+    for key, objective in recipe.trained_on.items():
+        source, loss = objective.data, objective.loss
+        if source.streaming and key in found.training:
+            with found.noting(source.dataset):
+                for examples in read_examples(open_tables(source)(), source):
+                    if len(examples):
+                        check_kind(loss.type, loss.fits, examples)
 
 
 def report(found: Survey, strict: bool) -> dict[str, Any]:

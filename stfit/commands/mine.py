@@ -102,6 +102,8 @@ def load_pairs(recipe: Recipe) -> Examples:
     fitting = [each.data for each in recipe.trained_on.values() if each.data.format in ("positive_pair", "triplet")]
     if len(fitting) != 1:
         raise RecipeError(f"mine takes a recipe with one dataset of positive_pair or triplet; this has {len(fitting)}")
+    if fitting[0].streaming:
+        raise RecipeError("mine compares all rows with one another, and a stream never has them: leave `streaming` out")
     examples, _ = load_examples(fitting[0], fitting[0].format, recipe.seed, fitting[0].holdout)
     return examples
 

@@ -141,7 +141,7 @@ def run(
     recipe = with_choices(recipe, encoder, device)
     began_with = checkpoint.facts["progress"]["processes"] if checkpoint else count()
     streams = {
-        number: open_stream(recipe, objective, encoder, began_with)
+        number: open_stream(recipe, objective, encoder, began_with, stop)
         for number, objective in enumerate(objectives)
         if objective.data.streaming
     }
@@ -249,7 +249,7 @@ def tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Toke
     return table.seen_as(objective.views)
 
 
-def open_stream(recipe: Recipe, objective: Objective, encoder: Encoder, processes: int) -> Stream:
+def open_stream(recipe: Recipe, objective: Objective, encoder: Encoder, processes: int, stop: Stop) -> Stream:
     """The batches of an objective whose rows are read while it is trained on, those of all processes together."""
     loss = objective.loss
     return Stream(
@@ -260,6 +260,7 @@ def open_stream(recipe: Recipe, objective: Objective, encoder: Encoder, processe
         recipe.seed,
         partial(check_kind, loss.type, loss.fits),
         partial(tokenize, encoder, objective),
+        stop.give_up_long_step,
     )
 
 

@@ -67,6 +67,8 @@ class Stream:
     check: Callable[[Examples], None]
     """Raises DataError where the loss can't learn from the labels of some examples."""
     tokenize: Callable[[Examples], TokenTable]
+    between: Callable[[], None] = lambda: None
+    """Called after each block of rows; may raise, where reading takes too long."""
     unused: Tally = field(default_factory=Tally)
 
     @property
@@ -80,8 +82,14 @@ class Stream:
         Raises DataError as soon as a row is read that is not what the recipe says.
         """
         read, dropped = open_tables(self.source), Tally()
+
+        def tables() -> Iterator[Table]:
+            for table in read():
+                yield table
+                self.between()
+
         for epoch in count():
-            yield from self.draw(read_examples(read(), self.source, dropped), epoch)
+            yield from self.draw(read_examples(tables(), self.source, dropped), epoch)
 
     def draw(self, blocks: Iterator[Examples], epoch: int) -> Iterator[Drawn]:
         """The batches of one epoch, chunk after chunk; what stands in no full batch waits for the next chunk."""

@@ -4,7 +4,7 @@ Without a tokenizer they are read and drawn only, which is what going on with a 
 
     python tests/benchmarks/streaming.py --rows 10000000 --kind jsonl [--tokenizer MODEL/tokenizer.json] [--memory]
 
-Prints what the process holds in memory after each tenth of the rows. `--memory` reads the source whole instead, as it is
+Prints what the process holds in memory after each tenth of the rows. `--memory` reads the source whole, as it is read
 without streaming.
 """
 
@@ -30,13 +30,13 @@ from stfit.encoder.tokens import uncut_tokens
 
 BATCH = 64
 AT_ONCE = 50_000
-WORDS = "how can i reset my password when the mail with a link never comes and nobody answers".split()
+SAID = "how can i reset my password when the mail with a link never comes and nobody answers"
 
 
 def rows_from(start: int, stop: int) -> dict[str, list[str]]:
     """Made-up pairs of about 70 characters, no two alike."""
-    said = [" ".join(WORDS[(i + step) % len(WORDS)] for step in range(4 + i % 5)) for i in range(start, stop)]
     numbers = range(start, stop)
+    said = [SAID[i % 40 : 70 + i % 17] for i in numbers]
     return {
         "anchor": [f"{text} {i}" for i, text in zip(numbers, said, strict=True)],
         "positive": [f"case {i}: {text}" for i, text in zip(numbers, said, strict=True)],

@@ -1,15 +1,17 @@
 """A training on a stream is one training, however it is interrupted and shared out, and refuses what it can't see."""
 
 import json
+import signal
 
 import pytest
-from processes import run_group, stop_at
+from processes import run_apart, run_group, send, stop_at
 
 from stfit.commands.check import check
 from stfit.commands.train import train
-from stfit.data import stream
+from stfit.data import chunks, stream
 from stfit.errors import DataError, LockError, RecipeError
 from stfit.recipe.load import load_recipe
+from stfit.training import signals
 from stfit.training.loop import StepInfo
 
 CASES = {
@@ -113,6 +115,8 @@ def test_a_wrong_row_is_met_when_it_is_read_and_the_mended_run_goes_on(tmp_path,
     lines[33] = json.dumps(json.loads(lines[33]) | {"positive": 7})
     path.write_text("\n".join(lines) + "\n")
     assert check(recipe, [])["errors"] == []  # it has looked at the first rows
+    (found,) = check(recipe, [], full=True)["errors"]
+    assert (found.file, found.row) == (str(path), 34)
     with pytest.raises(DataError, match="has a int in row 34: 7") as caught:
         run(recipe, "mended")
     assert caught.value.exit_code == 3
@@ -123,6 +127,27 @@ def test_a_wrong_row_is_met_when_it_is_read_and_the_mended_run_goes_on(tmp_path,
         run(recipe, "mended", resume=True)
     assert run(recipe, "mended")[0].first_step == 4
     assert weights(tmp_path / "mended" / "tiny") == weights(tmp_path / "whole" / "tiny")
+
+
+def test_a_signal_does_not_wait_for_a_chunk_that_takes_too_long(tmp_path, streamed, run):
+    recipe, read = streamed(), chunks.examples_in
+    run(recipe, "whole")
+
+    def strike():
+        signals.PATIENCE, left = 0.0, [signal.SIGTERM]
+
+        def struck(table, source):
+            if table.row[0] == 25 and left:  # in the second chunk, after four steps
+                send(left.pop())
+            return read(table, source)
+
+        chunks.examples_in = struck
+        list(train(load_recipe(recipe), tmp_path / "struck"))
+
+    assert run_apart(strike, tmp_path / "output") == 143
+    assert "step 4 is saved" in (tmp_path / "output").read_text()
+    run(recipe, "struck", resume=True)
+    assert weights(tmp_path / "struck" / "tiny") == weights(tmp_path / "whole" / "tiny")
 
 
 def test_a_class_that_no_name_stands_for_is_refused_before_the_first_step(streamed, run):
