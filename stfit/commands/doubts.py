@@ -320,11 +320,7 @@ def unstreamable(recipe: Recipe, base: Glance) -> list[Doubt]:
             continue
         wrong += [
             (f"{key}data.holdout", data.holdout is not None, f"is drawn from all rows, {never}: evaluate on others"),
-            (
-                f"{key}data.shuffle",
-                data.shuffle,
-                f"needs all rows, {never}: see `shuffle_buffer`",
-            ),
+            (f"{key}data.shuffle", data.shuffle, f"needs all rows, {never}: see `shuffle_buffer`"),
             (f"{key}data.limit", data.limit is not None, "is for rows in memory: `train.max_steps` ends a stream"),
             (f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`, but a stream is one whole split"),
             (f"{key}loss.teacher", each.teacher is not None, f"embeds all texts before the first step, {never}"),

@@ -178,7 +178,10 @@ def run(
 
     # Without dropout, a text that stands twice in a batch has the same embedding twice: one forward serves both.
     distinct = not encoder.has_dropout
-    steps = plan.steps(first_step)
+    if streams and first_step:
+        log.info("reading the stream again, up to step %d", first_step)
+    with progress.spending("preparing"):
+        steps = plan.steps(first_step)
     stop.wait_for_steps()
     if first_step > 0:
         yield from under_way.evaluate()  # a signal may have cut it short

@@ -219,9 +219,10 @@ def fingerprint_of(source: Source) -> str | None:
     """sha256 of the files of a split, which is fast beside reading their rows; None for what the Hub has."""
     if is_remote(source.dataset):
         return None
-    saved = Path(source.dataset)
+    files = files_of(source)
+    files = [*files, files[0].parent / "labels.json"] if files else sorted(Path(source.dataset).rglob("*"))
     digest = sha256()
-    for path in files_of(source) or sorted(path for path in saved.rglob("*") if path.is_file()):
+    for path in filter(Path.is_file, files):
         digest.update(f"{path.stat().st_size} ".encode())
         with path.open("rb") as file:
             while block := file.read(2**20):

@@ -313,7 +313,9 @@ def test_files_are_told_apart_by_their_bytes_and_not_by_their_names(tmp_path, wr
     def of(name, content):
         return fingerprint_of(TrainingData(dataset=write(content, name), format="text"))
 
-    assert of("a.jsonl", rows) == of("b.jsonl", rows) != of("c.jsonl", rows[:-1])
+    assert of("a.jsonl", rows) == (before := of("b.jsonl", rows)) != of("c.jsonl", rows[:-1])
+    (tmp_path / "labels.json").write_text('{"label": ["no", "yes"]}')
+    assert of("b.jsonl", rows) != before
     assert fingerprint_of(TrainingData(dataset="me/set", format="text")) is None
     for name, more in (("one", rows), ("other", rows_of(51))):
         datasets.DatasetDict(train=datasets.Dataset.from_list(more)).save_to_disk(str(tmp_path / name))
