@@ -1,7 +1,10 @@
 """A stream gives every row of its source once an epoch, from wherever it is gone on, and says what is wrong where."""
 
 import json
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -331,3 +334,17 @@ def test_parts_join_to_the_whole():
     found = join(parts)
     assert (found.texts, found.label.tolist(), found.row.tolist()) == (whole.texts, list(range(6)), list(range(6)))
     assert found.dropped == {"empty": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_memory_does_not_grow_with_the_rows_of_a_stream(kind, promise):
+    script = Path(__file__).parent.parent / "benchmarks" / "streaming.py"
+    done = subprocess.run([sys.executable, script, "--rows", "500000", "--kind", kind], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows, mib = zip(
+        *[(int(line.split()[0]), float(line.split()[2])) for line in done.stdout.splitlines()[1:]], strict=True
+    )
+    promise(f"memory over a stream of {kind}", f"{mib[0]:.0f} MiB at {rows[0]:,} rows, {mib[-1]:.0f} at {rows[-1]:,}")
+    assert rows[-1] >= 500_000 > rows[0]
+    assert mib[-1] - mib[0] < 10  # in memory, 45,000 rows take that
