@@ -158,7 +158,9 @@ def file_blocks(path: Path, source: Source) -> Iterator[dict[str, list[Any]]]:
         if suffix == ".parquet":
             refuse_parquet_bomb(path)
             with parquet.ParquetFile(path) as file:
-                yield from (batch.to_pydict() for batch in file.iter_batches(BLOCK_ROWS))
+                for group in range(file.num_row_groups):  # asked for all at once, it keeps what it has read of each
+                    batches = file.iter_batches(BLOCK_ROWS, row_groups=[group], use_threads=False)
+                    yield from (batch.to_pydict() for batch in batches)
         elif suffix in (".csv", ".tsv"):
             records = delimited_records(path, source.read, "," if suffix == ".csv" else "\t")
             names = next(records, [])
