@@ -202,3 +202,18 @@ def test_texts_of_a_dataset_are_encoded(filled, stfit, tmp_path):
     assert (tmp_path / "hub.npy").read_bytes() == (tmp_path / "file.npy").read_bytes()
     assert not filled.requests(path="test.jsonl")
     assert "no split `tset`" in stfit("encode me/base me/texts --split tset -o no.npy --column positive").stderr
+
+
+@pytest.mark.slow
+def test_a_stream_of_a_dataset_trains_on_its_files_and_is_checked_by_its_first_rows(filled, stfit, tmp_path):
+    streamed = "data.streaming=true data.shuffle_buffer=16 train.max_steps=8"
+    checked = stfit(f"check recipe.yaml {streamed} --json")
+    assert checked.returncode == 0, checked.stderr
+    assert json.loads(checked.stdout)["rows"] == len(ROWS)
+    trained = stfit(f"train recipe.yaml {streamed} --json")
+    assert trained.returncode == 0, trained.stderr
+    lock = json.loads((tmp_path / "runs/recipe/stfit.lock").read_text())
+    assert lock["data"] == [{"dataset": "me/rows", "commit": filled.state.repositories["dataset", "me/rows"].head.oid}]
+    refused = stfit("check recipe.yaml data.streaming=true data.split=train+test --json")
+    assert refused.returncode == 2
+    assert "`train[:10000]+test[:10000]`, but a stream is one whole split" in refused.stdout
