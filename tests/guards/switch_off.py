@@ -158,8 +158,8 @@ GUARDS = [
     Guard(
         "saved where a step is given up",
         "commands/run.py",
-        "            self.save()\n            self.leave_if_asked()\n\n    def after",
-        "            raise\n\n    def after",
+        "            self.save()\n            self.leave_if_asked()\n        except DataError",
+        "            raise\n        except DataError",
         SIGNALS,
         "too_long and graph",
     ),
