@@ -15,7 +15,7 @@ from stfit.encoder.glance import Glance
 from stfit.errors import GateError, ModelError, RecipeError
 from stfit.evaluation.compare import compare
 from stfit.evaluation.gate import Gate, Line, decide
-from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, statistics
+from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.statistic import Statistic
 from stfit.recipe.recipe import Recipe
 from stfit.training.hardware import choose_device
@@ -36,13 +36,13 @@ def evaluate(model: str, recipe: Recipe, rival: str | None = None) -> tuple[dict
     device = choose_device(recipe.train.device)
     evaluators = prepare_evaluation(recipe)
     encoder = load_encoder(model_in(model), device)
-    own = statistics(encoder, evaluators, "end", recipe.dims)
-    result: dict[str, Any] = {"model": model_in(model), "metrics": {name: found.value for name, found in own.items()}}
+    own = measure(encoder, evaluators, "end", recipe.dims)
+    result: dict[str, Any] = {"model": model_in(model), "metrics": values_of(own)}
     if recipe.gate:
         lines = hold_against_gates(own, evaluators, recipe, device)
         result |= {"gate": [vars(line) for line in lines]} | gate_error(lines)
     if rival is not None:
-        other = statistics(load_encoder(model_in(rival), device), evaluators, "end", recipe.dims)
+        other = measure(load_encoder(model_in(rival), device), evaluators, "end", recipe.dims)
         both = {name: vars(compare(own[name], other[name])) for name in own if name in other}
         result["compare"] = {"model": model_in(rival), "metrics": both}
     return result, main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
@@ -77,7 +77,7 @@ def measure_named(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[st
     """What an encoder gets from the evaluators of some metrics."""
     labels = {evaluator_of(metric) for metric in metrics}
     wanted = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
-    return statistics(encoder, wanted, "end", recipe.dims)
+    return measure(encoder, wanted, "end", recipe.dims)
 
 
 def gate_error(lines: list[Line]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
 from stfit.errors import DataError, InterruptedRun
-from stfit.evaluation.measure import Evaluators, statistics, values_of
+from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.evaluation.source import When
 from stfit.processes import count, is_first
 from stfit.recipe.recipe import Recipe
@@ -133,7 +133,7 @@ class Run:
     def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
         """What the evaluators of a moment find; the same in all processes."""
         with self.progress.spending("evaluation"):
-            found = statistics(encoder, self.evaluators, moment, self.recipe.dims)
+            found = measure(encoder, self.evaluators, moment, self.recipe.dims)
             if moment != "during":
                 self.record.note_metrics(moment, found)
         return values_of(found)

@@ -21,24 +21,12 @@ Evaluators = list[tuple[Evaluator, Any]]
 """Evaluators with the rows that they loaded."""
 
 
-def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()) -> dict[str, float]:
-    """`<evaluator>/<metric>` -> value, of the evaluators that run at this moment; the same in all processes.
+def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()) -> dict[str, Statistic]:
+    """`<evaluator>/<metric>` -> statistic, of the evaluators that run at this moment.
 
-    `dims`: prefixes of the embedding that are measured too, as `<evaluator>@<dim>/<metric>`. Raises DivergedError where
-    an embedding is not finite.
+    Texts that they share are embedded once. `dims`: prefixes of the embedding that are measured too, as
+    `<evaluator>@<dim>/<metric>`. Raises DivergedError where an embedding is not finite.
     """
-    return values_of(statistics(encoder, evaluators, moment, dims))
-
-
-def values_of(found: dict[str, Statistic]) -> dict[str, float]:
-    """Metric -> value, as the first process has it."""
-    return from_first({name: statistic.value for name, statistic in found.items()})
-
-
-def statistics(
-    encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()
-) -> dict[str, Statistic]:
-    """The same, with what it takes to resample each metric's rows. Texts that evaluators share are embedded once."""
     due = [(evaluator, rows) for evaluator, rows in evaluators if moment in evaluator.when]
     whole = encoder.output_dim
     sizes = {"": whole} | {f"@{dim}": dim for dim in dims if dim <= whole}
@@ -55,6 +43,11 @@ def statistics(
             for name, statistic in measured[dim].items()
         }
     return found
+
+
+def values_of(found: dict[str, Statistic]) -> dict[str, float]:
+    """Metric -> value, as the first process has it: the same in all."""
+    return from_first({name: statistic.value for name, statistic in found.items()})
 
 
 class Memory:

@@ -10,7 +10,7 @@ from stfit.commands.report import report, runs_in, write_report
 from stfit.commands.train import train
 from stfit.errors import RecipeError
 from stfit.evaluation.compare import compare
-from stfit.evaluation.measure import statistics
+from stfit.evaluation.measure import measure
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 from stfit.training.run_folder import RunFolder, hold
@@ -97,7 +97,7 @@ def test_interval_of_the_report_is_that_of_comparing_both_models(tmp_path, write
     evaluators = prepare_evaluation(recipe)
     before, after = before_training(recipe, "cpu"), load_encoder(folder.model)
     metric = "scores/spearman_cosine"
-    expected = compare(*(statistics(model, evaluators, "end")[metric] for model in (after, before)))
+    expected = compare(*(measure(model, evaluators, "end")[metric] for model in (after, before)))
     gain = tell(folder).gains[metric]
     assert (gain.low, gain.high) == pytest.approx((expected.low, expected.high), abs=2e-5)
     assert gain.verdict == expected.verdict

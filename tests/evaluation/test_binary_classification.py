@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from measured import measured
 from sklearn import metrics
 
 from stfit.errors import DataError
 from stfit.evaluation.binary_classification import BinaryClassification
-from stfit.evaluation.measure import measure
 from stfit.evaluation.pairwise import SIMILARITIES
 
 PEER_KINDS = ("ap", "accuracy", "f1", "precision", "recall", "mcc")
@@ -25,7 +25,7 @@ def test_values_are_those_of_sentence_transformers(encoder, examples_of, sentenc
     from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
 
     rows = pairs(sentences, [1, 0, 0, 1, 0])
-    ours = measure(encoder, [examples_of(BinaryClassification, rows, name="qqp")], "end")
+    ours = measured(encoder, [examples_of(BinaryClassification, rows, name="qqp")], "end")
     columns = [[row[name] for row in rows] for name in ("sentence1", "sentence2", "label")]
     theirs = BinaryClassificationEvaluator(*columns, similarity_fn_names=list(SIMILARITIES), write_csv=False)(peer)
     assert ours == {
@@ -66,4 +66,4 @@ def test_model_that_gives_one_embedding_to_everything_is_as_good_as_chance(examp
 )
 def test_labels_that_are_not_zero_and_one_are_refused(encoder, examples_of, sentences, labels, message):
     with pytest.raises(DataError, match=message):
-        measure(encoder, [examples_of(BinaryClassification, pairs(sentences, labels))], "end")
+        measured(encoder, [examples_of(BinaryClassification, pairs(sentences, labels))], "end")

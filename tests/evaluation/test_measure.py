@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from measured import measured
 
 from stfit.encoder.build import build_encoder
 from stfit.encoder.settings import Model
 from stfit.errors import DivergedError
-from stfit.evaluation.measure import known_metrics, main_metrics, measure
+from stfit.evaluation.measure import known_metrics, main_metrics
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.similarity import Similarity
 from stfit.evaluation.triplet import Triplet
@@ -44,17 +45,17 @@ def sent(monkeypatch):
 def test_shared_texts_are_embedded_once(encoder, examples_of, sent):
     evaluators = [examples_of(Triplet, TRIPLETS), examples_of(Similarity, PAIRS), examples_of(Triplet, TRIPLETS)]
     texts = sent(encoder)
-    measure(encoder, evaluators, "end")
+    measured(encoder, evaluators, "end")
     assert sorted(texts) == ["a cat", "cat", "it rained all day", "rain"]
 
 
 def test_every_matryoshka_prefix_is_measured_from_one_embedding_of_each_text(encoder, examples_of, sent):
     evaluators = [examples_of(Similarity, PAIRS, name="pairs"), examples_of(Triplet, TRIPLETS, name="kept")]
     texts = sent(encoder)
-    found = measure(encoder, evaluators, "end", dims=[64, 32, 8])
+    found = measured(encoder, evaluators, "end", dims=[64, 32, 8])
     assert sorted(texts) == ["a cat", "cat", "it rained all day", "rain"]
     encoder.traits.truncate_dim = 8
-    cut = measure(encoder, evaluators, "end")
+    cut = measured(encoder, evaluators, "end")
     assert found["pairs@32/spearman_dot"] == found["pairs/spearman_dot"]  # all that the model has
     assert {name: found[name.replace("/", "@8/")] for name in cut} == pytest.approx(cut, abs=1e-6)
     assert {name.partition("/")[0] for name in found} == {"pairs", "pairs@32", "pairs@8", "kept", "kept@32", "kept@8"}
@@ -64,7 +65,7 @@ def test_every_matryoshka_prefix_is_measured_from_one_embedding_of_each_text(enc
 def test_each_role_has_its_prompt(tiny_base, examples_of, sent):
     encoder = build_encoder(Model(base=str(tiny_base("bert")), prompts=PROMPTS))
     texts = sent(encoder)
-    measure(encoder, [examples_of(Triplet, TRIPLETS)], "end")
+    measured(encoder, [examples_of(Triplet, TRIPLETS)], "end")
     assert texts == ["find: rain", "find: cat", "text: it rained all day", "text: a cat"]
 
 
@@ -72,7 +73,7 @@ def test_recipe_may_choose_other_prompts(tiny_base, examples_of, sent):
     encoder = build_encoder(Model(base=str(tiny_base("bert")), prompts=PROMPTS))
     texts = sent(encoder)
     evaluator = examples_of(Similarity, PAIRS, prompts={"sentence1": "query"})
-    measure(encoder, [evaluator], "end")
+    measured(encoder, [evaluator], "end")
     assert texts == ["find: rain", "a cat", "it rained all day"]
 
 
@@ -81,8 +82,8 @@ def test_only_evaluators_of_the_moment_run(encoder, examples_of):
         examples_of(Triplet, TRIPLETS, name="always"),
         examples_of(Triplet, TRIPLETS, name="first", when=["start"]),
     ]
-    assert {name.split("/")[0] for name in measure(encoder, evaluators, "start")} == {"always", "first"}
-    assert {name.split("/")[0] for name in measure(encoder, evaluators, "end")} == {"always"}
+    assert {name.split("/")[0] for name in measured(encoder, evaluators, "start")} == {"always", "first"}
+    assert {name.split("/")[0] for name in measured(encoder, evaluators, "end")} == {"always"}
 
 
 def test_main_metric_is_that_of_the_models_own_similarity(examples_of):
@@ -95,7 +96,7 @@ def test_measuring_draws_no_random_number_and_keeps_training_mode(encoder, examp
     encoder.train()
     evaluators = [examples_of(Triplet, TRIPLETS)]
     before = torch.get_rng_state()
-    assert measure(encoder, evaluators, "during") == measure(encoder, evaluators, "during")
+    assert measured(encoder, evaluators, "during") == measured(encoder, evaluators, "during")
     assert encoder.training
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -104,7 +105,7 @@ def test_embeddings_that_are_no_numbers_are_not_measured(encoder, examples_of):
     with torch.no_grad():
         next(encoder.parameters()).fill_(float("nan"))
     with pytest.raises(DivergedError, match="not finite"):
-        measure(encoder, [examples_of(Similarity, PAIRS)], "end")
+        measured(encoder, [examples_of(Similarity, PAIRS)], "end")
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)

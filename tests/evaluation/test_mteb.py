@@ -1,9 +1,9 @@
 """A task of mteb is measured as by mteb itself; this one has its data in it."""
 
 import pytest
+from measured import measured
 
 from stfit.errors import RecipeError
-from stfit.evaluation.measure import measure
 from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.similarity import Similarity
 
@@ -33,8 +33,8 @@ def test_a_similarity_task_scores_as_the_same_pairs_do(tasks, encoder, examples_
         {"sentence1": row["sentence1"], "sentence2": row["sentence2"], "label": float(row["score"])}
         for row in task.dataset["test"]
     ]
-    ours = measure(encoder, [examples_of(Similarity, rows, name="pairs")], "end")
-    found = measure(encoder, [load(task="MockSTSTask")], "end")
+    ours = measured(encoder, [examples_of(Similarity, rows, name="pairs")], "end")
+    found = measured(encoder, [load(task="MockSTSTask")], "end")
     assert found == {"MockSTSTask/main_score": pytest.approx(ours["pairs/spearman_cosine"], abs=1e-6)}
 
 
@@ -44,7 +44,7 @@ def test_a_search_task_has_the_prompts_of_queries_and_documents(tasks, encoder):
     sent = []
     tokens = encoder.tokens
     encoder.tokens = lambda texts: (sent.extend(texts), tokens(texts))[1]
-    measure(encoder, [load(task="MockRetrievalTask", name="mock")], "end")
+    measured(encoder, [load(task="MockRetrievalTask", name="mock")], "end")
     assert {text.partition(":")[0] for text in sent} == {"ask", "read"}
 
 

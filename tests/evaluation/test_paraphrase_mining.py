@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from measured import measured
 
-from stfit.evaluation.measure import measure
 from stfit.evaluation.paraphrase_mining import ParaphraseMining, paraphrases
 
 
@@ -17,7 +17,7 @@ def test_values_are_those_of_sentence_transformers(encoder, examples_of, sentenc
     from sentence_transformers.sentence_transformer.evaluation import ParaphraseMiningEvaluator
 
     evaluator = examples_of(ParaphraseMining, pairs(sentences), name="heap", transitive=transitive)
-    ours = measure(encoder, [evaluator], "end")
+    ours = measured(encoder, [evaluator], "end")
     duplicates = [(row["anchor"], row["positive"]) for row in pairs(sentences)]
     texts = {text: text for text in sentences}
     theirs = ParaphraseMiningEvaluator(texts, duplicates, add_transitive_closure=transitive, write_csv=False)(peer)

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from measured import measured
 
-from stfit.evaluation.measure import measure
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.reranking import Reranking
 
@@ -20,7 +20,7 @@ def test_values_are_those_of_sentence_transformers(encoder, examples_of, sentenc
     rows = [{"anchor": sample["query"], "positive": sample["positive"], "negative": sample["negative"]}
             for sample in samples]  # fmt: skip
     columns = {"positive": "positive[*]", "negative": "negative[:9]"}
-    ours = measure(encoder, [examples_of(Reranking, rows, columns=columns, name="few", k=k)], "end")
+    ours = measured(encoder, [examples_of(Reranking, rows, columns=columns, name="few", k=k)], "end")
     theirs = RerankingEvaluator(samples, at_k=k, write_csv=False)(peer)
     assert ours == {f"few/{name}": pytest.approx(value, abs=1e-6) for name, value in theirs.items()}
 

@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from measured import measured
 
 from stfit.errors import DataError, RecipeError
-from stfit.evaluation.measure import measure
 from stfit.evaluation.retrieval import Retrieval
 from stfit.evaluation.search import MATRICES, nearest
 
@@ -43,7 +43,7 @@ def test_values_are_those_of_sentence_transformers(encoder, beir, peer_of, simil
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
     folder, queries, documents = beir
-    ours = measure(encoder, [load(dataset=str(folder), name="beir", k=[1, 3, 10])], "end")
+    ours = measured(encoder, [load(dataset=str(folder), name="beir", k=[1, 3, 10])], "end")
     right = {query: {document for document, score in found.items() if score} for query, found in RIGHT.items()}
     ks = [1, 3, 10]
     at = {"accuracy_at_k": ks, "precision_recall_at_k": ks, "ndcg_at_k": ks, "mrr_at_k": ks, "map_at_k": ks}
@@ -62,7 +62,7 @@ def test_three_tables_give_the_same_as_their_folder(encoder, beir):
             "columns": {"query": "query-id", "corpus": "corpus-id"},
         },
     }
-    assert measure(encoder, [load(name="beir", **tables)], "end") == measure(
+    assert measured(encoder, [load(name="beir", **tables)], "end") == measured(
         encoder, [load(name="beir", dataset=str(folder))], "end"
     )
 

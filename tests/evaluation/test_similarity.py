@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from measured import measured
 
 from stfit.errors import DataError
-from stfit.evaluation.measure import measure
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.similarity import Similarity
 
@@ -30,7 +30,7 @@ def test_values_are_those_of_sentence_transformers(encoder, examples_of, rows, p
     peer = peer_of(encoder)
     from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-    ours = measure(encoder, [examples_of(Similarity, rows, name="stsb")], "end")
+    ours = measured(encoder, [examples_of(Similarity, rows, name="stsb")], "end")
     columns = [[row[name] for row in rows] for name in ("sentence1", "sentence2", "label")]
     evaluator = EmbeddingSimilarityEvaluator(*columns, similarity_fn_names=list(SIMILARITIES), write_csv=False)
     theirs = evaluator(peer)
@@ -67,4 +67,4 @@ def test_model_that_gives_one_embedding_to_everything_scores_zero(examples_of, r
 def test_scores_without_a_difference_are_refused(encoder, examples_of, rows, scores):
     same = [row | {"label": score} for row, score in zip(rows, scores, strict=False)]
     with pytest.raises(DataError, match="evaluator `stsb` needs rows with different labels"):
-        measure(encoder, [examples_of(Similarity, same, name="stsb")], "end")
+        measured(encoder, [examples_of(Similarity, same, name="stsb")], "end")

@@ -1,8 +1,8 @@
 """Translation accuracy equals sentence-transformers' evaluator in both directions."""
 
 import pytest
+from measured import measured
 
-from stfit.evaluation.measure import measure
 from stfit.evaluation.translation import Translation
 
 
@@ -12,7 +12,7 @@ def test_values_are_those_of_sentence_transformers(encoder, examples_of, sentenc
 
     sources, targets = sentences, [f"{text} indeed" for text in sentences[:-1]] + [f"{sentences[0]} indeed"]
     rows = [{"anchor": one, "positive": other} for one, other in zip(sources, targets, strict=True)]
-    ours = measure(encoder, [examples_of(Translation, rows, name="news")], "end")
+    ours = measured(encoder, [examples_of(Translation, rows, name="news")], "end")
     theirs = TranslationEvaluator(sources, targets, write_csv=False)(peer)
     assert ours == {f"news/{name}": pytest.approx(value, abs=1e-6) for name, value in theirs.items()}
     assert 0 < ours["news/mean_accuracy"] < 1

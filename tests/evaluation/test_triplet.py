@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from measured import measured
 
-from stfit.evaluation.measure import measure
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.triplet import Triplet
 
@@ -26,7 +26,7 @@ def test_values_are_those_of_sentence_transformers(encoder, examples_of, sentenc
     from sentence_transformers.sentence_transformer.evaluation import TripletEvaluator
 
     rows = triplets(sentences) + triplets(sentences[::-1], "!")
-    ours = measure(encoder, [examples_of(Triplet, rows, name="kept", margin=margin)], "end")
+    ours = measured(encoder, [examples_of(Triplet, rows, name="kept", margin=margin)], "end")
     columns = [[row[name] for row in rows] for name in ("anchor", "positive", "negative")]
     evaluator = TripletEvaluator(*columns, similarity_fn_names=list(SIMILARITIES), margin=margin, write_csv=False)
     theirs = evaluator(peer)
