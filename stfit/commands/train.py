@@ -67,7 +67,7 @@ from stfit.training.memory import keep_freed_memory
 from stfit.training.plan import Turn
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_apart, seed_everything
-from stfit.training.run_folder import RunFolder, differences, hold, open_folder
+from stfit.training.run_folder import RunFolder, differences, hold, open_folder, require_shared
 from stfit.training.signals import Stop, stop_on_signals
 from stfit.training.whole import write_whole
 
@@ -99,6 +99,7 @@ def train(
     require_other_base(loaded.recipe, path)
     with hold(path), stop_on_signals() as stop:
         folder, notes = by_first(lambda: open_folder(path, trained_part(loaded.recipe), fresh, resume))
+        require_shared(path)
         for note in notes:
             log.warning(note)
         if finished := by_first(folder.read_result):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.errors import RecipeError, ResourceError
-from stfit.processes import is_first
+from stfit.processes import by_first, is_first
 from stfit.training.whole import clear_leftovers, write_whole, writing
 
 
@@ -180,14 +181,32 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
     return folder, notes
 
 
+def lock_beside(path: Path) -> Path:
+    """The file that says who trains in the run folder `path`: beside it, since the folder may be put aside then."""
+    return path.with_name(f".{path.name}.lock")
+
+
+def require_shared(path: Path) -> None:
+    """Raise ResourceError where this process, on another host, does not see the run folder that the first one holds."""
+    holder = by_first(lock_beside(path).read_text)
+    try:
+        seen = lock_beside(path).read_text()
+    except OSError:
+        seen = ""
+    if seen != holder:
+        raise ResourceError(
+            f"{path.absolute()}: on {platform.node()}, this is not the run folder of the first process. All hosts have "
+            "to see the same folder: put it on a file system that they share (--runs), or have them start in it"
+        )
+
+
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
     """Keep other runs out of the run folder `path`. The system frees the lock of a process that dies."""
     if not is_first():  # the first process of this run holds it for all
         yield
         return
-    # Beside the folder, so that the folder itself can be put aside while it is held.
-    beside = path.with_name(f".{path.name}.lock")
+    beside = lock_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = beside.open("a+", encoding="utf-8")
@@ -210,7 +229,7 @@ def hold(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Whether a process trains in the run folder `path` now."""
     try:
-        with path.with_name(f".{path.name}.lock").open(encoding="utf-8") as stream:
+        with lock_beside(path).open(encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
