@@ -89,7 +89,8 @@ def explain(reports: dict[int, dict[str, Any]], exits: dict[int, int]) -> Failur
         lowest = min(found, key=lambda report: int(report["exit_code"]), default=None)
         return Failure(lowest["class"], lowest["message"], lowest["exit_code"]) if lowest else None
 
-    killed = [rank for rank, code in sorted(exits.items()) if code < 0 and -code != signal.SIGTERM]
+    struck = [rank for rank, code in sorted(exits.items()) if code < 0 and -code != signal.SIGTERM]
+    killed = [rank for rank in struck if rank not in reports]  # who could still say something did not begin it
     return (
         first(False, PeerLost.__name__, InterruptedRun.__name__)
         or (killed_by(killed[0], -exits[killed[0]]) if killed else None)

@@ -11,7 +11,7 @@ from stfit.cli import console
 from stfit.cli.app import app
 from stfit.cli.launch import require_parallel
 from stfit.errors import InterruptedRun
-from stfit.processes import is_first, joined
+from stfit.processes import is_first, is_joined, joined
 
 
 def with_lone_lock(arguments: list[str]) -> list[str]:
@@ -44,10 +44,13 @@ def main() -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; in the hard way where a request to the Hub was left behind, whose threads would keep it."""
+    """End the process; in the hard way where threads are left behind.
+
+    Those of a request to the Hub would keep it, those of a group that has lost a process abort it.
+    """
     from stfit.ask import left_behind
 
-    if left_behind.is_set():
+    if left_behind.is_set() or is_joined():
         console.flush()
         os._exit(code)
     sys.exit(code)

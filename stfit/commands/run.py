@@ -65,7 +65,6 @@ class Run:
     recipe: Recipe
     folder: RunFolder
     stop: Stop
-    encoder: Encoder
     learner: Learner
     evaluators: Evaluators
     calendar: Calendar
@@ -107,8 +106,8 @@ class Run:
         if not self.evaluators or self.progress.measured_step == step or not self.calendar.evaluation_is_due(step):
             return
         at_end = step == self.calendar.total_steps and self.recipe.train.best is None
-        with self.saved_at_signal():
-            metrics = self.measure(self.encoder, "end" if at_end else "during")
+        with self.saved_at_signal(), self.learner.whole() as encoder:
+            metrics = self.measure(encoder, "end" if at_end else "during")
         self.progress.measured_step = step
         self.progress.metrics |= metrics
         self.folder.log({"step": step, "event": "eval", **metrics})
@@ -121,11 +120,12 @@ class Run:
         if self.recipe.train.best is None:
             with self.saved_at_signal():
                 saved = self.write_model()
-                self.look(self.encoder, "end")
+                with self.learner.whole() as encoder:
+                    self.look(encoder, "end")
             yield saved
         else:  # what is reported is what the model folder holds
             with self.saved_at_signal():
-                best = load_encoder(self.folder.model, str(self.encoder.device))
+                best = load_encoder(self.folder.model, str(self.learner.encoder.device))
                 self.progress.metrics = self.measure(best, "end")
                 self.look(best, "end")
             yield Evaluated(self.progress.step, self.progress.metrics)
@@ -171,10 +171,11 @@ class Run:
 
         Raises DivergedError for weights that are not finite.
         """
-        require_finite_weights(self.encoder)
-        if is_first():
-            with self.progress.spending("saving"), replacing(self.folder.model) as scratch:
-                write_folder(self.encoder, scratch)
+        with self.learner.whole() as encoder:
+            require_finite_weights(encoder)
+            if is_first():
+                with self.progress.spending("saving"), replacing(self.folder.model) as scratch:
+                    write_folder(encoder, scratch)
         return Saved(self.progress.step, self.folder.model)
 
     def improves(self, metrics: dict[str, float]) -> bool:

@@ -62,8 +62,8 @@ from stfit.training.checkpoint import (
 from stfit.training.gradients import ComputeLoss, choose_cut
 from stfit.training.hardware import choose_device, choose_precision, describe_hardware
 from stfit.training.health import Health
-from stfit.training.loop import Learner, StepInfo, build_learner, train_steps
-from stfit.training.memory import keep_freed_memory
+from stfit.training.loop import Learner, StepInfo, build_learner, modules_of, train_steps
+from stfit.training.memory import give_freed_memory_back, keep_freed_memory
 from stfit.training.plan import Turn
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_apart, seed_everything
@@ -121,7 +121,7 @@ def run(
     checkpoint = by_first(partial(find_checkpoint, folder))
     recipe: Recipe = by_first(lambda: pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe))
     seed_everything(recipe.seed)
-    keep_freed_memory()
+    take_memory(recipe.train.shard)
     with first_ahead():
         prepared = prepare(recipe, loaded.origins)
     lock = by_first(lambda: build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), count()))
@@ -152,7 +152,6 @@ def run(
         log.warning("%s (%s)", problem, problem.code)
     calendar = build_calendar(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
-    copy_from_first([tensor for module in learner.modules for tensor in module.state_dict().values()])
     seed_apart(recipe.seed)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
     made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
@@ -167,13 +166,14 @@ def run(
 
     record = open_record(folder, recipe, prepared, evaluators, main)
     under_way = Run(
-        recipe, folder, stop, encoder, learner, evaluators, calendar, progress, made, Health(plan.total_steps), record
+        recipe, folder, stop, learner, evaluators, calendar, progress, made, Health(plan.total_steps), record
     )
     progress.spend("preparing", time.perf_counter() - begun)
     if checkpoint is None:
         record.begin(tables, encoder.tokens.max_seq_length, warnings)
-        progress.baseline = under_way.measure(encoder, "start")
-        under_way.look(encoder, "start")
+        with learner.whole() as untrained:
+            progress.baseline = under_way.measure(untrained, "start")
+            under_way.look(untrained, "start")
         folder.log({"step": 0, "event": "eval", **progress.baseline})
         yield Evaluated(0, progress.baseline)
 
@@ -212,6 +212,16 @@ def run(
         with harmless("to write report.html (`stfit report` does it again)"):
             write_report(folder)
     yield Finished(result, main)
+
+
+def take_memory(sharded: bool) -> None:
+    """Keep what is freed, but where a model is cut up for want of memory."""
+    if not sharded:
+        keep_freed_memory()
+        return
+    give_freed_memory_back()
+    if count() == 1:
+        log.warning("train.shard changes nothing, since there is one process: start several with `--processes`")
 
 
 def require_other_base(recipe: Recipe, path: Path) -> None:
@@ -310,7 +320,9 @@ def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> L
     for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
         loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)
         losses.append(loss.to(encoder.device) if isinstance(loss, nn.Module) else partial(compute_loss, loss))
-    return build_learner(encoder, losses, recipe.train.weight_decay, recipe.train.freeze, recipe.train.layer_decay)
+    copy_from_first([tensor for module in modules_of(encoder, losses) for tensor in module.state_dict().values()])
+    train = recipe.train
+    return build_learner(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
 
 
 def go_on(

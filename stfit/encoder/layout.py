@@ -54,16 +54,26 @@ def forward_padded(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tu
     lengths, order = sorted_lengths(sequences)
     parts = []
     for rectangle in cut_rectangles(lengths):
-        members = [sequences[i] for i in order[rectangle]]
-        real = np.arange(len(members[-1])) < lengths[rectangle, None]
-        token_ids = np.zeros(real.shape, dtype=np.int64)
-        token_ids[real] = np.concatenate(members)
-        mask = torch.from_numpy(real).to(backbone.device)
-        states = backbone(
-            input_ids=torch.from_numpy(token_ids).to(backbone.device), attention_mask=mask.long()
-        ).last_hidden_state
-        parts.append(states[mask])
+        parts.append(forward_rectangle(backbone, [sequences[i] for i in order[rectangle]], lengths[rectangle]))
     return torch.cat(parts), order
+
+
+def forward_in_one_rectangle(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+    """The same with a single call of the model, however much padding that takes."""
+    lengths, order = sorted_lengths(sequences)
+    return forward_rectangle(backbone, [sequences[i] for i in order], lengths), order
+
+
+def forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], lengths: np.ndarray) -> Tensor:
+    """Token embeddings [tokens, dim] of sequences whose lengths rise, padded to the last one's."""
+    real = np.arange(lengths[-1]) < lengths[:, None]
+    token_ids = np.zeros(real.shape, dtype=np.int64)
+    token_ids[real] = np.concatenate(members)
+    mask = torch.from_numpy(real).to(backbone.device)
+    states: Tensor = backbone(
+        input_ids=torch.from_numpy(token_ids).to(backbone.device), attention_mask=mask.long()
+    ).last_hidden_state
+    return states[mask]
 
 
 def sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

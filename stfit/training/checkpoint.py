@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -23,11 +25,12 @@ from stfit.encoder.lora import weights_of_the_base
 from stfit.encoder.sound import name_some
 from stfit.encoder.weights import weights_of
 from stfit.errors import ModelError, ResourceError
-from stfit.processes import from_all, is_first, rank
+from stfit.processes import from_all, from_first, is_first, rank
 from stfit.training.gradients import trained_weights
-from stfit.training.loop import Learner, require_finite_weights
+from stfit.training.loop import Learner, modules_of, require_finite_weights
 from stfit.training.randomness import capture_everything, restore_everything
-from stfit.training.whole import discard, replacing, writing
+from stfit.training.shards import cut_like, is_part, own_part
+from stfit.training.whole import discard, replacing, scratch_of, sync, writing
 
 MANIFEST = "manifest.json"
 FILES = ("weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json")
@@ -45,30 +48,46 @@ class Checkpoint:
 def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
     """Write the state after a step to `folder`, in the place of a damaged one that may be there.
 
-    All processes have the same state but for their generators, which the first one, who writes, gets from all. Raises
-    DivergedError for weights that are not finite, ResourceError where they can't be written.
+    All processes have the same state but for their generators, which the first one, who writes, gets from all, and for
+    an optimizer that is cut up among them, of which each writes its part. Raises DivergedError for weights that are not
+    finite, ResourceError where they can't be written.
     """
-    require_finite_weights(*learner.modules)
     randomness = {
         f"{number}.{name}": state
         for number, states in enumerate(from_all(capture_everything()))
         for name, state in states.items()
     }
+    with learner.whole() as encoder:
+        modules = modules_of(encoder, learner.losses)
+        require_finite_weights(*modules)
+        with replacing(folder) if is_first() else nullcontext(scratch_of(folder)) as scratch:
+            if is_first():
+                weights = {
+                    f"{index}.{name}": tensor
+                    for index, module in enumerate(modules)
+                    for name, tensor in weights_of(module).items()
+                    if name not in left_to_base(module)
+                }
+                save_file(unshared(weights), scratch / "weights.safetensors")
+                save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
+                save_file(randomness, scratch / "randomness.safetensors")
+                state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
+                (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+            if learner.shell is not None:
+                add_parts(scratch, learner.optimizer)
+            if is_first():
+                write_manifest(scratch)
+
+
+def add_parts(scratch: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Have the other processes write their parts of the optimizer's state, once the first one has made the folder."""
+    from_first(None)
     if not is_first():
-        return
-    with replacing(folder) as scratch:
-        weights = {
-            f"{index}.{name}": tensor
-            for index, module in enumerate(learner.modules)
-            for name, tensor in weights_of(module).items()
-            if name not in left_to_base(module)
-        }
-        save_file(unshared(weights), scratch / "weights.safetensors")
-        save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
-        save_file(randomness, scratch / "randomness.safetensors")
-        state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
-        (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-        write_manifest(scratch)
+        path = scratch / f"optimizer.{rank()}.safetensors"
+        with writing(path):
+            save_file(flatten_optimizer(optimizer, parts_only=True), path)
+            sync(path)
+    from_all(None)
 
 
 def left_to_base(module: nn.Module) -> set[str]:
@@ -95,12 +114,16 @@ def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Tensors of the optimizer's state, named `<weight>.<name>`; its settings follow from the recipe."""
+def flatten_optimizer(optimizer: torch.optim.Optimizer, parts_only: bool = False) -> dict[str, Tensor]:
+    """Tensors of the optimizer's state, named `<weight>.<name>`; its settings follow from the recipe.
+
+    Of those that are cut up, the part of this process. `parts_only` leaves out what all processes have.
+    """
     return {
-        f"{weight}.{name}": tensor.detach().cpu().contiguous()
+        f"{weight}.{name}": own_part(tensor).detach().cpu().contiguous()
         for weight, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
+        if not parts_only or is_part(tensor)
     }
 
 
@@ -188,20 +211,35 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
     folder = checkpoint.folder
     weights = load_file(folder / "weights.safetensors")
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    tensors: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in load_file(folder / "optimizer.safetensors").items():
-        weight, _, part = name.partition(".")
-        tensors.setdefault(int(weight), {})[part] = tensor
-    groups = learner.optimizer.state_dict()["param_groups"]
     try:
         for index, module in enumerate(learner.modules):
-            load_all_but(module, left_to_base(module), of_one(weights, index))
-        learner.optimizer.load_state_dict({"state": tensors, "param_groups": groups})
-    except (RuntimeError, ValueError) as error:
+            own = module.state_dict()
+            cut = {name: cut_like(tensor, own.get(name, tensor)) for name, tensor in of_one(weights, index).items()}
+            load_all_but(module, left_to_base(module), cut)
+        moved = [weight for group in learner.optimizer.param_groups for weight in group["params"]]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in read_optimizer(folder):
+            number, _, part = name.partition(".")
+            weight = moved[int(number)]
+            moments.setdefault(int(number), {})[part] = cut_like(tensor, weight if tensor.ndim else tensor)
+        groups = learner.optimizer.state_dict()["param_groups"]
+        learner.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    except (RuntimeError, ValueError, IndexError) as error:
         raise ModelError(f"{folder}: its weights are not those of this model; did the base change? {error}") from error
     learner.scaler.load_state_dict(state["scaler"])
     if own := of_one(load_file(folder / "randomness.safetensors"), rank()):
         restore_everything(own)  # else there were fewer processes, and this one's generators are new
+
+
+def read_optimizer(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of the optimizer's state by name, one at a time, put together from the parts of all processes."""
+    others = sorted(folder.glob("optimizer.*.safetensors"), key=lambda path: int(path.name.split(".")[1]))
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, "pt")) for path in (folder / "optimizer.safetensors", *others)]
+        names = [file.keys() for file in files]
+        for name in names[0]:
+            parts = [file.get_tensor(name) for file, held in zip(files, names, strict=True) if name in held]
+            yield name, torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def of_one(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:

@@ -19,8 +19,9 @@ from torch.nn import functional
 from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
 from stfit.losses.inputs import widen
-from stfit.processes import bring_together, rank, share_out
+from stfit.processes import bring_together, largest, rank, share_out
 from stfit.training.randomness import capture_randomness, restore_randomness
+from stfit.training.shards import is_sharded
 from stfit.training.stopwatch import Stopwatch
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
@@ -78,8 +79,11 @@ def choose_cut(mini_batch_size: int | None, mini_batch_tokens: int | None) -> Cu
 
 def embed(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
     """Embeddings of some of a batch's sequences, never in half precision."""
+    wanted = len(part)
+    if is_sharded(encoder) and not any(len(batch.sequences[sequence]) for sequence in part):
+        part = np.append(part, np.argmax([len(sequence) for sequence in batch.sequences]))  # the others wait for a call
     skips = None if batch.prompt_lengths is None else batch.prompt_lengths[part]
-    return widen(encoder([batch.sequences[sequence] for sequence in part], skips))
+    return widen(encoder([batch.sequences[sequence] for sequence in part], skips))[:wanted]
 
 
 def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) -> Tensor:
@@ -111,6 +115,8 @@ def add_gradients(
     """
     shares = share_out([len(sequence) for sequence in batch.sequences])
     parts = cut(batch, shares[rank()])
+    if is_sharded(encoder):
+        parts += [parts[0][:0]] * (largest(len(parts)) - len(parts))
     if len(parts) == 1:
         embedding_sd = bring_together(embed(encoder, batch, parts[0]), shares)
         value = compute_batch_loss(embedding_sd, batch, loss)

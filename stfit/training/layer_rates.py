@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from stfit.errors import RecipeError
+from stfit.training.shards import is_part
 
 NUMBERED = re.compile(r"backbone\.(?:.*?\.)??(\d+)\.")
 """A weight of a layer of the transformer, with its number."""
@@ -21,6 +22,8 @@ def group_weights(
 ) -> list[dict[str, Any]]:
     """Parameter groups: matrices with `weight_decay`, biases and norms (vectors) without, each with its `rate_share`.
 
+    Weights that are cut up among processes stand apart: torch's optimizers don't take both in one group.
+
     Layer i of L has the share layer_decay^(L - i) of the learning rate, i from 0; the embeddings of tokens have
     layer_decay^(L + 1), and what comes after the layers has all of it (ELECTRA, https://arxiv.org/abs/2003.10555).
     Raises RecipeError for a `layer_decay` without layers.
@@ -29,14 +32,14 @@ def group_weights(
         raise RecipeError("train.layer_decay: this base has no layers whose rates could differ")
     named = list(weights)
     share_of = {name: (layer_decay or 1.0) ** steps_from_the_end(name, num_layers) for name, _ in named}
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for decays in (True, False):
         for name, weight in named:
             if (weight.ndim >= 2) == decays:
-                groups.setdefault((share_of[name], decays), []).append(weight)
+                groups.setdefault((share_of[name], decays, is_part(weight)), []).append(weight)
     return [
         {"params": members, "weight_decay": weight_decay if decays else 0.0, "rate_share": share}
-        for (share, decays), members in groups.items()
+        for (share, decays, _), members in groups.items()
     ]
 
 

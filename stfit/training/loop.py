@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,11 @@ from stfit.data.batches import Batch
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.sound import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
-from stfit.processes import add_up, is_first
+from stfit.processes import add_up, count, is_first, peers_may_die
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
 from stfit.training.layer_rates import group_weights
 from stfit.training.randomness import capture_randomness, restore_randomness
+from stfit.training.shards import clip, filled, shard
 from stfit.training.stopwatch import Stopwatch
 
 
@@ -51,11 +53,22 @@ class Learner:
     """One for each objective."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    shell: Encoder | None = None
+    """Where the encoder's weights are cut up among the processes: what can be lent all of them."""
 
     @property
     def modules(self) -> list[nn.Module]:
         """The modules whose weights are trained: the encoder, and the losses that have weights."""
         return modules_of(self.encoder, self.losses)
+
+    @contextmanager
+    def whole(self) -> Iterator[Encoder]:
+        """The encoder with all of its weights, to measure and to save; all processes go through the block at once."""
+        if self.shell is None:
+            yield self.encoder
+        else:
+            with filled(self.shell, self.encoder) as encoder:
+                yield encoder
 
 
 def modules_of(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
@@ -69,18 +82,21 @@ def build_learner(
     weight_decay: float,
     frozen: list[str],
     layer_decay: float | None = None,
+    sharded: bool = False,
 ) -> Learner:
     """AdamW over the weights whose names match no pattern in `frozen`; biases and norms (vectors) do not decay.
 
-    Raises RecipeError for a pattern that matches nothing, or when nothing is left to train.
+    `sharded`: of several processes, each keeps a part of the encoder only. Raises RecipeError for a pattern that
+    matches nothing, or when nothing is left to train.
     """
     freeze(encoder, frozen)
+    shell = shard(encoder) if sharded and count() > 1 else None
     weights = trained_weights(*modules_of(encoder, losses))
     groups = group_weights(weights, weight_decay, layer_decay, encoder.source.num_layers)
     device = encoder.device.type
     optimizer = torch.optim.AdamW(groups, fused=device in ("cpu", "cuda"))
     scaler = torch.amp.GradScaler(device, enabled=encoder.precision == "float16")
-    return Learner(encoder, losses, optimizer, scaler)
+    return Learner(encoder, losses, optimizer, scaler, shell)
 
 
 def freeze(encoder: Encoder, patterns: list[str]) -> None:
@@ -127,17 +143,18 @@ def train_steps(
 
         before = capture_randomness()
         try:
-            outcomes = [
-                add_gradients(learner.encoder, learner.losses[which], batch, cut, scale, watch, between)
-                for which, batch in group
-            ]
+            with peers_may_die(at_work=True):
+                outcomes = [
+                    add_gradients(learner.encoder, learner.losses[which], batch, cut, scale, watch, between)
+                    for which, batch in group
+                ]
         except (InterruptedRun, DataError):
             restore_randomness(before)
             raise
         add_up_gradients(learner)
         loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
         learner.scaler.unscale_(learner.optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(weights, max_grad_norm or float("inf")).item()
+        grad_norm = clip(weights, max_grad_norm or float("inf")).item()
         require_finite(step + 1, outcomes, loss, 0.0 if learner.scaler.is_enabled() else grad_norm, batches)
         rate = learning_rate_at(step)
         for parameters in learner.optimizer.param_groups:
@@ -163,12 +180,15 @@ def train_steps(
 
 
 def add_up_gradients(learner: Learner) -> None:
-    """Put together what the processes have: of the encoder, its share each; of the losses, all the same."""
+    """Put together what the processes have: of the encoder, its share each; of the losses, all the same.
+
+    What is cut up among the processes was put together in the backward pass.
+    """
     if not is_first():
         for _, weight in trained_weights(*learner.modules[1:]):
             if weight.grad is not None:
                 weight.grad.zero_()
-    add_up([weight for _, weight in trained_weights(*learner.modules)])
+    add_up([weight for _, weight in trained_weights(*learner.modules[learner.shell is not None :])])
 
 
 def require_finite(step: int, outcomes: list[Outcome], loss: float, grad_norm: float, batches: list[Batch]) -> None:

@@ -61,6 +61,9 @@ class Train(Spec):
     sampler: Literal["auto", "shuffle", "no_duplicates", "group_by_label"] = "auto"
     """How rows form batches; auto = what the loss needs (no text twice in a batch for in-batch negatives, several rows
     of each label for the batch triplets)."""
+    shard: bool = False
+    """Of several processes, each keeps a part of the encoder's weights, gradients and optimizer state (FSDP2), for a
+    model of which a process can hold the weights, but not four times as much. Slower."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto = the first GPU, else the CPU."""
     log_every_steps: int = Field(10, gt=0)
@@ -93,6 +96,8 @@ class Train(Spec):
         ):
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise ValueError(f"`{one}` and `{other}` say the same thing: give one of them")
+        if self.shard and self.precision == "float16":
+            raise ValueError("`shard` and `precision: float16` don't go together: use bfloat16")
         if self.early_stopping is not None and self.best is None:
             raise ValueError("`early_stopping` needs `best`: the metric that has to improve")
         return self

@@ -38,13 +38,18 @@ def write_whole(path: Path, text: str) -> None:
         sync(path.parent)
 
 
+def scratch_of(folder: Path) -> Path:
+    """Where a folder is written until it is whole."""
+    return folder.with_name(folder.name + ".tmp")
+
+
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, which afterwards takes the place of `folder`.
 
     Raises ResourceError where something can't be written, and then leaves the old one.
     """
-    scratch = folder.with_name(folder.name + ".tmp")
+    scratch = scratch_of(folder)
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         with writing(folder):

@@ -21,10 +21,13 @@ from stfit.encoder.build import load_encoder
 from stfit.errors import LockError, PeerLost
 from stfit.processes import rank
 from stfit.recipe.load import load_recipe
+from stfit.training import gradients
+from stfit.training.gradients import embed
 from stfit.training.loop import StepInfo
 
 EXACT = {"model": {"dropout": 0.0}}
 CACHED = {"train": {"mini_batch_size": 1, "accumulate_steps": 2}}
+SHARDED = {"train": CACHED["train"] | {"shard": True}}
 CLASSES = {"data": {"format": "labeled_pair"}, "loss": "softmax"}
 
 
@@ -104,6 +107,54 @@ def test_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bytes(tmp_
         assert weights(tmp_path / "killed" / "tiny") == weights(tmp_path / "whole" / "tiny")
         assert logged(tmp_path / "killed" / "tiny") == logged(tmp_path / "whole" / "tiny")
         (tmp_path / "killed" / "tiny").rename(tmp_path / f"killed {victim}")
+
+
+def test_sharded_run_is_one_without_and_goes_on_to_the_same_bytes_after_a_process_died(
+    tmp_path, write, run, group, similarity
+):
+    sections = EXACT | CLASSES | {"eval": [similarity]}
+    run(write(**sections, train=CACHED["train"] | {"batch_size": 6}), "one")
+    recipe = write(**sections, train=SHARDED["train"] | {"batch_size": 3})
+    assert group(2, recipe, "whole") == [0, 0], (tmp_path / "output").read_text()
+    assert_near(tmp_path / "whole" / "tiny", tmp_path / "one" / "tiny")
+    assert group(2, recipe, "killed", lambda rank: die() if rank == 1 else None) == [
+        PeerLost.exit_code,
+        -signal.SIGKILL,
+    ]
+    assert group(2, recipe, "killed", resume=True) == [0, 0], (tmp_path / "output").read_text()
+    assert weights(tmp_path / "killed" / "tiny") == weights(tmp_path / "whole" / "tiny")
+    assert logged(tmp_path / "killed" / "tiny") == logged(tmp_path / "whole" / "tiny")
+
+
+@pytest.mark.slow
+def test_process_that_dies_within_a_step_of_a_sharded_run_is_missed(tmp_path, write, group, monkeypatch):
+    calls = []
+
+    def embed_or_die(*arguments):
+        calls.append(arguments)
+        return die() if rank() == 1 and len(calls) == 7 else embed(*arguments)
+
+    monkeypatch.setattr(gradients, "embed", embed_or_die)
+    assert group(2, write(**SHARDED), "killed") == [PeerLost.exit_code, -signal.SIGKILL]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 3])
+def test_sharded_run_goes_on_with_another_number_of_processes(tmp_path, write, group, processes):
+    recipe = write(**EXACT | CLASSES | SHARDED)
+    assert group(2, recipe, "two") == [0, 0]
+    assert group(2, recipe, "moved", lambda rank: die()) == [-9, -9]
+    assert group(processes, recipe, "moved") == [0] * processes, (tmp_path / "output").read_text()
+    assert_near(tmp_path / "moved" / "tiny", tmp_path / "two" / "tiny")
+
+
+@pytest.mark.slow
+def test_sharded_run_keeps_the_best_and_ends_early_as_one_without(tmp_path, write, run, group, similarity):
+    best = {"best": "scores/spearman_cosine", "early_stopping": {"patience": 1}, "eval_every_steps": 1}
+    sections = EXACT | {"eval": [similarity]}
+    run(write(**sections, train=best | {"batch_size": 6}), "one")
+    assert group(2, write(**sections, train=best | {"batch_size": 3, "shard": True}), "two") == [0, 0]
+    assert_near(tmp_path / "two" / "tiny", tmp_path / "one" / "tiny")
 
 
 def test_signal_to_one_process_ends_all_after_the_same_step(tmp_path, write, group):

@@ -64,7 +64,7 @@ GUARDS = [
     Guard(
         "no checkpoint of NaN",
         "training/checkpoint.py",
-        "    require_finite_weights(*learner.modules)\n",
+        "        require_finite_weights(*modules)\n",
         "",
         CHECKPOINT,
         "become_no_checkpoint",
@@ -72,7 +72,7 @@ GUARDS = [
     Guard(
         "checkpoint of another model",
         "training/checkpoint.py",
-        "except (RuntimeError, ValueError) as error:",
+        "except (RuntimeError, ValueError, IndexError) as error:",
         "except ZeroDivisionError as error:",
         CHECKPOINT,
         "another_model",
@@ -223,7 +223,7 @@ GUARDS = [
     Guard(
         "model is finite",
         "commands/run.py",
-        "        require_finite_weights(self.encoder)\n",
+        "            require_finite_weights(encoder)\n",
         "",
         "commands/test_train.py",
         "is_not_written",

@@ -267,6 +267,7 @@ CHANGES: dict[str, Change] = {
     "train.freeze": 'train.freeze=["*embeddings*"]',
     "train.precision": "train.precision=bfloat16",
     "train.sampler": ("data.columns={anchor: word}", "train.sampler=shuffle"),
+    "train.shard": "train.shard=true",
     "train.device": "train.device=nowhere",
     "train.log_every_steps": "train.log_every_steps=1",
     "train.eval_every": "train.eval_every=1.0",

@@ -17,8 +17,9 @@ def build(tiny_base):
     """An encoder of two layers with stfit's own dropout, its new layers drawn from one seed."""
 
     def build_tiny(kind: str = "bert", **settings) -> Encoder:
+        path = tiny_base(kind)  # which draws, where it is not there yet
         torch.manual_seed(1)
-        encoder = build_encoder(Model.model_validate({"base": str(tiny_base(kind)), **settings}))
+        encoder = build_encoder(Model.model_validate({"base": str(path), **settings}))
         encoder.use_fast_dropout()
         return encoder
 

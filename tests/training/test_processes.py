@@ -42,7 +42,7 @@ def batch_of(make_batch, encoder, choice, fit):
     return replace(batch, sequences=batch.sequences * 2, columns=dict(zip(choice.views, places, strict=True)))
 
 
-def learn(build, make_batch, lessons, cut, steps, kind="bert", **model):
+def learn(build, make_batch, lessons, cut, steps, kind="bert", sharded=False, frozen=(), **model):
     """Losses and weights of `steps` steps, a batch of one lesson after the other, the last of each as small as can be.
 
     Five rows are uneven in two processes as in three, and one pair leaves a process of three without any text. Without
@@ -53,7 +53,7 @@ def learn(build, make_batch, lessons, cut, steps, kind="bert", **model):
     made = [choice(**({"teacher": "./teacher"} if fit.label == "teacher" else {})) for choice, fit in lessons]
     built = [build_loss(loss, encoder.embedding_dim, 3) for loss in made]
     losses = [loss.double() if isinstance(loss, torch.nn.Module) else partial(compute_loss, loss) for loss in built]
-    learner = build_learner(encoder, losses, 0.01, [])
+    learner = build_learner(encoder, losses, 0.01, [*frozen], sharded=sharded)
     batches = [batch_of(make_batch, encoder, *lesson) for lesson in lessons]
     plan = []
     for step in range(steps):
@@ -63,7 +63,8 @@ def learn(build, make_batch, lessons, cut, steps, kind="bert", **model):
         plan.append([(which, first_rows(batches[which], rows))])
     infos = train_steps(learner, plan, lambda step: 0.01, first_step=0, cut=cut, max_grad_norm=1.0)
     told = torch.tensor([info.loss for info in infos], dtype=torch.float64)
-    return told, [weight.detach() for module in modules_of(encoder, losses) for weight in module.parameters()]
+    with learner.whole() as whole:
+        return told, [weight.detach().clone() for each in modules_of(whole, losses) for weight in each.parameters()]
 
 
 def check(tmp_path, counts, action):
@@ -91,6 +92,37 @@ def test_processes_learn_from_every_loss_what_one_process_learns(tmp_path, build
 def test_processes_teach_adapters_what_one_process_teaches_them(tmp_path, build, make_batch):
     lessons = [*TAUGHT, *TEXTS_ALONE]
     check(tmp_path, (2,), lambda: learn(build, make_batch, lessons, cut_tokens(12), 2 * len(lessons), **ADAPTERS))
+
+
+def test_processes_with_a_part_of_the_model_each_learn_what_one_learns(tmp_path, build, make_batch):
+    check(tmp_path, (3,), lambda: learn(build, make_batch, LESSONS, cut_rows(1), 2 * len(LESSONS), sharded=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("lesson", [*LESSONS, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
+def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build, make_batch, lesson, cut, promise):
+    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], cut, 20, sharded=True))
+    what = f"sharded, {lesson[0].tag()} of {lesson[1].format}"
+    promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
+
+
+@pytest.mark.slow
+def test_frozen_weights_stay_with_a_part_of_the_model_each(tmp_path, build, make_batch):
+    frozen = ["backbone.embeddings.*", "*.query.*", "*.layer.0.output.dense.weight"]
+    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS, no_cut, len(LESSONS), sharded=True, frozen=frozen))
+
+
+@pytest.mark.slow
+def test_adapters_are_the_same_with_a_part_of_the_model_each(tmp_path, build, make_batch):
+    lessons = [*TAUGHT, *TEXTS_ALONE]
+    check(tmp_path, (2, 3), lambda: learn(build, make_batch, lessons, no_cut, len(lessons), sharded=True, **ADAPTERS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "qwen3", "mpnet", "t5", "modernbert"])
+def test_every_layout_is_cut_up(tmp_path, build, make_batch, kind):
+    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], cut_rows(2), 2, kind, sharded=True))
 
 
 @pytest.mark.slow

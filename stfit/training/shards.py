@@ -1,0 +1,100 @@
+"""Weights, gradients and optimizer state cut up among the processes, for models that don't fit into each.
+
+FSDP2 (Zhao et al., 2023, https://arxiv.org/abs/2304.11277; torch.distributed.fsdp.fully_shard): every process keeps a
+part of each weight, gets a layer's weights together when it computes the layer, and lets go of them afterwards. To get
+them together is something that all processes do at once, so all have to call the encoder equally often.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.layout import forward_in_one_rectangle
+from stfit.processes import count, peers_may_die
+
+
+def shard(encoder: Encoder) -> Encoder:
+    """Leave this process its part of the encoder's weights, which are the same in all; a shell of what it was.
+
+    The shell has no weights until `filled` lends it some: to measure, to save and to encode is then as with any other
+    encoder.
+    """
+    shell = copy.deepcopy(encoder, {id(encoder.tokens): encoder.tokens})
+    for weight in shell.parameters():
+        weight.data = weight.new_empty(0)
+    if encoder.layout.name == "padded":  # rectangles would be so many calls, in each process other ones
+        encoder.layout = replace(encoder.layout, forward=forward_in_one_rectangle)
+    # A fused layer gives a view, and FSDP2 warns that nothing may be added to it in place: nothing is.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    mesh = init_device_mesh(encoder.device.type, (count(),))
+    for module in (*layers_of(encoder.backbone), encoder):
+        fully_shard(module, mesh=mesh)
+    for module in encoder.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)  # gradients are added up, as they are without shards,
+            module.set_force_sum_reduction_for_comms(True)  # by a sum that gloo knows
+    return shell
+
+
+def layers_of(backbone: nn.Module) -> Iterable[nn.Module]:
+    """The layers of a transformer: its longest list of modules."""
+    return max((each for each in backbone.modules() if isinstance(each, nn.ModuleList)), key=len, default=[])
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether this process has a part of the weights only."""
+    return isinstance(module, FSDPModule)
+
+
+@contextmanager
+def filled(shell: Encoder, encoder: Encoder) -> Iterator[Encoder]:
+    """A block in which the shell has the encoder's weights, all of them in every process; all go through it at once."""
+    try:
+        with peers_may_die(), torch.no_grad():
+            for empty, weight in zip(shell.parameters(), encoder.parameters(), strict=True):
+                empty.data = weight.full_tensor() if isinstance(weight, DTensor) else weight.data
+        yield shell
+    finally:
+        for weight in shell.parameters():
+            weight.data = weight.new_empty(0)
+
+
+def is_part(tensor: Tensor) -> bool:
+    """Whether a tensor is cut up among the processes."""
+    return isinstance(tensor, DTensor)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor: its rows of one that is cut up, else all of it."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def cut_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, cut up as `like` is. All processes have it whole, so nothing is sent."""
+    if not isinstance(like, DTensor):
+        return tensor
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def clip(weights: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale gradients down to `max_norm` in all, those included of which this process has a part; their norm before."""
+    kinds = [[weight for weight in weights if isinstance(weight, DTensor) is cut] for cut in (True, False)]
+    norms = []
+    for kind in filter(None, kinds):
+        norm = nn.utils.get_total_norm([weight.grad for weight in kind if weight.grad is not None])
+        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    total = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+    for kind in filter(None, kinds):
+        nn.utils.clip_grads_with_norm_(kind, max_norm, total)
+    return total

@@ -1,0 +1,21 @@
+"""Of several processes that failed, the one that began it is named."""
+
+import signal
+
+from stfit.cli.launch import explain
+from stfit.errors import DataError, PeerLost
+
+LOST = {"class": PeerLost.__name__, "message": "another process of this run is gone", "exit_code": PeerLost.exit_code}
+WRONG = {"class": DataError.__name__, "message": "row 3 is wrong", "exit_code": DataError.exit_code}
+
+
+def test_process_that_could_still_speak_is_not_named_as_the_one_that_was_killed():
+    found = explain({0: LOST}, {0: -signal.SIGABRT, 1: -signal.SIGKILL})
+    assert found is not None
+    assert found.message is not None
+    assert found.message.startswith("process 1 was killed by SIGKILL")
+
+
+def test_error_of_its_own_comes_before_the_peers_that_it_left():
+    found = explain({0: LOST, 1: WRONG}, {0: PeerLost.exit_code, 1: DataError.exit_code})
+    assert found == (DataError.__name__, "row 3 is wrong", DataError.exit_code)
