@@ -7,12 +7,15 @@ variables (WANDB_MODE, MLFLOW_TRACKING_URI, TRACKIO_DIR) count.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from stfit.spec import Choice, Spec
+
+log = logging.getLogger("stfit")
 
 Value = str | int | float | bool
 Write = Callable[[int, dict[str, float]], object]
@@ -56,7 +59,10 @@ class TensorBoard(Spec):
 
 
 class WandB(Spec):
-    """Weights & Biases; `wandb login` comes first, or WANDB_MODE=offline and later `wandb sync`."""
+    """Weights & Biases; `wandb login` comes first, or WANDB_MODE=offline and later `wandb sync`.
+
+    Offline, a run that goes on has a folder for each part: `wandb sync --id ID` takes them all.
+    """
 
     package: ClassVar[str] = "wandb"
 
@@ -71,7 +77,7 @@ class WandB(Spec):
         """Open until the block ends."""
         import wandb
 
-        with wandb.init(
+        opened = wandb.init(
             project=self.project,
             entity=self.entity,
             dir=run.folder,
@@ -79,8 +85,20 @@ class WandB(Spec):
             name=run.name,
             config=run.settings,
             resume="allow",
-        ) as opened:
+        )
+        if opened.offline and run.first_step:
+            log.warning(
+                "track: wandb can't go on with a run offline, and keeps what follows in a folder of its own. Send all "
+                "of the run's folders at once: wandb sync --id %s %s/offline-run-*",
+                run.id,
+                run.folder / "wandb",
+            )
+        failed = 1
+        try:
             yield lambda step, numbers: opened.log(numbers, step=step)
+            failed = 0
+        finally:  # its own `with` would print the traceback of whatever ends the run, a signal too
+            opened.finish(exit_code=failed)
 
 
 class Trackio(Spec):

@@ -73,31 +73,46 @@ def test_mlflow_has_parameters_and_metrics_by_their_names(tmp_path, write, run, 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_wandb_keeps_an_offline_run(tmp_path, write, run, similarity, monkeypatch):
+def test_wandb_keeps_an_offline_run_and_says_that_what_goes_on_is_apart(
+    tmp_path, write, run, similarity, monkeypatch, caplog, capfd
+):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    run(write(eval=[similarity], track=["wandb"]))
-    (kept,) = (tmp_path / "runs" / "tiny" / "wandb").glob("offline-run-*/run-*.wandb")
-    content = kept.read_bytes()
+    recipe = write(eval=[similarity], track=["wandb"])
+    stop_after(recipe, tmp_path / "runs", 5)
+    assert "wandb can't go on" not in caplog.text
+    assert "Traceback" not in capfd.readouterr().err  # it prints those that pass through its own `with`
+    run(recipe)
+    identity = json.loads((tmp_path / "runs" / "tiny" / "tracked.json").read_text())["id"]
+    first, second = (tmp_path / "runs" / "tiny" / "wandb").glob(f"offline-run-*/run-{identity}.wandb")
     for name in (b"train/loss", METRIC.encode(), b"train.learning_rate"):
-        assert name in content
+        assert name in first.read_bytes()
+        assert name in second.read_bytes()
+    assert f"wandb sync --id {identity}" in caplog.text
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_trackio_keeps_a_run_on_this_machine(tmp_path, write, run, similarity, monkeypatch, logged):
+def test_trackio_goes_on_with_the_run_that_it_keeps_on_this_machine(
+    tmp_path, write, run, similarity, monkeypatch, logged
+):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio")
     import sqlite3
 
-    run(write(eval=[similarity], track=[{"type": "trackio", "project": "animals"}]))
+    recipe = write(eval=[similarity], track=[{"type": "trackio", "project": "animals"}])
+    stop_after(recipe, tmp_path / "runs", 5)
+    run(recipe)
     (kept,) = (tmp_path / "trackio").glob("animals*.db")
     with sqlite3.connect(kept) as base:
-        rows = base.execute("select step, metrics from metrics").fetchall()
-    entries = [(step, json.loads(metrics)) for step, metrics in rows]
-    told = {step: metrics["train/loss"] for step, metrics in entries if "train/loss" in metrics}
-    assert told == pytest.approx(logged()[0])
+        rows = base.execute("select run_id, step, metrics from metrics").fetchall()
+    assert len({name for name, _, _ in rows}) == 1
+    entries = [(step, json.loads(metrics)) for _, step, metrics in rows]
+    losses, metrics = logged()
+    for name, expected in (("train/loss", losses), (METRIC, metrics)):
+        told = [(step, numbers[name]) for step, numbers in entries if name in numbers]
+        assert {step for step, _ in told} == set(expected)
+        assert [value for _, value in told] == pytest.approx([expected[step] for step, _ in told])
 
 
 def test_missing_package_is_said_before_anything_is_read(tmp_path, write, run, monkeypatch):
