@@ -38,11 +38,13 @@ clean:
 	rm -rf .venv runs
 
 $(BIN)/.ready: pyproject.toml
+	@echo "Installing torch and stfit into .venv, once: some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -e .
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.ready
+	@echo "Installing what the tests need, once: some minutes"
 	$(BIN)/pip install --quiet -e ".[dev]"
 	touch $@

@@ -6,6 +6,7 @@ Rooms are imported inside the commands, so that `--help` and a wrong argument ar
 from __future__ import annotations
 
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -28,12 +29,25 @@ from stfit.cli.options import (
 )
 from stfit.processes import launched
 
-app = typer.Typer(
-    name="stfit",
-    help="Train sentence-embedding models from YAML recipes.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="stfit", rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def say_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        console.show_page(f"stfit {version('stfit')}\n", None)
+        raise typer.Exit
+
+
+@app.callback()
+def stfit(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Say which stfit this is.", is_eager=True, callback=say_version)
+    ] = False,
+    _debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error; anywhere.")] = False,
+) -> None:
+    """Train sentence-embedding models from YAML recipes."""
+    # --debug is taken out before any of this is read: errors of reading it are to be shown with it, too.
 
 
 class Runtime(StrEnum):
@@ -366,7 +380,7 @@ def schema(output: Page = None, json: Json = False) -> None:
     console.show_page(schema_page(Recipe), output, json)
 
 
-@app.command(hidden=True)  # `make docs` writes it
+@app.command(hidden=True, epilog="Example: stfit reference -o recipes.md")  # `make docs` writes it
 def reference(output: Page = None) -> None:
     """Print the reference page of recipes."""
     from stfit.recipe.reference import reference_page

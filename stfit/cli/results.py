@@ -118,7 +118,7 @@ def show_result(event: Finished, as_json: bool) -> None:
         table(["metric", "before", "after", "gain"], cells_of(rows))
     speed = result["examples_per_second"]
     pace = f" at {speed:.0f} examples/s" if speed else ""
-    sys.stdout.write(f"{result['model']}: {took}{pace}\n")
+    sys.stdout.write(f"{result['model']}: {took}{pace}\n{result['run']}/report.html: what came of it\n")
 
 
 def cells_of(rows: list[tuple[str, float | None, float | None]]) -> list[list[str]]:

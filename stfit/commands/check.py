@@ -40,7 +40,9 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         return report(Survey(errors=[error]), strict)
     recipe = loaded.recipe if full else first_rows(loaded.recipe)
     found = survey(recipe, loaded.origins)
-    facts: dict[str, Any] = {"looked_at": "all rows" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"}
+    facts: dict[str, Any] = {
+        "looked_at": "all looked at" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"
+    }
     if recipe.is_streamed and recipe == loaded.recipe:
         facts["looked_at"] = f"the first of a stream{', read to its end' if full else ''}"
     if full:

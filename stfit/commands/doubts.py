@@ -96,7 +96,9 @@ def unknown_metrics(recipe: Recipe, base: Glance) -> list[Doubt]:
         known = known_metrics(recipe.eval, moment, recipe.dims)
         if metric is not None and metric not in known:
             when = "during the run" if moment == "during" else f"at the {moment}"
-            hint = did_you_mean(metric, known) or (f"there are {', '.join(known)}" if known else "see `eval`")
+            near = did_you_mean(metric, known)
+            there = f"there are {', '.join(known)}" if known else "see `eval`"
+            hint = f"{near} {there}" if near else there
             found.append(Doubt(key, "unknown-metric", f"no evaluation {when} gives `{metric}`: {hint}"))
     return found
 

@@ -104,7 +104,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
             "transformer, or `scratch`, as the base"
         )
     loss, because = LOSSES[training.format, training.label_kind]
-    text = write_recipe(source, look, training, (loss, because), base, output)
+    text = write_recipe(dataset, config, look, training, (loss, because), base, output)
     try:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -139,9 +139,11 @@ def look_at(source: Source) -> Look:
     return Look(split, len(table), measuring, len(other) if other else 0, proposal)
 
 
-def write_recipe(source: Source, look: Look, training: Proposal, loss: tuple[str, str], base: str, output: Path) -> str:
+def write_recipe(
+    dataset: str, config: str | None, look: Look, training: Proposal, loss: tuple[str, str], base: str, output: Path
+) -> str:
     """The text of the recipe."""
-    where = {"dataset": located(source.dataset, output), **({"config": source.config} if source.config else {})}
+    where = {"dataset": located(dataset, output), **({"config": config} if config else {})}
     evaluation = evaluation_of(where, look, training)
     holdout = {"holdout": {"fraction": HOLDOUT_SHARE}} if evaluation.get("from") else {}
     data = where | {"split": look.split, "format": training.format, "columns": training.columns}
@@ -153,7 +155,7 @@ def write_recipe(source: Source, look: Look, training: Proposal, loss: tuple[str
         f"#   stfit check {output.name}",
         f"#   stfit train {output.name}",
         "version: 1",
-        f"name: {on_one_line(run_name(source.dataset))}",
+        f"name: {on_one_line(run_name(dataset))}",
         "",
         *section("model", model),
         "",
@@ -210,8 +212,8 @@ def reason_of(evaluation: dict[str, Any], look: Look) -> str:
 
 
 def located(dataset: str, output: Path) -> str:
-    """A Hub id as it is; a path as seen from the recipe's folder."""
-    if not looks_like_path(dataset):
+    """A Hub id and an absolute path as they are; another path as seen from the recipe's folder."""
+    if not looks_like_path(dataset) or os.path.isabs(dataset):
         return dataset
     path = os.path.relpath(os.path.expanduser(dataset), output.parent)
     return path if path.startswith("..") else f"./{path}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from stfit.evaluation.binary_classification import BinaryClassification
 from stfit.evaluation.classification import Classification
@@ -13,7 +13,7 @@ from stfit.evaluation.retrieval import Retrieval
 from stfit.evaluation.similarity import Similarity
 from stfit.evaluation.translation import Translation
 from stfit.evaluation.triplet import Triplet
-from stfit.spec import Choice
+from stfit.spec import Choice, alternatives
 
 Evaluator = Annotated[
     Similarity
@@ -27,3 +27,4 @@ Evaluator = Annotated[
     | Mteb,
     Choice("evaluator", "format", "main_metric", "metrics", "measure"),
 ]
+EVALUATORS: list[Any] = list(alternatives(Evaluator))

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from stfit.data.source import ROLES
 from stfit.errors import StfitError
+from stfit.evaluation.evaluator import EVALUATORS
 from stfit.losses.loss import LOSSES
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.schema import json_schema
@@ -97,6 +98,7 @@ def reference_page() -> str:
         "## Keys\n\n" + pages.table(top, schema["anyOf"][0]["required"]),
         *pages.sections(top, ""),
         formats(),
+        metrics(),
         SELECTORS,
         OVERRIDES,
         exit_codes(),
@@ -262,6 +264,24 @@ def formats() -> str:
         for kind in kinds:
             names = [f"`{loss.tag()}`" for loss in LOSSES if (format, kind) in loss.fits]
             lines.append(f"| `{format}` | {', '.join(roles)} | {MEANING[kind]} | {', '.join(names)} |")
+    return "\n".join(lines) + "\n"
+
+
+def metrics() -> str:
+    """What every evaluator finds, with the defaults of what it is asked for."""
+    lines = [
+        "## Metrics",
+        "",
+        "`train.best` and `gate.metric` name one as `<name of the evaluator>/<metric>`: `stsb/spearman_cosine`. With "
+        "`matryoshka_dims` there is each at every size, too: `stsb@128/spearman_cosine`.",
+        "",
+        "| evaluator | metrics |",
+        "| --- | --- |",
+    ]
+    for evaluator in EVALUATORS:
+        # None of them is asked for its rows.
+        names = ", ".join(f"`{name}`" for name in evaluator.model_construct().metrics)
+        lines.append(f"| `{evaluator.tag()}` | {names} |")
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ def test_help_of_every_verb_has_an_example_of_it(run, verb):
     code, out, _ = run(f"{name} --help")
     assert code == 0
     assert f"Example: stfit {name}" in " ".join(out.split())
+
+
+def test_version_is_said(run):
+    assert run("--version") == (0, f"stfit {version('stfit')}\n", "")
 
 
 def test_no_arguments_mean_help(run):

@@ -239,3 +239,14 @@ def test_a_proposal_passes_the_check(name, shared, minilm, tmp_path, monkeypatch
     said = json.loads(capsys.readouterr().out)
     assert end.value.code in (0, None), said
     assert said["errors"] == []
+
+
+def test_a_path_is_seen_from_the_recipe_and_an_absolute_one_stays(tmp_path, monkeypatch):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(score(i)) + "\n" for i in range(40)))
+    (tmp_path / "recipes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for given, written in (("rows.jsonl", "../rows.jsonl"), (str(tmp_path / "rows.jsonl"),) * 2):
+        recipe = tmp_path / "recipes" / "made.yaml"
+        recipe.unlink(missing_ok=True)
+        init(given, recipe, "BERT", None)
+        assert f"dataset: {written}\n" in recipe.read_text()
