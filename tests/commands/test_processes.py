@@ -225,29 +225,79 @@ def workers_of(launcher):
 LONG = {"max_steps": 4000, "save_every_steps": 40, "log_every_steps": 1000}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1, "launcher"])
-def test_no_orphan_is_left_of_a_command_that_lost_a_process(tmp_path, write, victim):
-    recipe = write(train=LONG)
-    launcher = start("train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json")
-    said = next(line for line in launcher.stderr if "step 200/4000" in line)
+def kill_at(launcher, line, victim):
+    """Once this line is said, kill the process of this rank, or the launcher; all are gone within a minute.
+
+    Gives standard output, and what was said after the line.
+    """
+    assert any(line in said for said in launcher.stderr)
     workers = workers_of(launcher.pid)
     assert set(workers) == {0, 1}
     alive = {os.pidfd_open(worker) for worker in workers.values()}
     os.kill(launcher.pid if victim == "launcher" else workers[victim], signal.SIGKILL)
-    out, err = launcher.communicate(timeout=60)
+    told = launcher.communicate(timeout=60)
     while alive:
         ended = select.select(alive, [], [], 60)[0]
-        assert ended, f"an orphan goes on after {said}"
+        assert ended, f"an orphan goes on after {line}"
         alive -= set(ended)
-    if victim == "launcher":
-        return
+    return told
+
+
+def assert_said_once(launcher, victim, out, err):
     message = f"process {victim} was killed by SIGKILL (no memory left?); the same command goes on from what is saved"
     assert launcher.returncode == 9
     assert err.count("stfit: ") == 1
     assert f"stfit: {message}" in err
     assert "Traceback" not in err
     assert json.loads(out)["error"] == {"class": "ResourceError", "message": message, "exit_code": 9}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1, "launcher"])
+def test_no_orphan_is_left_of_a_command_that_lost_a_process(tmp_path, write, victim):
+    recipe = write(train=LONG)
+    launcher = start("train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json")
+    out, err = kill_at(launcher, "step 200/4000", victim)
+    if victim != "launcher":
+        assert_said_once(launcher, victim, out, err)
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A dataset of 80,000 texts, which take a tiny model some seconds."""
+    with (tmp_path / "many.jsonl").open("w") as file:
+        for i in range(40_000):
+            row = {"sentence1": f"animal {i} {'very ' * 8}", "sentence2": f"{i} animals {'too ' * 8}", "score": i / 4e4}
+            file.write(json.dumps(row) + "\n")
+    return "./many.jsonl"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1, "launcher"])
+def test_process_that_dies_while_all_measure_ends_the_others_at_once(tmp_path, write, similarity, many, victim):
+    measured = similarity | {"dataset": many, "when": ["during", "end"]}
+    recipe = write(eval=[measured], train={"eval_every_steps": 3})
+    launcher = start("train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json")
+    out, err = kill_at(launcher, "step 3/6", victim)
+    assert "scores/spearman_cosine" not in err
+    if victim != "launcher":
+        assert_said_once(launcher, victim, out, err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1, "launcher"])
+def test_process_that_dies_while_the_first_asks_a_teacher_ends_the_others_at_once(
+    tmp_path, write, tiny_base, many, victim
+):
+    student = {"layers": [{"type": "dense", "out_features": 32}]}
+    data = {"dataset": many, "format": "text", "columns": {"text": ["sentence1", "sentence2"]}}
+    recipe = write(model=student, data=data, loss={"type": "mse", "teacher": str(tiny_base("bert"))})
+    arguments = ["train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json"]
+    launcher = start(*arguments, HF_ASSETS_CACHE=str(tmp_path / "assets"))
+    out, err = kill_at(launcher, "taught: 4096 of 80000", victim)
+    assert "taught: 80000 of" not in err
+    if victim != "launcher":
+        assert_said_once(launcher, victim, out, err)
 
 
 @pytest.mark.slow
