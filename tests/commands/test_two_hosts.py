@@ -93,7 +93,7 @@ def test_two_hosts_train_what_two_processes_of_one_train(tmp_path, write, start)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_run_goes_on_to_the_same_bytes_after_a_host_died(tmp_path, write, start, victim):
+def test_run_goes_on_to_the_same_bytes_after_a_host_died(tmp_path, write, hosts, start, victim):
     recipe = write(train=LONG)
     assert [host.wait(120) for host in start(recipe, *[tmp_path / "whole"] * 2)] == [0, 0]
     both = start(recipe, *[tmp_path / "killed"] * 2)
@@ -105,6 +105,7 @@ def test_run_goes_on_to_the_same_bytes_after_a_host_died(tmp_path, write, start,
     _, said = both[1 - victim].communicate(timeout=120)
     assert both[1 - victim].returncode != 0
     assert said.count("another process of this run is gone") >= 1, said
+    assert [ip("netns", "pids", name).stdout for name, _ in hosts] == ["", ""]  # no orphan
     assert [host.wait(120) for host in start(recipe, *[tmp_path / "killed"] * 2)] == [0, 0]
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
