@@ -216,11 +216,11 @@ def run(
 
 def take_memory(sharded: bool) -> None:
     """Keep what is freed, but where a model is cut up for want of memory."""
-    if not sharded:
-        keep_freed_memory()
+    if sharded and count() > 1:
+        give_freed_memory_back()
         return
-    give_freed_memory_back()
-    if count() == 1:
+    keep_freed_memory()
+    if sharded:
         log.warning("train.shard changes nothing, since there is one process: start several with `--processes`")
 
 

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.layout import forward_in_one_rectangle
+from stfit.errors import RecipeError
 from stfit.processes import count, peers_may_die
 
 
@@ -28,8 +29,10 @@ def shard(encoder: Encoder) -> Encoder:
     """Leave this process its part of the encoder's weights, which are the same in all; a shell of what it was.
 
     The shell has no weights until `filled` lends it some: to measure, to save and to encode is then as with any other
-    encoder.
+    encoder. Raises RecipeError where torch is too old for it.
     """
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise RecipeError(f"train.shard needs a newer torch than {torch.__version__}: leave it out, or update torch")
     shell = copy.deepcopy(encoder, {id(encoder.tokens): encoder.tokens})
     for weight in shell.parameters():
         weight.data = weight.new_empty(0)

@@ -126,6 +126,13 @@ def test_sharded_run_is_one_without_and_goes_on_to_the_same_bytes_after_a_proces
     assert logged(tmp_path / "killed" / "tiny") == logged(tmp_path / "whole" / "tiny")
 
 
+def test_one_process_has_nothing_to_share_its_model_with_and_says_so(tmp_path, write, run, caplog):
+    for shard in (False, True):
+        run(write(train={"shard": shard}), f"shard {shard}")
+        assert ("train.shard changes nothing, since there is one process" in caplog.text) is shard
+    assert weights(tmp_path / "shard True" / "tiny") == weights(tmp_path / "shard False" / "tiny")
+
+
 @pytest.mark.slow
 def test_process_that_dies_within_a_step_of_a_sharded_run_is_missed(tmp_path, write, group, monkeypatch):
     calls = []
@@ -316,6 +323,22 @@ def test_command_line_starts_torchrun_says_things_once_and_passes_the_exit_code(
     _, err = launcher.communicate()
     assert launcher.returncode == 3, err
     assert err.count("there is no column `nowhere`") == 1
+
+
+@pytest.mark.slow
+def test_process_takes_less_memory_for_a_part_of_the_model(tmp_path, write, promise):
+    base = {"type": "scratch", "hidden_size": 768, "num_layers": 6, "num_heads": 12}
+    peak_mib = {}
+    for shard in (False, True):
+        recipe = write(model={"base": base}, train={"max_steps": 3, "shard": shard})
+        launcher = start("train", str(recipe), "--runs", str(tmp_path / f"{shard}"), "--processes", "2", "--json")
+        out, err = launcher.communicate()
+        assert launcher.returncode == 0, err
+        peak_mib[shard] = json.loads(out)["peak_rss_mib"]
+    promise("6 x 768 in two processes: peak of one", f"{peak_mib[True]:.0f} MiB, {peak_mib[False]:.0f} not sharded")
+    weights_mib = sum(path.stat().st_size for path in (tmp_path / "True").rglob("model/model.safetensors")) / 2**20
+    # Of 16 bytes a weight a process keeps 8, and 4 more while it saves them all: half of what is left is noise.
+    assert peak_mib[True] < peak_mib[False] - weights_mib / 2
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ WRONG = [
     ("train: {freeze: backbone}\n", 4, "write [backbone]"),
     ("train: {freeze: [1]}\n", 4, 'quotes, "1"'),
     ("train: {epochs: 1, max_steps: 2}\n", 4, "say the same thing"),
+    ("train: {shard: true, precision: float16}\n", 4, "use bfloat16"),
     ("train: {early_stopping: {patience: 0}}\n", 4, "more than 0"),
     ("train: 3\n", 4, "expected a mapping"),
     ("seed: -1\n", 4, "at least 0"),

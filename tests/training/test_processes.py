@@ -1,5 +1,6 @@
 """The same batches in one process or in several: the same losses, and the same weights."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -7,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from processes import run_group
+from torch.distributed.fsdp import FSDPModule
 
 from stfit.data.source import ROLES
+from stfit.errors import RecipeError
 from stfit.losses.loss import LOSSES, build_loss, compute_loss
 from stfit.processes import bring_together, from_all, rank, share_out
 from stfit.training.gradients import cut_rows, cut_tokens, no_cut
 from stfit.training.loop import build_learner, modules_of, train_steps
 from stfit.training.randomness import seed_everything
+from stfit.training.shards import shard
 
 LESSONS = [(choice, choice.fits[-1]) for choice in LOSSES]
 """A loss, and data that it learns from: of the teachers, those with most columns."""
@@ -96,6 +100,12 @@ def test_processes_teach_adapters_what_one_process_teaches_them(tmp_path, build,
 
 def test_processes_with_a_part_of_the_model_each_learn_what_one_learns(tmp_path, build, make_batch):
     check(tmp_path, (3,), lambda: learn(build, make_batch, LESSONS, cut_rows(1), 2 * len(LESSONS), sharded=True))
+
+
+def test_torch_that_cannot_add_up_parts_is_refused_by_its_version(build, monkeypatch):
+    monkeypatch.delattr(FSDPModule, "set_force_sum_reduction_for_comms")
+    with pytest.raises(RecipeError, match=re.escape(f"needs a newer torch than {torch.__version__}")):
+        shard(build())
 
 
 @pytest.mark.slow
