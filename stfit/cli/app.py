@@ -108,6 +108,9 @@ def train(
         if found := find_unchanged(loaded):
             results.show_unchanged(found, json)
             return
+    from stfit.commands.prepare import refuse_at_once
+
+    refuse_at_once(loaded.recipe, loaded.origins)
     shared_out(processes, json)
     from stfit.commands.train import train
 

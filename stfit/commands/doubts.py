@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from stfit.data.fit import format_problem
 from stfit.data.source import ROLES
 from stfit.data.split import is_of_whole
 from stfit.encoder.glance import Glance
@@ -20,6 +21,7 @@ from stfit.encoder.settings import misplaced
 from stfit.errors import Problem, did_you_mean
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.source import When
+from stfit.losses.loss import LOSSES
 from stfit.processes import count
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
@@ -52,6 +54,16 @@ def place(doubt: Doubt, origins: Mapping[str, Mark]) -> Problem:
     """A doubt with the place of its key, where the recipe says it; a default has none."""
     mark, message = origins.get(doubt.key), f"{doubt.key}: {doubt.message}"
     return mark.problem(message, doubt.code) if mark else Problem(message, doubt.code)
+
+
+def unfit_losses(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A loss can't learn from rows of another format."""
+    fits_of = {loss.tag(): loss.fits for loss in LOSSES}
+    return [
+        Doubt(f"{key}loss", "loss-format", problem)
+        for key, objective in recipe.trained_on.items()
+        if (problem := format_problem(objective.loss.type, objective.data.format, fits_of))
+    ]
 
 
 def missing_trackers(recipe: Recipe, base: Glance) -> list[Doubt]:
@@ -340,6 +352,7 @@ def unstreamable(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 
 IMPOSSIBLE: list[Check] = [
+    unfit_losses,
     unstreamable,
     one_view,
     unknown_metrics,

@@ -12,7 +12,7 @@ from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, embedding_dim, find
 from stfit.data.audit import audit, audit_evaluation
 from stfit.data.chunks import first_examples, first_rows
 from stfit.data.examples import Examples, load_examples
-from stfit.data.fit import check_format, check_labels
+from stfit.data.fit import check_labels
 from stfit.data.leftovers import dropped_rows, unread_flags
 from stfit.data.overlap import EvaluationRows, shared_rows
 from stfit.data.read import load_table
@@ -24,7 +24,6 @@ from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
 from stfit.losses.distillation import require_same_dim
-from stfit.losses.loss import LOSSES
 from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
@@ -75,6 +74,12 @@ def prepare(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepar
     return Prepared(list(found.training.values()), found.evaluation, found.warnings)
 
 
+def refuse_at_once(recipe: Recipe, origins: Mapping[str, Mark]) -> None:
+    """Raise what `prepare` does, where the recipe alone can't work: before torch is loaded, which takes seconds."""
+    if find(IMPOSSIBLE, recipe, Glance(), origins):
+        prepare(recipe, origins)
+
+
 def first_of(errors: Sequence[StfitError]) -> StfitError:
     """The error of the lowest exit code, with the problems of all."""
     first = min(errors, key=lambda error: error.exit_code)
@@ -84,9 +89,6 @@ def first_of(errors: Sequence[StfitError]) -> StfitError:
 def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
     """Everything that can be known of a run before its weights are loaded."""
     found = Survey()
-    for objective in recipe.trained_on.values():
-        with found.noting():
-            check_format(objective.loss.type, objective.data.format, {loss.tag(): loss.fits for loss in LOSSES})
     with found.noting():
         look_at_base(recipe, origins, found)
     own: Own | None = None

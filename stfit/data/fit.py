@@ -11,7 +11,7 @@ import numpy as np
 
 from stfit.data.examples import Examples
 from stfit.data.table import name_rows
-from stfit.errors import DataError, Problem, RecipeError
+from stfit.errors import DataError, Problem
 
 Fits = Iterable[tuple[str, str]]
 """(format, label kind), one for each kind of data that a loss learns from."""
@@ -26,14 +26,14 @@ MEANING = {
 }
 
 
-def check_format(loss: str, format: str, fits_of: Mapping[str, Fits]) -> None:
-    """Raises RecipeError when the loss can't learn from the format. `fits_of`: name of every loss -> what it fits."""
+def format_problem(loss: str, format: str, fits_of: Mapping[str, Fits]) -> str | None:
+    """Why the loss can't learn from the format; None if it can. `fits_of`: name of every loss -> what it fits."""
     formats = list(dict.fromkeys(fit[0] for fit in fits_of[loss]))
     if format in formats:
-        return
+        return None
     others = [name for name, fits in fits_of.items() if format in (fit[0] for fit in fits)]
-    raise RecipeError(
-        f"loss `{loss}` does not fit format `{format}`: it takes {' or '.join(formats)}. "
+    return (
+        f"`{loss}` does not fit format `{format}`: it takes {' or '.join(formats)}. "
         f"Losses for {format}: {', '.join(others) or 'none'}"
     )
 

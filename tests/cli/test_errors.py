@@ -14,7 +14,7 @@ FAILURES = {
     "unknown key": ("train recipe.yaml train.epoch=1", 2, "did you mean `epochs`?"),
     "not a key": ("train recipe.yaml epochs", 2, "an override is `key.path=value`"),
     "no recipe": ("train nowhere.yaml", 2, "can't read recipe `nowhere.yaml`"),
-    "loss and format": ("train recipe.yaml loss=triplet", 2, "loss `triplet` does not fit format `labeled_pair`"),
+    "loss and format": ("train recipe.yaml loss=triplet", 2, "loss: `triplet` does not fit format `labeled_pair`"),
     "no such option": ("train recipe.yaml --frehs", 2, "No such option: --frehs"),
     "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),
     "missing argument": ("encode runs/recipe", 2, "Missing argument 'INPUT'"),
@@ -124,3 +124,15 @@ def test_hub_that_is_out_of_reach_is_said_plainly(folder, key):
     assert (error["class"], error["exit_code"]) == ("HubError", 5)
     assert "someone/no-such-" in error["message"]
     assert "Traceback" not in ended.stderr
+
+
+def test_a_recipe_that_can_not_work_is_refused_before_torch_is_loaded_with_all_that_is_wrong(folder):
+    code = (
+        "import sys; from stfit.cli import main; sys.argv = ['stfit', 'train', 'recipe.yaml', 'loss=triplet', "
+        "'data.columns.sentence1=title']\n"
+        "try: main.main()\nfinally: print('torch' in sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "False\n")
+    assert "`triplet` does not fit format" in ended.stderr
+    assert "title" in ended.stderr

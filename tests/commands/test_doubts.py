@@ -37,6 +37,7 @@ TRIPLETS = {"data": {"dataset": "/rows.csv", "format": "triplet"}, "loss": TRIPL
 
 # What is changed in the good recipe, and the key and code of the doubt that follows.
 DOUBTS = [
+    ({"loss": "cosent"}, "loss", "loss-format"),
     ({"data.prompts": {"ancor": "query"}}, "data.prompts.ancor", "unknown-role"),
     ({"data.prompts": {"anchor": "qery"}}, "data.prompts.anchor", "unknown-prompt"),
     ({"eval": [EVALUATOR | {"prompts": {"anchor": "qery"}}]}, "eval.0.prompts.anchor", "unknown-prompt"),
