@@ -90,7 +90,9 @@ def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
     """Everything that can be known of a run before its weights are loaded."""
     found = Survey()
     with found.noting():
-        look_at_base(recipe, origins, found)
+        found.base = glance_if_near(recipe.model, found)
+    with found.noting():
+        look_at_recipe(recipe, origins, found)
     own: Own | None = None
     for key, objective in recipe.trained_on.items():
         with found.noting():
@@ -139,9 +141,8 @@ def look_at_rows(objective: Objective, training: Examples, found: Survey) -> Non
         found.warnings += audit_training(objective, training)
 
 
-def look_at_base(recipe: Recipe, origins: Mapping[str, Mark], found: Survey) -> None:
-    """What the recipe says, against what the base says of itself."""
-    found.base = glance_if_near(recipe.model, found)
+def look_at_recipe(recipe: Recipe, origins: Mapping[str, Mark], found: Survey) -> None:
+    """What the recipe says, against itself and what the base says of itself."""
     impossible = find(IMPOSSIBLE, recipe, found.base, origins)
     found.warnings += [replace(problem, snippet=None) for problem in find(UNLIKELY, recipe, found.base, origins)]
     if impossible:
