@@ -24,6 +24,8 @@ from stfit.recipe.load import load_recipe
 from stfit.training import checkpoint, gradients, signals
 from stfit.training.loop import StepInfo
 
+NOT_STRUCK = 77
+"""Exit code of a run that ended before its signal came."""
 OFTEN = {"max_steps": 8, "save_every_steps": 3, "eval_every_steps": 2, "best": "scores/spearman_cosine"}
 
 
@@ -226,17 +228,23 @@ def test_fifty_signals_at_random(tmp_path, write, similarity, promise):
     codes, lost = [], 0
     for number in range(50):
         runs, call = tmp_path / f"struck{number}", draw.randrange(1, int(counted.read_text()))
-        strike = partial(at_call, partial(start, runs), call, partial(send, signal.SIGTERM))
-        output = tmp_path / "output"
+
+        def strike(runs=runs, call=call):
+            if at_call(partial(start, runs), call, partial(send, signal.SIGTERM)) < call:
+                sys.exit(NOT_STRUCK)  # waiting for a thread takes calls, on a busy machine more of them
+
+        output = tmp_path / f"output{number}"
         codes.append(run_apart(strike, output))
-        assert codes[-1] in (143, -15), output.read_text()
+        assert codes[-1] in (143, -15, NOT_STRUCK), output.read_text()
         assert codes[-1] != -15 or not steps_of(runs)  # before anything began
         if codes[-1] == 143:
             lost += max(steps_of(runs), default=0) - saved_step(runs)
         assert run_apart(partial(start, runs)) == 0
         assert weights(runs) == weights(tmp_path / "whole")
-    struck = codes.count(143)
-    promise("SIGTERM at any call: exit code 143", f"{struck}/50 ({50 - struck} before signals were handled)")
+    struck, missed = codes.count(143), codes.count(NOT_STRUCK)
+    assert missed <= 5
+    before = f"{50 - struck - missed} before signals were handled, {missed} after the end"
+    promise("SIGTERM at any call: exit code 143", f"{struck}/50 ({before})")
     promise("SIGTERM at any call: steps lost", f"{lost}")
     assert lost == 0
     assert struck > 45

@@ -85,7 +85,7 @@ def test_two_hosts_train_what_two_processes_of_one_train(tmp_path, write, start)
     ended = run_group(2, lambda: list(train(load_recipe(recipe), tmp_path / "here")), tmp_path / "output")
     assert ended == [0, 0], (tmp_path / "output").read_text()
     first, second = start(recipe, *[tmp_path / "there"] * 2)
-    said = [host.communicate(timeout=120)[1] for host in (first, second)]
+    said = [host.communicate(timeout=300)[1] for host in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], said
     assert weights(tmp_path / "there") == weights(tmp_path / "here")
     assert "step 200/200" in said[0]
@@ -95,24 +95,24 @@ def test_two_hosts_train_what_two_processes_of_one_train(tmp_path, write, start)
 @pytest.mark.parametrize("victim", [0, 1])
 def test_run_goes_on_to_the_same_bytes_after_a_host_died(tmp_path, write, hosts, start, victim):
     recipe = write(train=LONG)
-    assert [host.wait(120) for host in start(recipe, *[tmp_path / "whole"] * 2)] == [0, 0]
+    assert [host.wait(300) for host in start(recipe, *[tmp_path / "whole"] * 2)] == [0, 0]
     both = start(recipe, *[tmp_path / "killed"] * 2)
     assert any(int(found[1]) >= 25 for line in both[0].stderr if (found := re.search(r"step (\d+)/", line)))
     children = subprocess.run(["pgrep", "-P", str(both[victim].pid)], capture_output=True, text=True, check=True)
     (worker,) = map(int, children.stdout.split())
     os.kill(worker, signal.SIGKILL)
     os.kill(both[victim].pid, signal.SIGKILL)
-    _, said = both[1 - victim].communicate(timeout=120)
+    _, said = both[1 - victim].communicate(timeout=300)
     assert both[1 - victim].returncode != 0
     assert said.count("another process of this run is gone") >= 1, said
     assert [ip("netns", "pids", name).stdout for name, _ in hosts] == ["", ""]  # no orphan
-    assert [host.wait(120) for host in start(recipe, *[tmp_path / "killed"] * 2)] == [0, 0]
+    assert [host.wait(300) for host in start(recipe, *[tmp_path / "killed"] * 2)] == [0, 0]
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
 def test_hosts_that_share_no_folder_are_told_so(tmp_path, write, start):
     both = start(write(train=LONG), tmp_path / "first", tmp_path / "second")
-    said = [host.communicate(timeout=120)[1] for host in both]
+    said = [host.communicate(timeout=300)[1] for host in both]
     assert all(host.returncode for host in both)
     assert "All hosts have to see the same folder" in said[1]
     assert str(tmp_path / "second" / "tiny") in said[1]
