@@ -120,8 +120,11 @@ class InterruptedRun(BaseException):
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """A hint that names the nearest known word, or lists what is known when there are few."""
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    """A hint that names the nearest known word, or lists what is known when there are few.
+
+    Of words that only go on, the first: `stsb/spearman` is likelier `stsb/spearman_cosine` than the shorter `..._dot`.
+    """
+    near = [name for name in known if name.startswith(f"{word}_")] or get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f"did you mean `{near[0]}`?"
     return f"known: {', '.join(known)}" if 0 < len(known) <= 30 else ""

@@ -95,7 +95,14 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["check", "recipe.yaml"], ["schema"], ["init", "./pairs.jsonl", "-o", "new.yaml"], ["reference"]],
+    [
+        ["--help"],
+        ["check", "recipe.yaml"],
+        ["schema"],
+        ["init", "./pairs.jsonl", "-o", "new.yaml"],
+        ["reference"],
+        ["runs"],
+    ],
 )
 def test_quick_commands_load_no_heavy_package(arguments: list[str], recipe: Path) -> None:
     loaded = modules_after(arguments, recipe.parent)

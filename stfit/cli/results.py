@@ -318,7 +318,8 @@ def show_push(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:
         sys.stdout.write("".join(f"would add     {path}\n" for path in result["add"]))
         sys.stdout.write("".join(f"would delete  {path}\n" for path in result["delete"]))
         return
-    sys.stdout.write(f"{result['pull_request'] or result['repo']}: {did}, commit {result['commit']}\n")
+    tagged = f", tagged {result['tag']}" if result.get("tag") else ""
+    sys.stdout.write(f"{result['pull_request'] or result['repo']}: {did}, commit {result['commit']}{tagged}\n")
 
 
 def described(problem: Problem) -> dict[str, Any]:
@@ -334,9 +335,11 @@ def forecast_of(result: dict[str, Any]) -> str:
         f"  {each['share']:.0%} of the batches: {each['loss']} on {each['rows']} examples of {each['dataset']}\n"
         for each in result["objectives"]
     ]
+    limit = result["max_seq_length"]
+    cut = f"; cut at {limit}" if limit else ""
     return (
         f"{result['rows']} examples ({result['looked_at']})\n"
         f"{''.join(objectives if len(objectives) > 1 else [])}"
         f"{result['steps']} steps, {result['tokens']} tokens{memory}\n"
-        f"lengths in {result['counted']}: {lengths}; cut at {result['max_seq_length']}\n"
+        f"lengths in {result['counted']}: {lengths}{cut}\n"
     )

@@ -101,7 +101,8 @@ def load_pairs(recipe: Recipe) -> Examples:
     """The rows of the recipe's one objective that has anchors and positives."""
     fitting = [each.data for each in recipe.trained_on.values() if each.data.format in ("positive_pair", "triplet")]
     if len(fitting) != 1:
-        raise RecipeError(f"mine takes a recipe with one dataset of positive_pair or triplet; this has {len(fitting)}")
+        formats = ", ".join(each.data.format for each in recipe.trained_on.values())
+        raise RecipeError(f"mine takes a recipe with one dataset of positive_pair or triplet; this one's: {formats}")
     if fitting[0].streaming:
         raise RecipeError("mine compares all rows with one another, and a stream never has them: leave `streaming` out")
     examples, _ = load_examples(fitting[0], fitting[0].format, recipe.seed, fitting[0].holdout)

@@ -54,13 +54,21 @@ class Survey:
     warnings: list[Problem] = field(default_factory=list)
 
     @contextmanager
-    def noting(self, origin: str | None = None) -> Iterator[None]:
-        """Go on after what a user can mend, and note it, with the dataset it is in."""
+    def noting(self, origin: str | None = None, *, said: Mark | None = None) -> Iterator[None]:
+        """Go on after what a user can mend, and note it, with the dataset it is in, and where a recipe names that."""
         try:
             yield
         except (RecipeError, DataError, ModelError, HubError) as error:
-            placed = [replace(problem, file=problem.file or origin) for problem in error.problems]
+            placed = [placed_at(said, replace(problem, file=problem.file or origin)) for problem in error.problems]
             self.errors.append(type(error)(placed))
+
+
+def placed_at(said: Mark | None, problem: Problem) -> Problem:
+    """A problem of what a recipe names, with that place: beside the file that it is in, where there is one."""
+    if said is None or problem.snippet:
+        return problem
+    own = said.problem(problem.message, problem.code)
+    return replace(problem, snippet=own.snippet) if problem.file else replace(own, row=problem.row)
 
 
 def prepare(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepared:
@@ -89,23 +97,24 @@ def first_of(errors: Sequence[StfitError]) -> StfitError:
 def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
     """Everything that can be known of a run before its weights are loaded."""
     found = Survey()
-    with found.noting():
+    with found.noting(said=origins.get("model.base")):
         found.base = glance_if_near(recipe.model, found)
     with found.noting():
         look_at_recipe(recipe, origins, found)
     own: Own | None = None
     for key, objective in recipe.trained_on.items():
-        with found.noting():
+        with found.noting(said=origins.get(f"{key}loss.teacher")):
             look_at_teacher(recipe, objective, found)
-        with found.noting():
+        said = origins.get(f"{key}data.dataset")
+        with found.noting(said=said):
             rows = load_objective(objective, recipe.seed)
             found.training[key], held_out = rows
             own = own if held_out is None else rows
         if key in found.training:
-            look_at_rows(objective, found.training[key], found)
-    for evaluator in recipe.eval:
+            look_at_rows(objective, found.training[key], found, said)
+    for number, evaluator in enumerate(recipe.eval):
         if evaluator.from_ is None or own is not None:  # or what is wrong with the training data has been noted
-            with found.noting():
+            with found.noting(said=origins.get(f"eval.{number}.dataset", origins.get(f"eval.{number}"))):
                 measured = evaluator.load(recipe.seed, own)
                 found.evaluation.append(measured)
                 if (examples := evaluator.examples_of(measured)) is not None:
@@ -128,9 +137,9 @@ def load_objective(objective: Objective, seed: int) -> Own:
     return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
 
 
-def look_at_rows(objective: Objective, training: Examples, found: Survey) -> None:
+def look_at_rows(objective: Objective, training: Examples, found: Survey, said: Mark | None) -> None:
     """What rows say against their loss, and against themselves."""
-    with found.noting(objective.data.dataset):
+    with found.noting(objective.data.dataset, said=said):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
         if objective.data.streaming and isinstance(objective.loss, Softmax) and not training.label_names:
             raise DataError(

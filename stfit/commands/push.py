@@ -81,13 +81,22 @@ def push(target: str, wish: Wish) -> dict[str, Any]:
     if wish.tag:
         hub.create_tag(repo, wish.tag, published.commit)
     changed = published.commit != head.commit
-    return result | {"commit": published.commit, "changed": changed, "pull_request": published.pull_request}
+    return result | {
+        "commit": published.commit,
+        "changed": changed,
+        "pull_request": published.pull_request,
+        "tag": wish.tag,
+    }
 
 
 def find_model(target: Path) -> Path:
-    """The model folder of a run folder, or the folder itself."""
-    inner = RunFolder(target).model
-    return inner if inner.is_dir() else target
+    """The model folder of a run folder, or the folder itself. Raises ModelError for a run that has no model yet."""
+    run = RunFolder(target)
+    if run.model.is_dir():
+        return run.model
+    if run.resolved.is_file():
+        raise ModelError(f"{target} has not finished, and there is no model yet: `stfit train` goes on with it")
+    return target
 
 
 def find_run(model: Path) -> RunFolder | None:

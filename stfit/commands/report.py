@@ -16,9 +16,8 @@ from stfit.publish.report import report_page
 from stfit.publish.told import Gain, Told
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.resolved import leaves_of
-from stfit.training.checkpoint import checkpoints_in
-from stfit.training.run_folder import RunFolder, is_held
+from stfit.recipe.resolved import leaves_of, on_one_line
+from stfit.training.run_folder import RunFolder, checkpoints_in, is_held
 from stfit.training.whole import write_whole
 
 COMPARISON = "comparison.html"
@@ -89,8 +88,8 @@ def tell(folder: RunFolder, state: str | None = None) -> Told:
         name=folder.path.name,
         state=state or state_of(folder, log, bool(finished)),
         date=f"{date_of(folder):%Y-%m-%d %H:%M}",
-        made_of=made_of(recipe, lock),
-        recipe=leaves_of(recipe.model_dump(by_alias=True)),
+        made_of=made_of(recipe, lock, result),
+        recipe={key: on_one_line(value) for key, value in leaves_of(recipe.model_dump(by_alias=True)).items()},
         resolved=folder.resolved.read_text(encoding="utf-8"),
         lock=folder.lock.read_text(encoding="utf-8"),
         main=main,
@@ -144,21 +143,25 @@ def mains_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
     return [name for name in found if name]
 
 
-def made_of(recipe: Recipe, lock: dict[str, Any]) -> list[tuple[str, str]]:
+def made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
     """Base, data, losses and versions."""
     base = recipe.model.base
     name = base if isinstance(base, str) else base.type
     commit = lock["base"].get("commit")
-    facts = [("base", f"{name}, commit {commit}" if commit else name)]
+    lora = recipe.model.lora
+    parts = [name, f"commit {commit}" if commit else "", f"LoRA of rank {lora.rank}" if lora else ""]
+    facts = [("base", ", ".join(filter(None, parts)))]
     for objective, data in zip(recipe.trained_on.values(), lock["data"], strict=True):
         source = objective.data
         rows = f"{data['rows']} examples" if "rows" in data else "a stream"
-        parts = [str(source.dataset), f"split {source.split}", rows, source.format]
-        parts += [f"commit {data['commit']}"] if data.get("commit") else []
-        facts += [("data", ", ".join(parts)), ("loss", objective.loss.type)]
+        read = [str(source.dataset), f"split {source.split}", rows, source.format]
+        read += [f"commit {data['commit']}"] if data.get("commit") else []
+        facts += [("data", ", ".join(read)), ("loss", objective.loss.type)]
     train = recipe.train
     length = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs or 1:g} epochs"
-    facts.append(("batches", f"{train.batch_size} rows each, {length}, learning rate {train.learning_rate:g}"))
+    processes = result.get("processes", 1)
+    together = f" on each of {processes} processes" if processes > 1 else " each"
+    facts.append(("batches", f"{train.batch_size} rows{together}, {length}, learning rate {train.learning_rate:g}"))
     facts += [("evaluator", f"{each.label}, {each.type} on {place_of(each)}") for each in recipe.eval]
     versions = {"Python": lock["python"], **lock["packages"]}
     facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))

@@ -367,6 +367,7 @@ def summary(folder: RunFolder, progress: Progress, device: str) -> dict[str, Any
         "seconds": round(progress.seconds, 3),
         "spent": {name: round(seconds, 3) for name, seconds in progress.spent.items()},
         "examples_per_second": progress.examples_per_second,
+        "processes": progress.processes,
         "hardware": describe_hardware(device),
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "baseline": progress.baseline,

@@ -6,6 +6,7 @@ import glob
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,8 @@ def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
     """Raise DataError where a dataset has no such split."""
     known = sorted(splits)
     if name not in known:
-        hint = did_you_mean(name, known)
-        raise DataError(f"{dataset} has no split `{name}`: {hint} (its splits: {', '.join(known)})")
+        near = "".join(f"did you mean `{each}`? " for each in get_close_matches(name, known, n=1))
+        raise DataError(f"{dataset} has no split `{name}`: {near}its splits are {', '.join(known)}")
 
 
 def open_split(source: TableSource) -> Callable[[], Iterator[Table]]:

@@ -169,8 +169,10 @@ class Encoder(nn.Module):
 
         Equal texts are embedded once. `prompt_name` is one of the model's prompts, `prompt` any other text to put
         before each of `texts`; with neither, the model's default prompt is used. `truncate_dim` keeps a prefix
-        (default: the model's own), before `normalize` scales to length 1.
+        (default: the model's own), before `normalize` scales to length 1. Raises TypeError for a bare text.
         """
+        if isinstance(texts, str):  # a sequence, too: of its characters
+            raise TypeError("encode takes a list of texts, and this is one text: write encode([text])[0]")
         prompt = self.prompt(prompt_name) if prompt is None else prompt
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         sequences = self.tokens([prompt + text for text in row_of])

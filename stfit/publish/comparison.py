@@ -61,7 +61,7 @@ def differences_of(runs: Sequence[Told]) -> str:
     rows = [
         [html.text(key), *(html.text(told.recipe.get(key, "")) for told in runs)]
         for key in keys
-        if len({str(told.recipe.get(key, "")) for told in runs}) > 1
+        if len({told.recipe.get(key, "") for told in runs}) > 1
     ]
     if not rows:
         return "<p>Nothing: the recipes are the same.</p>"

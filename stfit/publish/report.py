@@ -198,7 +198,9 @@ def neighbour_tables(told: Told) -> Iterator[str]:
             continue
         found = {moment: [listed(sample, near) for near in look["nearest"]] for moment, look in looks.items()}
         rows = [[html.text(sample["left"][row]), *cells] for row, cells in enumerate(zip(*found.values(), strict=True))]
-        caption = f"{name}: the nearest of {len(sample['right'])} texts; ✓ belongs together, ✗ does not"
+        caption = (
+            f"{name}: the nearest of {len(sample['right'])} texts; ✓ belongs together, ✗ does not, unmarked: not said"
+        )
         yield html.table(caption, ["text", *found], rows, numbers=False)
 
 

@@ -230,7 +230,8 @@ def number_advice(value: Any) -> str:
     number = resolve_plain(value.strip().replace("_", "")) if isinstance(value, str) else value
     if isinstance(number, float) and number.is_integer():
         number = int(number)
-    return f": write {number}" if isinstance(number, int | float) and not isinstance(number, bool) else ""
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return f": write {number}" if is_number and number is not value else ""
 
 
 def text_advice(value: Any) -> str:

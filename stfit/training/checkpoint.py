@@ -29,6 +29,7 @@ from stfit.processes import from_all, from_first, is_first, rank
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import Learner, modules_of, require_finite_weights
 from stfit.training.randomness import capture_everything, restore_everything
+from stfit.training.run_folder import checkpoints_in
 from stfit.training.shards import cut_like, is_part, own_part
 from stfit.training.whole import discard, replacing, scratch_of, sync, writing
 
@@ -164,11 +165,6 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             return Checkpoint(candidate, state["facts"]), skipped
         skipped.append(f"{candidate}: skipped, {problem}")
     return None, skipped
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """Finished checkpoints, newest first."""
-    return sorted((path for path in folder.glob("step-*") if path.suffix == ""), reverse=True)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

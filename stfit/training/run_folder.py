@@ -118,6 +118,11 @@ class RunFolder:
             write_whole(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Finished checkpoints, newest first."""
+    return sorted((path for path in folder.glob("step-*") if path.suffix == ""), reverse=True)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object; None where there is none, or a damaged one."""
     try:

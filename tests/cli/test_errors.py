@@ -51,6 +51,19 @@ def test_wrong_recipe_is_named_with_file_line_and_column(run, folder):
     assert err.startswith("stfit: recipe.yaml:4:21: ")
 
 
+def test_what_is_not_there_is_shown_where_the_recipe_names_it(run, folder):
+    recipe = folder / "recipe.yaml"
+    given = recipe.read_text()
+    base = "{type: scratch, hidden_size: 16, num_layers: 1, num_heads: 2}"
+    recipe.write_text(given.replace("./rows.jsonl", "./no.jsonl").replace(base, "./no"))
+    _, _, err = run("check recipe.yaml")
+    assert [f"recipe.yaml:{line}:" in err for line in (1, 2, 6)] == [True] * 3
+    recipe.write_text(given.replace("split: train", "split: train, columns: {label: mark}"))
+    _, _, err = run("train recipe.yaml")
+    assert "rows.jsonl: there is no column `mark`" in err  # whose own place is a file of data
+    assert "\n   6 |   - {type: similarity" in err
+
+
 def test_wrong_rows_are_named(run, folder):
     rows = (folder / "rows.jsonl").read_text().splitlines()
     rows[6] = json.dumps({"sentence1": 7, "sentence2": "seven", "label": 0.5})

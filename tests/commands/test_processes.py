@@ -14,6 +14,7 @@ from processes import die, run_group, send
 
 from stfit.commands import windows
 from stfit.commands.encode import Choices, encode
+from stfit.commands.report import tell
 from stfit.commands.train import train
 from stfit.commands.windows import Inputs
 from stfit.data.source import Source
@@ -24,6 +25,7 @@ from stfit.recipe.load import load_recipe
 from stfit.training import gradients
 from stfit.training.gradients import embed
 from stfit.training.loop import StepInfo
+from stfit.training.run_folder import RunFolder
 
 EXACT = {"model": {"dropout": 0.0}}
 CACHED = {"train": {"mini_batch_size": 1, "accumulate_steps": 2}}
@@ -78,6 +80,7 @@ def test_two_processes_with_half_the_rows_are_one_with_all(tmp_path, write, run,
     assert group(2, half, "two") == [0, 0], (tmp_path / "output").read_text()
     one, two = tmp_path / "one" / "tiny", tmp_path / "two" / "tiny"
     assert_near(two, one)
+    assert "3 rows on each of 2 processes" in dict(tell(RunFolder(two)).made_of)["batches"]
     texts = ["a cat on a hill", "nothing but dogs"]
     expected, found = (load_encoder(run / "model").encode(texts, normalize=True) for run in (one, two))
     np.testing.assert_allclose(found, expected, atol=1e-5)

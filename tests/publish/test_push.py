@@ -150,7 +150,10 @@ def test_branch_tag_and_pull_request(server, stfit, run):
     assert ended.code == 0, ended.err
     assert repository.head.oid == before
     assert repository.branches["next"].oid == repository.tags["v1"].oid == ended.json["commit"]
-    assert stfit("push", run, "--branch", "next", "--tag", "v1").code == 0
+    again = stfit("push", run, "--branch", "next", "--tag", "v1")
+    assert again.code == 0
+    assert "nothing to do, commit" in again.out
+    assert "tagged v1" in again.out
     (run / "model" / "1_Pooling" / "config.json").write_text("{}")
     refused = stfit("push", run, "--branch", "next", "--tag", "v1")
     assert refused.code == 5
@@ -186,6 +189,10 @@ def test_run_that_has_not_finished_is_not_published_past_its_gate(server, stfit,
     ended = stfit("push", run, "--repo", "me/tiny")
     assert ended.code == 4
     assert "has not finished" in ended.err
+    shutil.rmtree(run / "model")
+    ended = stfit("push", run, "--repo", "me/tiny")
+    assert ended.code == 4
+    assert "there is no model yet" in ended.err
     assert not server.log
 
 

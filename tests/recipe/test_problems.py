@@ -1,5 +1,6 @@
 import pytest
 
+from stfit.errors import did_you_mean
 from stfit.recipe.problems import RENAMED
 
 WRONG = [
@@ -87,6 +88,16 @@ def test_a_wrong_value_is_found_and_explained(write, old, new, line, word, probl
     assert found.line == line
     assert word in found.message
     assert "^" in found.snippet
+
+
+def test_no_advice_is_given_where_there_is_none(write, problems_of, small):
+    (found,) = problems_of(write(small + "train: {batch_size: 8.5}\n"))
+    assert found.message.endswith("found `8.5`")
+
+
+def test_of_words_that_only_go_on_the_first_is_meant():
+    known = ["s/ap_cosine", "s/ap_dot", "s/spearman_cosine", "s/spearman_dot"]
+    assert did_you_mean("s/spearman", known) == "did you mean `s/spearman_cosine`?"
 
 
 def test_mistakes_come_in_the_order_of_the_file(write, problems_of, small):

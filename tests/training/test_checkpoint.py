@@ -16,7 +16,6 @@ from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.training.checkpoint import (
     checkpoint_path,
-    checkpoints_in,
     digest,
     newest_checkpoint,
     require_room,
@@ -27,6 +26,7 @@ from stfit.training.checkpoint import (
 from stfit.training.gradients import no_cut
 from stfit.training.loop import build_learner, train_steps
 from stfit.training.randomness import capture_randomness, seed_everything
+from stfit.training.run_folder import checkpoints_in
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json", "manifest.json"]
 
