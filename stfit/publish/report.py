@@ -81,7 +81,7 @@ def verdict_table(told: Told) -> str:
         rows.append([html.text(name), number(before), number(after), change, between, verdict])
     if not rows:
         return "<p>This run was not measured: its recipe has no <code>eval</code> list.</p>"
-    caption = "Metrics; higher is better. Intervals: paired bootstrap over the rows of each evaluator"
+    caption = "Metrics; higher is better. Intervals, of main metrics: paired bootstrap over the rows of each evaluator"
     return html.table(caption, ["metric", "before", "after", "gain", "95 % interval", "verdict"], rows)
 
 
