@@ -119,12 +119,17 @@ class InterruptedRun(BaseException):
         self.exit_code = 128 + signal_number
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """A hint that names the nearest known word, or lists what is known when there are few.
+def nearest(word: str, known: list[str]) -> str:
+    """A hint that names the nearest known word; empty where none is near.
 
     Of words that only go on, the first: `stsb/spearman` is likelier `stsb/spearman_cosine` than the shorter `..._dot`.
     """
     near = [name for name in known if name.startswith(f"{word}_")] or get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean `{near[0]}`?"
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """A hint that names the nearest known word, or lists what is known when there are few."""
+    if near := nearest(word, known):
+        return near
     return f"known: {', '.join(known)}" if 0 < len(known) <= 30 else ""

@@ -18,7 +18,7 @@ from stfit.encoder.layers import Layer
 from stfit.encoder.model_json import Traits
 from stfit.encoder.prompts import ROLE_PROMPTS
 from stfit.encoder.settings import misplaced
-from stfit.errors import Problem, did_you_mean
+from stfit.errors import Problem, did_you_mean, nearest
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.source import When
 from stfit.losses.loss import LOSSES
@@ -108,9 +108,8 @@ def unknown_metrics(recipe: Recipe, base: Glance) -> list[Doubt]:
         known = known_metrics(recipe.eval, moment, recipe.dims)
         if metric is not None and metric not in known:
             when = "during the run" if moment == "during" else f"at the {moment}"
-            near = did_you_mean(metric, known)
             there = f"there are {', '.join(known)}" if known else "see `eval`"
-            hint = f"{near} {there}" if near else there
+            hint = f"{nearest(metric, known)} {there}".lstrip()
             found.append(Doubt(key, "unknown-metric", f"no evaluation {when} gives `{metric}`: {hint}"))
     return found
 

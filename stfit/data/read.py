@@ -6,7 +6,6 @@ import glob
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from stfit.data.saved import require_inside
 from stfit.data.source import TableSource, is_remote
 from stfit.data.split import parse_split, rows_needed, slice_of
 from stfit.data.table import Table, build_table, concatenate
-from stfit.errors import DataError, RecipeError, did_you_mean
+from stfit.errors import DataError, RecipeError, did_you_mean, nearest
 from stfit.lazy import lazy
 from stfit.location import DATA_SUFFIXES
 
@@ -60,8 +59,8 @@ def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
     """Raise DataError where a dataset has no such split."""
     known = sorted(splits)
     if name not in known:
-        near = "".join(f"did you mean `{each}`? " for each in get_close_matches(name, known, n=1))
-        raise DataError(f"{dataset} has no split `{name}`: {near}its splits are {', '.join(known)}")
+        hint = f"{nearest(name, known)} its splits are {', '.join(known)}".lstrip()
+        raise DataError(f"{dataset} has no split `{name}`: {hint}")
 
 
 def open_split(source: TableSource) -> Callable[[], Iterator[Table]]:

@@ -27,11 +27,19 @@ from stfit.data.files import (
     open_bytes,
     refuse_parquet_bomb,
 )
-from stfit.data.read import is_saved, load_table, open_split, read_label_names, refuse_hub_keys, split_files
+from stfit.data.read import (
+    is_saved,
+    load_table,
+    open_split,
+    read_label_names,
+    refuse_hub_keys,
+    require_split,
+    split_files,
+)
 from stfit.data.source import Source, is_remote
 from stfit.data.split import is_whole
 from stfit.data.table import Table, build_table, name_rows
-from stfit.errors import DataError, Problem, RecipeError, did_you_mean
+from stfit.errors import DataError, Problem, RecipeError
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -145,9 +153,7 @@ def files_of(source: Source) -> list[Path] | None:
     if is_remote(source.dataset) or is_saved(path):
         return None
     splits = split_files(path)
-    if source.split not in splits:
-        known = sorted(splits)
-        raise DataError(f"{path} has no split `{source.split}`: {did_you_mean(source.split, known)}")
+    require_split(source.split, splits, source.dataset)
     return splits[source.split]
 
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from processes import run_group
 
-from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, few_negatives, find, missing_trackers
+from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, few_negatives, find, missing_trackers, unknown_metrics
 from stfit.encoder.glance import Glance, glance_at
 from stfit.encoder.layers import Normalize
 from stfit.encoder.model_json import Traits
@@ -122,6 +122,11 @@ def test_a_mistake_is_shown_with_its_line_and_column(tmp_path):
     (problem,) = find(IMPOSSIBLE, loaded.recipe, SENTENCE_MODEL, loaded.origins)
     assert (problem.line, problem.column) == (len(text.splitlines()), 24)
     assert "{min: 0.5, metric: kept/f1_cosine}" in problem.snippet
+
+
+def test_a_metric_that_is_like_none_is_answered_with_what_there_is_once():
+    (doubt,) = unknown_metrics(changed({"train.best": "nothing"}), SENTENCE_MODEL)
+    assert doubt.message.count("kept/accuracy_cosine") == 1
 
 
 def test_negatives_of_all_processes_count(tmp_path):
