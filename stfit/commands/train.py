@@ -63,7 +63,7 @@ from stfit.training.gradients import ComputeLoss, choose_cut
 from stfit.training.hardware import choose_device, choose_precision, describe_hardware
 from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, modules_of, train_steps
-from stfit.training.memory import give_freed_memory_back, keep_freed_memory
+from stfit.training.memory import choose_memory
 from stfit.training.plan import Turn
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_apart, seed_everything
@@ -121,7 +121,7 @@ def run(
     checkpoint = by_first(partial(find_checkpoint, folder))
     recipe: Recipe = by_first(lambda: pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe))
     seed_everything(recipe.seed)
-    take_memory(recipe.train.shard)
+    choose_memory(recipe.train.shard)
     with first_ahead():
         prepared = prepare(recipe, loaded.origins)
     lock = by_first(lambda: build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), count()))
@@ -212,16 +212,6 @@ def run(
         with harmless("to write report.html (`stfit report` does it again)"):
             write_report(folder)
     yield Finished(result, main)
-
-
-def take_memory(sharded: bool) -> None:
-    """Keep what is freed, but where a model is cut up for want of memory."""
-    if sharded and count() > 1:
-        give_freed_memory_back()
-        return
-    keep_freed_memory()
-    if sharded:
-        log.warning("train.shard changes nothing, since there is one process: start several with `--processes`")
 
 
 def require_other_base(recipe: Recipe, path: Path) -> None:

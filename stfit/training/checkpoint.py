@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,13 +63,7 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
         require_finite_weights(*modules)
         with replacing(folder) if is_first() else nullcontext(scratch_of(folder)) as scratch:
             if is_first():
-                weights = {
-                    f"{index}.{name}": tensor
-                    for index, module in enumerate(modules)
-                    for name, tensor in weights_of(module).items()
-                    if name not in left_to_base(module)
-                }
-                save_file(unshared(weights), scratch / "weights.safetensors")
+                save_file(unshared(kept_weights(modules)), scratch / "weights.safetensors")
                 save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
                 save_file(randomness, scratch / "randomness.safetensors")
                 state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
@@ -89,6 +83,16 @@ def add_parts(scratch: Path, optimizer: torch.optim.Optimizer) -> None:
             save_file(flatten_optimizer(optimizer, parts_only=True), path)
             sync(path)
     from_all(None)
+
+
+def kept_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """The weights of all modules, but for what they leave to the base, named `<module>.<name>`."""
+    return {
+        f"{index}.{name}": tensor
+        for index, module in enumerate(modules)
+        for name, tensor in weights_of(module).items()
+        if name not in left_to_base(module)
+    }
 
 
 def left_to_base(module: nn.Module) -> set[str]:

@@ -79,11 +79,16 @@ def choose_cut(mini_batch_size: int | None, mini_batch_tokens: int | None) -> Cu
 
 def embed(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
     """Embeddings of some of a batch's sequences, never in half precision."""
-    wanted = len(part)
     if is_sharded(encoder) and not any(len(batch.sequences[sequence]) for sequence in part):
-        part = np.append(part, np.argmax([len(sequence) for sequence in batch.sequences]))  # the others wait for a call
+        longest = np.argmax([len(sequence) for sequence in batch.sequences])
+        return embed_all(encoder, batch, np.append(part, longest))[: len(part)]  # the others wait for a call
+    return embed_all(encoder, batch, part)
+
+
+def embed_all(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
+    """The same by one call of the encoder."""
     skips = None if batch.prompt_lengths is None else batch.prompt_lengths[part]
-    return widen(encoder([batch.sequences[sequence] for sequence in part], skips))[:wanted]
+    return widen(encoder([batch.sequences[sequence] for sequence in part], skips))
 
 
 def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) -> Tensor:
