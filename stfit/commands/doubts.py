@@ -108,7 +108,7 @@ def unknown_metrics(recipe: Recipe, base: Glance) -> list[Doubt]:
         known = known_metrics(recipe.eval, moment, recipe.dims)
         if metric is not None and metric not in known:
             when = "during the run" if moment == "during" else f"at the {moment}"
-            there = f"there are {', '.join(known)}" if known else "see `eval`"
+            there = f"known: {', '.join(known)}" if known else "see `eval`"
             hint = f"{nearest(metric, known)} {there}".lstrip()
             found.append(Doubt(key, "unknown-metric", f"no evaluation {when} gives `{metric}`: {hint}"))
     return found
