@@ -253,6 +253,7 @@ def mine(
     model: ModelArgument,
     recipe: RecipeArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .jsonl file of triplets to write.")],
+    overrides: Overrides = None,
     corpus: Annotated[
         str | None, typer.Option(help="File or dataset of texts to take negatives from; default: other rows.")
     ] = None,
@@ -281,7 +282,7 @@ def mine(
 
     rules = Rules((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     source = Source(dataset=corpus) if corpus else None
-    loaded = load_recipe(recipe)
+    loaded = load_recipe(recipe, overrides or [])
     results.show_mined(mine(model, loaded.recipe, output, rules, corpus=source, column=column, device=device), json)
 
 

@@ -13,6 +13,7 @@ from stfit.data.lengths import cut_texts, empty_texts, quantiles
 from stfit.data.sampling import batches, unused
 from stfit.encoder.glance import Glance
 from stfit.errors import Problem
+from stfit.processes import count
 from stfit.recipe.recipe import Recipe
 from stfit.training.plan import Plan, Streams, build_plan
 from stfit.training.progress import DEFAULT_EPOCHS, build_calendar
@@ -70,6 +71,7 @@ def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_
             *cut_texts(table.lengths(), max_seq_length),
             *empty_texts(table.lengths()),
             *([] if objective.data.streaming else unused_rows(epoch_batches(0), len(table))),
+            *([] if objective.data.streaming else half_empty_batch(recipe.train.batch_size * count(), len(table))),
         ]
         problems += [replace(problem, file=objective.data.dataset) for problem in found]
     calendar = build_calendar(recipe.train, plan.total_steps)
@@ -97,6 +99,12 @@ def unused_rows(epoch: list[np.ndarray], examples: int) -> list[Problem]:
     left_out = unused(epoch, examples)
     message = f"{left_out} of {examples} examples fit into no batch and are not trained on"
     return [Problem(message, "unused-rows")] if left_out else []
+
+
+def half_empty_batch(batch_size: int, examples: int) -> list[Problem]:
+    """Larger than all rows together is a slip of the pen more often than a wish."""
+    message = f"train.batch_size: {batch_size} is more than the {examples} examples, so no batch is ever full"
+    return [Problem(message, "batch-size")] if batch_size > examples else []
 
 
 def forecast(

@@ -126,8 +126,9 @@ def state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> st
         return "finished"
     if is_held(folder.path):
         return "in progress"
-    saved = [int(path.name.removeprefix("step-")) for path in checkpoints_in(folder.checkpoints)]  # a signal saves
-    return f"stopped at step {max([0, *(entry['step'] for entry in log), *saved])}"
+    saved = max([0, *(int(path.name.removeprefix("step-")) for path in checkpoints_in(folder.checkpoints))])
+    step = max([saved, *(entry["step"] for entry in log)])
+    return f"stopped at step {step}" if step == saved else f"stopped at step {step}, saved at {saved}"
 
 
 def date_of(folder: RunFolder) -> datetime:
@@ -159,7 +160,7 @@ def made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> lis
         facts += [("data", ", ".join(read)), ("loss", objective.loss.type)]
     train = recipe.train
     length = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs or 1:g} epochs"
-    processes = result.get("processes", 1)
+    processes = result.get("processes", lock.get("processes", 1))
     together = f" on each of {processes} processes" if processes > 1 else " each"
     facts.append(("batches", f"{train.batch_size} rows{together}, {length}, learning rate {train.learning_rate:g}"))
     facts += [("evaluator", f"{each.label}, {each.type} on {place_of(each)}") for each in recipe.eval]

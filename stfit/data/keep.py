@@ -17,11 +17,11 @@ ROWS_AT_ONCE = 10_000
 
 
 def keep_dataset(splits: DatasetDict) -> Path:
-    """Write the splits where `datasets` finds them again, once: the folder is named after what is in it.
+    """Write the splits where `datasets` finds them again, once: the folder is named after what is in it, and shown in reports.
 
     Raises ResourceError where it can't be written.
     """
-    folder = cache_folder("datasets") / fingerprint(splits)
+    folder = cache_folder("datasets") / f"from-python-{fingerprint(splits)[:16]}"
     if folder.is_dir():
         return folder
     scratch = folder.with_suffix(f".{os.getpid()}.tmp")

@@ -32,10 +32,12 @@ def model_in(path: str) -> str:
     """The model folder that a user means by a run folder, a model folder or a Hub id.
 
     Raises ModelError for a name in a folder of this machine that has nothing of that name: asking the Hub for
-    `runs/typo` would only take longer to fail.
+    `runs/typo` would only take longer to fail. A run that is named without its folder is no Hub id either.
     """
-    named = Path(path)
+    named, run = Path(path), Path("runs") / path
     if not named.exists() and named.parent.name and named.parent.is_dir():
         raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
+    if not named.exists() and (run / "model").is_dir():
+        raise ModelError(f"{path}: there is no such folder here. Write {run}, if you mean that run")
     inner = Path(path) / "model"
     return str(inner) if (inner / "modules.json").is_file() else path

@@ -42,7 +42,7 @@ class Told:
 
     name: str
     state: str
-    """`finished`, `in progress`, `stopped at step 40`."""
+    """`finished`, `in progress`, `stopped at step 40`, and `stopped at step 44, saved at 40` after a kill."""
     date: str
     made_of: list[tuple[str, str]]
     """Base, data, losses and the like, by name."""

@@ -1,5 +1,6 @@
 """The verbs at work: what they say, what they write."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -20,6 +21,13 @@ def test_help_of_every_verb_has_an_example_of_it(run, verb):
     code, out, _ = run(f"{name} --help")
     assert code == 0
     assert f"Example: stfit {name}" in " ".join(out.split())
+
+
+def test_every_verb_that_takes_a_recipe_takes_overrides():
+    parameters = [inspect.signature(verb.callback).parameters for verb in VERBS]
+    of_recipes = [names for names in parameters if "recipe" in names and names["recipe"].annotation == "RecipeArgument"]
+    assert len(of_recipes) > 3
+    assert all("overrides" in names for names in of_recipes)
 
 
 def test_version_is_said(run):

@@ -89,6 +89,11 @@ def test_train_says_what_check_says(write, run, caplog):
         assert any(problem.message in message for message in caplog.messages), problem
 
 
+def test_a_batch_larger_than_all_rows_is_told(write):
+    assert "batch-size" not in codes(check(write(train={"batch_size": 9}, data={"limit": 9}), [])["warnings"])
+    assert "batch-size" in codes(check(write(train={"batch_size": 10}, data={"limit": 9}), [])["warnings"])
+
+
 def test_what_check_refuses_train_refuses(write, stfit, tmp_path):
     path = write(data={"columns": {"positive": "anchor"}})
     error = check(path, [])["error"]

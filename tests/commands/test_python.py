@@ -70,6 +70,7 @@ def test_splits_and_class_names_are_kept(write):
     table = load_table(Source(dataset=str(keep_dataset(splits)), split="test"))
     assert (table.columns["text"], table.label_names) == (["c"], {"label": ["no", "yes"]})
     assert keep_dataset(splits) == keep_dataset(splits)
+    assert keep_dataset(splits).name.startswith("from-python-")  # reports and `runs` show it
 
 
 def test_mistakes_are_the_errors_of_stfit(tmp_path, write):

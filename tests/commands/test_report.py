@@ -51,7 +51,7 @@ def test_notes_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path, writ
         if isinstance(event, StepInfo) and event.step == 5:
             break
     events.close()
-    assert runs_in(tmp_path / "stopped")[0]["state"] == "stopped at step 5"
+    assert runs_in(tmp_path / "stopped")[0]["state"] == "stopped at step 5, saved at 4"
     (tmp_path / "stopped" / "tiny" / "metrics.jsonl").write_text("")  # less often written than checkpoints are
     assert runs_in(tmp_path / "stopped")[0]["state"] == "stopped at step 4"
     run(recipe, "stopped")
