@@ -166,9 +166,9 @@ def bring_together(own_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
 
     Gradients reach the own rows. That is all of them: every process computes the same loss, each for its own rows.
     """
-    if count() == 1:
-        return own_sd
     most = max(map(len, shares))
+    if count() == 1 or not most:
+        return own_sd
     padded = own_sd.new_zeros(most, own_sd.shape[1])
     padded[: len(own_sd)] = own_sd.detach()
     gathered = own_sd.new_empty(count() * most, own_sd.shape[1])

@@ -74,7 +74,8 @@ def group(tmp_path):
     [pytest.param(EXACT, id="plain", marks=pytest.mark.slow), pytest.param(EXACT | CACHED | CLASSES, id="everything")],
 )
 def test_two_processes_with_half_the_rows_are_one_with_all(tmp_path, write, run, group, similarity, sections):
-    sections = sections | {"eval": [similarity]}
+    nothing_new = similarity | {"name": "nothing-new"}  # its texts are all embedded by then, and no process has a share
+    sections = sections | {"eval": [similarity, nothing_new]}
     run(write(**sections | {"train": {"batch_size": 6} | sections.get("train", {})}), "one")
     half = write(**sections | {"train": {"batch_size": 3} | sections.get("train", {})})
     assert group(2, half, "two") == [0, 0], (tmp_path / "output").read_text()
