@@ -15,7 +15,9 @@ InterruptedRun       130/143  stopped by a signal, resumable; no Exception, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 
@@ -30,6 +32,8 @@ class Problem:
     column: int | None = None
     row: int | None = None
     snippet: str | None = None
+    key: str | None = None
+    """What it is about, below the section of a recipe that names the data: `split`, `columns.anchor`."""
 
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
@@ -117,6 +121,15 @@ class InterruptedRun(BaseException):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def about(key: str) -> Iterator[None]:
+    """A block whose mistakes are about a key of the data's section, where they don't say so themselves."""
+    try:
+        yield
+    except (RecipeError, DataError) as error:
+        raise type(error)([replace(problem, key=problem.key or key) for problem in error.problems]) from error
 
 
 def nearest(word: str, known: list[str]) -> str:

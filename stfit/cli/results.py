@@ -323,8 +323,8 @@ def show_push(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:
 
 
 def described(problem: Problem) -> dict[str, Any]:
-    """A problem without its picture of the line."""
-    return {key: value for key, value in vars(problem).items() if key != "snippet"}
+    """A problem without its picture of the line, and how it was found."""
+    return {key: value for key, value in vars(problem).items() if key not in ("snippet", "key")}
 
 
 def forecast_of(result: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, met
 from stfit.publish.files import CARD, CURVE
 from stfit.publish.loss_curve import draw_loss_curve
 from stfit.publish.readme import write_readme
+from stfit.publish.told import curve_of, full_batches
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import to_yaml
@@ -28,18 +29,12 @@ from stfit.training.whole import write_whole, writing
 def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:
     """Put the card and the loss curve of a training that is over into its model folder."""
     recipe = load_recipe(folder.resolved).recipe
-    steps, losses = read_losses(folder)
+    steps, losses = curve_of(full_batches(folder.read_log()), "loss")
     if steps:
         with writing(folder.model / CURVE):
             draw_loss_curve(steps, losses, folder.model / CURVE)
     facts = describe_run(folder, recipe, result, main, recipe.push.repo if recipe.push else recipe.name, training)
     write_whole(folder.model / CARD, write_readme(metadata_of(facts), body_of(facts)))
-
-
-def read_losses(folder: RunFolder) -> tuple[list[int], list[float]]:
-    """Steps and losses of the run's log."""
-    steps = [entry for entry in folder.read_log() if entry["event"] == "step"]
-    return [entry["step"] for entry in steps], [entry["loss"] for entry in steps]
 
 
 def describe_folder(folder: Path, name: str) -> Facts:

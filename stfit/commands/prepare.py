@@ -19,7 +19,7 @@ from stfit.data.read import load_table
 from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.glance import Glance, glance_at
 from stfit.encoder.settings import Model
-from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError
+from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, about
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
@@ -54,21 +54,32 @@ class Survey:
     warnings: list[Problem] = field(default_factory=list)
 
     @contextmanager
-    def noting(self, origin: str | None = None, *, said: Mark | None = None) -> Iterator[None]:
+    def noting(self, origin: str | None = None, said: Said | None = None) -> Iterator[None]:
         """Go on after what a user can mend, and note it, with the dataset it is in, and where a recipe names that."""
         try:
             yield
         except (RecipeError, DataError, ModelError, HubError) as error:
-            placed = [placed_at(said, replace(problem, file=problem.file or origin)) for problem in error.problems]
-            self.errors.append(type(error)(placed))
+            problems = [replace(problem, file=problem.file or origin) for problem in error.problems]
+            self.errors.append(type(error)([said.place(problem) for problem in problems] if said else problems))
 
 
-def placed_at(said: Mark | None, problem: Problem) -> Problem:
-    """A problem of what a recipe names, with that place: beside the file that it is in, where there is one."""
-    if said is None or problem.snippet:
-        return problem
-    own = said.problem(problem.message, problem.code)
-    return replace(problem, snippet=own.snippet) if problem.file else replace(own, row=problem.row)
+@dataclass(frozen=True)
+class Said:
+    """Where a recipe speaks of something: a section, and the key in it that names the thing itself."""
+
+    origins: Mapping[str, Mark]
+    section: str
+    main: str
+
+    def place(self, problem: Problem) -> Problem:
+        """A problem with its place in the recipe: beside the file that it is in, where there is one."""
+        inner = [problem.key, problem.key.partition(".")[0]] if problem.key else []
+        keys = [*(f"{self.section}.{key}" for key in (*inner, self.main)), self.section]
+        mark = next((self.origins[key] for key in keys if key in self.origins), None)
+        if mark is None or problem.snippet:
+            return problem
+        own = mark.problem(problem.message, problem.code)
+        return replace(problem, snippet=own.snippet) if problem.file else replace(own, row=problem.row)
 
 
 def prepare(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepared:
@@ -97,15 +108,15 @@ def first_of(errors: Sequence[StfitError]) -> StfitError:
 def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
     """Everything that can be known of a run before its weights are loaded."""
     found = Survey()
-    with found.noting(said=origins.get("model.base")):
+    with found.noting(said=Said(origins, "model", "base")):
         found.base = glance_if_near(recipe.model, found)
     with found.noting():
         look_at_recipe(recipe, origins, found)
     own: Own | None = None
     for key, objective in recipe.trained_on.items():
-        with found.noting(said=origins.get(f"{key}loss.teacher")):
+        with found.noting(said=Said(origins, f"{key}loss", "teacher")):
             look_at_teacher(recipe, objective, found)
-        said = origins.get(f"{key}data.dataset")
+        said = Said(origins, f"{key}data", "dataset")
         with found.noting(said=said):
             rows = load_objective(objective, recipe.seed)
             found.training[key], held_out = rows
@@ -114,7 +125,7 @@ def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
             look_at_rows(objective, found.training[key], found, said)
     for number, evaluator in enumerate(recipe.eval):
         if evaluator.from_ is None or own is not None:  # or what is wrong with the training data has been noted
-            with found.noting(said=origins.get(f"eval.{number}.dataset", origins.get(f"eval.{number}"))):
+            with found.noting(said=Said(origins, f"eval.{number}", "dataset")):
                 measured = evaluator.load(recipe.seed, own)
                 found.evaluation.append(measured)
                 if (examples := evaluator.examples_of(measured)) is not None:
@@ -137,9 +148,9 @@ def load_objective(objective: Objective, seed: int) -> Own:
     return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
 
 
-def look_at_rows(objective: Objective, training: Examples, found: Survey, said: Mark | None) -> None:
+def look_at_rows(objective: Objective, training: Examples, found: Survey, said: Said) -> None:
     """What rows say against their loss, and against themselves."""
-    with found.noting(objective.data.dataset, said=said):
+    with found.noting(objective.data.dataset, said), about("columns.label"):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
         if objective.data.streaming and isinstance(objective.loss, Softmax) and not training.label_names:
             raise DataError(

@@ -19,7 +19,7 @@ from stfit.data.roles import check_roles, resolve_columns
 from stfit.data.rows import choose_holdout, keep_matching, matching
 from stfit.data.source import Holdout, Source, TrainingData
 from stfit.data.table import Table, name_rows
-from stfit.errors import DataError, Problem
+from stfit.errors import DataError, Problem, about
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,14 @@ def load_examples(
     check_roles(source.columns, format)
     table = load_table(source)
     if not len(table):
-        raise DataError(Problem(f"the split `{source.split}` has no rows", "no-rows", table.origin))
+        raise DataError(Problem(f"the split `{source.split}` has no rows", "no-rows", table.origin, key="split"))
     try:
-        table = keep_matching(table, source.where)
-        held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
-        draft = make_draft(table, source, format)  # of both sides at once, so that they number their classes alike
+        with about("where"):
+            table = keep_matching(table, source.where)
+        with about("holdout"):
+            held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
+        with about("columns"):
+            draft = make_draft(table, source, format)  # of both sides at once, so that they number their classes alike
         training = shorten(require_some(finish(draft, ~held), ~held), source, seed)
         return training, require_some(finish(draft, held), held) if holdout else None
     except DataError as error:
@@ -160,7 +163,8 @@ def make_draft(table: Table, source: Source, format: str) -> Draft:
     labels = None
     if label_cells is not None:
         try:
-            labels = compute_labels(label_cells, rows, source, table.label_names.get(selectors["label"][0].text))
+            with about("columns.label"):
+                labels = compute_labels(label_cells, rows, source, table.label_names.get(selectors["label"][0].text))
         except DataError as error:
             problems += error.problems
     if problems:
@@ -196,7 +200,7 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
         )
         at = name_rows([row for _, row in wrong])
         message = f"{role}, taken from {written}, has a {type(cell).__name__} in {at}: {cell!r:.60}; {hint}"
-        problems.append(Problem(message, "not-text", row=row))
+        problems.append(Problem(message, "not-text", row=row, key=f"columns.{role}"))
     return problems
 
 
@@ -248,7 +252,8 @@ def require_some(examples: Examples, rows: np.ndarray) -> Examples:
     """The examples of some rows (a mask over the table); DataError where there are none."""
     if not len(examples):
         why = ", ".join(f"{reason}: {count}" for reason, count in examples.dropped.items())
-        raise DataError(f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`")
+        message = f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`"
+        raise DataError(Problem(message, DataError.code, key="columns"))
     return examples
 
 

@@ -17,7 +17,7 @@ ROWS_AT_ONCE = 10_000
 
 
 def keep_dataset(splits: DatasetDict) -> Path:
-    """Write the splits where `datasets` finds them again, once: the folder is named after what is in it, and shown in reports.
+    """Write the splits where `datasets` finds them again, once: the folder, which reports show, is named after them.
 
     Raises ResourceError where it can't be written.
     """

@@ -11,7 +11,7 @@ import numpy as np
 from stfit.data.rows import number_in
 from stfit.data.source import Source
 from stfit.data.table import name_rows
-from stfit.errors import DataError, Problem, did_you_mean
+from stfit.errors import DataError, Problem, about, did_you_mean
 
 LabelKind = Literal["none", "binary", "class", "score"]
 """none; integers that are all 0 or 1; integers (or names, which were numbered); floats."""
@@ -56,7 +56,8 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
     # written so that NaN fails too
     refuse(known, rows, lambda value: not -LARGEST <= value <= LARGEST, "a label is a finite number, up to 2**31")
     if source.label_range is not None:
-        known, names = rescale(known, rows, source.label_range, named), None
+        with about("label_range"):
+            known, names = rescale(known, rows, source.label_range, named), None
     whole = all(isinstance(value, int) for value in known)
     values = np.zeros(len(cells), dtype=np.int64 if whole else np.float64)
     values[present] = known
@@ -82,7 +83,12 @@ def map_labels(
         at = [row for row, other in zip(rows.tolist(), keys, strict=True) if other == key]
         hint = did_you_mean(key, list(mapping))
         problems.append(
-            Problem(f"`label_map` lacks the label `{key}` of {name_rows(at)} ({hint})", "unmapped-label", row=at[0])
+            Problem(
+                f"`label_map` lacks the label `{key}` of {name_rows(at)} ({hint})",
+                "unmapped-label",
+                row=at[0],
+                key="label_map",
+            )
         )
     if problems:
         raise DataError(problems)

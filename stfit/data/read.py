@@ -18,7 +18,7 @@ from stfit.data.saved import require_inside
 from stfit.data.source import TableSource, is_remote
 from stfit.data.split import parse_split, rows_needed, slice_of
 from stfit.data.table import Table, build_table, concatenate
-from stfit.errors import DataError, RecipeError, did_you_mean, nearest
+from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean, nearest
 from stfit.lazy import lazy
 from stfit.location import DATA_SUFFIXES
 
@@ -42,7 +42,8 @@ def load_table(source: TableSource) -> Table:
     Raises DataError where there is no such dataset or split, or a file can't be read; HubError where the Hub can't be
     reached.
     """
-    parts = parse_split(source.split)
+    with about("split"):
+        parts = parse_split(source.split)
     splits = hub_splits(source) if is_remote(source.dataset) else local_splits(source)
     for part in parts:
         require_split(part.name, splits, source.dataset)
@@ -60,7 +61,7 @@ def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
     known = sorted(splits)
     if name not in known:
         hint = f"{nearest(name, known)} its splits are {', '.join(known)}".lstrip()
-        raise DataError(f"{dataset} has no split `{name}`: {hint}")
+        raise DataError(Problem(f"{dataset} has no split `{name}`: {hint}", DataError.code, key="split"))
 
 
 def open_split(source: TableSource) -> Callable[[], Iterator[Table]]:
@@ -99,7 +100,8 @@ def refuse_hub_keys(source: TableSource) -> None:
     """Raise RecipeError where a path is given what only a dataset of the Hub has."""
     for key in ("config", "files", "revision"):
         if getattr(source, key) is not None:
-            raise RecipeError(f"`{key}` is for datasets of the Hub, and {source.dataset} is a path: leave it out")
+            message = f"`{key}` is for datasets of the Hub, and {source.dataset} is a path: leave it out"
+            raise RecipeError(Problem(message, RecipeError.code, key=key))
 
 
 def split_files(path: Path) -> dict[str, list[Path]]:

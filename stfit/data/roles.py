@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from stfit.data.columns import Selector, parse_selector
 from stfit.data.source import LABELED, ROLES
 from stfit.data.table import Table
-from stfit.errors import DataError, Problem, RecipeError, did_you_mean
+from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean
 
 
 def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
@@ -15,14 +16,18 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
     roles = roles_of(format, columns)
     problems = [
         Problem(
-            f"`columns: {role}` is no role of {format}: {did_you_mean(role, roles) or ', '.join(roles)}", "unknown-role"
+            f"`columns: {role}` is no role of {format}: {did_you_mean(role, roles) or ', '.join(roles)}",
+            "unknown-role",
+            key=f"columns.{role}",
         )
         for role in columns
         if role not in roles
     ]
     problems += [
         Problem(
-            f"`columns: {role}` takes one selector; only `text` and `negative` take a list of them", "list-of-selectors"
+            f"`columns: {role}` takes one selector; only `text` and `negative` take a list of them",
+            "list-of-selectors",
+            key=f"columns.{role}",
         )
         for role, written in columns.items()
         if isinstance(written, list) and role in roles and (role not in ("text", "negative") or not written)
@@ -46,15 +51,16 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
     if absent:
         line = ", ".join(f"{role}: {columns.get(role, role if role in known else '...')}" for role in roles)
         message = f"{format} needs {', '.join(absent)}; the columns are {', '.join(known)}: write `columns: {{{line}}}`"
-        problems.append(Problem(message, "missing-column"))
+        problems.append(Problem(message, "missing-column", key="columns"))
     resolved = {}
     for role in roles:
-        named = columns.get(role, role)
-        selectors = [parse_selector(text, known) for text in ([named] if isinstance(named, str) else named)]
-        check_several(role, selectors)
+        named, key = columns.get(role, role), f"columns.{role}"
+        with about(key):
+            selectors = [parse_selector(text, known) for text in ([named] if isinstance(named, str) else named)]
+            check_several(role, selectors)
         resolved[role] = selectors
-        if role not in absent:
-            problems += [table.missing(selector.column) for selector in selectors if selector.column not in known]
+        missing = [] if role in absent else [each.column for each in selectors if each.column not in known]
+        problems += [replace(table.missing(column), key=key) for column in missing]
     if problems:
         raise DataError(problems)
     return resolved

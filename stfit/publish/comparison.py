@@ -70,7 +70,7 @@ def differences_of(runs: Sequence[Told]) -> str:
 
 def curves_over_one_another(runs: Sequence[Told]) -> Iterator[str]:
     """Loss and main metrics of all runs."""
-    lines = {told.name: told.steps("loss") for told in runs}
+    lines = {told.name: told.losses() for told in runs}
     panels = {"Loss": {name: curve for name, curve in lines.items() if curve[0]}}
     for metric in list(dict.fromkeys(name for told in runs for name in told.main))[: figures.MOST_PANELS - 1]:
         panels[metric] = {told.name: told.curves()[metric] for told in runs if metric in told.curves()}

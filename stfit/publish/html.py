@@ -24,7 +24,7 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], nu
     body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells in rows)
     return (
         f'<div class="wide" tabindex="0" role="group" aria-label="{escape(caption)}"><table{kind}>'
-        f"<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f"<caption><span>{escape(caption)}</span></caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def draw_loss_curve(steps: list[int], losses: list[float], path: Path) -> None:
+def draw_loss_curve(steps: Sequence[float], losses: Sequence[float], path: Path) -> None:
     """Loss over the steps as a PNG."""
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the first picture of a machine is no news
     from matplotlib.figure import Figure  # no pyplot: it would keep a state, and look for a display

@@ -96,12 +96,12 @@ def warnings_of(told: Told) -> str:
 
 def training_figures(told: Told) -> Iterator[str]:
     """Loss, learning rate, and each main metric over the steps."""
-    steps, losses = told.steps("loss")
+    steps, losses = told.losses()
     if len(steps) > 1:
         panels = {"Loss": {"loss": (steps, losses)}, "Learning rate": {"rate": told.steps("learning_rate")}}
         label = f"Training loss from {losses[0]:.4g} at step {steps[0]} to {losses[-1]:.4g} at step {steps[-1]}"
         svg = figures.draw_curves("loss", label, panels, "step", ["loss", "learning rate"])
-        yield html.figure(svg, f"{label}; learning rate of each step")
+        yield html.figure(svg, f"{label}, of batches that are at least half full; learning rate of each step")
     curves = dict(list(told.curves().items())[: figures.MOST_PANELS])
     if curves:
         label = "Metrics over the steps: " + "; ".join(

@@ -84,5 +84,25 @@ class Told:
 
     def steps(self, key: str) -> Curve:
         """Something of the steps that were logged."""
-        logged = [entry for entry in self.log if entry["event"] == "step"]
-        return [entry["step"] for entry in logged], [entry[key] for entry in logged]
+        return curve_of(logged_steps(self.log), key)
+
+    def losses(self) -> Curve:
+        """The loss of full batches."""
+        return curve_of(full_batches(self.log), "loss")
+
+
+def logged_steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of steps."""
+    return [entry for entry in log if entry["event"] == "step"]
+
+
+def full_batches(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of steps, but for those on what an epoch leaves over: a loss among few rows is another one."""
+    steps = logged_steps(log)
+    most = max((entry["rows"] for entry in steps), default=0)
+    return [entry for entry in steps if entry["rows"] > most / 2]
+
+
+def curve_of(steps: list[dict[str, Any]], key: str) -> Curve:
+    """One of their values."""
+    return [entry["step"] for entry in steps], [entry[key] for entry in steps]

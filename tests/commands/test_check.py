@@ -89,6 +89,30 @@ def test_train_says_what_check_says(write, run, caplog):
         assert any(problem.message in message for message in caplog.messages), problem
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "under"),
+    [
+        ("split", "trian", "trian"),
+        ("split", "train[:5", "train[:5"),
+        ("revision", "main", "main"),
+        ("where", {"kind": "none"}, "where"),
+        ("holdout", {"rows": 12}, "holdout"),
+        ("columns", {"anchor": "anhcor"}, "anhcor"),
+        ("columns", {"postive": "positive"}, "positive"),
+        ("columns", {"anchor": "["}, "["),
+        ("columns", {"anchor": "score"}, "score"),
+        ("limit", 3, None),
+    ],
+)
+def test_a_mistake_of_the_data_is_shown_at_the_key_it_is_about(write, key, value, under):
+    (found, *_) = check(write(data={key: value}), [])["errors"] or [None]
+    if under is None:
+        assert found is None
+        return
+    line, carets = found.snippet.splitlines()
+    assert line[carets.index("^") : len(carets)].strip('"') == under
+
+
 def test_a_batch_larger_than_all_rows_is_told(write):
     assert "batch-size" not in codes(check(write(train={"batch_size": 9}, data={"limit": 9}), [])["warnings"])
     assert "batch-size" in codes(check(write(train={"batch_size": 10}, data={"limit": 9}), [])["warnings"])

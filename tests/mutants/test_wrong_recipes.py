@@ -81,8 +81,8 @@ MUTANTS = {
     ],
     13: [
         ("  format: triplets", "triplet"),
-        ("  format: positive_pair", "fit format"),
-        ("  format: labeled_pair", "fit format"),
+        ("  format: positive_pair", "fit format", 16),
+        ("  format: labeled_pair", "fit format", 16),
     ],
     14: [
         ("  columns: {anchor: set.qurey, positive: 'set.pos[0]', negative: 'set.neg[0]'}", "query"),
@@ -135,7 +135,7 @@ MUTANTS = {
         ("  early_stopping: {patience: 0}", "more than 0"),
     ],
     22: [("  best: kept/acuracy_cosine", "accuracy_cosine"), ("  best: loss", "best")],
-    24: [("  - type: triplets", "triplet"), ("  - type: similarity", "labeled_pair")],
+    24: [("  - type: triplets", "triplet"), ("  - type: similarity", "labeled_pair", 28)],
     25: [("    from: holdout", "holdout", 24), ("    when: []", "never runs"), ("    name: a/b", "name")],
     26: [("    dataset: SHARED/data/nowhere", "does not exist")],
     27: [
