@@ -21,6 +21,7 @@ from torch import nn
 
 from stfit.commands.describe import write_card
 from stfit.commands.forecast import plan_problems, plan_run
+from stfit.commands.go_on import find_checkpoint, go_on, keep_up, with_earlier_choices
 from stfit.commands.prepare import Prepared, prepare
 from stfit.commands.record import harmless, open_record
 from stfit.commands.report import write_report
@@ -33,18 +34,17 @@ from stfit.data.examples import Examples, count_dropped
 from stfit.data.fit import check_kind
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.errors import LockError, ModelError, RecipeError
+from stfit.errors import ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.processes import by_first, copy_from_first, count, first_ahead, is_first
 from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
-from stfit.recipe.load import Loaded, load_recipe
+from stfit.recipe.load import Loaded
 from stfit.recipe.lock import (
     LOCK,
     build_lock,
     for_others,
-    is_same,
     read_lock,
     require_unmoved,
     to_json,
@@ -53,11 +53,7 @@ from stfit.recipe.lock import (
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.recipe.resolved import to_yaml
 from stfit.training.checkpoint import (
-    Checkpoint,
-    left_to_base,
-    newest_checkpoint,
     require_room,
-    restore,
 )
 from stfit.training.gradients import ComputeLoss, choose_cut
 from stfit.training.hardware import choose_device, choose_precision, describe_hardware
@@ -67,7 +63,7 @@ from stfit.training.memory import choose_memory
 from stfit.training.plan import Turn
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_apart, seed_everything
-from stfit.training.run_folder import RunFolder, differences, hold, open_folder, require_shared
+from stfit.training.run_folder import RunFolder, hold, open_folder, require_shared
 from stfit.training.signals import Stop, stop_on_signals
 from stfit.training.whole import write_whole
 
@@ -221,21 +217,6 @@ def require_other_base(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"model.base is the run in {path}, where this recipe trains too: give it another `name`")
 
 
-def find_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    """The newest whole checkpoint of the run, if there is one."""
-    checkpoint, skipped = newest_checkpoint(folder.checkpoints)
-    for line in skipped:
-        log.warning(line)
-    return checkpoint
-
-
-def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe, with the values that an earlier process of this run chose at run time."""
-    earlier = load_recipe(folder.resolved).recipe
-    chosen = {name: getattr(earlier, name) for name in ("model", "data", "objectives", "train")}
-    return recipe.model_copy(update=chosen)
-
-
 def tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> TokenTable:
     """The examples of an objective as the encoder's tokens, each text with the prompt of its role before it.
 
@@ -274,12 +255,6 @@ def batch_of(turn: Turn, tables: list[TokenTable], distinct: bool) -> Batch:
     return rows.batch(distinct) if isinstance(rows, Drawn) else tables[turn.objective].batch(rows, distinct)
 
 
-def keep_up(folder: RunFolder, loaded: Loaded[Recipe]) -> None:
-    """Write down what a finished run's recipe says now: evaluators, gate and push change without a new training."""
-    write_whole(folder.recipe, loaded.text)
-    write_whole(folder.resolved, to_yaml(with_earlier_choices(loaded.recipe, folder)))
-
-
 def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
     """The recipe with every automatic value replaced by what was chosen."""
     traits = encoder.traits
@@ -313,39 +288,6 @@ def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> L
     copy_from_first([tensor for module in modules_of(encoder, losses) for tensor in module.state_dict().values()])
     train = recipe.train
     return build_learner(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
-
-
-def go_on(
-    folder: RunFolder, checkpoint: Checkpoint | None, learner: Learner, made: dict[str, Any], strict: bool
-) -> Progress:
-    """Put everything where the checkpoint left it; what the run remembers.
-
-    What the run is made of may have moved since. That is said, and where `strict`, raises LockError. Other tokens,
-    and another base beneath adapters, raise ModelError.
-    """
-    if checkpoint is None:
-        folder.forget_after(-1)
-        return Progress(processes=count())
-    moved = differences(checkpoint.facts["made"], made)
-    if moved and strict:
-        raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(moved))
-    for line in moved:
-        log.warning("changed since the checkpoint: %s", line)
-    if made["tokens"] != checkpoint.facts["made"]["tokens"]:
-        raise ModelError(
-            f"{checkpoint.folder}: its weights are those of other tokens: a vocabulary that is learnt from the "
-            "training texts changes with them. Put the texts back, or start anew with --fresh"
-        )
-    if left_to_base(learner.encoder) and not is_same(checkpoint.facts["made"]["base"], made["base"]):
-        raise ModelError(
-            f"{checkpoint.folder}: holds adapters of another base, and none of its weights. Put the base back, or "
-            "start anew with --fresh"
-        )
-    restore(checkpoint, learner)
-    progress = Progress(**checkpoint.facts["progress"])
-    folder.forget_after(progress.step)
-    log.warning("goes on after step %d", progress.step)
-    return progress
 
 
 def summary(folder: RunFolder, progress: Progress, device: str) -> dict[str, Any]:

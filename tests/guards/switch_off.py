@@ -129,13 +129,13 @@ GUARDS = [
     ),
     Guard(
         "tokens of a checkpoint",
-        "commands/train.py",
+        "commands/go_on.py",
         'if made["tokens"] != checkpoint.facts["made"]["tokens"]:',
         "if False:",
         RESUME,
         "vocabulary",
     ),
-    Guard("--resume refuses what moved", "commands/train.py", "if moved and strict:", "if False:", RESUME, "moved"),
+    Guard("--resume refuses what moved", "commands/go_on.py", "if moved and strict:", "if False:", RESUME, "moved"),
     Guard(
         "a step is finished first", "training/signals.py", "if not self.waits:", "if True:", SIGNALS, "TERM and saving"
     ),

@@ -1,0 +1,74 @@
+"""A run that is there already: the checkpoint it goes on from, and what may have moved since that was saved."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from stfit.errors import LockError, ModelError
+from stfit.processes import count
+from stfit.recipe.load import Loaded, load_recipe
+from stfit.recipe.lock import is_same
+from stfit.recipe.recipe import Recipe
+from stfit.recipe.resolved import to_yaml
+from stfit.training.checkpoint import Checkpoint, left_to_base, newest_checkpoint, restore
+from stfit.training.loop import Learner
+from stfit.training.progress import Progress
+from stfit.training.run_folder import RunFolder, differences
+from stfit.training.whole import write_whole
+
+log = logging.getLogger("stfit")
+
+
+def find_checkpoint(folder: RunFolder) -> Checkpoint | None:
+    """The newest whole checkpoint of the run, if there is one."""
+    checkpoint, skipped = newest_checkpoint(folder.checkpoints)
+    for line in skipped:
+        log.warning(line)
+    return checkpoint
+
+
+def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe, with the values that an earlier process of this run chose at run time."""
+    earlier = load_recipe(folder.resolved).recipe
+    chosen = {name: getattr(earlier, name) for name in ("model", "data", "objectives", "train")}
+    return recipe.model_copy(update=chosen)
+
+
+def go_on(
+    folder: RunFolder, checkpoint: Checkpoint | None, learner: Learner, made: dict[str, Any], strict: bool
+) -> Progress:
+    """Put everything where the checkpoint left it; what the run remembers.
+
+    What the run is made of may have moved since. That is said, and where `strict`, raises LockError. Other tokens,
+    and another base beneath adapters, raise ModelError.
+    """
+    if checkpoint is None:
+        folder.forget_after(-1)
+        return Progress(processes=count())
+    moved = differences(checkpoint.facts["made"], made)
+    if moved and strict:
+        raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(moved))
+    for line in moved:
+        log.warning("changed since the checkpoint: %s", line)
+    if made["tokens"] != checkpoint.facts["made"]["tokens"]:
+        raise ModelError(
+            f"{checkpoint.folder}: its weights are those of other tokens: a vocabulary that is learnt from the "
+            "training texts changes with them. Put the texts back, or start anew with --fresh"
+        )
+    if left_to_base(learner.encoder) and not is_same(checkpoint.facts["made"]["base"], made["base"]):
+        raise ModelError(
+            f"{checkpoint.folder}: holds adapters of another base, and none of its weights. Put the base back, or "
+            "start anew with --fresh"
+        )
+    restore(checkpoint, learner)
+    progress = Progress(**checkpoint.facts["progress"])
+    folder.forget_after(progress.step)
+    log.warning("goes on after step %d", progress.step)
+    return progress
+
+
+def keep_up(folder: RunFolder, loaded: Loaded[Recipe]) -> None:
+    """Write down what a finished run's recipe says now: evaluators, gate and push change without a new training."""
+    write_whole(folder.recipe, loaded.text)
+    write_whole(folder.resolved, to_yaml(with_earlier_choices(loaded.recipe, folder)))
