@@ -56,8 +56,9 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
             "dropped": count_dropped(training),
             "samples": [sample for each in zip(training, prompts, strict=True) for sample in samples(*each)],
         }
-        with found.noting():
-            facts |= look_ahead(recipe, found, prompts)
+        if not any(isinstance(error, RecipeError) for error in found.errors):  # that run will not be made
+            with found.noting():
+                facts |= look_ahead(recipe, found, prompts)
     return report(found, strict) | facts
 
 

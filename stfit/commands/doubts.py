@@ -39,6 +39,8 @@ Check = Callable[[Recipe, Glance], list[Doubt]]
 
 HIGH_RATE = 1e-3
 """A pretrained transformer forgets everything at a rate from here on."""
+HIGHEST_RATE = 1.0
+"""A table of vectors may learn at 0.2."""
 LOW_SCRATCH_RATE = 1e-4
 """Random weights hardly move at a rate below."""
 FEW_NEGATIVES = 8
@@ -185,6 +187,8 @@ def learning_rate(recipe: Recipe, base: Glance) -> list[Doubt]:
         message = "is 0: no weight will change"
     elif rate >= HIGH_RATE and pretrained:
         message = f"{rate:g} is so high that a pretrained model forgets what it knows; 1e-5 to 1e-4 is usual"
+    elif rate > HIGHEST_RATE:
+        message = f"{rate:g} is higher than any in use: write 1.0e-3, say, for 0.001"
     elif rate < LOW_SCRATCH_RATE and base.is_random:
         message = f"{rate:g} is too low for random weights; 1e-3 is usual"
     elif rate < LOW_SCRATCH_RATE and recipe.model.lora is not None:
@@ -219,6 +223,26 @@ def few_negatives(recipe: Recipe, base: Glance) -> list[Doubt]:
         return []
     message = f"{size} rows give {size - 1} negatives; with `mini_batch_size`, 64 and more fit into memory"
     return [Doubt("train.batch_size", "few-negatives", message)]
+
+
+def too_few_for_the_loss(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A batch that has nothing to compare teaches nothing."""
+    size = recipe.train.batch_size * count()
+    least = {each.loss.type: each.loss.smallest_batch for each in recipe.trained_on.values()}
+    return [
+        Doubt("train.batch_size", "small-batch", f"loss `{loss}` needs {rows} rows, and a batch has {size}")
+        for loss, rows in least.items()
+        if size < rows
+    ]
+
+
+def gate_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
+    """A share that was meant in percent lets no model pass."""
+    return [
+        Doubt(f"gate.{i}.min", "gate-out-of-reach", f"{gate.min:g} can't be reached: metrics go up to 1")
+        for i, gate in enumerate(recipe.gate)
+        if gate.min is not None and gate.min > 1
+    ]
 
 
 def other_sampler(recipe: Recipe, base: Glance) -> list[Doubt]:
@@ -361,6 +385,7 @@ IMPOSSIBLE: list[Check] = [
     too_many_dimensions,
     misplaced_settings,
     nothing_to_train,
+    too_few_for_the_loss,
 ]
 UNLIKELY: list[Check] = [
     margin_out_of_reach,
@@ -368,6 +393,7 @@ UNLIKELY: list[Check] = [
     frozen_whole,
     scale_for_temperature,
     few_negatives,
+    gate_out_of_reach,
     other_sampler,
     idle_mini_batch,
     chosen_on_test,

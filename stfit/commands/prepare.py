@@ -157,7 +157,7 @@ def look_at_rows(objective: Objective, training: Examples, found: Survey, said: 
                 "loss `softmax` has weights for each class, and a stream does not know all classes beforehand: number "
                 "them 0, 1, ... by their names in `label_map`"
             )
-    with found.noting():
+    with found.noting(said=said):
         found.warnings += audit_training(objective, training)
 
 

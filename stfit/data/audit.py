@@ -82,8 +82,8 @@ def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> Rows:
 
 
 def run(checks: list[Check], rows: Rows, origin: str) -> list[Problem]:
-    """What the checks find, with the file it is in."""
-    return [replace(problem, file=origin) for check in checks for problem in check(rows)]
+    """What the checks find, with the file it is in: all of it may come from a column that was taken for another."""
+    return [replace(problem, file=origin, key="columns") for check in checks for problem in check(rows)]
 
 
 def one_text_in_two_roles(rows: Rows) -> list[Problem]:

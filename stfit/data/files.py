@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from stfit.data.source import ReadOptions
-from stfit.data.table import Table, build_table
+from stfit.data.table import Table, build_table, one_column
 from stfit.errors import DataError, Problem
 from stfit.lazy import lazy
 from stfit.location import DATA_SUFFIXES
@@ -109,7 +109,8 @@ def delimited_records(path: Path, options: ReadOptions, delimiter: str) -> Itera
             for record in records if options.header is True else chain([first] if first else [], records):
                 number = reader.line_num
                 if len(record) < len(names) or (len(record) > len(names) and not named):
-                    raise at_line(path, number, f"has {len(record)} fields, expected {len(names)}: {', '.join(names)}")
+                    hint = one_column(names) or ", ".join(names)
+                    raise at_line(path, number, f"has {len(record)} fields, expected {len(names)}: {hint}")
                 yield record
     except csv.Error as error:
         hint = "if double quotes are plain characters in this file, set `read: {quoting: false}`"

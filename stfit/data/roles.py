@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from stfit.data.columns import Selector, parse_selector
 from stfit.data.source import LABELED, ROLES
-from stfit.data.table import Table
+from stfit.data.table import Table, one_column
 from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean
 
 
@@ -50,7 +50,8 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
     problems = []
     if absent:
         line = ", ".join(f"{role}: {columns.get(role, role if role in known else '...')}" for role in roles)
-        message = f"{format} needs {', '.join(absent)}; the columns are {', '.join(known)}: write `columns: {{{line}}}`"
+        hint = one_column(known) or f"write `columns: {{{line}}}`"
+        message = f"{format} needs {', '.join(absent)}; the columns are {', '.join(known)}: {hint}"
         problems.append(Problem(message, "missing-column", key="columns"))
     resolved = {}
     for role in roles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from stfit.errors import DataError, Problem, did_you_mean
 
 SHOWN_ROWS = 5
+DELIMITERS = ";\t|,"
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,15 @@ class Table:
     def missing(self, column: str) -> Problem:
         """That `column` is not there, and what is."""
         known = list(self.columns)
-        hint = did_you_mean(column, known)
+        hint = one_column(known) or did_you_mean(column, known)
         there = "" if hint.startswith("known") else f" (columns: {', '.join(known)})"
         return Problem(f"there is no column `{column}`: {hint}{there}", "missing-column", self.origin)
+
+
+def one_column(names: Sequence[str]) -> str:
+    """What to write where the only column looks like several, with another delimiter between them; else nothing."""
+    found = [mark for mark in DELIMITERS if mark in names[0]] if len(names) == 1 else []
+    return f"if {found[0]!r} is the delimiter, write `read: {{delimiter: {json.dumps(found[0])}}}`" if found else ""
 
 
 def build_table(origin: str, columns: dict[str, list[Any]], label_names: dict[str, list[str]]) -> Table:

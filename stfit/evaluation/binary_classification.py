@@ -10,7 +10,7 @@ from stfit.data.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
 from stfit.evaluation.pairwise import SIMILARITIES
-from stfit.evaluation.source import Embed, EvaluationSource
+from stfit.evaluation.source import Embed, EvaluationSource, Own
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
 
 
@@ -20,12 +20,19 @@ class BinaryClassification(EvaluationSource):
     The threshold is the one that is best for accuracy, and for the other metrics the one that is best for F1.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("BinaryClassificationEvaluator",)
     type: Literal["binary_classification"] = "binary_classification"
     format: ClassVar[str] = "labeled_pair"
     main_metric: ClassVar[str] = "ap"
     metrics: ClassVar[list[str]] = [
         f"{kind}_{name}" for kind in ("ap", "accuracy", "f1", "precision", "recall", "mcc") for name in SIMILARITIES
     ]
+
+    def load(self, seed: int, own: Own | None) -> Examples:
+        """Pairs with label 0 or 1."""
+        rows: Examples = super().load(seed, own)
+        self.zeros_and_ones(rows)
+        return rows
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """`ap`, `accuracy`, `f1`, `precision`, `recall` and `mcc` (Matthews) of each similarity.
@@ -49,7 +56,7 @@ class BinaryClassification(EvaluationSource):
             message = (
                 f"evaluator `{self.label}` needs labels that are 0 or 1; others are in {name_rows(wrong.tolist())}"
             )
-            raise DataError(Problem(f"{message}: see `label_map`", "bad-label", row=int(wrong[0])))
+            raise DataError(Problem(f"{message}: see `label_map`", "bad-label", row=int(wrong[0]), key="columns.label"))
         if label.min() == label.max():
             raise DataError(f"evaluator `{self.label}` needs both labels, 0 and 1; all {len(label)} are {label[0]:g}")
         return label

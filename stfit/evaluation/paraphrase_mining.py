@@ -20,6 +20,7 @@ class ParaphraseMining(EvaluationSource):
     them from labelled pairs.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("ParaphraseMiningEvaluator",)
     type: Literal["paraphrase_mining"] = "paraphrase_mining"
     format: ClassVar[str] = "positive_pair"
     symmetric: ClassVar[bool] = True

@@ -20,6 +20,7 @@ class Reranking(EvaluationSource):
     Rows of the same anchor are one query: `columns: {positive: "set.pos[*]", negative: "set.neg[:100]"}` takes lists.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("RerankingEvaluator",)
     type: Literal["reranking"] = "reranking"
     format: ClassVar[str] = "triplet"
     suffixed: ClassVar[bool] = False

@@ -69,6 +69,7 @@ class Retrieval(EvaluationSource):
     its text. Judgements above 0 count as relevant.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("InformationRetrievalEvaluator",)
     type: Literal["retrieval"] = "retrieval"
     format: ClassVar[str] = "positive_pair"
     from_holdout_of: ClassVar[tuple[str, ...]] = ("triplet",)

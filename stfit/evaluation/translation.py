@@ -18,6 +18,7 @@ class Translation(EvaluationSource):
     The two languages are the columns `anchor` and `positive`.
     """
 
+    also_called: ClassVar[tuple[str, ...]] = ("TranslationEvaluator",)
     type: Literal["translation"] = "translation"
     format: ClassVar[str] = "positive_pair"
     symmetric: ClassVar[bool] = True

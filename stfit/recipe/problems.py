@@ -20,6 +20,26 @@ Keys: TypeAlias = tuple[Key, ...]
 RENAMED: dict[str, str] = {}
 """Dotted key of an older version of the recipe language -> what to do now ("is now `train.learning_rate`")."""
 
+CALLED_ELSEWHERE = {
+    "bf16": "precision",
+    "early_stopping_patience": "early_stopping",
+    "eval_steps": "eval_every_steps",
+    "fp16": "precision",
+    "gradient_accumulation_steps": "accumulate_steps",
+    "logging_steps": "log_every_steps",
+    "lr": "learning_rate",
+    "lr_scheduler_type": "schedule",
+    "metric_for_best_model": "best",
+    "num_train_epochs": "epochs",
+    "output_dir": "name",
+    "per_device_train_batch_size": "batch_size",
+    "report_to": "track",
+    "save_steps": "save_every_steps",
+    "save_total_limit": "keep_checkpoints",
+    "train_batch_size": "batch_size",
+}
+"""Names that the training arguments of transformers have for a key."""
+
 EXPECTED: dict[str, str] = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -43,6 +63,8 @@ EXPECTED: dict[str, str] = {
 
 MAX_SHOWN = 200
 """Nobody reads more; a file of ten thousand unknown keys should still be answered at once."""
+NAMED = re.compile(r"`([\w.]+)")
+"""A key in the words of a rule."""
 
 RANGES = (
     "finite_number",
@@ -137,7 +159,10 @@ def unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type
     if old in RENAMED:
         return mark, f"{quoted(old)} {RENAMED[old]}", "renamed-key"
     known = [name for spec in chosen(parent, shape_at([model], keys[:-1])) for name in fields_of(spec)]
-    hint = where_it_belongs(key, section, model) or did_you_mean(key, known)
+    name = CALLED_ELSEWHERE.get(key, key)
+    hints = [f"here it is called `{name}`"] if name != key else []
+    hints += [where_it_belongs(name, section, model)] if name not in known else []
+    hint = ", ".join(filter(None, hints)) or did_you_mean(key, known)
     return mark, f"unknown key {dotted(keys)}{'; ' if hint else ''}{hint}", "unknown-key"
 
 
@@ -183,7 +208,14 @@ def broken_rule(keys: Keys, details: list[ErrorDetails], root: Node, model: type
     said = re.sub("^(Value error|Assertion failed), ", "", details[0]["msg"])
     node = node_at(root, keys)
     value = f" {quoted(node.value)}" if isinstance(node.value, str) else ""
-    return node.where, f"{dotted(keys)}{value}: {said}", "invalid"
+    return first_named(said, node).where, f"{dotted(keys)}{value}: {said}", "invalid"
+
+
+def first_named(said: str, section: Node) -> Node:
+    """The first key below a section that a rule names and the file holds; else the section itself."""
+    named = [tuple(int(key) if key.isdigit() else key for key in name.split(".")) for name in NAMED.findall(said)]
+    found = (node_at(section, keys) for keys in named)
+    return next((node for node in found if node is not section), section)
 
 
 def general(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:

@@ -122,7 +122,8 @@ class Recipe(Spec):
         both = self.data is not None and self.loss is not None
         either = self.data is not None or self.loss is not None
         if self.objectives is None and not both:
-            raise ValueError("say what to train on and what to minimise: `data` and `loss`, or several `objectives`")
+            missing = "data" if self.data is None else "loss"
+            raise ValueError(f"`{missing}` says nothing: write `data` and `loss`, or several `objectives`")
         if self.objectives is not None and either:
             raise ValueError("`objectives` take the place of `data` and `loss`: move both into the list")
         return self
@@ -155,15 +156,17 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def data_is_one_dataset(self) -> Self:
         """`from: data` has been replaced by the keys of `data`, where there is one."""
-        if any(evaluator.from_ == "data" for evaluator in self.eval):
-            raise ValueError("an evaluator says `from: data`, but there are `objectives`: name its `dataset`")
+        asking = [number for number, evaluator in enumerate(self.eval) if evaluator.from_ == "data"]
+        if asking:
+            raise ValueError(f"`eval.{asking[0]}` says `from: data`, but there are `objectives`: name its `dataset`")
         return self
 
     @model_validator(mode="after")
     def holdout_exists(self) -> Self:
         """`from: holdout` evaluates the rows that `data.holdout` keeps out of training."""
-        if self.holding_out is None and any(evaluator.from_ == "holdout" for evaluator in self.eval):
-            raise ValueError("an evaluator says `from: holdout`, but `data.holdout` keeps no rows out of training")
+        asking = [number for number, evaluator in enumerate(self.eval) if evaluator.from_ == "holdout"]
+        if self.holding_out is None and asking:
+            raise ValueError(f"`eval.{asking[0]}` says `from: holdout`, but no `holdout` keeps rows out of training")
         if sum(each.data.holdout is not None for each in self.objectives or []) > 1:
             raise ValueError("`from: holdout` means the rows of one `holdout`: let the other objectives have none")
         return self

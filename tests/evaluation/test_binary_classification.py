@@ -1,5 +1,7 @@
 """Metrics at the best threshold are those of sentence-transformers and scikit-learn, ties included."""
 
+import json
+
 import numpy as np
 import pytest
 from measured import measured
@@ -67,3 +69,10 @@ def test_model_that_gives_one_embedding_to_everything_is_as_good_as_chance(examp
 def test_labels_that_are_not_zero_and_one_are_refused(encoder, examples_of, sentences, labels, message):
     with pytest.raises(DataError, match=message):
         measured(encoder, [examples_of(BinaryClassification, pairs(sentences, labels))], "end")
+
+
+def test_labels_that_are_neither_are_refused_when_they_are_read(tmp_path):
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "label": i % 2 or 0.5} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="rows 1, 3"):
+        BinaryClassification(dataset=str(tmp_path / "rows.jsonl"), split="train").load(0, None)

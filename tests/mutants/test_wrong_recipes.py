@@ -113,7 +113,7 @@ MUTANTS = {
         ("loss: {type: multiple_negatives_ranking, scale: 0.05}", "temperature"),
         ("loss: {type: triplet, distance: cosine, margin: 0.5, matryoshka_dims: [4000]}", "dimensions"),
     ],
-    18: [("  epochs: 1\n  max_steps: 10", "give one", 17), ("  epochs: 0", "more than 0"), ("  epochs: 1e", "number")],
+    18: [("  epochs: 1\n  max_steps: 10", "give one"), ("  epochs: 0", "more than 0"), ("  epochs: 1e", "number")],
     19: [
         ("  batch_size: 16\n  sampler: group_by_label", "group_by_label"),
         ("  batch_size: 16\n  mini_batch_size: 64", "no part"),

@@ -55,7 +55,7 @@ WRONG_INSIDE = [
     ("loss: triplet", "loss: {type: tripletloss}", 3, "did you mean"),
     ("loss: triplet", "loss: {type: cosent, margin: 3}", 3, "it is a key of"),
     ("loss: triplet", "loss: {margin: 3}", 3, "needs a `type`"),
-    ("loss: triplet", "loss: null", 1, "`data` and `loss`, or several `objectives`"),
+    ("loss: triplet", "loss: null", 3, "`data` and `loss`, or several `objectives`"),
     ("loss: triplet", "", 1, "`loss` is missing"),
     (", format: triplet", "", 2, "`data.format` is missing"),
     ("format: triplet", "format: tripelt", 2, "did you mean `triplet`"),
@@ -123,6 +123,20 @@ def test_a_renamed_key_says_what_it_is_now(write, monkeypatch, problems_of, smal
     assert [problem.message for problem in found] == [
         "`train.lr` is now `train.learning_rate`", "`eval.device` was removed: evaluators run on `train.device`"
     ]  # fmt: skip
+
+
+def test_arguments_of_a_script_are_known(write, problems_of, small):
+    found = problems_of(write(small + "train: {per_device_train_batch_size: 8, lr: 1}\nnum_train_epochs: 3\n"))
+    hints = [f"here it is called `{name}`" for name in ("batch_size", "learning_rate", "epochs")]
+    hints[2] += ", it belongs under `train:`"
+    assert [problem.message.partition("; ")[2] for problem in found] == hints
+
+
+def test_a_broken_rule_points_at_the_key_it_names(write, problems_of, small):
+    found = problems_of(write(small + "train:\n  batch_size: 8\n  epochs: 2\n  max_steps: 9\n"))
+    assert [problem.line for problem in found] == [6]
+    (found,) = problems_of(write(small + "seed: 1\neval:\n  - type: similarity\n    from: holdout\n"))
+    assert (found.line, found.column) == (6, 5)
 
 
 def test_a_file_of_nothing_but_mistakes_is_answered_with_the_first_of_them(write, problems_of):
