@@ -136,7 +136,7 @@ MUTANTS = {
     ],
     22: [("  best: kept/acuracy_cosine", "accuracy_cosine"), ("  best: loss", "best")],
     24: [("  - type: triplets", "triplet"), ("  - type: similarity", "labeled_pair", 28)],
-    25: [("    from: holdout", "holdout", 24), ("    when: []", "never runs"), ("    name: a/b", "name")],
+    25: [("    from: holdout", "holdout", 26), ("    when: []", "never runs"), ("    name: a/b", "name")],
     26: [("    dataset: SHARED/data/nowhere", "does not exist")],
     27: [
         ('    split: "train[:300]"', "trained on"),
