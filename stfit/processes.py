@@ -155,6 +155,11 @@ def from_all(value: T) -> list[T]:
     return box  # type: ignore[return-value]  # all are there now
 
 
+def wait_for_all() -> None:
+    """Until all processes are here."""
+    from_all(None)
+
+
 def share_out(sizes: Sequence[int]) -> list[np.ndarray]:
     """Which of some things each process takes, ascending: about as many each, of about the same total size."""
     longest_first = np.argsort(-np.asarray(sizes, dtype=np.int64), kind="stable")

@@ -27,7 +27,7 @@ from stfit.cli.options import (
     Runs,
     Split,
 )
-from stfit.processes import launched
+from stfit.processes import launched, wait_for_all
 
 app = typer.Typer(name="stfit", rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -146,6 +146,7 @@ def evaluate(
 
     result, main = evaluate(measured, loaded.recipe, compare)
     results.show_evaluation(result, main, json)
+    wait_for_all()  # torchrun ends the others when one has failed
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])
 

@@ -52,7 +52,8 @@ def launch(processes: int) -> Failure | None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # some have a level of their own
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     with TemporaryDirectory(prefix="stfit-") as folder:
@@ -68,12 +69,20 @@ def launch(processes: int) -> Failure | None:
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "stfit", *sys.argv[1:])
+            elastic_launch(config, sys.executable)(*import_path(), "-m", "stfit", *sys.argv[1:])
         except ChildFailedError as error:
             return explain(read_reports(Path(folder)), {rank: end.exitcode for rank, end in error.failures.items()})
         except SignalException as error:
             return explain(read_reports(Path(folder)), {}) or interrupted(error.sigval)
     return None
+
+
+def import_path() -> list[str]:
+    """No option where this process imports from the current folder, else the one that keeps `-m` from it.
+
+    What lies beside a recipe is not run.
+    """
+    return [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
 
 
 def read_reports(folder: Path) -> dict[int, dict[str, Any]]:

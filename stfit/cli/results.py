@@ -46,6 +46,8 @@ def show_fetched(result: dict[str, Any], as_json: bool) -> None:
         return
     for each in result["fetched"]:
         sys.stdout.write(f"{each['kind']} {each['id']} {each['commit']}\n")
+    if not result["fetched"]:
+        say("nothing to fetch: the recipe names nothing of the Hub")
 
 
 def show_init(result: dict[str, Any], as_json: bool) -> None:
@@ -164,7 +166,7 @@ def show_evaluation(result: dict[str, Any], main: list[str], as_json: bool) -> N
         sys.stderr.write(f"stfit: {result['error']['message']}\n")
 
 
-GATE = ["gate", "value", "limit", ""]
+GATE = ["gate", "value", "needed", ""]
 
 
 def comparison_cells(both: dict[str, Any]) -> list[str]:

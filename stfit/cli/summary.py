@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from stfit.processes import is_first
+
 VARIABLE = "GITHUB_STEP_SUMMARY"
 """https://docs.github.com/actions/writing-workflows/choosing-what-your-workflow-does/workflow-commands-for-github-actions"""
 
 
 def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: str = "") -> None:
-    """Add a heading, a table and a line below it; does nothing where no summary is wanted.
+    """Add a heading, a table and a line below it; does nothing where no summary is wanted, or another process adds it.
 
     A summary that can't be written is no reason to lose the training it is about: the error is left out.
     """
     path = os.environ.get(VARIABLE)
-    if not path:
+    if not path or not is_first():
         return
     lines = [f"### {title}", "", row_of(header), row_of([":--", *["--:"] * (len(header) - 1)]), *map(row_of, rows), ""]
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.commands.forecast import forecast, plan_problems, plan_run
-from stfit.commands.prepare import Survey, first_of, survey
+from stfit.commands.prepare import Said, Survey, first_of, survey
 from stfit.data.batches import TokenTable, tokenize_examples
 from stfit.data.chunks import read_examples
 from stfit.data.examples import Examples, count_dropped
@@ -56,9 +56,8 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
             "dropped": count_dropped(training),
             "samples": [sample for each in zip(training, prompts, strict=True) for sample in samples(*each)],
         }
-        if not any(isinstance(error, RecipeError) for error in found.errors):  # that run will not be made
-            with found.noting():
-                facts |= look_ahead(recipe, found, prompts)
+        with found.noting(said=Said(loaded.origins, "train", "batch_size")):
+            facts |= look_ahead(recipe, found, prompts)
     return report(found, strict) | facts
 
 
@@ -118,7 +117,10 @@ def samples(examples: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]
     for position in range(min(SAMPLES, len(examples))):
         texts = {role: column[position] for role, column in examples.texts.items()}
         row: dict[str, Any] = {role: prompts[role] + text for role, text in texts.items() if text is not None}
-        shown.append(row if examples.label is None else row | {"label": examples.label[position].item()})
+        if examples.label is not None:
+            row["label"] = examples.label[position].item()
+            row |= {"class": examples.label_names[row["label"]]} if examples.label_names else {}
+        shown.append(row)
     return shown
 
 

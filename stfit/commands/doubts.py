@@ -225,17 +225,6 @@ def few_negatives(recipe: Recipe, base: Glance) -> list[Doubt]:
     return [Doubt("train.batch_size", "few-negatives", message)]
 
 
-def too_few_for_the_loss(recipe: Recipe, base: Glance) -> list[Doubt]:
-    """A batch that has nothing to compare teaches nothing."""
-    size = recipe.train.batch_size * count()
-    least = {each.loss.type: each.loss.smallest_batch for each in recipe.trained_on.values()}
-    return [
-        Doubt("train.batch_size", "small-batch", f"loss `{loss}` needs {rows} rows, and a batch has {size}")
-        for loss, rows in least.items()
-        if size < rows
-    ]
-
-
 def gate_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
     """A share that was meant in percent lets no model pass."""
     return [
@@ -385,7 +374,6 @@ IMPOSSIBLE: list[Check] = [
     too_many_dimensions,
     misplaced_settings,
     nothing_to_train,
-    too_few_for_the_loss,
 ]
 UNLIKELY: list[Check] = [
     margin_out_of_reach,

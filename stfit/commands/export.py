@@ -44,6 +44,8 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
         raise RecipeError(f"{output} is there, and is no export: choose another folder with -o")
     folder = model_in(model)
     encoder = load_encoder(folder)
+    if encoder.layout.name == "auto":
+        raise ModelError(f"{model}: is a table of vectors, and only transformers are exported")
     sequences = sample(encoder, texts)
     own, own_rate = timed(lambda: encoder.embed(sequences), len(sequences))
     with replacing(output) as scratch:

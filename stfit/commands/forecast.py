@@ -13,7 +13,6 @@ from stfit.data.lengths import cut_texts, empty_texts, quantiles
 from stfit.data.sampling import batches, unused
 from stfit.encoder.glance import Glance
 from stfit.errors import Problem
-from stfit.processes import count
 from stfit.recipe.recipe import Recipe
 from stfit.training.plan import Plan, Streams, build_plan
 from stfit.training.progress import DEFAULT_EPOCHS, build_calendar
@@ -63,7 +62,9 @@ def plan_run(
     )
 
 
-def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_length: int | None) -> list[Problem]:
+def plan_problems(
+    recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_length: int | None, processes: int = 1
+) -> list[Problem]:
     """Warnings that need the batches: rows and texts that are not used whole, and durations longer than the run."""
     problems = []
     for objective, table, epoch_batches in zip(recipe.trained_on.values(), tables, plan.objectives, strict=True):
@@ -71,7 +72,7 @@ def plan_problems(recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_
             *cut_texts(table.lengths(), max_seq_length),
             *empty_texts(table.lengths()),
             *([] if objective.data.streaming else unused_rows(epoch_batches(0), len(table))),
-            *([] if objective.data.streaming else half_empty_batch(recipe.train.batch_size * count(), len(table))),
+            *([] if objective.data.streaming else half_empty_batch(recipe.train.batch_size * processes, len(table))),
         ]
         problems += [replace(problem, file=objective.data.dataset) for problem in found]
     calendar = build_calendar(recipe.train, plan.total_steps)

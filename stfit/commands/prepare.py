@@ -72,14 +72,15 @@ class Said:
     main: str
 
     def place(self, problem: Problem) -> Problem:
-        """A problem with its place in the recipe: beside the file that it is in, where there is one."""
+        """A problem with its place in the recipe; one of a row keeps that of its file, and is shown both."""
         inner = [problem.key, problem.key.partition(".")[0]] if problem.key else []
         keys = [*(f"{self.section}.{key}" for key in (*inner, self.main)), self.section]
         mark = next((self.origins[key] for key in keys if key in self.origins), None)
         if mark is None or problem.snippet:
             return problem
-        own = mark.problem(problem.message, problem.code)
-        return replace(problem, snippet=own.snippet) if problem.file else replace(own, row=problem.row)
+        if problem.row is not None:
+            return replace(problem, snippet=mark.problem("", "").snippet)
+        return mark.problem(f"{problem.file}: {problem.message}" if problem.file else problem.message, problem.code)
 
 
 def prepare(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from stfit.commands.record import Moment, Record
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
-from stfit.errors import DataError, InterruptedRun
+from stfit.errors import DataError, InterruptedRun, Problem
 from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.evaluation.source import When
-from stfit.processes import count, is_first
+from stfit.processes import count, is_first, wait_for_all
 from stfit.recipe.recipe import Recipe
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
 from stfit.training.health import Health
@@ -92,8 +93,7 @@ class Run:
         if self.calendar.is_due(info.step, self.calendar.log_every):
             self.folder.log({"step": info.step, "event": "step", **vars(info)})
         for problem in self.health.problems_after(info):
-            log.warning("%s (%s)", problem, problem.code)
-            self.record.note_problem(problem)
+            self.warn(problem)
         yield info
         yield from self.evaluate()
         if self.stop.is_received() or (self.calendar.save_is_due(info.step) and not self.is_over):
@@ -136,7 +136,16 @@ class Run:
             found = measure(encoder, self.evaluators, moment, self.recipe.dims)
             if moment != "during":
                 self.record.note_metrics(moment, found)
-        return values_of(found)
+        values = values_of(found)
+        if undefined := [name for name, value in values.items() if math.isnan(value)]:
+            message = f"{', '.join(undefined)}: undefined, as where numbers overflow. Lower train.learning_rate"
+            self.warn(Problem(message, "undefined-metric"))
+        return values
+
+    def warn(self, problem: Problem) -> None:
+        """Say what is wrong with the training, and keep it for the report."""
+        log.warning("%s (%s)", problem, problem.code)
+        self.record.note_problem(problem)
 
     def look(self, encoder: Encoder, moment: Moment) -> None:
         """Note what the model makes of some rows, for the report."""
@@ -176,6 +185,7 @@ class Run:
             if is_first():
                 with self.progress.spending("saving"), replacing(self.folder.model) as scratch:
                     write_folder(encoder, scratch)
+            wait_for_all()  # who reads it next, reads this one
         return Saved(self.progress.step, self.folder.model)
 
     def improves(self, metrics: dict[str, float]) -> bool:

@@ -10,7 +10,7 @@ import logging
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +34,7 @@ from stfit.data.examples import Examples, count_dropped
 from stfit.data.fit import check_kind
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.errors import ModelError, RecipeError
+from stfit.errors import HubError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.processes import by_first, copy_from_first, count, first_ahead, is_first
@@ -105,7 +105,7 @@ def train(
             yield Finished(**finished, again=True)
         else:
             if loaded.recipe.push:
-                by_first(partial(preflight, loaded.recipe.push.repo))
+                by_first(partial(require_publishable, loaded.recipe.push.repo))
             yield from tracked(run(loaded, folder, stop, strict=resume, locked=locked), loaded.recipe, folder)
 
 
@@ -143,7 +143,7 @@ def run(
         if objective.data.streaming
     }
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training], began_with, streams)
-    warnings = [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length)]
+    warnings = [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length, began_with)]
     for problem in warnings:
         log.warning("%s (%s)", problem, problem.code)
     calendar = build_calendar(recipe.train, plan.total_steps)
@@ -151,7 +151,7 @@ def run(
     seed_apart(recipe.seed)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
     made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
-    require_room(folder.path, learner, recipe.train.keep_checkpoints)
+    by_first(partial(require_room, folder.path, learner, recipe.train.keep_checkpoints))
     progress = go_on(folder, checkpoint, learner, made, strict)
     first_step = progress.step
     write_whole(folder.lock, to_json(lock))  # first: it tells whose folder this is
@@ -208,6 +208,15 @@ def run(
         with harmless("to write report.html (`stfit report` does it again)"):
             write_report(folder)
     yield Finished(result, main)
+
+
+def require_publishable(repo: str) -> None:
+    """Raise HubError before a training whose model could not be pushed, with a way to train nevertheless."""
+    try:
+        preflight(repo)
+    except HubError as error:
+        hint = "; to train without publishing, add `~push` to the command"
+        raise HubError([replace(problem, message=problem.message + hint) for problem in error.problems]) from error
 
 
 def require_other_base(recipe: Recipe, path: Path) -> None:

@@ -89,7 +89,7 @@ def score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarra
     if not outside.any():
         return None
     low, high = label.min(), label.max()
-    whole = f"[{min(np.floor(low), 0):g}, {np.ceil(high):g}]"
+    whole = f"[{np.floor(low):g}, {np.ceil(high):g}]"
     return f"these go from {low:g} to {high:g}; rescale them with `label_range: {whole}`", examples.row[outside]
 
 
@@ -103,15 +103,16 @@ def binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarr
             f"these are classes; say which are similar: `label_map: {{{names[0]}: 0, {names[-1]}: 1}}`",
             examples.row[:0],
         )
-    return f"these go from {label.min():g} to {label.max():g}; use `label_map`, or a loss for them", examples.row[
-        ~np.isin(label, (0, 1))
-    ]
+    return (
+        f"these go from {label.min():g} to {label.max():g}; use `label_map`, or a loss for scores, like cosent",
+        examples.row[~np.isin(label, (0, 1))],
+    )
 
 
 def class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Integers from 0."""
     if examples.label_kind == "score":
-        return "these are floats; use `label_map`, or a loss for scores", examples.row[:0]
+        return "these are floats; use `label_map`, or a loss for scores, like cosent", examples.row[:0]
     if label.min() < 0:
         return "there are negative ones; drop them with `where: {label: {min: 0}}`", examples.row[label < 0]
     return None

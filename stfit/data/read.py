@@ -115,7 +115,7 @@ def split_files(path: Path) -> dict[str, list[Path]]:
             return {"train": found}
         raise DataError(f"no file matches {path}")
     siblings = sorted(sibling.name for sibling in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
-    raise DataError(f"{path} does not exist. {did_you_mean(path.name, siblings)}".rstrip())
+    raise DataError(f"{path} does not exist: {did_you_mean(path.name, siblings)}".rstrip(": "))
 
 
 def folder_splits(folder: Path) -> dict[str, list[Path]]:

@@ -61,7 +61,8 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
             check_several(role, selectors)
         resolved[role] = selectors
         missing = [] if role in absent else [each.column for each in selectors if each.column not in known]
-        problems += [replace(table.missing(column), key=key) for column in missing]
+        taken = [named for named in columns.values() if isinstance(named, str)]
+        problems += [replace(table.missing(column, taken), key=key) for column in missing]
     if problems:
         raise DataError(problems)
     return resolved

@@ -44,8 +44,8 @@ def batches(
     made = [batch for batch in made if len(batch) >= smallest_batch]
     if not made:
         raise DataError(
-            f"`sampler: {sampler}` makes no batch of {smallest_batch} rows or more, as the loss needs, "
-            f"out of {len(text_ids)} examples"
+            f"no batch of {smallest_batch} rows or more, as the loss needs, can be made of {len(text_ids)} examples "
+            f"(sampler {sampler}, {batch_size} rows at most)"
         )
     return made
 

@@ -42,10 +42,11 @@ class Table:
             raise DataError(self.missing(column))
         return self.columns[column]
 
-    def missing(self, column: str) -> Problem:
-        """That `column` is not there, and what is."""
+    def missing(self, column: str, taken: Sequence[str] = ()) -> Problem:
+        """That `column` is not there, and what is. Those `taken` by others are not meant."""
         known = list(self.columns)
-        hint = one_column(known) or did_you_mean(column, known)
+        free = [name for name in known if name not in taken]
+        hint = one_column(known) or did_you_mean(column, free) or did_you_mean(column, known)
         there = "" if hint.startswith("known") else f" (columns: {', '.join(known)})"
         return Problem(f"there is no column `{column}`: {hint}{there}", "missing-column", self.origin)
 

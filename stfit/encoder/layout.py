@@ -171,7 +171,7 @@ class Attempt:
 def compare(states_td: Tensor, expected_td: Tensor) -> Attempt:
     """Whether these token embeddings are those of the padded forward."""
     error = relative_error(states_td, expected_td)
-    return Attempt(error <= PROBE_TOLERANCE, f"differs from the padded forward by {error:.0e} on a probe")
+    return Attempt(error <= PROBE_TOLERANCE, f"at most {error:.0e} off the padded forward, on a probe")
 
 
 def try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> Attempt:

@@ -78,7 +78,7 @@ def curves_over_one_another(runs: Sequence[Told]) -> Iterator[str]:
     if panels:
         label = f"Over the steps of each run: {', '.join(panels)}"
         heights = ["loss" if title == "Loss" else "value" for title in panels]
-        yield html.figure(figures.draw_curves("curves-figure", label, panels, "step", heights), label)
+        yield html.figure(figures.draw_curves("curves-figure", label, panels, "step", heights, list(lines)), label)
 
 
 def costs_side_by_side(runs: Sequence[Told]) -> str:

@@ -89,16 +89,27 @@ def drawing() -> Any:
     return matplotlib.rc_context(STYLE)
 
 
-def draw_curves(name: str, label: str, panels: Mapping[str, Mapping[str, Curve]], x: str, y: Sequence[str]) -> str:
-    """Panels (title -> line -> curve) of lines over `x`; `y` names what each panel's height is, with its unit."""
+def draw_curves(
+    name: str,
+    label: str,
+    panels: Mapping[str, Mapping[str, Curve]],
+    x: str,
+    y: Sequence[str],
+    order: Sequence[str] = (),
+) -> str:
+    """Panels (title -> line -> curve) of lines over `x`; `y` names what each panel's height is, with its unit.
+
+    `order`: all lines, where one has to look the same in every panel.
+    """
     figure, axes = draw_panels(list(panels))
     for panel, lines, unit in zip(axes, panels.values(), y, strict=True):
-        for number, (line, (xs, ys)) in enumerate(lines.items()):
+        for position, (line, (xs, ys)) in enumerate(lines.items()):
+            number = order.index(line) if order else position
             marker = MARKERS[number % 6] if len(xs) < 30 else None
             style: dict[str, Any] = {"color": SERIES[number % 6], "linestyle": DASHES[number % 6], "marker": marker}
             panel.plot(xs, ys, linewidth=1.4, markersize=4, label=line, **style)
         panel.set(xlabel=x, ylabel=unit)
-        if len(lines) > 1:
+        if len(lines) > 1 or order:
             panel.legend(fontsize=8)
     return to_svg(figure, name, label)
 

@@ -218,7 +218,8 @@ def syntax_problem(error: yaml.MarkedYAMLError, written: Written) -> Problem:
     """The parser's complaint, in plain words and at the place to change."""
     said = ", ".join(part for part in (error.context, error.problem) if part)
     hint = next((hint for words, hint in SYNTAX_HINTS if words in said), said)
-    place = error.context_mark if "opened here" in hint else error.problem_mark
+    begun_here = "opened here" in hint or "follows this key" in hint
+    place = error.context_mark if begun_here else error.problem_mark
     mark = Mark(written, place.line + 1, place.column + 1) if place else Mark(written, 1, 1)
     line = written.lines[mark.line - 1] if mark.line <= len(written.lines) else ""
     here = line[mark.column - 1 : mark.column]

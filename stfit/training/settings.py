@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stfit.spec import Spec
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Steps = Annotated[int, Field(gt=0)]
+
+
+def known_device(name: str) -> str:
+    """A kind of device that torch has, and its number. Whether there is one is seen when the run starts."""
+    if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", name):
+        raise ValueError("write auto, cpu, cuda, cuda:1, mps or xpu")
+    return name
 
 
 class EarlyStopping(Spec):
@@ -64,7 +72,7 @@ class Train(Spec):
     shard: bool = False
     """Of several processes, each keeps a part of the encoder's weights, gradients and optimizer state (FSDP2), for a
     model of which a process can hold the weights, but not four times as much. Slower."""
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(known_device)] = "auto"
     """cpu, cuda, cuda:1, mps; auto = the first GPU, else the CPU."""
     log_every_steps: int = Field(10, gt=0)
     """Steps between lines of metrics.jsonl (and of the log where there is no terminal)."""
@@ -95,7 +103,10 @@ class Train(Spec):
             ("mini_batch_size", "mini_batch_tokens"),
         ):
             if getattr(self, one) is not None and getattr(self, other) is not None:
-                raise ValueError(f"`{one}` and `{other}` say the same thing: give one of them")
+                raise ValueError(
+                    f"`{one}` and `{other}` say the same thing: give one of them; in a command, `~train.{other}` takes "
+                    "one out of the file"
+                )
         if self.shard and self.precision == "float16":
             raise ValueError("`shard` and `precision: float16` don't go together: use bfloat16")
         if self.early_stopping is not None and self.best is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from stfit.errors import ResourceError
+from stfit.errors import ResourceError, StfitError
 from stfit.processes import is_first
 
 
@@ -47,7 +47,7 @@ def scratch_of(folder: Path) -> Path:
 def replacing(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, which afterwards takes the place of `folder`.
 
-    Raises ResourceError where something can't be written, and then leaves the old one.
+    Raises ResourceError where something can't be written. After any error the old one stays, and nothing beside it.
     """
     scratch = scratch_of(folder)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -56,7 +56,7 @@ def replacing(folder: Path) -> Iterator[Path]:
             scratch.mkdir(parents=True)
             yield scratch
             publish(scratch, folder)
-    except ResourceError:
+    except StfitError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
 

@@ -44,6 +44,23 @@ def test_samples_are_what_the_model_will_see(write):
     }
 
 
+def test_samples_name_the_classes_that_were_numbered(write, tmp_path):
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "label": ("yes", "no")[i % 2]} for i in range(4)]
+    path = write(data={"dataset": "./named.jsonl", "format": "labeled_pair"}, loss="softmax")
+    (path.parent / "named.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = [(sample["label"], sample["class"]) for sample in check(path, [])["samples"]]
+    assert shown == [(1, "yes"), (0, "no"), (1, "yes")]
+
+
+def test_column_that_another_role_has_is_not_the_one_that_is_meant(write):
+    columns = {"sentence1": "sentence1", "sentence2": "sentence_2", "label": "score"}
+    (found,) = check(write(data={"format": "labeled_pair", "columns": columns}, loss="cosent"), [])["errors"]
+    assert "did you mean `sentence2`?" in found.message
+    columns = {"sentence1": "sentence_1", "sentence2": "sentence1", "label": "score"}
+    (found,) = check(write(data={"format": "labeled_pair", "columns": columns}, loss="cosent"), [])["errors"]
+    assert "did you mean `sentence2`?" in found.message
+
+
 def test_samples_with_prompts_chosen_for_roles(write):
     recipe = write(model=PROMPTS, data={"prompts": {"anchor": "document"}})
     assert check(recipe, [])["samples"][0]["anchor"].startswith("read: the cat")

@@ -57,7 +57,6 @@ DOUBTS = [
     ({"loss": RANKING | {"scale": 0.05}}, "loss.scale", "scale"),
     ({"loss": RANKING, "train.batch_size": 4, "train.mini_batch_size": None}, "train.batch_size", "few-negatives"),
     ({"loss": RANKING, "train.sampler": "shuffle"}, "train.sampler", "sampler"),
-    ({"loss": RANKING, "train.batch_size": 1, "train.mini_batch_size": None}, "train.batch_size", "small-batch"),
     ({"gate": [{"metric": "kept/accuracy_dot", "min": 50}]}, "gate.0.min", "gate-out-of-reach"),
     ({"train.mini_batch_size": 32}, "train.mini_batch_size", "mini-batch"),
     ({"eval": [EVALUATOR | {"split": "test[:50%]"}]}, "train.best", "best-on-test"),

@@ -87,6 +87,18 @@ def test_two_processes_with_half_the_rows_are_one_with_all(tmp_path, write, run,
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_best_model_that_a_run_ends_with_is_read_by_all_once_it_is_written(tmp_path, write, group, similarity):
+    train = {"batch_size": 3, "max_steps": 5, "eval_every_steps": 5, "best": "scores/spearman_cosine"}
+    recipe = write(**EXACT, train=train, eval=[similarity])
+    assert group(2, recipe, "whole") == [0, 0], (tmp_path / "output").read_text()
+    ended = group(2, recipe, "stopped", lambda rank: send(signal.SIGTERM))
+    assert ended == [128 + signal.SIGTERM] * 2, (tmp_path / "output").read_text()
+    assert not (tmp_path / "stopped" / "tiny" / "model").exists()
+    assert group(2, recipe, "stopped") == [0, 0], (tmp_path / "output").read_text()
+    one, other = (RunFolder(tmp_path / runs / "tiny").read_result()["result"] for runs in ("whole", "stopped"))
+    assert one["metrics"] == other["metrics"]
+
+
 @pytest.mark.slow
 def test_two_processes_teach_adapters_what_one_teaches_them(tmp_path, write, run, group, tiny_base, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))

@@ -1,6 +1,7 @@
 """What a training is told to do by its recipe, it does."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -106,14 +107,14 @@ def test_too_high_a_learning_rate_is_reported_as_divergence(tmp_path, write, run
 
 def test_model_that_the_last_step_broke_is_not_reported_as_a_result(tmp_path, write, run, similarity):
     with pytest.raises(DivergedError, match="not finite"):
-        run(write(eval=[similarity], train={"learning_rate": 1e30, "max_steps": 1}))
+        run(write(eval=[similarity], train={"learning_rate": 1e15, "max_steps": 1}))
     assert not (tmp_path / "runs" / "tiny" / "result.json").exists()
 
 
 def test_model_that_the_last_step_broke_is_not_written(tmp_path, write, run):
     """No step comes after the last one that would notice."""
     with pytest.raises(DivergedError, match="weights are not finite"):
-        run(write(train={"learning_rate": 1e39, "max_steps": 1, "warmup_steps": 0, "schedule": "constant"}))
+        run(write(train={"learning_rate": 1e15, "max_steps": 1, "warmup_steps": 0, "schedule": "constant"}))
     assert not (tmp_path / "runs" / "tiny" / "model").exists()
 
 
@@ -147,3 +148,12 @@ def test_holdout_is_trained_on_by_nobody_and_measured(write, run):
 def test_device_that_is_not_there_is_refused(device):
     with pytest.raises(RecipeError, match=f"device `{device}` can't be used here"):
         choose_device(device)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_metric_that_is_undefined_is_warned_of(write, run, similarity, caplog):
+    layers = {"layers": [{"type": "dense", "out_features": 8, "activation": "identity"}]}
+    train = {"max_steps": 1, "learning_rate": 1e20, "freeze": ["backbone*"], "warmup_ratio": None}
+    with caplog.at_level(logging.WARNING, "stfit"):
+        run(write(model=layers, train=train, eval=[similarity]))
+    assert any("undefined-metric" in message for message in caplog.messages)

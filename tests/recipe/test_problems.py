@@ -132,6 +132,11 @@ def test_arguments_of_a_script_are_known(write, problems_of, small):
     assert [problem.message.partition("; ")[2] for problem in found] == hints
 
 
+def test_a_line_without_a_colon_is_the_one_that_is_shown(write, problems_of, small):
+    (found,) = problems_of(write(small + "seed 1\nname: x\n"))
+    assert (found.line, found.column) == (4, 1)
+
+
 def test_a_broken_rule_points_at_the_key_it_names(write, problems_of, small):
     found = problems_of(write(small + "train:\n  batch_size: 8\n  epochs: 2\n  max_steps: 9\n"))
     assert [problem.line for problem in found] == [6]
