@@ -195,11 +195,11 @@ def publish(files: Files, wish: Wish, settings: Push, repo: str, head: hub.Head)
         return hub.Published(head.commit)
     if wish.create_pr and (found := hub.find_published(repo, files, wish.branch, wish.create_pr)):
         return found
-    if wish.tag and hub.commit_of_tag(repo, wish.tag) is not None:
-        raise HubError(f"`{repo}` has a tag `{wish.tag}` already: choose another --tag")
     if head.private is None:
         hub.create_repository(repo, settings.private)
         head = hub.read_head(repo)
+    elif wish.tag and hub.commit_of_tag(repo, wish.tag) is not None:
+        raise HubError(f"`{repo}` has a tag `{wish.tag}` already: choose another --tag")
     if wish.branch != hub.MAIN and hub.read_head(repo, wish.branch).commit is None:
         hub.create_branch(repo, wish.branch)
         head = hub.read_head(repo, wish.branch)

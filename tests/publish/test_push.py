@@ -143,6 +143,12 @@ def test_private_means_private(server, stfit, run):
     assert commits(server, "me/open") == 1
 
 
+def test_repository_that_the_push_makes_gets_its_tag(server, stfit, run):
+    ended = stfit("push", run, "--repo", "me/new", "--tag", "v1", "--json")
+    assert ended.code == 0, ended.err
+    assert server.state.repositories["model", "me/new"].tags["v1"].oid == ended.json["commit"]
+
+
 def test_branch_tag_and_pull_request(server, stfit, run):
     repository = server.state.create("model", "me/tiny", {"README.md": b"# Mine\n"})
     before = repository.head.oid
