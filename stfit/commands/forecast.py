@@ -71,9 +71,10 @@ def plan_problems(
         found = [
             *cut_texts(table.lengths(), max_seq_length),
             *empty_texts(table.lengths()),
-            *([] if objective.data.streaming else unused_rows(epoch_batches(0), len(table))),
-            *([] if objective.data.streaming else half_empty_batch(recipe.train.batch_size * processes, len(table))),
         ]
+        if not objective.data.streaming:
+            found += unused_rows(epoch_batches(0), len(table))
+            found += oversized_batch(recipe.train.batch_size * processes, len(table))
         problems += [replace(problem, file=objective.data.dataset) for problem in found]
     calendar = build_calendar(recipe.train, plan.total_steps)
     durations = {
@@ -102,7 +103,7 @@ def unused_rows(epoch: list[np.ndarray], examples: int) -> list[Problem]:
     return [Problem(message, "unused-rows")] if left_out else []
 
 
-def half_empty_batch(batch_size: int, examples: int) -> list[Problem]:
+def oversized_batch(batch_size: int, examples: int) -> list[Problem]:
     """Larger than all rows together is a slip of the pen more often than a wish."""
     message = f"train.batch_size: {batch_size} is more than the {examples} examples, so no batch is ever full"
     return [Problem(message, "batch-size")] if batch_size > examples else []

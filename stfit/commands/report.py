@@ -126,7 +126,7 @@ def state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> st
         return "finished"
     if is_held(folder.path):
         return "in progress"
-    saved = max([0, *(int(path.name.removeprefix("step-")) for path in checkpoints_in(folder.checkpoints))])
+    saved = max((int(path.name.removeprefix("step-")) for path in checkpoints_in(folder.checkpoints)), default=0)
     step = max([saved, *(entry["step"] for entry in log)])
     return f"stopped at step {step}" if step == saved else f"stopped at step {step}, saved at {saved}"
 

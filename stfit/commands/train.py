@@ -52,9 +52,7 @@ from stfit.recipe.lock import (
 )
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.recipe.resolved import to_yaml
-from stfit.training.checkpoint import (
-    require_room,
-)
+from stfit.training.checkpoint import require_room
 from stfit.training.gradients import ComputeLoss, choose_cut
 from stfit.training.hardware import choose_device, choose_precision, describe_hardware
 from stfit.training.health import Health

@@ -122,8 +122,8 @@ def load_examples(
             held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
         with about("columns"):
             draft = make_draft(table, source, format)  # of both sides at once, so that they number their classes alike
-        training = shorten(require_some(finish(draft, ~held), ~held), source, seed)
-        return training, require_some(finish(draft, held), held) if holdout else None
+            training = shorten(require_some(finish(draft, ~held), ~held), source, seed)
+            return training, require_some(finish(draft, held), held) if holdout else None
     except DataError as error:
         raise DataError([replace(problem, file=table.origin) for problem in error.problems]) from None
 
@@ -252,8 +252,7 @@ def require_some(examples: Examples, rows: np.ndarray) -> Examples:
     """The examples of some rows (a mask over the table); DataError where there are none."""
     if not len(examples):
         why = ", ".join(f"{reason}: {count}" for reason, count in examples.dropped.items())
-        message = f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`"
-        raise DataError(Problem(message, DataError.code, key="columns"))
+        raise DataError(f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`")
     return examples
 
 

@@ -53,6 +53,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
         hint = one_column(known) or f"write `columns: {{{line}}}`"
         message = f"{format} needs {', '.join(absent)}; the columns are {', '.join(known)}: {hint}"
         problems.append(Problem(message, "missing-column", key="columns"))
+    taken = [named for named in columns.values() if isinstance(named, str)]
     resolved = {}
     for role in roles:
         named, key = columns.get(role, role), f"columns.{role}"
@@ -61,7 +62,6 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
             check_several(role, selectors)
         resolved[role] = selectors
         missing = [] if role in absent else [each.column for each in selectors if each.column not in known]
-        taken = [named for named in columns.values() if isinstance(named, str)]
         problems += [replace(table.missing(column, taken), key=key) for column in missing]
     if problems:
         raise DataError(problems)
