@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic_core import CoreSchema, core_schema
 
 from stfit.errors import RecipeError
-from stfit.installed import installed_choices
+from stfit.plugins import installed_choices
 
 
 class Spec(BaseModel):

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from stfit.commands.train import train
-from stfit.processes import joined
+from stfit.distributed import joined
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 

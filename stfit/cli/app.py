@@ -27,7 +27,7 @@ from stfit.cli.options import (
     Runs,
     Split,
 )
-from stfit.processes import launched, wait_for_all
+from stfit.distributed import launched, wait_for_all
 
 app = typer.Typer(name="stfit", rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -60,8 +60,8 @@ def show_error(error: BaseException, as_json: bool) -> int:
     """Say what went wrong, or, as one of several processes, leave it to who started them; the exit code."""
     import typer
 
+    from stfit.distributed import launched, report
     from stfit.errors import InterruptedRun, StfitError
-    from stfit.processes import launched, report
 
     usage_error = typer.BadParameter.__base__ or typer.BadParameter  # click's, or that of newer typers' own copy of it
     if isinstance(error, typer.Exit):

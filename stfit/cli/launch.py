@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from stfit.distributed import launched
 from stfit.errors import InterruptedRun, PeerLost, RecipeError, ResourceError
-from stfit.processes import launched
 
 PARALLEL = ("train", "eval", "encode")
 """The verbs that share their work out."""

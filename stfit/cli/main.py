@@ -10,8 +10,8 @@ from typing import NoReturn
 from stfit.cli import console
 from stfit.cli.app import app
 from stfit.cli.launch import require_parallel
+from stfit.distributed import is_first, is_joined, joined
 from stfit.errors import InterruptedRun
-from stfit.processes import is_first, is_joined, joined
 
 
 def with_lone_lock(arguments: list[str]) -> list[str]:
@@ -48,7 +48,7 @@ def leave(code: int) -> NoReturn:
 
     Those of a request to the Hub would keep it, those of a group that has lost a process abort it.
     """
-    from stfit.ask import left_behind
+    from stfit.hub.retry import left_behind
 
     if left_behind.is_set() or is_joined():
         console.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from stfit.processes import is_first
+from stfit.distributed import is_first
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
 """https://docs.github.com/actions/writing-workflows/choosing-what-your-workflow-does/workflow-commands-for-github-actions"""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from stfit.data.fit import format_problem
 from stfit.data.source import ROLES
 from stfit.data.split import is_of_whole
+from stfit.distributed import count
 from stfit.encoder.glance import Glance
 from stfit.encoder.layers import Layer
 from stfit.encoder.model_json import Traits
@@ -22,7 +23,6 @@ from stfit.errors import Problem, did_you_mean, nearest
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.source import When
 from stfit.losses.loss import LOSSES
-from stfit.processes import count
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 

@@ -24,12 +24,12 @@ from stfit.commands.windows import Inputs, stream_windows
 from stfit.data.source import Source
 from stfit.data.stream import Texts, count_rows, files_of
 from stfit.data.vectors import Parts, Rows, check_output, write_output
+from stfit.distributed import bring_rows_together, from_all, is_first
 from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.precision import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
 from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, StfitError
-from stfit.processes import bring_rows_together, from_all, is_first
 from stfit.training.hardware import choose_device
 from stfit.training.run_folder import hold
 from stfit.training.signals import stop_on_signals

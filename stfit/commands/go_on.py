@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from stfit.distributed import count
 from stfit.errors import LockError, ModelError
-from stfit.processes import count
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.lock import is_same
 from stfit.recipe.recipe import Recipe

@@ -8,7 +8,7 @@ from typing import Any
 from stfit.commands.evaluate import evaluate
 from stfit.encoder.base import ALL_FILES
 from stfit.evaluation.gate import Line
-from stfit.hub import fetch
+from stfit.hub.download import fetch
 from stfit.publish.hub import Head
 from stfit.recipe.recipe import Recipe
 

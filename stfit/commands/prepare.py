@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stfit.ask import OUT_OF_REACH
 from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, embedding_dim, find
 from stfit.data.audit import audit, audit_evaluation
 from stfit.data.chunks import first_examples, first_rows
@@ -23,6 +22,7 @@ from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, 
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.source import Own
+from stfit.hub.retry import OUT_OF_REACH
 from stfit.losses.distillation import require_same_dim
 from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark

@@ -10,7 +10,7 @@ from stfit.encoder.base import ALL_FILES, locate, model_in
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.model_json import is_sentence_model, read_folder
-from stfit.hub import fetch, find_newest, with_owner
+from stfit.hub.download import fetch, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.randomness import seed_everything
 

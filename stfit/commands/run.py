@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from stfit.commands.record import Moment, Record
+from stfit.distributed import count, is_first, wait_for_all
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder
 from stfit.errors import DataError, InterruptedRun, Problem
 from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.evaluation.source import When
-from stfit.processes import count, is_first, wait_for_all
 from stfit.recipe.recipe import Recipe
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
 from stfit.training.health import Health

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from stfit.commands.run import Evaluated, Started
+from stfit.distributed import is_first
 from stfit.errors import RecipeError
-from stfit.processes import is_first
 from stfit.publish.trackers import Tracker, Value, Watched, Write
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import leaves_of, on_one_line

@@ -32,12 +32,12 @@ from stfit.data.batches import Batch, TokenTable, tokenize_examples
 from stfit.data.chunks import Drawn, Stream
 from stfit.data.examples import Examples, count_dropped
 from stfit.data.fit import check_kind
+from stfit.distributed import by_first, copy_from_first, count, first_ahead, is_first
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.losses.loss import build_loss, compute_loss
-from stfit.processes import by_first, copy_from_first, count, first_ahead, is_first
 from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded

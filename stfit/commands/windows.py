@@ -11,8 +11,8 @@ import numpy as np
 from stfit.data.ahead import ahead
 from stfit.data.source import Source
 from stfit.data.stream import Texts, stream_texts
+from stfit.distributed import rank, share_out
 from stfit.encoder.encoder import Encoder
-from stfit.processes import rank, share_out
 
 FIRST_WINDOW = 64
 """Texts of the first window: it is small, so that what is wrong shows soon."""

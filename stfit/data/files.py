@@ -19,7 +19,7 @@ from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table, one_column
 from stfit.errors import DataError, Problem
 from stfit.lazy import lazy
-from stfit.location import DATA_SUFFIXES
+from stfit.paths import DATA_SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,13 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from stfit.ask import ask
 from stfit.data.files import refuse_parquet_bomb
 from stfit.data.source import TableSource
 from stfit.data.split import Glimpse
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError
-from stfit.hub import fetch, find_commit, list_files, snapshot_folder
+from stfit.hub.download import fetch, find_commit, list_files, snapshot_folder
+from stfit.hub.retry import ask
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:

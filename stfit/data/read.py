@@ -20,7 +20,7 @@ from stfit.data.split import parse_split, rows_needed, slice_of
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean, nearest
 from stfit.lazy import lazy
-from stfit.location import DATA_SUFFIXES
+from stfit.paths import DATA_SUFFIXES
 
 if TYPE_CHECKING:
     import datasets

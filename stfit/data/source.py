@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stfit.location import Location
+from stfit.paths import Location
 from stfit.spec import Spec
 
 Format = Literal["labeled_pair", "positive_pair", "labeled_text", "triplet", "text"]

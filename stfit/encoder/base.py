@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stfit.encoder.model_json import model_folder
 from stfit.errors import ModelError
-from stfit.hub import fetch, find_commit
+from stfit.hub.download import fetch, find_commit
 
 SMALL_FILES = ["*.json"]
 """Enough to check a recipe."""

@@ -17,7 +17,7 @@ from stfit.encoder.vectors import (
     weigh,
 )
 from stfit.lazy import lazy
-from stfit.location import Location
+from stfit.paths import Location
 from stfit.spec import Spec
 
 if TYPE_CHECKING:

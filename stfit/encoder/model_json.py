@@ -16,7 +16,7 @@ from stfit.encoder.layers import Layer
 from stfit.encoder.settings import PEER_POOLINGS, Similarity
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
-from stfit.installed import installed
+from stfit.plugins import installed
 from stfit.spec import alternatives
 
 SOURCES = {"Transformer": False, "WordEmbeddings": False, "StaticEmbedding": True, "BoW": True}

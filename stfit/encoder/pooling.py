@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stfit.installed import installed, load_installed
+from stfit.plugins import installed, load_installed
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from stfit.encoder.bases import Base
 from stfit.encoder.layers import Layer
 from stfit.encoder.token_layers import TokenLayer
-from stfit.installed import installed
-from stfit.location import Location
+from stfit.paths import Location
+from stfit.plugins import installed
 from stfit.spec import Spec
 
 PEER_POOLINGS = {"lasttoken": "last_token", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}

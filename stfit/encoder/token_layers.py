@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 from stfit.encoder.vectors import inverse_frequencies, read_weights_of_words, weigh
 from stfit.errors import ModelError
 from stfit.lazy import lazy
-from stfit.location import Location
+from stfit.paths import Location
 from stfit.spec import CHOICE, Spec
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from stfit.evaluation.compare import lower_bound
 from stfit.evaluation.statistic import Statistic
-from stfit.location import Location
+from stfit.paths import Location
 from stfit.spec import Spec
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stfit.distributed import bring_rows_together, from_first, rank, share_out
 from stfit.errors import DivergedError
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.source import Embed, When
 from stfit.evaluation.statistic import Statistic
-from stfit.processes import bring_rows_together, from_first, rank, share_out
 
 if TYPE_CHECKING:
     from stfit.encoder.encoder import Encoder

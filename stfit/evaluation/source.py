@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from stfit.data.examples import Examples, load_examples
 from stfit.data.source import ROLES, Source
 from stfit.errors import RecipeError
-from stfit.location import DATA_SUFFIXES, Location
+from stfit.paths import DATA_SUFFIXES, Location
 from stfit.spec import Spec
 
 When = Literal["start", "during", "end"]

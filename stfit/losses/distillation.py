@@ -13,9 +13,9 @@ from pydantic import Field
 
 from stfit.errors import ModelError
 from stfit.lazy import lazy
-from stfit.location import Location
 from stfit.losses.distances import pairwise_cosine
 from stfit.losses.inputs import Columns, Dims, DimWeights, Fit, Sampler, TeacherRevision, are_there, take, take_taught
+from stfit.paths import Location
 from stfit.spec import Spec
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stfit.ask import LOG_IN, NO_REVISION, NOT_THERE, ask
 from stfit.errors import HubError, ModelError
-from stfit.hub import find_account, look_up
+from stfit.hub.download import find_account, look_up
+from stfit.hub.retry import LOG_IN, NO_REVISION, NOT_THERE, ask
 from stfit.lazy import lazy
 from stfit.publish.files import MANIFEST, is_allowed, listed
 

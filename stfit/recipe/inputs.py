@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from stfit.ask import Kind
 from stfit.data.source import is_remote
 from stfit.encoder.base import is_on_hub
 from stfit.encoder.settings import Model
-from stfit.hub import find_commit
+from stfit.hub.download import find_commit
+from stfit.hub.retry import Kind
 from stfit.spec import Spec
 
 

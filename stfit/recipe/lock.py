@@ -16,7 +16,7 @@ from stfit.data.stream import fingerprint_of
 from stfit.encoder.model_json import model_folder
 from stfit.encoder.settings import Model
 from stfit.errors import LockError, RecipeError
-from stfit.location import without_folder
+from stfit.paths import without_folder
 from stfit.recipe.inputs import input_of
 from stfit.recipe.recipe import Recipe
 from stfit.training.run_folder import differences

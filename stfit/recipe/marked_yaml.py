@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from stfit.errors import Problem, RecipeError
-from stfit.location import Located
+from stfit.paths import Located
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50

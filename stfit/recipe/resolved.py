@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from stfit.location import FOR_OTHERS
+from stfit.paths import FOR_OTHERS
 from stfit.recipe.load import Loaded
 from stfit.recipe.marked_yaml import FLOAT
 from stfit.spec import Spec

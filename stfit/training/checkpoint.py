@@ -20,12 +20,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from stfit.distributed import from_all, from_first, is_first, rank
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.lora import weights_of_the_base
 from stfit.encoder.sound import name_some
 from stfit.encoder.weights import weights_of
 from stfit.errors import ModelError, ResourceError
-from stfit.processes import from_all, from_first, is_first, rank
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import Learner, modules_of, require_finite_weights
 from stfit.training.randomness import capture_everything, restore_everything

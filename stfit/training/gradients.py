@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from stfit.data.batches import Batch
+from stfit.distributed import bring_together, largest, rank, share_out
 from stfit.encoder.encoder import Encoder
 from stfit.losses.inputs import widen
-from stfit.processes import bring_together, largest, rank, share_out
 from stfit.training.randomness import capture_randomness, restore_randomness
 from stfit.training.shards import is_sharded
 from stfit.training.stopwatch import Stopwatch

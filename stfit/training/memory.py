@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 
-from stfit.processes import count
+from stfit.distributed import count
 
 log = logging.getLogger("stfit")
 

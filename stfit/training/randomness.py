@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from stfit.distributed import is_first, rank
 from stfit.encoder.dropout import dropout_bits
-from stfit.processes import is_first, rank
 
 
 def seed_everything(seed: int) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stfit.distributed import by_first, is_first
 from stfit.errors import RecipeError, ResourceError
-from stfit.processes import by_first, is_first
 from stfit.training.whole import clear_leftovers, write_whole, writing
 
 

@@ -19,10 +19,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from stfit.distributed import count, peers_may_die
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.layout import forward_in_one_rectangle
 from stfit.errors import RecipeError
-from stfit.processes import count, peers_may_die
 
 
 def shard(encoder: Encoder) -> Encoder:

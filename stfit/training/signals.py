@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from stfit.distributed import count, largest
 from stfit.errors import InterruptedRun
-from stfit.processes import count, largest
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from stfit.distributed import is_first
 from stfit.errors import ResourceError, StfitError
-from stfit.processes import is_first
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from stfit.commands.report import tell
 from stfit.commands.train import train
 from stfit.commands.windows import Inputs
 from stfit.data.source import Source
+from stfit.distributed import rank
 from stfit.encoder.build import load_encoder
 from stfit.errors import LockError, PeerLost
-from stfit.processes import rank
 from stfit.recipe.load import load_recipe
 from stfit.training import gradients
 from stfit.training.gradients import embed

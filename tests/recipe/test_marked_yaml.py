@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from stfit.errors import RecipeError
-from stfit.location import Located
+from stfit.paths import Located
 from stfit.recipe.marked_yaml import MAX_BYTES, MAX_DEPTH, MAX_VALUES, decode, read_yaml
 
 FOLDER = Path("/somewhere")

@@ -16,8 +16,8 @@ from hashlib import sha1, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stfit.ask import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, ask, meter, not_here
 from stfit.errors import HubError, Problem, ResourceError
+from stfit.hub.retry import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, ask, meter, not_here
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
