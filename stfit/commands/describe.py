@@ -14,6 +14,7 @@ from stfit.encoder.glance import glance_into
 from stfit.encoder.model_json import read_settings
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.mteb import Mteb
+from stfit.io.atomic import write_whole, writing
 from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
 from stfit.publish.files import CARD, CURVE
 from stfit.publish.loss_curve import draw_loss_curve
@@ -22,8 +23,7 @@ from stfit.publish.told import curve_of, full_batches
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import to_yaml
-from stfit.training.run_folder import RunFolder
-from stfit.training.whole import write_whole, writing
+from stfit.runtime.run_folder import RunFolder
 
 
 def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:

@@ -30,9 +30,9 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.precision import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
 from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, StfitError
-from stfit.training.hardware import choose_device
-from stfit.training.run_folder import hold
-from stfit.training.signals import stop_on_signals
+from stfit.runtime.device import choose_device
+from stfit.runtime.run_folder import hold
+from stfit.runtime.signals import stop_on_signals
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from stfit.evaluation.gate import Gate, Line, decide
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.statistic import Statistic
 from stfit.recipe.recipe import Recipe
-from stfit.training.hardware import choose_device
+from stfit.runtime.device import choose_device
 
 Measured = dict[str, Statistic]
 """Metric -> what was measured."""

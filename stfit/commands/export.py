@@ -24,7 +24,7 @@ from stfit.encoder.graph import (
 )
 from stfit.encoder.settings import Model
 from stfit.errors import DataError, ModelError, RecipeError
-from stfit.training.whole import replacing
+from stfit.io.atomic import replacing
 
 SAMPLE = 512
 """Texts on which a graph is compared."""

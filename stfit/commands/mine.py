@@ -24,7 +24,7 @@ from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, RecipeError, ResourceError
 from stfit.recipe.recipe import Recipe
-from stfit.training.hardware import choose_device
+from stfit.runtime.device import choose_device
 
 MOST_SCORES = 2**24
 """Similarities that are held at once."""

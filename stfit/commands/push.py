@@ -12,6 +12,7 @@ from typing import Any
 from stfit.commands.describe import describe_folder, describe_run
 from stfit.commands.prepare import load_objective
 from stfit.errors import HubError, ModelError, RecipeError
+from stfit.io.atomic import write_whole
 from stfit.publish import hub
 from stfit.publish.card import Facts, body_of, metadata_of
 from stfit.publish.files import CARD, MANIFEST, files_to_publish
@@ -19,8 +20,7 @@ from stfit.publish.readme import merge_readme, write_readme
 from stfit.publish.settings import Push, repo_name
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.training.run_folder import RunFolder
-from stfit.training.whole import write_whole
+from stfit.runtime.run_folder import RunFolder
 
 log = logging.getLogger("stfit")
 

@@ -15,7 +15,7 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.recipe.load import load_recipe
 from stfit.recipe.resolved import on_one_line
-from stfit.training.hardware import choose_device
+from stfit.runtime.device import choose_device
 
 
 def train_recipe(

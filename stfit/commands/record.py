@@ -22,9 +22,9 @@ from stfit.evaluation.compare import RESAMPLES, resample
 from stfit.evaluation.measure import Evaluators, evaluator_of, prompt_of
 from stfit.evaluation.sample import Sample, build_sample
 from stfit.evaluation.statistic import Statistic
+from stfit.io.atomic import write_whole
 from stfit.recipe.recipe import Recipe
-from stfit.training.run_folder import RunFolder
-from stfit.training.whole import write_whole
+from stfit.runtime.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from stfit.commands.prepare import Prepared

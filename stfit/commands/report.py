@@ -11,14 +11,14 @@ from stfit.commands.record import Moment
 from stfit.errors import RecipeError
 from stfit.evaluation.compare import Drawn, compare_drawn
 from stfit.evaluation.evaluator import Evaluator
+from stfit.io.atomic import write_whole
 from stfit.publish.comparison import comparison_page
 from stfit.publish.report import report_page
 from stfit.publish.told import Gain, Told
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import leaves_of, on_one_line
-from stfit.training.run_folder import RunFolder, checkpoints_in, is_held
-from stfit.training.whole import write_whole
+from stfit.runtime.run_folder import RunFolder, checkpoints_in, is_held
 
 COMPARISON = "comparison.html"
 

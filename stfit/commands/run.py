@@ -18,14 +18,14 @@ from stfit.encoder.folder import write_folder
 from stfit.errors import DataError, InterruptedRun, Problem
 from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.evaluation.source import When
+from stfit.io.atomic import replacing
 from stfit.recipe.recipe import Recipe
+from stfit.runtime.run_folder import RunFolder
+from stfit.runtime.signals import Stop
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
 from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, require_finite_weights
 from stfit.training.progress import Calendar, Progress
-from stfit.training.run_folder import RunFolder
-from stfit.training.signals import Stop
-from stfit.training.whole import replacing
 
 log = logging.getLogger("stfit")
 

@@ -13,7 +13,7 @@ from stfit.encoder.build import load_encoder
 from stfit.errors import DataError
 from stfit.evaluation.closest import closest_pairs, closest_pairs_approximately
 from stfit.evaluation.search import nearest
-from stfit.training.hardware import choose_device
+from stfit.runtime.device import choose_device
 
 
 def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: str) -> dict[str, Any]:

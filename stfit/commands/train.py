@@ -37,6 +37,7 @@ from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
+from stfit.io.atomic import write_whole
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
@@ -52,18 +53,17 @@ from stfit.recipe.lock import (
 )
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.recipe.resolved import to_yaml
+from stfit.runtime.device import choose_device, choose_precision, describe_hardware
+from stfit.runtime.malloc import choose_memory
+from stfit.runtime.run_folder import RunFolder, hold, open_folder, require_shared
+from stfit.runtime.signals import Stop, stop_on_signals
 from stfit.training.checkpoint import require_room
 from stfit.training.gradients import ComputeLoss, choose_cut
-from stfit.training.hardware import choose_device, choose_precision, describe_hardware
 from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, modules_of, train_steps
-from stfit.training.memory import choose_memory
 from stfit.training.plan import Turn
 from stfit.training.progress import Progress, build_calendar
 from stfit.training.randomness import seed_apart, seed_everything
-from stfit.training.run_folder import RunFolder, hold, open_folder, require_shared
-from stfit.training.signals import Stop, stop_on_signals
-from stfit.training.whole import write_whole
 
 log = logging.getLogger("stfit")
 

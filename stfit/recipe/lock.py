@@ -19,7 +19,7 @@ from stfit.errors import LockError, RecipeError
 from stfit.paths import without_folder
 from stfit.recipe.inputs import input_of
 from stfit.recipe.recipe import Recipe
-from stfit.training.run_folder import differences
+from stfit.runtime.run_folder import differences
 
 TRAINED_BY = ("model", "data", "loss", "objectives", "train", "seed")
 """Sections of a recipe that decide what is trained; the others may change without a new training."""

@@ -20,9 +20,9 @@ from stfit.data.batches import Batch
 from stfit.distributed import bring_together, largest, rank, share_out
 from stfit.encoder.encoder import Encoder
 from stfit.losses.inputs import widen
+from stfit.runtime.timer import Stopwatch
 from stfit.training.randomness import capture_randomness, restore_randomness
 from stfit.training.shards import is_sharded
-from stfit.training.stopwatch import Stopwatch
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
 Cut = Callable[[Batch, np.ndarray], list[np.ndarray]]

@@ -17,11 +17,11 @@ from stfit.distributed import add_up, count, is_first, peers_may_die
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.sound import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
+from stfit.runtime.timer import Stopwatch
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
 from stfit.training.layer_rates import group_weights
 from stfit.training.randomness import capture_randomness, restore_randomness
 from stfit.training.shards import clip, filled, shard
-from stfit.training.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from processes import run_apart
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
+from stfit.runtime.run_folder import checkpoints_in
 from stfit.training.checkpoint import verify
 from stfit.training.loop import StepInfo
-from stfit.training.run_folder import checkpoints_in
 
 needs_mounts = pytest.mark.skipif(
     subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0

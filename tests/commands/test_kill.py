@@ -16,9 +16,9 @@ from processes import at_call, at_line, run_apart
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
+from stfit.runtime.run_folder import checkpoints_in
 from stfit.training.checkpoint import verify
 from stfit.training.loop import StepInfo
-from stfit.training.run_folder import checkpoints_in
 
 TRIPLETS = {"data": {"dataset": "./rows.jsonl", "format": "triplet"}, "loss": "triplet"}
 CLASSES = {"data": {"dataset": "./rows.jsonl", "format": "labeled_pair"}, "loss": "softmax"}

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from stfit.commands.report import tell
 from stfit.commands.train import Finished
 from stfit.errors import ModelError
+from stfit.runtime.run_folder import RunFolder
 from stfit.training.loop import StepInfo
-from stfit.training.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from stfit.distributed import rank
 from stfit.encoder.build import load_encoder
 from stfit.errors import LockError, PeerLost
 from stfit.recipe.load import load_recipe
+from stfit.runtime.run_folder import RunFolder
 from stfit.training import gradients
 from stfit.training.gradients import embed
 from stfit.training.loop import StepInfo
-from stfit.training.run_folder import RunFolder
 
 EXACT = {"model": {"dropout": 0.0}}
 CACHED = {"train": {"mini_batch_size": 1, "accumulate_steps": 2}}

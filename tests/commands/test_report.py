@@ -12,8 +12,8 @@ from stfit.errors import RecipeError
 from stfit.evaluation.compare import compare
 from stfit.evaluation.measure import measure
 from stfit.recipe.load import load_recipe
+from stfit.runtime.run_folder import RunFolder, hold
 from stfit.training.loop import StepInfo
-from stfit.training.run_folder import RunFolder, hold
 
 TRIPLETS = {"type": "triplet", "name": "kept", "dataset": "./rows.jsonl", "split": "train"}
 CLASSES = {"type": "classification", "name": "classes", "dataset": "./rows.jsonl", "split": "train"}

@@ -15,7 +15,7 @@ from stfit.commands.train import train
 from stfit.errors import RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.lock import trained_part
-from stfit.training.run_folder import hold, open_folder
+from stfit.runtime.run_folder import hold, open_folder
 
 FILES = {"recipe.yaml", "resolved.yaml", "stfit.lock", "metrics.jsonl", "record.json", "result.json", "report.html"}
 FOLDERS = {"checkpoints", "model"}

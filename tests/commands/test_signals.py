@@ -21,7 +21,8 @@ from stfit.commands.run import Evaluated
 from stfit.commands.train import train
 from stfit.errors import InterruptedRun
 from stfit.recipe.load import load_recipe
-from stfit.training import checkpoint, gradients, signals
+from stfit.runtime import signals
+from stfit.training import checkpoint, gradients
 from stfit.training.loop import StepInfo
 
 NOT_STRUCK = 77

@@ -11,7 +11,7 @@ from stfit.commands.train import train
 from stfit.data import chunks, stream
 from stfit.errors import DataError, LockError, RecipeError
 from stfit.recipe.load import load_recipe
-from stfit.training import signals
+from stfit.runtime import signals
 from stfit.training.loop import StepInfo
 
 CASES = {

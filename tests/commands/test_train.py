@@ -9,7 +9,7 @@ import pytest
 from stfit.commands.train import Evaluated, Finished
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, DivergedError, RecipeError
-from stfit.training.hardware import choose_device
+from stfit.runtime.device import choose_device
 from stfit.training.loop import StepInfo
 
 FORMATS = {

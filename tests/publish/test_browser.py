@@ -14,7 +14,7 @@ from stfit.commands.report import report, write_report
 from stfit.commands.train import train
 from stfit.publish.html import POLICY
 from stfit.recipe.load import load_recipe
-from stfit.training.run_folder import RunFolder
+from stfit.runtime.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -41,7 +41,7 @@ def facts(trained):
     """The facts of the trained run's card."""
     recipe = load_recipe(trained / "resolved.yaml").recipe
     saved = json.loads((trained / "result.json").read_text())
-    from stfit.training.run_folder import RunFolder
+    from stfit.runtime.run_folder import RunFolder
 
     return describe_run(RunFolder(trained), recipe, saved["result"], saved["main"], "me/tiny", None)
 

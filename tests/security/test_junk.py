@@ -15,8 +15,8 @@ from stfit.encoder.glance import glance_into
 from stfit.encoder.settings import Model
 from stfit.encoder.vectors import read_vectors
 from stfit.errors import DataError, ModelError
+from stfit.runtime.run_folder import RunFolder
 from stfit.training.checkpoint import FILES, newest_checkpoint, verify, write_manifest
-from stfit.training.run_folder import RunFolder
 
 PIECES = [
     "{", "}", "[", "]", '"', ":", ",", "null", "true", "-1", "1e999", "NaN", "0.5", "9" * 30, "\\u0000", "\\ud800", "é",

@@ -14,6 +14,7 @@ from stfit.errors import DivergedError, ModelError, ResourceError
 from stfit.losses.loss import build_loss, compute_loss
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.runtime.run_folder import checkpoints_in
 from stfit.training.checkpoint import (
     checkpoint_path,
     digest,
@@ -26,7 +27,6 @@ from stfit.training.checkpoint import (
 from stfit.training.gradients import no_cut
 from stfit.training.loop import build_learner, train_steps
 from stfit.training.randomness import capture_randomness, seed_everything
-from stfit.training.run_folder import checkpoints_in
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json", "manifest.json"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from stfit.distributed import by_first, is_first
 from stfit.errors import RecipeError, ResourceError
-from stfit.training.whole import clear_leftovers, write_whole, writing
+from stfit.io.atomic import clear_leftovers, write_whole, writing
 
 
 @dataclass(frozen=True)
