@@ -14,8 +14,8 @@ from stfit.data.sampling import batches, unused
 from stfit.encoder.glance import Glance
 from stfit.errors import Problem
 from stfit.recipe.recipe import Recipe
-from stfit.training.plan import Plan, Streams, build_plan
-from stfit.training.progress import DEFAULT_EPOCHS, build_calendar
+from stfit.training.batch_schedule import Plan, Streams, build_plan
+from stfit.training.state import DEFAULT_EPOCHS, build_calendar
 
 BYTES_PER_WEIGHT = 16
 """float32 weight, gradient and the two moments of AdamW."""

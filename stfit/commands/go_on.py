@@ -15,7 +15,7 @@ from stfit.recipe.resolved import to_yaml
 from stfit.runtime.run_folder import RunFolder, differences
 from stfit.training.checkpoint import Checkpoint, left_to_base, newest_checkpoint, restore
 from stfit.training.loop import Learner
-from stfit.training.progress import Progress
+from stfit.training.state import Progress
 
 log = logging.getLogger("stfit")
 

@@ -12,7 +12,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.model_json import is_sentence_model, read_folder
 from stfit.hub.download import fetch, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
-from stfit.training.randomness import seed_everything
+from stfit.training.rng import seed_everything
 
 
 def load_rival(against: str, recipe: Recipe, device: str) -> Encoder | str:

@@ -23,9 +23,9 @@ from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.runtime.signals import Stop
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
-from stfit.training.health import Health
+from stfit.training.diagnostics import Health
 from stfit.training.loop import Learner, StepInfo, require_finite_weights
-from stfit.training.progress import Calendar, Progress
+from stfit.training.state import Calendar, Progress
 
 log = logging.getLogger("stfit")
 

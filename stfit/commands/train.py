@@ -57,13 +57,13 @@ from stfit.runtime.device import choose_device, choose_precision, describe_hardw
 from stfit.runtime.malloc import choose_memory
 from stfit.runtime.run_folder import RunFolder, hold, open_folder, require_shared
 from stfit.runtime.signals import Stop, stop_on_signals
+from stfit.training.batch_schedule import Turn
 from stfit.training.checkpoint import require_room
+from stfit.training.diagnostics import Health
 from stfit.training.gradients import ComputeLoss, choose_cut
-from stfit.training.health import Health
 from stfit.training.loop import Learner, StepInfo, build_learner, modules_of, train_steps
-from stfit.training.plan import Turn
-from stfit.training.progress import Progress, build_calendar
-from stfit.training.randomness import seed_apart, seed_everything
+from stfit.training.rng import seed_apart, seed_everything
+from stfit.training.state import Progress, build_calendar
 
 log = logging.getLogger("stfit")
 

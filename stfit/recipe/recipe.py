@@ -16,7 +16,7 @@ from stfit.losses.loss import Loss
 from stfit.publish.settings import Push
 from stfit.publish.trackers import Tracker
 from stfit.spec import Spec
-from stfit.training.settings import Train
+from stfit.training.hyperparameters import Train
 
 
 def folder_name(name: str) -> str:

@@ -28,10 +28,10 @@ from stfit.encoder.weights import weights_of
 from stfit.errors import ModelError, ResourceError
 from stfit.io.atomic import discard, replacing, scratch_of, sync, writing
 from stfit.runtime.run_folder import checkpoints_in
+from stfit.training.fsdp import cut_like, is_part, own_part
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import Learner, modules_of, require_finite_weights
-from stfit.training.randomness import capture_everything, restore_everything
-from stfit.training.shards import cut_like, is_part, own_part
+from stfit.training.rng import capture_everything, restore_everything
 
 MANIFEST = "manifest.json"
 FILES = ("weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json")

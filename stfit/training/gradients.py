@@ -21,8 +21,8 @@ from stfit.distributed import bring_together, largest, rank, share_out
 from stfit.encoder.encoder import Encoder
 from stfit.losses.inputs import widen
 from stfit.runtime.timer import Stopwatch
-from stfit.training.randomness import capture_randomness, restore_randomness
-from stfit.training.shards import is_sharded
+from stfit.training.fsdp import is_sharded
+from stfit.training.rng import capture_randomness, restore_randomness
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
 Cut = Callable[[Batch, np.ndarray], list[np.ndarray]]

@@ -18,10 +18,10 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.sound import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
 from stfit.runtime.timer import Stopwatch
+from stfit.training.fsdp import clip, filled, shard
 from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
-from stfit.training.layer_rates import group_weights
-from stfit.training.randomness import capture_randomness, restore_randomness
-from stfit.training.shards import clip, filled, shard
+from stfit.training.param_groups import group_weights
+from stfit.training.rng import capture_randomness, restore_randomness
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from stfit.training.checkpoint import (
 )
 from stfit.training.gradients import no_cut
 from stfit.training.loop import build_learner, train_steps
-from stfit.training.randomness import capture_randomness, seed_everything
+from stfit.training.rng import capture_randomness, seed_everything
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json", "manifest.json"]
 

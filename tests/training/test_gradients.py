@@ -12,7 +12,7 @@ from stfit.losses.loss import LOSSES, build_loss, compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.runtime.timer import Stopwatch
 from stfit.training.gradients import add_gradients, choose_cut, compute_batch_loss, cut_rows, cut_tokens, embed, no_cut
-from stfit.training.randomness import capture_randomness, seed_everything
+from stfit.training.rng import capture_randomness, seed_everything
 
 CUTS = {"rows": cut_rows(2), "tokens": cut_tokens(40)}
 every_cut = pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)

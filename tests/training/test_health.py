@@ -7,8 +7,8 @@ import torch
 
 from stfit.losses.loss import compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.training.diagnostics import Health
 from stfit.training.gradients import no_cut
-from stfit.training.health import Health
 from stfit.training.loop import build_learner, train_steps
 
 RANKING = partial(compute_loss, MultipleNegativesRanking())

@@ -3,7 +3,7 @@
 import pytest
 
 from stfit.errors import RecipeError
-from stfit.training.layer_rates import group_weights, steps_from_the_end
+from stfit.training.param_groups import group_weights, steps_from_the_end
 
 
 def rates(encoder, layer_decay):

@@ -12,7 +12,7 @@ from stfit.losses.loss import compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.training.gradients import cut_rows, no_cut
 from stfit.training.loop import build_learner, train_steps
-from stfit.training.randomness import seed_everything
+from stfit.training.rng import seed_everything
 
 LOSS = partial(compute_loss, MultipleNegativesRanking())
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stfit.training.plan import build_plan
+from stfit.training.batch_schedule import build_plan
 
 SIZES = [5, 4, 5, 3, 5]
 """Batches of each epoch: samplers may make a batch more or less than in the first one."""

@@ -14,10 +14,10 @@ from stfit.data.source import ROLES
 from stfit.distributed import bring_together, from_all, rank, share_out
 from stfit.errors import RecipeError
 from stfit.losses.loss import LOSSES, build_loss, compute_loss
+from stfit.training.fsdp import shard
 from stfit.training.gradients import cut_rows, cut_tokens, no_cut
 from stfit.training.loop import build_learner, modules_of, train_steps
-from stfit.training.randomness import seed_everything
-from stfit.training.shards import shard
+from stfit.training.rng import seed_everything
 
 LESSONS = [(choice, choice.fits[-1]) for choice in LOSSES]
 """A loss, and data that it learns from: of the teachers, those with most columns."""

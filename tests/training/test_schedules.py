@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from stfit.training.progress import build_calendar
-from stfit.training.schedules import learning_rate_at, steps_of
-from stfit.training.settings import Train
+from stfit.training.hyperparameters import Train
+from stfit.training.lr_schedule import learning_rate_at, steps_of
+from stfit.training.state import build_calendar
 
 TOTAL, WARMUP, HIGHEST = 20, 5, 0.1
 SCHEDULES = ["linear", "cosine", "constant"]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from stfit.errors import RecipeError
-from stfit.training.shards import is_part
+from stfit.training.fsdp import is_part
 
 NUMBERED = re.compile(r"backbone\.(?:.*?\.)??(\d+)\.")
 """A weight of a layer of the transformer, with its number."""

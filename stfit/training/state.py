@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stfit.training.schedules import learning_rate_at, steps_of
-from stfit.training.settings import Train
+from stfit.training.hyperparameters import Train
+from stfit.training.lr_schedule import learning_rate_at, steps_of
 
 if TYPE_CHECKING:
     from stfit.training.loop import StepInfo
