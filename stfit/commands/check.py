@@ -7,14 +7,14 @@ from typing import Any
 
 from stfit.commands.forecast import forecast, plan_problems, plan_run
 from stfit.commands.prepare import Said, Survey, first_of, survey
-from stfit.data.batches import TokenTable, tokenize_examples
-from stfit.data.chunks import read_examples
-from stfit.data.examples import Examples, count_dropped
-from stfit.data.fit import check_kind
-from stfit.data.lengths import words
+from stfit.data.batching.batches import TokenTable, tokenize_examples
+from stfit.data.batching.shuffle_buffer import read_examples
+from stfit.data.checks.compatibility import check_kind
+from stfit.data.checks.lengths import words
+from stfit.data.mapping.examples import Examples, count_dropped
+from stfit.data.reading.block_reader import open_tables
+from stfit.data.reading.split import Glimpse
 from stfit.data.source import Source, is_remote
-from stfit.data.split import Glimpse
-from stfit.data.stream import open_tables
 from stfit.encoder.glance import Glance
 from stfit.encoder.prompts import prompt_name
 from stfit.errors import DataError, RecipeError

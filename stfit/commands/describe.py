@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from stfit.commands.report import drawn, gains
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
 from stfit.data.source import Source, is_remote
 from stfit.encoder.glance import glance_into
 from stfit.encoder.model_json import read_settings

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from stfit.data.fit import format_problem
+from stfit.data.checks.compatibility import format_problem
+from stfit.data.reading.split import is_of_whole
 from stfit.data.source import ROLES
-from stfit.data.split import is_of_whole
 from stfit.distributed import count
 from stfit.encoder.glance import Glance
 from stfit.encoder.layers import Layer

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from stfit.commands.windows import Inputs, stream_windows
+from stfit.data.embedding_writers import Parts, Rows, check_output, write_output
+from stfit.data.reading.block_reader import Texts, count_rows, files_of
 from stfit.data.source import Source
-from stfit.data.stream import Texts, count_rows, files_of
-from stfit.data.vectors import Parts, Rows, check_output, write_output
 from stfit.distributed import bring_rows_together, from_all, is_first
 from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder

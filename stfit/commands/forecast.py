@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.batches import MISSING, TokenTable, number_texts
-from stfit.data.lengths import cut_texts, empty_texts, quantiles
-from stfit.data.sampling import batches, unused
+from stfit.data.batching.batches import MISSING, TokenTable, number_texts
+from stfit.data.batching.sampling import batches, unused
+from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles
 from stfit.encoder.glance import Glance
 from stfit.errors import Problem
 from stfit.recipe.recipe import Recipe

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stfit.data.hub import hub_splits
-from stfit.data.propose import Proposal, propose
-from stfit.data.read import local_splits
+from stfit.data.infer_format import Proposal, propose
+from stfit.data.reading.hub import hub_splits
+from stfit.data.reading.load_table import local_splits
 from stfit.data.source import Source, is_remote
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, ResourceError

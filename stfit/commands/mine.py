@@ -17,9 +17,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from stfit.data.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.reading.block_reader import stream_texts
 from stfit.data.source import Source
-from stfit.data.stream import stream_texts
 from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, RecipeError, ResourceError

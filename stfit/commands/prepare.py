@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, embedding_dim, find
-from stfit.data.audit import audit, audit_evaluation
-from stfit.data.chunks import first_examples, first_rows
-from stfit.data.examples import Examples, load_examples
-from stfit.data.fit import check_labels
-from stfit.data.leftovers import dropped_rows, unread_flags
-from stfit.data.overlap import EvaluationRows, shared_rows
-from stfit.data.read import load_table
+from stfit.data.batching.shuffle_buffer import first_examples, first_rows
+from stfit.data.checks.compatibility import check_labels
+from stfit.data.checks.leakage import EvaluationRows, shared_rows
+from stfit.data.checks.lint import audit, audit_evaluation
+from stfit.data.checks.unused_rows import dropped_rows, unread_flags
+from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.reading.load_table import load_table
 from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.glance import Glance, glance_at
 from stfit.encoder.settings import Model

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from stfit.commands.train import Finished, train
-from stfit.data.keep import keep_dataset
+from stfit.data.cache.datasets import keep_dataset
 from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder

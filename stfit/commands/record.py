@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stfit.data.batches import TokenTable
+from stfit.data.batching.batches import TokenTable
 from stfit.data.source import Source
 from stfit.errors import Problem
 from stfit.evaluation.compare import RESAMPLES, resample

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from stfit.data.batches import MISSING, TokenTable
-from stfit.data.examples import Examples
-from stfit.data.taught import Taught, load_embeddings
+from stfit.data.batching.batches import MISSING, TokenTable
+from stfit.data.cache.teacher import Taught, load_embeddings
+from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.losses.distillation import require_same_dim

@@ -28,10 +28,10 @@ from stfit.commands.report import write_report
 from stfit.commands.run import Evaluated, Run, Saved, Started
 from stfit.commands.teach import teach
 from stfit.commands.track import tracked
-from stfit.data.batches import Batch, TokenTable, tokenize_examples
-from stfit.data.chunks import Drawn, Stream
-from stfit.data.examples import Examples, count_dropped
-from stfit.data.fit import check_kind
+from stfit.data.batching.batches import Batch, TokenTable, tokenize_examples
+from stfit.data.batching.shuffle_buffer import Drawn, Stream
+from stfit.data.checks.compatibility import check_kind
+from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.distributed import by_first, copy_from_first, count, first_ahead, is_first
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.ahead import ahead
+from stfit.data.batching.prefetch import ahead
+from stfit.data.reading.block_reader import Texts, stream_texts
 from stfit.data.source import Source
-from stfit.data.stream import Texts, stream_texts
 from stfit.distributed import rank, share_out
 from stfit.encoder.encoder import Encoder
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from stfit.data.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples, load_examples
 from stfit.errors import DataError
 from stfit.evaluation.search import nearest
 from stfit.evaluation.source import Embed, EvaluationSource, Own

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from stfit.data.columns import select
-from stfit.data.examples import Examples, load_examples
-from stfit.data.read import load_table
-from stfit.data.rows import keep_matching, number_in
+from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.mapping.filters import keep_matching, number_in
+from stfit.data.mapping.selectors import select
+from stfit.data.reading.load_table import load_table
 from stfit.data.source import TableSource, is_remote
 from stfit.data.table import Table
 from stfit.errors import DataError, RecipeError, did_you_mean

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
 from stfit.evaluation.search import MATRICES
 from stfit.evaluation.similarity import compute_ranks
 

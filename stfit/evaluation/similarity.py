@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
 from stfit.errors import DataError
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.source import Embed, EvaluationSource

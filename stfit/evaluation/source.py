@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from stfit.data.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import ROLES, Source
 from stfit.errors import RecipeError
 from stfit.paths import DATA_SUFFIXES, Location

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
 from stfit.evaluation.search import nearest
 from stfit.evaluation.source import Embed, EvaluationSource
 from stfit.evaluation.statistic import Statistic, mean_of

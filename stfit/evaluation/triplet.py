@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.source import Embed, EvaluationSource
 from stfit.evaluation.statistic import Statistic, mean_of

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
+from stfit.data.reading.block_reader import fingerprint_of
 from stfit.data.source import TrainingData
-from stfit.data.stream import fingerprint_of
 from stfit.encoder.model_json import model_folder
 from stfit.encoder.settings import Model
 from stfit.errors import LockError, RecipeError

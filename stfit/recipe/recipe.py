@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from stfit.data.sampling import Sampler
+from stfit.data.batching.sampling import Sampler
 from stfit.data.source import TrainingData
 from stfit.encoder.settings import Model
 from stfit.evaluation.evaluator import Evaluator

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stfit.data.chunks import Drawn
+from stfit.data.batching.shuffle_buffer import Drawn
 
 EpochBatches = Callable[[int], list[np.ndarray]]
 """Epoch -> batches of example indices, in order."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stfit.data.batches import Batch
+from stfit.data.batching.batches import Batch
 from stfit.distributed import bring_together, largest, rank, share_out
 from stfit.encoder.encoder import Encoder
 from stfit.losses.inputs import widen

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stfit.data.batches import Batch
+from stfit.data.batching.batches import Batch
 from stfit.distributed import add_up, count, is_first, peers_may_die
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.sound import name_some, not_finite

@@ -21,10 +21,10 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-from stfit.data.batches import TokenTable, tokenize_examples
-from stfit.data.chunks import Stream
-from stfit.data.examples import Examples, load_examples
-from stfit.data.lengths import words
+from stfit.data.batching.batches import TokenTable, tokenize_examples
+from stfit.data.batching.shuffle_buffer import Stream
+from stfit.data.checks.lengths import words
+from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import TrainingData
 from stfit.encoder.tokens import uncut_tokens
 

@@ -20,10 +20,10 @@ from transformers import BertModel
 from stfit.commands import windows
 from stfit.commands.encode import Choices, encode
 from stfit.commands.windows import Inputs
-from stfit.data import hub as data_hub
+from stfit.data.embedding_writers import Parts
+from stfit.data.reading import hub as data_hub
+from stfit.data.reading.block_reader import stream_texts
 from stfit.data.source import Source
-from stfit.data.stream import stream_texts
-from stfit.data.vectors import Parts
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, ResourceError, StfitError
 

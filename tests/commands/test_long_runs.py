@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stfit.commands.train import train
-from stfit.data.token_cache import WORTH_KEEPING
+from stfit.data.cache.tokens import WORTH_KEEPING
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 

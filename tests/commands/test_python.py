@@ -9,8 +9,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 import stfit
-from stfit.data.keep import keep_dataset
-from stfit.data.read import load_table
+from stfit.data.cache.datasets import keep_dataset
+from stfit.data.reading.load_table import load_table
 from stfit.data.source import Source
 from stfit.errors import DataError, ModelError, RecipeError
 

@@ -8,7 +8,8 @@ from processes import run_apart, run_group, send, stop_at
 
 from stfit.commands.check import check
 from stfit.commands.train import train
-from stfit.data import chunks, stream
+from stfit.data.batching import shuffle_buffer as chunks
+from stfit.data.reading import block_reader as stream
 from stfit.errors import DataError, LockError, RecipeError
 from stfit.recipe.load import load_recipe
 from stfit.runtime import signals

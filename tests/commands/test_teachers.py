@@ -7,7 +7,7 @@ import pytest
 
 from stfit.commands.check import check
 from stfit.commands.fetch import fetch
-from stfit.data import taught
+from stfit.data.cache import teacher as taught
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.recipe.load import load_recipe

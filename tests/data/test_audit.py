@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stfit.data.audit import REFUSALS, SUSPICIONS, audit, audit_evaluation, fold_rows
-from stfit.data.examples import Examples
-from stfit.data.overlap import EvaluationRows, shared_rows
+from stfit.data.checks.leakage import EvaluationRows, shared_rows
+from stfit.data.checks.lint import REFUSALS, SUSPICIONS, audit, audit_evaluation, fold_rows
+from stfit.data.mapping.examples import Examples
 from stfit.errors import DataError
 
 COUNT = 200

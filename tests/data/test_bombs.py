@@ -11,9 +11,9 @@ import pytest
 from processes import run_apart
 from pyarrow import parquet
 
-from stfit.data import files
-from stfit.data.files import read_file
-from stfit.data.read import load_table, read_label_names
+from stfit.data.reading import readers as files
+from stfit.data.reading.load_table import load_table, read_label_names
+from stfit.data.reading.readers import read_file
 from stfit.data.source import ReadOptions, TrainingData
 from stfit.encoder.vectors import read_vectors
 from stfit.errors import DataError, ModelError

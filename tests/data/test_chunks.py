@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from stfit.data.batches import MISSING, number_texts, tokenize_examples
-from stfit.data.chunks import Stream, first_examples, first_rows
-from stfit.data.examples import Examples, join, load_examples
-from stfit.data.fit import check_kind
-from stfit.data.sampling import batches
+from stfit.data.batching.batches import MISSING, number_texts, tokenize_examples
+from stfit.data.batching.sampling import batches
+from stfit.data.batching.shuffle_buffer import Stream, first_examples, first_rows
+from stfit.data.checks.compatibility import check_kind
+from stfit.data.mapping.examples import Examples, join, load_examples
+from stfit.data.reading.block_reader import BLOCK_ROWS, fingerprint_of
 from stfit.data.source import TrainingData
-from stfit.data.stream import BLOCK_ROWS, fingerprint_of
 from stfit.errors import DataError
 
 ROWS = 3 * BLOCK_ROWS + 100

@@ -2,7 +2,7 @@ from itertools import combinations
 
 import pytest
 
-from stfit.data.columns import EACH, expand, parse_selector, select
+from stfit.data.mapping.selectors import EACH, expand, parse_selector, select
 from stfit.data.table import build_table
 from stfit.errors import DataError, RecipeError
 

@@ -1,7 +1,7 @@
 import pytest
 
-from stfit.data.examples import load_examples
-from stfit.data.fit import check_labels, format_problem
+from stfit.data.checks.compatibility import check_labels, format_problem
+from stfit.data.mapping.examples import load_examples
 from stfit.data.source import Source
 from stfit.errors import DataError
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stfit.data.examples import load_examples
-from stfit.data.leftovers import dropped_rows, unread_flags
-from stfit.data.read import load_table
+from stfit.data.checks.unused_rows import dropped_rows, unread_flags
+from stfit.data.mapping.examples import load_examples
+from stfit.data.reading.load_table import load_table
 from stfit.data.source import TrainingData
 from stfit.data.table import build_table
 

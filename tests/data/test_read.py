@@ -10,8 +10,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from stfit.data import files
-from stfit.data.read import load_table
+from stfit.data.reading import readers as files
+from stfit.data.reading.load_table import load_table
 from stfit.data.source import ReadOptions, Source
 from stfit.errors import DataError, RecipeError
 
@@ -193,7 +193,7 @@ def test_a_folder_that_hides_a_hub_id_is_refused(tmp_path, monkeypatch):
 
 def test_the_hub_out_of_reach_is_a_hub_error():
     code = (
-        "from stfit.data.read import load_table; from stfit.data.source import Source\n"
+        "from stfit.data.reading.load_table import load_table; from stfit.data.source import Source\n"
         "from stfit.errors import HubError\n"
         "try: load_table(Source(dataset='nobody/nothing-here'))\n"
         "except HubError as error: raise SystemExit(error.exit_code)"
@@ -204,7 +204,7 @@ def test_the_hub_out_of_reach_is_a_hub_error():
 
 def test_reading_local_text_needs_neither_torch_nor_datasets(write):
     code = (
-        "import sys; from stfit.data.read import load_table; from stfit.data.source import Source\n"
+        "import sys; from stfit.data.reading.load_table import load_table; from stfit.data.source import Source\n"
         f"load_table(Source(dataset={write(ROWS)!r}))\n"
         "assert not {'torch', 'datasets', 'pyarrow', 'transformers'} & set(sys.modules)"
     )

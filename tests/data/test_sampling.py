@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from stfit.data.sampling import batches, group_by_label, no_duplicates, shuffle, unused
+from stfit.data.batching.sampling import batches, group_by_label, no_duplicates, shuffle, unused
 from stfit.errors import DataError, RecipeError
 
 
@@ -142,7 +142,7 @@ def test_an_epoch_is_a_function_of_its_arguments(sampler):
 
 def test_batches_do_not_depend_on_the_hash_seed():
     code = (
-        "import numpy as np; from stfit.data.sampling import batches\n"
+        "import numpy as np; from stfit.data.batching.sampling import batches\n"
         "ids = np.arange(120).reshape(60, 2) % 50; label = np.arange(60) % 4\n"
         "for sampler in ('shuffle', 'no_duplicates', 'group_by_label'):\n"
         "    print([batch.tolist() for batch in batches(sampler, ids, label, 8, 1, 'f', 1, 2)])"

@@ -1,7 +1,7 @@
 import datasets
 import pytest
 
-from stfit.data.split import parse_split, slice_of
+from stfit.data.reading.split import parse_split, slice_of
 from stfit.errors import RecipeError
 
 BOUNDS = ["", "0", "1", "3", "7", "-1", "-2", "-9", "100"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stfit.data import taught
-from stfit.data.taught import Taught, load_embeddings
+from stfit.data.cache import teacher as taught
+from stfit.data.cache.teacher import Taught, load_embeddings
 
 
 @pytest.fixture

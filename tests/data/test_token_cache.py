@@ -5,8 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stfit.data import token_cache
-from stfit.data.token_cache import load_tokens
+from stfit.data.cache import tokens as token_cache
+from stfit.data.cache.tokens import load_tokens
 
 
 class Counting:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from stfit.data.batches import tokenize_examples
-from stfit.data.examples import Examples
+from stfit.data.batching.batches import tokenize_examples
+from stfit.data.mapping.examples import Examples
 from stfit.encoder.encoder import Encoder
 from stfit.losses.loss import compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder import write_folder

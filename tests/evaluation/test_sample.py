@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from stfit.data.examples import load_examples
+from stfit.data.mapping.examples import load_examples
 from stfit.data.source import ROLES, Source
 from stfit.encoder.build import load_encoder
 from stfit.evaluation.sample import MOST_CHARACTERS, MOST_ROWS, build_sample

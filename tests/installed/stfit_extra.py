@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
 from stfit.evaluation.source import EvaluationSource
 from stfit.evaluation.statistic import mean_of
 from stfit.losses.inputs import Fit, take

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from stfit.commands.describe import describe_folder, describe_run, first_rows
-from stfit.data.examples import load_examples
+from stfit.data.mapping.examples import load_examples
 from stfit.losses.loss import LOSSES
 from stfit.publish.card import Facts, Line, Rows, Scores, body_of, metadata_of, references_of
 from stfit.publish.readme import merge_readme, parted, write_readme

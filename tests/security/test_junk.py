@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from stfit.data.files import read_file
-from stfit.data.read import read_label_names
+from stfit.data.reading.load_table import read_label_names
+from stfit.data.reading.readers import read_file
 from stfit.data.source import ReadOptions
 from stfit.encoder.build import build_encoder
 from stfit.encoder.folder import write_folder

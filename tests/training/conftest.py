@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from stfit.data.batches import Batch
-from stfit.data.examples import Examples
+from stfit.data.batching.batches import Batch
+from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.settings import Model

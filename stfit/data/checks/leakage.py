@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stfit.data.audit import fold
-from stfit.data.examples import Examples
+from stfit.data.checks.lint import fold
+from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import Problem
 

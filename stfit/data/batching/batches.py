@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stfit.data.token_cache import Tokenize, load_tokens
+from stfit.data.cache.tokens import Tokenize, load_tokens
 
 if TYPE_CHECKING:
-    from stfit.data.examples import Examples
-    from stfit.data.taught import Taught
+    from stfit.data.cache.teacher import Taught
+    from stfit.data.mapping.examples import Examples
 
 MISSING = -1
 """Stands where an example has no text in a column (rows with fewer negatives than others)."""

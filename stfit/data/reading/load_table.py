@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stfit.data.files import read_file
-from stfit.data.hub import find_dataset, hub_splits, label_names, table_blocks
-from stfit.data.saved import require_inside
+from stfit.data.reading.hub import find_dataset, hub_splits, label_names, table_blocks
+from stfit.data.reading.readers import read_file
+from stfit.data.reading.saved_to_disk import require_inside
+from stfit.data.reading.split import parse_split, rows_needed, slice_of
 from stfit.data.source import TableSource, is_remote
-from stfit.data.split import parse_split, rows_needed, slice_of
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean, nearest
 from stfit.lazy import lazy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from stfit.data.columns import Selector, parse_selector
+from stfit.data.mapping.selectors import Selector, parse_selector
 from stfit.data.source import LABELED, ROLES
 from stfit.data.table import Table, one_column
 from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean

@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from stfit.data.files import refuse_parquet_bomb
+from stfit.data.reading.readers import refuse_parquet_bomb
+from stfit.data.reading.split import Glimpse
 from stfit.data.source import TableSource
-from stfit.data.split import Glimpse
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError
 from stfit.hub.download import fetch, find_commit, list_files, snapshot_folder

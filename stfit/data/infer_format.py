@@ -12,8 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from stfit.data.labels import LabelKind
-from stfit.data.rows import number_in
+from stfit.data.mapping.filters import number_in
+from stfit.data.mapping.labels import LabelKind
 from stfit.data.table import Table
 from stfit.errors import DataError, Problem
 

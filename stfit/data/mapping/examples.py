@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.columns import Selector, expand
-from stfit.data.labels import LabelKind, Labels, compute_labels
-from stfit.data.read import load_table
-from stfit.data.roles import check_roles, resolve_columns
-from stfit.data.rows import choose_holdout, keep_matching, matching
+from stfit.data.mapping.columns import check_roles, resolve_columns
+from stfit.data.mapping.filters import choose_holdout, keep_matching, matching
+from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
+from stfit.data.mapping.selectors import Selector, expand
+from stfit.data.reading.load_table import load_table
 from stfit.data.source import Holdout, Source, TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, about

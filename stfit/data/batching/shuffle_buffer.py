@@ -15,13 +15,13 @@ from itertools import count
 
 import numpy as np
 
-from stfit.data.batches import Batch, TokenTable, number_texts
-from stfit.data.examples import Examples, examples_in, join
-from stfit.data.leftovers import dropped_rows
-from stfit.data.roles import check_roles
-from stfit.data.sampling import batches
+from stfit.data.batching.batches import Batch, TokenTable, number_texts
+from stfit.data.batching.sampling import batches
+from stfit.data.checks.unused_rows import dropped_rows
+from stfit.data.mapping.columns import check_roles
+from stfit.data.mapping.examples import Examples, examples_in, join
+from stfit.data.reading.block_reader import open_tables
 from stfit.data.source import TrainingData
-from stfit.data.stream import open_tables
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stfit.data.token_cache import cache_folder
+from stfit.data.cache.tokens import cache_folder
 from stfit.errors import ResourceError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stfit.data.token_cache import cache_folder, digest
+from stfit.data.cache.tokens import cache_folder, digest
 
 log = logging.getLogger("stfit")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from stfit.data.examples import Examples
+from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
 

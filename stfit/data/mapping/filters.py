@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.columns import select
+from stfit.data.mapping.selectors import select
 from stfit.data.source import Condition, Holdout, Scalar
 from stfit.data.table import Table
 from stfit.errors import DataError

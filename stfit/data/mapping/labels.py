@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stfit.data.rows import number_in
+from stfit.data.mapping.filters import number_in
 from stfit.data.source import Source
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem, about, did_you_mean

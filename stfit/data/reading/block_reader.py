@@ -15,9 +15,18 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from stfit.data.columns import Selector, expand, parse_selector
-from stfit.data.examples import text_problems
-from stfit.data.files import (
+from stfit.data.mapping.examples import text_problems
+from stfit.data.mapping.selectors import Selector, expand, parse_selector
+from stfit.data.reading.load_table import (
+    is_saved,
+    load_table,
+    open_split,
+    read_label_names,
+    refuse_hub_keys,
+    require_split,
+    split_files,
+)
+from stfit.data.reading.readers import (
     at_line,
     bounded_lines,
     class_names,
@@ -27,17 +36,8 @@ from stfit.data.files import (
     open_bytes,
     refuse_parquet_bomb,
 )
-from stfit.data.read import (
-    is_saved,
-    load_table,
-    open_split,
-    read_label_names,
-    refuse_hub_keys,
-    require_split,
-    split_files,
-)
+from stfit.data.reading.split import is_whole
 from stfit.data.source import Source, is_remote
-from stfit.data.split import is_whole
 from stfit.data.table import Table, build_table, name_rows
 from stfit.errors import DataError, Problem, RecipeError
 from stfit.lazy import lazy

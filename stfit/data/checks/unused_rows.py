@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from stfit.data.columns import parse_selector, select
-from stfit.data.examples import Examples, is_blank
-from stfit.data.roles import roles_of
-from stfit.data.rows import keep_matching
+from stfit.data.mapping.columns import roles_of
+from stfit.data.mapping.examples import Examples, is_blank
+from stfit.data.mapping.filters import keep_matching
+from stfit.data.mapping.selectors import parse_selector, select
 from stfit.data.source import LABELED, TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import Problem
