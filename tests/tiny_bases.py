@@ -12,7 +12,7 @@ SENTENCES = [
 
 
 def word_pieces():
-    from stfit.encoder.scratch import train_tokenizer
+    from stfit.encoder.bases.bert_scratch import train_tokenizer
 
     return train_tokenizer(SENTENCES, 300)
 

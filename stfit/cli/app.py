@@ -179,7 +179,7 @@ def encode(
     json: Json = False,
 ) -> None:
     """Embed texts; run again, it goes on where it stopped."""
-    from stfit.encoder.precision import PRECISIONS
+    from stfit.encoder.export.quantization import PRECISIONS
 
     if precision not in PRECISIONS:
         raise typer.BadParameter(f"--precision {precision}: is one of {', '.join(PRECISIONS)}")

@@ -10,8 +10,8 @@ from typing import Any
 from stfit.commands.report import drawn, gains
 from stfit.data.mapping.examples import Examples
 from stfit.data.source import Source, is_remote
-from stfit.encoder.glance import glance_into
-from stfit.encoder.model_json import read_settings
+from stfit.encoder.folder.inspect import glance_into
+from stfit.encoder.folder.st_config import read_settings
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.mteb import Mteb
 from stfit.io.atomic import write_whole, writing

@@ -14,11 +14,11 @@ from stfit.data.checks.compatibility import format_problem
 from stfit.data.reading.split import is_of_whole
 from stfit.data.source import ROLES
 from stfit.distributed import count
-from stfit.encoder.glance import Glance
+from stfit.encoder.config import misplaced
+from stfit.encoder.folder.inspect import Glance
+from stfit.encoder.folder.st_config import Traits
 from stfit.encoder.layers import Layer
-from stfit.encoder.model_json import Traits
 from stfit.encoder.prompts import ROLE_PROMPTS
-from stfit.encoder.settings import misplaced
 from stfit.errors import Problem, did_you_mean, nearest
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.source import When

@@ -25,10 +25,10 @@ from stfit.data.embedding_writers import Parts, Rows, check_output, write_output
 from stfit.data.reading.block_reader import Texts, count_rows, files_of
 from stfit.data.source import Source
 from stfit.distributed import bring_rows_together, from_all, is_first
-from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.precision import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
+from stfit.encoder.export.quantization import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
+from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, StfitError
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import hold

@@ -8,10 +8,10 @@ from typing import Any
 from stfit.commands.doubts import find, unknown_metrics
 from stfit.commands.prepare import prepare_evaluation
 from stfit.commands.rivals import load_rival
-from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.glance import Glance
+from stfit.encoder.folder.inspect import Glance
+from stfit.encoder.folder.resolve import model_in
 from stfit.errors import GateError, ModelError, RecipeError
 from stfit.evaluation.compare import compare
 from stfit.evaluation.gate import Gate, Line, decide

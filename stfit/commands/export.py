@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from stfit.commands.windows import Inputs, stream_windows
-from stfit.encoder.base import model_in
 from stfit.encoder.build import build_encoder, load_encoder
+from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.graph import (
+from stfit.encoder.export.onnx import (
     load_graph,
     run_graph,
     size_of,
@@ -22,7 +22,7 @@ from stfit.encoder.graph import (
     write_openvino,
     write_surroundings,
 )
-from stfit.encoder.settings import Model
+from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.io.atomic import replacing
 

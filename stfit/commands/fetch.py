@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stfit.commands.prepare import first_of, survey
-from stfit.encoder.base import ALL_FILES, locate
+from stfit.encoder.folder.resolve import ALL_FILES, locate
 from stfit.errors import HubError
 from stfit.recipe.inputs import hub_inputs, pin
 from stfit.recipe.load import Loaded

@@ -11,7 +11,7 @@ import numpy as np
 from stfit.data.batching.batches import MISSING, TokenTable, number_texts
 from stfit.data.batching.sampling import batches, unused
 from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles
-from stfit.encoder.glance import Glance
+from stfit.encoder.folder.inspect import Glance
 from stfit.errors import Problem
 from stfit.recipe.recipe import Recipe
 from stfit.training.batch_schedule import Plan, Streams, build_plan

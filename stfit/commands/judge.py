@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.commands.evaluate import evaluate
-from stfit.encoder.base import ALL_FILES
+from stfit.encoder.folder.resolve import ALL_FILES
 from stfit.evaluation.gate import Line
 from stfit.hub.download import fetch
 from stfit.publish.hub import Head

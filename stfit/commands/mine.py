@@ -20,8 +20,8 @@ from torch import Tensor
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.block_reader import stream_texts
 from stfit.data.source import Source
-from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
+from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, RecipeError, ResourceError
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device

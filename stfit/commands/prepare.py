@@ -16,8 +16,8 @@ from stfit.data.checks.unused_rows import dropped_rows, unread_flags
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import LABELED, TrainingData
-from stfit.encoder.glance import Glance, glance_at
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.folder.inspect import Glance, glance_at
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, about
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.measure import Evaluators

@@ -10,9 +10,9 @@ from datasets import Dataset, DatasetDict
 
 from stfit.commands.train import Finished, train
 from stfit.data.cache.datasets import keep_dataset
-from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
+from stfit.encoder.folder.resolve import model_in
 from stfit.recipe.load import load_recipe
 from stfit.recipe.resolved import on_one_line
 from stfit.runtime.device import choose_device

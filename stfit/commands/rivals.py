@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stfit.commands.prepare import load_objective
-from stfit.encoder.base import ALL_FILES, locate, model_in
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.model_json import is_sentence_model, read_folder
+from stfit.encoder.folder.resolve import ALL_FILES, locate, model_in
+from stfit.encoder.folder.st_config import is_sentence_model, read_folder
 from stfit.hub.download import fetch, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.rng import seed_everything

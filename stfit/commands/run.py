@@ -14,7 +14,7 @@ from stfit.commands.record import Moment, Record
 from stfit.distributed import count, is_first, wait_for_all
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder import write_folder
+from stfit.encoder.folder.save import write_folder
 from stfit.errors import DataError, InterruptedRun, Problem
 from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.evaluation.source import When

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from stfit.commands.windows import Inputs, stream_windows
-from stfit.encoder.base import model_in
 from stfit.encoder.build import load_encoder
+from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError
 from stfit.evaluation.closest import closest_pairs, closest_pairs_approximately
 from stfit.evaluation.search import nearest

@@ -12,18 +12,18 @@ import torch
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from stfit.encoder.base import ALL_FILES, locate
+from stfit.encoder.backbone import Source
+from stfit.encoder.bases.static_embeddings import load_static, load_word_counts, load_words
+from stfit.encoder.bases.transformer import load_transformer
+from stfit.encoder.config import Model, misplaced
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.inference import fused_works
+from stfit.encoder.folder.resolve import ALL_FILES, locate
+from stfit.encoder.folder.st_config import Found, Traits, is_sentence_model, read_folder
+from stfit.encoder.folder.validate import believing, require_sound
+from stfit.encoder.folder.weights import load_weights
+from stfit.encoder.kernels.fused_infer import fused_works
 from stfit.encoder.lora import add_adapters
-from stfit.encoder.model_json import Found, Traits, is_sentence_model, read_folder
-from stfit.encoder.settings import Model, misplaced
-from stfit.encoder.sound import believing, require_sound
-from stfit.encoder.source import Source
-from stfit.encoder.tables import load_static, load_word_counts, load_words
 from stfit.encoder.token_layers import Beneath
-from stfit.encoder.transformer import load_transformer
-from stfit.encoder.weights import load_weights
 from stfit.errors import ModelError
 
 log = logging.getLogger("stfit")

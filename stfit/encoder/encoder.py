@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stfit.encoder.dropout import DROPOUT_SETTING, use_fast_dropout
-from stfit.encoder.inference import build_fused
-from stfit.encoder.layout import Forward, Layout
-from stfit.encoder.model_json import Traits
+from stfit.encoder.backbone import Source
+from stfit.encoder.folder.st_config import Traits
+from stfit.encoder.kernels.dropout import DROPOUT_SETTING, use_fast_dropout
+from stfit.encoder.kernels.fused_infer import build_fused
+from stfit.encoder.kernels.packing import Forward, Layout
 from stfit.encoder.pooling import TokenStates, compute_pooled, without_prompts
 from stfit.encoder.prompts import prompt_name
-from stfit.encoder.source import Source
 from stfit.errors import ModelError, did_you_mean
 
 BATCH_TOKENS = {"cpu": 1024}

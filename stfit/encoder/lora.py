@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stfit.encoder.settings import Lora
+from stfit.encoder.config import Lora
 from stfit.errors import ModelError
 
 WRAPPED = ".base_layer."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from stfit.encoder.vectors import inverse_frequencies, read_weights_of_words, weigh
+from stfit.encoder.bases.word_vectors import inverse_frequencies, read_weights_of_words, weigh
 from stfit.errors import ModelError
 from stfit.lazy import lazy
 from stfit.paths import Location
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stfit.encoder import modules
-    from stfit.encoder.source import Source
+    from stfit.encoder.backbone import Source
 else:
     torch, nn, modules = lazy("torch"), lazy("torch.nn"), lazy("stfit.encoder.modules")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stfit.data.source import is_remote
-from stfit.encoder.base import is_on_hub
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.folder.resolve import is_on_hub
 from stfit.hub.download import find_commit
 from stfit.hub.retry import Kind
 from stfit.spec import Spec

@@ -13,8 +13,8 @@ from typing import Any
 from stfit.data.mapping.examples import Examples
 from stfit.data.reading.block_reader import fingerprint_of
 from stfit.data.source import TrainingData
-from stfit.encoder.model_json import model_folder
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.folder.st_config import model_folder
 from stfit.errors import LockError, RecipeError
 from stfit.paths import without_folder
 from stfit.recipe.inputs import input_of

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from stfit.data.batching.sampling import Sampler
 from stfit.data.source import TrainingData
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.gate import Gate
 from stfit.losses.loss import Loss

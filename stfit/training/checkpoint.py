@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from stfit.distributed import from_all, from_first, is_first, rank
 from stfit.encoder.encoder import Encoder
+from stfit.encoder.folder.validate import name_some
+from stfit.encoder.folder.weights import weights_of
 from stfit.encoder.lora import weights_of_the_base
-from stfit.encoder.sound import name_some
-from stfit.encoder.weights import weights_of
 from stfit.errors import ModelError, ResourceError
 from stfit.io.atomic import discard, replacing, scratch_of, sync, writing
 from stfit.runtime.run_folder import checkpoints_in

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stfit.distributed import count, peers_may_die
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.layout import forward_in_one_rectangle
+from stfit.encoder.kernels.packing import forward_in_one_rectangle
 from stfit.errors import RecipeError
 
 

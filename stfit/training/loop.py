@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stfit.data.batching.batches import Batch
 from stfit.distributed import add_up, count, is_first, peers_may_die
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.sound import name_some, not_finite
+from stfit.encoder.folder.validate import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
 from stfit.runtime.timer import Stopwatch
 from stfit.training.fsdp import clip, filled, shard

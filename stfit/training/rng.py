@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from stfit.distributed import is_first, rank
-from stfit.encoder.dropout import dropout_bits
+from stfit.encoder.kernels.dropout import dropout_bits
 
 
 def seed_everything(seed: int) -> None:

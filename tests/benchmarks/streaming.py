@@ -26,7 +26,7 @@ from stfit.data.batching.shuffle_buffer import Stream
 from stfit.data.checks.lengths import words
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import TrainingData
-from stfit.encoder.tokens import uncut_tokens
+from stfit.encoder.tokenizer import uncut_tokens
 
 BATCH = 64
 AT_ONCE = 50_000

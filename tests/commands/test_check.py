@@ -11,7 +11,7 @@ from stfit.commands.check import FIRST_ROWS, check, count_tokens, first_rows
 from stfit.commands.run import Started
 from stfit.data.mapping.examples import load_examples
 from stfit.encoder.build import build_encoder
-from stfit.encoder.glance import glance_at
+from stfit.encoder.folder.inspect import glance_at
 from stfit.recipe.load import load_recipe
 
 PROMPTS = {"prompts": {"query": "ask: ", "document": "read: "}}

@@ -5,9 +5,9 @@ import yaml
 from processes import run_group
 
 from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, few_negatives, find, missing_trackers, unknown_metrics
-from stfit.encoder.glance import Glance, glance_at
+from stfit.encoder.folder.inspect import Glance, glance_at
+from stfit.encoder.folder.st_config import Traits
 from stfit.encoder.layers import Normalize
-from stfit.encoder.model_json import Traits
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from stfit.commands.evaluate import evaluate
-from stfit.encoder.base import model_in
+from stfit.encoder.folder.resolve import model_in
 from stfit.errors import ModelError, RecipeError
 from stfit.recipe.load import load_recipe
 

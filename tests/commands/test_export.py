@@ -9,10 +9,10 @@ from stfit.commands.export import export
 from stfit.commands.windows import Inputs
 from stfit.data.source import Source
 from stfit.encoder.build import build_encoder
-from stfit.encoder.folder import write_folder
-from stfit.encoder.graph import POOLINGS, Graph, require_exportable
+from stfit.encoder.config import Model
+from stfit.encoder.export.onnx import POOLINGS, Graph, require_exportable
+from stfit.encoder.folder.save import write_folder
 from stfit.encoder.pooling import TokenStates, pooling_of
-from stfit.encoder.settings import Model
 from stfit.errors import ModelError, RecipeError
 
 

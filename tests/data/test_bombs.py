@@ -15,7 +15,7 @@ from stfit.data.reading import readers as files
 from stfit.data.reading.load_table import load_table, read_label_names
 from stfit.data.reading.readers import read_file
 from stfit.data.source import ReadOptions, TrainingData
-from stfit.encoder.vectors import read_vectors
+from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.errors import DataError, ModelError
 
 MIB = 2**20

@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from stfit.encoder.build import build_encoder, load_encoder
-from stfit.encoder.folder import write_folder
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.folder.save import write_folder
 from stfit.errors import ModelError
 
 pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stfit.encoder.attention import Packing
-from stfit.encoder.bert_layer import FEED_FORWARD_ROWS, BertLayer, Settings
-from stfit.encoder.dropout import dropout_bits, keep_bits, kept_scale
+from stfit.encoder.kernels.attention import Packing
+from stfit.encoder.kernels.dropout import dropout_bits, keep_bits, kept_scale
+from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, BertLayer, Settings
 
 HEADS, WIDTH, INNER = 2, 6, 10
 LENGTHS = np.array([3, 4, 4, 7, FEED_FORWARD_ROWS])

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from stfit.encoder.bases.transformer import position_limit
 from stfit.encoder.build import build_encoder
-from stfit.encoder.folder import write_folder
-from stfit.encoder.glance import glance_at
-from stfit.encoder.settings import Model
-from stfit.encoder.transformer import position_limit
+from stfit.encoder.config import Model
+from stfit.encoder.folder.inspect import glance_at
+from stfit.encoder.folder.save import write_folder
 from stfit.errors import ModelError
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from stfit.encoder.build import build_encoder
-from stfit.encoder.inference import fused_works
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.kernels.fused_infer import fused_works
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from stfit.encoder.build import build_encoder
-from stfit.encoder.layout import RECTANGLE_TOKENS, cut_rectangles
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.kernels.packing import RECTANGLE_TOKENS, cut_rectangles
 from stfit.errors import ModelError
 
 KINDS = ["bert", "roberta", "distilbert", "qwen3"]

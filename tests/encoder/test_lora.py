@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from stfit.encoder.build import build_encoder, load_encoder
-from stfit.encoder.folder import write_folder
+from stfit.encoder.config import Lora, Model
+from stfit.encoder.folder.save import write_folder
 from stfit.encoder.lora import adapted, merged_weights
-from stfit.encoder.settings import Lora, Model
 from stfit.errors import ModelError
 
 KINDS = ["bert", "mpnet", "modernbert", "distilbert", "t5", "qwen3"]
@@ -45,7 +45,7 @@ def test_a_folder_holds_the_merged_weights_under_the_names_of_the_base(build, ti
 def test_packed_layouts_with_adapters_equal_the_padded_one(build, sentences, kind):
     encoder = build(kind).eval()
     tokens = encoder.tokens(sentences)
-    from stfit.encoder.layout import Layout, forward_padded
+    from stfit.encoder.kernels.packing import Layout, forward_padded
 
     chosen = encoder(tokens)
     encoder.backbone.set_attn_implementation("sdpa" if kind != "t5" else "eager")

@@ -13,9 +13,9 @@ from peer import largest_error, peer_encode
 from safetensors.torch import load_file
 
 from stfit.encoder.build import build_encoder, load_encoder
-from stfit.encoder.folder import write_folder
-from stfit.encoder.glance import glance_at
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.folder.inspect import glance_at
+from stfit.encoder.folder.save import write_folder
 from stfit.errors import ModelError
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")

@@ -6,15 +6,15 @@ import sys
 
 import torch
 
-from stfit.encoder.bases import Scratch
+from stfit.encoder.bases.bert_scratch import SPECIAL, learn_pieces, train_tokenizer
+from stfit.encoder.bases.registry import Scratch
 from stfit.encoder.build import build_encoder
-from stfit.encoder.scratch import SPECIAL, learn_pieces, train_tokenizer
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
 
 
 def test_vocabulary_is_the_same_in_every_process(sentences) -> None:
     code = (
-        "from stfit.encoder.scratch import learn_pieces\n"
+        "from stfit.encoder.bases.bert_scratch import learn_pieces\n"
         f"print(learn_pieces({sentences!r} * 3, 200))"
     )  # fmt: skip
     found = {

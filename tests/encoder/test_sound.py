@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stfit.encoder import sound
 from stfit.encoder.build import build_encoder, load_encoder
-from stfit.encoder.folder import write_folder
-from stfit.encoder.glance import glance_at
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.folder.inspect import glance_at
+from stfit.encoder.folder.save import validate as sound
+from stfit.encoder.folder.save import write_folder
 from stfit.errors import ModelError
 
 LAYER = "encoder.layer.1.output.dense.weight"

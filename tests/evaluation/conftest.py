@@ -8,9 +8,9 @@ import pytest
 
 from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
+from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder import write_folder
-from stfit.encoder.settings import Model
+from stfit.encoder.folder.save import write_folder
 
 
 @pytest.fixture

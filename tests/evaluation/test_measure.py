@@ -6,7 +6,7 @@ import torch
 from measured import measured
 
 from stfit.encoder.build import build_encoder
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
 from stfit.errors import DivergedError
 from stfit.evaluation.measure import known_metrics, main_metrics
 from stfit.evaluation.pairwise import SIMILARITIES

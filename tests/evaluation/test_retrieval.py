@@ -81,7 +81,7 @@ def test_pairs_search_among_all_positives(examples_of, values):
 
 def test_prompts_of_queries_and_documents_differ(tiny_base, beir, sentences):
     from stfit.encoder.build import build_encoder
-    from stfit.encoder.settings import Model
+    from stfit.encoder.config import Model
 
     prompts = {"query": "find: ", "document": "text: "}
     encoder = build_encoder(Model(base=str(tiny_base("bert")), prompts=prompts))

@@ -29,7 +29,7 @@ def test_each_direction_is_measured_and_equal_texts_are_one(examples_of, values)
 
 def test_no_prompt_stands_before_a_translation_unless_the_recipe_says_so(tiny_base, examples_of):
     from stfit.encoder.build import build_encoder
-    from stfit.encoder.settings import Model
+    from stfit.encoder.config import Model
     from stfit.evaluation.measure import prompt_of
 
     encoder = build_encoder(Model(base=str(tiny_base("bert")), prompts={"query": "ask: ", "document": "read: "}))

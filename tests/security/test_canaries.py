@@ -14,9 +14,9 @@ import torch
 from stfit.commands.check import check
 from stfit.commands.train import train
 from stfit.encoder.build import build_encoder, load_encoder
-from stfit.encoder.folder import write_folder
-from stfit.encoder.glance import glance_at
-from stfit.encoder.settings import Model
+from stfit.encoder.config import Model
+from stfit.encoder.folder.inspect import glance_at
+from stfit.encoder.folder.save import write_folder
 from stfit.errors import StfitError
 from stfit.recipe.load import load_recipe
 

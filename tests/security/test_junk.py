@@ -9,11 +9,11 @@ import pytest
 from stfit.data.reading.load_table import read_label_names
 from stfit.data.reading.readers import read_file
 from stfit.data.source import ReadOptions
+from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.build import build_encoder
-from stfit.encoder.folder import write_folder
-from stfit.encoder.glance import glance_into
-from stfit.encoder.settings import Model
-from stfit.encoder.vectors import read_vectors
+from stfit.encoder.config import Model
+from stfit.encoder.folder.inspect import glance_into
+from stfit.encoder.folder.save import write_folder
 from stfit.errors import DataError, ModelError
 from stfit.runtime.run_folder import RunFolder
 from stfit.training.checkpoint import FILES, newest_checkpoint, verify, write_manifest

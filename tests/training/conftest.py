@@ -5,8 +5,8 @@ import torch
 from stfit.data.batching.batches import Batch
 from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
+from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.settings import Model
 
 LABELS = {"none": None, "binary": [0, 1, 0, 1, 1, 0], "class": [0, 1, 2, 0, 1, 0], "score": [0.1, 0.9, 0.2, 0.5, 1, 0]}
 TEACHER = np.random.default_rng(7).normal(size=(6, 3, 32))

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from stfit.encoder.attention import Packing
-from stfit.encoder.bert_layer import linear_modules, norm_modules
-from stfit.encoder.layout import PROBE_TOLERANCE, Forward, lay_in_row, probe_sequences, relative_error
+from stfit.encoder.kernels.attention import Packing
+from stfit.encoder.kernels.fused_train import linear_modules, norm_modules
+from stfit.encoder.kernels.packing import PROBE_TOLERANCE, Forward, lay_in_row, probe_sequences, relative_error
 
 TOKENS = 1024
 """Tokens at once for which the weights are laid out."""

@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from stfit.encoder.layout import Forward, Layout
-from stfit.encoder.model_json import read_json, write_json
+from stfit.encoder.backbone import Source
+from stfit.encoder.bases.word_vectors import weigh
+from stfit.encoder.config import Model
+from stfit.encoder.folder.st_config import read_json, write_json
+from stfit.encoder.folder.validate import require_vectors
+from stfit.encoder.folder.weights import read_weights
+from stfit.encoder.kernels.packing import Forward, Layout
 from stfit.encoder.modules import WordCounts
-from stfit.encoder.settings import Model
-from stfit.encoder.sound import require_vectors
-from stfit.encoder.source import Source
-from stfit.encoder.tokens import PlainTokens, WordTokens, load_tokenizer_file, load_word_tokens, words_by_id
-from stfit.encoder.vectors import weigh
-from stfit.encoder.weights import read_weights
+from stfit.encoder.tokenizer import PlainTokens, WordTokens, load_tokenizer_file, load_word_tokens, words_by_id
 from stfit.errors import ModelError
 
 WORD_TOKENIZER = "sentence_transformers.models.tokenizer.WhitespaceTokenizer.WhitespaceTokenizer"

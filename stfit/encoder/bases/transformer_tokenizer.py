@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer, normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from stfit.encoder.tokens import words_by_id
+from stfit.encoder.tokenizer import words_by_id
 from stfit.errors import ModelError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stfit.encoder.model_json import model_folder
+from stfit.encoder.folder.st_config import model_folder
 from stfit.errors import ModelError
 from stfit.hub.download import fetch, find_commit
 

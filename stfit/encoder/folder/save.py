@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from stfit.encoder.config import PEER_POOLINGS
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.model_json import POOLING_FLAGS, Traits, write_json
-from stfit.encoder.settings import PEER_POOLINGS
-from stfit.encoder.weights import weights_of
+from stfit.encoder.folder.st_config import POOLING_FLAGS, Traits, write_json
+from stfit.encoder.folder.weights import weights_of
 
 
 def write_folder(encoder: Encoder, folder: Path) -> None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from stfit.encoder.encoder import Encoder, token_batches
-from stfit.encoder.folder import peer_settings
-from stfit.encoder.model_json import write_json
+from stfit.encoder.folder.save import peer_settings
+from stfit.encoder.folder.st_config import write_json
 from stfit.errors import ModelError
 
 RUNTIME_TOKENS = 2048

@@ -23,8 +23,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.activations import GELUActivation
 
-from stfit.encoder.attention import Blocks, Packing, attend_backward, attend_blocks
-from stfit.encoder.dropout import keep_bits, kept_scale
+from stfit.encoder.kernels.attention import Blocks, Packing, attend_backward, attend_blocks
+from stfit.encoder.kernels.dropout import keep_bits, kept_scale
 
 FEED_FORWARD_ROWS = 512
 """Tokens whose feed-forward activations are in the cache together."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stfit.encoder.vectors import (
+from stfit.encoder.bases.word_vectors import (
     frequent_words,
     inverse_frequencies,
     read_vectors,
@@ -23,13 +23,16 @@ from stfit.spec import Spec
 if TYPE_CHECKING:
     import torch
 
-    from stfit.encoder import scratch, tables, tokens, transformer
-    from stfit.encoder.settings import Model
-    from stfit.encoder.source import Source
+    from stfit.encoder import tokenizer as tokens
+    from stfit.encoder.backbone import Source
+    from stfit.encoder.bases.registry import bert_scratch as scratch
+    from stfit.encoder.bases.registry import static_embeddings as tables
+    from stfit.encoder.bases.registry import transformer
+    from stfit.encoder.config import Model
 else:
     torch = lazy("torch")
-    scratch, tables = lazy("stfit.encoder.scratch"), lazy("stfit.encoder.tables")
-    tokens, transformer = lazy("stfit.encoder.tokens"), lazy("stfit.encoder.transformer")
+    scratch, tables = lazy("stfit.encoder.bases.bert_scratch"), lazy("stfit.encoder.bases.static_embeddings")
+    tokens, transformer = lazy("stfit.encoder.tokenizer"), lazy("stfit.encoder.bases.transformer")
 
 
 MAX_POSITIONS = 512

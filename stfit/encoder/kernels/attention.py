@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stfit.encoder.dropout import keep_bits, kept_scale
+from stfit.encoder.kernels.dropout import keep_bits, kept_scale
 
 try:
     from torch.nn.attention.varlen import varlen_attn

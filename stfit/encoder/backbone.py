@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stfit.encoder.layout import Layout
-from stfit.encoder.tokens import Tokens
+from stfit.encoder.kernels.packing import Layout
+from stfit.encoder.tokenizer import Tokens
 
 
 @dataclass

@@ -25,8 +25,8 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
-from stfit.encoder.attention import Packing, packed_attention
-from stfit.encoder.bert_layer import fuse_layers, unfuse_layers
+from stfit.encoder.kernels.attention import Packing, packed_attention
+from stfit.encoder.kernels.fused_train import fuse_layers, unfuse_layers
 from stfit.errors import ModelError
 
 Forward = Callable[[Any, list[np.ndarray]], tuple[Tensor, np.ndarray]]

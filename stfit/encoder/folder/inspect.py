@@ -9,8 +9,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from stfit.encoder.base import SMALL_FILES, locate
-from stfit.encoder.model_json import (
+from stfit.encoder.config import Model
+from stfit.encoder.folder.resolve import SMALL_FILES, locate
+from stfit.encoder.folder.st_config import (
     Traits,
     count_positions,
     is_sentence_model,
@@ -18,9 +19,8 @@ from stfit.encoder.model_json import (
     read_json,
     read_sentence_config,
 )
-from stfit.encoder.settings import Model
-from stfit.encoder.sound import believing, read_shapes, require_sound
-from stfit.encoder.tokens import Tokens, WordTokens, load_word_tokens, uncut_tokens
+from stfit.encoder.folder.validate import believing, read_shapes, require_sound
+from stfit.encoder.tokenizer import Tokens, WordTokens, load_word_tokens, uncut_tokens
 
 NO_LIMIT = 1_000_000
 """Tokenizers without a limit say some very large number."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from stfit.encoder.bases import Base
+from stfit.encoder.bases.registry import Base
 from stfit.encoder.layers import Layer
 from stfit.encoder.token_layers import TokenLayer
 from stfit.paths import Location

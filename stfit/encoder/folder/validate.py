@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stfit.encoder.model_json import read_json
+from stfit.encoder.folder.st_config import read_json
 from stfit.errors import ModelError
 
 if TYPE_CHECKING:

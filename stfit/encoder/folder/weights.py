@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stfit.encoder.sound import name_some, not_finite
+from stfit.encoder.folder.validate import name_some, not_finite
 from stfit.errors import ModelError
 
 

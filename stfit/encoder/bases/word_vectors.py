@@ -18,7 +18,7 @@ import numpy as np
 from stfit.errors import ModelError, Problem
 
 if TYPE_CHECKING:
-    from stfit.encoder.tokens import Tokens
+    from stfit.encoder.tokenizer import Tokens
 
 
 LONGEST_LINE = 2**20

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from stfit.encoder.bases import MAX_POSITIONS, Scratch
-from stfit.encoder.transformer import set_dropout
+from stfit.encoder.bases.registry import MAX_POSITIONS, Scratch
+from stfit.encoder.bases.transformer import set_dropout
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -11,21 +11,21 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
-from stfit.encoder.dropout import DROPOUT_SETTING
-from stfit.encoder.layout import choose_layout
-from stfit.encoder.lora import merged_weights
-from stfit.encoder.model_json import count_positions, read_json, read_sentence_config, write_json
-from stfit.encoder.settings import Model
-from stfit.encoder.sound import other_shapes, require_no_code, require_right_weights, require_vectors
-from stfit.encoder.source import Source
-from stfit.encoder.tokens import words_by_id
-from stfit.encoder.transformer_tokens import (
+from stfit.encoder.backbone import Source
+from stfit.encoder.bases.transformer_tokenizer import (
     TransformerTokens,
     append_eos,
     load_tokenizer,
     longest_sequence,
     lower_case,
 )
+from stfit.encoder.config import Model
+from stfit.encoder.folder.st_config import count_positions, read_json, read_sentence_config, write_json
+from stfit.encoder.folder.validate import other_shapes, require_no_code, require_right_weights, require_vectors
+from stfit.encoder.kernels.dropout import DROPOUT_SETTING
+from stfit.encoder.kernels.packing import choose_layout
+from stfit.encoder.lora import merged_weights
+from stfit.encoder.tokenizer import words_by_id
 from stfit.errors import ModelError
 
 

@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from stfit.encoder.config import PEER_POOLINGS, Similarity
 from stfit.encoder.layers import Layer
-from stfit.encoder.settings import PEER_POOLINGS, Similarity
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
 from stfit.plugins import installed
