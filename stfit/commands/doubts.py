@@ -22,7 +22,7 @@ from stfit.encoder.prompts import ROLE_PROMPTS
 from stfit.errors import Problem, did_you_mean, nearest
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.source import When
-from stfit.losses.loss import LOSSES
+from stfit.losses.registry import LOSSES
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 

@@ -11,8 +11,8 @@ from stfit.data.cache.teacher import Taught, load_embeddings
 from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
+from stfit.losses.base import taught_roles
 from stfit.losses.distillation import require_same_dim
-from stfit.losses.inputs import taught_roles
 from stfit.recipe.recipe import Objective
 
 

@@ -38,7 +38,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.io.atomic import write_whole
-from stfit.losses.loss import build_loss, compute_loss
+from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.hub import preflight
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from stfit.errors import ModelError
 from stfit.lazy import lazy
+from stfit.losses.base import Columns, Dims, DimWeights, Fit, Sampler, TeacherRevision, are_there, take, take_taught
 from stfit.losses.distances import pairwise_cosine
-from stfit.losses.inputs import Columns, Dims, DimWeights, Fit, Sampler, TeacherRevision, are_there, take, take_taught
 from stfit.paths import Location
 from stfit.spec import Spec
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from stfit.lazy import lazy
+from stfit.losses.base import Columns, Dims, DimWeights, Fit, Sampler, take
 from stfit.losses.distances import Distance, normalize, pairwise_cosine, pairwise_distance
-from stfit.losses.inputs import Columns, Dims, DimWeights, Fit, Sampler, take
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch.nn.functional as F
     from torch import Tensor
 
-    from stfit.losses.head import SoftmaxHead
+    from stfit.losses.softmax_classifier import SoftmaxHead
 else:
     torch = lazy("torch")
     F = lazy("torch.nn.functional")
@@ -125,7 +125,7 @@ class Softmax(Spec):
 
     def build(self, embedding_dim: int, num_classes: int) -> SoftmaxHead:
         """The classifier as a loss with weights, drawn from torch's global generator."""
-        from stfit.losses.head import SoftmaxHead
+        from stfit.losses.softmax_classifier import SoftmaxHead
 
         return SoftmaxHead(self, embedding_dim, num_classes)
 

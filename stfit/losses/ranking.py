@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from stfit.lazy import lazy
+from stfit.losses.base import Columns, Dims, DimWeights, Fit, Sampler, TeacherRevision, are_there, take, take_taught
 from stfit.losses.distances import normalize
-from stfit.losses.inputs import Columns, Dims, DimWeights, Fit, Sampler, TeacherRevision, are_there, take, take_taught
 from stfit.paths import Location
 from stfit.spec import Spec
 

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from stfit.errors import DataError
 from stfit.lazy import lazy
+from stfit.losses.base import Columns, Dims, DimWeights, Fit, Sampler, take
 from stfit.losses.distances import BatchDistance, Distance, distance_matrix, pairwise_distance
-from stfit.losses.inputs import Columns, Dims, DimWeights, Fit, Sampler, take
 from stfit.spec import Spec
 
 if TYPE_CHECKING:

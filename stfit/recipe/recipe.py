@@ -12,7 +12,7 @@ from stfit.data.source import TrainingData
 from stfit.encoder.config import Model
 from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.gate import Gate
-from stfit.losses.loss import Loss
+from stfit.losses.registry import Loss
 from stfit.publish.settings import Push
 from stfit.publish.trackers import Tracker
 from stfit.spec import Spec

@@ -19,7 +19,7 @@ from torch.nn import functional
 from stfit.data.batching.batches import Batch
 from stfit.distributed import bring_together, largest, rank, share_out
 from stfit.encoder.encoder import Encoder
-from stfit.losses.inputs import widen
+from stfit.losses.base import widen
 from stfit.runtime.timer import Stopwatch
 from stfit.training.fsdp import is_sharded
 from stfit.training.rng import capture_randomness, restore_randomness

@@ -11,7 +11,7 @@ from docs.conftest import README
 
 from stfit.cli.app import app
 from stfit.evaluation.evaluator import Evaluator
-from stfit.losses.loss import LOSSES
+from stfit.losses.registry import LOSSES
 from stfit.recipe.load import load_recipe
 from stfit.spec import alternatives
 

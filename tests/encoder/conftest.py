@@ -8,8 +8,8 @@ import torch
 from stfit.data.batching.batches import tokenize_examples
 from stfit.data.mapping.examples import Examples
 from stfit.encoder.encoder import Encoder
-from stfit.losses.loss import compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.losses.registry import compute_loss
 from stfit.training.gradients import no_cut
 from stfit.training.loop import build_learner, train_steps
 

@@ -6,9 +6,9 @@ from math import e, exp, log
 import pytest
 import torch
 
-from stfit.losses.loss import build_loss
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
 from stfit.losses.ranking import MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
+from stfit.losses.registry import build_loss
 from stfit.losses.triplets import (
     BatchAllTriplet,
     BatchHardSoftMarginTriplet,

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from stfit.errors import DataError, ModelError
+from stfit.losses.base import taught_roles
 from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine, require_same_dim
-from stfit.losses.inputs import taught_roles
-from stfit.losses.loss import compute_loss
 from stfit.losses.pairs import CosineSimilarity
 from stfit.losses.ranking import GISTEmbed, MultipleNegativesRanking
+from stfit.losses.registry import compute_loss
 
 ROWS, DIM, TEACHER = 8, 16, "./teacher"
 NAMES = ["anchor", "positive", "negative"]

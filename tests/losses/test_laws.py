@@ -6,10 +6,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.losses.distillation import MSE, EmbedDistill
-from stfit.losses.head import SoftmaxHead
-from stfit.losses.loss import Loss, build_loss, compute_loss
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.losses.registry import Loss, build_loss, compute_loss
+from stfit.losses.softmax_classifier import SoftmaxHead
 from stfit.losses.triplets import Triplet
 from stfit.spec import alternatives, names_of
 

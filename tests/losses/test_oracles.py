@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stfit.errors import DataError, RecipeError
-from stfit.losses.loss import Loss, build_loss
 from stfit.losses.pairs import Softmax
+from stfit.losses.registry import Loss, build_loss
 from stfit.spec import alternatives
 
 TOLERANCES = {"float64": {"rel": 1e-9, "abs": 1e-12}, "float32": {"rel": 2e-5, "abs": 1e-6}}

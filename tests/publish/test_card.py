@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from stfit.commands.describe import describe_folder, describe_run, first_rows
 from stfit.data.mapping.examples import load_examples
-from stfit.losses.loss import LOSSES
+from stfit.losses.registry import LOSSES
 from stfit.publish.card import Facts, Line, Rows, Scores, body_of, metadata_of, references_of
 from stfit.publish.readme import merge_readme, parted, write_readme
 from stfit.recipe.load import load_recipe

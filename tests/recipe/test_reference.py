@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stfit.errors import StfitError
-from stfit.losses.loss import LOSSES
+from stfit.losses.registry import LOSSES
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.reference import reference_page
 from stfit.recipe.schema import json_schema, schema_page

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from stfit.errors import DivergedError, ModelError, ResourceError
-from stfit.losses.loss import build_loss, compute_loss
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.losses.registry import build_loss, compute_loss
 from stfit.runtime.run_folder import checkpoints_in
 from stfit.training.checkpoint import (
     checkpoint_path,

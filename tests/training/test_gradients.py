@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stfit.data.source import ROLES
-from stfit.losses.loss import LOSSES, build_loss, compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.losses.registry import LOSSES, build_loss, compute_loss
 from stfit.runtime.timer import Stopwatch
 from stfit.training.gradients import add_gradients, choose_cut, compute_batch_loss, cut_rows, cut_tokens, embed, no_cut
 from stfit.training.rng import capture_randomness, seed_everything

@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from stfit.losses.loss import compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.losses.registry import compute_loss
 from stfit.training.diagnostics import Health
 from stfit.training.gradients import no_cut
 from stfit.training.loop import build_learner, train_steps

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stfit.errors import DivergedError, RecipeError
-from stfit.losses.loss import compute_loss
 from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.losses.registry import compute_loss
 from stfit.training.gradients import cut_rows, no_cut
 from stfit.training.loop import build_learner, train_steps
 from stfit.training.rng import seed_everything

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 from stfit.data.source import ROLES
 from stfit.distributed import bring_together, from_all, rank, share_out
 from stfit.errors import RecipeError
-from stfit.losses.loss import LOSSES, build_loss, compute_loss
+from stfit.losses.registry import LOSSES, build_loss, compute_loss
 from stfit.training.fsdp import shard
 from stfit.training.gradients import cut_rows, cut_tokens, no_cut
 from stfit.training.loop import build_learner, modules_of, train_steps

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from stfit.errors import DataError, ModelError
 from stfit.lazy import lazy
+from stfit.losses.base import Columns
 from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
-from stfit.losses.inputs import Columns
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
 from stfit.losses.ranking import GISTEmbed, MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
 from stfit.losses.triplets import (

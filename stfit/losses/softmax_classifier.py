@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stfit.errors import DataError
-from stfit.losses.inputs import Columns, take
+from stfit.losses.base import Columns, take
 from stfit.losses.pairs import Softmax
 
 
