@@ -12,8 +12,8 @@ from stfit.data.mapping.examples import Examples
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.inspect import glance_into
 from stfit.encoder.folder.st_config import read_settings
-from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.mteb import Mteb
+from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import write_whole, writing
 from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
 from stfit.publish.files import CARD, CURVE

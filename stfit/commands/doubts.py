@@ -20,8 +20,8 @@ from stfit.encoder.folder.st_config import Traits
 from stfit.encoder.layers import Layer
 from stfit.encoder.prompts import ROLE_PROMPTS
 from stfit.errors import Problem, did_you_mean, nearest
+from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
-from stfit.evaluation.source import When
 from stfit.losses.registry import LOSSES
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe

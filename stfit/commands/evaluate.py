@@ -13,7 +13,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.inspect import Glance
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import GateError, ModelError, RecipeError
-from stfit.evaluation.compare import compare
+from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.gate import Gate, Line, decide
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.statistic import Statistic

@@ -19,9 +19,9 @@ from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import Glance, glance_at
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, about
-from stfit.evaluation.evaluator import Evaluator
+from stfit.evaluation.base import Own
 from stfit.evaluation.measure import Evaluators
-from stfit.evaluation.source import Own
+from stfit.evaluation.registry import Evaluator
 from stfit.hub.retry import OUT_OF_REACH
 from stfit.losses.distillation import require_same_dim
 from stfit.losses.pairs import Softmax

@@ -18,9 +18,9 @@ import numpy as np
 from stfit.data.batching.batches import TokenTable
 from stfit.data.source import Source
 from stfit.errors import Problem
-from stfit.evaluation.compare import RESAMPLES, resample
+from stfit.evaluation.bootstrap import RESAMPLES, resample
 from stfit.evaluation.measure import Evaluators, evaluator_of, prompt_of
-from stfit.evaluation.sample import Sample, build_sample
+from stfit.evaluation.report_samples import Sample, build_sample
 from stfit.evaluation.statistic import Statistic
 from stfit.io.atomic import write_whole
 from stfit.recipe.recipe import Recipe

@@ -9,8 +9,8 @@ from typing import Any
 
 from stfit.commands.record import Moment
 from stfit.errors import RecipeError
-from stfit.evaluation.compare import Drawn, compare_drawn
-from stfit.evaluation.evaluator import Evaluator
+from stfit.evaluation.bootstrap import Drawn, compare_drawn
+from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import write_whole
 from stfit.publish.comparison import comparison_page
 from stfit.publish.report import report_page

@@ -16,8 +16,8 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.save import write_folder
 from stfit.errors import DataError, InterruptedRun, Problem
+from stfit.evaluation.base import When
 from stfit.evaluation.measure import Evaluators, measure, values_of
-from stfit.evaluation.source import When
 from stfit.io.atomic import replacing
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder

@@ -11,8 +11,8 @@ from stfit.commands.windows import Inputs, stream_windows
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError
-from stfit.evaluation.closest import closest_pairs, closest_pairs_approximately
-from stfit.evaluation.search import nearest
+from stfit.evaluation.knn import nearest
+from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
 from stfit.runtime.device import choose_device
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
+from stfit.evaluation.base import Embed, EvaluationSource, Own
 from stfit.evaluation.pairwise import SIMILARITIES
-from stfit.evaluation.source import Embed, EvaluationSource, Own
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
 
 

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.errors import DataError
-from stfit.evaluation.search import nearest
-from stfit.evaluation.source import Embed, EvaluationSource, Own
+from stfit.evaluation.base import Embed, EvaluationSource, Own
+from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
 from stfit.lazy import lazy
 

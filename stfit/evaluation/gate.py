@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from stfit.evaluation.compare import lower_bound
+from stfit.evaluation.bootstrap import lower_bound
 from stfit.evaluation.statistic import Statistic
 from stfit.paths import Location
 from stfit.spec import Spec

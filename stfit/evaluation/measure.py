@@ -10,8 +10,8 @@ import numpy as np
 
 from stfit.distributed import bring_rows_together, from_first, rank, share_out
 from stfit.errors import DivergedError
-from stfit.evaluation.evaluator import Evaluator
-from stfit.evaluation.source import Embed, When
+from stfit.evaluation.base import Embed, When
+from stfit.evaluation.registry import Evaluator
 from stfit.evaluation.statistic import Statistic
 
 if TYPE_CHECKING:

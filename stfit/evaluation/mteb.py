@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from stfit.errors import HubError, RecipeError
+from stfit.evaluation.base import Embed, Named, Own
+from stfit.evaluation.knn import MATRICES
 from stfit.evaluation.pairwise import SIMILARITIES
-from stfit.evaluation.search import MATRICES
-from stfit.evaluation.source import Embed, Named, Own
 from stfit.evaluation.statistic import Statistic
 from stfit.lazy import lazy
 

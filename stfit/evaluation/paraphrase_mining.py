@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.search import nearest
-from stfit.evaluation.source import Embed, EvaluationSource
+from stfit.evaluation.base import Embed, EvaluationSource
+from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
 
 

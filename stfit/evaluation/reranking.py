@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.mapping.examples import Examples
+from stfit.evaluation.base import Embed, EvaluationSource
+from stfit.evaluation.ir_metrics import metrics_at
 from stfit.evaluation.pairwise import SIMILARITIES
-from stfit.evaluation.ranks import metrics_at
-from stfit.evaluation.source import Embed, EvaluationSource
 from stfit.evaluation.statistic import Statistic
 
 

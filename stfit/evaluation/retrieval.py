@@ -18,9 +18,9 @@ from stfit.data.reading.load_table import load_table
 from stfit.data.source import TableSource, is_remote
 from stfit.data.table import Table
 from stfit.errors import DataError, RecipeError, did_you_mean
-from stfit.evaluation.ranks import metrics_at, names_at
-from stfit.evaluation.search import in_chunks, nearest
-from stfit.evaluation.source import Embed, EvaluationSource, Own
+from stfit.evaluation.base import Embed, EvaluationSource, Own
+from stfit.evaluation.ir_metrics import metrics_at, names_at
+from stfit.evaluation.knn import in_chunks, nearest
 from stfit.evaluation.statistic import Statistic
 
 log = logging.getLogger("stfit")

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.search import nearest
-from stfit.evaluation.source import Embed, EvaluationSource
+from stfit.evaluation.base import Embed, EvaluationSource
+from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.mapping.examples import Examples
+from stfit.evaluation.base import Embed, EvaluationSource
 from stfit.evaluation.pairwise import SIMILARITIES
-from stfit.evaluation.source import Embed, EvaluationSource
 from stfit.evaluation.statistic import Statistic, mean_of
 
 

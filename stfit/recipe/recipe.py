@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 from stfit.data.batching.sampling import Sampler
 from stfit.data.source import TrainingData
 from stfit.encoder.config import Model
-from stfit.evaluation.evaluator import Evaluator
 from stfit.evaluation.gate import Gate
+from stfit.evaluation.registry import Evaluator
 from stfit.losses.registry import Loss
 from stfit.publish.settings import Push
 from stfit.publish.trackers import Tracker

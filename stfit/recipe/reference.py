@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from stfit.data.source import ROLES
 from stfit.errors import StfitError
-from stfit.evaluation.evaluator import EVALUATORS
+from stfit.evaluation.registry import EVALUATORS
 from stfit.losses.registry import LOSSES
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.schema import json_schema

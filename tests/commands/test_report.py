@@ -9,7 +9,7 @@ from stfit.commands import train as training
 from stfit.commands.report import report, runs_in, write_report
 from stfit.commands.train import train
 from stfit.errors import RecipeError
-from stfit.evaluation.compare import compare
+from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.measure import measure
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder, hold
@@ -71,7 +71,9 @@ def test_report_tells_what_went_wrong_on_the_way(tmp_path, write, run, pictures)
     assert "the gradient was 0" in folder.report.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("where", ["stfit.commands.train.write_report", "stfit.evaluation.sample.Sample.seen_by"])
+@pytest.mark.parametrize(
+    "where", ["stfit.commands.train.write_report", "stfit.evaluation.report_samples.Sample.seen_by"]
+)
 def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, monkeypatch, caplog, where):
     def fail(*arguments):
         raise RuntimeError("no ink")

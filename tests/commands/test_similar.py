@@ -9,8 +9,8 @@ from stfit.commands.windows import Inputs
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError
-from stfit.evaluation import closest as room
-from stfit.evaluation.closest import closest_pairs, closest_pairs_approximately
+from stfit.evaluation import top_pairs as room
+from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
 
 generator = np.random.default_rng(0)
 

@@ -10,7 +10,7 @@ import pytest
 from docs.conftest import README
 
 from stfit.cli.app import app
-from stfit.evaluation.evaluator import Evaluator
+from stfit.evaluation.registry import Evaluator
 from stfit.losses.registry import LOSSES
 from stfit.recipe.load import load_recipe
 from stfit.spec import alternatives

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stfit.evaluation.compare import compare
+from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.gate import Gate, decide
 from stfit.evaluation.similarity import spearman
 from stfit.evaluation.statistic import Statistic, mean_of

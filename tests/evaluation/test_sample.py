@@ -8,7 +8,7 @@ import pytest
 from stfit.data.mapping.examples import load_examples
 from stfit.data.source import ROLES, Source
 from stfit.encoder.build import load_encoder
-from stfit.evaluation.sample import MOST_CHARACTERS, MOST_ROWS, build_sample
+from stfit.evaluation.report_samples import MOST_CHARACTERS, MOST_ROWS, build_sample
 
 WORDS = [f"word{i}" for i in range(300)]
 

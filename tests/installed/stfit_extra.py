@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.source import EvaluationSource
+from stfit.evaluation.base import EvaluationSource
 from stfit.evaluation.statistic import mean_of
 from stfit.losses.base import Fit, take
 from stfit.spec import Spec

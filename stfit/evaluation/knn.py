@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stfit.evaluation.source import Embed
+from stfit.evaluation.base import Embed
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:

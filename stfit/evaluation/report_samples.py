@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.search import MATRICES
+from stfit.evaluation.knn import MATRICES
 from stfit.evaluation.similarity import compute_ranks
 
 if TYPE_CHECKING:
