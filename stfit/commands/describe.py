@@ -15,14 +15,14 @@ from stfit.encoder.folder.st_config import read_settings
 from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import write_whole, writing
+from stfit.publish.allowlist import CARD, CURVE
 from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
-from stfit.publish.files import CARD, CURVE
-from stfit.publish.loss_curve import draw_loss_curve
 from stfit.publish.readme import write_readme
-from stfit.publish.told import curve_of, full_batches
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import to_yaml
+from stfit.report.loss_curve import draw_loss_curve
+from stfit.report.run_summary import curve_of, full_batches
 from stfit.runtime.run_folder import RunFolder
 
 

@@ -9,7 +9,7 @@ from stfit.commands.evaluate import evaluate
 from stfit.encoder.folder.resolve import ALL_FILES
 from stfit.evaluation.gate import Line
 from stfit.hub.download import fetch
-from stfit.publish.hub import Head
+from stfit.publish.commit import Head
 from stfit.recipe.recipe import Recipe
 
 PUBLISHED = "published"

@@ -13,11 +13,11 @@ from stfit.commands.describe import describe_folder, describe_run
 from stfit.commands.prepare import load_objective
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.io.atomic import write_whole
-from stfit.publish import hub
+from stfit.publish import commit as hub
+from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
 from stfit.publish.card import Facts, body_of, metadata_of
-from stfit.publish.files import CARD, MANIFEST, files_to_publish
+from stfit.publish.destination import Push, repo_name
 from stfit.publish.readme import merge_readme, write_readme
-from stfit.publish.settings import Push, repo_name
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder

@@ -12,12 +12,12 @@ from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import Drawn, compare_drawn
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import write_whole
-from stfit.publish.comparison import comparison_page
-from stfit.publish.report import report_page
-from stfit.publish.told import Gain, Told
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.resolved import leaves_of, on_one_line
+from stfit.report.comparison import comparison_page
+from stfit.report.page import report_page
+from stfit.report.run_summary import Gain, Told
 from stfit.runtime.run_folder import RunFolder, checkpoints_in, is_held
 
 COMPARISON = "comparison.html"

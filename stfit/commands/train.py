@@ -39,7 +39,7 @@ from stfit.errors import HubError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.io.atomic import write_whole
 from stfit.losses.registry import build_loss, compute_loss
-from stfit.publish.hub import preflight
+from stfit.publish.commit import preflight
 from stfit.recipe.inputs import pin
 from stfit.recipe.load import Loaded
 from stfit.recipe.lock import (

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from stfit.publish.destination import Push
 from stfit.publish.markdown import block, code, plain, table
-from stfit.publish.settings import Push
 from stfit.spec import Spec
 
 TASKS = {"similarity": "semantic-similarity", "retrieval": "information-retrieval"}

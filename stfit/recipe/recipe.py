@@ -13,9 +13,9 @@ from stfit.encoder.config import Model
 from stfit.evaluation.gate import Gate
 from stfit.evaluation.registry import Evaluator
 from stfit.losses.registry import Loss
-from stfit.publish.settings import Push
-from stfit.publish.trackers import Tracker
+from stfit.publish.destination import Push
 from stfit.spec import Spec
+from stfit.tracking.trackers import Tracker
 from stfit.training.hyperparameters import Train
 
 

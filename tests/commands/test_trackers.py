@@ -6,8 +6,8 @@ import pytest
 
 from stfit.commands.train import train
 from stfit.errors import RecipeError
-from stfit.publish.trackers import TensorBoard
 from stfit.recipe.load import load_recipe
+from stfit.tracking.trackers import TensorBoard
 from stfit.training.loop import StepInfo
 
 METRIC = "scores/spearman_cosine"

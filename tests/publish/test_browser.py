@@ -12,8 +12,8 @@ import pytest
 
 from stfit.commands.report import report, write_report
 from stfit.commands.train import train
-from stfit.publish.html import POLICY
 from stfit.recipe.load import load_recipe
+from stfit.report.html import POLICY
 from stfit.runtime.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow

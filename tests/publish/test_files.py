@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from stfit.errors import ModelError
-from stfit.publish.files import files_to_publish
+from stfit.publish.allowlist import files_to_publish
 
 STRAYS = [
     ".env", ".git/config", "checkpoints/step-4/optimizer.safetensors", "optimizer.safetensors", "token", "hf_token.txt",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stfit.publish import figures, html
 from stfit.publish.card import duration, number
-from stfit.publish.told import MOMENTS, PARTS, Gain, Told
+from stfit.report import figures, html
+from stfit.report.run_summary import MOMENTS, PARTS, Gain, Told
 
 MOST_EXAMPLES = 10
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stfit.publish.figures import Curve
+from stfit.report.figures import Curve
 
 MOMENTS = {"start": "before", "end": "after"}
 PARTS = ("preparing", "data", "forward", "backward", "optimizer", "evaluation", "saving")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stfit.publish import figures, html
 from stfit.publish.card import number
-from stfit.publish.told import PARTS, Gain, Told
+from stfit.report import figures, html
+from stfit.report.run_summary import PARTS, Gain, Told
 
 
 def comparison_page(runs: Sequence[Told], gains: Sequence[dict[str, Gain]]) -> str:

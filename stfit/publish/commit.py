@@ -18,7 +18,7 @@ from stfit.errors import HubError, ModelError
 from stfit.hub.download import find_account, look_up
 from stfit.hub.retry import LOG_IN, NO_REVISION, NOT_THERE, ask
 from stfit.lazy import lazy
-from stfit.publish.files import MANIFEST, is_allowed, listed
+from stfit.publish.allowlist import MANIFEST, is_allowed, listed
 
 if TYPE_CHECKING:
     import huggingface_hub as client
