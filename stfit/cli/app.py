@@ -98,7 +98,7 @@ def train(
 
     loaded = load_recipe(recipe, overrides or [])
     if print_config:
-        from stfit.recipe.resolved import origin_of_values
+        from stfit.recipe.dump import origin_of_values
 
         results.show_config(origin_of_values(loaded, recipe), json)
         return

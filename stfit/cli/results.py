@@ -23,7 +23,7 @@ def show_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
     if as_json:
         show_json({"values": {key: {"value": value, "origin": origin} for key, (value, origin) in values.items()}})
         return
-    from stfit.recipe.resolved import on_one_line
+    from stfit.recipe.dump import on_one_line
 
     lines = {f"{key}={on_one_line(value)}": origin for key, (value, origin) in values.items()}
     width = min(60, max(map(len, lines)))

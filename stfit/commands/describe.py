@@ -18,9 +18,9 @@ from stfit.io.atomic import write_whole, writing
 from stfit.publish.allowlist import CARD, CURVE
 from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
 from stfit.publish.readme import write_readme
+from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.resolved import to_yaml
 from stfit.report.loss_curve import draw_loss_curve
 from stfit.report.run_summary import curve_of, full_batches
 from stfit.runtime.run_folder import RunFolder

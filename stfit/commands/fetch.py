@@ -7,7 +7,7 @@ from typing import Any
 from stfit.commands.prepare import first_of, survey
 from stfit.encoder.folder.resolve import ALL_FILES, locate
 from stfit.errors import HubError
-from stfit.recipe.inputs import hub_inputs, pin
+from stfit.recipe.hub_refs import hub_inputs, pin
 from stfit.recipe.load import Loaded
 from stfit.recipe.recipe import Recipe
 

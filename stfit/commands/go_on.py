@@ -8,10 +8,10 @@ from typing import Any
 from stfit.distributed import count
 from stfit.errors import LockError, ModelError
 from stfit.io.atomic import write_whole
+from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.lock import is_same
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.resolved import to_yaml
 from stfit.runtime.run_folder import RunFolder, differences
 from stfit.training.checkpoint import Checkpoint, left_to_base, newest_checkpoint, restore
 from stfit.training.loop import Learner

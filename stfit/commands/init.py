@@ -16,7 +16,7 @@ from stfit.data.source import Source, is_remote
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, ResourceError
 from stfit.paths import DATA_SUFFIXES, TEXT_SUFFIXES, looks_like_path
-from stfit.recipe.resolved import on_one_line
+from stfit.recipe.dump import on_one_line
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -13,8 +13,8 @@ from stfit.data.cache.datasets import keep_dataset
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in
+from stfit.recipe.dump import on_one_line
 from stfit.recipe.load import load_recipe
-from stfit.recipe.resolved import on_one_line
 from stfit.runtime.device import choose_device
 
 

@@ -12,9 +12,9 @@ from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import Drawn, compare_drawn
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import write_whole
+from stfit.recipe.dump import leaves_of, on_one_line
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.resolved import leaves_of, on_one_line
 from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
 from stfit.report.run_summary import Gain, Told

@@ -13,8 +13,8 @@ from stfit.commands.run import Evaluated, Started
 from stfit.distributed import is_first
 from stfit.errors import RecipeError
 from stfit.io.atomic import write_whole
+from stfit.recipe.dump import leaves_of, on_one_line
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.resolved import leaves_of, on_one_line
 from stfit.runtime.run_folder import RunFolder, read_json
 from stfit.tracking.trackers import Tracker, Value, Watched, Write
 from stfit.training.loop import StepInfo

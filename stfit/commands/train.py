@@ -40,7 +40,8 @@ from stfit.evaluation.measure import main_metrics
 from stfit.io.atomic import write_whole
 from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
-from stfit.recipe.inputs import pin
+from stfit.recipe.dump import to_yaml
+from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import Loaded
 from stfit.recipe.lock import (
     LOCK,
@@ -52,7 +53,6 @@ from stfit.recipe.lock import (
     trained_part,
 )
 from stfit.recipe.recipe import Objective, Recipe
-from stfit.recipe.resolved import to_yaml
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
 from stfit.runtime.malloc import choose_memory
 from stfit.runtime.run_folder import RunFolder, hold, open_folder, require_shared

@@ -8,7 +8,7 @@ from stfit.commands.prepare import prepare
 from stfit.commands.rivals import published_repo
 from stfit.errors import RecipeError
 from stfit.hub.download import fetch, find_newest
-from stfit.recipe.inputs import pin
+from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import Loaded
 from stfit.recipe.lock import LOCK, Lock, build_lock, inputs, read_lock, same_training, trained_part
 from stfit.recipe.recipe import Recipe

@@ -14,9 +14,9 @@ from typing_extensions import TypeVar
 from stfit.errors import Problem, RecipeError, did_you_mean
 from stfit.recipe.marked_yaml import MAX_BYTES, Mark, Node, decode, quoted, read_yaml
 from stfit.recipe.overrides import merged, overridden
-from stfit.recipe.problems import explain
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.shape import Key, Shape, spell_out
+from stfit.recipe.type_tree import Key, Shape, spell_out
+from stfit.recipe.validation_errors import explain
 from stfit.spec import Spec
 
 LANGUAGE_VERSION = 1

@@ -17,7 +17,7 @@ from stfit.encoder.config import Model
 from stfit.encoder.folder.st_config import model_folder
 from stfit.errors import LockError, RecipeError
 from stfit.paths import without_folder
-from stfit.recipe.inputs import input_of
+from stfit.recipe.hub_refs import input_of
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import differences
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stfit.errors import Problem, RecipeError
 from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_DEPTH, Mark, Node, Written, quoted, read_yaml
-from stfit.recipe.shape import Shape, below, choices, spell_out
+from stfit.recipe.type_tree import Shape, below, choices, spell_out
 
 VERSIONED = ("dataset", "base")
 """Keys beside which a `revision` says which version is meant."""

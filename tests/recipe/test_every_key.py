@@ -21,7 +21,7 @@ from stfit.commands.train import train
 from stfit.errors import StfitError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.shape import below, shape_of, specs
+from stfit.recipe.type_tree import below, shape_of, specs
 from stfit.spec import Spec
 
 RECIPE = """\

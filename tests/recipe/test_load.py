@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import load_recipe
-from stfit.recipe.resolved import to_yaml
 
 
 def strings_in(value):

@@ -1,7 +1,7 @@
 import pytest
 
 from stfit.errors import did_you_mean
-from stfit.recipe.problems import RENAMED
+from stfit.recipe.validation_errors import RENAMED
 
 WRONG = [
     ("learning_rate: 1e-5\n", 4, "belongs under `train:`"),

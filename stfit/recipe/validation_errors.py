@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from stfit.errors import Problem, did_you_mean
 from stfit.recipe.marked_yaml import Mark, Node, quoted, resolve_plain
-from stfit.recipe.shape import Key, choices, fields_of, names_in, owners, shape_at, specs
+from stfit.recipe.type_tree import Key, choices, fields_of, names_in, owners, shape_at, specs
 from stfit.spec import Spec
 
 Keys: TypeAlias = tuple[Key, ...]
