@@ -37,7 +37,7 @@ def train(
     DatasetDict the recipe picks the split. `overrides` as on the command line: `["train.epochs=1"]`. Raises the errors
     of stfit.errors.
     """
-    from stfit.commands.python import train_recipe
+    from stfit.commands.api import train_recipe
 
     return train_recipe(recipe, data, overrides, runs, fresh)
 
@@ -47,6 +47,6 @@ def load(model: str | Path, device: str = "auto") -> Encoder:
 
     Raises ModelError where it can't serve, HubError where it can't be fetched.
     """
-    from stfit.commands.python import load_model
+    from stfit.commands.api import load_model
 
     return load_model(model, device)

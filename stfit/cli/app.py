@@ -103,12 +103,12 @@ def train(
         results.show_config(origin_of_values(loaded, recipe), json)
         return
     if skip_unchanged:
-        from stfit.commands.unchanged import find_unchanged
+        from stfit.workflows.skip_unchanged import find_unchanged
 
         if found := find_unchanged(loaded):
             results.show_unchanged(found, json)
             return
-    from stfit.commands.prepare import refuse_at_once
+    from stfit.workflows.validate import refuse_at_once
 
     refuse_at_once(loaded.recipe, loaded.origins)
     shared_out(processes, json)
@@ -189,8 +189,8 @@ def encode(
         raise typer.BadParameter("- (stdin) can be read by one process only: write the texts to a file")
     shared_out(processes, json)
     from stfit.commands.encode import Choices, encode
-    from stfit.commands.windows import Inputs
     from stfit.data.source import Source
+    from stfit.workflows.text_windows import Inputs
 
     most = None if batch_tokens == "auto" else int(batch_tokens)
     choices = Choices(prompt_name, normalize, truncate_dim, precision, most, fast)
@@ -214,8 +214,8 @@ def export(
 ) -> None:
     """Write a model as a graph for ONNX Runtime or OpenVINO, and say how far and how fast it is."""
     from stfit.commands.export import export
-    from stfit.commands.windows import Inputs
     from stfit.data.source import Source
+    from stfit.workflows.text_windows import Inputs
 
     inputs = None if texts is None else Inputs(Source(dataset=texts, split=split), column)
     results.show_export(export(model, to.value, output, int8, inputs), json)
@@ -239,8 +239,8 @@ def similar(
 ) -> None:
     """Find the texts that are nearest to a query; without one, the closest pairs among all texts."""
     from stfit.commands.similar import closest, similar
-    from stfit.commands.windows import Inputs
     from stfit.data.source import Source
+    from stfit.workflows.text_windows import Inputs
 
     inputs = Inputs(Source(dataset=texts, split=split), column)
     if query:

@@ -12,10 +12,10 @@ from stfit.cli.summary import add_to_summary
 
 if TYPE_CHECKING:
     from stfit.commands.encode import Encoded
-    from stfit.commands.run import Started
     from stfit.commands.train import Event, Finished
     from stfit.errors import Problem
     from stfit.training.loop import StepInfo
+    from stfit.workflows.session import Started
 
 
 def show_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
@@ -63,9 +63,9 @@ def show_init(result: dict[str, Any], as_json: bool) -> None:
 
 def show_training(events: Iterable[Event], as_json: bool) -> None:
     """Follow a training to its end."""
-    from stfit.commands.run import Evaluated, Started
     from stfit.commands.train import Finished
     from stfit.training.loop import StepInfo
+    from stfit.workflows.session import Evaluated, Started
 
     line = LiveLine()
     rows, seconds = 0, 0.0

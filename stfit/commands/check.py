@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stfit.commands.forecast import forecast, plan_problems, plan_run
-from stfit.commands.prepare import Said, Survey, first_of, survey
 from stfit.data.batching.batches import TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import read_examples
 from stfit.data.checks.compatibility import check_kind
@@ -21,6 +19,8 @@ from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
+from stfit.workflows.estimate import forecast, plan_problems, plan_run
+from stfit.workflows.validate import Said, Survey, first_of, survey
 
 FIRST_ROWS = 10_000
 """Rows of a Hub dataset that are looked at, unless all are asked for."""

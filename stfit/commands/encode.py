@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from stfit.commands.windows import Inputs, stream_windows
 from stfit.data.embedding_writers import Parts, Rows, check_output, write_output
 from stfit.data.reading.block_reader import Texts, count_rows, files_of
 from stfit.data.source import Source
@@ -33,6 +32,7 @@ from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, 
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import hold
 from stfit.runtime.signals import stop_on_signals
+from stfit.workflows.text_windows import Inputs, stream_windows
 
 
 @dataclass(frozen=True)

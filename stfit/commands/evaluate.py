@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from stfit.commands.doubts import find, unknown_metrics
-from stfit.commands.prepare import prepare_evaluation
-from stfit.commands.rivals import load_rival
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.inspect import Glance
@@ -19,6 +16,9 @@ from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, mea
 from stfit.evaluation.statistic import Statistic
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
+from stfit.workflows.baselines import load_rival
+from stfit.workflows.lint import find, unknown_metrics
+from stfit.workflows.validate import prepare_evaluation
 
 Measured = dict[str, Statistic]
 """Metric -> what was measured."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from stfit.commands.windows import Inputs, stream_windows
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
@@ -25,6 +24,7 @@ from stfit.encoder.export.onnx import (
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.io.atomic import replacing
+from stfit.workflows.text_windows import Inputs, stream_windows
 
 SAMPLE = 512
 """Texts on which a graph is compared."""

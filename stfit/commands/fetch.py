@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from stfit.commands.prepare import first_of, survey
 from stfit.encoder.folder.resolve import ALL_FILES, locate
 from stfit.errors import HubError
 from stfit.recipe.hub_refs import hub_inputs, pin
 from stfit.recipe.load import Loaded
 from stfit.recipe.recipe import Recipe
+from stfit.workflows.validate import first_of, survey
 
 
 def fetch(loaded: Loaded[Recipe]) -> dict[str, Any]:

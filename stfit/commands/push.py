@@ -9,8 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stfit.commands.describe import describe_folder, describe_run
-from stfit.commands.prepare import load_objective
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.io.atomic import write_whole
 from stfit.publish import commit as hub
@@ -21,6 +19,8 @@ from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
+from stfit.workflows.card_data import describe_folder, describe_run
+from stfit.workflows.validate import load_objective
 
 log = logging.getLogger("stfit")
 
@@ -63,7 +63,7 @@ def push(target: str, wish: Wish) -> dict[str, Any]:
         "changed": False,
     }
     if run and recipe and recipe.gate and not holds_model(files, head):
-        from stfit.commands.judge import judge  # loads torch
+        from stfit.workflows.evaluate_gate import judge  # loads torch
 
         verdict = judge(model, recipe, repo, head)
         result |= verdict

@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stfit.commands.record import Moment
 from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import Drawn, compare_drawn
 from stfit.evaluation.registry import Evaluator
@@ -19,6 +18,7 @@ from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
 from stfit.report.run_summary import Gain, Told
 from stfit.runtime.run_folder import RunFolder, checkpoints_in, is_held
+from stfit.workflows.report_data import Moment
 
 COMPARISON = "comparison.html"
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from stfit.commands.windows import Inputs, stream_windows
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
 from stfit.runtime.device import choose_device
+from stfit.workflows.text_windows import Inputs, stream_windows
 
 
 def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: str) -> dict[str, Any]:

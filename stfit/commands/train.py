@@ -19,15 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stfit.commands.describe import write_card
-from stfit.commands.forecast import plan_problems, plan_run
-from stfit.commands.go_on import find_checkpoint, go_on, keep_up, with_earlier_choices
-from stfit.commands.prepare import Prepared, prepare
-from stfit.commands.record import harmless, open_record
 from stfit.commands.report import write_report
-from stfit.commands.run import Evaluated, Run, Saved, Started
-from stfit.commands.teach import teach
-from stfit.commands.track import tracked
 from stfit.data.batching.batches import Batch, TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import Drawn, Stream
 from stfit.data.checks.compatibility import check_kind
@@ -64,6 +56,14 @@ from stfit.training.gradients import ComputeLoss, choose_cut
 from stfit.training.loop import Learner, StepInfo, build_learner, modules_of, train_steps
 from stfit.training.rng import seed_apart, seed_everything
 from stfit.training.state import Progress, build_calendar
+from stfit.workflows.card_data import write_card
+from stfit.workflows.estimate import plan_problems, plan_run
+from stfit.workflows.log_to_trackers import tracked
+from stfit.workflows.report_data import harmless, open_record
+from stfit.workflows.resume import find_checkpoint, go_on, keep_up, with_earlier_choices
+from stfit.workflows.session import Evaluated, Run, Saved, Started
+from stfit.workflows.teacher import teach
+from stfit.workflows.validate import Prepared, prepare
 
 log = logging.getLogger("stfit")
 

@@ -8,11 +8,11 @@ import pytest
 
 from stfit.cli.main import main
 from stfit.commands.check import FIRST_ROWS, check, count_tokens, first_rows
-from stfit.commands.run import Started
 from stfit.data.mapping.examples import load_examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.folder.inspect import glance_at
 from stfit.recipe.load import load_recipe
+from stfit.workflows.session import Started
 
 PROMPTS = {"prompts": {"query": "ask: ", "document": "read: "}}
 

@@ -4,12 +4,12 @@ import pytest
 import yaml
 from processes import run_group
 
-from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, few_negatives, find, missing_trackers, unknown_metrics
 from stfit.encoder.folder.inspect import Glance, glance_at
 from stfit.encoder.folder.st_config import Traits
 from stfit.encoder.layers import Normalize
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
+from stfit.workflows.lint import IMPOSSIBLE, UNLIKELY, few_negatives, find, missing_trackers, unknown_metrics
 
 SENTENCE_MODEL = Glance(
     max_seq_length=64,

@@ -17,15 +17,15 @@ from processes import at_call, run_apart
 from safetensors.numpy import load_file
 from transformers import BertModel
 
-from stfit.commands import windows
 from stfit.commands.encode import Choices, encode
-from stfit.commands.windows import Inputs
 from stfit.data.embedding_writers import Parts
 from stfit.data.reading import hub as data_hub
 from stfit.data.reading.block_reader import stream_texts
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, ResourceError, StfitError
+from stfit.workflows import text_windows as windows
+from stfit.workflows.text_windows import Inputs
 
 WORDS = ["rain", "bread", "train", "cat", "star", "song", "chess", "tea", "apple", "river"]
 TEXTS = [f"{first} and {second} {'again ' * (i % 5)}" for i, first in enumerate(WORDS) for second in WORDS[i % 3 :]]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from stfit.commands.export import export
-from stfit.commands.windows import Inputs
 from stfit.data.source import Source
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
@@ -14,6 +13,7 @@ from stfit.encoder.export.onnx import POOLINGS, Graph, require_exportable
 from stfit.encoder.folder.save import write_folder
 from stfit.encoder.pooling import TokenStates, pooling_of
 from stfit.errors import ModelError, RecipeError
+from stfit.workflows.text_windows import Inputs
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from stfit.commands.init import init
-from stfit.commands.prepare import prepare
 from stfit.errors import DataError, RecipeError
 from stfit.recipe.load import load_recipe
+from stfit.workflows.validate import prepare
 
 TOPICS = ["rain", "bread", "trains", "cats", "stars", "music", "chess", "tea"]
 

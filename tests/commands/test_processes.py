@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from processes import die, run_group, send
 
-from stfit.commands import windows
 from stfit.commands.encode import Choices, encode
 from stfit.commands.report import tell
 from stfit.commands.train import train
-from stfit.commands.windows import Inputs
 from stfit.data.source import Source
 from stfit.distributed import rank
 from stfit.encoder.build import load_encoder
@@ -26,6 +24,8 @@ from stfit.runtime.run_folder import RunFolder
 from stfit.training import gradients
 from stfit.training.gradients import embed
 from stfit.training.loop import StepInfo
+from stfit.workflows import text_windows as windows
+from stfit.workflows.text_windows import Inputs
 
 EXACT = {"model": {"dropout": 0.0}}
 CACHED = {"train": {"mini_batch_size": 1, "accumulate_steps": 2}}

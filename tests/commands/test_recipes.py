@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from stfit.commands.prepare import prepare
 from stfit.data.source import is_remote
 from stfit.recipe.load import load_recipe
+from stfit.workflows.validate import prepare
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))

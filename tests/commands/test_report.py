@@ -34,8 +34,8 @@ def test_a_run_with_a_report_equals_a_run_without(tmp_path, write, run, similari
     recipe = write(eval=[similarity, TRIPLETS])
     run(recipe, "with")
     monkeypatch.setattr(training, "write_report", lambda folder: None)
-    monkeypatch.setattr("stfit.commands.record.choose_samples", lambda *arguments: [])
-    monkeypatch.setattr("stfit.commands.record.Record.note_metrics", lambda *arguments: None)
+    monkeypatch.setattr("stfit.workflows.report_data.choose_samples", lambda *arguments: [])
+    monkeypatch.setattr("stfit.workflows.report_data.Record.note_metrics", lambda *arguments: None)
     run(recipe, "without")
     assert (tmp_path / "with" / "tiny" / "report.html").is_file()
     assert not (tmp_path / "without" / "tiny" / "report.html").exists()
@@ -87,10 +87,10 @@ def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, mo
 
 def test_interval_of_the_report_is_that_of_comparing_both_models(tmp_path, write, run, similarity):
     """Values drawn at the start and at the end of a run, against a bootstrap that has both models at hand."""
-    from stfit.commands.prepare import prepare_evaluation
     from stfit.commands.report import tell
-    from stfit.commands.rivals import before_training
     from stfit.encoder.build import load_encoder
+    from stfit.workflows.baselines import before_training
+    from stfit.workflows.validate import prepare_evaluation
 
     path = write(eval=[similarity])
     run(path)

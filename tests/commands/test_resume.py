@@ -10,10 +10,10 @@ import pytest
 import torch
 from processes import stop_at
 
-from stfit.commands.run import Saved, Started
 from stfit.commands.train import Finished
 from stfit.errors import LockError, ModelError, RecipeError
 from stfit.training.loop import StepInfo
+from stfit.workflows.session import Saved, Started
 
 CLASSES = {"data": {"format": "labeled_pair"}, "loss": "softmax"}
 TEXTS = {"data": {"format": "labeled_text"}, "loss": "batch_all_triplet"}

@@ -10,12 +10,12 @@ import sys
 import pytest
 from processes import die, fork, run_apart, wait
 
-from stfit.commands.run import Started
 from stfit.commands.train import train
 from stfit.errors import RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.lock import trained_part
 from stfit.runtime.run_folder import hold, open_folder
+from stfit.workflows.session import Started
 
 FILES = {"recipe.yaml", "resolved.yaml", "stfit.lock", "metrics.jsonl", "record.json", "result.json", "report.html"}
 FOLDERS = {"checkpoints", "model"}

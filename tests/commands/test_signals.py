@@ -15,15 +15,15 @@ from functools import partial
 import pytest
 from processes import at_call, run_apart, send
 
-import stfit.commands.run as run_module
 import stfit.commands.train as train_module
-from stfit.commands.run import Evaluated
+import stfit.workflows.session as run_module
 from stfit.commands.train import train
 from stfit.errors import InterruptedRun
 from stfit.recipe.load import load_recipe
 from stfit.runtime import signals
 from stfit.training import checkpoint, gradients
 from stfit.training.loop import StepInfo
+from stfit.workflows.session import Evaluated
 
 NOT_STRUCK = 77
 """Exit code of a run whose last evaluation was over before its signal came."""

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from stfit.commands import windows
 from stfit.commands.similar import closest, similar
-from stfit.commands.windows import Inputs
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError
 from stfit.evaluation import top_pairs as room
 from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
+from stfit.workflows import text_windows as windows
+from stfit.workflows.text_windows import Inputs
 
 generator = np.random.default_rng(0)
 

@@ -61,7 +61,9 @@ def test_a_teacher_embeds_once_over_all_runs(write, run, teacher, monkeypatch):
 def test_translations_learn_the_english_embedding(tmp_path, write, run, teacher, monkeypatch):
     asked = []
     load = taught.load_embeddings
-    monkeypatch.setattr("stfit.commands.teach.load_embeddings", lambda *given: asked.extend(given[0]) or load(*given))
+    monkeypatch.setattr(
+        "stfit.workflows.teacher.load_embeddings", lambda *given: asked.extend(given[0]) or load(*given)
+    )
     run(write(model=SAME_SIZE, loss=of(teacher, target="anchor")))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert sorted(asked) == sorted(row["anchor"] for row in rows)

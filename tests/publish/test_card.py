@@ -12,12 +12,12 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from stfit.commands.describe import describe_folder, describe_run, first_rows
 from stfit.data.mapping.examples import load_examples
 from stfit.losses.registry import LOSSES
 from stfit.publish.card import Facts, Line, Rows, Scores, body_of, metadata_of, references_of
 from stfit.publish.readme import merge_readme, parted, write_readme
 from stfit.recipe.load import load_recipe
+from stfit.workflows.card_data import describe_folder, describe_run, first_rows
 
 NASTY = {
     "html": '<script src="https://evil.example/x.js"></script><img src=x>',

@@ -16,13 +16,13 @@ from types import NoneType
 import pytest
 
 from stfit.commands.evaluate import evaluate
-from stfit.commands.prepare import prepare
 from stfit.commands.train import train
 from stfit.errors import StfitError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.type_tree import below, shape_of, specs
 from stfit.spec import Spec
+from stfit.workflows.validate import prepare
 
 RECIPE = """\
 model:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from stfit.commands.run import Evaluated, Started
 from stfit.distributed import is_first
 from stfit.errors import RecipeError
 from stfit.io.atomic import write_whole
@@ -18,6 +17,7 @@ from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, read_json
 from stfit.tracking.trackers import Tracker, Value, Watched, Write
 from stfit.training.loop import StepInfo
+from stfit.workflows.session import Evaluated, Started
 
 log = logging.getLogger("stfit")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from stfit.commands.prepare import prepare
-from stfit.commands.rivals import published_repo
 from stfit.errors import RecipeError
 from stfit.hub.download import fetch, find_newest
 from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import Loaded
 from stfit.recipe.lock import LOCK, Lock, build_lock, inputs, read_lock, same_training, trained_part
 from stfit.recipe.recipe import Recipe
+from stfit.workflows.baselines import published_repo
+from stfit.workflows.validate import prepare
 
 
 def find_unchanged(loaded: Loaded[Recipe]) -> dict[str, Any] | None:

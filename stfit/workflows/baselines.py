@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from stfit.commands.prepare import load_objective
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import ALL_FILES, locate, model_in
@@ -13,6 +12,7 @@ from stfit.encoder.folder.st_config import is_sentence_model, read_folder
 from stfit.hub.download import fetch, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.rng import seed_everything
+from stfit.workflows.validate import load_objective
 
 
 def load_rival(against: str, recipe: Recipe, device: str) -> Encoder | str:

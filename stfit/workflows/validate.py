@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stfit.commands.doubts import IMPOSSIBLE, UNLIKELY, embedding_dim, find
 from stfit.data.batching.shuffle_buffer import first_examples, first_rows
 from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.leakage import EvaluationRows, shared_rows
@@ -27,6 +26,7 @@ from stfit.losses.distillation import require_same_dim
 from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
+from stfit.workflows.lint import IMPOSSIBLE, UNLIKELY, embedding_dim, find
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from stfit.commands.prepare import Prepared
     from stfit.encoder.encoder import Encoder
+    from stfit.workflows.validate import Prepared
 
 log = logging.getLogger("stfit")
 

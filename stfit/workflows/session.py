@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stfit.commands.record import Moment, Record
 from stfit.distributed import count, is_first, wait_for_all
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
@@ -26,6 +25,7 @@ from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
 from stfit.training.diagnostics import Health
 from stfit.training.loop import Learner, StepInfo, require_finite_weights
 from stfit.training.state import Calendar, Progress
+from stfit.workflows.report_data import Moment, Record
 
 log = logging.getLogger("stfit")
 
