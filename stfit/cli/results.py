@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from stfit.cli.console import show_json, table
+from stfit.cli.github_summary import add_to_summary
 from stfit.cli.live_line import LiveLine, say
-from stfit.cli.summary import add_to_summary
 
 if TYPE_CHECKING:
     from stfit.commands.encode import Encoded
