@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from stfit.errors import PeerLost
+from stfit.errors import WorkerLostError
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -40,41 +40,41 @@ PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
 
-def launched() -> int | None:
+def launched_world_size() -> int | None:
     """How many processes torchrun has started, of which this is one; None where it hasn't."""
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in LAUNCHED) else None
 
 
-def is_joined() -> bool:
+def is_initialized() -> bool:
     """Whether there is a group of processes; asks without loading torch."""
     return "torch.distributed" in sys.modules and dist.is_available() and dist.is_initialized()
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes this run has."""
-    return dist.get_world_size() if is_joined() else 1
+    return dist.get_world_size() if is_initialized() else 1
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return dist.get_rank() if is_joined() else 0
+    return dist.get_rank() if is_initialized() else 0
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this is the process that writes and prints."""
     return rank() == 0
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """A block in which this process is one of those that torchrun has started; any other process is alone."""
-    if launched() is None:
+    if launched_world_size() is None:
         yield
         return
     die_with_parent()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # `cuda` is then a GPU of its own for each
-    with peers_may_die():
+    with translate_dist_errors():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     yield
     dist.destroy_process_group()  # not after an error: it could wait for those that have none
@@ -97,7 +97,7 @@ def report(name: str, message: str, exit_code: int) -> None:
 
 
 @contextmanager
-def peers_may_die(at_work: bool = False) -> Iterator[None]:
+def translate_dist_errors(at_work: bool = False) -> Iterator[None]:
     """A block that waits for the other processes; PeerLost where one of them is gone.
 
     `at_work`: a block that does other things, too, and may fail in them.
@@ -107,77 +107,77 @@ def peers_may_die(at_work: bool = False) -> Iterator[None]:
     except RuntimeError as error:  # gloo and NCCL say it in many ways
         if at_work and not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise PeerLost(f"another process of this run is gone: {str(error).splitlines()[0]}") from error
+        raise WorkerLostError(f"another process of this run is gone: {str(error).splitlines()[0]}") from error
 
 
-def from_first(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """The value that the first process has, in all."""
-    if count() == 1:
+    if world_size() == 1:
         return value
     box = [value]
-    with peers_may_die():
+    with translate_dist_errors():
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
     return box[0]
 
 
-def by_first(action: Callable[[], T]) -> T:
+def on_rank_zero(action: Callable[[], T]) -> T:
     """What `action` gives, done by the first process alone; the others wait for it."""
-    return from_first(action() if is_first() else None)  # type: ignore[return-value]  # all get that of the first
+    return broadcast_object(action() if is_rank_zero() else None)  # type: ignore[return-value]  # all get that of the first
 
 
 @contextmanager
-def first_ahead() -> Iterator[None]:
+def rank_zero_first() -> Iterator[None]:
     """A block that the first process goes through before the others, who then find its files in the cache."""
-    if not is_first():
-        from_first(None)
+    if not is_rank_zero():
+        broadcast_object(None)
     yield
-    if is_first():
-        from_first(None)
+    if is_rank_zero():
+        broadcast_object(None)
 
 
-def largest(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The largest that a process has."""
-    if count() == 1:
+    if world_size() == 1:
         return number
     box = torch.tensor([number])
-    with peers_may_die():
+    with translate_dist_errors():
         dist.all_reduce(box, dist.ReduceOp.MAX)
     return int(box.item())
 
 
-def from_all(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """The values of all processes, in their order."""
-    if count() == 1:
+    if world_size() == 1:
         return [value]
-    box: list[T | None] = [None] * count()
-    with peers_may_die():
+    box: list[T | None] = [None] * world_size()
+    with translate_dist_errors():
         dist.all_gather_object(box, value)
     return box  # type: ignore[return-value]  # all are there now
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Until all processes are here."""
-    from_all(None)
+    all_gather_object(None)
 
 
-def share_out(sizes: Sequence[int]) -> list[np.ndarray]:
+def partition(sizes: Sequence[int]) -> list[np.ndarray]:
     """Which of some things each process takes, ascending: about as many each, of about the same total size."""
     longest_first = np.argsort(-np.asarray(sizes, dtype=np.int64), kind="stable")
-    return [np.sort(longest_first[first :: count()]) for first in range(count())]
+    return [np.sort(longest_first[first :: world_size()]) for first in range(world_size())]
 
 
-def bring_together(own_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
+def all_gather_rows(own_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
     """Rows of all processes, each at its place; `own_sd` are this one's, in the order of its share.
 
     Gradients reach the own rows. That is all of them: every process computes the same loss, each for its own rows.
     """
     most = max(map(len, shares))
-    if count() == 1 or not most:
+    if world_size() == 1 or not most:
         return own_sd
     padded = own_sd.new_zeros(most, own_sd.shape[1])
     padded[: len(own_sd)] = own_sd.detach()
-    gathered = own_sd.new_empty(count() * most, own_sd.shape[1])
-    with peers_may_die():
+    gathered = own_sd.new_empty(world_size() * most, own_sd.shape[1])
+    with translate_dist_errors():
         dist.all_gather(list(gathered.split(most)), padded)
     place = np.concatenate([number * most + np.arange(len(share)) for number, share in enumerate(shares)])
     order = np.argsort(np.concatenate(shares))
@@ -185,25 +185,25 @@ def bring_together(own_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
     return whole_sd.index_copy(0, torch.from_numpy(shares[rank()]).to(own_sd.device), own_sd)
 
 
-def bring_rows_together(own_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
+def all_gather_arrays(own_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
     """The same for embeddings that nothing is learnt from."""
-    return own_rd if count() == 1 else bring_together(torch.from_numpy(own_rd), shares).numpy()
+    return own_rd if world_size() == 1 else all_gather_rows(torch.from_numpy(own_rd), shares).numpy()
 
 
-def copy_from_first(tensors: Sequence[Tensor]) -> None:
+def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
     """Overwrite tensors with those of the first process."""
-    if count() > 1:
-        with peers_may_die(), torch.no_grad():
+    if world_size() > 1:
+        with translate_dist_errors(), torch.no_grad():
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
 
-def add_up(weights: Sequence[torch.nn.Parameter]) -> None:
+def all_reduce_grads(weights: Sequence[torch.nn.Parameter]) -> None:
     """Give every weight the sum of its gradients over all processes; a weight without any has none afterwards."""
-    if count() == 1:
+    if world_size() == 1:
         return
     has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.uint8)
-    with peers_may_die():
+    with translate_dist_errors():
         dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
         for bucket in buckets([weight for weight, has in zip(weights, has_gradient.tolist(), strict=True) if has]):
             parts = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]

@@ -107,7 +107,7 @@ class ResourceError(StfitError):
     code = "resource"
 
 
-class PeerLost(ResourceError):
+class WorkerLostError(ResourceError):
     """One of several processes is gone: what it met with is the news, not this."""
 
 

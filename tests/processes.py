@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from stfit.commands.train import train
-from stfit.distributed import joined
+from stfit.distributed import process_group
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
 
@@ -115,7 +115,7 @@ def fork_group(count: int, action: Callable[[], object], output: Path | None = N
     def join_and_act(rank: int) -> None:
         group = {"RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in group.items()})
-        with joined():
+        with process_group():
             action()
 
     return [fork(partial(join_and_act, rank), output) for rank in range(count)]

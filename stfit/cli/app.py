@@ -27,7 +27,7 @@ from stfit.cli.options import (
     Runs,
     Split,
 )
-from stfit.distributed import launched, wait_for_all
+from stfit.distributed import barrier, launched_world_size
 
 app = typer.Typer(name="stfit", rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -146,7 +146,7 @@ def evaluate(
 
     result, main = evaluate(measured, loaded.recipe, compare)
     results.show_evaluation(result, main, json)
-    wait_for_all()  # torchrun ends the others when one has failed
+    barrier()  # torchrun ends the others when one has failed
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])
 
@@ -185,7 +185,7 @@ def encode(
         raise typer.BadParameter(f"--precision {precision}: is one of {', '.join(PRECISIONS)}")
     if batch_tokens != "auto" and not (batch_tokens.isdecimal() and int(batch_tokens)):
         raise typer.BadParameter(f"--batch-tokens {batch_tokens}: is a number above 0, or auto")
-    if texts == "-" and (processes or launched() or 1) > 1:
+    if texts == "-" and (processes or launched_world_size() or 1) > 1:
         raise typer.BadParameter("- (stdin) can be read by one process only: write the texts to a file")
     shared_out(processes, json)
     from stfit.commands.encode import Choices, encode

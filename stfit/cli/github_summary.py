@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from stfit.distributed import is_first
+from stfit.distributed import is_rank_zero
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
 """https://docs.github.com/actions/writing-workflows/choosing-what-your-workflow-does/workflow-commands-for-github-actions"""
@@ -17,7 +17,7 @@ def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: s
     A summary that can't be written is no reason to lose the training it is about: the error is left out.
     """
     path = os.environ.get(VARIABLE)
-    if not path or not is_first():
+    if not path or not is_rank_zero():
         return
     lines = [f"### {title}", "", row_of(header), row_of([":--", *["--:"] * (len(header) - 1)]), *map(row_of, rows), ""]
     try:

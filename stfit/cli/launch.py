@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from stfit.distributed import launched
-from stfit.errors import InterruptedRun, PeerLost, RecipeError, ResourceError
+from stfit.distributed import launched_world_size
+from stfit.errors import InterruptedRun, RecipeError, ResourceError, WorkerLostError
 
 PARALLEL = ("train", "eval", "encode")
 """The verbs that share their work out."""
@@ -31,7 +31,7 @@ def is_alone(processes: int | None) -> bool:
 
     Raises RecipeError where torchrun has started another number than is asked for.
     """
-    started = launched()
+    started = launched_world_size()
     if started is None:
         return processes in (None, 1)
     if processes not in (None, started):
@@ -42,7 +42,7 @@ def is_alone(processes: int | None) -> bool:
 def require_parallel(arguments: list[str]) -> None:
     """Raise RecipeError where torchrun has started a verb that is for one process."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if launched() is not None and verb not in PARALLEL:
+    if launched_world_size() is not None and verb not in PARALLEL:
         raise RecipeError(f"torchrun starts {', '.join(PARALLEL)}; `stfit {verb}` is for one process")
 
 
@@ -101,10 +101,10 @@ def explain(reports: dict[int, dict[str, Any]], exits: dict[int, int]) -> Failur
     struck = [rank for rank, code in sorted(exits.items()) if code < 0 and -code != signal.SIGTERM]
     killed = [rank for rank in struck if rank not in reports]  # who could still say something did not begin it
     return (
-        first(False, PeerLost.__name__, InterruptedRun.__name__)
+        first(False, WorkerLostError.__name__, InterruptedRun.__name__)
         or (killed_by(killed[0], -exits[killed[0]]) if killed else None)
         or first(True, InterruptedRun.__name__)
-        or first(True, PeerLost.__name__)
+        or first(True, WorkerLostError.__name__)
         or (Failure("", None, max(exits.values())) if exits else None)
     )
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 from stfit.cli import console
 from stfit.cli.app import app
 from stfit.cli.launch import require_parallel
-from stfit.distributed import is_first, is_joined, joined
+from stfit.distributed import is_initialized, is_rank_zero, process_group
 from stfit.errors import InterruptedRun
 
 
@@ -32,8 +32,8 @@ def main() -> NoReturn:
     console.start_logging()
     try:
         require_parallel(arguments)
-        with joined():
-            if not is_first():
+        with process_group():
+            if not is_rank_zero():
                 console.be_silent()
             code = app(arguments, standalone_mode=False, prog_name="stfit")
         sys.exit(code)
@@ -50,7 +50,7 @@ def leave(code: int) -> NoReturn:
     """
     from stfit.hub.retry import left_behind
 
-    if left_behind.is_set() or is_joined():
+    if left_behind.is_set() or is_initialized():
         console.flush()
         os._exit(code)
     sys.exit(code)

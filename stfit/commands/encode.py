@@ -23,7 +23,7 @@ import numpy as np
 from stfit.data.embedding_writers import Parts, Rows, check_output, write_output
 from stfit.data.reading.block_reader import Texts, count_rows, files_of
 from stfit.data.source import Source
-from stfit.distributed import bring_rows_together, from_all, is_first
+from stfit.distributed import all_gather_arrays, all_gather_object, is_rank_zero
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
@@ -107,7 +107,7 @@ def encode(
     with hold(parts.folder / "output"), stop_on_signals():
         try:
             yield from write_parts(encoder, inputs, choices, ranges, parts, with_text, work)
-            if is_first():
+            if is_rank_zero():
                 merge_parts(parts, inputs, output, choices, calibration, ranges, work)
         except InterruptedRun as stop:
             kept = f"{work.rows} rows are kept in {parts.folder}, the same command goes on from there"
@@ -115,7 +115,7 @@ def encode(
         except OSError as error:
             raise ResourceError(f"{output}: can't be written: {error.strerror or error}") from error
         except StfitError:
-            if not work.rows and is_first():
+            if not work.rows and is_rank_zero():
                 shutil.rmtree(parts.folder)
             raise
     yield summary(output, work)
@@ -178,15 +178,15 @@ def write_parts(
                 batch_tokens=choices.batch_tokens,
             )
             own = embed(fast=choices.fast)
-            embedding = bring_rows_together(own, window.shares)
-            if is_first():
+            embedding = all_gather_arrays(own, window.shares)
+            if is_rank_zero():
                 values = quantize(embedding, precision, ranges)[window.place]
                 texts = window.all.texts if with_text else None
                 parts.write(window.number, digest_of(window.all), Rows(window.all.ids, texts, values))
             work.distinct += len(window.distinct)
             work.seconds += time.perf_counter() - start
             if choices.fast and work.cosine is None:
-                work.cosine = min(from_all(lowest_cosine(own, embed())))
+                work.cosine = min(all_gather_object(lowest_cosine(own, embed())))
         work.rows += len(window.all)
         work.parts += 1
         yield Encoded(work.rows, work.rows_per_second, total.share(window.all.row))

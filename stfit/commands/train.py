@@ -24,7 +24,7 @@ from stfit.data.batching.batches import Batch, TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import Drawn, Stream
 from stfit.data.checks.compatibility import check_kind
 from stfit.data.mapping.examples import Examples, count_dropped
-from stfit.distributed import by_first, copy_from_first, count, first_ahead, is_first
+from stfit.distributed import broadcast_tensors, is_rank_zero, on_rank_zero, rank_zero_first, world_size
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import HubError, ModelError, RecipeError
@@ -92,18 +92,18 @@ def train(
     path = runs / loaded.recipe.name
     require_other_base(loaded.recipe, path)
     with hold(path), stop_on_signals() as stop:
-        folder, notes = by_first(lambda: open_folder(path, trained_part(loaded.recipe), fresh, resume))
+        folder, notes = on_rank_zero(lambda: open_folder(path, trained_part(loaded.recipe), fresh, resume))
         require_shared(path)
         for note in notes:
             log.warning(note)
-        if finished := by_first(folder.read_result):
+        if finished := on_rank_zero(folder.read_result):
             if locked:
                 require_unmoved(locked, read_lock(locked), read_lock(folder.lock))
             keep_up(folder, loaded)
             yield Finished(**finished, again=True)
         else:
             if loaded.recipe.push:
-                by_first(partial(require_publishable, loaded.recipe.push.repo))
+                on_rank_zero(partial(require_publishable, loaded.recipe.push.repo))
             yield from tracked(run(loaded, folder, stop, strict=resume, locked=locked), loaded.recipe, folder)
 
 
@@ -112,17 +112,21 @@ def run(
 ) -> Iterator[Event]:
     """From the start, or the newest checkpoint, to the end. `strict`: not if something moved since the checkpoint."""
     begun = time.perf_counter()
-    checkpoint = by_first(partial(find_checkpoint, folder))
-    recipe: Recipe = by_first(lambda: pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe))
+    checkpoint = on_rank_zero(partial(find_checkpoint, folder))
+    recipe: Recipe = on_rank_zero(
+        lambda: pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe)
+    )
     seed_everything(recipe.seed)
     choose_memory(recipe.train.shard)
-    with first_ahead():
+    with rank_zero_first():
         prepared = prepare(recipe, loaded.origins)
-    lock = by_first(lambda: build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), count()))
+    lock = on_rank_zero(
+        lambda: build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), world_size())
+    )
     if locked:
         require_unmoved(locked, read_lock(locked), lock)
     device = choose_device(recipe.train.device)
-    with first_ahead():
+    with rank_zero_first():
         encoder = build_encoder(recipe.model, prepared.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
     encoder.use_fast_dropout()
@@ -131,10 +135,10 @@ def run(
     main = main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
 
     objectives = recipe.trained_on.values()
-    with first_ahead():
+    with rank_zero_first():
         tables = [tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
     recipe = with_choices(recipe, encoder, device)
-    began_with = checkpoint.facts["progress"]["processes"] if checkpoint else count()
+    began_with = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
     streams = {
         number: open_stream(recipe, objective, encoder, began_with, stop)
         for number, objective in enumerate(objectives)
@@ -149,7 +153,7 @@ def run(
     seed_apart(recipe.seed)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
     made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
-    by_first(partial(require_room, folder.path, learner, recipe.train.keep_checkpoints))
+    on_rank_zero(partial(require_room, folder.path, learner, recipe.train.keep_checkpoints))
     progress = go_on(folder, checkpoint, learner, made, strict)
     first_step = progress.step
     write_whole(folder.lock, to_json(lock))  # first: it tells whose folder this is
@@ -199,7 +203,7 @@ def run(
             break
     yield from under_way.end()
     result = summary(folder, progress, device)
-    if is_first():
+    if is_rank_zero():
         write_card(folder, result, main, prepared.training)
         write_whole(folder.model / LOCK, to_json(for_others(lock)))
         write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
@@ -292,7 +296,7 @@ def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> L
     for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
         loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)
         losses.append(loss.to(encoder.device) if isinstance(loss, nn.Module) else partial(compute_loss, loss))
-    copy_from_first([tensor for module in modules_of(encoder, losses) for tensor in module.state_dict().values()])
+    broadcast_tensors([tensor for module in modules_of(encoder, losses) for tensor in module.state_dict().values()])
     train = recipe.train
     return build_learner(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
 

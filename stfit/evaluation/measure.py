@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stfit.distributed import bring_rows_together, from_first, rank, share_out
+from stfit.distributed import all_gather_arrays, broadcast_object, partition, rank
 from stfit.errors import DivergedError
 from stfit.evaluation.base import Embed, When
 from stfit.evaluation.registry import Evaluator
@@ -47,7 +47,7 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
 
 def values_of(found: dict[str, Statistic]) -> dict[str, float]:
     """Metric -> value, as the first process has it: the same in all."""
-    return from_first({name: statistic.value for name, statistic in found.items()})
+    return broadcast_object({name: statistic.value for name, statistic in found.items()})
 
 
 class Memory:
@@ -72,9 +72,9 @@ class Memory:
     def embed(self, prompt: str, texts: list[str]) -> np.ndarray:
         """Embeddings [texts, dim]; each text is embedded when it is first asked for, by one of the processes."""
         new = [text for text in dict.fromkeys(texts) if (prompt, text) not in self.embeddings]
-        shares = share_out([len(text) for text in new])
+        shares = partition([len(text) for text in new])
         own = self.encoder.encode([new[i] for i in shares[rank()]], prompt=prompt)
-        vectors = bring_rows_together(own, shares)
+        vectors = all_gather_arrays(own, shares)
         if not np.isfinite(vectors).all():
             raise DivergedError("the model's embeddings are not finite. Lower train.learning_rate")
         fresh = dict(zip(new, vectors, strict=True))

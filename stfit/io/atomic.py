@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from stfit.distributed import is_first
+from stfit.distributed import is_rank_zero
 from stfit.errors import ResourceError, StfitError
 
 
@@ -28,7 +28,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file, if this is the first process. Raises ResourceError, and then leaves the old one."""
-    if not is_first():
+    if not is_rank_zero():
         return
     with writing(path):
         scratch = path.with_name(path.name + ".tmp")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 
-from stfit.distributed import count
+from stfit.distributed import world_size
 
 log = logging.getLogger("stfit")
 
@@ -23,7 +23,7 @@ GIVEN_BACK = 2**20
 
 def choose_memory(sharded: bool) -> None:
     """Keep what is freed, but where a model is cut up for want of memory; does nothing on systems without glibc."""
-    if sharded and count() > 1:
+    if sharded and world_size() > 1:
         set_malloc(MMAP_THRESHOLD, GIVEN_BACK)
         return
     set_malloc(MMAP_THRESHOLD, LARGEST_THRESHOLD)

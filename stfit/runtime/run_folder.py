@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stfit.distributed import by_first, is_first
+from stfit.distributed import is_rank_zero, on_rank_zero
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import clear_leftovers, write_whole, writing
 
@@ -96,7 +96,7 @@ class RunFolder:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, if this is the first process."""
-        if not is_first():
+        if not is_rank_zero():
             return
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
@@ -193,7 +193,7 @@ def lock_beside(path: Path) -> Path:
 
 def require_shared(path: Path) -> None:
     """Raise ResourceError where this process, on another host, does not see the run folder that the first one holds."""
-    holder = by_first(lock_beside(path).read_text)
+    holder = on_rank_zero(lock_beside(path).read_text)
     try:
         seen = lock_beside(path).read_text()
     except OSError:
@@ -208,7 +208,7 @@ def require_shared(path: Path) -> None:
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
     """Keep other runs out of the run folder `path`. The system frees the lock of a process that dies."""
-    if not is_first():  # the first process of this run holds it for all
+    if not is_rank_zero():  # the first process of this run holds it for all
         yield
         return
     beside = lock_beside(path)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from stfit.distributed import count, largest
+from stfit.distributed import all_reduce_max, world_size
 from stfit.errors import InterruptedRun
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,7 +44,7 @@ class Stop:
 
     def is_received(self) -> bool:
         """Whether a signal came while a step ran, to any of the processes: all ask this at the same place."""
-        self.agreed = largest(self.received or 0)
+        self.agreed = all_reduce_max(self.received or 0)
         return bool(self.agreed)
 
     def raise_if_received(self, message: str = "") -> None:
@@ -65,7 +65,7 @@ class Stop:
 
         Of several processes none may leave a step alone; torchrun waits 30 seconds for it.
         """
-        if count() == 1 and self.received is not None and time.monotonic() - self.received_at >= PATIENCE:
+        if world_size() == 1 and self.received is not None and time.monotonic() - self.received_at >= PATIENCE:
             raise interruption(self.received)
 
     def forgive(self) -> None:
@@ -79,7 +79,7 @@ class Stop:
 
         Of several processes none may leave it alone: they wait for its end.
         """
-        if count() > 1:
+        if world_size() > 1:
             yield
             self.raise_if_received("")
             return

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stfit.distributed import from_all, from_first, is_first, rank
+from stfit.distributed import all_gather_object, broadcast_object, is_rank_zero, rank
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.validate import name_some
 from stfit.encoder.folder.weights import weights_of
@@ -55,14 +55,14 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
     """
     randomness = {
         f"{number}.{name}": state
-        for number, states in enumerate(from_all(capture_everything()))
+        for number, states in enumerate(all_gather_object(capture_everything()))
         for name, state in states.items()
     }
     with learner.whole() as encoder:
         modules = modules_of(encoder, learner.losses)
         require_finite_weights(*modules)
-        with replacing(folder) if is_first() else nullcontext(scratch_of(folder)) as scratch:
-            if is_first():
+        with replacing(folder) if is_rank_zero() else nullcontext(scratch_of(folder)) as scratch:
+            if is_rank_zero():
                 save_file(unshared(kept_weights(modules)), scratch / "weights.safetensors")
                 save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
                 save_file(randomness, scratch / "randomness.safetensors")
@@ -70,19 +70,19 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
                 (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
             if learner.shell is not None:
                 add_parts(scratch, learner.optimizer)
-            if is_first():
+            if is_rank_zero():
                 write_manifest(scratch)
 
 
 def add_parts(scratch: Path, optimizer: torch.optim.Optimizer) -> None:
     """Have the other processes write their parts of the optimizer's state, once the first one has made the folder."""
-    from_first(None)
-    if not is_first():
+    broadcast_object(None)
+    if not is_rank_zero():
         path = scratch / f"optimizer.{rank()}.safetensors"
         with writing(path):
             save_file(flatten_optimizer(optimizer, parts_only=True), path)
             sync(path)
-    from_all(None)
+    all_gather_object(None)
 
 
 def kept_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:

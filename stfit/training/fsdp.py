@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from stfit.distributed import count, peers_may_die
+from stfit.distributed import translate_dist_errors, world_size
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.kernels.packing import forward_in_one_rectangle
 from stfit.errors import RecipeError
@@ -40,7 +40,7 @@ def shard(encoder: Encoder) -> Encoder:
         encoder.layout = replace(encoder.layout, forward=forward_in_one_rectangle)
     # A fused layer gives a view, and FSDP2 warns that nothing may be added to it in place: nothing is.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    mesh = init_device_mesh(encoder.device.type, (count(),))
+    mesh = init_device_mesh(encoder.device.type, (world_size(),))
     for module in (*layers_of(encoder.backbone), encoder):
         fully_shard(module, mesh=mesh)
     for module in encoder.modules():
@@ -64,7 +64,7 @@ def is_sharded(module: nn.Module) -> bool:
 def filled(shell: Encoder, encoder: Encoder) -> Iterator[Encoder]:
     """A block in which the shell has the encoder's weights, all of them in every process; all go through it at once."""
     try:
-        with peers_may_die(), torch.no_grad():
+        with translate_dist_errors(), torch.no_grad():
             for empty, weight in zip(shell.parameters(), encoder.parameters(), strict=True):
                 empty.data = weight.full_tensor() if isinstance(weight, DTensor) else weight.data
         yield shell

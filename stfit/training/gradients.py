@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stfit.data.batching.batches import Batch
-from stfit.distributed import bring_together, largest, rank, share_out
+from stfit.distributed import all_gather_rows, all_reduce_max, partition, rank
 from stfit.encoder.encoder import Encoder
 from stfit.losses.base import widen
 from stfit.runtime.timer import Stopwatch
@@ -118,12 +118,12 @@ def add_gradients(
     and the loss scaling of float16. `watch` is told of the forward and the backward pass; to embed again is part of
     the latter. `between` is called before each mini-batch.
     """
-    shares = share_out([len(sequence) for sequence in batch.sequences])
+    shares = partition([len(sequence) for sequence in batch.sequences])
     parts = cut(batch, shares[rank()])
     if is_sharded(encoder):
-        parts += [parts[0][:0]] * (largest(len(parts)) - len(parts))
+        parts += [parts[0][:0]] * (all_reduce_max(len(parts)) - len(parts))
     if len(parts) == 1:
-        embedding_sd = bring_together(embed(encoder, batch, parts[0]), shares)
+        embedding_sd = all_gather_rows(embed(encoder, batch, parts[0]), shares)
         value = compute_batch_loss(embedding_sd, batch, loss)
         watch.lap("forward")
         scale(value).backward()
@@ -136,7 +136,7 @@ def add_gradients(
             between()
             before.append(capture_randomness())
             embeddings.append(embed(encoder, batch, part))
-    leaf_sd = bring_together(torch.cat(embeddings), shares).requires_grad_()
+    leaf_sd = all_gather_rows(torch.cat(embeddings), shares).requires_grad_()
     value = compute_batch_loss(leaf_sd, batch, loss)
     watch.lap("forward")
     scale(value).backward()

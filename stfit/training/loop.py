@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stfit.data.batching.batches import Batch
-from stfit.distributed import add_up, count, is_first, peers_may_die
+from stfit.distributed import all_reduce_grads, is_rank_zero, translate_dist_errors, world_size
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.validate import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
@@ -90,7 +90,7 @@ def build_learner(
     matches nothing, or when nothing is left to train.
     """
     freeze(encoder, frozen)
-    shell = shard(encoder) if sharded and count() > 1 else None
+    shell = shard(encoder) if sharded and world_size() > 1 else None
     weights = trained_weights(*modules_of(encoder, losses))
     groups = group_weights(weights, weight_decay, layer_decay, encoder.source.num_layers)
     device = encoder.device.type
@@ -143,7 +143,7 @@ def train_steps(
 
         before = capture_randomness()
         try:
-            with peers_may_die(at_work=True):
+            with translate_dist_errors(at_work=True):
                 outcomes = [
                     add_gradients(learner.encoder, learner.losses[which], batch, cut, scale, watch, between)
                     for which, batch in group
@@ -184,11 +184,11 @@ def add_up_gradients(learner: Learner) -> None:
 
     What is cut up among the processes was put together in the backward pass.
     """
-    if not is_first():
+    if not is_rank_zero():
         for _, weight in trained_weights(*learner.modules[1:]):
             if weight.grad is not None:
                 weight.grad.zero_()
-    add_up([weight for _, weight in trained_weights(*learner.modules[learner.shell is not None :])])
+    all_reduce_grads([weight for _, weight in trained_weights(*learner.modules[learner.shell is not None :])])
 
 
 def require_finite(step: int, outcomes: list[Outcome], loss: float, grad_norm: float, batches: list[Batch]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stfit.distributed import is_first, rank
+from stfit.distributed import is_rank_zero, rank
 from stfit.encoder.kernels.dropout import dropout_bits
 
 
@@ -22,7 +22,7 @@ def seed_everything(seed: int) -> None:
 
 def seed_apart(seed: int) -> None:
     """Start the generators of all processes but the first from seeds of their own: each drops other numbers."""
-    if not is_first():
+    if not is_rank_zero():
         (own,) = np.random.SeedSequence([seed, rank()]).generate_state(1)
         seed_everything(int(own))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from stfit.data.checks.compatibility import format_problem
 from stfit.data.reading.split import is_of_whole
 from stfit.data.source import ROLES
-from stfit.distributed import count
+from stfit.distributed import world_size
 from stfit.encoder.config import misplaced
 from stfit.encoder.folder.inspect import Glance
 from stfit.encoder.folder.st_config import Traits
@@ -217,7 +217,7 @@ def scale_for_temperature(recipe: Recipe, base: Glance) -> list[Doubt]:
 
 def few_negatives(recipe: Recipe, base: Glance) -> list[Doubt]:
     """Where the other rows of a batch are the negatives, a small batch makes the task too easy."""
-    size = recipe.train.batch_size * count()
+    size = recipe.train.batch_size * world_size()
     in_batch = any(each.loss.sampler == "no_duplicates" for each in recipe.trained_on.values())
     if not in_batch or size >= FEW_NEGATIVES:
         return []

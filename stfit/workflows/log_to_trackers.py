@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from stfit.distributed import is_first
+from stfit.distributed import is_rank_zero
 from stfit.errors import RecipeError
 from stfit.io.atomic import write_whole
 from stfit.recipe.dump import leaves_of, on_one_line
@@ -31,7 +31,7 @@ def tracked(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterato
     writers: dict[str, Write] = {}
     with ExitStack() as opened:
         for event in events:
-            if isinstance(event, Started) and is_first():
+            if isinstance(event, Started) and is_rank_zero():
                 writers = {
                     each.tag(): opened.enter_context(start(each, recipe, folder, event)) for each in recipe.track
                 }

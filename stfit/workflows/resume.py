@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from stfit.distributed import count
+from stfit.distributed import world_size
 from stfit.errors import LockError, ModelError
 from stfit.io.atomic import write_whole
 from stfit.recipe.dump import to_yaml
@@ -45,7 +45,7 @@ def go_on(
     """
     if checkpoint is None:
         folder.forget_after(-1)
-        return Progress(processes=count())
+        return Progress(processes=world_size())
     moved = differences(checkpoint.facts["made"], made)
     if moved and strict:
         raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(moved))

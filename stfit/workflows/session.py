@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stfit.distributed import count, is_first, wait_for_all
+from stfit.distributed import barrier, is_rank_zero, world_size
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.save import write_folder
@@ -83,7 +83,7 @@ class Run:
             self.save()
             self.leave_if_asked()
         except DataError:
-            if count() == 1:  # of several processes, one may be alone with it
+            if world_size() == 1:  # of several processes, one may be alone with it
                 self.save()
             raise
 
@@ -171,7 +171,7 @@ class Run:
         path = checkpoint_path(self.folder.checkpoints, self.progress.step)
         with self.progress.spending("saving"):
             save_checkpoint(path, self.learner, {"progress": vars(self.progress), "made": self.made})
-        if is_first():
+        if is_rank_zero():
             rotate(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
         return Saved(self.progress.step, path)
 
@@ -182,10 +182,10 @@ class Run:
         """
         with self.learner.whole() as encoder:
             require_finite_weights(encoder)
-            if is_first():
+            if is_rank_zero():
                 with self.progress.spending("saving"), replacing(self.folder.model) as scratch:
                     write_folder(encoder, scratch)
-            wait_for_all()  # who reads it next, reads this one
+            barrier()  # who reads it next, reads this one
         return Saved(self.progress.step, self.folder.model)
 
     def improves(self, metrics: dict[str, float]) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from stfit.data.batching.prefetch import ahead
 from stfit.data.reading.block_reader import Texts, stream_texts
 from stfit.data.source import Source
-from stfit.distributed import rank, share_out
+from stfit.distributed import partition, rank
 from stfit.encoder.encoder import Encoder
 
 FIRST_WINDOW = 64
@@ -62,7 +62,7 @@ def stream_windows(
             distinct = list(dict.fromkeys(texts.texts))
             row_of = {text: i for i, text in enumerate(distinct)}
             place = np.array([row_of[text] for text in texts.texts], dtype=np.int64)
-            shares = share_out([len(text) for text in distinct])
+            shares = partition([len(text) for text in distinct])
             mine = [prompt + distinct[i] for i in shares[rank()]]
             yield Window(
                 number, texts, distinct, place, shares, None if is_done(number, texts) else encoder.tokens(mine)

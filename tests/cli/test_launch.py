@@ -6,9 +6,13 @@ import sys
 import pytest
 
 from stfit.cli.launch import explain, import_path
-from stfit.errors import DataError, PeerLost
+from stfit.errors import DataError, WorkerLostError
 
-LOST = {"class": PeerLost.__name__, "message": "another process of this run is gone", "exit_code": PeerLost.exit_code}
+LOST = {
+    "class": WorkerLostError.__name__,
+    "message": "another process of this run is gone",
+    "exit_code": WorkerLostError.exit_code,
+}
 WRONG = {"class": DataError.__name__, "message": "row 3 is wrong", "exit_code": DataError.exit_code}
 
 
@@ -20,7 +24,7 @@ def test_process_that_could_still_speak_is_not_named_as_the_one_that_was_killed(
 
 
 def test_error_of_its_own_comes_before_the_peers_that_it_left():
-    found = explain({0: LOST, 1: WRONG}, {0: PeerLost.exit_code, 1: DataError.exit_code})
+    found = explain({0: LOST, 1: WRONG}, {0: WorkerLostError.exit_code, 1: DataError.exit_code})
     assert found == (DataError.__name__, "row 3 is wrong", DataError.exit_code)
 
 

@@ -18,7 +18,7 @@ from stfit.commands.train import train
 from stfit.data.source import Source
 from stfit.distributed import rank
 from stfit.encoder.build import load_encoder
-from stfit.errors import LockError, PeerLost
+from stfit.errors import LockError, WorkerLostError
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.training import gradients
@@ -118,7 +118,7 @@ def test_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bytes(tmp_
     assert group(2, recipe, "whole") == [0, 0]
     for victim in (0, 1):
         ended = group(2, recipe, "killed", lambda rank, victim=victim: die() if rank == victim else None)
-        assert (ended[victim], ended[1 - victim]) == (-signal.SIGKILL, PeerLost.exit_code)
+        assert (ended[victim], ended[1 - victim]) == (-signal.SIGKILL, WorkerLostError.exit_code)
         assert group(2, recipe, "killed", resume=True) == [0, 0], (tmp_path / "output").read_text()
         assert weights(tmp_path / "killed" / "tiny") == weights(tmp_path / "whole" / "tiny")
         assert logged(tmp_path / "killed" / "tiny") == logged(tmp_path / "whole" / "tiny")
@@ -134,7 +134,7 @@ def test_sharded_run_is_one_without_and_goes_on_to_the_same_bytes_after_a_proces
     assert group(2, recipe, "whole") == [0, 0], (tmp_path / "output").read_text()
     assert_near(tmp_path / "whole" / "tiny", tmp_path / "one" / "tiny")
     assert group(2, recipe, "killed", lambda rank: die() if rank == 1 else None) == [
-        PeerLost.exit_code,
+        WorkerLostError.exit_code,
         -signal.SIGKILL,
     ]
     assert group(2, recipe, "killed", resume=True) == [0, 0], (tmp_path / "output").read_text()
@@ -158,7 +158,7 @@ def test_process_that_dies_within_a_step_of_a_sharded_run_is_missed(tmp_path, wr
         return die() if rank() == 1 and len(calls) == 7 else embed(*arguments)
 
     monkeypatch.setattr(gradients, "embed", embed_or_die)
-    assert group(2, write(**SHARDED), "killed") == [PeerLost.exit_code, -signal.SIGKILL]
+    assert group(2, write(**SHARDED), "killed") == [WorkerLostError.exit_code, -signal.SIGKILL]
 
 
 @pytest.mark.slow

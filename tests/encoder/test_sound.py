@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
+from stfit.encoder.folder import validate as sound
 from stfit.encoder.folder.inspect import glance_at
-from stfit.encoder.folder.save import validate as sound
 from stfit.encoder.folder.save import write_folder
 from stfit.errors import ModelError
 

@@ -11,7 +11,7 @@ from processes import run_group
 from torch.distributed.fsdp import FSDPModule
 
 from stfit.data.source import ROLES
-from stfit.distributed import bring_together, from_all, rank, share_out
+from stfit.distributed import all_gather_object, all_gather_rows, partition, rank
 from stfit.errors import RecipeError
 from stfit.losses.registry import LOSSES, build_loss, compute_loss
 from stfit.training.fsdp import shard
@@ -81,7 +81,9 @@ def check(tmp_path, counts, action):
         for weight, same in zip(weights, expected, strict=True):
             torch.testing.assert_close(weight, same, rtol=1e-9, atol=1e-9)
         for weight in weights:
-            assert all(torch.equal(weight, other) for other in from_all(weight)), "processes have drifted apart"
+            assert all(torch.equal(weight, other) for other in all_gather_object(weight)), (
+                "processes have drifted apart"
+            )
 
     output = tmp_path / "output"
     for count in counts:
@@ -163,12 +165,12 @@ def test_shares_hold_everything_once_and_are_about_as_long(tmp_path):
     sizes = np.random.default_rng(0).integers(1, 100, 50)
 
     def shared():
-        shares = share_out(sizes.tolist())
+        shares = partition(sizes.tolist())
         assert sorted(np.concatenate(shares).tolist()) == list(range(50))
         totals = [sizes[share].sum() for share in shares]
         assert max(totals) - min(totals) <= sizes.max()
         rows = torch.from_numpy(sizes[shares[rank()]]).double()[:, None].requires_grad_()
-        whole = bring_together(rows, shares)
+        whole = all_gather_rows(rows, shares)
         assert whole.flatten().tolist() == sizes.tolist()
         whole.square().sum().backward()
         assert torch.equal(rows.grad, 2 * rows)

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from stfit.encoder import tokenizer as tokens
     from stfit.encoder.backbone import Source
-    from stfit.encoder.bases.registry import bert_scratch as scratch
-    from stfit.encoder.bases.registry import static_embeddings as tables
-    from stfit.encoder.bases.registry import transformer
+    from stfit.encoder.bases import bert_scratch as scratch
+    from stfit.encoder.bases import static_embeddings as tables
+    from stfit.encoder.bases import transformer
     from stfit.encoder.config import Model
 else:
     torch = lazy("torch")
