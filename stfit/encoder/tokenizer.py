@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as HFTokenizer, models, normalizers, pre_tokenizers
 
 from stfit.errors import ModelError
 
@@ -44,7 +44,7 @@ class Tokens(Protocol):
 class PlainTokens:
     """The tokenizer of a tokenizer.json by itself, with the limit that the file has."""
 
-    def __init__(self, backend: Tokenizer, special_tokens: bool = False) -> None:
+    def __init__(self, backend: HFTokenizer, special_tokens: bool = False) -> None:
         backend.no_padding()
         self._backend, self._special_tokens = backend, special_tokens
 
@@ -77,10 +77,10 @@ class PlainTokens:
         self._backend.save(str(folder / "tokenizer.json"))
 
 
-def load_tokenizer_file(path: Path) -> Tokenizer:
+def load_tokenizer_file(path: Path) -> HFTokenizer:
     """The tokenizer of a tokenizer.json. Raises ModelError where it is damaged, or not there."""
     try:
-        return Tokenizer.from_file(str(path))
+        return HFTokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises a bare Exception
         raise ModelError(f"{path}: its tokenizer can't be loaded: {error}") from error
 
@@ -92,14 +92,14 @@ def uncut_tokens(path: Path, special_tokens: bool = True) -> PlainTokens:
     return PlainTokens(backend, special_tokens)
 
 
-def word_tokenizer(words: Sequence[str]) -> Tokenizer:
+def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
     """A tokenizer of whole words and punctuation marks, in lower case where all the words are.
 
     A word that is not there becomes UNKNOWN, which takes the number after the last where it is not one of the words.
     """
     vocab = {word: number for number, word in enumerate(words)}
     vocab.setdefault(UNKNOWN, len(vocab))
-    backend = Tokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
+    backend = HFTokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     if all(word == word.lower() for word in words):
         backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -85,9 +85,9 @@ print(sum(2 * {tokens} * k * n for k, n in shapes) / statistics.median(times[5:]
 
 
 def tokens_per_row(shared: Path, data: Path, columns: list[str], limit: int) -> float:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as HFTokenizer
 
-    tokenizer = Tokenizer.from_file(str(shared / MODEL / "tokenizer.json"))
+    tokenizer = HFTokenizer.from_file(str(shared / MODEL / "tokenizer.json"))
     tokenizer.enable_truncation(limit)
     tokenizer.no_padding()
     with gzip.open(data, "rt") as lines:

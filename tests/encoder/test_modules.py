@@ -126,14 +126,14 @@ def peer_models(vectors: Path, bert: Path) -> dict:
         WeightedLayerPooling,
         WordWeights,
     )
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as HFTokenizer
 
     words = word_embeddings(vectors)
     vocabulary = words.tokenizer.get_vocab()
     with_layers = Transformer(str(bert), config_kwargs={"output_hidden_states": True})
     counts = BoW(["cat", "rain", "The", "plays", "cat"], {"cat": 2.0, "the": 0.5}, unknown_word_weight=3)
     return {
-        "StaticEmbedding": [StaticEmbedding(Tokenizer.from_file(str(bert / "tokenizer.json")), embedding_dim=6)],
+        "StaticEmbedding": [StaticEmbedding(HFTokenizer.from_file(str(bert / "tokenizer.json")), embedding_dim=6)],
         "BoW": [counts, Dense(4, 3), Normalize()],
         "BoW, each word once": [BoW(["cat", "rain"], cumulative_term_frequency=False)],
         "WordEmbeddings": [words, Pooling(4, "mean")],
@@ -166,9 +166,9 @@ def test_a_folder_of_the_peer_keeps_its_embeddings(vectors, tiny_base, texts, tm
 
 def test_shared_and_weighted_rows_of_model2vec_are_one_table(tiny_base, sentences, tmp_path):
     from safetensors.torch import save_file
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as HFTokenizer
 
-    tokenizer = Tokenizer.from_file(str(tiny_base("bert") / "tokenizer.json"))
+    tokenizer = HFTokenizer.from_file(str(tiny_base("bert") / "tokenizer.json"))
     size = tokenizer.get_vocab_size()
     rows = {
         "embeddings": torch.randn(5, 6).half(),

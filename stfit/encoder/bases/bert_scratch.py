@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer as HFTokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stfit.encoder.bases.registry import MAX_POSITIONS, Scratch
@@ -24,7 +24,7 @@ def learn_pieces(words: Iterable[str], size: int) -> list[str]:
     map, and ties between merges follow the numbers. Byte-pair merges without a prefix have no such step, so they are
     learnt over words with a start mark, and the mark is translated into the prefix.
     """
-    backend = Tokenizer(models.BPE())
+    backend = HFTokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.train_from_iterator(
         (START + word for word in words), trainers.BpeTrainer(vocab_size=size, show_progress=False)
@@ -43,7 +43,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     words = (word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     entries = [*SPECIAL, *learn_pieces(words, vocab_size - len(SPECIAL))][:vocab_size]
     vocab = {entry: index for index, entry in enumerate(entries)}
-    backend = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    backend = HFTokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     backend.normalizer = normalizer
     backend.pre_tokenizer = splitter
     backend.decoder = decoders.WordPiece()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer as HFTokenizer
 from torch import Tensor, nn
 
 from stfit.encoder.backbone import Source
@@ -69,7 +69,7 @@ def unfold(weights: dict[str, Tensor], folder: Path) -> Tensor:
     return table_vd * weights["weights"][:, None].float() if "weights" in weights else table_vd
 
 
-def build_static(table_vd: Tensor, tokenizer: Tokenizer, settings: Model) -> Source:
+def build_static(table_vd: Tensor, tokenizer: HFTokenizer, settings: Model) -> Source:
     """The mean of the vectors of a text's tokens; the limit of a recipe travels in tokenizer.json."""
     if settings.max_seq_length is not None:
         tokenizer.enable_truncation(settings.max_seq_length)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer, normalizers, processors
+from tokenizers import Tokenizer as HFTokenizer, normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from stfit.encoder.tokenizer import words_by_id
@@ -20,7 +20,7 @@ class TransformerTokens:
         self.tokenizer = tokenizer
         tokenizer.model_max_length = max_seq_length
         # A copy, since truncation set on the backend would be written into the saved tokenizer.json.
-        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend = HFTokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_padding()
         self._backend.enable_truncation(max_seq_length)
 
