@@ -19,7 +19,8 @@ def word_pieces():
 
 def byte_pairs(special: dict[str, str], template: str | None):
     """A byte-level BPE tokenizer as RoBERTa (with a template) and the decoders (without) have."""
-    from tokenizers import Tokenizer as HFTokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer as HFTokenizer
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     backend = HFTokenizer(models.BPE())

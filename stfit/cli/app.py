@@ -108,9 +108,9 @@ def train(
         if found := find_unchanged(loaded):
             results.show_unchanged(found, json)
             return
-    from stfit.workflows.validate import refuse_at_once
+    from stfit.workflows.validate import fail_fast
 
-    refuse_at_once(loaded.recipe, loaded.origins)
+    fail_fast(loaded.recipe, loaded.origins)
     shared_out(processes, json)
     from stfit.commands.train import train
 
@@ -188,12 +188,12 @@ def encode(
     if texts == "-" and (processes or launched_world_size() or 1) > 1:
         raise typer.BadParameter("- (stdin) can be read by one process only: write the texts to a file")
     shared_out(processes, json)
-    from stfit.commands.encode import Choices, encode
+    from stfit.commands.encode import EncodeOptions, encode
     from stfit.data.source import Source
     from stfit.workflows.text_windows import Inputs
 
     most = None if batch_tokens == "auto" else int(batch_tokens)
-    choices = Choices(prompt_name, normalize, truncate_dim, precision, most, fast)
+    choices = EncodeOptions(prompt_name, normalize, truncate_dim, precision, most, fast)
     inputs = Inputs(Source(dataset=texts, split=split), column, id_column)
     events = encode(model, inputs, output, choices, calibration=calibration, with_text=with_text, device=device)
     results.show_encoding(events, json)
@@ -277,11 +277,11 @@ def mine(
         raise typer.BadParameter(f"--ranks {ranks}: write FIRST:LAST, like 10:50")
     if output.suffix != ".jsonl":
         raise typer.BadParameter(f"{output}: mine writes a .jsonl file")
-    from stfit.commands.mine import Rules, mine
+    from stfit.commands.mine import MiningOptions, mine
     from stfit.data.source import Source
     from stfit.recipe.load import load_recipe
 
-    rules = Rules((int(first), int(last)), margin, relative_margin, duplicate, per_row)
+    rules = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     source = Source(dataset=corpus) if corpus else None
     loaded = load_recipe(recipe, overrides or [])
     results.show_mined(mine(model, loaded.recipe, output, rules, corpus=source, column=column, device=device), json)
@@ -325,9 +325,9 @@ def push(
     json: Json = False,
 ) -> None:
     """Publish a model to the Hub, if the recipe's gate lets it pass."""
-    from stfit.commands.push import Wish, push
+    from stfit.commands.push import PushOptions, push
 
-    result = push(target, Wish(repo, private, branch, create_pr, tag, dry_run, force))
+    result = push(target, PushOptions(repo, private, branch, create_pr, tag, dry_run, force))
     results.show_push(result, dry_run, json)
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])

@@ -11,16 +11,16 @@ from stfit.data.checks.compatibility import check_kind
 from stfit.data.checks.lengths import words
 from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.data.reading.block_reader import open_tables
-from stfit.data.reading.split import Glimpse
+from stfit.data.reading.split import Preview
 from stfit.data.source import Source, is_remote
-from stfit.encoder.folder.inspect import Glance
+from stfit.encoder.folder.inspect import ModelInfo
 from stfit.encoder.prompts import prompt_name
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.estimate import forecast, plan_problems, plan_run
-from stfit.workflows.validate import Said, Survey, first_of, survey
+from stfit.workflows.estimate import estimate, plan_problems, plan_run
+from stfit.workflows.validate import RecipeLocation, ValidationReport, first_of, validate
 
 FIRST_ROWS = 10_000
 """Rows of a Hub dataset that are looked at, unless all are asked for."""
@@ -37,9 +37,9 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
     try:
         loaded = load_recipe(path, overrides)
     except RecipeError as error:
-        return report(Survey(errors=[error]), strict)
+        return report(ValidationReport(errors=[error]), strict)
     recipe = loaded.recipe if full else first_rows(loaded.recipe)
-    found = survey(recipe, loaded.origins)
+    found = validate(recipe, loaded.origins)
     facts: dict[str, Any] = {
         "looked_at": "all looked at" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"
     }
@@ -56,12 +56,12 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
             "dropped": count_dropped(training),
             "samples": [sample for each in zip(training, prompts, strict=True) for sample in samples(*each)],
         }
-        with found.noting(said=Said(loaded.origins, "train", "batch_size")):
+        with found.noting(said=RecipeLocation(loaded.origins, "train", "batch_size")):
             facts |= look_ahead(recipe, found, prompts)
     return report(found, strict) | facts
 
 
-def read_streams(recipe: Recipe, found: Survey) -> None:
+def read_streams(recipe: Recipe, found: ValidationReport) -> None:
     """Hold every row of the streams against the recipe, as training does when it reads them."""
     for key, objective in recipe.trained_on.items():
         source, loss = objective.data, objective.loss
@@ -72,7 +72,7 @@ def read_streams(recipe: Recipe, found: Survey) -> None:
                         check_kind(loss.type, loss.fits, examples)
 
 
-def report(found: Survey, strict: bool) -> dict[str, Any]:
+def report(found: ValidationReport, strict: bool) -> dict[str, Any]:
     """Mistakes, doubts, and the error that train would end with."""
     errors, warnings = [*found.errors], found.warnings
     if strict and warnings:
@@ -100,10 +100,10 @@ def shortened(source: Source | Mteb) -> dict[str, str]:
     """The split to read, where it is another."""
     if not source.dataset or not is_remote(source.dataset) or "[" in source.split:
         return {}
-    return {"split": Glimpse("+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+")))}
+    return {"split": Preview("+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+")))}
 
 
-def prompts_of(recipe: Recipe, base: Glance, source: Source, examples: Examples) -> dict[str, str]:
+def prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Examples) -> dict[str, str]:
     """Role -> what will stand before its texts; nothing for a prompt that is not there, which is an error already."""
     known = {**base.prompts, **recipe.model.prompts}
     default = recipe.model.default_prompt or base.default_prompt
@@ -124,7 +124,7 @@ def samples(examples: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]
     return shown
 
 
-def look_ahead(recipe: Recipe, found: Survey, prompts: list[dict[str, str]]) -> dict[str, Any]:
+def look_ahead(recipe: Recipe, found: ValidationReport, prompts: list[dict[str, str]]) -> dict[str, Any]:
     """The run's forecast; adds the warnings that need it. Raises DataError where no batch can be made."""
     limit = recipe.model.max_seq_length or found.base.max_seq_length
     training = list(found.training.values())
@@ -135,10 +135,10 @@ def look_ahead(recipe: Recipe, found: Survey, prompts: list[dict[str, str]]) -> 
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in training])
     found.warnings += plan_problems(recipe, tables, plan, limit)
     counted = "tokens" if found.base.tokens else "words, as the base's tokenizer is not here yet"
-    return forecast(recipe, tables, plan, found.base, limit) | {"counted": counted}
+    return estimate(recipe, tables, plan, found.base, limit) | {"counted": counted}
 
 
-def count_tokens(base: Glance, examples: Examples, prompts: dict[str, str]) -> TokenTable:
+def count_tokens(base: ModelInfo, examples: Examples, prompts: dict[str, str]) -> TokenTable:
     """The texts as uncut tokens, or as words where the base's tokenizer is not here."""
     if base.tokens is None:
         return tokenize_examples(examples, prompts, words, "words", lambda prompt: 0)

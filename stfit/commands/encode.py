@@ -30,13 +30,13 @@ from stfit.encoder.export.quantization import CALIBRATED, Ranges, load_ranges, q
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, StfitError
 from stfit.runtime.device import choose_device
-from stfit.runtime.run_folder import hold
-from stfit.runtime.signals import stop_on_signals
-from stfit.workflows.text_windows import Inputs, stream_windows
+from stfit.runtime.run_folder import lock_folder
+from stfit.runtime.signals import handle_signals
+from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 
 @dataclass(frozen=True)
-class Choices:
+class EncodeOptions:
     """What decides an embedding besides its text and the model."""
 
     prompt_name: str | None = None
@@ -57,7 +57,7 @@ class Encoded:
 
 
 @dataclass
-class Work:
+class EncodeStats:
     """A run of the command in numbers."""
 
     rows: int = 0
@@ -79,7 +79,7 @@ def encode(
     model: str,
     inputs: Inputs,
     output: Path,
-    choices: Choices,
+    choices: EncodeOptions,
     *,
     calibration: Path | None = None,
     with_text: bool = False,
@@ -103,8 +103,8 @@ def encode(
         raise RecipeError(f"{choices.precision} puts 8 dimensions into a byte, and {dim} is no multiple of 8")
     ranges = load_ranges(calibration, dim) if calibration else None
     parts = Parts(output.with_name(output.name + ".parts"))
-    work = Work(dim=dim)
-    with hold(parts.folder / "output"), stop_on_signals():
+    work = EncodeStats(dim=dim)
+    with lock_folder(parts.folder / "output"), handle_signals():
         try:
             yield from write_parts(encoder, inputs, choices, ranges, parts, with_text, work)
             if is_rank_zero():
@@ -125,10 +125,10 @@ def merge_parts(
     parts: Parts,
     inputs: Inputs,
     output: Path,
-    choices: Choices,
+    choices: EncodeOptions,
     calibration: Path | None,
     ranges: Ranges | None,
-    work: Work,
+    work: EncodeStats,
 ) -> None:
     """The parts as one output; ranges that are still to be made are made of them first."""
     rows = (parts.read(number) for number in range(work.parts))
@@ -145,11 +145,11 @@ def merge_parts(
 def write_parts(
     encoder: Encoder,
     inputs: Inputs,
-    choices: Choices,
+    choices: EncodeOptions,
     ranges: Ranges | None,
     parts: Parts,
     with_text: bool,
-    work: Work,
+    work: EncodeStats,
 ) -> Iterator[Encoded]:
     """Every window as a part on disk."""
     prompt = encoder.prompt(choices.prompt_name)
@@ -163,7 +163,7 @@ def write_parts(
         return sha256(json.dumps([made_of, texts.ids, texts.texts], default=str).encode()).hexdigest()
 
     total = Total(inputs.source)
-    found = stream_windows(inputs, encoder, prompt, lambda number, texts: parts.has(number, digest_of(texts)))
+    found = stream_text_windows(inputs, encoder, prompt, lambda number, texts: parts.has(number, digest_of(texts)))
     for window in found:
         start = time.perf_counter()
         if window.sequences is None:
@@ -221,7 +221,7 @@ def quantized(rows: Rows, precision: str, ranges: Ranges) -> Rows:
     return Rows(rows.ids, rows.texts, quantize(rows.values, precision, ranges))
 
 
-def summary(output: Path, work: Work) -> dict[str, Any]:
+def summary(output: Path, work: EncodeStats) -> dict[str, Any]:
     """What `stfit encode --json` prints."""
     return {
         "output": str(output),

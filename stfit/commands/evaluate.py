@@ -7,17 +7,17 @@ from typing import Any
 
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.inspect import Glance
+from stfit.encoder.folder.inspect import ModelInfo
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import GateError, ModelError, RecipeError
 from stfit.evaluation.bootstrap import compare
-from stfit.evaluation.gate import Gate, Line, decide
+from stfit.evaluation.gate import Gate, GateResult, decide
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.statistic import Statistic
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
-from stfit.workflows.baselines import load_rival
-from stfit.workflows.lint import find, unknown_metrics
+from stfit.workflows.baselines import load_baseline
+from stfit.workflows.lint import lint_recipe, unknown_metrics
 from stfit.workflows.validate import prepare_evaluation
 
 Measured = dict[str, Statistic]
@@ -31,7 +31,7 @@ def evaluate(model: str, recipe: Recipe, rival: str | None = None) -> tuple[dict
     """
     if not recipe.eval:
         raise RecipeError("the recipe has no `eval:` list, so there is nothing to measure")
-    if unknown := find([unknown_metrics], recipe, Glance(), {}):
+    if unknown := lint_recipe([unknown_metrics], recipe, ModelInfo(), {}):
         raise RecipeError(unknown)
     device = choose_device(recipe.train.device)
     evaluators = prepare_evaluation(recipe)
@@ -39,7 +39,7 @@ def evaluate(model: str, recipe: Recipe, rival: str | None = None) -> tuple[dict
     own = measure(encoder, evaluators, "end", recipe.dims)
     result: dict[str, Any] = {"model": model_in(model), "metrics": values_of(own)}
     if recipe.gate:
-        lines = hold_against_gates(own, evaluators, recipe, device)
+        lines = check_gates(own, evaluators, recipe, device)
         result |= {"gate": [vars(line) for line in lines]} | gate_error(lines)
     if rival is not None:
         other = measure(load_encoder(model_in(rival), device), evaluators, "end", recipe.dims)
@@ -48,21 +48,21 @@ def evaluate(model: str, recipe: Recipe, rival: str | None = None) -> tuple[dict
     return result, main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
 
 
-def hold_against_gates(own: Measured, evaluators: Evaluators, recipe: Recipe, device: str) -> list[Line]:
+def check_gates(own: Measured, evaluators: Evaluators, recipe: Recipe, device: str) -> list[GateResult]:
     """What every line of the gate says of a model. Each model that it names is measured once."""
     others: dict[str, Measured | str] = {}
     lines = []
     for gate in recipe.gate:
         name = gate.against
         if name is not None and name not in others:
-            encoder = load_rival(name, recipe, device)
+            encoder = load_baseline(name, recipe, device)
             named = [each.metric for each in recipe.gate if each.against == name]
             others[name] = encoder if isinstance(encoder, str) else measure_named(encoder, evaluators, named, recipe)
         lines.append(line_of(gate, own, others.get(name or "", "")))
     return lines
 
 
-def line_of(gate: Gate, own: Measured, other: Measured | str) -> Line:
+def line_of(gate: Gate, own: Measured, other: Measured | str) -> GateResult:
     """One line; `other` are the other model's metrics, or why there are none."""
     if gate.metric not in own:
         raise ModelError(f"gate: the model gives no `{gate.metric}`: its embeddings are smaller")
@@ -80,7 +80,7 @@ def measure_named(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[st
     return measure(encoder, wanted, "end", recipe.dims)
 
 
-def gate_error(lines: list[Line]) -> dict[str, Any]:
+def gate_error(lines: list[GateResult]) -> dict[str, Any]:
     """The `error` of a model that its gate does not let pass; a line that was skipped says nothing."""
     failed = [line for line in lines if line.passed is False]
     if not failed:

@@ -23,8 +23,8 @@ from stfit.encoder.export.onnx import (
 )
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
-from stfit.io.atomic import replacing
-from stfit.workflows.text_windows import Inputs, stream_windows
+from stfit.io.atomic import atomic_directory
+from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 SAMPLE = 512
 """Texts on which a graph is compared."""
@@ -48,7 +48,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
         raise ModelError(f"{model}: is a table of vectors, and only transformers are exported")
     sequences = sample(encoder, texts)
     own, own_rate = timed(lambda: encoder.embed(sequences), len(sequences))
-    with replacing(output) as scratch:
+    with atomic_directory(output) as scratch:
         traced = build_encoder(Model(base=folder, attention="padded"))
         onnx = scratch / "onnx" / "model.onnx"
         write_onnx(traced, onnx)
@@ -90,7 +90,7 @@ def sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
         words = np.setdiff1d(np.arange(encoder.backbone.config.vocab_size), [encoder.backbone.config.pad_token_id or 0])
         return [generator.choice(words, length) for length in generator.integers(4, longest + 1, SAMPLE // 4)]
     found: list[np.ndarray] = []
-    for window in stream_windows(texts, encoder, encoder.prompt(None)):
+    for window in stream_text_windows(texts, encoder, encoder.prompt(None)):
         found += [sequence for sequence in window.sequences or [] if len(sequence)]
         if len(found) >= SAMPLE:
             break

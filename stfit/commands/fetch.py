@@ -9,7 +9,7 @@ from stfit.errors import HubError
 from stfit.recipe.hub_refs import hub_inputs, pin
 from stfit.recipe.load import Loaded
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.validate import first_of, survey
+from stfit.workflows.validate import first_of, validate
 
 
 def fetch(loaded: Loaded[Recipe]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def fetch(loaded: Loaded[Recipe]) -> dict[str, Any]:
     for kind, id, revision in hub_inputs(recipe):
         if kind == "model":
             locate(id, revision, ALL_FILES)
-    refused = [error for error in survey(recipe, loaded.origins).errors if isinstance(error, HubError)]
+    refused = [error for error in validate(recipe, loaded.origins).errors if isinstance(error, HubError)]
     if refused:
         raise first_of(refused)
     inputs = dict.fromkeys(hub_inputs(recipe))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stfit.data.infer_format import Proposal, propose
+from stfit.data.infer_format import Proposal, infer_format
 from stfit.data.reading.hub import hub_splits
 from stfit.data.reading.load_table import local_splits
 from stfit.data.source import Source, is_remote
@@ -74,7 +74,7 @@ WIDTH = 100
 
 
 @dataclass(frozen=True)
-class Look:
+class DatasetSummary:
     """What was seen of a dataset: its rows for training, and the split to measure on, if it has one."""
 
     split: str
@@ -119,7 +119,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
     }
 
 
-def look_at(source: Source) -> Look:
+def look_at(source: Source) -> DatasetSummary:
     """Read the split to train on and the one to measure on, and propose what to do with them."""
     splits = hub_splits(source) if is_remote(source.dataset) else local_splits(source)
     if {"corpus", "queries"} <= set(splits):
@@ -135,12 +135,18 @@ def look_at(source: Source) -> Look:
         raise DataError(Problem(f"the split `{split}` has no rows", "no-rows", table.origin))
     other: Table | None = splits[measuring](None) if measuring else None
     # Of both together, since the ends of a score may only be reached in one.
-    proposal = propose(table if other is None else concatenate([table, other]))
-    return Look(split, len(table), measuring, len(other) if other else 0, proposal)
+    proposal = infer_format(table if other is None else concatenate([table, other]))
+    return DatasetSummary(split, len(table), measuring, len(other) if other else 0, proposal)
 
 
 def write_recipe(
-    dataset: str, config: str | None, look: Look, training: Proposal, loss: tuple[str, str], base: str, output: Path
+    dataset: str,
+    config: str | None,
+    look: DatasetSummary,
+    training: Proposal,
+    loss: tuple[str, str],
+    base: str,
+    output: Path,
 ) -> str:
     """The text of the recipe."""
     where = {"dataset": located(dataset, output), **({"config": config} if config else {})}
@@ -184,7 +190,7 @@ def model_of(base: str, output: Path) -> tuple[dict[str, Any], dict[str, float]]
     return {"base": {"type": base}} | layers, {"learning_rate": RATES[base]}
 
 
-def evaluation_of(where: dict[str, Any], look: Look, training: Proposal) -> dict[str, Any]:
+def evaluation_of(where: dict[str, Any], look: DatasetSummary, training: Proposal) -> dict[str, Any]:
     """The evaluator to measure with; empty where stfit has none for such rows.
 
     Pairs that are similar or not are measured with both kinds, though only the similar ones are trained on.
@@ -201,7 +207,7 @@ def evaluation_of(where: dict[str, Any], look: Look, training: Proposal) -> dict
     return chosen | proposal.options | shorter
 
 
-def reason_of(evaluation: dict[str, Any], look: Look) -> str:
+def reason_of(evaluation: dict[str, Any], look: DatasetSummary) -> str:
     """Why the evaluation is what it is."""
     if not evaluation:
         return "No evaluation: stfit has no evaluator for rows like these. Add one of another dataset as `eval`."

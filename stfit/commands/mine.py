@@ -31,7 +31,7 @@ MOST_SCORES = 2**24
 
 
 @dataclass(frozen=True)
-class Rules:
+class MiningOptions:
     """Which texts make hard negatives. Similarities are cosines."""
 
     ranks: tuple[int, int] = (1, 100)
@@ -57,7 +57,14 @@ class Mined:
 
 
 def mine(
-    model: str, recipe: Recipe, output: Path, rules: Rules, *, corpus: Source | None, column: str | None, device: str
+    model: str,
+    recipe: Recipe,
+    output: Path,
+    rules: MiningOptions,
+    *,
+    corpus: Source | None,
+    column: str | None,
+    device: str,
 ) -> dict[str, Any]:
     """Write a triplet file with hard negatives for the pairs that a recipe trains on; what `--json` prints.
 
@@ -143,7 +150,7 @@ def mine_block(
     text_cd: Tensor,
     known_bc: Tensor,
     texts: list[str],
-    rules: Rules,
+    rules: MiningOptions,
 ) -> list[Mined]:
     """The negatives of some rows."""
     score_bc = anchor_bd @ text_cd.T

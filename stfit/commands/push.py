@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from stfit.errors import HubError, ModelError, RecipeError
-from stfit.io.atomic import write_whole
+from stfit.io.atomic import atomic_write
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
-from stfit.publish.card import Facts, body_of, metadata_of
+from stfit.publish.card import CardData, body_of, metadata_of
 from stfit.publish.destination import Push, repo_name
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
@@ -29,7 +29,7 @@ Files = dict[str, Path | bytes]
 
 
 @dataclass(frozen=True)
-class Wish:
+class PushOptions:
     """What the command line asks for."""
 
     repo: str | None = None
@@ -41,7 +41,7 @@ class Wish:
     force: bool = False
 
 
-def push(target: str, wish: Wish) -> dict[str, Any]:
+def push(target: str, wish: PushOptions) -> dict[str, Any]:
     """Publish a run's model, or a model folder. What `stfit push --json` prints; `error` where a gate is not passed.
 
     Raises RecipeError, ModelError or HubError.
@@ -53,7 +53,7 @@ def push(target: str, wish: Wish) -> dict[str, Any]:
     files = files_of(model)
     hub.refuse_token(files)
     repo = hub.find_repository(settings.repo, open_to_all=wish.create_pr)
-    head = hub.read_head(repo, wish.branch)
+    head = hub.read_branch(repo, wish.branch)
     refuse_impossible(wish, settings, repo, head)
 
     result: dict[str, Any] = {
@@ -63,13 +63,13 @@ def push(target: str, wish: Wish) -> dict[str, Any]:
         "changed": False,
     }
     if run and recipe and recipe.gate and not holds_model(files, head):
-        from stfit.workflows.evaluate_gate import judge  # loads torch
+        from stfit.workflows.evaluate_gate import evaluate_gate  # loads torch
 
-        verdict = judge(model, recipe, repo, head)
+        verdict = evaluate_gate(model, recipe, repo, head)
         result |= verdict
         if "error" in verdict and not wish.force:
             return result
-        write_whole(run.verdict, json.dumps(verdict, indent=2) + "\n")
+        atomic_write(run.verdict, json.dumps(verdict, indent=2) + "\n")
         result.pop("error", None)
     files[CARD] = write_card(model, run, recipe, settings, repo, head)
     files = hub.with_manifest(files)
@@ -109,7 +109,7 @@ def find_run(model: Path) -> RunFolder | None:
     return run
 
 
-def settings_of(wish: Wish, recipe: Recipe | None) -> Push:
+def settings_of(wish: PushOptions, recipe: Recipe | None) -> Push:
     """What the recipe says about publishing, with what the command line says instead."""
     if wish.create_pr and wish.branch != hub.MAIN:
         raise RecipeError("--create-pr asks to change main: leave out --branch")
@@ -131,7 +131,7 @@ def files_of(model: Path) -> Files:
     return dict(files_to_publish(model))
 
 
-def refuse_impossible(wish: Wish, settings: Push, repo: str, head: hub.Head) -> None:
+def refuse_impossible(wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> None:
     """Raises HubError for what the repository, as it is, does not allow."""
     if settings.private and head.private is False:
         raise HubError(f"`{repo}` is public, but is to be private: change that on the Hub first, or push elsewhere")
@@ -139,7 +139,7 @@ def refuse_impossible(wish: Wish, settings: Push, repo: str, head: hub.Head) -> 
         raise HubError(f"the Hub shows no model `{repo}` to open a pull request for")
 
 
-def holds_model(files: Files, head: hub.Head) -> bool:
+def holds_model(files: Files, head: hub.BranchState) -> bool:
     """Whether a head holds this model already; its card may differ."""
     return all(
         path == CARD or (path in head.files and hub.is_same(file, head.files[path])) for path, file in files.items()
@@ -147,7 +147,7 @@ def holds_model(files: Files, head: hub.Head) -> bool:
 
 
 def write_card(
-    model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str, head: hub.Head
+    model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str, head: hub.BranchState
 ) -> bytes:
     """The README to publish: what people wrote there stays."""
     there = hub.read_file(repo, head, CARD)
@@ -165,7 +165,7 @@ def write_card(
     return there if renewed is None else renewed.encode()
 
 
-def describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> Facts:
+def describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> CardData:
     """The facts of the card, what the gate found included."""
     saved = run.read_result() if run else None
     if run is None or recipe is None or saved is None:
@@ -189,7 +189,7 @@ def describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings
     return replace(facts, lines=lines, notes=forced)
 
 
-def publish(files: Files, wish: Wish, settings: Push, repo: str, head: hub.Head) -> hub.Published:
+def publish(files: Files, wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> hub.Published:
     """One commit that holds the files, or the one that holds them already."""
     if head.commit is not None and hub.is_published(files, head):
         return hub.Published(head.commit)
@@ -197,12 +197,12 @@ def publish(files: Files, wish: Wish, settings: Push, repo: str, head: hub.Head)
         return found
     if head.private is None:
         hub.create_repository(repo, settings.private)
-        head = hub.read_head(repo)
+        head = hub.read_branch(repo)
     elif wish.tag and hub.commit_of_tag(repo, wish.tag) is not None:
         raise HubError(f"`{repo}` has a tag `{wish.tag}` already: choose another --tag")
-    if wish.branch != hub.MAIN and hub.read_head(repo, wish.branch).commit is None:
+    if wish.branch != hub.MAIN and hub.read_branch(repo, wish.branch).commit is None:
         hub.create_branch(repo, wish.branch)
-        head = hub.read_head(repo, wish.branch)
+        head = hub.read_branch(repo, wish.branch)
     message = f"Published by stfit {version('stfit')}"
     published = hub.commit(repo, files, head, message, wish.branch, wish.create_pr)
     hub.require_published(repo, files, published)

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from stfit.errors import RecipeError
-from stfit.evaluation.bootstrap import Drawn, compare_drawn
+from stfit.evaluation.bootstrap import BootstrapDraws, compare_draws
 from stfit.evaluation.registry import Evaluator
-from stfit.io.atomic import write_whole
+from stfit.io.atomic import atomic_write
 from stfit.recipe.dump import leaves_of, on_one_line
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
-from stfit.report.run_summary import Gain, Told
+from stfit.report.run_summary import MetricDelta, RunSummary
 from stfit.runtime.run_folder import RunFolder, checkpoints_in, is_held
-from stfit.workflows.report_data import Moment
+from stfit.workflows.report_data import Stage
 
 COMPARISON = "comparison.html"
 
@@ -29,20 +29,20 @@ def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
     `output`: default report.html in the run folder, and comparison.html beside the first of several. Raises RecipeError
     for what is no run folder.
     """
-    told = [tell(RunFolder(run)) for run in runs]
+    told = [summarize_run(RunFolder(run)) for run in runs]
     first = told[0]
     over_first = [
         gains(each.after, first.after, drawn(each.record, "end"), drawn(first.record, "end")) for each in told
     ]
     page = report_page(first) if len(told) == 1 else comparison_page(told, over_first)
     path = output or (RunFolder(runs[0]).report if len(runs) == 1 else runs[0].parent / COMPARISON)
-    write_whole(path, page)
+    atomic_write(path, page)
     return {"output": str(path), "runs": [str(run) for run in runs]}
 
 
 def write_report(folder: RunFolder) -> None:
     """The report of a run that has just finished."""
-    write_whole(folder.report, report_page(tell(folder, "finished")))
+    atomic_write(folder.report, report_page(summarize_run(folder, "finished")))
 
 
 def runs_in(folder: Path) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def runs_in(folder: Path) -> list[dict[str, Any]]:
 
 def summarise(folder: RunFolder) -> dict[str, Any]:
     """A run in a line: `run`, `state`, `date`, `recipe`, `metric`, `before`, `after`, `verdict`."""
-    told = tell(folder)
+    told = summarize_run(folder)
     metric = told.main[0] if told.main else None
     gain = told.gains.get(metric or "")
     of = dict(reversed(told.made_of))  # of several sources, the first
@@ -70,7 +70,7 @@ def summarise(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def tell(folder: RunFolder, state: str | None = None) -> Told:
+def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
     """What a run folder tells. `state`: where it is known already. Raises RecipeError where it is no run folder."""
     lock = folder.read_lock()
     if lock is None or not folder.resolved.is_file():
@@ -82,9 +82,9 @@ def tell(folder: RunFolder, state: str | None = None) -> Told:
     measured = {name: value for name, value in first.items() if name not in ("step", "event")}
     record = folder.read_record() or {}
     before, after = result.get("baseline", measured), result.get("metrics", {})
-    main = finished.get("main") or mains_of(recipe, measured)
+    main = finished.get("main") or main_metrics_of(recipe, measured)
     of_main = {name: before[name] for name in main if name in before}
-    return Told(
+    return RunSummary(
         name=folder.path.name,
         state=state or state_of(folder, log, bool(finished)),
         date=f"{date_of(folder):%Y-%m-%d %H:%M}",
@@ -103,20 +103,23 @@ def tell(folder: RunFolder, state: str | None = None) -> Told:
     )
 
 
-def drawn(record: dict[str, Any], moment: Moment) -> dict[str, Drawn]:
+def drawn(record: dict[str, Any], moment: Stage) -> dict[str, BootstrapDraws]:
     """The main metrics, resampled, of the start or the end of a run."""
-    found: dict[str, Drawn] = record.get("drawn", {}).get(moment, {})
+    found: dict[str, BootstrapDraws] = record.get("drawn", {}).get(moment, {})
     return found
 
 
 def gains(
-    own: dict[str, float], other: dict[str, float], own_drawn: dict[str, Drawn], other_drawn: dict[str, Drawn]
-) -> dict[str, Gain]:
+    own: dict[str, float],
+    other: dict[str, float],
+    own_drawn: dict[str, BootstrapDraws],
+    other_drawn: dict[str, BootstrapDraws],
+) -> dict[str, MetricDelta]:
     """What each metric that both have gains."""
     found = {}
     for name in (name for name in own if name in other):
-        compared = compare_drawn(own[name], other[name], own_drawn.get(name), other_drawn.get(name))
-        found[name] = Gain(compared.value, compared.other, compared.low, compared.high, compared.verdict)
+        compared = compare_draws(own[name], other[name], own_drawn.get(name), other_drawn.get(name))
+        found[name] = MetricDelta(compared.value, compared.other, compared.low, compared.high, compared.verdict)
     return found
 
 
@@ -137,7 +140,7 @@ def date_of(folder: RunFolder) -> datetime:
     return datetime.fromtimestamp(newest.stat().st_mtime)
 
 
-def mains_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
+def main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
     """The first metric of each evaluator, as a run that is not over has not said which are the main ones."""
     heads = [f"{evaluator.label}/{evaluator.main_metric}" for evaluator in recipe.eval]
     found = [next((name for name in measured if name.startswith(head)), None) for head in heads]

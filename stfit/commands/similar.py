@@ -13,7 +13,7 @@ from stfit.errors import DataError
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
 from stfit.runtime.device import choose_device
-from stfit.workflows.text_windows import Inputs, stream_windows
+from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 
 def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: str) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
     query_prompt, prompt = (encoder.prompt_of_role(role, None) for role in ("query", "corpus"))
     query_qd = encoder.encode(queries, prompt=query_prompt, normalize=True)
     found: list[dict[str, float]] = [{} for _ in queries]
-    for window in stream_windows(inputs, encoder, prompt):
+    for window in stream_text_windows(inputs, encoder, prompt):
         if not window.sequences:
             break
         text_nd = encoder.embed(window.sequences, encoder.pooled_from(prompt), normalize=True)
@@ -30,7 +30,7 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
         score_qk, index_qk = nearest(query_qd, [text_nd], top + blank, "cosine")
         for near, score_k, index_k in zip(found, score_qk.tolist(), index_qk.tolist(), strict=True):
             near |= {window.distinct[i]: score for i, score in zip(index_k, score_k, strict=True)}
-        found = [best(near, top) for near in found]
+        found = [top_k(near, top) for near in found]
     if not any(found):
         raise DataError(f"{inputs.source.dataset}: holds no text")
     return {
@@ -41,7 +41,7 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
     }
 
 
-def best(near: dict[str, float], top: int) -> dict[str, float]:
+def top_k(near: dict[str, float], top: int) -> dict[str, float]:
     """The most similar texts with something in them."""
     order = sorted((text for text in near if text.strip()), key=lambda text: -near[text])
     return {text: near[text] for text in order[:top]}
@@ -54,7 +54,7 @@ def closest(model: str, inputs: Inputs, top: int, device: str, *, approximate: b
     start = time.perf_counter()
     texts: dict[str, None] = {}
     parts = [np.empty((0, encoder.dim_of(None)), dtype=np.float32)]
-    for window in stream_windows(inputs, encoder, prompt):
+    for window in stream_text_windows(inputs, encoder, prompt):
         assert window.sequences is not None
         new = [i for i, text in enumerate(window.distinct) if text.strip() and text not in texts]
         sequences = [window.sequences[i] for i in new]

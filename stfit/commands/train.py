@@ -21,7 +21,7 @@ from torch import nn
 
 from stfit.commands.report import write_report
 from stfit.data.batching.batches import Batch, TokenTable, tokenize_examples
-from stfit.data.batching.shuffle_buffer import Drawn, Stream
+from stfit.data.batching.shuffle_buffer import LazyBatch, StreamingBatches
 from stfit.data.checks.compatibility import check_kind
 from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.distributed import broadcast_tensors, is_rank_zero, on_rank_zero, rank_zero_first, world_size
@@ -29,7 +29,7 @@ from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
-from stfit.io.atomic import write_whole
+from stfit.io.atomic import atomic_write
 from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
 from stfit.recipe.dump import to_yaml
@@ -46,24 +46,24 @@ from stfit.recipe.lock import (
 )
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
-from stfit.runtime.malloc import choose_memory
-from stfit.runtime.run_folder import RunFolder, hold, open_folder, require_shared
-from stfit.runtime.signals import Stop, stop_on_signals
-from stfit.training.batch_schedule import Turn
+from stfit.runtime.malloc import configure_malloc
+from stfit.runtime.run_folder import RunFolder, lock_folder, open_folder, require_shared
+from stfit.runtime.signals import SignalHandler, handle_signals
+from stfit.training.batch_schedule import ScheduledBatch
 from stfit.training.checkpoint import require_room
-from stfit.training.diagnostics import Health
-from stfit.training.gradients import ComputeLoss, choose_cut
-from stfit.training.loop import Learner, StepInfo, build_learner, modules_of, train_steps
-from stfit.training.rng import seed_apart, seed_everything
-from stfit.training.state import Progress, build_calendar
+from stfit.training.diagnostics import Diagnostics
+from stfit.training.gradients import ComputeLoss, choose_splitter
+from stfit.training.loop import StepInfo, TrainObjects, build_train_objects, modules_of, train_steps
+from stfit.training.rng import seed_everything, seed_per_rank
+from stfit.training.state import TrainState, build_intervals
 from stfit.workflows.card_data import write_card
 from stfit.workflows.estimate import plan_problems, plan_run
-from stfit.workflows.log_to_trackers import tracked
-from stfit.workflows.report_data import harmless, open_record
-from stfit.workflows.resume import find_checkpoint, go_on, keep_up, with_earlier_choices
-from stfit.workflows.session import Evaluated, Run, Saved, Started
-from stfit.workflows.teacher import teach
-from stfit.workflows.validate import Prepared, prepare
+from stfit.workflows.log_to_trackers import log_to_trackers
+from stfit.workflows.report_data import log_exceptions, open_report_data
+from stfit.workflows.resume import find_checkpoint, restore_or_start, update_run_recipe, with_earlier_choices
+from stfit.workflows.session import Evaluated, Saved, Started, TrainingSession
+from stfit.workflows.teacher import embed_with_teacher
+from stfit.workflows.validate import Prepared, load_and_validate
 
 log = logging.getLogger("stfit")
 
@@ -91,7 +91,7 @@ def train(
     """
     path = runs / loaded.recipe.name
     require_other_base(loaded.recipe, path)
-    with hold(path), stop_on_signals() as stop:
+    with lock_folder(path), handle_signals() as stop:
         folder, notes = on_rank_zero(lambda: open_folder(path, trained_part(loaded.recipe), fresh, resume))
         require_shared(path)
         for note in notes:
@@ -99,16 +99,16 @@ def train(
         if finished := on_rank_zero(folder.read_result):
             if locked:
                 require_unmoved(locked, read_lock(locked), read_lock(folder.lock))
-            keep_up(folder, loaded)
+            update_run_recipe(folder, loaded)
             yield Finished(**finished, again=True)
         else:
             if loaded.recipe.push:
                 on_rank_zero(partial(require_publishable, loaded.recipe.push.repo))
-            yield from tracked(run(loaded, folder, stop, strict=resume, locked=locked), loaded.recipe, folder)
+            yield from log_to_trackers(run(loaded, folder, stop, strict=resume, locked=locked), loaded.recipe, folder)
 
 
 def run(
-    loaded: Loaded[Recipe], folder: RunFolder, stop: Stop, strict: bool, locked: Path | None = None
+    loaded: Loaded[Recipe], folder: RunFolder, stop: SignalHandler, strict: bool, locked: Path | None = None
 ) -> Iterator[Event]:
     """From the start, or the newest checkpoint, to the end. `strict`: not if something moved since the checkpoint."""
     begun = time.perf_counter()
@@ -117,9 +117,9 @@ def run(
         lambda: pin(with_earlier_choices(loaded.recipe, folder) if checkpoint else loaded.recipe)
     )
     seed_everything(recipe.seed)
-    choose_memory(recipe.train.shard)
+    configure_malloc(recipe.train.shard)
     with rank_zero_first():
-        prepared = prepare(recipe, loaded.origins)
+        prepared = load_and_validate(recipe, loaded.origins)
     lock = on_rank_zero(
         lambda: build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), world_size())
     )
@@ -148,23 +148,23 @@ def run(
     warnings = [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length, began_with)]
     for problem in warnings:
         log.warning("%s (%s)", problem, problem.code)
-    calendar = build_calendar(recipe.train, plan.total_steps)
+    calendar = build_intervals(recipe.train, plan.total_steps)
     learner = build_all_weights(recipe, encoder, prepared)
-    seed_apart(recipe.seed)
+    seed_per_rank(recipe.seed)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
     made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
     on_rank_zero(partial(require_room, folder.path, learner, recipe.train.keep_checkpoints))
-    progress = go_on(folder, checkpoint, learner, made, strict)
+    progress = restore_or_start(folder, checkpoint, learner, made, strict)
     first_step = progress.step
-    write_whole(folder.lock, to_json(lock))  # first: it tells whose folder this is
-    write_whole(folder.recipe, loaded.text)
-    write_whole(folder.resolved, to_yaml(recipe))
+    atomic_write(folder.lock, to_json(lock))  # first: it tells whose folder this is
+    atomic_write(folder.recipe, loaded.text)
+    atomic_write(folder.resolved, to_yaml(recipe))
     rows = None if streams else sum(map(len, tables))
     yield Started(folder.path, rows, count_dropped(prepared.training), first_step, plan.total_steps, main)
 
-    record = open_record(folder, recipe, prepared, evaluators, main)
-    under_way = Run(
-        recipe, folder, stop, learner, evaluators, calendar, progress, made, Health(plan.total_steps), record
+    record = open_report_data(folder, recipe, prepared, evaluators, main)
+    under_way = TrainingSession(
+        recipe, folder, stop, learner, evaluators, calendar, progress, made, Diagnostics(plan.total_steps), record
     )
     progress.spend("preparing", time.perf_counter() - begun)
     if checkpoint is None:
@@ -192,7 +192,7 @@ def run(
         ),
         calendar.learning_rate,
         first_step=first_step,
-        cut=choose_cut(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
+        cut=choose_splitter(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
         max_grad_norm=recipe.train.max_grad_norm,
         between=stop.give_up_long_step,
     )
@@ -205,9 +205,9 @@ def run(
     result = summary(folder, progress, device)
     if is_rank_zero():
         write_card(folder, result, main, prepared.training)
-        write_whole(folder.model / LOCK, to_json(for_others(lock)))
-        write_whole(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
-        with harmless("to write report.html (`stfit report` does it again)"):
+        atomic_write(folder.model / LOCK, to_json(for_others(lock)))
+        atomic_write(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
+        with log_exceptions("to write report.html (`stfit report` does it again)"):
             write_report(folder)
     yield Finished(result, main)
 
@@ -236,7 +236,9 @@ def tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Toke
     prompts = {role: encoder.prompt_of_role(role, objective.data.prompts) for role in examples.texts}
     tokens = encoder.tokens
     kept_as = None if objective.data.streaming else tokens.identity
-    table = teach(tokenize_examples(examples, prompts, tokens, kept_as, encoder.pooled_from), objective, encoder)
+    table = embed_with_teacher(
+        tokenize_examples(examples, prompts, tokens, kept_as, encoder.pooled_from), objective, encoder
+    )
     if objective.views and not encoder.has_dropout:
         raise ModelError(
             f"loss `{objective.loss.type}` tells the dropouts of a text apart in the format text, and this model has "
@@ -245,10 +247,12 @@ def tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Toke
     return table.seen_as(objective.views)
 
 
-def open_stream(recipe: Recipe, objective: Objective, encoder: Encoder, processes: int, stop: Stop) -> Stream:
+def open_stream(
+    recipe: Recipe, objective: Objective, encoder: Encoder, processes: int, stop: SignalHandler
+) -> StreamingBatches:
     """The batches of an objective whose rows are read while it is trained on, those of all processes together."""
     loss = objective.loss
-    return Stream(
+    return StreamingBatches(
         objective.data,
         str(objective.sampler),
         recipe.train.batch_size * processes,
@@ -260,10 +264,10 @@ def open_stream(recipe: Recipe, objective: Objective, encoder: Encoder, processe
     )
 
 
-def batch_of(turn: Turn, tables: list[TokenTable], distinct: bool) -> Batch:
+def batch_of(turn: ScheduledBatch, tables: list[TokenTable], distinct: bool) -> Batch:
     """The batch of a turn: rows of its objective's table, or of a chunk of its stream."""
     rows = turn.rows
-    return rows.batch(distinct) if isinstance(rows, Drawn) else tables[turn.objective].batch(rows, distinct)
+    return rows.batch(distinct) if isinstance(rows, LazyBatch) else tables[turn.objective].batch(rows, distinct)
 
 
 def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
@@ -290,7 +294,7 @@ def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
     return recipe.model_copy(update={"model": model, "train": train, "objectives": recipe.objectives and objectives})
 
 
-def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> Learner:
+def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> TrainObjects:
     """The losses (with weights of their own, for softmax) and the optimizer over everything that is not frozen."""
     losses: list[ComputeLoss] = []
     for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
@@ -298,10 +302,10 @@ def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> L
         losses.append(loss.to(encoder.device) if isinstance(loss, nn.Module) else partial(compute_loss, loss))
     broadcast_tensors([tensor for module in modules_of(encoder, losses) for tensor in module.state_dict().values()])
     train = recipe.train
-    return build_learner(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
+    return build_train_objects(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
 
 
-def summary(folder: RunFolder, progress: Progress, device: str) -> dict[str, Any]:
+def summary(folder: RunFolder, progress: TrainState, device: str) -> dict[str, Any]:
     """What `stfit train --json` prints."""
     return {
         "run": str(folder.path),

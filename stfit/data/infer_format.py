@@ -37,7 +37,7 @@ PAIR_CLASSES = 3
 
 
 @dataclass(frozen=True)
-class Leaf:
+class ColumnProfile:
     """A column, or a key inside a column of mappings, and its cells that are not null."""
 
     selector: str
@@ -79,7 +79,7 @@ class Proposal:
         )
 
 
-def propose(table: Table) -> Proposal:
+def infer_format(table: Table) -> Proposal:
     """The most telling format that the columns allow. Raises DataError, with what was seen, where there is none."""
     leaves = [leaf for name, cells in table.columns.items() for leaf in leaves_of(name, cells)]
     leaves = [leaf for leaf in leaves if not is_id(leaf)]
@@ -106,7 +106,7 @@ def propose(table: Table) -> Proposal:
     raise DataError(Problem(message, "no-format", table.origin))
 
 
-def leaves_of(selector: str, cells: list[Any]) -> list[Leaf]:
+def leaves_of(selector: str, cells: list[Any]) -> list[ColumnProfile]:
     """The leaves of one column, those inside mappings under their keys."""
     known = [cell for cell in cells if cell is not None and cell != "" and cell != []]
     if known and all(isinstance(cell, dict) for cell in known):
@@ -117,7 +117,7 @@ def leaves_of(selector: str, cells: list[Any]) -> list[Leaf]:
             if not set(key) & set(".[]")  # which no selector can spell
             for leaf in leaves_of(f"{selector}.{key}", [cell.get(key) for cell in known])
         ]
-    return [Leaf(selector, kind_of(known), known)]
+    return [ColumnProfile(selector, kind_of(known), known)]
 
 
 def kind_of(cells: list[Any]) -> Kind:
@@ -137,12 +137,12 @@ def kind_of(cells: list[Any]) -> Kind:
     return "classes" if few and max(map(len, distinct)) <= LONGEST_CLASS else "text"
 
 
-def is_id(leaf: Leaf) -> bool:
+def is_id(leaf: ColumnProfile) -> bool:
     """Whether a column only numbers the rows."""
     return leaf.kind not in ("texts", "other") and ID.fullmatch(leaf.name) is not None
 
 
-def choose_label(table: Table, leaves: list[Leaf], alone: bool) -> Leaf | None:
+def choose_label(table: Table, leaves: list[ColumnProfile], alone: bool) -> ColumnProfile | None:
     """The column to take as the label: scores before classes, then the first one without classes of a single row.
 
     `alone`: a single text has a class and no score, and any column of classes will do, whatever its name.
@@ -160,7 +160,7 @@ def choose_label(table: Table, leaves: list[Leaf], alone: bool) -> Leaf | None:
     )
 
 
-def label_kind_of(leaf: Leaf) -> Literal["binary", "class", "score"]:
+def label_kind_of(leaf: ColumnProfile) -> Literal["binary", "class", "score"]:
     """How the cells of a label column read."""
     if leaf.kind == "classes":
         return "class"
@@ -171,17 +171,17 @@ def label_kind_of(leaf: Leaf) -> Literal["binary", "class", "score"]:
     return "score" if graded or not all(isinstance(number, int) for number in numbers) else "class"
 
 
-def is_subject(leaf: Leaf) -> bool:
+def is_subject(leaf: ColumnProfile) -> bool:
     """Whether the label has more classes than there are relations between two texts."""
     return label_kind_of(leaf) == "class" and len(set(leaf.cells)) > PAIR_CLASSES + 1  # SNLI has a fourth: -1
 
 
-def has_singles(leaf: Leaf) -> bool:
+def has_singles(leaf: ColumnProfile) -> bool:
     """Whether some class has only one row, which is no positive for any other."""
     return min(Counter(leaf.cells).values()) == 1
 
 
-def propose_triplet(texts: list[Leaf], lists: list[Leaf], negatives: list[Leaf]) -> Proposal:
+def propose_triplet(texts: list[ColumnProfile], lists: list[ColumnProfile], negatives: list[ColumnProfile]) -> Proposal:
     """An anchor, its positive, and its negatives: one column, several, or a list."""
     anchor, positive = anchor_and_positive([*texts, *lists])
     columns: dict[str, str | list[str]] = {"anchor": first_of(anchor), "positive": each_of(positive)}
@@ -194,7 +194,7 @@ def propose_triplet(texts: list[Leaf], lists: list[Leaf], negatives: list[Leaf])
     return Proposal("triplet", columns, reasons=[reason, *notes([anchor, positive], texts)])
 
 
-def propose_positive_pair(texts: list[Leaf], lists: list[Leaf]) -> Proposal:
+def propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile]) -> Proposal:
     """Two texts that belong together, from two columns, a text and a list, or one list."""
     if lists and len(texts) + len(lists) == 1:
         selector = lists[0].selector
@@ -218,30 +218,30 @@ def propose_positive_pair(texts: list[Leaf], lists: list[Leaf]) -> Proposal:
     )
 
 
-def anchor_and_positive(leaves: list[Leaf]) -> tuple[Leaf, Leaf]:
+def anchor_and_positive(leaves: list[ColumnProfile]) -> tuple[ColumnProfile, ColumnProfile]:
     """By their names, else in the order of the columns."""
     positive = next((leaf for leaf in leaves if POSITIVE.fullmatch(leaf.name)), None) or leaves[1]
     return next(leaf for leaf in leaves if leaf is not positive), positive
 
 
-def first_of(leaf: Leaf) -> str:
+def first_of(leaf: ColumnProfile) -> str:
     """One text of each row."""
     return f"{leaf.selector}[0]" if leaf.kind == "texts" else leaf.selector
 
 
-def each_of(leaf: Leaf) -> str:
+def each_of(leaf: ColumnProfile) -> str:
     """Every text of each row, as a row of its own."""
     several = leaf.kind == "texts" and any(len(cell) > 1 for cell in leaf.cells)
     return f"{leaf.selector}[*]" if several else first_of(leaf)
 
 
-def notes(used: list[Leaf], texts: list[Leaf]) -> list[str]:
+def notes(used: list[ColumnProfile], texts: list[ColumnProfile]) -> list[str]:
     """Texts that no role takes."""
     unused = [leaf.selector for leaf in texts if leaf not in used]
     return [f"Not used: {', '.join(unused)}."] if unused else []
 
 
-def propose_labeled_text(texts: list[Leaf], label: Leaf) -> Proposal:
+def propose_labeled_text(texts: list[ColumnProfile], label: ColumnProfile) -> Proposal:
     """A text and its class; several texts of a row are each one of that class."""
     selectors = [leaf.selector for leaf in texts]
     columns: dict[str, str | list[str]] = {"text": selectors if len(texts) > 1 else selectors[0]}
@@ -249,7 +249,7 @@ def propose_labeled_text(texts: list[Leaf], label: Leaf) -> Proposal:
     return Proposal("labeled_text", columns | {"label": label.selector}, "class", reasons=[reason])
 
 
-def propose_labeled_pair(table: Table, texts: list[Leaf], label: Leaf) -> Proposal:
+def propose_labeled_pair(table: Table, texts: list[ColumnProfile], label: ColumnProfile) -> Proposal:
     """Two texts and what is said of them: a score, a yes or no, or a class."""
     columns: dict[str, str | list[str]] = {
         "sentence1": texts[0].selector,
@@ -260,13 +260,13 @@ def propose_labeled_pair(table: Table, texts: list[Leaf], label: Leaf) -> Propos
     proposal = Proposal("labeled_pair", columns, kind, reasons=notes(texts[:2], texts))
     names = table.label_names.get(label.selector) or sorted({cell for cell in label.cells if isinstance(cell, str)})
     if kind == "score":
-        return graded(proposal, label)
+        return score_labels(proposal, label)
     if kind == "binary":
-        return told_apart(proposal, label, names)
-    return classed(proposal, label, names)
+        return binary_labels(proposal, label, names)
+    return class_labels(proposal, label, names)
 
 
-def graded(proposal: Proposal, label: Leaf) -> Proposal:
+def score_labels(proposal: Proposal, label: ColumnProfile) -> Proposal:
     """A score, rescaled where it does not go from 0 to 1."""
     numbers = [number for cell in label.cells if (number := number_in(cell)) is not None]
     low, high = min(numbers), max(numbers)
@@ -280,7 +280,7 @@ def graded(proposal: Proposal, label: Leaf) -> Proposal:
     return replace(proposal, options={"label_range": bounds}, reasons=[reason, *proposal.reasons])
 
 
-def told_apart(proposal: Proposal, label: Leaf, names: list[str]) -> Proposal:
+def binary_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) -> Proposal:
     """Similar or not; the names of the classes say which is which, else 1 is taken to mean similar."""
     swapped = len(names) == 2 and names[1].lower().startswith(OPPOSITE)
     similar: int | bool = 0 if swapped else 1
@@ -291,7 +291,7 @@ def told_apart(proposal: Proposal, label: Leaf, names: list[str]) -> Proposal:
     return replace(proposal, options=options, similar=similar, reasons=[reason, *proposal.reasons])
 
 
-def classed(proposal: Proposal, label: Leaf, names: list[str]) -> Proposal:
+def class_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) -> Proposal:
     """A relation between the texts; that of natural language inference is also a score."""
     # The Hub's NLI sets write -1 where the annotators did not agree.
     unsure = any(isinstance(cell, int) and cell < 0 for cell in label.cells)

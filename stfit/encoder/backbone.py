@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from stfit.encoder.kernels.packing import Layout
-from stfit.encoder.tokenizer import Tokens
+from stfit.encoder.tokenizer import Tokenizer
 
 
 @dataclass
-class Source:
+class Backbone:
     """The first module of a model: its weights, its tokenizer, and how both are used and kept."""
 
     peer: str
     """What sentence-transformers calls it."""
     backbone: Any
     """A module with weights."""
-    tokens: Tokens
+    tokens: Tokenizer
     dim: int
     """Size of what comes out for each token, or for each sequence where there is no pooling."""
     choose_layout: Callable[[str], Layout]

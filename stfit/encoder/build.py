@@ -12,25 +12,25 @@ import torch
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from stfit.encoder.backbone import Source
+from stfit.encoder.backbone import Backbone
 from stfit.encoder.bases.static_embeddings import load_static, load_word_counts, load_words
 from stfit.encoder.bases.transformer import load_transformer
-from stfit.encoder.config import Model, misplaced
+from stfit.encoder.config import Model, unsupported_keys
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import ALL_FILES, locate
-from stfit.encoder.folder.st_config import Found, Traits, is_sentence_model, read_folder
-from stfit.encoder.folder.validate import believing, require_sound
+from stfit.encoder.folder.st_config import ModelConfig, ModelFolder, is_sentence_model, read_folder
+from stfit.encoder.folder.validate import validate_folder, wrap_errors
 from stfit.encoder.folder.weights import load_weights
 from stfit.encoder.kernels.fused_infer import fused_works
 from stfit.encoder.lora import add_adapters
-from stfit.encoder.token_layers import Beneath
+from stfit.encoder.token_layers import LayerContext
 from stfit.errors import ModelError
 
 log = logging.getLogger("stfit")
 
 Texts = Callable[[], Iterable[str]]
 
-LOADERS: dict[str, Callable[[Path, Model], Source]] = {
+LOADERS: dict[str, Callable[[Path, Model], Backbone]] = {
     "Transformer": partial(load_transformer, plain=False),
     "WordEmbeddings": load_words,
     "StaticEmbedding": load_static,
@@ -71,26 +71,26 @@ def build_encoder(settings: Model, texts: Texts | None = None, device: str = "cp
     return encoder
 
 
-def build_source(settings: Model, texts: Texts | None) -> tuple[Source, Found | None]:
+def build_source(settings: Model, texts: Texts | None) -> tuple[Backbone, ModelFolder | None]:
     """What comes first in the model, and what its folder says of the rest, if it says something."""
     if not isinstance(settings.base, str):
         if texts is None:
             raise ModelError(f"a base of type {settings.base.type} needs training texts to learn its vocabulary from")
         return settings.base.build(settings, texts()), None
     folder = locate(settings.base, settings.revision, ALL_FILES)
-    with believing(folder):
-        require_sound(folder)
+    with wrap_errors(folder):
+        validate_folder(folder)
         if not is_sentence_model(folder):
             return load_transformer(folder, settings, plain=True), None
         found = read_folder(folder)
         return LOADERS[found.source](found.folder, settings), found
 
 
-def build_token_layers(traits: Traits, source: Source, texts: Texts | None) -> nn.ModuleList:
+def build_token_layers(traits: ModelConfig, source: Backbone, texts: Texts | None) -> nn.ModuleList:
     """The layers before pooling, each upon the one before."""
     built, dim = nn.ModuleList(), source.dim
     for layer in traits.token_layers:
-        built.append(layer.build(Beneath(source, dim, texts)))
+        built.append(layer.build(LayerContext(source, dim, texts)))
         dim = layer.dim_after(dim)
     return built
 
@@ -101,11 +101,11 @@ def load_all(modules: nn.ModuleList, folders: list[Path]) -> None:
         load_weights(module, folder)
 
 
-def choose_traits(settings: Model, found: Found | None, source: Source) -> Traits:
+def choose_traits(settings: Model, found: ModelFolder | None, source: Backbone) -> ModelConfig:
     """What the recipe says, else what the base says, else the default for its kind."""
-    if wrong := misplaced(settings, source.peer):
+    if wrong := unsupported_keys(settings, source.peer):
         raise ModelError("; ".join(f"model.{key} {message}" for key, message in wrong.items()))
-    base = found.traits if found else Traits(pooling=(source.pooling,) if source.pooling else ())
+    base = found.traits if found else ModelConfig(pooling=(source.pooling,) if source.pooling else ())
     traits = replace(
         base,
         pooling=settings.modes or base.pooling,

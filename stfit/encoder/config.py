@@ -14,7 +14,7 @@ from stfit.paths import Location
 from stfit.plugins import installed
 from stfit.spec import Spec
 
-PEER_POOLINGS = {"lasttoken": "last_token", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
+ST_POOLINGS = {"lasttoken": "last_token", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
 """sentence-transformers' spellings -> ours."""
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ else:
     PoolingMode = Literal[("mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last_token", *installed("pooling"))]
 Pooling = Annotated[
     PoolingMode,
-    BeforeValidator(lambda name: PEER_POOLINGS.get(name, name) if isinstance(name, str) else name),
+    BeforeValidator(lambda name: ST_POOLINGS.get(name, name) if isinstance(name, str) else name),
 ]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
@@ -103,7 +103,7 @@ class Model(Spec):
     @model_validator(mode="after")
     def keys_have_an_effect(self) -> Self:
         """A table has no attention, and one that gives the embedding itself nothing to pool."""
-        if not isinstance(self.base, str) and (found := misplaced(self, self.base.peer)):
+        if not isinstance(self.base, str) and (found := unsupported_keys(self, self.base.peer)):
             raise ValueError("; ".join(f"`{key}` {message}" for key, message in found.items()))
         return self
 
@@ -129,7 +129,7 @@ class Model(Spec):
         return self
 
 
-IDLE = {
+UNSUPPORTED_KEYS = {
     "StaticEmbedding": ("pooling", "token_layers", "append_eos", "attention", "dropout", "lora"),
     "BoW": ("pooling", "token_layers", "append_eos", "attention", "dropout", "lora", "max_seq_length"),
     "WordEmbeddings": ("append_eos", "attention", "dropout", "lora"),
@@ -137,9 +137,9 @@ IDLE = {
 """What comes first in a model -> keys of `model` that mean nothing there."""
 
 
-def misplaced(model: Model, source: str) -> dict[str, str]:
+def unsupported_keys(model: Model, source: str) -> dict[str, str]:
     """Keys that are given, but mean nothing for this kind of base -> why."""
-    given = [key for key in IDLE.get(source, ()) if getattr(model, key) not in (None, [])]
+    given = [key for key in UNSUPPORTED_KEYS.get(source, ()) if getattr(model, key) not in (None, [])]
     found = {
         key: f"has no effect on a {source}" for key in given if getattr(model, key) != Model.model_fields[key].default
     }

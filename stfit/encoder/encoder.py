@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stfit.encoder.backbone import Source
-from stfit.encoder.folder.st_config import Traits
+from stfit.encoder.backbone import Backbone
+from stfit.encoder.folder.st_config import ModelConfig
 from stfit.encoder.kernels.dropout import DROPOUT_SETTING, use_fast_dropout
 from stfit.encoder.kernels.fused_infer import build_fused
 from stfit.encoder.kernels.packing import Forward, Layout
@@ -31,7 +31,7 @@ BATCH_TOKENS_ELSEWHERE = 16_384
 class Encoder(nn.Module):
     """A sentence-embedding model. Its weights are named `backbone.*`, `token_layers.<i>.*` and `layers.<i>.*`."""
 
-    def __init__(self, source: Source, traits: Traits, token_layers: nn.ModuleList, layout: Layout) -> None:
+    def __init__(self, source: Backbone, traits: ModelConfig, token_layers: nn.ModuleList, layout: Layout) -> None:
         super().__init__()
         self.precision = "float32"
         """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
@@ -214,7 +214,7 @@ class Encoder(nn.Module):
 
         lengths = [len(sequence) for sequence in sequences]
         if fused:
-            on_each_core(embed_batch, token_batches(lengths, min(most, sum(lengths) // torch.get_num_threads() + 1)))
+            parallel_map(embed_batch, token_batches(lengths, min(most, sum(lengths) // torch.get_num_threads() + 1)))
         else:
             for members in token_batches(lengths, most):
                 embed_batch(members)
@@ -223,7 +223,7 @@ class Encoder(nn.Module):
         return result
 
 
-def on_each_core(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
+def parallel_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
     """Do the batches side by side, each on one core: no core then waits for another one within an operation."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from stfit.encoder import modules
-    from stfit.encoder.backbone import Source
+    from stfit.encoder.backbone import Backbone
 else:
     torch, nn, modules = lazy("torch"), lazy("torch.nn"), lazy("stfit.encoder.modules")
 
@@ -36,10 +36,10 @@ def is_odd(size: int) -> int:
 
 
 @dataclass(frozen=True)
-class Beneath:
+class LayerContext:
     """What a token layer is built upon."""
 
-    source: Source
+    source: Backbone
     dim: int
     """Size of the token embeddings that come in."""
     texts: Callable[[], Iterable[str]] | None
@@ -57,7 +57,7 @@ class CNN(Spec):
     kernel_sizes: list[Annotated[int, Field(gt=0), AfterValidator(is_odd)]] = Field([1, 3, 5], min_length=1)
     """Widths in tokens, odd ones."""
 
-    def build(self, beneath: Beneath) -> nn.Module:
+    def build(self, beneath: LayerContext) -> nn.Module:
         """From `dim` to `out_channels` for each width."""
         return modules.Convolutions(beneath.dim, self.out_channels, self.kernel_sizes)
 
@@ -93,7 +93,7 @@ class LSTM(Spec):
     bidirectional: bool = True
     """Read from both ends, and put both results side by side."""
 
-    def build(self, beneath: Beneath) -> nn.Module:
+    def build(self, beneath: LayerContext) -> nn.Module:
         """From `dim` to `hidden_dim`, twice that in both directions."""
         return modules.Recurrence(beneath.dim, self.hidden_dim, self.num_layers, self.dropout, self.bidirectional)
 
@@ -129,7 +129,7 @@ class WordWeights(Spec):
         """Whether the weights are counted in the training texts."""
         return self.weights is None
 
-    def build(self, beneath: Beneath) -> nn.Module:
+    def build(self, beneath: LayerContext) -> nn.Module:
         """A weight for each entry of the vocabulary."""
         tokens, known = beneath.source.tokens, {}
         vocabulary = tokens.vocabulary()
@@ -169,7 +169,7 @@ class WeightedLayerPooling(Spec):
     layer_start: int = Field(4, ge=0)
     """First layer of the average; 0 is the word embeddings."""
 
-    def build(self, beneath: Beneath) -> nn.Module:
+    def build(self, beneath: LayerContext) -> nn.Module:
         """A weight for each layer. Raises ModelError where there are too few."""
         num_layers = beneath.source.num_layers
         if self.layer_start > num_layers:

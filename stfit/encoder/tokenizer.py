@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tokenizers import Tokenizer as HFTokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as HFTokenizer
+from tokenizers import models, normalizers, pre_tokenizers
 
 from stfit.errors import ModelError
 
 UNKNOWN = "[UNK]"
 
 
-class Tokens(Protocol):
+class Tokenizer(Protocol):
     """A tokenizer with its limit."""
 
     @property
@@ -85,7 +86,7 @@ def load_tokenizer_file(path: Path) -> HFTokenizer:
         raise ModelError(f"{path}: its tokenizer can't be loaded: {error}") from error
 
 
-def uncut_tokens(path: Path, special_tokens: bool = True) -> PlainTokens:
+def untruncated_tokenizer(path: Path, special_tokens: bool = True) -> PlainTokens:
     """The tokenizer of a tokenizer.json, without its limit."""
     backend = load_tokenizer_file(path)
     backend.no_truncation()

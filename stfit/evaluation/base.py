@@ -21,7 +21,7 @@ Embed = Callable[[str, list[str]], np.ndarray]
 """Texts of a role -> [texts, dim], each with the prompt of the role."""
 
 
-Own = tuple[Examples, Examples | None]
+TrainAndHoldout = tuple[Examples, Examples | None]
 """The rows that the recipe trains on, and those held out from them."""
 
 
@@ -34,7 +34,7 @@ class Named(Spec):
     """At the start of a training, during it, at its end."""
 
 
-class EvaluationSource(Named, Source):
+class EvaluatorBase(Named, Source):
     """Rows that an evaluator measures on: a source like the training data's, or the training data's own holdout."""
 
     format: ClassVar[str]
@@ -90,11 +90,11 @@ class EvaluationSource(Named, Source):
         """The roles that `prompts` may give a prompt."""
         return ROLES[self.format]
 
-    def load(self, seed: int, own: Own | None) -> Any:
+    def load(self, seed: int, own: TrainAndHoldout | None) -> Any:
         """The rows to measure on, as `measure` takes them; `own` are those of `from: holdout`."""
         return load_examples(self, self.format, seed)[0] if self.from_ is None else self.held_out(own)
 
-    def held_out(self, own: Own | None) -> Examples:
+    def held_out(self, own: TrainAndHoldout | None) -> Examples:
         """The holdout, where it has the format that is needed."""
         held_out = own[1] if own else None
         assert held_out is not None  # the recipe refuses `from: holdout` without data.holdout

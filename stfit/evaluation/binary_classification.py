@@ -9,12 +9,12 @@ import numpy as np
 from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
-from stfit.evaluation.base import Embed, EvaluationSource, Own
+from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
 
 
-class BinaryClassification(EvaluationSource):
+class BinaryClassification(EvaluatorBase):
     """Pairs with label 1 (similar) or 0, told apart by a threshold on their similarity.
 
     The threshold is the one that is best for accuracy, and for the other metrics the one that is best for F1.
@@ -28,7 +28,7 @@ class BinaryClassification(EvaluationSource):
         f"{kind}_{name}" for kind in ("ap", "accuracy", "f1", "precision", "recall", "mcc") for name in SIMILARITIES
     ]
 
-    def load(self, seed: int, own: Own | None) -> Examples:
+    def load(self, seed: int, own: TrainAndHoldout | None) -> Examples:
         """Pairs with label 0 or 1."""
         rows: Examples = super().load(seed, own)
         self.zeros_and_ones(rows)

@@ -20,7 +20,7 @@ INTERVAL = 0.95
 Verdict = Literal["better", "worse", "no evidence"]
 
 
-class Drawn(TypedDict):
+class BootstrapDraws(TypedDict):
     """A metric as it was measured, written down."""
 
     rows: str | None
@@ -46,10 +46,10 @@ class Comparison:
 def compare(own: Statistic, other: Statistic) -> Comparison:
     """The gain of `own` over `other`, and what it is worth. Both have the same rows, in the same order."""
     gains = resampled_gains(own, other) if own.rows else None
-    return judge(own.value, other.value, gains)
+    return classify_gain(own.value, other.value, gains)
 
 
-def judge(value: float, other: float, gains: np.ndarray | None) -> Comparison:
+def classify_gain(value: float, other: float, gains: np.ndarray | None) -> Comparison:
     """What the gain over `other` is worth, by resampled gains; None where there are no rows to resample."""
     if gains is None:
         return Comparison(value, other, value - other, None, None, None)
@@ -91,8 +91,10 @@ def resample(statistic: Statistic, draws: int) -> np.ndarray:
     return values
 
 
-def compare_drawn(value: float, other: float, drawn: Drawn | None, other_drawn: Drawn | None) -> Comparison:
+def compare_draws(
+    value: float, other: float, drawn: BootstrapDraws | None, other_drawn: BootstrapDraws | None
+) -> Comparison:
     """The same of two values that were resampled at different times, where both were measured on the same rows."""
     if not drawn or not other_drawn or drawn["rows"] is None or drawn["rows"] != other_drawn["rows"]:
-        return judge(value, other, None)
-    return judge(value, other, np.array(drawn["values"]) - np.array(other_drawn["values"]))
+        return classify_gain(value, other, None)
+    return classify_gain(value, other, np.array(drawn["values"]) - np.array(other_drawn["values"]))

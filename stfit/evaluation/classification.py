@@ -11,7 +11,7 @@ from pydantic import Field
 
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.errors import DataError
-from stfit.evaluation.base import Embed, EvaluationSource, Own
+from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
 from stfit.lazy import lazy
@@ -36,7 +36,7 @@ class Classes:
         return {"text": [*self.known.column("text"), *self.measured.column("text")]}
 
 
-class Classification(EvaluationSource):
+class Classification(EvaluatorBase):
     """Classes of texts, told from their embeddings in three ways.
 
     By the nearest labelled texts (k-NN, with the model's own similarity), by logistic regression, and without any
@@ -53,7 +53,7 @@ class Classification(EvaluationSource):
     k: int = Field(5, gt=0)
     """Nearest labelled texts that vote."""
 
-    def load(self, seed: int, own: Own | None) -> Classes:
+    def load(self, seed: int, own: TrainAndHoldout | None) -> Classes:
         """Texts of both splits, with their classes numbered alike."""
         if own is not None and self.from_ is not None:
             return self.checked(Classes(own[0], self.held_out(own)))

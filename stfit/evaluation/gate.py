@@ -41,7 +41,7 @@ class Gate(Spec):
 
 
 @dataclass(frozen=True)
-class Line:
+class GateResult:
     """What a gate says of a model: it passes where its value is at least the limit."""
 
     metric: str
@@ -58,13 +58,13 @@ class Line:
     note: str = ""
 
 
-def decide(gate: Gate, own: Statistic, other: Statistic | None, note: str = "") -> Line:
+def decide(gate: Gate, own: Statistic, other: Statistic | None, note: str = "") -> GateResult:
     """Hold a metric of a model against a gate; `other` is that of the model it names, `note` why there is none."""
     if gate.min is not None:
-        return Line(gate.metric, own.value, gate.min, own.value >= gate.min)
+        return GateResult(gate.metric, own.value, gate.min, own.value >= gate.min)
     if other is None:
-        return Line(gate.metric, own.value, None, None, gate.against, note=note)
+        return GateResult(gate.metric, own.value, None, None, gate.against, note=note)
     gain = own.value - other.value
     low = gain if gate.confidence is None else lower_bound(own, other, gate.confidence)
     limit = own.value - low + gate.min_gain
-    return Line(gate.metric, own.value, limit, low >= gate.min_gain, gate.against, other.value, gain, low)
+    return GateResult(gate.metric, own.value, limit, low >= gate.min_gain, gate.against, other.value, gain, low)

@@ -30,7 +30,7 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
     due = [(evaluator, rows) for evaluator, rows in evaluators if moment in evaluator.when]
     whole = encoder.output_dim
     sizes = {"": whole} | {f"@{dim}": dim for dim in dims if dim <= whole}
-    memory = Memory(encoder, due, keep_all=len(set(sizes.values())) > 1)
+    memory = EmbeddingCache(encoder, due, keep_all=len(set(sizes.values())) > 1)
     found: dict[str, Statistic] = {}
     for evaluator, rows in due:
         measured = {
@@ -50,7 +50,7 @@ def values_of(found: dict[str, Statistic]) -> dict[str, float]:
     return broadcast_object({name: statistic.value for name, statistic in found.items()})
 
 
-class Memory:
+class EmbeddingCache:
     """Embeddings of the texts that are needed more than once."""
 
     def __init__(self, encoder: Encoder, evaluators: Evaluators, keep_all: bool) -> None:

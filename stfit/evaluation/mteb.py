@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from stfit.errors import HubError, RecipeError
-from stfit.evaluation.base import Embed, Named, Own
+from stfit.evaluation.base import Embed, Named, TrainAndHoldout
 from stfit.evaluation.knn import MATRICES
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.statistic import Statistic
@@ -59,7 +59,7 @@ class Mteb(Named):
         """Where the rows come from."""
         return f"mteb:{self.task}"
 
-    def load(self, seed: int, own: Own | None) -> Task:
+    def load(self, seed: int, own: TrainAndHoldout | None) -> Task:
         """The task; its data is read when it is measured."""
         try:
             import mteb

@@ -8,12 +8,12 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.base import Embed, EvaluationSource
+from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
 
 
-class ParaphraseMining(EvaluationSource):
+class ParaphraseMining(EvaluatorBase):
     """Pairs of near sentences in the order of their similarity (the model's own): the paraphrases should come first.
 
     The sentences are all texts of the rows, and each row is a pair of paraphrases: `where: {is_duplicate: 1}` takes

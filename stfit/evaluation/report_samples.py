@@ -98,7 +98,7 @@ class Sample:
                 [[at, round(float(similarity_lr[row, at]), 4), int(self.relation_lr[row, at])] for at in found.tolist()]
                 for row, found in enumerate(nearest_lr[:, :NEAREST])
             ],
-            "map": None if self.labels is None else [rounded(point) for point in flattened(left_ld)],
+            "map": None if self.labels is None else [rounded(point) for point in pca_2d(left_ld)],
         }
 
     def same_text(self) -> np.ndarray:
@@ -239,7 +239,7 @@ def nearest_of(similarity_lr: np.ndarray, kind_lr: np.ndarray) -> list[int | Non
     return [best if row.any() else None for best, row in zip(best_l, kind_lr, strict=True)]
 
 
-def flattened(vectors_ld: np.ndarray) -> np.ndarray:
+def pca_2d(vectors_ld: np.ndarray) -> np.ndarray:
     """The two principal components [l, 2] of vectors of length 1; each points to where its largest value is."""
     length_l = np.linalg.norm(vectors_ld, axis=1, keepdims=True)
     centred_ld = vectors_ld / np.where(length_l == 0, 1, length_l)

@@ -8,13 +8,13 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.base import Embed, EvaluationSource
+from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.ir_metrics import metrics_at
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.statistic import Statistic
 
 
-class Reranking(EvaluationSource):
+class Reranking(EvaluatorBase):
     """Candidates of a query in the order of their similarity (the model's own): the positives should come first.
 
     Rows of the same anchor are one query: `columns: {positive: "set.pos[*]", negative: "set.neg[:100]"}` takes lists.

@@ -12,13 +12,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from stfit.data.mapping.examples import Examples, load_examples
-from stfit.data.mapping.filters import keep_matching, number_in
+from stfit.data.mapping.filters import filter_rows, number_in
 from stfit.data.mapping.selectors import select
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import TableSource, is_remote
 from stfit.data.table import Table
 from stfit.errors import DataError, RecipeError, did_you_mean
-from stfit.evaluation.base import Embed, EvaluationSource, Own
+from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.ir_metrics import metrics_at, names_at
 from stfit.evaluation.knn import in_chunks, nearest
 from stfit.evaluation.statistic import Statistic
@@ -61,7 +61,7 @@ class Collection:
         return Examples("positive_pair", texts, None, "none", None, np.array([row for *_, row in found]), {})
 
 
-class Retrieval(EvaluationSource):
+class Retrieval(EvaluatorBase):
     """Search: for each query, the nearest documents of a corpus, by the model's own similarity.
 
     `dataset` is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv), a Hub set of that layout, or any source
@@ -122,7 +122,7 @@ class Retrieval(EvaluationSource):
         """The roles that `prompts` may give a prompt."""
         return ("query", "corpus")
 
-    def load(self, seed: int, own: Own | None) -> Collection:
+    def load(self, seed: int, own: TrainAndHoldout | None) -> Collection:
         """Queries, corpus and judgements."""
         if tables := self.tables():
             return load_collection(*tables)
@@ -198,7 +198,7 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
     documents = dict(sorted(texts_by_id(corpus, "corpus").items()))
     asked = texts_by_id(queries, "queries")
     at = {key: position for position, key in enumerate(documents)}
-    table = keep_matching(load_table(relevant), relevant.where)
+    table = filter_rows(load_table(relevant), relevant.where)
     cells = {role: cells_of(table, relevant, role) for role in ("query", "corpus")}
     scores = optional(table, relevant, "score")
     right: dict[str, set[str]] = {}
@@ -222,7 +222,7 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
 
 def texts_by_id(source: TableSource, what: str) -> dict[str, str]:
     """Id -> text, with its title before it where there is one."""
-    table = keep_matching(load_table(source), source.where)
+    table = filter_rows(load_table(source), source.where)
     ids = cells_of(table, source, "id")
     texts = cells_of(table, source, "text")
     titles = optional(table, source, "title", nothing="")

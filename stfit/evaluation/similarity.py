@@ -8,12 +8,12 @@ import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.errors import DataError
-from stfit.evaluation.base import Embed, EvaluationSource
+from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.statistic import Statistic
 
 
-class Similarity(EvaluationSource):
+class Similarity(EvaluatorBase):
     """Correlation between the similarity of two sentences and their gold score, over labelled pairs."""
 
     also_called: ClassVar[tuple[str, ...]] = ("EmbeddingSimilarityEvaluator",)

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.base import Embed, EvaluationSource
+from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
 
 
-class Translation(EvaluationSource):
+class Translation(EvaluatorBase):
     """Share of texts whose nearest text of the other language is their translation, by the model's own similarity.
 
     The two languages are the columns `anchor` and `positive`.
@@ -30,8 +30,8 @@ class Translation(EvaluationSource):
         """Accuracy from anchors to positives, back, and their mean; of equally near texts, the first is taken."""
         sources, targets = rows.column("anchor"), rows.column("positive")
         source, target = embed("anchor", sources), embed("positive", targets)
-        there = finds_own(source, target, targets, similarity)
-        back = finds_own(target, source, sources, similarity)
+        there = top1_match(source, target, targets, similarity)
+        back = top1_match(target, source, sources, similarity)
         return {
             "mean_accuracy": mean_of((there + back) / 2),
             "src2trg_accuracy": mean_of(there),
@@ -39,7 +39,7 @@ class Translation(EvaluationSource):
         }
 
 
-def finds_own(source: np.ndarray, target: np.ndarray, targets: list[str], similarity: str) -> np.ndarray:
+def top1_match(source: np.ndarray, target: np.ndarray, targets: list[str], similarity: str) -> np.ndarray:
     """1 where the nearest target of a row's source is the row's own target (or the same text in another row)."""
     _, index_rk = nearest(source, [target], 1, similarity)
     pairs = zip(index_rk[:, 0].tolist(), targets, strict=True)

@@ -8,12 +8,12 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.base import Embed, EvaluationSource
+from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.statistic import Statistic, mean_of
 
 
-class Triplet(EvaluationSource):
+class Triplet(EvaluatorBase):
     """Share of triplets whose anchor is nearer to the positive than to every negative."""
 
     also_called: ClassVar[tuple[str, ...]] = ("TripletEvaluator",)

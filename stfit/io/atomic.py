@@ -18,7 +18,7 @@ from stfit.errors import ResourceError, StfitError
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def wrap_os_errors(path: Path) -> Iterator[None]:
     """Name `path` in a ResourceError where it can't be written."""
     try:
         yield
@@ -26,11 +26,11 @@ def writing(path: Path) -> Iterator[None]:
         raise ResourceError(f"{path}: can't be written, what was there before is kept: {error}") from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str) -> None:
     """Write a file, if this is the first process. Raises ResourceError, and then leaves the old one."""
     if not is_rank_zero():
         return
-    with writing(path):
+    with wrap_os_errors(path):
         scratch = path.with_name(path.name + ".tmp")
         scratch.write_text(text, encoding="utf-8")
         sync(scratch)
@@ -44,7 +44,7 @@ def scratch_of(folder: Path) -> Path:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
+def atomic_directory(folder: Path) -> Iterator[Path]:
     """An empty folder to fill, which afterwards takes the place of `folder`.
 
     Raises ResourceError where something can't be written. After any error the old one stays, and nothing beside it.
@@ -52,16 +52,16 @@ def replacing(folder: Path) -> Iterator[Path]:
     scratch = scratch_of(folder)
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        with writing(folder):
+        with wrap_os_errors(folder):
             scratch.mkdir(parents=True)
             yield scratch
-            publish(scratch, folder)
+            commit_directory(scratch, folder)
     except StfitError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
 
 
-def publish(scratch: Path, folder: Path) -> None:
+def commit_directory(scratch: Path, folder: Path) -> None:
     """Give a finished folder its name, once it is on the disk; the one that had it before is gone only after."""
     for path in (*scratch.rglob("*"), scratch):
         sync(path)
@@ -82,7 +82,7 @@ def discard(folder: Path) -> None:
     shutil.rmtree(scratch)
 
 
-def clear_leftovers(parent: Path) -> None:
+def recover(parent: Path) -> None:
     """Finish or undo what a writer that died left in `parent`."""
     for scratch in parent.glob("*.tmp"):
         shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()

@@ -56,17 +56,17 @@ TeacherRevision = Annotated[
 ]
 
 
-class Fit(NamedTuple):
+class Accepts(NamedTuple):
     """A kind of data that a loss can learn from."""
 
     format: str
     """One of the five formats."""
     label: Literal["none", "binary", "class", "score", "number", "teacher"]
     """What its label means: 0 or 1, the number of a class, a similarity from 0 to 1, any number; or that a teacher's
-    embeddings take its place, see `take_taught`."""
+    embeddings take its place, see `require_columns_with_teacher`."""
 
 
-def take(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list[Tensor]:
+def require_columns(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list[Tensor]:
     """The tensors of `names` in their order (`label` is one of the names), half precision widened to float32.
 
     RecipeError where a column is missing or would be ignored; DataError where `label` isn't one number a row.
@@ -82,22 +82,24 @@ def take(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list
     rows = len(given[names[0]])
     if label is not None and label.shape != (rows,):
         raise DataError(f"loss `{loss}` needs one label a row: {rows} rows, but labels of shape {list(label.shape)}")
-    return [widen(given[name]) for name in names]
+    return [upcast(given[name]) for name in names]
 
 
-def take_taught(loss: Spec, columns: Columns, label: Tensor | None, names: list[str]) -> tuple[list[Tensor], Tensor]:
+def require_columns_with_teacher(
+    loss: Spec, columns: Columns, label: Tensor | None, names: list[str]
+) -> tuple[list[Tensor], Tensor]:
     """The tensors of `names`, and what the teacher makes of their texts, [rows, columns it reads, its dim].
 
-    RecipeError and DataError as `take`.
+    RecipeError and DataError as `require_columns`.
     """
-    tensors = take(loss.tag(), columns, None, *names)
+    tensors = require_columns(loss.tag(), columns, None, *names)
     rows, texts = len(tensors[0]), len(taught_roles(loss, names))
     if label is None or label.ndim != 3 or label.shape[:2] != (rows, texts):
         found = "none" if label is None else f"of shape {list(label.shape)}"
         raise DataError(
             f"loss `{loss.tag()}` needs a teacher's embeddings of {texts} texts in {rows} rows; its label is {found}"
         )
-    return tensors, widen(label).to(tensors[0].dtype)
+    return tensors, upcast(label).to(tensors[0].dtype)
 
 
 def taught_roles(loss: Spec, roles: list[str]) -> list[str]:
@@ -105,13 +107,13 @@ def taught_roles(loss: Spec, roles: list[str]) -> list[str]:
     return roles[:1] if getattr(loss, "target", "own") == "anchor" else roles
 
 
-def are_there(names: list[str], tensors: list[Tensor]) -> Tensor:
+def presence_mask(names: list[str], tensors: list[Tensor]) -> Tensor:
     """Which texts are there, [rows, columns]: a negative of exact zeros is missing."""
     zero_rc = torch.stack([(tensor == 0).all(dim=1) for tensor in tensors], dim=1)
     can_miss_c = torch.tensor([name.startswith("negative") for name in names], device=zero_rc.device)
     return ~(zero_rc & can_miss_c)
 
 
-def widen(tensor: Tensor) -> Tensor:
+def upcast(tensor: Tensor) -> Tensor:
     """float32 for half precision; anything else as it is."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -18,7 +18,7 @@ else:
 Distance = Literal["cosine", "euclidean", "manhattan"]
 BatchDistance = Literal["euclidean", "squared_euclidean", "cosine"]
 
-SHORTEST = 1e-8
+EPS = 1e-8
 """A vector of a smaller norm has no direction that floating point could tell."""
 
 
@@ -29,7 +29,7 @@ def normalize(vectors_rd: Tensor) -> Tensor:
     clipping leaves nothing for the other rows.
     """
     norm_r1 = torch.linalg.vector_norm(vectors_rd, dim=1, keepdim=True)
-    unit_rd: Tensor = vectors_rd / norm_r1.masked_fill(norm_r1 < SHORTEST, torch.inf)
+    unit_rd: Tensor = vectors_rd / norm_r1.masked_fill(norm_r1 < EPS, torch.inf)
     return unit_rd
 
 

@@ -13,7 +13,17 @@ from pydantic import Field
 
 from stfit.errors import ModelError
 from stfit.lazy import lazy
-from stfit.losses.base import Columns, Dims, DimWeights, Fit, Sampler, TeacherRevision, are_there, take, take_taught
+from stfit.losses.base import (
+    Accepts,
+    Columns,
+    Dims,
+    DimWeights,
+    Sampler,
+    TeacherRevision,
+    presence_mask,
+    require_columns,
+    require_columns_with_teacher,
+)
 from stfit.losses.distances import pairwise_cosine
 from stfit.paths import Location
 from stfit.spec import Spec
@@ -36,10 +46,10 @@ class EmbedDistill(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("EmbedDistillLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (
-        Fit("text", "teacher"),
-        Fit("positive_pair", "teacher"),
-        Fit("triplet", "teacher"),
+    fits: ClassVar[tuple[Accepts, ...]] = (
+        Accepts("text", "teacher"),
+        Accepts("positive_pair", "teacher"),
+        Accepts("triplet", "teacher"),
     )
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 1
@@ -62,10 +72,10 @@ class EmbedDistill(Spec):
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of any columns [rows, dim], against as much of the teacher's embeddings."""
         names = list(columns)
-        texts, taught_rcd = take_taught(self, columns, label, names)
+        texts, taught_rcd = require_columns_with_teacher(self, columns, label, names)
         text_rcd = torch.stack(texts, dim=1)
         taught_rcd = taught_rcd[:, :, : text_rcd.shape[2]].expand_as(text_rcd)
-        there_rc = are_there(names, texts)
+        there_rc = presence_mask(names, texts)
         return self.measure(text_rcd[there_rc], taught_rcd[there_rc]).mean()
 
     def measure(self, text_td: Tensor, taught_td: Tensor) -> Tensor:
@@ -93,7 +103,7 @@ class TeacherCosine(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ()
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("positive_pair", "teacher"), Fit("triplet", "teacher"))
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("positive_pair", "teacher"), Accepts("triplet", "teacher"))
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 1
 
@@ -107,9 +117,9 @@ class TeacherCosine(Spec):
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         names = candidates_of(columns)
-        texts, taught_rcd = take_taught(self, columns, label, names)
+        texts, taught_rcd = require_columns_with_teacher(self, columns, label, names)
         difference_rn = scores("cosine", texts) - scores("cosine", list(taught_rcd.unbind(1)))
-        return difference_rn[are_there(names, texts)[:, 1:]].square().mean()
+        return difference_rn[presence_mask(names, texts)[:, 1:]].square().mean()
 
 
 class MarginMSE(Spec):
@@ -120,7 +130,7 @@ class MarginMSE(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("MarginMSELoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("triplet", "number"), Fit("triplet", "teacher"))
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("triplet", "number"), Accepts("triplet", "teacher"))
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 1
 
@@ -137,13 +147,13 @@ class MarginMSE(Spec):
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         if self.teacher is None:
-            *texts, margin_r = take(self.tag(), columns, label, "anchor", "positive", "negative", "label")
+            *texts, margin_r = require_columns(self.tag(), columns, label, "anchor", "positive", "negative", "label")
             return (margins(scores(self.similarity, texts))[:, 0] - margin_r.to(texts[0].dtype)).square().mean()
         names = candidates_of(columns)
-        texts, taught_rcd = take_taught(self, columns, label, names)
+        texts, taught_rcd = require_columns_with_teacher(self, columns, label, names)
         taught_rn = scores(self.similarity, list(taught_rcd.unbind(1)))
         difference_rn = margins(scores(self.similarity, texts)) - margins(taught_rn)
-        return difference_rn[are_there(names, texts)[:, 2:]].square().mean()
+        return difference_rn[presence_mask(names, texts)[:, 2:]].square().mean()
 
 
 class DistillKLDiv(Spec):
@@ -154,7 +164,7 @@ class DistillKLDiv(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("DistillKLDivLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("triplet", "teacher"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("triplet", "teacher"),)
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 1
 
@@ -172,8 +182,8 @@ class DistillKLDiv(Spec):
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         names = candidates_of(columns)
-        texts, taught_rcd = take_taught(self, columns, label, names)
-        missing_rn = ~are_there(names, texts)[:, 1:]
+        texts, taught_rcd = require_columns_with_teacher(self, columns, label, names)
+        missing_rn = ~presence_mask(names, texts)[:, 1:]
         own_rn, taught_rn = (
             (scores(self.similarity, each) / self.temperature).masked_fill(missing_rn, -torch.inf).log_softmax(dim=1)
             for each in (texts, list(taught_rcd.unbind(1)))

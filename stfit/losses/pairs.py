@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from stfit.lazy import lazy
-from stfit.losses.base import Columns, Dims, DimWeights, Fit, Sampler, take
+from stfit.losses.base import Accepts, Columns, Dims, DimWeights, Sampler, require_columns
 from stfit.losses.distances import Distance, normalize, pairwise_cosine, pairwise_distance
 from stfit.spec import Spec
 
@@ -36,7 +36,7 @@ class Contrastive(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("ContrastiveLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_pair", "binary"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "binary"),)
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 1
 
@@ -52,7 +52,7 @@ class Contrastive(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
-        one_rd, other_rd, label_r = take(self.tag(), columns, label, "sentence1", "sentence2", "label")
+        one_rd, other_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         distance_r = pairwise_distance(self.distance, one_rd, other_rd, OFFSET)
         label_r = label_r.to(distance_r.dtype)
         loss_r = (label_r * distance_r**2 + (1 - label_r) * F.relu(self.margin - distance_r) ** 2) / 2
@@ -67,7 +67,7 @@ class OnlineContrastive(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("OnlineContrastiveLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_pair", "binary"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "binary"),)
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 2
 
@@ -81,7 +81,7 @@ class OnlineContrastive(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
-        one_rd, other_rd, label_r = take(self.tag(), columns, label, "sentence1", "sentence2", "label")
+        one_rd, other_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         distance_r = pairwise_distance(self.distance, one_rd, other_rd, OFFSET)
         positive_r, negative_r, seen_r = label_r == 1, label_r == 0, distance_r.detach()
         # Everything stays a tensor of all rows: picking rows by a mask would make a GPU wait for its size.
@@ -104,7 +104,7 @@ class Softmax(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("SoftmaxLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_pair", "class"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "class"),)
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 1
 
@@ -134,7 +134,7 @@ class CosineSimilarity(Spec):
     """The cosine similarity of a pair should equal its label: their mean squared (or absolute) difference."""
 
     also_called: ClassVar[tuple[str, ...]] = ("CosineSimilarityLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_pair", "score"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "score"),)
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 1
 
@@ -148,7 +148,7 @@ class CosineSimilarity(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
-        one_rd, other_rd, label_r = take(self.tag(), columns, label, "sentence1", "sentence2", "label")
+        one_rd, other_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         cosine_r = pairwise_cosine(one_rd, other_rd)
         score_r = cosine_r.sigmoid() if self.transformation == "sigmoid" else cosine_r
         error_r = score_r - label_r.to(score_r.dtype)
@@ -163,7 +163,7 @@ class CoSENT(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("CoSENTLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_pair", "score"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "score"),)
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 2
 
@@ -175,7 +175,7 @@ class CoSENT(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
-        one_rd, other_rd, label_r = take(self.tag(), columns, label, "sentence1", "sentence2", "label")
+        one_rd, other_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         return compute_misorder(self.scale * pairwise_cosine(one_rd, other_rd), label_r)
 
 
@@ -187,7 +187,7 @@ class AnglE(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("AnglELoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_pair", "score"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "score"),)
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 2
 
@@ -199,7 +199,7 @@ class AnglE(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
-        one_rd, other_rd, label_r = take(self.tag(), columns, label, "sentence1", "sentence2", "label")
+        one_rd, other_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         one_real, one_imaginary = halves(normalize(one_rd))
         other_real, other_imaginary = halves(normalize(other_rd))
         real_r = (one_real * other_real + one_imaginary * other_imaginary).sum(dim=1)

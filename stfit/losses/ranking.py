@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from stfit.lazy import lazy
-from stfit.losses.base import Columns, Dims, DimWeights, Fit, Sampler, TeacherRevision, are_there, take, take_taught
+from stfit.losses.base import (
+    Accepts,
+    Columns,
+    Dims,
+    DimWeights,
+    Sampler,
+    TeacherRevision,
+    presence_mask,
+    require_columns,
+    require_columns_with_teacher,
+)
 from stfit.losses.distances import normalize
 from stfit.paths import Location
 from stfit.spec import Spec
@@ -38,7 +48,11 @@ class MultipleNegativesRanking(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss")
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("text", "none"), Fit("positive_pair", "none"), Fit("triplet", "none"))
+    fits: ClassVar[tuple[Accepts, ...]] = (
+        Accepts("text", "none"),
+        Accepts("positive_pair", "none"),
+        Accepts("triplet", "none"),
+    )
     sampler: ClassVar[Sampler] = "no_duplicates"
     smallest_batch: ClassVar[int] = 2
     views: ClassVar[tuple[str, ...]] = ("anchor", "positive")
@@ -81,7 +95,7 @@ class MultipleNegativesRanking(Spec):
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         names = [name for name in columns if name.startswith("negative")]
-        anchor_rd, positive_rd, *negatives = take(self.tag(), columns, label, "anchor", "positive", *names)
+        anchor_rd, positive_rd, *negatives = require_columns(self.tag(), columns, label, "anchor", "positive", *names)
         document_cd = torch.cat([positive_rd, *negatives])
         row_r = torch.arange(len(anchor_rd), device=anchor_rd.device)
         own_rc = row_r[:, None] == row_r.repeat(1 + len(negatives))
@@ -144,7 +158,7 @@ class GISTEmbed(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("GISTEmbedLoss", "CachedGISTEmbedLoss")
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("positive_pair", "teacher"), Fit("triplet", "teacher"))
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("positive_pair", "teacher"), Accepts("triplet", "teacher"))
     sampler: ClassVar[Sampler] = "no_duplicates"
     smallest_batch: ClassVar[int] = 2
 
@@ -168,8 +182,8 @@ class GISTEmbed(Spec):
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         names = ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
-        texts, guide_rcd = take_taught(self, columns, label, names)
-        there_rc = are_there(names, texts)
+        texts, guide_rcd = require_columns_with_teacher(self, columns, label, names)
+        there_rc = presence_mask(names, texts)
         own = [normalize(text_rd) for text_rd in texts]
         guide = [normalize(guide_rd) for guide_rd in guide_rcd.unbind(1)]
         limit_r1 = (guide[0] * guide[1]).sum(dim=1, keepdim=True)
@@ -198,7 +212,7 @@ class MegaBatchMargin(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("MegaBatchMarginLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("positive_pair", "none"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("positive_pair", "none"),)
     sampler: ClassVar[Sampler] = "no_duplicates"
     smallest_batch: ClassVar[int] = 2
 
@@ -212,7 +226,7 @@ class MegaBatchMargin(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor` and `positive` [rows, dim]."""
-        anchor_rd, positive_rd = take(self.tag(), columns, label, "anchor", "positive")
+        anchor_rd, positive_rd = require_columns(self.tag(), columns, label, "anchor", "positive")
         cosine_rr = normalize(anchor_rd) @ normalize(positive_rd).T
         itself_rr = torch.eye(len(cosine_rr), dtype=torch.bool, device=cosine_rr.device)
         hardest_r = cosine_rr.masked_fill(itself_rr, -torch.inf).max(dim=1).values

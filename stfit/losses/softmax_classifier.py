@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stfit.errors import DataError
-from stfit.losses.base import Columns, take
+from stfit.losses.base import Columns, require_columns
 from stfit.losses.pairs import Softmax
 
 
@@ -22,7 +22,7 @@ class SoftmaxHead(nn.Module):
 
     def forward(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss; `label` holds class numbers [rows], or the probability of each class [rows, classes]."""
-        one_rd, other_rd = take(self.spec.tag(), columns, None, "sentence1", "sentence2")
+        one_rd, other_rd = require_columns(self.spec.tag(), columns, None, "sentence1", "sentence2")
         target = self.check_target(label, len(one_rd))
         parts = []
         if self.spec.concatenate_embeddings:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stfit.errors import DataError
 from stfit.lazy import lazy
-from stfit.losses.base import Columns, Dims, DimWeights, Fit, Sampler, take
+from stfit.losses.base import Accepts, Columns, Dims, DimWeights, Sampler, require_columns
 from stfit.losses.distances import BatchDistance, Distance, distance_matrix, pairwise_distance
 from stfit.spec import Spec
 
@@ -33,7 +33,7 @@ class Triplet(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("TripletLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("triplet", "none"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("triplet", "none"),)
     sampler: ClassVar[Sampler] = "shuffle"
     smallest_batch: ClassVar[int] = 1
 
@@ -47,7 +47,9 @@ class Triplet(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive` and `negative` [rows, dim]."""
-        anchor_rd, positive_rd, negative_rd = take(self.tag(), columns, label, "anchor", "positive", "negative")
+        anchor_rd, positive_rd, negative_rd = require_columns(
+            self.tag(), columns, label, "anchor", "positive", "negative"
+        )
         near_r = pairwise_distance(self.distance, anchor_rd, positive_rd)
         far_r = pairwise_distance(self.distance, anchor_rd, negative_rd)
         return F.relu(near_r - far_r + self.margin).mean()
@@ -60,7 +62,7 @@ class BatchHardTriplet(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("BatchHardTripletLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_text", "class"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_text", "class"),)
     sampler: ClassVar[Sampler] = "group_by_label"
     smallest_batch: ClassVar[int] = 3
 
@@ -85,7 +87,7 @@ class BatchHardSoftMarginTriplet(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("BatchHardSoftMarginTripletLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_text", "class"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_text", "class"),)
     sampler: ClassVar[Sampler] = "group_by_label"
     smallest_batch: ClassVar[int] = 3
 
@@ -108,7 +110,7 @@ class BatchAllTriplet(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("BatchAllTripletLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_text", "class"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_text", "class"),)
     sampler: ClassVar[Sampler] = "group_by_label"
     smallest_batch: ClassVar[int] = 3
 
@@ -143,7 +145,7 @@ class BatchSemiHardTriplet(Spec):
     """
 
     also_called: ClassVar[tuple[str, ...]] = ("BatchSemiHardTripletLoss",)
-    fits: ClassVar[tuple[Fit, ...]] = (Fit("labeled_text", "class"),)
+    fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_text", "class"),)
     sampler: ClassVar[Sampler] = "group_by_label"
     smallest_batch: ClassVar[int] = 3
 
@@ -170,7 +172,7 @@ class BatchSemiHardTriplet(Spec):
 
 def compare_rows(loss: str, columns: Columns, label: Tensor | None, distance: BatchDistance) -> tuple[Tensor, Tensor]:
     """Distances of all rows of a batch, and which of them share a label (a row with itself, too): [r, r] both."""
-    text_rd, label_r = take(loss, columns, label, "text", "label")
+    text_rd, label_r = require_columns(loss, columns, label, "text", "label")
     same_rr = label_r[:, None] == label_r
     if same_rr.all():
         raise DataError(

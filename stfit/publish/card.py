@@ -32,7 +32,7 @@ EXAMPLES = ["How do I reset my password?", "I can't log in any more.", "When doe
 
 
 @dataclass(frozen=True)
-class Rows:
+class DatasetFacts:
     """A dataset that was trained or measured on. `hub`: its id, where it is on the Hub; `name` without folders."""
 
     name: str
@@ -53,12 +53,12 @@ class Scores:
 
     label: str
     type: str
-    rows: Rows
+    rows: DatasetFacts
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Line:
+class MetricRow:
     """A metric of the table: of the base, of this model, and of the model that was published before."""
 
     metric: str
@@ -79,7 +79,7 @@ class Training:
     """Hub id, or the name of a local folder; None for a model that began with random weights."""
     base_on_hub: bool
     base_commit: str | None
-    data: list[Rows]
+    data: list[DatasetFacts]
     losses: list[Spec]
     recipe: str
     steps: int
@@ -91,7 +91,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardData:
     """All that a card says. `training` and `scores` are empty for a model folder that no run of stfit left."""
 
     name: str
@@ -106,12 +106,12 @@ class Facts:
     push: Push | None = None
     training: Training | None = None
     scores: list[Scores] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    lines: list[MetricRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a reader should know before anything else: that a gate was not passed, and it was published all the same."""
 
 
-def metadata_of(facts: Facts) -> dict[str, Any]:
+def metadata_of(facts: CardData) -> dict[str, Any]:
     """The card's metadata (https://huggingface.co/docs/hub/model-cards#model-card-metadata)."""
     from huggingface_hub import ModelCardData
 
@@ -159,7 +159,7 @@ def name_of(loss: Spec) -> str:
     return (*loss.also_called, loss.tag())[0]
 
 
-def body_of(facts: Facts) -> str:
+def body_of(facts: CardData) -> str:
     """The card below its metadata."""
     parts = [f"# {facts.name}", *(f"> **{plain(note)}**" for note in facts.notes), introduction(facts), usage(facts)]
     parts += evaluation(facts)
@@ -170,7 +170,7 @@ def body_of(facts: Facts) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def introduction(facts: Facts) -> str:
+def introduction(facts: CardData) -> str:
     """What it is, in a sentence and a list."""
     size = f"{facts.embedding_dim}-dimensional " if facts.embedding_dim else ""
     lines = [
@@ -204,7 +204,7 @@ def base_of(training: Training) -> str:
     return f"[{plain(training.base)}](https://huggingface.co/{training.base}){commit}"
 
 
-def usage(facts: Facts) -> str:
+def usage(facts: CardData) -> str:
     """Snippets that run as they stand."""
     asymmetric = {"query", "document"} <= facts.prompts.keys()
     sentences = ",\n".join(f'    "{text}"' for text in EXAMPLES)
@@ -225,7 +225,7 @@ def usage(facts: Facts) -> str:
     return f"## Usage\n\n{block(python, 'python')}\n\nOr from a shell, with stfit:\n\n{block(shell, 'sh')}"
 
 
-def evaluation(facts: Facts) -> list[str]:
+def evaluation(facts: CardData) -> list[str]:
     """The table before and after, and what each line was measured on."""
     if not facts.lines:
         return ["## Evaluation\n\nThis model was not evaluated."]
@@ -257,7 +257,7 @@ def gain_of(value: float | None, other: float | None, interval: tuple[float, flo
     return f"{value - other:+.4f}{between}"
 
 
-def described_rows(rows: Rows) -> str:
+def described_rows(rows: DatasetFacts) -> str:
     """A dataset in a few words."""
     name = f"[{plain(rows.hub)}](https://huggingface.co/datasets/{rows.hub})" if rows.hub else code(rows.name)
     more = [

@@ -43,7 +43,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Head:
+class BranchState:
     """What a branch holds. `commit` is None where there is no such branch, or no repository, yet."""
 
     commit: str | None = None
@@ -99,17 +99,17 @@ def preflight(name: str) -> None:
         log.info("may be pushed to %s", find_repository(name))
 
 
-def read_head(repo: str, branch: str = MAIN) -> Head:
+def read_branch(repo: str, branch: str = MAIN) -> BranchState:
     """The newest commit of a branch, and its files. Raises HubError where the Hub can't be asked."""
     try:
         found = look_up("model", repo, branch)
     except HubError as error:
         if error.problems[0].code == NOT_THERE:
-            return Head()
+            return BranchState()
         if error.problems[0].code == NO_REVISION:
-            return Head(private=bool(look_up("model", repo).private))
+            return BranchState(private=bool(look_up("model", repo).private))
         raise
-    head = Head(found.sha, read_files(repo, found.sha), bool(found.private))
+    head = BranchState(found.sha, read_files(repo, found.sha), bool(found.private))
     manifest = read_file(repo, head, MANIFEST) or b""
     return replace(head, pushed=frozenset(manifest.decode("utf-8", "replace").splitlines()))
 
@@ -125,7 +125,7 @@ def read_files(repo: str, commit: str) -> dict[str, File]:
     return {file.path: File(file.blob_id, file.lfs.sha256 if file.lfs else None) for file in files}
 
 
-def read_file(repo: str, head: Head, path: str) -> bytes | None:
+def read_file(repo: str, head: BranchState, path: str) -> bytes | None:
     """A small file of a head; None where there is none."""
     if path not in head.files:
         return None
@@ -152,7 +152,7 @@ def is_same(local: Path | bytes, remote: File) -> bool:
     return sha1(b"blob %d\0" % len(content) + content).hexdigest() == remote.oid
 
 
-def find_change(files: Mapping[str, Path | bytes], head: Head) -> Change:
+def find_change(files: Mapping[str, Path | bytes], head: BranchState) -> Change:
     """What has to be done to a head to publish these files. Deletes what an earlier push left, and nothing else."""
     add = {path: file for path, file in files.items() if path not in head.files or not is_same(file, head.files[path])}
     stale = (path for path in head.pushed if path in head.files and path not in files and is_allowed(path))
@@ -202,7 +202,7 @@ class Published:
 
 
 def commit(
-    repo: str, files: Mapping[str, Path | bytes], head: Head, message: str, branch: str, as_pull_request: bool
+    repo: str, files: Mapping[str, Path | bytes], head: BranchState, message: str, branch: str, as_pull_request: bool
 ) -> Published:
     """Publish as one commit on top of `head`. Raises HubError where it did not come to be, or somebody was faster."""
     from huggingface_hub.utils._runtime import is_xet_available
@@ -229,7 +229,7 @@ def commit(
     try:
         return ask(send, "model", repo, branch, done=find_it, unseen=unseen)
     except HubError:
-        if read_head(repo, branch).commit != head.commit:
+        if read_branch(repo, branch).commit != head.commit:
             message = f"somebody else pushed to `{repo}` meanwhile, nothing of this is there: run the same again"
             raise HubError(message) from None
         raise
@@ -253,17 +253,17 @@ def find_published(
 ) -> Published | None:
     """A commit that holds exactly these files of stfit's: the branch's newest, or that of a pull request."""
     if not as_pull_request:
-        head = read_head(repo, branch)
+        head = read_branch(repo, branch)
         return Published(head.commit) if head.commit and is_published(files, head) else None
     refs = ask(lambda: client.HfApi().list_repo_refs(repo, include_pull_requests=True), "model", repo)
     for request in reversed((refs.pull_requests or [])[-NEWEST:]):
-        if is_published(files, Head(request.target_commit, read_files(repo, request.target_commit))):
+        if is_published(files, BranchState(request.target_commit, read_files(repo, request.target_commit))):
             number = request.ref.rpartition("/")[2]
             return Published(request.target_commit, f"{constants.ENDPOINT}/{repo}/discussions/{number}")
     return None
 
 
-def is_published(files: Mapping[str, Path | bytes], head: Head) -> bool:
+def is_published(files: Mapping[str, Path | bytes], head: BranchState) -> bool:
     """Whether a head holds these files, their list among them, and nothing stale."""
     change = find_change(files, head)
     return not change.add and not change.delete
@@ -271,7 +271,7 @@ def is_published(files: Mapping[str, Path | bytes], head: Head) -> bool:
 
 def require_published(repo: str, files: Mapping[str, Path | bytes], published: Published) -> None:
     """Raises HubError where the commit does not hold what was sent."""
-    found = Head(published.commit, read_files(repo, published.commit))
+    found = BranchState(published.commit, read_files(repo, published.commit))
     if not is_published(files, found):
         change = find_change(files, found)
         wrong = listed([*change.add, *change.delete])

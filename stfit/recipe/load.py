@@ -15,8 +15,8 @@ from stfit.errors import Problem, RecipeError, did_you_mean
 from stfit.recipe.marked_yaml import MAX_BYTES, Mark, Node, decode, quoted, read_yaml
 from stfit.recipe.overrides import merged, overridden
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.type_tree import Key, Shape, spell_out
-from stfit.recipe.validation_errors import explain
+from stfit.recipe.type_tree import Key, Shape, normalize_choices
+from stfit.recipe.validation_errors import explain_errors
 from stfit.spec import Spec
 
 LANGUAGE_VERSION = 1
@@ -66,13 +66,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     root, refused = overridden(root, overrides, shape)
     root = with_data(root)
     origins = origins_of(root)
-    root = named(root, path, model)
+    root = apply_default_name(root, path, model)
     try:
         recipe = model.model_validate(root.plain())
     except ValidationError as error:
         # A line that YAML has already complained about gives odd values, which are not worth a second complaint.
         lines = {(problem.file, problem.line) for problem in problems}
-        refused += [found for found in explain(error, root, model) if (found.file, found.line) not in lines]
+        refused += [found for found in explain_errors(error, root, model) if (found.file, found.line) not in lines]
     if problems or refused:
         order = [str(file.path) for file in files]
         raise RecipeError(sorted(problems + refused, key=lambda problem: place_in(order, problem)))
@@ -100,7 +100,7 @@ def with_data(root: Node) -> Node:
     return replace(root, value=root.value | {"eval": replace(evaluators, value=items)})
 
 
-def named(root: Node, path: Path, model: type[Spec]) -> Node:
+def apply_default_name(root: Node, path: Path, model: type[Spec]) -> Node:
     """The recipe with the stem of its file as `name`, where it gives none."""
     if not isinstance(root.value, dict) or "name" in root.value or "name" not in model.model_fields:
         return root
@@ -139,7 +139,7 @@ def read_file(path: Path, asked_by: Node | None, shape: Shape) -> RecipeFile:
     """One file; `asked_by` is the `extends` that names it."""
     text = decode(read_bytes(path, asked_by), str(path))
     root, problems = read_yaml(text, str(path), Path(os.path.abspath(path.parent)))
-    root = spell_out(root, shape)
+    root = normalize_choices(root, shape)
     refuse_other_version(root)
     extends = root.child("extends")
     if isinstance(root.value, dict) and extends is not None:

@@ -59,7 +59,7 @@ def resolve_plain(text: str) -> Scalar:
 
 
 @dataclass(frozen=True)
-class Written:
+class SourceText:
     """A text that was handed to stfit: a file, or one argument of the command line."""
 
     file: str
@@ -67,7 +67,7 @@ class Written:
     lines: list[str]
 
     @classmethod
-    def of(cls, text: str, file: str, folder: Path) -> Written:
+    def of(cls, text: str, file: str, folder: Path) -> SourceText:
         """From the whole text; the line breaks are YAML's, which are the same once control characters are refused."""
         return cls(file, folder, text.splitlines())
 
@@ -76,7 +76,7 @@ class Written:
 class Mark:
     """A word of a text: line and column count from 1, width in characters."""
 
-    written: Written
+    written: SourceText
     line: int
     column: int
     width: int = 1
@@ -159,13 +159,13 @@ def decode(data: bytes, file: str) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
-        written = Written.of(data.decode(errors="replace"), file, Path())
+        written = SourceText.of(data.decode(errors="replace"), file, Path())
         found = mark_at(written, before, len(before))
         message = f"byte 0x{data[error.start]:02x} is not UTF-8: save the file in that encoding"
         raise RecipeError(found.problem(message, "yaml")) from None
 
 
-def mark_at(written: Written, text: str, index: int, width: int = 1) -> Mark:
+def mark_at(written: SourceText, text: str, index: int, width: int = 1) -> Mark:
     """The mark of character `index` of `text`."""
     before = (text[:index] + "|").splitlines()
     return Mark(written, len(before), len(before[-1]), width)
@@ -179,7 +179,7 @@ def read_yaml(text: str, file: str, folder: Path, shown: str | None = None) -> t
     Raises RecipeError where reading can't go on: broken syntax, a forbidden character, too deep, too many values.
     """
     text = text.removeprefix("\ufeff")
-    written = Written.of(shown or text, file, folder)
+    written = SourceText.of(shown or text, file, folder)
     unreadable = UNREADABLE.search(text)
     if unreadable:
         bad = mark_at(written, text, unreadable.start())
@@ -214,7 +214,7 @@ SYNTAX_HINTS: tuple[tuple[str, str], ...] = (
 """Words of the parser's own message -> what the user did. Checked in this order."""
 
 
-def syntax_problem(error: yaml.MarkedYAMLError, written: Written) -> Problem:
+def syntax_problem(error: yaml.MarkedYAMLError, written: SourceText) -> Problem:
     """The parser's complaint, in plain words and at the place to change."""
     said = ", ".join(part for part in (error.context, error.problem) if part)
     hint = next((hint for words, hint in SYNTAX_HINTS if words in said), said)
@@ -233,7 +233,7 @@ def syntax_problem(error: yaml.MarkedYAMLError, written: Written) -> Problem:
 class Reader:
     """Builds nodes from the parser's events, in one pass, and collects what a recipe must not hold."""
 
-    def __init__(self, written: Written) -> None:
+    def __init__(self, written: SourceText) -> None:
         self.written = written
         self.problems: list[Problem] = []
         self.values = 0

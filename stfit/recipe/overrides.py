@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from stfit.errors import Problem, RecipeError
-from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_DEPTH, Mark, Node, Written, quoted, read_yaml
-from stfit.recipe.type_tree import Shape, below, choices, spell_out
+from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_DEPTH, Mark, Node, SourceText, quoted, read_yaml
+from stfit.recipe.type_tree import Shape, child_types, choices, normalize_choices
 
 VERSIONED = ("dataset", "base")
 """Keys beside which a `revision` says which version is meant."""
@@ -24,7 +24,7 @@ def merged(parent: Node, child: Node, shape: Shape) -> Node:
         return child
     entries = kept_beside(parent.value, child)
     for key, value in child.value.items():
-        entries[key] = merged(entries[key], value, below(shape, key)) if key in entries else value
+        entries[key] = merged(entries[key], value, child_types(shape, key)) if key in entries else value
     return replace(child, value=entries)
 
 
@@ -63,7 +63,7 @@ def apply(root: Node, argument: str, shape: Shape) -> Node:
     path, equals, value = argument.partition("=")
     deletes = path.startswith("~") and not equals
     path = path.removeprefix("~") if deletes else path
-    mark = Mark(Written.of(argument, COMMAND_LINE, Path.cwd()), 1, 2 if deletes else 1, len(path))
+    mark = Mark(SourceText.of(argument, COMMAND_LINE, Path.cwd()), 1, 2 if deletes else 1, len(path))
     keys = path.split(".")
     if not all(keys) or len(keys) > MAX_DEPTH or not (equals or deletes):
         raise RecipeError(mark.problem("an override is `key.path=value`, or `~key.path` to delete", "override"))
@@ -81,16 +81,16 @@ def apply(root: Node, argument: str, shape: Shape) -> Node:
 def put(node: Node | None, keys: list[str], value: Node, mark: Mark, shape: Shape) -> Node:
     """`node` with `value` at the end of `keys`; mappings on the way are made where there are none."""
     if not keys:
-        return spell_out(value, shape)
+        return normalize_choices(value, shape)
     if node is not None and isinstance(node.value, list):
         index = index_in(node.value, keys[0], mark)
-        item = put(node.value[index], keys[1:], value, mark, below(shape, index))
+        item = put(node.value[index], keys[1:], value, mark, child_types(shape, index))
         return replace(node, value=[*node.value[:index], item, *node.value[index + 1 :]])
     entries = node.value if node is not None and isinstance(node.value, dict) else {}
-    child = put(entries.get(keys[0]), keys[1:], value, mark, below(shape, keys[0]))
+    child = put(entries.get(keys[0]), keys[1:], value, mark, child_types(shape, keys[0]))
     if node is None or node.value is not entries:
         return Node({keys[0]: child}, mark, mark)
-    new = spell_out(Node({keys[0]: child}, mark, mark), shape)
+    new = normalize_choices(Node({keys[0]: child}, mark, mark), shape)
     return new if chooses_anew(node, new, shape) else replace(node, value={**kept_beside(entries, new), keys[0]: child})
 
 

@@ -46,7 +46,7 @@ def fields_of(spec: type[Spec]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in spec.model_fields.items()}
 
 
-def below(shape: Shape, key: Key) -> Shape:
+def child_types(shape: Shape, key: Key) -> Shape:
     """What may stand under `key`, whichever of the alternatives is chosen."""
     found: Shape = []
     for kind in shape:
@@ -60,7 +60,7 @@ def below(shape: Shape, key: Key) -> Shape:
 
 def shape_at(shape: Shape, keys: tuple[Key, ...]) -> Shape:
     """What may stand at the end of a path of keys."""
-    return reduce(below, keys, shape)
+    return reduce(child_types, keys, shape)
 
 
 def choices(shape: Shape) -> list[type[Spec]]:
@@ -73,7 +73,7 @@ def names_in(shape: Shape) -> dict[str, str]:
     return {} if str in shape else names_of(choices(shape))
 
 
-def spell_out(node: Node, shape: Shape) -> Node:
+def normalize_choices(node: Node, shape: Shape) -> Node:
     """The same tree with every bare name written as `{type: name}` and every alias as the tag it stands for.
 
     Then both spellings are merged, overridden and explained alike.
@@ -82,10 +82,10 @@ def spell_out(node: Node, shape: Shape) -> Node:
     if names and isinstance(node.value, str):
         return Node({"type": replace(node, value=names.get(node.value, node.value))}, node.mark, node.key)
     if isinstance(node.value, list):
-        return replace(node, value=[spell_out(item, below(shape, 0)) for item in node.value])
+        return replace(node, value=[normalize_choices(item, child_types(shape, 0)) for item in node.value])
     if not isinstance(node.value, dict):
         return node
-    entries = {key: spell_out(child, below(shape, key)) for key, child in node.value.items()}
+    entries = {key: normalize_choices(child, child_types(shape, key)) for key, child in node.value.items()}
     chosen = entries.get("type")
     if chosen and isinstance(chosen.value, str) and chosen.value in names:
         entries["type"] = replace(chosen, value=names[chosen.value])
@@ -99,7 +99,7 @@ def owners(model: type[Spec], section: str = "") -> dict[str, list[tuple[str, ty
     for key, field in fields_of(model).items():
         found.setdefault(key, []).append((section, model))
         shape = shape_of_field(field)
-        for spec in specs(shape + below(shape, 0)):
+        for spec in specs(shape + child_types(shape, 0)):
             for inner, places in owners(spec, f"{section}.{key}".lstrip(".")).items():
                 found.setdefault(inner, []).extend(places)
     return found

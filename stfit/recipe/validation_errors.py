@@ -82,7 +82,7 @@ BOOLEANS = {
 """What people write for true and false, the words of YAML 1.1 first of all."""
 
 
-def explain(error: ValidationError, root: Node, model: type[Spec]) -> list[Problem]:
+def explain_errors(error: ValidationError, root: Node, model: type[Spec]) -> list[Problem]:
     """What validation of `root.plain()` by `model` found, one Problem for each place of the file."""
     found = error.errors(include_url=False)
     groups: dict[Keys, list[ErrorDetails]] = {}
@@ -121,7 +121,7 @@ def place(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]
     """The Problem for all that is said about one place."""
     # Of a union's members, the one that says more than "not my type" is the one that was meant.
     telling = [detail for detail in details if detail["type"] not in EXPECTED] or details
-    word = WRITERS.get(telling[0]["type"], general)
+    word = FORMATTERS.get(telling[0]["type"], general)
     mark, message, code = word(keys, telling, root, model)
     return mark.problem(message, code)
 
@@ -285,7 +285,7 @@ ADVICE: dict[str, Callable[[Any], str]] = {
 }
 """Error type of pydantic -> what to write instead, where that can be guessed."""
 
-WRITERS: dict[str, Callable[[Keys, list[ErrorDetails], Node, type[Spec]], Finding]] = {
+FORMATTERS: dict[str, Callable[[Keys, list[ErrorDetails], Node, type[Spec]], Finding]] = {
     "extra_forbidden": unknown_key,
     "missing": missing_key,
     "union_tag_invalid": unknown_choice,

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from stfit.publish.card import number
 from stfit.report import figures, html
-from stfit.report.run_summary import PARTS, Gain, Told
+from stfit.report.run_summary import PARTS, MetricDelta, RunSummary
 
 
-def comparison_page(runs: Sequence[Told], gains: Sequence[dict[str, Gain]]) -> str:
+def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, MetricDelta]]) -> str:
     """Several runs side by side. `gains`: for each run, what its metrics gain over the first one's."""
     names = ", ".join(told.name for told in runs)
     with figures.drawing():
@@ -28,7 +28,7 @@ def comparison_page(runs: Sequence[Told], gains: Sequence[dict[str, Gain]]) -> s
         )
 
 
-def metrics_side_by_side(runs: Sequence[Told], gains: Sequence[dict[str, Gain]]) -> str:
+def metrics_side_by_side(runs: Sequence[RunSummary], gains: Sequence[dict[str, MetricDelta]]) -> str:
     """Every metric at the end, and what the later runs gain over the first."""
     first = runs[0]
     main = dict.fromkeys(name for told in runs for name in told.main)
@@ -46,7 +46,7 @@ def metrics_side_by_side(runs: Sequence[Told], gains: Sequence[dict[str, Gain]])
     return html.table(caption, header, rows) if rows else ""
 
 
-def gain_cell(gain: Gain | None) -> str:
+def gain_cell(gain: MetricDelta | None) -> str:
     """What a run gains over the first."""
     if gain is None:
         return ""
@@ -55,7 +55,7 @@ def gain_cell(gain: Gain | None) -> str:
     return f"{gain.gain:+.4f}<br>({gain.low:+.4f} to {gain.high:+.4f})<br>{gain.verdict}"
 
 
-def differences_of(runs: Sequence[Told]) -> str:
+def differences_of(runs: Sequence[RunSummary]) -> str:
     """Keys whose values are not the same in all recipes."""
     keys = dict.fromkeys(key for told in runs for key in told.recipe if key != "name")
     rows = [
@@ -68,7 +68,7 @@ def differences_of(runs: Sequence[Told]) -> str:
     return html.table("Keys of the recipes", ["key", *(html.text(told.name) for told in runs)], rows, numbers=False)
 
 
-def curves_over_one_another(runs: Sequence[Told]) -> Iterator[str]:
+def curves_over_one_another(runs: Sequence[RunSummary]) -> Iterator[str]:
     """Loss and main metrics of all runs."""
     lines = {told.name: told.losses() for told in runs}
     panels = {"Loss": {name: curve for name, curve in lines.items() if curve[0]}}
@@ -81,7 +81,7 @@ def curves_over_one_another(runs: Sequence[Told]) -> Iterator[str]:
         yield html.figure(figures.draw_curves("curves-figure", label, panels, "step", heights, list(lines)), label)
 
 
-def costs_side_by_side(runs: Sequence[Told]) -> str:
+def costs_side_by_side(runs: Sequence[RunSummary]) -> str:
     """Seconds and the machine of each run."""
     machines = [dict(told.machine) for told in runs]
     rows = [

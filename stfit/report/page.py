@@ -7,14 +7,14 @@ from typing import Any
 
 from stfit.publish.card import duration, number
 from stfit.report import figures, html
-from stfit.report.run_summary import MOMENTS, PARTS, Gain, Told
+from stfit.report.run_summary import MOMENTS, PARTS, MetricDelta, RunSummary
 
 MOST_EXAMPLES = 10
 
 Section = tuple[str, str, str] | None
 
 
-def report_page(told: Told) -> str:
+def report_page(told: RunSummary) -> str:
     """The report of one run, as HTML that needs nothing else."""
     with figures.drawing():
         return html.page(
@@ -40,7 +40,7 @@ def escaped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, html.text(value)) for name, value in pairs]
 
 
-def lead_of(told: Told) -> str:
+def lead_of(told: RunSummary) -> str:
     """What came of it, in a sentence for each evaluator."""
     said = [f"<p>{html.text(told.state)}, {html.text(told.date)}</p>"]
     for name, gain in told.gains.items():
@@ -51,7 +51,7 @@ def lead_of(told: Told) -> str:
     return "\n".join(said)
 
 
-def in_words(gain: Gain) -> str:
+def in_words(gain: MetricDelta) -> str:
     """What a gain is worth."""
     if gain.verdict is None:
         return f"{gain.gain:+.4f}"
@@ -63,12 +63,12 @@ def in_words(gain: Gain) -> str:
     return f"{gain.gain:+.4f} ({interval_of(gain)}): {meaning[gain.verdict]}"
 
 
-def interval_of(gain: Gain) -> str:
+def interval_of(gain: MetricDelta) -> str:
     """The 95 % interval of a gain."""
     return "" if gain.low is None else f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
 
 
-def verdict_table(told: Told) -> str:
+def verdict_table(told: RunSummary) -> str:
     """Every metric before and after, the main ones first."""
     gains = told.gains
     names = [*told.main, *(name for name in {**told.before, **told.after} if name not in told.main)]
@@ -85,7 +85,7 @@ def verdict_table(told: Told) -> str:
     return html.table(caption, ["metric", "before", "after", "gain", "95 % interval", "verdict"], rows)
 
 
-def warnings_of(told: Told) -> str:
+def warnings_of(told: RunSummary) -> str:
     """What the check had to say, and what went wrong on the way."""
     found = told.record.get("warnings", [])
     if not found:
@@ -94,7 +94,7 @@ def warnings_of(told: Told) -> str:
     return "\n".join(["<h3>Warnings</h3>", *shown])
 
 
-def training_figures(told: Told) -> Iterator[str]:
+def training_figures(told: RunSummary) -> Iterator[str]:
     """Loss, learning rate, and each main metric over the steps."""
     steps, losses = told.losses()
     if len(steps) > 1:
@@ -111,7 +111,7 @@ def training_figures(told: Told) -> Iterator[str]:
         yield html.figure(figures.draw_curves("metrics", label, panels, "step", ["value"] * len(panels)), label)
 
 
-def similarity_figures(told: Told) -> Iterator[str]:
+def similarity_figures(told: RunSummary) -> Iterator[str]:
     """How similar the model finds texts that belong together, and others, before and after."""
     for position, (name, _, looks) in enumerate(told.seen()):
         panels = {
@@ -130,7 +130,7 @@ def similarity_figures(told: Told) -> Iterator[str]:
         yield html.figure(figures.draw_histograms(f"similar{position}", label, panels, f"{kind} similarity"), label)
 
 
-def map_figures(told: Told) -> Iterator[str]:
+def map_figures(told: RunSummary) -> Iterator[str]:
     """Labelled texts in two dimensions."""
     for position, (name, sample, looks) in enumerate(told.seen()):
         panels = {moment: look["map"] for moment, look in looks.items() if look["map"]}
@@ -139,7 +139,7 @@ def map_figures(told: Told) -> Iterator[str]:
             yield html.figure(figures.draw_maps(f"map{position}", label, panels, sample["labels"]), label)
 
 
-def example_tables(told: Told) -> Iterator[str]:
+def example_tables(told: RunSummary) -> Iterator[str]:
     """The texts that the model gets most wrong now, and those that it gets most right since."""
     for name, sample, looks in told.seen():
         if set(looks) != set(MOMENTS.values()):
@@ -191,7 +191,7 @@ def example_table(
     return html.table(caption, header, cells, numbers=False)
 
 
-def neighbour_tables(told: Told) -> Iterator[str]:
+def neighbour_tables(told: RunSummary) -> Iterator[str]:
     """What a few texts find among the other texts of the sample."""
     for name, sample, looks in told.seen():
         if not looks:
@@ -211,7 +211,7 @@ def listed(sample: dict[str, Any], near: list[list[Any]]) -> str:
     return "<br>".join(shown)
 
 
-def length_figure(told: Told) -> Iterator[str]:
+def length_figure(told: RunSummary) -> Iterator[str]:
     """How long the texts are, and where they are cut."""
     lengths = told.record.get("lengths")
     if not lengths or not lengths["tokens"]:
@@ -223,7 +223,7 @@ def length_figure(told: Told) -> Iterator[str]:
     yield html.figure(figures.draw_lengths("lengths-figure", label, tokens, texts, limit), label)
 
 
-def cost_of(told: Told) -> Iterator[str]:
+def cost_of(told: RunSummary) -> Iterator[str]:
     """Where the time went, and what the machine gave."""
     seconds = {part: told.seconds[part] for part in PARTS if part in told.seconds}
     total = sum(seconds.values())
@@ -234,7 +234,7 @@ def cost_of(told: Told) -> Iterator[str]:
         yield html.facts(escaped(told.machine))
 
 
-def recipe_section(told: Told) -> Section:
+def recipe_section(told: RunSummary) -> Section:
     """The whole recipe and the lock."""
     return html.section(
         "recipe",

@@ -14,7 +14,7 @@ PARTS = ("preparing", "data", "forward", "backward", "optimizer", "evaluation", 
 
 
 @dataclass(frozen=True)
-class Gain:
+class MetricDelta:
     """What a metric gained over another model's."""
 
     value: float
@@ -37,7 +37,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunSummary:
     """What a run folder tells of its run."""
 
     name: str
@@ -56,7 +56,7 @@ class Told:
     before: dict[str, float]
     after: dict[str, float]
     """Empty for a run that is not over."""
-    gains: dict[str, Gain]
+    gains: dict[str, MetricDelta]
     """What the main metrics gained in training."""
     log: list[dict[str, Any]]
     record: dict[str, Any]

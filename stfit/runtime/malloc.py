@@ -21,7 +21,7 @@ GIVEN_BACK = 2**20
 """Blocks from this size on go back to the system, where memory is scarce; by itself glibc comes to keep larger ones."""
 
 
-def choose_memory(sharded: bool) -> None:
+def configure_malloc(sharded: bool) -> None:
     """Keep what is freed, but where a model is cut up for want of memory; does nothing on systems without glibc."""
     if sharded and world_size() > 1:
         set_malloc(MMAP_THRESHOLD, GIVEN_BACK)

@@ -14,7 +14,7 @@ from typing import Any
 
 from stfit.distributed import is_rank_zero, on_rank_zero
 from stfit.errors import RecipeError, ResourceError
-from stfit.io.atomic import clear_leftovers, write_whole, writing
+from stfit.io.atomic import atomic_write, recover, wrap_os_errors
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class RunFolder:
         """Append one line to metrics.jsonl, if this is the first process."""
         if not is_rank_zero():
             return
-        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
+        with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ class RunFolder:
         """Cut metrics.jsonl back to `step`: a resumed run writes the later lines again."""
         if self.metrics.is_file():
             kept = [entry for entry in self.read_log() if entry["step"] <= step]
-            write_whole(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
+            atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -151,7 +151,7 @@ def put_aside(folder: RunFolder) -> Path:
     number = 1
     while (kept := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
         number += 1
-    with writing(folder.path):
+    with wrap_os_errors(folder.path):
         folder.path.rename(kept)
     return kept
 
@@ -179,10 +179,10 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
             notes = [f"kept the earlier run as {kept}", *(f"  {line}" for line in changed)]
     elif resume:
         raise RecipeError(f"--resume: there is no run in {path}")
-    with writing(path):
+    with wrap_os_errors(path):
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(path)
-        clear_leftovers(folder.checkpoints)
+        recover(path)
+        recover(folder.checkpoints)
     return folder, notes
 
 
@@ -206,7 +206,7 @@ def require_shared(path: Path) -> None:
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[None]:
+def lock_folder(path: Path) -> Iterator[None]:
     """Keep other runs out of the run folder `path`. The system frees the lock of a process that dies."""
     if not is_rank_zero():  # the first process of this run holds it for all
         yield

@@ -20,7 +20,7 @@ PATIENCE = 5.0
 download waits for its threads, for as long as the network likes."""
 
 
-class Stop:
+class SignalHandler:
     """Remembers a signal while a step runs."""
 
     def __init__(self) -> None:
@@ -99,9 +99,9 @@ def interruption(number: int, message: str = "") -> InterruptedRun:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def handle_signals() -> Iterator[SignalHandler]:
     """Handle the signals while the block runs; outside the main thread they can't be handled and are left alone."""
-    stop = Stop()
+    stop = SignalHandler()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -22,7 +22,7 @@ Write = Callable[[int, dict[str, float]], object]
 """Takes a step, and numbers by their names."""
 
 
-class Watched(NamedTuple):
+class TrackedRun(NamedTuple):
     """A run as a tracker sees it."""
 
     folder: Path
@@ -42,7 +42,7 @@ class TensorBoard(Spec):
     type: Literal["tensorboard"] = "tensorboard"
 
     @contextmanager
-    def watch(self, run: Watched) -> Iterator[Write]:
+    def watch(self, run: TrackedRun) -> Iterator[Write]:
         """Open until the block ends."""
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
@@ -73,7 +73,7 @@ class WandB(Spec):
     """User or team that owns the project; null = the account's own default."""
 
     @contextmanager
-    def watch(self, run: Watched) -> Iterator[Write]:
+    def watch(self, run: TrackedRun) -> Iterator[Write]:
         """Open until the block ends."""
         import wandb
 
@@ -113,7 +113,7 @@ class Trackio(Spec):
     """Space on the Hub (`owner/name`) that shows the run; null = this machine."""
 
     @contextmanager
-    def watch(self, run: Watched) -> Iterator[Write]:
+    def watch(self, run: TrackedRun) -> Iterator[Write]:
         """Open until the block ends."""
         import trackio
 
@@ -141,7 +141,7 @@ class MLflow(Spec):
     """Experiment that the run is filed under."""
 
     @contextmanager
-    def watch(self, run: Watched) -> Iterator[Write]:
+    def watch(self, run: TrackedRun) -> Iterator[Write]:
         """Open until the block ends."""
         import mlflow
 

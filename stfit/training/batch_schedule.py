@@ -13,27 +13,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stfit.data.batching.shuffle_buffer import Drawn
+from stfit.data.batching.shuffle_buffer import LazyBatch
 
 EpochBatches = Callable[[int], list[np.ndarray]]
 """Epoch -> batches of example indices, in order."""
 
-Streams = Mapping[int, Iterable[Drawn]]
+Streams = Mapping[int, Iterable[LazyBatch]]
 """Objective -> its batches without end, where they are drawn from a stream; its epoch is then an example of them."""
 
 
-class Turn(NamedTuple):
+class ScheduledBatch(NamedTuple):
     """One batch of an objective, at its place in the order of all."""
 
     time: float
     """In epochs of the run."""
     objective: int
-    rows: np.ndarray | Drawn
+    rows: np.ndarray | LazyBatch
     """Of the objective's examples, or as drawn from its stream."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchSchedule:
     """The run as steps. A step takes `accumulate` batches of one epoch; an epoch's last step may have fewer.
 
     With streams there are no epochs of the run.
@@ -48,19 +48,19 @@ class Plan:
     steps_per_epoch: int
     streams: Streams = field(default_factory=dict)
 
-    def steps(self, first_step: int) -> Iterator[list[Turn]]:
+    def steps(self, first_step: int) -> Iterator[list[ScheduledBatch]]:
         """Batches of each step from the 0-based `first_step` to the end of the run; those before are drawn now."""
         steps = self.endless_steps()
         next(islice(steps, first_step, first_step), None)
         return islice(steps, self.total_steps - first_step)
 
-    def endless_steps(self) -> Iterator[list[Turn]]:
+    def endless_steps(self) -> Iterator[list[ScheduledBatch]]:
         """Batches of each step, epoch after epoch; an epoch is made when its first step is asked for."""
         for _, epoch in groupby(self.take_turns(), lambda turn: 0 if self.streams else int(turn.time)):
             while step := list(islice(epoch, self.accumulate)):
                 yield step
 
-    def take_turns(self) -> Iterator[Turn]:
+    def take_turns(self) -> Iterator[ScheduledBatch]:
         """The batches of all objectives without end, those of each evenly spread over the run.
 
         Which of them begins follows from the seed; objectives with as many batches take turns in one order.
@@ -76,21 +76,21 @@ class Plan:
         return merge(*turns, key=lambda turn: turn.time)
 
 
-def timed_stream(objective: int, stream: Iterable[Drawn], rate: float, place: float) -> Iterator[Turn]:
+def timed_stream(objective: int, stream: Iterable[LazyBatch], rate: float, place: float) -> Iterator[ScheduledBatch]:
     """The batches of a stream, `rate` of them in an epoch of the run; `place` as in timed_batches."""
     for number, drawn in enumerate(stream):
-        yield Turn((number + place) / rate, objective, drawn)
+        yield ScheduledBatch((number + place) / rate, objective, drawn)
 
 
-def timed_batches(objective: int, epoch_batches: EpochBatches, speed: float, place: float) -> Iterator[Turn]:
+def timed_batches(objective: int, epoch_batches: EpochBatches, speed: float, place: float) -> Iterator[ScheduledBatch]:
     """The batches of one objective, epoch after epoch; `place`: where in its time a batch comes, in 0..1."""
     for epoch in count():
         made = epoch_batches(epoch)
         for number, rows in enumerate(made):
-            yield Turn((epoch + (number + place) / len(made)) / speed, objective, rows)
+            yield ScheduledBatch((epoch + (number + place) / len(made)) / speed, objective, rows)
 
 
-def build_plan(
+def build_batch_schedule(
     objectives: Sequence[EpochBatches],
     weights: list[float] | None,
     seed: int,
@@ -98,7 +98,7 @@ def build_plan(
     epochs: float,
     max_steps: int | None,
     streams: Streams | None = None,
-) -> Plan:
+) -> BatchSchedule:
     """Count the steps: `max_steps` where given, else `epochs` times the steps of the first epoch.
 
     An epoch has as many batches as all objectives together have in theirs. `weights`: share of each; None gives each
@@ -109,4 +109,4 @@ def build_plan(
     weights = weights or [float(size) for size in sizes]
     speeds = [weight / sum(weights) * sum(sizes) / size for weight, size in zip(weights, sizes, strict=True)]
     total = max_steps if max_steps is not None else max(1, round(epochs * steps_per_epoch))
-    return Plan(objectives, speeds, seed, accumulate, total, steps_per_epoch, streams or {})
+    return BatchSchedule(objectives, speeds, seed, accumulate, total, steps_per_epoch, streams or {})

@@ -26,12 +26,12 @@ from stfit.encoder.folder.validate import name_some
 from stfit.encoder.folder.weights import weights_of
 from stfit.encoder.lora import weights_of_the_base
 from stfit.errors import ModelError, ResourceError
-from stfit.io.atomic import discard, replacing, scratch_of, sync, writing
+from stfit.io.atomic import atomic_directory, discard, scratch_of, sync, wrap_os_errors
 from stfit.runtime.run_folder import checkpoints_in
 from stfit.training.fsdp import cut_like, is_part, own_part
 from stfit.training.gradients import trained_weights
-from stfit.training.loop import Learner, modules_of, require_finite_weights
-from stfit.training.rng import capture_everything, restore_everything
+from stfit.training.loop import TrainObjects, modules_of, require_finite_weights
+from stfit.training.rng import capture_all_rng, restore_all_rng
 
 MANIFEST = "manifest.json"
 FILES = ("weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json")
@@ -46,7 +46,7 @@ class Checkpoint:
     """What the caller stored beside the state: step, best metric, fingerprints."""
 
 
-def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) -> None:
+def save_checkpoint(folder: Path, learner: TrainObjects, facts: Mapping[str, Any]) -> None:
     """Write the state after a step to `folder`, in the place of a damaged one that may be there.
 
     All processes have the same state but for their generators, which the first one, who writes, gets from all, and for
@@ -55,13 +55,13 @@ def save_checkpoint(folder: Path, learner: Learner, facts: Mapping[str, Any]) ->
     """
     randomness = {
         f"{number}.{name}": state
-        for number, states in enumerate(all_gather_object(capture_everything()))
+        for number, states in enumerate(all_gather_object(capture_all_rng()))
         for name, state in states.items()
     }
     with learner.whole() as encoder:
         modules = modules_of(encoder, learner.losses)
         require_finite_weights(*modules)
-        with replacing(folder) if is_rank_zero() else nullcontext(scratch_of(folder)) as scratch:
+        with atomic_directory(folder) if is_rank_zero() else nullcontext(scratch_of(folder)) as scratch:
             if is_rank_zero():
                 save_file(unshared(kept_weights(modules)), scratch / "weights.safetensors")
                 save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
@@ -79,7 +79,7 @@ def add_parts(scratch: Path, optimizer: torch.optim.Optimizer) -> None:
     broadcast_object(None)
     if not is_rank_zero():
         path = scratch / f"optimizer.{rank()}.safetensors"
-        with writing(path):
+        with wrap_os_errors(path):
             save_file(flatten_optimizer(optimizer, parts_only=True), path)
             sync(path)
     all_gather_object(None)
@@ -185,11 +185,11 @@ def rotate(folder: Path, keep: int) -> None:
     if problem := verify(newest):
         raise ResourceError(f"{newest}: was written, and now {problem}: can this disk be trusted?")
     for old in older[keep - 1 :]:
-        with writing(old):
+        with wrap_os_errors(old):
             discard(old)
 
 
-def require_room(folder: Path, learner: Learner, keep: int) -> None:
+def require_room(folder: Path, learner: TrainObjects, keep: int) -> None:
     """Raise ResourceError where the disk has no room for the checkpoints and the models of a run."""
     weights = sum(weight.nbytes for module in learner.modules for weight in module.state_dict().values())
     moments = 2 * sum(weight.nbytes for _, weight in trained_weights(*learner.modules))
@@ -203,7 +203,7 @@ def require_room(folder: Path, learner: Learner, keep: int) -> None:
         )
 
 
-def restore(checkpoint: Checkpoint, learner: Learner) -> None:
+def restore(checkpoint: Checkpoint, learner: TrainObjects) -> None:
     """Put weights, optimizer and generators back where the checkpoint left them.
 
     Raises ModelError where they are not those of the learner's model.
@@ -228,7 +228,7 @@ def restore(checkpoint: Checkpoint, learner: Learner) -> None:
         raise ModelError(f"{folder}: its weights are not those of this model; did the base change? {error}") from error
     learner.scaler.load_state_dict(state["scaler"])
     if own := of_one(load_file(folder / "randomness.safetensors"), rank()):
-        restore_everything(own)  # else there were fewer processes, and this one's generators are new
+        restore_all_rng(own)  # else there were fewer processes, and this one's generators are new
 
 
 def read_optimizer(folder: Path) -> Iterator[tuple[str, Tensor]]:

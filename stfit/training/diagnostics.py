@@ -15,7 +15,7 @@ SAME = 1e-6
 """Embeddings that differ by less are the same, but for rounding."""
 
 
-class Health:
+class Diagnostics:
     """Watches the steps of a process."""
 
     def __init__(self, steps: int) -> None:

@@ -19,17 +19,17 @@ from torch.nn import functional
 from stfit.data.batching.batches import Batch
 from stfit.distributed import all_gather_rows, all_reduce_max, partition, rank
 from stfit.encoder.encoder import Encoder
-from stfit.losses.base import widen
+from stfit.losses.base import upcast
 from stfit.runtime.timer import Stopwatch
 from stfit.training.fsdp import is_sharded
-from stfit.training.rng import capture_randomness, restore_randomness
+from stfit.training.rng import capture_rng, restore_rng
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
-Cut = Callable[[Batch, np.ndarray], list[np.ndarray]]
+Splitter = Callable[[Batch, np.ndarray], list[np.ndarray]]
 """Batch, and those of its sequences that this process embeds -> which of them are embedded together."""
 
 
-class Outcome(NamedTuple):
+class BatchResult(NamedTuple):
     """What a batch came to."""
 
     loss: Tensor
@@ -39,12 +39,12 @@ class Outcome(NamedTuple):
     """Largest difference between two embeddings in one dimension, over the largest number: 0 if all are the same."""
 
 
-def no_cut(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
+def no_split(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
     """Everything at once."""
     return [mine]
 
 
-def cut_rows(rows: int) -> Cut:
+def split_rows(rows: int) -> Splitter:
     """So many sequences at once as `rows` rows hold."""
 
     def cut(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
@@ -54,7 +54,7 @@ def cut_rows(rows: int) -> Cut:
     return cut
 
 
-def cut_tokens(tokens: int) -> Cut:
+def split_tokens(tokens: int) -> Splitter:
     """At most `tokens` tokens at once, but at least one sequence."""
 
     def cut(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
@@ -70,11 +70,11 @@ def cut_tokens(tokens: int) -> Cut:
     return cut
 
 
-def choose_cut(mini_batch_size: int | None, mini_batch_tokens: int | None) -> Cut:
+def choose_splitter(mini_batch_size: int | None, mini_batch_tokens: int | None) -> Splitter:
     """How a recipe cuts its batches."""
     if mini_batch_size is not None:
-        return cut_rows(mini_batch_size)
-    return no_cut if mini_batch_tokens is None else cut_tokens(mini_batch_tokens)
+        return split_rows(mini_batch_size)
+    return no_split if mini_batch_tokens is None else split_tokens(mini_batch_tokens)
 
 
 def embed(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
@@ -88,7 +88,7 @@ def embed(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
 def embed_all(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
     """The same by one call of the encoder."""
     skips = None if batch.prompt_lengths is None else batch.prompt_lengths[part]
-    return widen(encoder([batch.sequences[sequence] for sequence in part], skips))
+    return upcast(encoder([batch.sequences[sequence] for sequence in part], skips))
 
 
 def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) -> Tensor:
@@ -100,15 +100,15 @@ def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) ->
     return loss(columns, label)
 
 
-def add_gradients(
+def backward(
     encoder: Encoder,
     loss: ComputeLoss,
     batch: Batch,
-    cut: Cut,
+    cut: Splitter,
     scale: Callable[[Tensor], Tensor],
     watch: Stopwatch,
     between: Callable[[], None] = lambda: None,
-) -> Outcome:
+) -> BatchResult:
     """Add the gradients of `scale(loss)` to every weight.
 
     Of several processes each embeds a share of the texts, and all compute the loss of the whole batch: a weight of the
@@ -128,13 +128,13 @@ def add_gradients(
         watch.lap("forward")
         scale(value).backward()
         watch.lap("backward")
-        return outcome_of(value, embedding_sd)
+        return batch_result(value, embedding_sd)
     before = []
     embeddings = []
     with torch.no_grad():
         for part in parts:
             between()
-            before.append(capture_randomness())
+            before.append(capture_rng())
             embeddings.append(embed(encoder, batch, part))
     leaf_sd = all_gather_rows(torch.cat(embeddings), shares).requires_grad_()
     value = compute_batch_loss(leaf_sd, batch, loss)
@@ -143,18 +143,18 @@ def add_gradients(
     assert leaf_sd.grad is not None
     for part, randomness in zip(parts, before, strict=True):
         between()
-        restore_randomness(randomness)
+        restore_rng(randomness)
         embed(encoder, batch, part).backward(leaf_sd.grad[part])
     watch.lap("backward")
-    return outcome_of(value, leaf_sd)
+    return batch_result(value, leaf_sd)
 
 
-def outcome_of(loss: Tensor, embedding_sd: Tensor) -> Outcome:
+def batch_result(loss: Tensor, embedding_sd: Tensor) -> BatchResult:
     """The loss of a batch with these embeddings, and whether they are good for anything."""
     embedding_sd = embedding_sd.detach()
     width = (embedding_sd.amax(0) - embedding_sd.amin(0)).max()
     largest = embedding_sd.abs().max().clamp(min=torch.finfo(embedding_sd.dtype).tiny)
-    return Outcome(loss.detach(), embedding_sd.isfinite().all(dim=1), width / largest)
+    return BatchResult(loss.detach(), embedding_sd.isfinite().all(dim=1), width / largest)
 
 
 def trained_weights(*modules: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:

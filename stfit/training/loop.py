@@ -19,9 +19,9 @@ from stfit.encoder.folder.validate import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
 from stfit.runtime.timer import Stopwatch
 from stfit.training.fsdp import clip, filled, shard
-from stfit.training.gradients import ComputeLoss, Cut, Outcome, add_gradients, trained_weights
+from stfit.training.gradients import BatchResult, ComputeLoss, Splitter, backward, trained_weights
 from stfit.training.param_groups import group_weights
-from stfit.training.rng import capture_randomness, restore_randomness
+from stfit.training.rng import capture_rng, restore_rng
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class StepInfo:
 
 
 @dataclass(frozen=True)
-class Learner:
+class TrainObjects:
     """Everything that a step changes."""
 
     encoder: Encoder
@@ -76,14 +76,14 @@ def modules_of(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
     return [encoder, *(loss for loss in losses if isinstance(loss, nn.Module))]
 
 
-def build_learner(
+def build_train_objects(
     encoder: Encoder,
     losses: list[ComputeLoss],
     weight_decay: float,
     frozen: list[str],
     layer_decay: float | None = None,
     sharded: bool = False,
-) -> Learner:
+) -> TrainObjects:
     """AdamW over the weights whose names match no pattern in `frozen`; biases and norms (vectors) do not decay.
 
     `sharded`: of several processes, each keeps a part of the encoder only. Raises RecipeError for a pattern that
@@ -96,7 +96,7 @@ def build_learner(
     device = encoder.device.type
     optimizer = torch.optim.AdamW(groups, fused=device in ("cpu", "cuda"))
     scaler = torch.amp.GradScaler(device, enabled=encoder.precision == "float16")
-    return Learner(encoder, losses, optimizer, scaler, shell)
+    return TrainObjects(encoder, losses, optimizer, scaler, shell)
 
 
 def freeze(encoder: Encoder, patterns: list[str]) -> None:
@@ -114,12 +114,12 @@ def freeze(encoder: Encoder, patterns: list[str]) -> None:
 
 
 def train_steps(
-    learner: Learner,
+    learner: TrainObjects,
     steps: Iterable[list[tuple[int, Batch]]],
     learning_rate_at: Callable[[int], float],
     *,
     first_step: int,
-    cut: Cut,
+    cut: Splitter,
     max_grad_norm: float | None,
     between: Callable[[], None] = lambda: None,
 ) -> Iterator[StepInfo]:
@@ -141,15 +141,15 @@ def train_steps(
         def scale(loss: Tensor, share: float = share) -> Tensor:
             return learner.scaler.scale(loss * share)
 
-        before = capture_randomness()
+        before = capture_rng()
         try:
             with translate_dist_errors(at_work=True):
                 outcomes = [
-                    add_gradients(learner.encoder, learner.losses[which], batch, cut, scale, watch, between)
+                    backward(learner.encoder, learner.losses[which], batch, cut, scale, watch, between)
                     for which, batch in group
                 ]
         except (InterruptedRun, DataError):
-            restore_randomness(before)
+            restore_rng(before)
             raise
         add_up_gradients(learner)
         loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
@@ -179,7 +179,7 @@ def train_steps(
         watch = Stopwatch()
 
 
-def add_up_gradients(learner: Learner) -> None:
+def add_up_gradients(learner: TrainObjects) -> None:
     """Put together what the processes have: of the encoder, its share each; of the losses, all the same.
 
     What is cut up among the processes was put together in the backward pass.
@@ -191,7 +191,7 @@ def add_up_gradients(learner: Learner) -> None:
     all_reduce_grads([weight for _, weight in trained_weights(*learner.modules[learner.shell is not None :])])
 
 
-def require_finite(step: int, outcomes: list[Outcome], loss: float, grad_norm: float, batches: list[Batch]) -> None:
+def require_finite(step: int, outcomes: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch]) -> None:
     """Stop before a NaN reaches the weights. `grad_norm`: 0 under float16 scaling, which only skips such a step."""
     for batch, outcome in zip(batches, outcomes, strict=True):
         broken = np.flatnonzero(~outcome.finite_s.cpu().numpy())

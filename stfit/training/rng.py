@@ -20,14 +20,14 @@ def seed_everything(seed: int) -> None:
     dropout_bits.seed(seed)
 
 
-def seed_apart(seed: int) -> None:
+def seed_per_rank(seed: int) -> None:
     """Start the generators of all processes but the first from seeds of their own: each drops other numbers."""
     if not is_rank_zero():
         (own,) = np.random.SeedSequence([seed, rank()]).generate_state(1)
         seed_everything(int(own))
 
 
-def capture_randomness() -> dict[str, torch.Tensor]:
+def capture_rng() -> dict[str, torch.Tensor]:
     """State of the generators that a step draws from, by name."""
     states = {"torch": torch.get_rng_state(), "dropout": dropout_bits.state()}
     if torch.cuda.is_available():
@@ -35,8 +35,8 @@ def capture_randomness() -> dict[str, torch.Tensor]:
     return states
 
 
-def restore_randomness(states: dict[str, torch.Tensor]) -> None:
-    """Put the generators back where `capture_randomness` found them."""
+def restore_rng(states: dict[str, torch.Tensor]) -> None:
+    """Put the generators back where `capture_rng` found them."""
     torch.set_rng_state(states["torch"])
     dropout_bits.restore(states["dropout"])
     cuda = [states[name] for name in sorted(states) if name.startswith("cuda")]
@@ -44,13 +44,13 @@ def restore_randomness(states: dict[str, torch.Tensor]) -> None:
         torch.cuda.set_rng_state_all(cuda)
 
 
-def capture_everything() -> dict[str, torch.Tensor]:
+def capture_all_rng() -> dict[str, torch.Tensor]:
     """State of every generator of the process: also those that only a library could draw from."""
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state()  # noqa: NPY002
     name, key, position, has_gauss, cached = numpy
     assert (version, name) == (3, "MT19937")
-    return capture_randomness() | {
+    return capture_rng() | {
         "python": torch.tensor(words),
         "python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
         "numpy": torch.tensor([*key.tolist(), position, has_gauss]),
@@ -58,9 +58,9 @@ def capture_everything() -> dict[str, torch.Tensor]:
     }
 
 
-def restore_everything(states: dict[str, torch.Tensor]) -> None:
-    """Put the generators back where `capture_everything` found them."""
-    restore_randomness(states)
+def restore_all_rng(states: dict[str, torch.Tensor]) -> None:
+    """Put the generators back where `capture_all_rng` found them."""
+    restore_rng(states)
     gauss = states["python_gauss"].tolist()
     random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))
     *key, position, has_gauss = states["numpy"].tolist()

@@ -23,7 +23,7 @@ DEFAULT_INTERVAL = 0.25
 
 
 @dataclass
-class Progress:
+class TrainState:
     """Where a run stands."""
 
     step: int = 0
@@ -82,7 +82,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Calendar:
+class Intervals:
     """What is due after a step of a run of `total_steps`."""
 
     total_steps: int
@@ -111,10 +111,10 @@ class Calendar:
         return step % self.save_every == 0 and step != self.total_steps
 
 
-def build_calendar(settings: Train, total_steps: int) -> Calendar:
+def build_intervals(settings: Train, total_steps: int) -> Intervals:
     """Turn every duration of a recipe into steps, once."""
     warmup = settings.warmup_ratio if settings.warmup_ratio is not None else DEFAULT_WARMUP
-    return Calendar(
+    return Intervals(
         total_steps,
         settings.warmup_steps if settings.warmup_steps is not None else round(warmup * total_steps),
         steps_of(settings.eval_every, settings.eval_every_steps, total_steps, DEFAULT_INTERVAL),

@@ -15,10 +15,10 @@ from stfit.training.rng import seed_everything
 from stfit.workflows.validate import load_objective
 
 
-def load_rival(against: str, recipe: Recipe, device: str) -> Encoder | str:
+def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
     """The model that `against` names, or why there is none."""
     if against == "base":
-        return before_training(recipe, device)
+        return build_untrained(recipe, device)
     if against == "published":
         repo = published_repo(recipe)
         folder = published_folder(repo) if repo else None
@@ -28,7 +28,7 @@ def load_rival(against: str, recipe: Recipe, device: str) -> Encoder | str:
     return load_encoder(model_in(against), device)
 
 
-def before_training(recipe: Recipe, device: str) -> Encoder:
+def build_untrained(recipe: Recipe, device: str) -> Encoder:
     """The model as it was before the first step of a training, new weights included."""
     settings = recipe.model
     if isinstance(settings.base, str):

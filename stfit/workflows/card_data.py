@@ -14,9 +14,9 @@ from stfit.encoder.folder.inspect import glance_into
 from stfit.encoder.folder.st_config import read_settings
 from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.registry import Evaluator
-from stfit.io.atomic import write_whole, writing
+from stfit.io.atomic import atomic_write, wrap_os_errors
 from stfit.publish.allowlist import CARD, CURVE
-from stfit.publish.card import Facts, Line, Rows, Scores, Training, body_of, metadata_of
+from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, Training, body_of, metadata_of
 from stfit.publish.readme import write_readme
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import load_recipe
@@ -31,16 +31,16 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
     recipe = load_recipe(folder.resolved).recipe
     steps, losses = curve_of(full_batches(folder.read_log()), "loss")
     if steps:
-        with writing(folder.model / CURVE):
+        with wrap_os_errors(folder.model / CURVE):
             draw_loss_curve(steps, losses, folder.model / CURVE)
     facts = describe_run(folder, recipe, result, main, recipe.push.repo if recipe.push else recipe.name, training)
-    write_whole(folder.model / CARD, write_readme(metadata_of(facts), body_of(facts)))
+    atomic_write(folder.model / CARD, write_readme(metadata_of(facts), body_of(facts)))
 
 
-def describe_folder(folder: Path, name: str) -> Facts:
+def describe_folder(folder: Path, name: str) -> CardData:
     """What a model folder says of itself."""
     glance, settings = glance_into(folder), read_settings(folder)
-    return Facts(
+    return CardData(
         name=name,
         embedding_dim=None,
         max_seq_length=glance.max_seq_length,
@@ -58,7 +58,7 @@ def describe_run(
     main: list[str],
     name: str,
     training: list[Examples] | None,
-) -> Facts:
+) -> CardData:
     """The facts of a finished run's model. `training`: the rows of each objective, where the card is to show some."""
     glance = glance_into(folder.model)
     dim = glance.traits.embedding_dim(glance.hidden_size or 0) if glance.traits else 0
@@ -73,9 +73,9 @@ def describe_run(
         training=describe_training(folder, recipe, result, training),
         scores=scores,
         lines=[
-            Line(metric, before.get(metric), after[metric], base_interval=gained[metric].interval)
+            MetricRow(metric, before.get(metric), after[metric], base_interval=gained[metric].interval)
             if metric in gained
-            else Line(metric, None, after[metric])
+            else MetricRow(metric, None, after[metric])
             for metric in main
             if metric in after
         ],
@@ -105,7 +105,7 @@ def describe_training(
     )
 
 
-def describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[Rows]:
+def describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[DatasetFacts]:
     """The source of every objective, with its count and first rows where they are known."""
     shown = recipe.push.samples if recipe.push else 0
     sources = [rows_of(each.data, "data", each.data.format) for each in recipe.trained_on.values()]
@@ -115,13 +115,13 @@ def describe_data(recipe: Recipe, counts: list[int | None], training: list[Examp
     ]
 
 
-def rows_of(source: Source | Mteb, label: str, format: str | None = None) -> Rows:
+def rows_of(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
     """A source, without the folders of this machine; `label` where it has no dataset of its own."""
     dataset: str | None = source.dataset
     hub = dataset if dataset is not None and is_remote(dataset) else None
     name = PurePath(dataset).name if dataset else label
     columns: dict[str, Any] = dict(source.columns)
-    return Rows(name, hub, source.config, source.split, source.revision, columns=columns, format=format)
+    return DatasetFacts(name, hub, source.config, source.split, source.revision, columns=columns, format=format)
 
 
 def scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:

@@ -11,11 +11,11 @@ import numpy as np
 from stfit.data.batching.batches import MISSING, TokenTable, number_texts
 from stfit.data.batching.sampling import batches, unused
 from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles
-from stfit.encoder.folder.inspect import Glance
+from stfit.encoder.folder.inspect import ModelInfo
 from stfit.errors import Problem
 from stfit.recipe.recipe import Recipe
-from stfit.training.batch_schedule import Plan, Streams, build_plan
-from stfit.training.state import DEFAULT_EPOCHS, build_calendar
+from stfit.training.batch_schedule import BatchSchedule, Streams, build_batch_schedule
+from stfit.training.state import DEFAULT_EPOCHS, build_intervals
 
 BYTES_PER_WEIGHT = 16
 """float32 weight, gradient and the two moments of AdamW."""
@@ -35,7 +35,7 @@ def plan_run(
     fingerprints: list[str],
     processes: int = 1,
     streams: Streams | None = None,
-) -> Plan:
+) -> BatchSchedule:
     """Which rows every step trains on, in all processes together. Raises DataError where no batch can be made."""
     train = recipe.train
     objectives = list(recipe.trained_on.values())
@@ -57,13 +57,13 @@ def plan_run(
         for objective, table, fingerprint in zip(objectives, tables, fingerprints, strict=True)
     ]
     epochs = train.epochs or DEFAULT_EPOCHS
-    return build_plan(
+    return build_batch_schedule(
         epoch_batches, weights or None, recipe.seed, train.accumulate_steps, epochs, train.max_steps, streams
     )
 
 
 def plan_problems(
-    recipe: Recipe, tables: list[TokenTable], plan: Plan, max_seq_length: int | None, processes: int = 1
+    recipe: Recipe, tables: list[TokenTable], plan: BatchSchedule, max_seq_length: int | None, processes: int = 1
 ) -> list[Problem]:
     """Warnings that need the batches: rows and texts that are not used whole, and durations longer than the run."""
     problems = []
@@ -76,7 +76,7 @@ def plan_problems(
             found += unused_rows(epoch_batches(0), len(table))
             found += oversized_batch(recipe.train.batch_size * processes, len(table))
         problems += [replace(problem, file=objective.data.dataset) for problem in found]
-    calendar = build_calendar(recipe.train, plan.total_steps)
+    calendar = build_intervals(recipe.train, plan.total_steps)
     durations = {
         "warmup_steps": (calendar.warmup_steps, "the learning rate never reaches its height"),
         "eval_every_steps": (calendar.evaluate_every, "nothing is measured during it"),
@@ -109,8 +109,8 @@ def oversized_batch(batch_size: int, examples: int) -> list[Problem]:
     return [Problem(message, "batch-size")] if batch_size > examples else []
 
 
-def forecast(
-    recipe: Recipe, tables: list[TokenTable], plan: Plan, base: Glance, max_seq_length: int | None
+def estimate(
+    recipe: Recipe, tables: list[TokenTable], plan: BatchSchedule, base: ModelInfo, max_seq_length: int | None
 ) -> dict[str, Any]:
     """What a run will take.
 
@@ -145,7 +145,7 @@ def tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int | 
     return [int(tokens_of_row[rows].sum()) for rows in epoch]
 
 
-def memory(recipe: Recipe, base: Glance, tokens: int) -> int | None:
+def memory(recipe: Recipe, base: ModelInfo, tokens: int) -> int | None:
     """MiB that training needs at its largest batch, of `tokens` tokens, as far as a rule of thumb can tell."""
     if base.parameters is None or base.hidden_size is None or base.num_layers is None:
         return None

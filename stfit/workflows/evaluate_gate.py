@@ -7,15 +7,15 @@ from typing import Any
 
 from stfit.commands.evaluate import evaluate
 from stfit.encoder.folder.resolve import ALL_FILES
-from stfit.evaluation.gate import Line
+from stfit.evaluation.gate import GateResult
 from stfit.hub.download import fetch
-from stfit.publish.commit import Head
+from stfit.publish.commit import BranchState
 from stfit.recipe.recipe import Recipe
 
 PUBLISHED = "published"
 
 
-def judge(model: Path, recipe: Recipe, repo: str, head: Head) -> dict[str, Any]:
+def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> dict[str, Any]:
     """Hold a model against the recipe's gate: `gate`, `error` where it does not pass, and `compared` with `published`.
 
     Raises what `stfit eval` raises.
@@ -30,7 +30,7 @@ def judge(model: Path, recipe: Recipe, repo: str, head: Head) -> dict[str, Any]:
     ]
     note = f"nothing is published at {repo} yet"
     skipped = [
-        vars(Line(gate.metric, measured["metrics"][gate.metric], None, None, PUBLISHED, note=note))
+        vars(GateResult(gate.metric, measured["metrics"][gate.metric], None, None, PUBLISHED, note=note))
         for gate in recipe.gate
         if gate not in asked
     ]

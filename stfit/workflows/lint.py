@@ -14,9 +14,9 @@ from stfit.data.checks.compatibility import format_problem
 from stfit.data.reading.split import is_of_whole
 from stfit.data.source import ROLES
 from stfit.distributed import world_size
-from stfit.encoder.config import misplaced
-from stfit.encoder.folder.inspect import Glance
-from stfit.encoder.folder.st_config import Traits
+from stfit.encoder.config import unsupported_keys
+from stfit.encoder.folder.inspect import ModelInfo
+from stfit.encoder.folder.st_config import ModelConfig
 from stfit.encoder.layers import Layer
 from stfit.encoder.prompts import ROLE_PROMPTS
 from stfit.errors import Problem, did_you_mean, nearest
@@ -27,7 +27,7 @@ from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 
 
-class Doubt(NamedTuple):
+class Finding(NamedTuple):
     """One of them: the dotted key to change, a stable code, and what is wrong."""
 
     key: str
@@ -35,7 +35,7 @@ class Doubt(NamedTuple):
     message: str
 
 
-Check = Callable[[Recipe, Glance], list[Doubt]]
+Check = Callable[[Recipe, ModelInfo], list[Finding]]
 
 HIGH_RATE = 1e-3
 """A pretrained transformer forgets everything at a rate from here on."""
@@ -47,50 +47,50 @@ FEW_NEGATIVES = 8
 """A batch smaller than this teaches little where its other rows are the negatives."""
 
 
-def find(checks: list[Check], recipe: Recipe, base: Glance, origins: Mapping[str, Mark]) -> list[Problem]:
+def lint_recipe(checks: list[Check], recipe: Recipe, base: ModelInfo, origins: Mapping[str, Mark]) -> list[Problem]:
     """What the checks find; `origins` says where each key was written."""
     return [place(doubt, origins) for check in checks for doubt in check(recipe, base)]
 
 
-def place(doubt: Doubt, origins: Mapping[str, Mark]) -> Problem:
+def place(doubt: Finding, origins: Mapping[str, Mark]) -> Problem:
     """A doubt with the place of its key, where the recipe says it; a default has none."""
     mark, message = origins.get(doubt.key), f"{doubt.key}: {doubt.message}"
     return mark.problem(message, doubt.code) if mark else Problem(message, doubt.code)
 
 
-def unfit_losses(recipe: Recipe, base: Glance) -> list[Doubt]:
+def unfit_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A loss can't learn from rows of another format."""
     fits_of = {loss.tag(): loss.fits for loss in LOSSES}
     return [
-        Doubt(f"{key}loss", "loss-format", problem)
+        Finding(f"{key}loss", "loss-format", problem)
         for key, objective in recipe.trained_on.items()
         if (problem := format_problem(objective.loss.type, objective.data.format, fits_of))
     ]
 
 
-def missing_trackers(recipe: Recipe, base: Glance) -> list[Doubt]:
+def missing_trackers(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A tracker whose package is not installed can't be told anything."""
     return [
-        Doubt(f"track.{i}", "missing-package", f"{tracker.tag()} needs a package: pip install stfit[{tracker.tag()}]")
+        Finding(f"track.{i}", "missing-package", f"{tracker.tag()} needs a package: pip install stfit[{tracker.tag()}]")
         for i, tracker in enumerate(recipe.track)
         if find_spec(tracker.package) is None
     ]
 
 
-def unknown_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
+def unknown_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A prompt that the model does not have can't be put before a text, and one for an unknown role never is."""
     known = {**base.prompts, **recipe.model.prompts}
     found = []
     for key, roles, prompts in prompt_choices(recipe):
         for role, name in prompts.items():
             if role not in roles:
-                found.append(Doubt(f"{key}.{role}", "unknown-role", f"is no role here: {', '.join(roles)}"))
+                found.append(Finding(f"{key}.{role}", "unknown-role", f"is no role here: {', '.join(roles)}"))
             if name not in known:
                 hint = did_you_mean(name, list(known)) or "it has none"
-                found.append(Doubt(f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"))
+                found.append(Finding(f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"))
     default = recipe.model.default_prompt
     if default is not None and default not in known:
-        found.append(Doubt("model.default_prompt", "unknown-prompt", f"the model has no prompt `{default}`"))
+        found.append(Finding("model.default_prompt", "unknown-prompt", f"the model has no prompt `{default}`"))
     return found
 
 
@@ -101,7 +101,7 @@ def prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str,
     return [(f"{key}.prompts", roles, prompts) for key, roles, prompts in sources if prompts]
 
 
-def unknown_metrics(recipe: Recipe, base: Glance) -> list[Doubt]:
+def unknown_metrics(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A metric that no evaluation gives can't choose a model, and can't let one pass."""
     wanted: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
     wanted += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
@@ -112,21 +112,21 @@ def unknown_metrics(recipe: Recipe, base: Glance) -> list[Doubt]:
             when = "during the run" if moment == "during" else f"at the {moment}"
             there = f"known: {', '.join(known)}" if known else "see `eval`"
             hint = f"{nearest(metric, known)} {there}".lstrip()
-            found.append(Doubt(key, "unknown-metric", f"no evaluation {when} gives `{metric}`: {hint}"))
+            found.append(Finding(key, "unknown-metric", f"no evaluation {when} gives `{metric}`: {hint}"))
     return found
 
 
-def too_long(recipe: Recipe, base: Glance) -> list[Doubt]:
+def too_long(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Tokens after the last position have no embedding."""
     wanted = recipe.model.max_seq_length
     if wanted is None or base.positions is None or wanted <= base.positions:
         return []
     return [
-        Doubt("model.max_seq_length", "too-long", f"{wanted} is more than the {base.positions} positions of the base")
+        Finding("model.max_seq_length", "too-long", f"{wanted} is more than the {base.positions} positions of the base")
     ]
 
 
-def too_many_dimensions(recipe: Recipe, base: Glance) -> list[Doubt]:
+def too_many_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A prefix longer than the embedding does not exist."""
     dim = embedding_dim(recipe, base)
     if dim is None:
@@ -137,28 +137,28 @@ def too_many_dimensions(recipe: Recipe, base: Glance) -> list[Doubt]:
     }
     wanted["model.truncate_dim"] = recipe.model.truncate_dim or 0
     message = f"embeddings have {dim} dimensions"
-    return [Doubt(key, "too-many-dimensions", f"{size}, but {message}") for key, size in wanted.items() if size > dim]
+    return [Finding(key, "too-many-dimensions", f"{size}, but {message}") for key, size in wanted.items() if size > dim]
 
 
-def embedding_dim(recipe: Recipe, base: Glance) -> int | None:
+def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
     """Size of the embeddings; None where the base is out of reach."""
     if base.hidden_size is None:
         return None
-    own, said = base.traits or Traits(pooling=("mean",)), recipe.model
+    own, said = base.traits or ModelConfig(pooling=("mean",)), recipe.model
     pooling = (
         own.pooling if said.pooling is None else (said.pooling,) if isinstance(said.pooling, str) else said.pooling
     )
     token_layers = own.token_layers if said.token_layers is None else said.token_layers
-    return Traits(tuple(pooling), token_layers, layers_of(recipe, base)).embedding_dim(base.hidden_size)
+    return ModelConfig(tuple(pooling), token_layers, layers_of(recipe, base)).embedding_dim(base.hidden_size)
 
 
-def layers_of(recipe: Recipe, base: Glance) -> list[Layer]:
+def layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
     """The layers after pooling."""
     own = base.traits.layers if base.traits else []
     return own if recipe.model.layers is None else recipe.model.layers
 
 
-def margin_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
+def margin_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A margin that no two embeddings can differ by keeps pushing at pairs that are as far apart as they can be."""
     farthest = {"cosine": 2.0}
     if is_normalized(recipe, base):
@@ -170,16 +170,16 @@ def margin_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
             continue
         of = "the cosine distance" if distance == "cosine" else f"the {distance} distance of normalised embeddings"
         message = f"{margin:g} can't be reached: {of} is at most {farthest[distance]:g}"
-        found.append(Doubt(f"{key}loss.margin", "margin", message))
+        found.append(Finding(f"{key}loss.margin", "margin", message))
     return found
 
 
-def is_normalized(recipe: Recipe, base: Glance) -> bool:
+def is_normalized(recipe: Recipe, base: ModelInfo) -> bool:
     """Whether the last layer scales embeddings to length 1."""
     return [layer.type for layer in layers_of(recipe, base)[-1:]] == ["normalize"]
 
 
-def learning_rate(recipe: Recipe, base: Glance) -> list[Doubt]:
+def learning_rate(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """The run takes its time, and the model is as it was, or worse."""
     rate, pretrained = recipe.train.learning_rate, not base.is_random and base.source == "Transformer"
     pretrained = pretrained and recipe.model.lora is None
@@ -195,49 +195,49 @@ def learning_rate(recipe: Recipe, base: Glance) -> list[Doubt]:
         message = f"{rate:g} is too low for adapters; 1e-4 to 1e-3 is usual"
     else:
         return []
-    return [Doubt("train.learning_rate", "learning-rate", message)]
+    return [Finding("train.learning_rate", "learning-rate", message)]
 
 
-def frozen_whole(recipe: Recipe, base: Glance) -> list[Doubt]:
+def frozen_whole(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """With the transformer frozen, only layers after pooling learn, and most models have none."""
     whole = [pattern for pattern in recipe.train.freeze if pattern in ("*", "backbone*", "backbone.*")]
     message = f"`{whole[0]}` freezes the whole transformer" if whole else ""
-    return [Doubt("train.freeze", "frozen", message)] if whole else []
+    return [Finding("train.freeze", "frozen", message)] if whole else []
 
 
-def scale_for_temperature(recipe: Recipe, base: Glance) -> list[Doubt]:
+def scale_for_temperature(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A scale below 1 is mostly a temperature: the softmax stays flat, and nothing is learnt."""
     scales = {f"{key}loss.scale": getattr(each.loss, "scale", 1.0) for key, each in recipe.trained_on.items()}
     return [
-        Doubt(key, "scale", f"multiplies the cosine: for a temperature of {scale:g} write {1 / scale:g}")
+        Finding(key, "scale", f"multiplies the cosine: for a temperature of {scale:g} write {1 / scale:g}")
         for key, scale in scales.items()
         if scale < 1
     ]
 
 
-def few_negatives(recipe: Recipe, base: Glance) -> list[Doubt]:
+def few_negatives(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Where the other rows of a batch are the negatives, a small batch makes the task too easy."""
     size = recipe.train.batch_size * world_size()
     in_batch = any(each.loss.sampler == "no_duplicates" for each in recipe.trained_on.values())
     if not in_batch or size >= FEW_NEGATIVES:
         return []
     message = f"{size} rows give {size - 1} negatives; with `mini_batch_size`, 64 and more fit into memory"
-    return [Doubt("train.batch_size", "few-negatives", message)]
+    return [Finding("train.batch_size", "few-negatives", message)]
 
 
-def gate_out_of_reach(recipe: Recipe, base: Glance) -> list[Doubt]:
+def gate_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A share that was meant in percent lets no model pass."""
     return [
-        Doubt(f"gate.{i}.min", "gate-out-of-reach", f"{gate.min:g} can't be reached: metrics go up to 1")
+        Finding(f"gate.{i}.min", "gate-out-of-reach", f"{gate.min:g} can't be reached: metrics go up to 1")
         for i, gate in enumerate(recipe.gate)
         if gate.min is not None and gate.min > 1
     ]
 
 
-def other_sampler(recipe: Recipe, base: Glance) -> list[Doubt]:
+def other_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A loss that mines its batches gets batches with little to mine."""
     return [
-        Doubt(
+        Finding(
             "train.sampler" if each.sampler == recipe.train.sampler else f"{key}sampler",
             "sampler",
             f"`{each.sampler}`, but loss `{each.loss.type}` learns from what `{each.loss.sampler}` puts together",
@@ -247,52 +247,54 @@ def other_sampler(recipe: Recipe, base: Glance) -> list[Doubt]:
     ]
 
 
-def idle_mini_batch(recipe: Recipe, base: Glance) -> list[Doubt]:
+def idle_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A mini-batch as large as the batch saves nothing."""
     size = recipe.train.mini_batch_size
     if size is None or size < recipe.train.batch_size:
         return []
-    return [Doubt("train.mini_batch_size", "mini-batch", f"{size} is no part of a batch of {recipe.train.batch_size}")]
+    return [
+        Finding("train.mini_batch_size", "mini-batch", f"{size} is no part of a batch of {recipe.train.batch_size}")
+    ]
 
 
-def chosen_on_test(recipe: Recipe, base: Glance) -> list[Doubt]:
+def chosen_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A model chosen by its test score has a test score that is too good to be true."""
     best = [("train.best", "best-on-test", recipe.train.best or "")]
     gates = [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
     split_of = {evaluator.label: evaluator.split for evaluator in recipe.eval if evaluator.origin is not None}
     return [
-        Doubt(key, code, f"chooses the model on the split `{split}`: use another one")
+        Finding(key, code, f"chooses the model on the split `{split}`: use another one")
         for key, code, metric in best + gates
         if (split := split_of.get(evaluator_of(metric), "")).startswith("test")
     ]
 
 
-def idle_evaluators(recipe: Recipe, base: Glance) -> list[Doubt]:
+def idle_evaluators(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """An evaluator that never runs measures nothing, and held-out rows without one are lost to training."""
     found = [
-        Doubt(f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs")
+        Finding(f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs")
         for i, evaluator in enumerate(recipe.eval)
         if not evaluator.when
     ]
     if not any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
         message = "no evaluator says `from: holdout`, so its rows are wasted"
         holding_out = [key for key, each in recipe.trained_on.items() if each.data.holdout is not None]
-        found += [Doubt(f"{key}data.holdout", "idle-holdout", message) for key in holding_out]
+        found += [Finding(f"{key}data.holdout", "idle-holdout", message) for key in holding_out]
     return found
 
 
-def idle_prompts(recipe: Recipe, base: Glance) -> list[Doubt]:
+def idle_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A prompt that no text gets while training makes embeddings worse where it is used later."""
     names = {name for _, _, prompts in prompt_choices(recipe) for name in prompts.values()}
     usual = {ROLE_PROMPTS.get(role) for each in recipe.trained_on.values() for role in ROLES[each.data.format]}
     return [
-        Doubt(f"model.prompts.{name}", "idle-prompt", "no column is given this prompt: name it in `data.prompts`")
+        Finding(f"model.prompts.{name}", "idle-prompt", "no column is given this prompt: name it in `data.prompts`")
         for name in recipe.model.prompts
         if name not in {*names, *usual, recipe.model.default_prompt}
     ]
 
 
-def replaced_modules(recipe: Recipe, base: Glance) -> list[Doubt]:
+def replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A base that was trained with other modules has to learn anew what its token embeddings mean together."""
     if base.traits is None:
         return []
@@ -300,37 +302,39 @@ def replaced_modules(recipe: Recipe, base: Glance) -> list[Doubt]:
     modes = recipe.model.modes
     if modes and modes != base.traits.pooling:
         message = f"{', '.join(modes)} replaces the base's own {', '.join(base.traits.pooling)}"
-        found.append(Doubt("model.pooling", "replaced-pooling", message))
+        found.append(Finding("model.pooling", "replaced-pooling", message))
     for key in ("token_layers", "layers"):
         own, given = getattr(base.traits, key), getattr(recipe.model, key)
         if given is not None and given != own:
             names = [", ".join(layer.type for layer in layers) for layers in (given, own)]
-            found.append(Doubt(f"model.{key}", "replaced-layers", f"[{names[0]}] replaces the base's own [{names[1]}]"))
+            found.append(
+                Finding(f"model.{key}", "replaced-layers", f"[{names[0]}] replaces the base's own [{names[1]}]")
+            )
     return found
 
 
-def misplaced_settings(recipe: Recipe, base: Glance) -> list[Doubt]:
+def misplaced_settings(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A setting of transformers says nothing to a table."""
-    found = misplaced(recipe.model, base.source)
-    return [Doubt(f"model.{key}", "misplaced", message) for key, message in found.items()]
+    found = unsupported_keys(recipe.model, base.source)
+    return [Finding(f"model.{key}", "misplaced", message) for key, message in found.items()]
 
 
-def nothing_to_train(recipe: Recipe, base: Glance) -> list[Doubt]:
+def nothing_to_train(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Counts of words have no weights, so that those of a layer after them are all that can learn."""
     if base.source != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in layers_of(recipe, base)):
         return []
-    return [Doubt("model.layers", "nothing-to-train", "a bag of words has nothing to train: add a dense layer")]
+    return [Finding("model.layers", "nothing-to-train", "a bag of words has nothing to train: add a dense layer")]
 
 
-def one_view(recipe: Recipe, base: Glance) -> list[Doubt]:
+def one_view(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Without dropout, a text is its own positive at a cosine of 1, and nothing is learnt."""
     if recipe.model.dropout != 0 and base.source == "Transformer":
         return []
     message = "tells the dropouts of a text apart in the format text, and the model has none: see `model.dropout`"
-    return [Doubt(f"{key}loss", "one-view", message) for key, each in recipe.trained_on.items() if each.views]
+    return [Finding(f"{key}loss", "one-view", message) for key, each in recipe.trained_on.items() if each.views]
 
 
-def unstreamable(recipe: Recipe, base: Glance) -> list[Doubt]:
+def unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """What has to see all rows before the first step never sees them in a stream."""
     if not recipe.is_streamed:
         return []
@@ -360,10 +364,10 @@ def unstreamable(recipe: Recipe, base: Glance) -> list[Doubt]:
         (key, getattr(part, "learns_from_texts", False), f"is learnt from all training texts, {never}")
         for key, part in learning
     ]
-    return [Doubt(key, "streaming", message) for key, is_wrong, message in wrong if is_wrong]
+    return [Finding(key, "streaming", message) for key, is_wrong, message in wrong if is_wrong]
 
 
-IMPOSSIBLE: list[Check] = [
+ERRORS: list[Check] = [
     unfit_losses,
     unstreamable,
     one_view,
@@ -375,7 +379,7 @@ IMPOSSIBLE: list[Check] = [
     misplaced_settings,
     nothing_to_train,
 ]
-UNLIKELY: list[Check] = [
+WARNINGS: list[Check] = [
     margin_out_of_reach,
     learning_rate,
     frozen_whole,

@@ -11,18 +11,18 @@ from typing import Any
 
 from stfit.distributed import is_rank_zero
 from stfit.errors import RecipeError
-from stfit.io.atomic import write_whole
+from stfit.io.atomic import atomic_write
 from stfit.recipe.dump import leaves_of, on_one_line
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, read_json
-from stfit.tracking.trackers import Tracker, Value, Watched, Write
+from stfit.tracking.trackers import TrackedRun, Tracker, Value, Write
 from stfit.training.loop import StepInfo
 from stfit.workflows.session import Evaluated, Started
 
 log = logging.getLogger("stfit")
 
 
-def tracked(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterator[Any]:
+def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterator[Any]:
     """The same events. Trackers are open from the start of the steps to the end of the run, in the first process.
 
     Raises RecipeError where a tracker can't start. One that fails later is dropped, which is said: no training is lost
@@ -48,7 +48,7 @@ def tracked(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterato
 @contextmanager
 def start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[Write]:
     """A tracker that knows the run."""
-    run = Watched(folder.path, recipe.name, id_of(folder), started.first_step, settings_of(recipe))
+    run = TrackedRun(folder.path, recipe.name, id_of(folder), started.first_step, settings_of(recipe))
     with ExitStack() as opened:
         try:
             write = opened.enter_context(tracker.watch(run))
@@ -78,7 +78,7 @@ def id_of(folder: RunFolder) -> str:
     if found := read_json(folder.tracked):
         return str(found["id"])
     made = uuid.uuid4().hex
-    write_whole(folder.tracked, json.dumps({"id": made}) + "\n")
+    atomic_write(folder.tracked, json.dumps({"id": made}) + "\n")
     return made
 
 

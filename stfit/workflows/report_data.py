@@ -22,7 +22,7 @@ from stfit.evaluation.bootstrap import RESAMPLES, resample
 from stfit.evaluation.measure import Evaluators, evaluator_of, prompt_of
 from stfit.evaluation.report_samples import Sample, build_sample
 from stfit.evaluation.statistic import Statistic
-from stfit.io.atomic import write_whole
+from stfit.io.atomic import atomic_write
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("stfit")
 
-Moment = Literal["start", "end"]
+Stage = Literal["start", "end"]
 
 MOST_DRAWN = 20_000_000
 """Rows drawn to resample one metric: a second of a CPU."""
@@ -40,7 +40,7 @@ FEWEST_DRAWS = 100
 
 
 @contextmanager
-def harmless(what: str) -> Iterator[None]:
+def log_exceptions(what: str) -> Iterator[None]:
     """A block whose failure is no reason to lose the training that it tells of: it is said, and that is all."""
     try:
         yield
@@ -49,7 +49,7 @@ def harmless(what: str) -> Iterator[None]:
 
 
 @dataclass
-class Record:
+class ReportData:
     """The notes of a run."""
 
     folder: RunFolder
@@ -65,22 +65,22 @@ class Record:
         lengths = np.concatenate([table.lengths() for table in tables])
         length, count = np.unique(lengths, return_counts=True)
         self.facts = {
-            "warnings": [noted(problem) for problem in warnings],
+            "warnings": [problem_to_dict(problem) for problem in warnings],
             "lengths": {"tokens": length.tolist(), "texts": count.tolist(), "limit": max_seq_length},
             "samples": [sample.described() for sample in self.samples],
         }
 
     def note_problem(self, problem: Problem) -> None:
         """Something that is wrong with the steps; once, though a process that goes on takes some of them again."""
-        with harmless("to note a warning for the report"):
+        with log_exceptions("to note a warning for the report"):
             warnings = self.facts.setdefault("warnings", [])
-            if noted(problem) not in warnings:
-                warnings.append(noted(problem))
+            if problem_to_dict(problem) not in warnings:
+                warnings.append(problem_to_dict(problem))
                 self.write()
 
-    def note_metrics(self, moment: Moment, found: dict[str, Statistic]) -> None:
+    def note_metrics(self, moment: Stage, found: dict[str, Statistic]) -> None:
         """What the main metrics would be on rows like those they were measured on."""
-        with harmless("to resample the metrics for the report"):
+        with log_exceptions("to resample the metrics for the report"):
             self.facts.setdefault("drawn", {})[moment] = {
                 name: {
                     "rows": self.rows_of.get(evaluator_of(name)),
@@ -91,34 +91,34 @@ class Record:
             }
             self.write()
 
-    def note_samples(self, moment: Moment, encoder: Encoder) -> None:
+    def note_samples(self, moment: Stage, encoder: Encoder) -> None:
         """What a model makes of the rows."""
-        with harmless("to embed rows for the report"):
+        with log_exceptions("to embed rows for the report"):
             self.facts.setdefault("seen", {})[moment] = [sample.seen_by(encoder) for sample in self.samples]
             self.write()
 
     def write(self) -> None:
         """Keep the notes."""
-        write_whole(self.folder.record, json.dumps(self.facts, ensure_ascii=False) + "\n")
+        atomic_write(self.folder.record, json.dumps(self.facts, ensure_ascii=False) + "\n")
 
 
-def noted(problem: Problem) -> dict[str, str]:
+def problem_to_dict(problem: Problem) -> dict[str, str]:
     """A problem as the report shows it."""
     return {"code": problem.code, "message": str(problem)}
 
 
-def open_record(
+def open_report_data(
     folder: RunFolder, recipe: Recipe, prepared: Prepared, evaluators: Evaluators, main: Sequence[str]
-) -> Record:
+) -> ReportData:
     """The notes of a run; those of an earlier process of it are kept."""
     rows_of = {}
     for evaluator, rows in evaluators:
         examples = evaluator.examples_of(rows)
         rows_of[evaluator.label] = examples.fingerprint if examples is not None else None
     samples: list[Sample] = []
-    with harmless("to choose rows for the report"):
+    with log_exceptions("to choose rows for the report"):
         samples = choose_samples(recipe, prepared, evaluators)
-    return Record(folder, main, samples, rows_of, folder.read_record() or {})
+    return ReportData(folder, main, samples, rows_of, folder.read_record() or {})
 
 
 def choose_samples(recipe: Recipe, prepared: Prepared, evaluators: Evaluators) -> list[Sample]:

@@ -7,15 +7,15 @@ from typing import Any
 
 from stfit.distributed import world_size
 from stfit.errors import LockError, ModelError
-from stfit.io.atomic import write_whole
+from stfit.io.atomic import atomic_write
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.lock import is_same
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, differences
 from stfit.training.checkpoint import Checkpoint, left_to_base, newest_checkpoint, restore
-from stfit.training.loop import Learner
-from stfit.training.state import Progress
+from stfit.training.loop import TrainObjects
+from stfit.training.state import TrainState
 
 log = logging.getLogger("stfit")
 
@@ -35,9 +35,9 @@ def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
     return recipe.model_copy(update=chosen)
 
 
-def go_on(
-    folder: RunFolder, checkpoint: Checkpoint | None, learner: Learner, made: dict[str, Any], strict: bool
-) -> Progress:
+def restore_or_start(
+    folder: RunFolder, checkpoint: Checkpoint | None, learner: TrainObjects, made: dict[str, Any], strict: bool
+) -> TrainState:
     """Put everything where the checkpoint left it; what the run remembers.
 
     What the run is made of may have moved since. That is said, and where `strict`, raises LockError. Other tokens,
@@ -45,7 +45,7 @@ def go_on(
     """
     if checkpoint is None:
         folder.forget_after(-1)
-        return Progress(processes=world_size())
+        return TrainState(processes=world_size())
     moved = differences(checkpoint.facts["made"], made)
     if moved and strict:
         raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(moved))
@@ -62,13 +62,13 @@ def go_on(
             "start anew with --fresh"
         )
     restore(checkpoint, learner)
-    progress = Progress(**checkpoint.facts["progress"])
+    progress = TrainState(**checkpoint.facts["progress"])
     folder.forget_after(progress.step)
     log.warning("goes on after step %d", progress.step)
     return progress
 
 
-def keep_up(folder: RunFolder, loaded: Loaded[Recipe]) -> None:
+def update_run_recipe(folder: RunFolder, loaded: Loaded[Recipe]) -> None:
     """Write down what a finished run's recipe says now: evaluators, gate and push change without a new training."""
-    write_whole(folder.recipe, loaded.text)
-    write_whole(folder.resolved, to_yaml(with_earlier_choices(loaded.recipe, folder)))
+    atomic_write(folder.recipe, loaded.text)
+    atomic_write(folder.resolved, to_yaml(with_earlier_choices(loaded.recipe, folder)))

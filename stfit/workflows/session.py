@@ -13,19 +13,19 @@ from typing import Any
 from stfit.distributed import barrier, is_rank_zero, world_size
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, InterruptedRun, Problem
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import Evaluators, measure, values_of
-from stfit.io.atomic import replacing
+from stfit.io.atomic import atomic_directory
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
-from stfit.runtime.signals import Stop
+from stfit.runtime.signals import SignalHandler
 from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
-from stfit.training.diagnostics import Health
-from stfit.training.loop import Learner, StepInfo, require_finite_weights
-from stfit.training.state import Calendar, Progress
-from stfit.workflows.report_data import Moment, Record
+from stfit.training.diagnostics import Diagnostics
+from stfit.training.loop import StepInfo, TrainObjects, require_finite_weights
+from stfit.training.state import Intervals, TrainState
+from stfit.workflows.report_data import ReportData, Stage
 
 log = logging.getLogger("stfit")
 
@@ -60,20 +60,20 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingSession:
     """Everything that one process trains with."""
 
     recipe: Recipe
     folder: RunFolder
-    stop: Stop
-    learner: Learner
+    stop: SignalHandler
+    learner: TrainObjects
     evaluators: Evaluators
-    calendar: Calendar
-    progress: Progress
+    calendar: Intervals
+    progress: TrainState
     made: dict[str, Any]
     """What the run is made of."""
-    health: Health
-    record: Record
+    health: Diagnostics
+    record: ReportData
 
     def saved_where_given_up(self, steps: Iterator[StepInfo]) -> Iterator[StepInfo]:
         """The steps; where a signal, or a wrong row of a stream, ends one, the state before it is kept."""
@@ -147,7 +147,7 @@ class Run:
         log.warning("%s (%s)", problem, problem.code)
         self.record.note_problem(problem)
 
-    def look(self, encoder: Encoder, moment: Moment) -> None:
+    def look(self, encoder: Encoder, moment: Stage) -> None:
         """Note what the model makes of some rows, for the report."""
         with self.progress.spending("evaluation"):
             self.record.note_samples(moment, encoder)
@@ -183,8 +183,8 @@ class Run:
         with self.learner.whole() as encoder:
             require_finite_weights(encoder)
             if is_rank_zero():
-                with self.progress.spending("saving"), replacing(self.folder.model) as scratch:
-                    write_folder(encoder, scratch)
+                with self.progress.spending("saving"), atomic_directory(self.folder.model) as scratch:
+                    save_encoder(encoder, scratch)
             barrier()  # who reads it next, reads this one
         return Saved(self.progress.step, self.folder.model)
 

@@ -11,7 +11,7 @@ from stfit.recipe.load import Loaded
 from stfit.recipe.lock import LOCK, Lock, build_lock, inputs, read_lock, same_training, trained_part
 from stfit.recipe.recipe import Recipe
 from stfit.workflows.baselines import published_repo
-from stfit.workflows.validate import prepare
+from stfit.workflows.validate import load_and_validate
 
 
 def find_unchanged(loaded: Loaded[Recipe]) -> dict[str, Any] | None:
@@ -30,7 +30,7 @@ def find_unchanged(loaded: Loaded[Recipe]) -> dict[str, Any] | None:
     pinned: Recipe = pin(loaded.recipe)
     same = same_training(lock, {"recipe": trained_part(loaded.recipe), **inputs(pinned)})
     if not same:
-        training = prepare(pinned, loaded.origins).training
+        training = load_and_validate(pinned, loaded.origins).training
         same = same_training(lock, build_lock(loaded.recipe, pinned, training, threads=0))
     return {"unchanged": True, "repo": repo, "commit": commit} if same else None
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from stfit.data.batching.batches import MISSING, TokenTable
-from stfit.data.cache.teacher import Taught, load_embeddings
+from stfit.data.cache.teacher import TeacherEmbeddings, load_embeddings
 from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
@@ -16,7 +16,7 @@ from stfit.losses.distillation import require_same_dim
 from stfit.recipe.recipe import Objective
 
 
-def teach(table: TokenTable, objective: Objective, encoder: Encoder) -> TokenTable:
+def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder) -> TokenTable:
     """The rows of an objective with what its loss's teacher makes of them as label; as they are, if it has none.
 
     Raises ModelError where the teacher can't serve, HubError where it can't be fetched.
@@ -29,7 +29,7 @@ def teach(table: TokenTable, objective: Objective, encoder: Encoder) -> TokenTab
     return replace(table, label=embed_roles(teacher, table.examples, roles))
 
 
-def embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> Taught:
+def embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> TeacherEmbeddings:
     """The teacher's embeddings of these columns, each text with the teacher's own prompt of its role before it."""
     prompts = {role: teacher.prompt_of_role(role, None) for role in roles}
     places = {role: np.full(len(examples), MISSING) for role in roles}
@@ -45,4 +45,4 @@ def embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> Taugh
             return teacher.encode(texts, prompt=prompt)
 
         embeddings[prompt] = load_embeddings(list(numbers), embed, f"{teacher.identity} {prompt}")
-    return Taught([(embeddings[prompts[role]], places[role]) for role in roles])
+    return TeacherEmbeddings([(embeddings[prompts[role]], places[role]) for role in roles])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.batching.prefetch import ahead
+from stfit.data.batching.prefetch import prefetch
 from stfit.data.reading.block_reader import Texts, stream_texts
 from stfit.data.source import Source
 from stfit.distributed import partition, rank
@@ -48,7 +48,7 @@ class Window:
     """Token ids of the distinct texts that this process embeds; None where the window is not wanted."""
 
 
-def stream_windows(
+def stream_text_windows(
     inputs: Inputs, encoder: Encoder, prompt: str, is_done: Callable[[int, Texts], bool] = lambda number, texts: False
 ) -> Iterator[Window]:
     """All texts of a dataset in order. Reading and tokenising run in a thread, one window ahead of whoever takes them.
@@ -68,7 +68,7 @@ def stream_windows(
                 number, texts, distinct, place, shares, None if is_done(number, texts) else encoder.tokens(mine)
             )
 
-    return ahead(tokenised())
+    return prefetch(tokenised())
 
 
 def cut(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]:

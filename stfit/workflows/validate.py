@@ -10,15 +10,15 @@ from typing import Any
 from stfit.data.batching.shuffle_buffer import first_examples, first_rows
 from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.leakage import EvaluationRows, shared_rows
-from stfit.data.checks.lint import audit, audit_evaluation
+from stfit.data.checks.lint import lint_evaluation, lint_training
 from stfit.data.checks.unused_rows import dropped_rows, unread_flags
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.config import Model
-from stfit.encoder.folder.inspect import Glance, glance_at
+from stfit.encoder.folder.inspect import ModelInfo, inspect_model
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, about
-from stfit.evaluation.base import Own
+from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
 from stfit.hub.retry import OUT_OF_REACH
@@ -26,7 +26,7 @@ from stfit.losses.distillation import require_same_dim
 from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
-from stfit.workflows.lint import IMPOSSIBLE, UNLIKELY, embedding_dim, find
+from stfit.workflows.lint import ERRORS, WARNINGS, embedding_dim, lint_recipe
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Prepared:
 
 
 @dataclass
-class Survey:
+class ValidationReport:
     """The same where something may be wrong: what could be loaded, and every mistake."""
 
-    base: Glance = field(default_factory=Glance)
+    base: ModelInfo = field(default_factory=ModelInfo)
     training: dict[str, Examples] = field(default_factory=dict)
     """By the start of the objective's keys (see Recipe.trained_on)."""
     evaluation: list[Any] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Survey:
     warnings: list[Problem] = field(default_factory=list)
 
     @contextmanager
-    def noting(self, origin: str | None = None, said: Said | None = None) -> Iterator[None]:
+    def noting(self, origin: str | None = None, said: RecipeLocation | None = None) -> Iterator[None]:
         """Go on after what a user can mend, and note it, with the dataset it is in, and where a recipe names that."""
         try:
             yield
@@ -64,7 +64,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Said:
+class RecipeLocation:
     """Where a recipe speaks of something: a section, and the key in it that names the thing itself."""
 
     origins: Mapping[str, Mark]
@@ -83,21 +83,21 @@ class Said:
         return mark.problem(f"{problem.file}: {problem.message}" if problem.file else problem.message, problem.code)
 
 
-def prepare(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepared:
+def load_and_validate(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepared:
     """Load and check everything but the weights. Mistakes of all kinds are raised together, as the first of them.
 
     `origins`: where each key was written, for warnings. Raises RecipeError, DataError, ModelError or HubError.
     """
-    found = survey(recipe, origins or {})
+    found = validate(recipe, origins or {})
     if found.errors:
         raise first_of(found.errors)
     return Prepared(list(found.training.values()), found.evaluation, found.warnings)
 
 
-def refuse_at_once(recipe: Recipe, origins: Mapping[str, Mark]) -> None:
-    """Raise what `prepare` does, where the recipe alone can't work: before torch is loaded, which takes seconds."""
-    if find(IMPOSSIBLE, recipe, Glance(), origins):
-        prepare(recipe, origins)
+def fail_fast(recipe: Recipe, origins: Mapping[str, Mark]) -> None:
+    """Raise as `load_and_validate` does if the recipe alone is wrong, before torch is imported (seconds)."""
+    if lint_recipe(ERRORS, recipe, ModelInfo(), origins):
+        load_and_validate(recipe, origins)
 
 
 def first_of(errors: Sequence[StfitError]) -> StfitError:
@@ -106,31 +106,31 @@ def first_of(errors: Sequence[StfitError]) -> StfitError:
     return type(first)([problem for error in errors for problem in error.problems])
 
 
-def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
+def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> ValidationReport:
     """Everything that can be known of a run before its weights are loaded."""
-    found = Survey()
-    with found.noting(said=Said(origins, "model", "base")):
-        found.base = glance_if_near(recipe.model, found)
+    found = ValidationReport()
+    with found.noting(said=RecipeLocation(origins, "model", "base")):
+        found.base = inspect_if_reachable(recipe.model, found)
     with found.noting():
-        look_at_recipe(recipe, origins, found)
-    own: Own | None = None
+        check_recipe(recipe, origins, found)
+    own: TrainAndHoldout | None = None
     for key, objective in recipe.trained_on.items():
-        with found.noting(said=Said(origins, f"{key}loss", "teacher")):
-            look_at_teacher(recipe, objective, found)
-        said = Said(origins, f"{key}data", "dataset")
+        with found.noting(said=RecipeLocation(origins, f"{key}loss", "teacher")):
+            check_teacher(recipe, objective, found)
+        said = RecipeLocation(origins, f"{key}data", "dataset")
         with found.noting(said=said):
             rows = load_objective(objective, recipe.seed)
             found.training[key], held_out = rows
             own = own if held_out is None else rows
         if key in found.training:
-            look_at_rows(objective, found.training[key], found, said)
+            check_rows(objective, found.training[key], found, said)
     for number, evaluator in enumerate(recipe.eval):
         if evaluator.from_ is None or own is not None:  # or what is wrong with the training data has been noted
-            with found.noting(said=Said(origins, f"eval.{number}", "dataset")):
+            with found.noting(said=RecipeLocation(origins, f"eval.{number}", "dataset")):
                 measured = evaluator.load(recipe.seed, own)
                 found.evaluation.append(measured)
                 if (examples := evaluator.examples_of(measured)) is not None:
-                    found.warnings += audit_evaluation(examples, origin_of(evaluator, recipe))
+                    found.warnings += lint_evaluation(examples, origin_of(evaluator, recipe))
     if not found.errors:
         sets = [
             EvaluationRows(evaluator.label, origin_of(evaluator, recipe), examples)
@@ -142,14 +142,14 @@ def survey(recipe: Recipe, origins: Mapping[str, Mark]) -> Survey:
     return found
 
 
-def load_objective(objective: Objective, seed: int) -> Own:
+def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
     """The rows that are trained on, or the first of a stream, and those held out from them."""
     if objective.data.streaming:
         return first_examples(objective.data), None
     return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
 
 
-def look_at_rows(objective: Objective, training: Examples, found: Survey, said: Said) -> None:
+def check_rows(objective: Objective, training: Examples, found: ValidationReport, said: RecipeLocation) -> None:
     """What rows say against their loss, and against themselves."""
     with found.noting(objective.data.dataset, said), about("columns.label"):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
@@ -162,39 +162,39 @@ def look_at_rows(objective: Objective, training: Examples, found: Survey, said: 
         found.warnings += audit_training(objective, training)
 
 
-def look_at_recipe(recipe: Recipe, origins: Mapping[str, Mark], found: Survey) -> None:
+def check_recipe(recipe: Recipe, origins: Mapping[str, Mark], found: ValidationReport) -> None:
     """What the recipe says, against itself and what the base says of itself."""
-    impossible = find(IMPOSSIBLE, recipe, found.base, origins)
-    found.warnings += [replace(problem, snippet=None) for problem in find(UNLIKELY, recipe, found.base, origins)]
+    impossible = lint_recipe(ERRORS, recipe, found.base, origins)
+    found.warnings += [replace(problem, snippet=None) for problem in lint_recipe(WARNINGS, recipe, found.base, origins)]
     if impossible:
         raise RecipeError(impossible)
 
 
-def look_at_teacher(recipe: Recipe, objective: Objective, found: Survey) -> None:
+def check_teacher(recipe: Recipe, objective: Objective, found: ValidationReport) -> None:
     """Whether the teacher of a loss is there, and has embeddings of the size that the loss needs."""
     if objective.teacher is None:
         return
-    teacher = glance_if_near(objective.teacher, found)
+    teacher = inspect_if_reachable(objective.teacher, found)
     own, of_teacher = embedding_dim(recipe, found.base), teacher.output_dim
     if own is not None and of_teacher is not None:
         require_same_dim(objective.loss, own, of_teacher)
 
 
-def glance_if_near(model: Model, found: Survey) -> Glance:
+def inspect_if_reachable(model: Model, found: ValidationReport) -> ModelInfo:
     """What a model says of itself; a warning, and nothing, where the Hub is out of reach."""
     try:
-        return glance_at(model)
+        return inspect_model(model)
     except HubError as error:
         if any(problem.code != OUT_OF_REACH for problem in error.problems):
             raise
         found.warnings += [Problem(problem.message, "base-unseen") for problem in error.problems]
-        return Glance()
+        return ModelInfo()
 
 
 def audit_training(objective: Objective, training: Examples) -> list[Problem]:
     """Warnings about the training rows, and about what of the dataset became none."""
     in_batch = objective.loss.sampler == "no_duplicates"
-    problems = audit(training, objective.data.dataset, in_batch, str(objective.sampler))
+    problems = lint_training(training, objective.data.dataset, in_batch, str(objective.sampler))
     return leftovers(objective.data, training) + problems
 
 
@@ -214,7 +214,7 @@ def origin_of(evaluator: Evaluator, recipe: Recipe) -> str:
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:
     """Evaluators with their rows, for a model that is there already."""
-    own: Own | None = None
+    own: TrainAndHoldout | None = None
     source = recipe.holding_out
     if source is not None and any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
         own = load_examples(source, source.format, recipe.seed, source.holdout)

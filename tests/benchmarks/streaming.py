@@ -22,11 +22,11 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from stfit.data.batching.batches import TokenTable, tokenize_examples
-from stfit.data.batching.shuffle_buffer import Stream
+from stfit.data.batching.shuffle_buffer import StreamingBatches
 from stfit.data.checks.lengths import words
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import TrainingData
-from stfit.encoder.tokenizer import uncut_tokens
+from stfit.encoder.tokenizer import untruncated_tokenizer
 
 BATCH = 64
 AT_ONCE = 50_000
@@ -65,12 +65,12 @@ def resident_mib() -> float:
 
 def measure(source: TrainingData, rows: int, tokenizer: Path | None) -> Iterator[tuple[int, float, float]]:
     """Rows so far, MiB, and seconds, ten times in an epoch."""
-    tokens = uncut_tokens(tokenizer) if tokenizer else words
+    tokens = untruncated_tokenizer(tokenizer) if tokenizer else words
 
     def tokenize(examples: Examples) -> TokenTable:
         return tokenize_examples(examples, {"anchor": "", "positive": ""}, tokens, None, lambda prompt: 0)
 
-    stream = Stream(source, "no_duplicates", BATCH, 2, 42, lambda examples: None, tokenize)
+    stream = StreamingBatches(source, "no_duplicates", BATCH, 2, 42, lambda examples: None, tokenize)
     seen, said, begun = 0, 0, time.perf_counter()
     for drawn in stream:
         seen += len(drawn.rows)

@@ -90,7 +90,7 @@ def test_debug_adds_a_traceback_and_changes_nothing_else(run, folder):
 
 
 def test_what_nobody_foresaw_is_called_a_bug(run, monkeypatch):
-    monkeypatch.setattr(command, "build_learner", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(command, "build_train_objects", lambda *arguments: 1 / 0)
     code, out, err = run("train recipe.yaml --json")
     assert json.loads(out)["error"] == {
         "class": "bug",
@@ -109,7 +109,7 @@ def test_interruption_and_lack_of_memory_have_their_codes(run, monkeypatch, erro
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(command, "build_learner", fail)
+    monkeypatch.setattr(command, "build_train_objects", fail)
     ended, _, err = run("train recipe.yaml")
     assert ended == code
     assert "bug" not in err

@@ -10,7 +10,7 @@ from stfit.cli.main import main
 from stfit.commands.check import FIRST_ROWS, check, count_tokens, first_rows
 from stfit.data.mapping.examples import load_examples
 from stfit.encoder.build import build_encoder
-from stfit.encoder.folder.inspect import glance_at
+from stfit.encoder.folder.inspect import inspect_model
 from stfit.recipe.load import load_recipe
 from stfit.workflows.session import Started
 
@@ -200,7 +200,7 @@ def test_a_base_that_the_hub_can_not_be_asked_for_is_a_warning(write, monkeypatc
 def test_lengths_are_those_of_the_tokenizer_of_transformers_uncut(write, tiny_base):
     recipe = load_recipe(write(model={"base": str(tiny_base("roberta"))})).recipe
     examples, _ = load_examples(recipe.data, recipe.data.format, recipe.seed)
-    table = count_tokens(glance_at(recipe.model), examples, dict.fromkeys(examples.texts, "ask: " * 40))
+    table = count_tokens(inspect_model(recipe.model), examples, dict.fromkeys(examples.texts, "ask: " * 40))
     tokenizer = build_encoder(recipe.model).tokens.tokenizer
     texts = dict.fromkeys("ask: " * 40 + text for text in examples.all_texts())
     assert table.lengths().tolist() == [len(tokenizer(text, truncation=False)["input_ids"]) for text in texts]

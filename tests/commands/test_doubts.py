@@ -4,20 +4,20 @@ import pytest
 import yaml
 from processes import run_group
 
-from stfit.encoder.folder.inspect import Glance, glance_at
-from stfit.encoder.folder.st_config import Traits
+from stfit.encoder.folder.inspect import ModelInfo, inspect_model
+from stfit.encoder.folder.st_config import ModelConfig
 from stfit.encoder.layers import Normalize
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.lint import IMPOSSIBLE, UNLIKELY, few_negatives, find, missing_trackers, unknown_metrics
+from stfit.workflows.lint import ERRORS, WARNINGS, few_negatives, lint_recipe, missing_trackers, unknown_metrics
 
-SENTENCE_MODEL = Glance(
+SENTENCE_MODEL = ModelInfo(
     max_seq_length=64,
     positions=64,
     hidden_size=32,
     num_layers=2,
     parameters=1000,
-    traits=Traits(pooling=("mean",), layers=[Normalize()], prompts={"query": "ask: "}),
+    traits=ModelConfig(pooling=("mean",), layers=[Normalize()], prompts={"query": "ask: "}),
 )
 SCRATCH = {"type": "scratch", "hidden_size": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 100}
 RANKING = {"type": "multiple_negatives_ranking"}
@@ -104,8 +104,8 @@ def changed(changes):
 
 def doubts_of(changes):
     recipe = changed(changes)
-    base = glance_at(recipe.model) if changes.get("model.base") else SENTENCE_MODEL
-    return {check: check(recipe, base) for check in [*IMPOSSIBLE, *UNLIKELY]}
+    base = inspect_model(recipe.model) if changes.get("model.base") else SENTENCE_MODEL
+    return {check: check(recipe, base) for check in [*ERRORS, *WARNINGS]}
 
 
 def test_a_good_recipe_raises_no_doubt():
@@ -121,7 +121,7 @@ def test_a_mistake_is_shown_with_its_line_and_column(tmp_path):
     text = yaml.safe_dump(GOOD) + "gate:\n  - {min: 0.5, metric: kept/f1_cosine}\n"
     (tmp_path / "recipe.yaml").write_text(text)
     loaded = load_recipe(tmp_path / "recipe.yaml")
-    (problem,) = find(IMPOSSIBLE, loaded.recipe, SENTENCE_MODEL, loaded.origins)
+    (problem,) = lint_recipe(ERRORS, loaded.recipe, SENTENCE_MODEL, loaded.origins)
     assert (problem.line, problem.column) == (len(text.splitlines()), 24)
     assert "{min: 0.5, metric: kept/f1_cosine}" in problem.snippet
 
@@ -145,7 +145,7 @@ def test_negatives_of_all_processes_count(tmp_path):
 def test_every_check_finds_something_here():
     finders = {check for changes, _, _ in DOUBTS for check, found in doubts_of(changes).items() if found}
     by_what_is_installed = {missing_trackers}  # shown in tests/commands/test_trackers.py
-    assert finders | by_what_is_installed == {*IMPOSSIBLE, *UNLIKELY}
+    assert finders | by_what_is_installed == {*ERRORS, *WARNINGS}
 
 
 @pytest.mark.parametrize(

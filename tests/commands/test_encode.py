@@ -17,7 +17,7 @@ from processes import at_call, run_apart
 from safetensors.numpy import load_file
 from transformers import BertModel
 
-from stfit.commands.encode import Choices, encode
+from stfit.commands.encode import EncodeOptions, encode
 from stfit.data.embedding_writers import Parts
 from stfit.data.reading import hub as data_hub
 from stfit.data.reading.block_reader import stream_texts
@@ -45,7 +45,7 @@ def model(tiny_base) -> str:
 
 def run(model, dataset, output, column=None, id_column=None, choices=None, **options) -> dict:
     inputs = Inputs(Source(dataset=str(dataset)), column, id_column)
-    *_, result = encode(model, inputs, Path(output), choices or Choices(), device="cpu", **options)
+    *_, result = encode(model, inputs, Path(output), choices or EncodeOptions(), device="cpu", **options)
     assert isinstance(result, dict)
     return result
 
@@ -101,7 +101,7 @@ def test_resumed_run_equals_uninterrupted_run(model, tmp_path, name) -> None:
     source.write_text("\n".join(TEXTS))
     run(model, source, tmp_path / name)
     whole = contents(tmp_path / name)
-    stopped = encode(model, Inputs(Source(dataset=str(source))), tmp_path / name, Choices(), device="cpu")
+    stopped = encode(model, Inputs(Source(dataset=str(source))), tmp_path / name, EncodeOptions(), device="cpu")
     next(stopped)
     with pytest.raises(InterruptedRun, match=r"35 rows are kept in .*o?.*parts") as stop:
         next(stopped) and stopped.throw(InterruptedRun("stopped by SIGTERM", 15))
@@ -163,12 +163,12 @@ def test_what_changed_since_an_interruption_is_embedded_anew(model, tmp_path) ->
     source = tmp_path / "t.txt"
     source.write_text("\n".join(TEXTS))
     for texts, choices, kept in (
-        (TEXTS, Choices(), 10),
-        (TEXTS, Choices(normalize=True), 0),
-        ([TEXTS[0] + "!", *TEXTS[1:]], Choices(), 0),
+        (TEXTS, EncodeOptions(), 10),
+        (TEXTS, EncodeOptions(normalize=True), 0),
+        ([TEXTS[0] + "!", *TEXTS[1:]], EncodeOptions(), 0),
     ):
         source.write_text("\n".join(TEXTS))
-        stopped = encode(model, Inputs(Source(dataset=str(source))), tmp_path / "o.npy", Choices(), device="cpu")
+        stopped = encode(model, Inputs(Source(dataset=str(source))), tmp_path / "o.npy", EncodeOptions(), device="cpu")
         next(stopped)
         stopped.close()
         source.write_text("\n".join(texts))
@@ -188,7 +188,7 @@ def test_precisions_are_those_of_sentence_transformers(model, tmp_path, precisio
 
     (tmp_path / "t.txt").write_text("\n".join(TEXTS))
     ranges = tmp_path / "ranges.json" if precision.endswith("int8") else None
-    run(model, tmp_path / "t.txt", tmp_path / "o.npy", choices=Choices(precision=precision), calibration=ranges)
+    run(model, tmp_path / "t.txt", tmp_path / "o.npy", choices=EncodeOptions(precision=precision), calibration=ranges)
     found = np.load(tmp_path / "o.npy")
     embeddings = load_encoder(model).encode(TEXTS)
     half = embeddings.astype(np.float16)
@@ -200,7 +200,7 @@ def test_precisions_are_those_of_sentence_transformers(model, tmp_path, precisio
 def test_fast_says_what_it_changes(model, tmp_path) -> None:
     (tmp_path / "t.txt").write_text("\n".join(TEXTS))
     assert run(model, tmp_path / "t.txt", tmp_path / "exact.npy")["cosine_to_float32"] is None
-    said = run(model, tmp_path / "t.txt", tmp_path / "fast.npy", choices=Choices(fast=True))["cosine_to_float32"]
+    said = run(model, tmp_path / "t.txt", tmp_path / "fast.npy", choices=EncodeOptions(fast=True))["cosine_to_float32"]
     exact, fast = (np.load(tmp_path / f"{name}.npy") for name in ("exact", "fast"))
     cosines = (exact * fast).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(fast, axis=1)
     assert said == pytest.approx(cosines[:10].min(), abs=1e-6)
@@ -210,7 +210,7 @@ def test_fast_says_what_it_changes(model, tmp_path) -> None:
 def test_int8_queries_take_the_ranges_of_their_corpus(model, tmp_path) -> None:
     (tmp_path / "corpus.txt").write_text("\n".join(TEXTS))
     (tmp_path / "queries.txt").write_text("\n".join(TEXTS[3:5]))
-    options = {"choices": Choices(precision="int8"), "calibration": tmp_path / "ranges.json"}
+    options = {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "ranges.json"}
     run(model, tmp_path / "corpus.txt", tmp_path / "corpus.npy", **options)
     run(model, tmp_path / "queries.txt", tmp_path / "queries.npy", **options)
     corpus, queries = (np.load(tmp_path / f"{name}.npy").astype(int) for name in ("corpus", "queries"))
@@ -235,7 +235,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
             "holds no text to",
             {
                 "dataset": tmp_path / "empty.txt",
-                "choices": Choices(precision="int8"),
+                "choices": EncodeOptions(precision="int8"),
                 "calibration": tmp_path / "new.json",
             },
         ),
@@ -243,10 +243,10 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
         (DataError, "no column `title`", {"dataset": tmp_path / "null.jsonl", "column": "title"}),
         (RecipeError, "output is a .npy", {"output": tmp_path / "o.bin"}),
         (ResourceError, "no folder", {"output": tmp_path / "no" / "o.npy"}),
-        (RecipeError, "--calibration", {"choices": Choices(precision="int8")}),
-        (RecipeError, "no multiple of 8", {"choices": Choices(precision="binary", truncate_dim=12)}),
-        (DataError, "of 1 dim", {"choices": Choices(precision="int8"), "calibration": tmp_path / "ranges.json"}),
-        (ModelError, "no prompt", {"choices": Choices(prompt_name="query")}),
+        (RecipeError, "--calibration", {"choices": EncodeOptions(precision="int8")}),
+        (RecipeError, "no multiple of 8", {"choices": EncodeOptions(precision="binary", truncate_dim=12)}),
+        (DataError, "of 1 dim", {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "ranges.json"}),
+        (ModelError, "no prompt", {"choices": EncodeOptions(prompt_name="query")}),
     ]
     before = sorted(tmp_path.iterdir())
     for error, message, changes in cases:

@@ -10,7 +10,7 @@ from stfit.data.source import Source
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.export.onnx import POOLINGS, Graph, require_exportable
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.save import save_encoder
 from stfit.encoder.pooling import TokenStates, pooling_of
 from stfit.errors import ModelError, RecipeError
 from stfit.workflows.text_windows import Inputs
@@ -22,7 +22,7 @@ def model(tiny_base, tmp_path):
 
     def write(kind="bert", **settings):
         folder = tmp_path / "model"
-        write_folder(build_encoder(Model.model_validate({"base": str(tiny_base(kind)), **settings})), folder)
+        save_encoder(build_encoder(Model.model_validate({"base": str(tiny_base(kind)), **settings})), folder)
         return str(folder)
 
     return write

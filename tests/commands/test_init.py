@@ -8,7 +8,7 @@ import pytest
 from stfit.commands.init import init
 from stfit.errors import DataError, RecipeError
 from stfit.recipe.load import load_recipe
-from stfit.workflows.validate import prepare
+from stfit.workflows.validate import load_and_validate
 
 TOPICS = ["rain", "bread", "trains", "cats", "stars", "music", "chess", "tea"]
 
@@ -64,7 +64,7 @@ def propose(tmp_path):
             (tmp_path / f"{split}.jsonl").write_text("".join(lines))
         init(str(tmp_path), tmp_path / "recipe.yaml", "scratch")
         recipe = load_recipe(tmp_path / "recipe.yaml").recipe
-        return recipe, prepare(recipe)
+        return recipe, load_and_validate(recipe)
 
     return run
 
@@ -155,7 +155,7 @@ def test_a_table_of_text_files_is_read_by_its_cells(tmp_path):
     init(str(tmp_path / "pairs.csv"), tmp_path / "recipe.yaml", "scratch")
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
     assert (recipe.name, recipe.data.label_range) == ("pairs", [0, 5])
-    assert set(prepare(recipe).training[0].label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
+    assert set(load_and_validate(recipe).training[0].label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
 
 
 def test_rows_that_no_format_fits_are_refused_with_what_was_seen(propose):
@@ -211,7 +211,7 @@ def test_any_base_can_be_asked_for(base, kind, tmp_path, monkeypatch):
     )
     assert json.loads(json.dumps(found).replace(str(tmp_path), "FOLDER")) == kind
     if not isinstance(kind, str):  # a base that is here
-        prepare(recipe)
+        load_and_validate(recipe)
 
 
 SETS = {

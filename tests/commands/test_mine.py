@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stfit.commands.mine import Rules, mine
+from stfit.commands.mine import MiningOptions, mine
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, RecipeError
@@ -36,7 +36,7 @@ def recipe(tmp_path, minilm):
     return load_recipe(tmp_path / "recipe.yaml").recipe
 
 
-ANY = Rules(margin=-9, relative_margin=-1e6, duplicate=2, per_row=9)
+ANY = MiningOptions(margin=-9, relative_margin=-1e6, duplicate=2, per_row=9)
 """Takes every text that is no known positive."""
 
 
@@ -99,7 +99,7 @@ def test_negatives_of_a_corpus_and_a_training_on_them(minilm, recipe, tmp_path) 
 
 def test_mined_file_is_a_triplet_dataset_as_its_line_says(minilm, recipe, tmp_path) -> None:
     result = mine(
-        str(minilm), recipe, tmp_path / "mined.jsonl", Rules(per_row=2), corpus=None, column=None, device="cpu"
+        str(minilm), recipe, tmp_path / "mined.jsonl", MiningOptions(per_row=2), corpus=None, column=None, device="cpu"
     )
     first = (tmp_path / "mined.jsonl").read_bytes()
     (tmp_path / "triplets.yaml").write_text(
@@ -109,13 +109,13 @@ def test_mined_file_is_a_triplet_dataset_as_its_line_says(minilm, recipe, tmp_pa
     from stfit.commands.mine import load_pairs
 
     assert len(load_pairs(mined_recipe)) == result["rows"]
-    mined(minilm, recipe, tmp_path, Rules(per_row=2))
+    mined(minilm, recipe, tmp_path, MiningOptions(per_row=2))
     assert (tmp_path / "mined.jsonl").read_bytes() == first
 
 
 def test_mine_needs_pairs_and_has_to_find_something(minilm, recipe, tmp_path) -> None:
     with pytest.raises(DataError, match="no row gets a negative"):
-        mined(minilm, recipe, tmp_path, Rules(margin=3.0))
+        mined(minilm, recipe, tmp_path, MiningOptions(margin=3.0))
     labeled = recipe.model_copy(update={"data": recipe.data.model_copy(update={"format": "labeled_pair"})})
     with pytest.raises(RecipeError, match="this one's: labeled_pair"):
         mined(minilm, labeled, tmp_path)

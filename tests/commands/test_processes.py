@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from processes import die, run_group, send
 
-from stfit.commands.encode import Choices, encode
-from stfit.commands.report import tell
+from stfit.commands.encode import EncodeOptions, encode
+from stfit.commands.report import summarize_run
 from stfit.commands.train import train
 from stfit.data.source import Source
 from stfit.distributed import rank
@@ -81,7 +81,7 @@ def test_two_processes_with_half_the_rows_are_one_with_all(tmp_path, write, run,
     assert group(2, half, "two") == [0, 0], (tmp_path / "output").read_text()
     one, two = tmp_path / "one" / "tiny", tmp_path / "two" / "tiny"
     assert_near(two, one)
-    assert "3 rows on each of 2 processes" in dict(tell(RunFolder(two)).made_of)["batches"]
+    assert "3 rows on each of 2 processes" in dict(summarize_run(RunFolder(two)).made_of)["batches"]
     texts = ["a cat on a hill", "nothing but dogs"]
     expected, found = (load_encoder(run / "model").encode(texts, normalize=True) for run in (one, two))
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -209,7 +209,7 @@ def test_processes_encode_what_one_encodes(tmp_path, write, run, monkeypatch, pr
     texts.write_text("".join(f"the {'very ' * (i % 7)}large animal {i % 50}\n" for i in range(90)))
 
     def encode_all(name):
-        return list(encode(model, Inputs(Source(dataset=str(texts))), tmp_path / name, Choices()))[-1]
+        return list(encode(model, Inputs(Source(dataset=str(texts))), tmp_path / name, EncodeOptions()))[-1]
 
     assert encode_all("one.npy")["rows"] == 90
     assert run_group(processes, lambda: encode_all("several.npy"), tmp_path / "output") == [0] * processes

@@ -6,7 +6,7 @@ import pytest
 
 from stfit.data.source import is_remote
 from stfit.recipe.load import load_recipe
-from stfit.workflows.validate import prepare
+from stfit.workflows.validate import load_and_validate
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
@@ -31,6 +31,6 @@ def test_data_of_the_recipe_loads_where_it_is_local(path):
     teachers = [objective.teacher for objective in recipe.trained_on.values() if objective.teacher]
     if isinstance(recipe.model.base, str) or teachers or any(is_remote(dataset) for dataset in datasets):
         pytest.skip("its base, its teacher or its data is on the Hub")
-    prepared = prepare(recipe)
+    prepared = load_and_validate(recipe)
     assert all(len(examples) > 0 for examples in prepared.training)
     assert all(len(examples) > 0 for examples in prepared.evaluation)

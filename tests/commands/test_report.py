@@ -12,7 +12,7 @@ from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.measure import measure
 from stfit.recipe.load import load_recipe
-from stfit.runtime.run_folder import RunFolder, hold
+from stfit.runtime.run_folder import RunFolder, lock_folder
 from stfit.training.loop import StepInfo
 
 TRIPLETS = {"type": "triplet", "name": "kept", "dataset": "./rows.jsonl", "split": "train"}
@@ -35,7 +35,7 @@ def test_a_run_with_a_report_equals_a_run_without(tmp_path, write, run, similari
     run(recipe, "with")
     monkeypatch.setattr(training, "write_report", lambda folder: None)
     monkeypatch.setattr("stfit.workflows.report_data.choose_samples", lambda *arguments: [])
-    monkeypatch.setattr("stfit.workflows.report_data.Record.note_metrics", lambda *arguments: None)
+    monkeypatch.setattr("stfit.workflows.report_data.ReportData.note_metrics", lambda *arguments: None)
     run(recipe, "without")
     assert (tmp_path / "with" / "tiny" / "report.html").is_file()
     assert not (tmp_path / "without" / "tiny" / "report.html").exists()
@@ -87,9 +87,9 @@ def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, mo
 
 def test_interval_of_the_report_is_that_of_comparing_both_models(tmp_path, write, run, similarity):
     """Values drawn at the start and at the end of a run, against a bootstrap that has both models at hand."""
-    from stfit.commands.report import tell
+    from stfit.commands.report import summarize_run
     from stfit.encoder.build import load_encoder
-    from stfit.workflows.baselines import before_training
+    from stfit.workflows.baselines import build_untrained
     from stfit.workflows.validate import prepare_evaluation
 
     path = write(eval=[similarity])
@@ -97,10 +97,10 @@ def test_interval_of_the_report_is_that_of_comparing_both_models(tmp_path, write
     folder = RunFolder(tmp_path / "runs" / "tiny")
     recipe = load_recipe(path).recipe
     evaluators = prepare_evaluation(recipe)
-    before, after = before_training(recipe, "cpu"), load_encoder(folder.model)
+    before, after = build_untrained(recipe, "cpu"), load_encoder(folder.model)
     metric = "scores/spearman_cosine"
     expected = compare(*(measure(model, evaluators, "end")[metric] for model in (after, before)))
-    gain = tell(folder).gains[metric]
+    gain = summarize_run(folder).gains[metric]
     assert (gain.low, gain.high) == pytest.approx((expected.low, expected.high), abs=2e-5)
     assert gain.verdict == expected.verdict
 
@@ -199,7 +199,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path):
 def test_runs_are_listed_with_state_and_verdict(tmp_path, write, run, similarity):
     run(write(eval=[similarity], name="first"))
     run(write(name="second"))
-    with hold(tmp_path / "runs" / "second"):
+    with lock_folder(tmp_path / "runs" / "second"):
         (tmp_path / "runs" / "second" / "result.json").unlink()
         first, second = sorted(runs_in(tmp_path / "runs"), key=lambda found: found["run"])
     assert (first["state"], first["metric"]) == ("finished", "scores/spearman_cosine")

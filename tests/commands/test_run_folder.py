@@ -14,7 +14,7 @@ from stfit.commands.train import train
 from stfit.errors import RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.lock import trained_part
-from stfit.runtime.run_folder import hold, open_folder
+from stfit.runtime.run_folder import lock_folder, open_folder
 from stfit.workflows.session import Started
 
 FILES = {"recipe.yaml", "resolved.yaml", "stfit.lock", "metrics.jsonl", "record.json", "result.json", "report.html"}
@@ -146,7 +146,7 @@ def test_same_process_is_kept_out_too_and_let_in_when_the_first_run_is_left(tmp_
 
 
 def hold_and(action, path):
-    with hold(path):
+    with lock_folder(path):
         action()
 
 
@@ -160,7 +160,7 @@ def test_lock_of_a_process_that_died_is_in_nobodys_way_and_that_of_a_living_one_
         assert beside.read_text() == str(dead)
         if left is not None:
             beside.write_text(left)
-        with hold(path):
+        with lock_folder(path):
             recovered += beside.read_text() == str(os.getpid())
             refused += run_apart(lambda: hold_and(lambda: None, path), tmp_path / "said") == ResourceError.exit_code
             assert f"{path} is in use by process {os.getpid()}" in (tmp_path / "said").read_text()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stfit.data.checks.leakage import EvaluationRows, shared_rows
-from stfit.data.checks.lint import REFUSALS, SUSPICIONS, audit, audit_evaluation, fold_rows
+from stfit.data.checks.lint import ERRORS, WARNINGS, fold_rows, lint_evaluation, lint_training
 from stfit.data.mapping.examples import Examples
 from stfit.errors import DataError
 
@@ -77,7 +77,7 @@ PLANTED = {
 
 def found_in(examples, sampler):
     rows = fold_rows(examples, in_batch=examples.label is None, sampler=sampler)
-    return [problem for check in [*REFUSALS, *SUSPICIONS] for problem in check(rows)]
+    return [problem for check in [*ERRORS, *WARNINGS] for problem in check(rows)]
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -94,16 +94,18 @@ def test_a_planted_mistake_is_found_with_its_row(code):
 def test_every_check_finds_something_here():
     finders = {
         check
-        for check in [*REFUSALS, *SUSPICIONS]
+        for check in [*ERRORS, *WARNINGS]
         for examples, sampler, _ in PLANTED.values()
         if check(fold_rows(examples, in_batch=examples.label is None, sampler=sampler))
     }
-    assert finders == {*REFUSALS, *SUSPICIONS}
+    assert finders == {*ERRORS, *WARNINGS}
 
 
 def test_certain_mistakes_are_refused_all_at_once_with_their_file():
     with pytest.raises(DataError) as refused:
-        audit(pairs(anchor=["7"] * COUNT, positive=["7"] * COUNT), "pairs.csv", in_batch=True, sampler="shuffle")
+        lint_training(
+            pairs(anchor=["7"] * COUNT, positive=["7"] * COUNT), "pairs.csv", in_batch=True, sampler="shuffle"
+        )
     assert {problem.code for problem in refused.value.problems} == {"same-column", "constant-text", "no-words"}
     assert {problem.file for problem in refused.value.problems} == {"pairs.csv"}
 
@@ -131,10 +133,10 @@ def test_missing_negatives_are_neither_texts_nor_equal_to_one_another():
 
 def test_an_evaluator_with_one_label_is_refused_and_one_with_named_classes_is_doubted():
     with pytest.raises(DataError, match="nothing can be measured"):
-        audit_evaluation(labeled([0.5] * COUNT), "test.csv")
+        lint_evaluation(labeled([0.5] * COUNT), "test.csv")
     named = make("labeled_pair", PAIR, [i % 3 for i in range(COUNT)], "class", ["contradiction", "entails", "neutral"])
-    assert [problem.code for problem in audit_evaluation(named, "test.csv")] == ["class-labels"]
-    assert audit_evaluation(labeled(), "test.csv") == []
+    assert [problem.code for problem in lint_evaluation(named, "test.csv")] == ["class-labels"]
+    assert lint_evaluation(labeled(), "test.csv") == []
 
 
 def test_rows_trained_on_and_measured_on_are_found_across_order_case_and_format():
@@ -155,6 +157,8 @@ def test_chance_alone_is_no_suspicion():
         drawn = triplets(anchor=anchors, positive=positives, negative=negatives)
         scored = labeled(random.random(COUNT).tolist(), sentence1=anchors, sentence2=positives)
         suspected = {
-            problem.code for examples in (drawn, scored) for problem in audit(examples, "drawn", False, "shuffle")
+            problem.code
+            for examples in (drawn, scored)
+            for problem in lint_training(examples, "drawn", False, "shuffle")
         }
         assert not suspected & {"swapped-negative", "upside-down-labels"}

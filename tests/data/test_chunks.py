@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from stfit.data.batching.batches import MISSING, number_texts, tokenize_examples
 from stfit.data.batching.sampling import batches
-from stfit.data.batching.shuffle_buffer import Stream, first_examples, first_rows
+from stfit.data.batching.shuffle_buffer import StreamingBatches, first_examples, first_rows
 from stfit.data.checks.compatibility import check_kind
 from stfit.data.mapping.examples import Examples, join, load_examples
 from stfit.data.reading.block_reader import BLOCK_ROWS, fingerprint_of
@@ -43,7 +43,7 @@ def stream(dataset, sampler="shuffle", batch_size=32, seed=1, check=lambda examp
         log.append(len(examples))
         return tokenize_examples(examples, dict.fromkeys(examples.texts, ""), texts, None, lambda prompt: 0)
 
-    return Stream(source, sampler, batch_size, 2, seed, check, tokenize)
+    return StreamingBatches(source, sampler, batch_size, 2, seed, check, tokenize)
 
 
 def take(stream, batches, start=0):

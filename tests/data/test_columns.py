@@ -2,7 +2,7 @@ from itertools import combinations
 
 import pytest
 
-from stfit.data.mapping.selectors import EACH, expand, parse_selector, select
+from stfit.data.mapping.selectors import WILDCARD, expand, parse_selector, select
 from stfit.data.table import build_table
 from stfit.errors import DataError, RecipeError
 
@@ -31,7 +31,7 @@ def test_an_exact_column_name_wins_over_the_path():
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".a", "a.", "a..b", "a[", "a[]", "a[x]", "a]b", "a[1:2:3]", "a[**]", f"a{EACH}.b{EACH}"]
+    "text", ["", ".a", "a.", "a..b", "a[", "a[]", "a[x]", "a]b", "a[1:2:3]", "a[**]", f"a{WILDCARD}.b{WILDCARD}"]
 )
 def test_what_is_no_selector_is_a_recipe_error(text):
     with pytest.raises(RecipeError, match="selector"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stfit.data.cache import teacher as taught
-from stfit.data.cache.teacher import Taught, load_embeddings
+from stfit.data.cache.teacher import TeacherEmbeddings, load_embeddings
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_disk_without_room_costs_the_next_run_its_time(teacher, tmp_path, capl
 
 def test_a_label_of_rows_is_what_the_teacher_makes_of_each_column(teacher):
     embeddings = load_embeddings(texts(6), teacher, "me")
-    label = Taught([(embeddings, np.array([0, 1, 2])), (embeddings, np.array([3, -1, 5]))])
+    label = TeacherEmbeddings([(embeddings, np.array([0, 1, 2])), (embeddings, np.array([3, -1, 5]))])
     found = label[np.array([2, 1])]
     assert found.shape == (2, 2, 3)
     assert np.array_equal(found[0], teacher([texts(6)[2], texts(6)[5]]))

@@ -10,8 +10,8 @@ from stfit.data.mapping.examples import Examples
 from stfit.encoder.encoder import Encoder
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import compute_loss
-from stfit.training.gradients import no_cut
-from stfit.training.loop import build_learner, train_steps
+from stfit.training.gradients import no_split
+from stfit.training.loop import build_train_objects, train_steps
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +26,8 @@ def two_steps(sentences) -> Callable[[Encoder], set[str]]:
         table = tokenize_examples(examples, prompts, encoder.tokens, encoder.tokens.identity, encoder.pooled_from)
         batch = table.batch(np.arange(len(sentences)), distinct=False)
         encoder.use_fast_dropout()
-        learner = build_learner(encoder, [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
-        steps = train_steps(learner, [[(0, batch)]] * 2, lambda _: 1e-2, first_step=0, cut=no_cut, max_grad_norm=None)
+        learner = build_train_objects(encoder, [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
+        steps = train_steps(learner, [[(0, batch)]] * 2, lambda _: 1e-2, first_step=0, cut=no_split, max_grad_norm=None)
         assert all(np.isfinite(step.loss) for step in steps)
         return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
 

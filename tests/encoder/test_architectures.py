@@ -15,7 +15,7 @@ from transformers import (
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
 
 pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
@@ -49,7 +49,7 @@ def test_an_architecture_trains_and_its_folder_is_the_peers(kind, tiny_base, two
     assert encoder.traits.pooling == ("last_token" if kind in CAUSAL else "mean",)
     untrained = encoder.encode(sentences)
     moved = two_steps(encoder)
-    write_folder(encoder, tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     ours, theirs = encoder.encode(sentences), peer_encode(tmp_path / "model", sentences)
     assert largest_error(ours, untrained) > 1e-2
     assert largest_error(load_encoder(tmp_path / "model").encode(sentences), ours) < 1e-6
@@ -78,7 +78,7 @@ def test_a_decoder_sees_both_sides_where_its_config_says_so(kind, attention, tin
 @pytest.mark.parametrize("kind", ["gemma3", "qwen3", "qwen3-left"])
 def test_a_causal_decoder_ends_every_text_with_eos_also_when_loaded_again(kind, tiny_base, sentences, tmp_path) -> None:
     encoder = build_encoder(Model(base=str(tiny_base(kind)), max_seq_length=8))
-    write_folder(encoder, tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     for each in (encoder, load_encoder(tmp_path / "model")):
         assert {sequence[-1] for sequence in each.tokens([*sentences, ""])} == {each.tokens.tokenizer.eos_token_id}
     texts = [*sentences, ""]

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from stfit.encoder.kernels.attention import Packing
-from stfit.encoder.kernels.dropout import dropout_bits, keep_bits, kept_scale
+from stfit.encoder.kernels.dropout import dropout_bits, dropout_mask, kept_scale
 from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, BertLayer, Settings
 
 HEADS, WIDTH, INNER = 2, 6, 10
@@ -29,7 +29,7 @@ def formula(states, all_weights):
     query, key, value, out, up, down = zip(all_weights[0:12:2], all_weights[1:12:2], strict=True)
     blocks = Packing(LENGTHS).blocks(HEADS)
     q, k, v = (functional.linear(states, *pair).view(-1, HEADS, WIDTH // HEADS) for pair in (query, key, value))
-    flat = keep_bits(sum(block.scores for block in blocks.all), SETTINGS.attention_dropout)
+    flat = dropout_mask(sum(block.scores for block in blocks.all), SETTINGS.attention_dropout)
     attended, start = [], 0
     for block, kept in zip(blocks.all, flat.split([block.scores for block in blocks.all]), strict=True):
         for mask in kept.view(block.count, HEADS, block.length, block.length):
@@ -41,7 +41,7 @@ def formula(states, all_weights):
             start = rows.stop
 
     def added(branch, residual):
-        kept = keep_bits(branch.numel(), SETTINGS.hidden_dropout).view_as(branch)
+        kept = dropout_mask(branch.numel(), SETTINGS.hidden_dropout).view_as(branch)
         return residual + branch * kept * kept_scale(SETTINGS.hidden_dropout)
 
     middle = added(functional.linear(torch.cat(attended), *out), states)

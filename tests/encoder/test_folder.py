@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
@@ -38,7 +38,7 @@ def build(base: Path, **settings):
 def test_written_folder_gives_the_peer_the_same_embeddings(tmp_path, tiny_base, sentences, pooling, layers) -> None:
     torch.manual_seed(3)
     encoder = build(tiny_base("bert"), pooling=pooling, layers=LAYERS[layers])
-    write_folder(encoder, tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     ours = encoder.encode(sentences)
     assert largest_error(ours, peer_encode(tmp_path / "model", sentences)) < 1e-5
     assert largest_error(load_encoder(tmp_path / "model").encode(sentences), ours) < 1e-6
@@ -48,7 +48,7 @@ def test_written_folder_gives_the_peer_the_same_embeddings(tmp_path, tiny_base, 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "qwen3"])
 def test_every_architecture_agrees_with_the_peer(tmp_path, tiny_base, sentences, kind, pooling) -> None:
     encoder = build(tiny_base(kind), pooling=pooling, prompts={"query": "find: "})
-    write_folder(encoder, tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     assert largest_error(encoder.encode(sentences), peer_encode(tmp_path / "model", sentences)) < 1e-5
     with_prompt = peer_encode(tmp_path / "model", sentences, prompt_name="query")
     assert largest_error(encoder.encode(sentences, prompt_name="query"), with_prompt) < 1e-5
@@ -98,7 +98,7 @@ def test_folder_written_by_the_peer_keeps_its_weights_and_embeddings(tmp_path, t
         largest_error(encoder.encode(sentences, prompt_name="query"), peer.encode(sentences, prompt_name="query"))
         < 1e-5
     )
-    write_folder(encoder, tmp_path / "ours")
+    save_encoder(encoder, tmp_path / "ours")
     theirs = load_file(tmp_path / "theirs" / "model.safetensors")
     ours = load_file(tmp_path / "ours" / "model.safetensors")
     assert theirs.keys() == ours.keys()
@@ -155,7 +155,7 @@ def test_prompt_tokens_stay_out_of_the_pooling_where_the_folder_says_so(tmp_path
     import json
 
     encoder = build(tiny_base("bert"), prompts={"query": "the man says "})
-    write_folder(encoder, tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     path = tmp_path / "model" / "1_Pooling" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "include_prompt": False}))
     ours = load_encoder(tmp_path / "model").encode(sentences, prompt_name="query")
@@ -171,7 +171,7 @@ def test_half_precision_weights_are_trained_and_saved_in_float32(tmp_path, tiny_
     AutoTokenizer.from_pretrained(tiny_base("bert")).save_pretrained(half)
     encoder = build(half)
     assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
-    write_folder(encoder, tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     assert {weight.dtype for weight in load_file(tmp_path / "model" / "model.safetensors").values()} == {torch.float32}
     assert {weight.dtype for weight in build(half, precision="float16").parameters()} == {torch.float16}
 
@@ -189,7 +189,7 @@ def test_half_precision_weights_are_trained_and_saved_in_float32(tmp_path, tiny_
 def test_foreign_classes_and_paths_are_refused(tmp_path, tiny_base, kind, path) -> None:
     import json
 
-    write_folder(build(tiny_base("bert")), tmp_path / "model")
+    save_encoder(build(tiny_base("bert")), tmp_path / "model")
     listed = json.loads((tmp_path / "model" / "modules.json").read_text())
     listed[1] |= {"type": kind, "path": path}
     (tmp_path / "model" / "modules.json").write_text(json.dumps(listed))
@@ -200,7 +200,7 @@ def test_foreign_classes_and_paths_are_refused(tmp_path, tiny_base, kind, path) 
 def test_missing_weights_are_named(tmp_path, tiny_base) -> None:
     from safetensors.torch import save_file
 
-    write_folder(build(tiny_base("bert")), tmp_path / "model")
+    save_encoder(build(tiny_base("bert")), tmp_path / "model")
     weights = load_file(tmp_path / "model" / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
@@ -209,7 +209,7 @@ def test_missing_weights_are_named(tmp_path, tiny_base) -> None:
 
 
 def test_a_pickle_is_not_opened(tmp_path, tiny_base) -> None:
-    write_folder(build(tiny_base("bert"), layers=[{"type": "dense", "out_features": 4}]), tmp_path / "model")
+    save_encoder(build(tiny_base("bert"), layers=[{"type": "dense", "out_features": 4}]), tmp_path / "model")
     dense = tmp_path / "model" / "2_Dense"
     (dense / "model.safetensors").rename(dense / "pytorch_model.bin")
     with pytest.raises(ModelError, match="pickle"):

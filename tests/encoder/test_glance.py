@@ -7,15 +7,15 @@ import pytest
 from stfit.encoder.bases.transformer import position_limit
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.folder.inspect import glance_at
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
 def test_a_glance_at_a_checkpoint_tells_what_the_encoder_has(kind, tiny_base):
     settings = Model(base=str(tiny_base(kind)))
-    glance, encoder = glance_at(settings), build_encoder(settings)
+    glance, encoder = inspect_model(settings), build_encoder(settings)
     assert glance.max_seq_length == encoder.tokens.max_seq_length
     assert glance.positions == position_limit(encoder.backbone.config)
     assert glance.hidden_size == encoder.embedding_dim
@@ -37,8 +37,8 @@ def test_a_glance_at_a_sentence_model_tells_modules_and_prompts(tiny_base, tmp_p
             "default_prompt": "query",
         }
     )
-    write_folder(build_encoder(wanted), tmp_path)
-    glance = glance_at(Model(base=str(tmp_path)))
+    save_encoder(build_encoder(wanted), tmp_path)
+    glance = inspect_model(Model(base=str(tmp_path)))
     assert (glance.max_seq_length, glance.traits.pooling) == (20, ("cls", "mean_sqrt_len"))
     assert glance.traits.layers == wanted.layers
     assert (glance.prompts, glance.default_prompt) == ({"query": "query: "}, "query")
@@ -49,10 +49,10 @@ def test_a_folder_without_a_model_and_a_damaged_one_are_refused(tmp_path):
         if content is not None:
             (tmp_path / "config.json").write_text(content)
         with pytest.raises(ModelError, match=reason):
-            glance_at(Model(base=str(tmp_path)))
+            inspect_model(Model(base=str(tmp_path)))
 
 
 def test_weights_that_are_cut_off_are_not_counted(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
-    assert glance_at(Model(base=str(tmp_path))).parameters is None
+    assert inspect_model(Model(base=str(tmp_path))).parameters is None

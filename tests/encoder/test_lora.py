@@ -6,7 +6,7 @@ import torch
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Lora, Model
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.save import save_encoder
 from stfit.encoder.lora import adapted, merged_weights
 from stfit.errors import ModelError
 
@@ -31,7 +31,7 @@ def build(tiny_base):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_holds_the_merged_weights_under_the_names_of_the_base(build, tiny_base, tmp_path, sentences, kind):
     encoder = build(kind)
-    write_folder(encoder, tmp_path)
+    save_encoder(encoder, tmp_path)
     merged = load_encoder(tmp_path)
     plain = load_encoder(tiny_base(kind))
     assert not adapted(merged.backbone)
@@ -73,7 +73,7 @@ def test_a_target_is_the_end_of_a_name(build):
 
 def test_adapters_that_have_learnt_nothing_make_no_model(build, tmp_path):
     with pytest.raises(ModelError, match="leave every weight of the base as it was"):
-        write_folder(build(moved=False), tmp_path)
+        save_encoder(build(moved=False), tmp_path)
     assert merged_weights(torch.nn.Linear(2, 2)) is None
 
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.folder.inspect import glance_at
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
@@ -85,7 +85,7 @@ def test_a_recipe_builds_it_from_nothing_and_its_folder_is_the_peers(
     encoder = build_encoder(Model.model_validate(recipe), lambda: sentences)
     untrained = encoder.encode(texts)
     moved = two_steps(encoder)
-    write_folder(encoder, tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     ours = encoder.encode(texts)
     # In the peer a convolution over a transformer sees what it makes of the padding, so that each text goes alone.
     theirs = peer_encode(tmp_path / "model", texts, batch_size=1 if name.endswith("CNN") else 32)
@@ -157,9 +157,9 @@ def test_a_folder_of_the_peer_keeps_its_embeddings(vectors, tiny_base, texts, tm
         theirs[np.isinf(theirs)] = 0
         encoder = load_encoder(folder)
         assert largest_error(encoder.encode(texts), theirs) < 1e-5, name
-        write_folder(encoder, folder / "again")
+        save_encoder(encoder, folder / "again")
         assert largest_error(load_encoder(folder / "again").encode(texts), theirs) < 1e-5, name
-        glance = glance_at(Model(base=str(folder)))
+        glance = inspect_model(Model(base=str(folder)))
         assert glance.hidden_size == encoder.source.dim, name
         assert [list(ids) for ids in glance.tokens()(texts)] == [list(ids) for ids in encoder.tokens(texts)], name
 
@@ -195,7 +195,7 @@ def test_vectors_are_read_as_they_stand_in_the_file(tmp_path):
     (tmp_path / "v.vec.gz").write_bytes(gzip.compress(lines.replace("New York", "York").encode()))
     encoder = build_encoder(Model.model_validate(settings), list)
     assert encoder.encode(["York to", "far", "to to"]).tolist() == [[3, 4, 5, 6], [0] * 4, [5, 6, 7, 8]]
-    assert glance_at(Model.model_validate(settings)).hidden_size == 4
+    assert inspect_model(Model.model_validate(settings)).hidden_size == 4
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_too_few_layers_and_settings_that_mean_nothing_to_a_folder_are_model_err
     settings = Model.model_validate({"base": SCRATCH, "token_layers": ["weighted_layer_pooling"]})
     with pytest.raises(ModelError, match="starts at layer 4, but the base has only 2"):
         build_encoder(settings, lambda: sentences)
-    write_folder(build_encoder(Model.model_validate({"base": {"type": "static"}}), lambda: sentences), tmp_path)
+    save_encoder(build_encoder(Model.model_validate({"base": {"type": "static"}}), lambda: sentences), tmp_path)
     with pytest.raises(ModelError, match=r"model\.pooling has no effect on a StaticEmbedding"):
         build_encoder(Model(base=str(tmp_path), pooling="max"))
 
@@ -274,12 +274,12 @@ def test_modules_in_an_order_without_meaning_are_refused(order, reason, tmp_path
 
 def test_words_that_the_peer_does_not_train_stay(vectors, two_steps, tmp_path):
     settings = {"base": {"type": "word_embeddings", "vectors": str(vectors)}, "layers": [DENSE]}
-    write_folder(build_encoder(Model.model_validate(settings), list), tmp_path)
+    save_encoder(build_encoder(Model.model_validate(settings), list), tmp_path)
     config = tmp_path / "wordembedding_config.json"
     config.write_text(config.read_text().replace('"update_embeddings": true', '"update_embeddings": false'))
     encoder = load_encoder(tmp_path)
     assert {name.partition(".")[0] for name in two_steps(encoder)} == {"layers"}
-    write_folder(encoder, tmp_path / "again")
+    save_encoder(encoder, tmp_path / "again")
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path, tmp_path / "again"))
     assert torch.equal(before["emb_layer.weight"], after["emb_layer.weight"])
 
@@ -293,7 +293,7 @@ def test_a_module_that_can_not_be_read_is_named_with_the_reason(kind, reason, tm
 
 def test_words_of_a_phrase_tokenizer_are_refused(vectors, tmp_path):
     settings = {"base": {"type": "word_embeddings", "vectors": str(vectors)}}
-    write_folder(build_encoder(Model.model_validate(settings), list), tmp_path)
+    save_encoder(build_encoder(Model.model_validate(settings), list), tmp_path)
     config = tmp_path / "wordembedding_config.json"
     config.write_text(config.read_text().replace("WhitespaceTokenizer", "PhraseTokenizer"))
     with pytest.raises(ModelError, match="joins words to phrases with nltk"):

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.folder import validate as sound
-from stfit.encoder.folder.inspect import glance_at
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
 
 LAYER = "encoder.layer.1.output.dense.weight"
@@ -105,7 +105,7 @@ def with_another_token(backend):
 @pytest.mark.parametrize("kind", ["transformer", "static", "words"])
 def test_tokenizer_with_tokens_that_have_no_vector_is_refused(tmp_path, tiny_base, sentences, kind):
     base = {"transformer": str(tiny_base("bert")), "static": {"type": "static"}, "words": {"type": "word_embeddings"}}
-    write_folder(build_encoder(Model.model_validate({"base": base[kind]}), lambda: sentences), tmp_path / "model")
+    save_encoder(build_encoder(Model.model_validate({"base": base[kind]}), lambda: sentences), tmp_path / "model")
     if kind == "words":
         with_json("whitespacetokenizer_config.json", lambda said: said["vocab"].append("<new>"))(tmp_path / "model")
     else:
@@ -148,7 +148,7 @@ def model_folder(tmp_path, tiny_base):
     """A sentence-transformers folder with a dense layer."""
     layers = [{"type": "dense", "out_features": 4}]
     encoder = build_encoder(Model.model_validate({"base": str(tiny_base("bert")), "layers": layers}))
-    write_folder(encoder, tmp_path / "model")
+    save_encoder(encoder, tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -225,7 +225,7 @@ def test_model_folder_that_leads_out_of_itself_is_refused(model_folder, change):
     with pytest.raises(ModelError, match=r"leads out|beside it"):
         load_encoder(model_folder)
     with pytest.raises(ModelError, match=r"leads out|beside it"):
-        glance_at(Model(base=str(model_folder)))
+        inspect_model(Model(base=str(model_folder)))
 
 
 def test_links_of_the_hubs_own_cache_and_links_that_a_user_types_are_fine(model_folder, sentences):

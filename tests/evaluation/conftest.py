@@ -10,7 +10,7 @@ from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.save import save_encoder
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def peer_of(tmp_path: Path) -> Callable[[Encoder], Any]:
     peer = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
 
     def load(encoder: Encoder) -> Any:
-        write_folder(encoder, tmp_path / "model")
+        save_encoder(encoder, tmp_path / "model")
         return peer.SentenceTransformer(str(tmp_path / "model"), device="cpu")
 
     return load

@@ -9,16 +9,16 @@ from torch import nn
 from torch.nn import functional
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.base import EvaluationSource
+from stfit.evaluation.base import EvaluatorBase
 from stfit.evaluation.statistic import mean_of
-from stfit.losses.base import Fit, take
+from stfit.losses.base import Accepts, require_columns
 from stfit.spec import Spec
 
 
 class AlignAndUniform(Spec):
     """Positives near each other, all texts spread over the sphere (Wang and Isola, 2020)."""
 
-    fits: ClassVar = (Fit("positive_pair", "none"),)
+    fits: ClassVar = (Accepts("positive_pair", "none"),)
     sampler: ClassVar = "no_duplicates"
     smallest_batch: ClassVar = 2
 
@@ -28,7 +28,7 @@ class AlignAndUniform(Spec):
 
     def __call__(self, columns, label):
         anchor, positive = (
-            functional.normalize(each) for each in take(self.type, columns, label, "anchor", "positive")
+            functional.normalize(each) for each in require_columns(self.type, columns, label, "anchor", "positive")
         )
         spread = sum(torch.pdist(each).square().mul(-2).exp().mean().log() for each in (anchor, positive)) / 2
         return (anchor - positive).square().sum(1).mean() + self.uniformity * spread
@@ -37,7 +37,7 @@ class AlignAndUniform(Spec):
 class Prototypes(Spec):
     """Texts near the learnt centre of their class."""
 
-    fits: ClassVar = (Fit("labeled_text", "class"),)
+    fits: ClassVar = (Accepts("labeled_text", "class"),)
     sampler: ClassVar = "shuffle"
     smallest_batch: ClassVar = 1
 
@@ -55,7 +55,7 @@ class Centres(nn.Module):
         self.centres = nn.Parameter(torch.randn(num_classes, embedding_dim))
 
     def forward(self, columns, label):
-        texts, label = take("prototypes", columns, label, "text", "label")
+        texts, label = require_columns("prototypes", columns, label, "text", "label")
         cosines = functional.normalize(texts) @ functional.normalize(self.centres).T
         return functional.cross_entropy(20 * cosines, label)
 
@@ -66,7 +66,7 @@ def pool_top_two(tokens):
     return torch.stack([part.topk(min(2, len(part)), dim=0).values.mean(0) for part in parts])
 
 
-class Alignment(EvaluationSource):
+class Alignment(EvaluatorBase):
     """How near positives are."""
 
     type: Literal["alignment"] = "alignment"

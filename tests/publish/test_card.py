@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from stfit.data.mapping.examples import load_examples
 from stfit.losses.registry import LOSSES
-from stfit.publish.card import Facts, Line, Rows, Scores, body_of, metadata_of, references_of
+from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, body_of, metadata_of, references_of
 from stfit.publish.readme import merge_readme, parted, write_readme
 from stfit.recipe.load import load_recipe
 from stfit.workflows.card_data import describe_folder, describe_run, first_rows
@@ -46,7 +46,7 @@ def facts(trained):
     return describe_run(RunFolder(trained), recipe, saved["result"], saved["main"], "me/tiny", None)
 
 
-def rendered(facts: Facts) -> str:
+def rendered(facts: CardData) -> str:
     return MarkdownIt("gfm-like", {"linkify": False}).render(body_of(facts))
 
 
@@ -108,13 +108,13 @@ def test_card_shows_rows_only_when_asked(trained, facts):
 def test_text_of_others_stays_text(facts, text):
     name = re.sub(r"[/@\s]+", "-", text)
     samples = [{"anchor": text, "positive": text, "label": 1}]
-    rows = Rows(text, None, text, text, None, 3, {"anchor": text}, text, samples)
+    rows = DatasetFacts(text, None, text, text, None, 3, {"anchor": text}, text, samples)
     nasty = replace(
         facts,
         prompts={"query": text, "document": text, text: text},
         notes=[text],
         scores=[Scores(name, "similarity", rows, {"spearman_cosine": 0.5})],
-        lines=[Line(f"{name}/spearman_cosine", 0.1, 0.5)],
+        lines=[MetricRow(f"{name}/spearman_cosine", 0.1, 0.5)],
         training=replace(
             facts.training,
             base=text,
@@ -151,14 +151,14 @@ def test_unmeasured_model_says_so(trained):
 
 
 def test_interval_and_published_value_stand_in_the_table(facts):
-    line = Line("scores/spearman_cosine", 0.1, 0.5, 0.4, (0.02, 0.18))
+    line = MetricRow("scores/spearman_cosine", 0.1, 0.5, 0.4, (0.02, 0.18))
     body = body_of(replace(facts, lines=[line]))
     assert "| `scores/spearman_cosine` | 0.1000 | 0.5000 | +0.4000 | 0.4000 | +0.1000 (+0.0200 to +0.1800) |" in body
 
 
 def test_hub_base_and_datasets_are_linked_in_the_metadata(facts):
     training = replace(facts.training, base="org/base", base_on_hub=True, base_commit="c" * 40)
-    rows = Rows("org/pairs", "org/pairs", None, "train", "d" * 40, 9, {})
+    rows = DatasetFacts("org/pairs", "org/pairs", None, "train", "d" * 40, 9, {})
     metadata = metadata_of(replace(facts, training=replace(training, data=[rows])))
     assert metadata["base_model"] == "org/base"
     assert metadata["base_model_relation"] == "finetune"

@@ -20,9 +20,9 @@ from stfit.commands.train import train
 from stfit.errors import StfitError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.type_tree import below, shape_of, specs
+from stfit.recipe.type_tree import child_types, shape_of, specs
 from stfit.spec import Spec
-from stfit.workflows.validate import prepare
+from stfit.workflows.validate import load_and_validate
 
 RECIPE = """\
 model:
@@ -351,7 +351,7 @@ def keys_of(spec: type[Spec], path: str, choices: list[type[Spec]], seen: set[ty
         choice = f"[{owner.tag()}]" if owner in choices else ""
         key = f"{path}{choice}.{field.alias or name}".lstrip(".")
         shape = shape_of(field.annotation)
-        inner = specs(shape + below(shape, 0) + below(shape, ""))
+        inner = specs(shape + child_types(shape, 0) + child_types(shape, ""))
         if name != "type" and set(shape) - set(inner) - {NoneType}:
             yield key
         for section in inner:
@@ -418,7 +418,7 @@ def trace(folder, tiny_base) -> Callable[[tuple[str, ...]], object]:
         given = [re.sub("BERT2|BERT|QWEN3", lambda found: str(tiny_base(BASES[found[0]])), each) for each in overrides]
         try:
             loaded = load_recipe(folder / "recipe.yaml", given)
-            examples = prepare(loaded.recipe)
+            examples = load_and_validate(loaded.recipe)
             for _ in train(loaded, runs):
                 pass
         except StfitError as error:

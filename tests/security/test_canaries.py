@@ -15,8 +15,8 @@ from stfit.commands.check import check
 from stfit.commands.train import train
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.folder.inspect import glance_at
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import StfitError
 from stfit.recipe.load import load_recipe
 
@@ -286,7 +286,7 @@ ATTEMPTS = dict(attempts())
 def good_model(tiny_base, tmp_path_factory):
     layers = [{"type": "dense", "out_features": 4}]
     encoder = build_encoder(Model.model_validate({"base": str(tiny_base("bert")), "layers": layers}))
-    write_folder(encoder, tmp_path_factory.mktemp("good") / "model")
+    save_encoder(encoder, tmp_path_factory.mktemp("good") / "model")
     return tmp_path_factory.getbasetemp() / "good0" / "model"
 
 
@@ -294,7 +294,7 @@ def use_everything(place):
     """Do with the planted files what a user would; errors are fine, of stfit's own kinds."""
     if True in place.touched:
         with suppress(StfitError):
-            glance_at(Model(base=str(place.model)))
+            inspect_model(Model(base=str(place.model)))
         with suppress(StfitError):
             load_encoder(place.model).encode(["a text"])
     if False in place.touched:

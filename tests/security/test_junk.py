@@ -13,7 +13,7 @@ from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import glance_into
-from stfit.encoder.folder.save import write_folder
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, ModelError
 from stfit.runtime.run_folder import RunFolder
 from stfit.training.checkpoint import FILES, newest_checkpoint, verify, write_manifest
@@ -38,7 +38,7 @@ def good(tiny_base, tmp_path_factory):
     """Files that are good, by the name that they have below."""
     root = tmp_path_factory.mktemp("good")
     layers = [{"type": "dense", "out_features": 4}]
-    write_folder(build_encoder(Model(base=str(tiny_base("bert")), layers=layers)), root / "model")
+    save_encoder(build_encoder(Model(base=str(tiny_base("bert")), layers=layers)), root / "model")
     checkpoint = root / "step-00000001"
     checkpoint.mkdir()
     for name in FILES:

@@ -24,16 +24,16 @@ from stfit.training.checkpoint import (
     rotate,
     save_checkpoint,
 )
-from stfit.training.gradients import no_cut
-from stfit.training.loop import build_learner, train_steps
-from stfit.training.rng import capture_randomness, seed_everything
+from stfit.training.gradients import no_split
+from stfit.training.loop import build_train_objects, train_steps
+from stfit.training.rng import capture_rng, seed_everything
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json", "manifest.json"]
 
 
 @pytest.fixture
 def learner(build):
-    return build_learner(build(), [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
+    return build_train_objects(build(), [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def train(make_batch):
     def train_some(learner, count, roles=("anchor", "positive"), label="none"):
         batch = make_batch(learner.encoder, roles, label)
         return list(
-            train_steps(learner, [[(0, batch)]] * count, lambda step: 0.01, first_step=0, cut=no_cut, max_grad_norm=1.0)
+            train_steps(
+                learner, [[(0, batch)]] * count, lambda step: 0.01, first_step=0, cut=no_split, max_grad_norm=1.0
+            )
         )
 
     return train_some
@@ -91,14 +93,14 @@ def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, bu
     def softmax_learner():
         torch.manual_seed(3)
         encoder = build()
-        return build_learner(encoder, [build_loss(Softmax(), encoder.embedding_dim, 3)], 0.01, [])
+        return build_train_objects(encoder, [build_loss(Softmax(), encoder.embedding_dim, 3)], 0.01, [])
 
     seed_everything(1)
     learner = softmax_learner()
     train(learner, 2, ("sentence1", "sentence2"), "class")
     save_checkpoint(tmp_path / "step-00000002", learner, {})
     expected = [(info.loss, info.grad_norm) for info in train(learner, 2, ("sentence1", "sentence2"), "class")]
-    drawn = capture_randomness()
+    drawn = capture_rng()
 
     seed_everything(99)
     other = softmax_learner()
@@ -106,7 +108,7 @@ def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, bu
     checkpoint, _ = newest_checkpoint(tmp_path)
     restore(checkpoint, other)
     assert [(info.loss, info.grad_norm) for info in train(other, 2, ("sentence1", "sentence2"), "class")] == expected
-    assert all(torch.equal(state, drawn[name]) for name, state in capture_randomness().items())
+    assert all(torch.equal(state, drawn[name]) for name, state in capture_rng().items())
     for module, again in zip(learner.modules, other.modules, strict=True):
         for name, weight in module.state_dict().items():
             assert torch.equal(weight, again.state_dict()[name]), name
@@ -138,7 +140,9 @@ def test_checkpoint_that_names_other_files_than_it_holds_is_none(tmp_path, learn
 
 def test_checkpoint_of_another_model_is_refused_by_name(tmp_path, build):
     learners = [
-        build_learner(build(layers=[{"type": "dense", "out_features": size}]), [lambda columns, label: None], 0.0, [])
+        build_train_objects(
+            build(layers=[{"type": "dense", "out_features": size}]), [lambda columns, label: None], 0.0, []
+        )
         for size in (8, 9)
     ]
     save_checkpoint(checkpoint_path(tmp_path, 1), learners[0], {})

@@ -11,10 +11,18 @@ from stfit.data.source import ROLES
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import LOSSES, build_loss, compute_loss
 from stfit.runtime.timer import Stopwatch
-from stfit.training.gradients import add_gradients, choose_cut, compute_batch_loss, cut_rows, cut_tokens, embed, no_cut
-from stfit.training.rng import capture_randomness, seed_everything
+from stfit.training.gradients import (
+    backward,
+    choose_splitter,
+    compute_batch_loss,
+    embed,
+    no_split,
+    split_rows,
+    split_tokens,
+)
+from stfit.training.rng import capture_rng, seed_everything
 
-CUTS = {"rows": cut_rows(2), "tokens": cut_tokens(40)}
+CUTS = {"rows": split_rows(2), "tokens": split_tokens(40)}
 every_cut = pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 every_loss = pytest.mark.parametrize("choice", LOSSES, ids=lambda choice: choice.tag())
 
@@ -62,7 +70,7 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
     encoder, loss, batch = learning(build, make_batch, choice)
     assert encoder.has_dropout
     seed_everything(5)
-    value = add_gradients(encoder, loss, batch, cut, half, Stopwatch()).loss
+    value = backward(encoder, loss, batch, cut, half, Stopwatch()).loss
     cached = gradients(encoder, loss)
     seed_everything(5)
     parts = cut(batch, everything(batch))
@@ -76,10 +84,10 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
 @every_loss
 def test_cached_gradients_without_dropout_equal_those_in_one_piece(build, make_batch, choice, cut):
     encoder, loss, batch = learning(build, make_batch, choice, dropout=0.0)
-    whole = add_gradients(encoder, loss, batch, no_cut, half, Stopwatch()).loss
+    whole = backward(encoder, loss, batch, no_split, half, Stopwatch()).loss
     expected = gradients(encoder, loss)
     assert len(cut(batch, everything(batch))) > 1
-    value = add_gradients(encoder, loss, batch, cut, half, Stopwatch()).loss
+    value = backward(encoder, loss, batch, cut, half, Stopwatch()).loss
     torch.testing.assert_close(value, whole, rtol=1e-12, atol=0)
     assert_equal(gradients(encoder, loss), expected)
 
@@ -88,10 +96,10 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
     encoder = build(layers=["dropout"]).double().train()
     loss, batch = MultipleNegativesRanking(), make_batch(encoder, ("anchor", "positive"))
     seed_everything(5)
-    add_gradients(encoder, loss, batch, cut_rows(1), half, Stopwatch())
+    backward(encoder, loss, batch, split_rows(1), half, Stopwatch())
     cached = gradients(encoder, loss)
     seed_everything(5)
-    parts = cut_rows(1)(batch, everything(batch))
+    parts = split_rows(1)(batch, everything(batch))
     half(compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in parts]), batch, loss)).backward()
     assert_equal(cached, gradients(encoder, loss))
 
@@ -99,12 +107,12 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
 def test_caching_draws_as_much_randomness_as_embedding_once(build, make_batch):
     encoder, loss, batch = learning(build, make_batch, MultipleNegativesRanking)
     seed_everything(5)
-    add_gradients(encoder, loss, batch, cut_rows(2), half, Stopwatch())
-    cached = capture_randomness()
+    backward(encoder, loss, batch, split_rows(2), half, Stopwatch())
+    cached = capture_rng()
     seed_everything(5)
-    for part in cut_rows(2)(batch, everything(batch)):
+    for part in split_rows(2)(batch, everything(batch)):
         embed(encoder, batch, part)
-    plain = capture_randomness()
+    plain = capture_rng()
     assert all(torch.equal(cached[name], plain[name]) for name in plain)
 
 
@@ -118,18 +126,18 @@ def test_missing_texts_are_a_row_of_zeros_and_take_no_gradient(build, make_batch
         seen.update(columns)
         return sum((vectors**2).sum() for vectors in columns.values())
 
-    add_gradients(encoder, loss, batch, no_cut, half, Stopwatch())
+    backward(encoder, loss, batch, no_split, half, Stopwatch())
     expected = gradients(encoder, loss)
     assert not seen["negative"][2:].any()
     assert seen["negative"][:2].abs().sum() > 0
-    add_gradients(encoder, loss, batch, cut_rows(1), half, Stopwatch())
+    backward(encoder, loss, batch, split_rows(1), half, Stopwatch())
     assert_equal(gradients(encoder, loss), expected)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 25, 10_000])
 def test_mini_batches_by_tokens_hold_every_sequence_once_and_no_more_than_asked(build, make_batch, tokens):
     batch = make_batch(build(), ("anchor", "positive"))
-    parts = cut_tokens(tokens)(batch, everything(batch))
+    parts = split_tokens(tokens)(batch, everything(batch))
     assert np.array_equal(np.concatenate(parts), everything(batch))
     lengths = np.array([len(sequence) for sequence in batch.sequences])
     for part in parts:
@@ -141,6 +149,6 @@ def test_mini_batches_by_tokens_hold_every_sequence_once_and_no_more_than_asked(
 def test_recipe_without_mini_batches_embeds_everything_at_once(build, make_batch):
     batch = make_batch(build(), ("anchor", "positive"))
     mine = everything(batch)
-    assert [part.tolist() for part in choose_cut(None, None)(batch, mine)] == [list(range(12))]
-    assert len(choose_cut(2, None)(batch, mine)) == 3
-    assert len(choose_cut(None, 1)(batch, mine)) == 12
+    assert [part.tolist() for part in choose_splitter(None, None)(batch, mine)] == [list(range(12))]
+    assert len(choose_splitter(2, None)(batch, mine)) == 3
+    assert len(choose_splitter(None, 1)(batch, mine)) == 12

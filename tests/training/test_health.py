@@ -7,9 +7,9 @@ import torch
 
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import compute_loss
-from stfit.training.diagnostics import Health
-from stfit.training.gradients import no_cut
-from stfit.training.loop import build_learner, train_steps
+from stfit.training.diagnostics import Diagnostics
+from stfit.training.gradients import no_split
+from stfit.training.loop import build_train_objects, train_steps
 
 RANKING = partial(compute_loss, MultipleNegativesRanking())
 
@@ -19,10 +19,10 @@ def problems(make_batch):
     """Codes of what is said in a few steps of an encoder."""
 
     def watch(encoder, loss=RANKING, steps=12):
-        health, batch = Health(steps), make_batch(encoder, ("anchor", "positive"))
-        learner = build_learner(encoder, [loss], 0.0, [])
+        health, batch = Diagnostics(steps), make_batch(encoder, ("anchor", "positive"))
+        learner = build_train_objects(encoder, [loss], 0.0, [])
         taken = train_steps(
-            learner, [[(0, batch)]] * steps, lambda step: 1e-4, first_step=0, cut=no_cut, max_grad_norm=1.0
+            learner, [[(0, batch)]] * steps, lambda step: 1e-4, first_step=0, cut=no_split, max_grad_norm=1.0
         )
         return [problem.code for info in taken for problem in health.problems_after(info)]
 

@@ -10,8 +10,8 @@ import torch
 from stfit.errors import DivergedError, RecipeError
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import compute_loss
-from stfit.training.gradients import cut_rows, no_cut
-from stfit.training.loop import build_learner, train_steps
+from stfit.training.gradients import no_split, split_rows
+from stfit.training.loop import build_train_objects, train_steps
 from stfit.training.rng import seed_everything
 
 LOSS = partial(compute_loss, MultipleNegativesRanking())
@@ -25,7 +25,7 @@ def moved(encoder, before):
     return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
 
 
-def steps(learner, batches, rate=0.01, max_grad_norm=None, cut=no_cut):
+def steps(learner, batches, rate=0.01, max_grad_norm=None, cut=no_split):
     seed_everything(0)
     return list(train_steps(learner, batches, lambda step: rate, first_step=0, cut=cut, max_grad_norm=max_grad_norm))
 
@@ -33,7 +33,7 @@ def steps(learner, batches, rate=0.01, max_grad_norm=None, cut=no_cut):
 def test_frozen_weights_stay_and_all_others_move(build, make_batch):
     encoder = build("bert")
     before = weights_of(encoder)
-    learner = build_learner(encoder, [LOSS], 0.01, ["backbone.embeddings.*", "*.layer.0.*"])
+    learner = build_train_objects(encoder, [LOSS], 0.01, ["backbone.embeddings.*", "*.layer.0.*"])
     steps(learner, [[(0, make_batch(encoder, ("anchor", "positive")))]])
     frozen = {name for name in before if name.startswith(("backbone.embeddings.", "backbone.encoder.layer.0."))}
     unused = {name for name in before if ".pooler." in name}
@@ -43,15 +43,15 @@ def test_frozen_weights_stay_and_all_others_move(build, make_batch):
 
 def test_freezing_nothing_or_everything_is_refused(build):
     with pytest.raises(RecipeError, match=r"`nothing\.\*` matches no weight"):
-        build_learner(build(), [LOSS], 0.01, ["nothing.*"])
+        build_train_objects(build(), [LOSS], 0.01, ["nothing.*"])
     with pytest.raises(RecipeError, match="leaves no weight"):
-        build_learner(build(), [LOSS], 0.01, ["*"])
+        build_train_objects(build(), [LOSS], 0.01, ["*"])
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "qwen3"])
 def test_biases_and_norms_do_not_decay(build, kind):
     encoder = build(kind, layers=[{"type": "dense", "out_features": 8}, "layer_norm"])
-    optimizer = build_learner(encoder, [LOSS], 0.5, []).optimizer
+    optimizer = build_train_objects(encoder, [LOSS], 0.5, []).optimizer
     decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
     assert len(decay) == len(list(encoder.parameters()))
     for name, weight in encoder.named_parameters():
@@ -65,7 +65,7 @@ def test_gradients_are_scaled_down_to_the_norm_asked_for_and_null_leaves_them(bu
     for limit in (None, 1e9, 0.01):
         encoder = build(dropout=0.0)
         before = weights_of(encoder)
-        learner = build_learner(encoder, [LOSS], 0.0, [])
+        learner = build_train_objects(encoder, [LOSS], 0.0, [])
         descent = torch.optim.SGD([{**group, "lr": 0.0} for group in learner.optimizer.param_groups])
         learner = replace(learner, optimizer=descent)
         (info,) = steps(learner, [[(0, make_batch(encoder, ("anchor", "positive")))]], 0.001, limit)
@@ -81,7 +81,9 @@ def test_accumulated_batches_count_by_their_mean(build, make_batch):
     for times in (1, 3):
         encoder = build(dropout=0.0)
         batch = make_batch(encoder, ("anchor", "positive"))
-        found.append((steps(build_learner(encoder, [LOSS], 0.0, []), [[(0, batch)] * times])[0], weights_of(encoder)))
+        found.append(
+            (steps(build_train_objects(encoder, [LOSS], 0.0, []), [[(0, batch)] * times])[0], weights_of(encoder))
+        )
     (one, one_weights), (three, three_weights) = found
     assert three.loss == pytest.approx(one.loss)
     assert three.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
@@ -107,7 +109,7 @@ def with_broken_position(encoder, batch):
     return longest
 
 
-def assert_stops_unmoved(learner, batches, *said, cut=no_cut):
+def assert_stops_unmoved(learner, batches, *said, cut=no_split):
     before = weights_of(learner.encoder)
     with pytest.raises(DivergedError) as caught:
         steps(learner, batches, cut=cut)
@@ -118,21 +120,21 @@ def assert_stops_unmoved(learner, batches, *said, cut=no_cut):
         assert torch.equal(before[name].nan_to_num(), weight.nan_to_num()), name
 
 
-@pytest.mark.parametrize("cut", [no_cut, cut_rows(1)], ids=["whole", "mini-batches"])
+@pytest.mark.parametrize("cut", [no_split, split_rows(1)], ids=["whole", "mini-batches"])
 def test_nan_in_a_weight_stops_the_run_before_any_weight_moves_and_names_rows_and_texts(build, make_batch, cut):
     encoder = build()
     with_broken_weight(encoder)
     batch = make_batch(encoder, ("anchor", "positive"))
     text = batch.examples.texts["positive"][0][:30]
     said = ("embeddings are not finite in step 1, in rows 101, 102, 103", text, "last checkpoint is kept")
-    assert_stops_unmoved(build_learner(encoder, [LOSS], 0.01, []), [[(0, batch)]], *said, cut=cut)
+    assert_stops_unmoved(build_train_objects(encoder, [LOSS], 0.01, []), [[(0, batch)]], *said, cut=cut)
 
 
 def test_only_the_rows_with_a_broken_embedding_are_named(build, make_batch):
     encoder = build()
     batch = make_batch(encoder, ("anchor", "positive"))
     row = 101 + with_broken_position(encoder, batch) % 6
-    assert_stops_unmoved(build_learner(encoder, [LOSS], 0.01, []), [[(0, batch)]], f"in step 1, in row {row} (")
+    assert_stops_unmoved(build_train_objects(encoder, [LOSS], 0.01, []), [[(0, batch)]], f"in step 1, in row {row} (")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
@@ -143,7 +145,7 @@ def test_loss_that_is_not_finite_stops_the_run_before_any_weight_moves(build, ma
         return columns["anchor"].sum() * 0 + float(value)
 
     batch = make_batch(encoder, ("anchor", "positive"))
-    learner = build_learner(encoder, [broken], 0.01, [])
+    learner = build_train_objects(encoder, [broken], 0.01, [])
     assert_stops_unmoved(learner, [[(0, batch)]], f"the loss is {value} in step 1, in rows 101, 102")
 
 
@@ -154,7 +156,7 @@ def test_infinite_gradient_of_a_finite_loss_stops_the_run_before_any_weight_move
         return (columns["anchor"].sum() - columns["anchor"].sum().detach()) * 1e30
 
     batch = make_batch(encoder, ("anchor", "positive"))
-    learner = build_learner(encoder, [steep], 0.01, [])
+    learner = build_train_objects(encoder, [steep], 0.01, [])
     assert_stops_unmoved(learner, [[(0, batch)]], "the gradient norm is inf in step 1")
 
 
@@ -168,7 +170,7 @@ def test_step_that_breaks_is_named_by_its_number(build, make_batch):
         return LOSS(columns, label) * (float("nan") if len(seen) == 3 else 1)
 
     with pytest.raises(DivergedError, match="the loss is nan in step 3"):
-        steps(build_learner(encoder, [breaks_third], 0.0, []), [[(0, good)], [(0, good)], [(0, bad)]])
+        steps(build_train_objects(encoder, [breaks_third], 0.0, []), [[(0, good)], [(0, good)], [(0, bad)]])
 
 
 def test_encoder_is_in_training_mode_in_every_step(build, make_batch):
@@ -181,11 +183,11 @@ def test_encoder_is_in_training_mode_in_every_step(build, make_batch):
 
     batch = make_batch(encoder, ("anchor", "positive"))
     for _ in train_steps(
-        build_learner(encoder, [watched], 0.0, []),
+        build_train_objects(encoder, [watched], 0.0, []),
         [[(0, batch)]] * 2,
         lambda step: 0.01,
         first_step=0,
-        cut=no_cut,
+        cut=no_split,
         max_grad_norm=None,
     ):
         encoder.eval()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stfit.training.batch_schedule import build_plan
+from stfit.training.batch_schedule import build_batch_schedule
 
 SIZES = [5, 4, 5, 3, 5]
 """Batches of each epoch: samplers may make a batch more or less than in the first one."""
@@ -14,7 +14,7 @@ def epoch_batches(epoch):
 
 
 def plan_of_one(made, accumulate, epochs, max_steps):
-    return build_plan([made], None, 0, accumulate, epochs, max_steps)
+    return build_batch_schedule([made], None, 0, accumulate, epochs, max_steps)
 
 
 def flat(steps):
@@ -70,7 +70,7 @@ def numbered(objective, sizes):
 
 def plan_of_several(sizes, weights=None, seed=0, accumulate=1, epochs=3, max_steps=None):
     objectives = [numbered(objective, of_epochs) for objective, of_epochs in enumerate(sizes)]
-    return build_plan(objectives, weights, seed, accumulate, epochs, max_steps)
+    return build_batch_schedule(objectives, weights, seed, accumulate, epochs, max_steps)
 
 
 def test_without_weights_an_epoch_has_every_batch_of_every_objective_once():

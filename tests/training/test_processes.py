@@ -15,8 +15,8 @@ from stfit.distributed import all_gather_object, all_gather_rows, partition, ran
 from stfit.errors import RecipeError
 from stfit.losses.registry import LOSSES, build_loss, compute_loss
 from stfit.training.fsdp import shard
-from stfit.training.gradients import cut_rows, cut_tokens, no_cut
-from stfit.training.loop import build_learner, modules_of, train_steps
+from stfit.training.gradients import no_split, split_rows, split_tokens
+from stfit.training.loop import build_train_objects, modules_of, train_steps
 from stfit.training.rng import seed_everything
 
 LESSONS = [(choice, choice.fits[-1]) for choice in LOSSES]
@@ -24,7 +24,7 @@ LESSONS = [(choice, choice.fits[-1]) for choice in LOSSES]
 TEXTS_ALONE = [(choice, fit) for choice in LOSSES for fit in choice.fits if fit.format == "text"]
 TAUGHT = [(choice, fit) for choice, fit in LESSONS if fit.label == "teacher"]
 ADAPTERS = {"lora": {"rank": 2}}
-CUTS = {"in one piece": no_cut, "gradient caching by rows": cut_rows(1), "by tokens": cut_tokens(12)}
+CUTS = {"in one piece": no_split, "gradient caching by rows": split_rows(1), "by tokens": split_tokens(12)}
 
 
 def first_rows(batch, count):
@@ -57,7 +57,7 @@ def learn(build, make_batch, lessons, cut, steps, kind="bert", sharded=False, fr
     made = [choice(**({"teacher": "./teacher"} if fit.label == "teacher" else {})) for choice, fit in lessons]
     built = [build_loss(loss, encoder.embedding_dim, 3) for loss in made]
     losses = [loss.double() if isinstance(loss, torch.nn.Module) else partial(compute_loss, loss) for loss in built]
-    learner = build_learner(encoder, losses, 0.01, [*frozen], sharded=sharded)
+    learner = build_train_objects(encoder, losses, 0.01, [*frozen], sharded=sharded)
     batches = [batch_of(make_batch, encoder, *lesson) for lesson in lessons]
     plan = []
     for step in range(steps):
@@ -97,11 +97,11 @@ def test_processes_learn_from_every_loss_what_one_process_learns(tmp_path, build
 
 def test_processes_teach_adapters_what_one_process_teaches_them(tmp_path, build, make_batch):
     lessons = [*TAUGHT, *TEXTS_ALONE]
-    check(tmp_path, (2,), lambda: learn(build, make_batch, lessons, cut_tokens(12), 2 * len(lessons), **ADAPTERS))
+    check(tmp_path, (2,), lambda: learn(build, make_batch, lessons, split_tokens(12), 2 * len(lessons), **ADAPTERS))
 
 
 def test_processes_with_a_part_of_the_model_each_learn_what_one_learns(tmp_path, build, make_batch):
-    check(tmp_path, (3,), lambda: learn(build, make_batch, LESSONS, cut_rows(1), 2 * len(LESSONS), sharded=True))
+    check(tmp_path, (3,), lambda: learn(build, make_batch, LESSONS, split_rows(1), 2 * len(LESSONS), sharded=True))
 
 
 def test_torch_that_cannot_add_up_parts_is_refused_by_its_version(build, monkeypatch):
@@ -122,19 +122,21 @@ def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build
 @pytest.mark.slow
 def test_frozen_weights_stay_with_a_part_of_the_model_each(tmp_path, build, make_batch):
     frozen = ["backbone.embeddings.*", "*.query.*", "*.layer.0.output.dense.weight"]
-    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS, no_cut, len(LESSONS), sharded=True, frozen=frozen))
+    check(
+        tmp_path, (2,), lambda: learn(build, make_batch, LESSONS, no_split, len(LESSONS), sharded=True, frozen=frozen)
+    )
 
 
 @pytest.mark.slow
 def test_adapters_are_the_same_with_a_part_of_the_model_each(tmp_path, build, make_batch):
     lessons = [*TAUGHT, *TEXTS_ALONE]
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, lessons, no_cut, len(lessons), sharded=True, **ADAPTERS))
+    check(tmp_path, (2, 3), lambda: learn(build, make_batch, lessons, no_split, len(lessons), sharded=True, **ADAPTERS))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "qwen3", "mpnet", "t5", "modernbert"])
 def test_every_layout_is_cut_up(tmp_path, build, make_batch, kind):
-    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], cut_rows(2), 2, kind, sharded=True))
+    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], split_rows(2), 2, kind, sharded=True))
 
 
 @pytest.mark.slow
@@ -158,7 +160,7 @@ def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, less
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "qwen3", "mpnet"])
 def test_every_layout_is_shared_out(tmp_path, build, make_batch, kind):
-    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], cut_rows(2), 2, kind))
+    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], split_rows(2), 2, kind))
 
 
 def test_shares_hold_everything_once_and_are_about_as_long(tmp_path):

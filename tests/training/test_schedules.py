@@ -6,7 +6,7 @@ import pytest
 
 from stfit.training.hyperparameters import Train
 from stfit.training.lr_schedule import learning_rate_at, steps_of
-from stfit.training.state import build_calendar
+from stfit.training.state import build_intervals
 
 TOTAL, WARMUP, HIGHEST = 20, 5, 0.1
 SCHEDULES = ["linear", "cosine", "constant"]
@@ -56,13 +56,13 @@ def test_durations_are_shares_of_the_run_or_steps_and_at_least_one_step():
 
 
 def test_calendar_takes_the_defaults_of_the_recipe_language():
-    calendar = build_calendar(Train(), 40)
+    calendar = build_intervals(Train(), 40)
     assert (calendar.warmup_steps, calendar.evaluate_every, calendar.save_every) == (4, 10, 10)
-    assert build_calendar(Train(warmup_steps=0), 40).warmup_steps == 0
-    assert build_calendar(Train(warmup_ratio=0.5), 40).warmup_steps == 20
+    assert build_intervals(Train(warmup_steps=0), 40).warmup_steps == 0
+    assert build_intervals(Train(warmup_ratio=0.5), 40).warmup_steps == 20
 
 
 def test_last_step_is_evaluated_and_logged_but_not_saved_as_a_checkpoint():
-    calendar = build_calendar(Train(eval_every_steps=3, save_every_steps=5), 10)
+    calendar = build_intervals(Train(eval_every_steps=3, save_every_steps=5), 10)
     assert [step for step in range(1, 11) if calendar.is_due(step, calendar.evaluate_every)] == [3, 6, 9, 10]
     assert [step for step in range(1, 11) if calendar.save_is_due(step)] == [5]

@@ -14,7 +14,7 @@ import numpy as np
 from stfit.data.cache.tokens import Tokenize, load_tokens
 
 if TYPE_CHECKING:
-    from stfit.data.cache.teacher import Taught
+    from stfit.data.cache.teacher import TeacherEmbeddings
     from stfit.data.mapping.examples import Examples
 
 MISSING = -1
@@ -57,7 +57,7 @@ class TokenTable:
     """Text i is flat[starts[i] : starts[i + 1]]."""
     prompt_lengths: np.ndarray | None
     text_ids: dict[str, np.ndarray]
-    label: np.ndarray | Taught | None
+    label: np.ndarray | TeacherEmbeddings | None
     """Of the rows: one number each, or what a teacher makes of their texts."""
     examples: Examples
 

@@ -17,7 +17,7 @@ class End:
         self.error = error
 
 
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
+def prefetch(items: Iterable[Item]) -> Iterator[Item]:
     """The same items in the same order. While one is used the next is made, and one more may wait: memory for three.
 
     An error of `items` is raised where its item would have come. Whoever stops early closes this iterator.

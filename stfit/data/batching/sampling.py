@@ -115,8 +115,8 @@ def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generat
     batch_of = np.full(len(label), -1)
     filled = np.zeros(count, dtype=np.int64)
     for units in (pairs, singles[:, None], fillers[: len(fillers) // 2 * 2].reshape(-1, 2)):
-        deal(units, batch_of, filled, batch_size)
-    deal(fillers[batch_of[fillers] < 0][:, None], batch_of, filled, batch_size)
+        round_robin(units, batch_of, filled, batch_size)
+    round_robin(fillers[batch_of[fillers] < 0][:, None], batch_of, filled, batch_size)
 
     used = np.flatnonzero(batch_of >= 0)
     used = used[np.argsort(batch_of[used], kind="stable")]
@@ -134,7 +134,7 @@ def cut_into_pairs(rows: np.ndarray, classes: np.ndarray, random: np.random.Gene
     return np.delete(rows, last).reshape(-1, 2), rows[last]
 
 
-def deal(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, batch_size: int) -> None:
+def round_robin(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, batch_size: int) -> None:
     """Put units (rows [units, rows of a unit]) one by one into the emptiest batch, as long as one has room."""
     width = units.shape[1]
     room = (batch_size - filled) // width

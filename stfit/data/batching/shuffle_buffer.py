@@ -29,7 +29,7 @@ log = logging.getLogger("stfit")
 
 
 @dataclass(frozen=True)
-class Drawn:
+class LazyBatch:
     """A batch as the sampler made it; its chunk is tokenised when the first batch of it is asked for."""
 
     table: Callable[[], TokenTable]
@@ -41,7 +41,7 @@ class Drawn:
 
 
 @dataclass
-class Tally:
+class ThrottledWarning:
     """What is left out, said whenever it has doubled: a line for each chunk would bury all others."""
 
     total: int = 0
@@ -56,7 +56,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamingBatches:
     """The batches of a source that is never in memory whole."""
 
     source: TrainingData
@@ -69,19 +69,19 @@ class Stream:
     tokenize: Callable[[Examples], TokenTable]
     between: Callable[[], None] = lambda: None
     """Called after each block of rows; may raise, where reading takes too long."""
-    unused: Tally = field(default_factory=Tally)
+    unused: ThrottledWarning = field(default_factory=ThrottledWarning)
 
     @property
     def chunk_size(self) -> int:
         """Examples that are drawn from at once: as many full batches as fit into the shuffle buffer."""
         return max(1, self.source.shuffle_buffer // self.batch_size) * self.batch_size
 
-    def __iter__(self) -> Iterator[Drawn]:
+    def __iter__(self) -> Iterator[LazyBatch]:
         """The batches of one epoch after the other, without end.
 
         Raises DataError as soon as a row is read that is not what the recipe says.
         """
-        read, dropped = open_tables(self.source), Tally()
+        read, dropped = open_tables(self.source), ThrottledWarning()
 
         def tables() -> Iterator[Table]:
             for table in read():
@@ -91,17 +91,17 @@ class Stream:
         for epoch in count():
             yield from self.draw(read_examples(tables(), self.source, dropped), epoch)
 
-    def draw(self, blocks: Iterator[Examples], epoch: int) -> Iterator[Drawn]:
+    def draw(self, blocks: Iterator[Examples], epoch: int) -> Iterator[LazyBatch]:
         """The batches of one epoch, chunk after chunk; what stands in no full batch waits for the next chunk."""
         rest: list[Examples] = []
         begun = last = False
         while not last:
             chunk, rest, last = take_chunk(rest, blocks, self.chunk_size)
-            with placed(chunk.row, self.source.dataset):
+            with with_row_location(chunk.row, self.source.dataset):
                 self.check(chunk)
                 made, waiting = self.sample(chunk, epoch, last, begun)
             table = cache(partial(self.tokenize, chunk))
-            yield from (Drawn(table, rows) for rows in made)
+            yield from (LazyBatch(table, rows) for rows in made)
             begun = True
             rest = [chunk.take(waiting), *rest]
 
@@ -154,14 +154,16 @@ def outside(made: Sequence[np.ndarray], examples: int) -> np.ndarray:
     return np.flatnonzero(free)
 
 
-def read_examples(tables: Iterable[Table], source: TrainingData, dropped: Tally | None = None) -> Iterator[Examples]:
+def read_examples(
+    tables: Iterable[Table], source: TrainingData, dropped: ThrottledWarning | None = None
+) -> Iterator[Examples]:
     """The examples of each block of rows.
 
     Raises DataError, with the row, where one is not what the recipe says, or all of them make no example.
     """
     rows = found = 0
     for table in tables:
-        with placed(table.row, table.origin):
+        with with_row_location(table.row, table.origin):
             examples = examples_in(table, source)
         if dropped is not None:
             for problem in dropped_rows(table, source, examples):
@@ -174,7 +176,7 @@ def read_examples(tables: Iterable[Table], source: TrainingData, dropped: Tally 
 
 
 @contextmanager
-def placed(rows: np.ndarray, origin: str) -> Iterator[None]:
+def with_row_location(rows: np.ndarray, origin: str) -> Iterator[None]:
     """Say of a mistake in which rows of which file it is, where it does not say so itself."""
     try:
         yield

@@ -41,7 +41,7 @@ class Embeddings:
 
 
 @dataclass(frozen=True)
-class Taught:
+class TeacherEmbeddings:
     """A teacher's embeddings in the place of a label: indexed by rows, they are [rows, columns, dim]."""
 
     columns: list[tuple[Embeddings, np.ndarray]]

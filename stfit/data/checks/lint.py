@@ -56,21 +56,21 @@ def fold(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def audit(examples: Examples, origin: str, in_batch: bool, sampler: str) -> list[Problem]:
+def lint_training(examples: Examples, origin: str, in_batch: bool, sampler: str) -> list[Problem]:
     """Warnings about the rows of `origin`. Raises DataError for what can only be a mistake.
 
     `in_batch`: whether the loss takes other rows' positives as negatives; `sampler`: how rows form batches.
     """
     rows = fold_rows(examples, in_batch, sampler)
-    if refused := run(REFUSALS, rows, origin):
+    if refused := run(ERRORS, rows, origin):
         raise DataError(refused)
-    return run(SUSPICIONS, rows, origin)
+    return run(WARNINGS, rows, origin)
 
 
-def audit_evaluation(examples: Examples, origin: str) -> list[Problem]:
+def lint_evaluation(examples: Examples, origin: str) -> list[Problem]:
     """Warnings about the rows of an evaluator. Raises DataError where they can measure nothing."""
     rows = fold_rows(examples, in_batch=False, sampler="shuffle")
-    if refused := run([*REFUSALS, one_label], rows, origin):
+    if refused := run([*ERRORS, one_label], rows, origin):
         raise DataError(refused)
     return run([ids_for_texts, names_for_scores, swapped_negatives, upside_down_labels], rows, origin)
 
@@ -335,8 +335,8 @@ def names_for_scores(rows: Rows) -> list[Problem]:
     return [Problem(message, "class-labels")]
 
 
-REFUSALS: list[Check] = [one_text_in_two_roles, one_text_in_all_rows, numbers_for_texts]
-SUSPICIONS: list[Check] = [
+ERRORS: list[Check] = [one_text_in_two_roles, one_text_in_all_rows, numbers_for_texts]
+WARNINGS: list[Check] = [
     ids_for_texts,
     few_texts,
     damaged_texts,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stfit.data.mapping.columns import roles_of
+from stfit.data.mapping.columns import roles_in_format
 from stfit.data.mapping.examples import Examples, is_blank
-from stfit.data.mapping.filters import keep_matching
+from stfit.data.mapping.filters import filter_rows
 from stfit.data.mapping.selectors import parse_selector, select
 from stfit.data.source import LABELED, TrainingData
 from stfit.data.table import Table, name_rows
@@ -18,7 +18,7 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
     """Rows that lack a text or a label; a wrong `columns` shows in their number."""
     if not examples.dropped:
         return []
-    rows = sorted(blank_rows(keep_matching(table, source.where), source))
+    rows = sorted(blank_rows(filter_rows(table, source.where), source))
     reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items())
     at = f" ({name_rows(rows)})" if rows else ""
     return [Problem(f"left out: {reasons}{at}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
@@ -27,7 +27,7 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
 def blank_rows(table: Table, source: TrainingData) -> set[int]:
     """Numbers of the rows with an empty cell in a role of one text; lists are left alone."""
     blank: set[int] = set()
-    for role in roles_of(source.format, source.columns):
+    for role in roles_in_format(source.format, source.columns):
         written = source.columns.get(role, role)
         for text in [written] if isinstance(written, str) else written:
             selector = parse_selector(text, list(table.columns))
@@ -48,7 +48,7 @@ def unread_flags(table: Table, source: TrainingData) -> list[Problem]:
         return []
     known = list(table.columns)
     written = [text for value in source.columns.values() for text in ([value] if isinstance(value, str) else value)]
-    read = [*written, *source.where, *roles_of(source.format, source.columns)]
+    read = [*written, *source.where, *roles_in_format(source.format, source.columns)]
     used = {parse_selector(text, known).column for text in read}
     return [
         Problem(

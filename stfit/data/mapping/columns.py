@@ -13,7 +13,7 @@ from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean
 
 def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
     """Raises RecipeError for a role that the format does not have, or a list where one selector is needed."""
-    roles = roles_of(format, columns)
+    roles = roles_in_format(format, columns)
     problems = [
         Problem(
             f"`columns: {role}` is no role of {format}: {did_you_mean(role, roles) or ', '.join(roles)}",
@@ -36,7 +36,7 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
         raise RecipeError(problems)
 
 
-def roles_of(format: str, columns: Collection[str] = ()) -> list[str]:
+def roles_in_format(format: str, columns: Collection[str] = ()) -> list[str]:
     """Every role of a format, its label included: that of a triplet only where it is among the named `columns`."""
     labeled = LABELED[format] or (format == "triplet" and "label" in columns)
     return [*ROLES[format], *(["label"] if labeled else [])]
@@ -45,7 +45,7 @@ def roles_of(format: str, columns: Collection[str] = ()) -> list[str]:
 def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format: str) -> dict[str, list[Selector]]:
     """Role -> its selectors; a role that is not named takes the column of its own name."""
     known = list(table.columns)
-    roles = roles_of(format, columns)
+    roles = roles_in_format(format, columns)
     absent = [role for role in roles if role not in columns and role not in known]
     problems = []
     if absent:

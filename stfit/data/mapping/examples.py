@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stfit.data.mapping.columns import check_roles, resolve_columns
-from stfit.data.mapping.filters import choose_holdout, keep_matching, matching
+from stfit.data.mapping.filters import choose_holdout, filter_rows, matching
 from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
 from stfit.data.mapping.selectors import Selector, expand
 from stfit.data.reading.load_table import load_table
@@ -91,7 +91,7 @@ def quote(text: str, width: int = 60) -> str:
 
 
 @dataclass(frozen=True)
-class Draft:
+class UnfilteredExamples:
     """Examples before empties are dropped: every role has one cell per example, and `negative` a list of them."""
 
     table: Table
@@ -117,13 +117,15 @@ def load_examples(
         raise DataError(Problem(f"the split `{source.split}` has no rows", "no-rows", table.origin, key="split"))
     try:
         with about("where"):
-            table = keep_matching(table, source.where)
+            table = filter_rows(table, source.where)
         with about("holdout"):
             held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
         with about("columns"):
-            draft = make_draft(table, source, format)  # of both sides at once, so that they number their classes alike
-            training = shorten(require_some(finish(draft, ~held), ~held), source, seed)
-            return training, require_some(finish(draft, held), held) if holdout else None
+            draft = build_unfiltered(
+                table, source, format
+            )  # of both sides at once, so that they number their classes alike
+            training = shorten(require_some(drop_incomplete(draft, ~held), ~held), source, seed)
+            return training, require_some(drop_incomplete(draft, held), held) if holdout else None
     except DataError as error:
         raise DataError([replace(problem, file=table.origin) for problem in error.problems]) from None
 
@@ -136,7 +138,7 @@ def shorten(examples: Examples, source: Source, seed: int) -> Examples:
     return examples.take(order[: source.limit]) if source.shuffle or source.limit else examples
 
 
-def make_draft(table: Table, source: Source, format: str) -> Draft:
+def build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredExamples:
     """Selectors and labels applied to every row."""
     selectors = resolve_columns(table, source.columns, format)
     # A list for `text` makes one example of each selector; everything else is one run of `expand`.
@@ -169,7 +171,7 @@ def make_draft(table: Table, source: Source, format: str) -> Draft:
             problems += error.problems
     if problems:
         raise DataError(problems)
-    return Draft(table, format, cells, labels, parent)
+    return UnfilteredExamples(table, format, cells, labels, parent)
 
 
 def gather(columns: list[list[Any]], selectors: list[Selector]) -> list[list[Any]]:
@@ -215,7 +217,7 @@ def is_text(cell: Any) -> bool:
     return True
 
 
-def finish(draft: Draft, rows: np.ndarray) -> Examples:
+def drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
     """The examples of some rows (a mask over the table), without those that lack a text or a label."""
     cells = dict(draft.cells)
     inside = rows[draft.parent]
@@ -275,14 +277,14 @@ def negative_roles(width: int) -> list[str]:
 def examples_in(table: Table, source: TrainingData) -> Examples:
     """The examples of some rows of a source, which may be none, without a look at its other rows."""
     table = matching(table, source.where)
-    draft = make_draft(table, source, source.format)
+    draft = build_unfiltered(table, source, source.format)
     if draft.labels and draft.labels.numbered:
         line = ", ".join(f"{name}: {number}" for number, name in enumerate(draft.labels.names or []))
         raise DataError(
             f"the labels are names, and a stream can't number those that it has not read yet: write all of them, as "
             f"in `label_map: {{{line}}}`"
         )
-    return finish(draft, np.ones(len(table), dtype=bool))
+    return drop_incomplete(draft, np.ones(len(table), dtype=bool))
 
 
 def join(parts: Sequence[Examples]) -> Examples:

@@ -12,7 +12,7 @@ from stfit.data.table import Table
 from stfit.errors import DataError
 
 
-def keep_matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
+def filter_rows(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
     """The rows that pass every condition. Raises DataError when none does."""
     kept = matching(table, where)
     if not len(kept):

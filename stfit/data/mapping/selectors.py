@@ -17,7 +17,7 @@ from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, RecipeError, did_you_mean
 
 Step = str | int | slice
-EACH = "[*]"
+WILDCARD = "[*]"
 """The step that makes one example of every element; no key can be written like this."""
 
 PATH = re.compile(r"(?P<column>[^.\[\]]+)(?P<steps>(?:\.[^.\[\]]+|\[[^\]]*\])*)")
@@ -46,10 +46,10 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
     if match is None:
         raise RecipeError(unreadable(text))
     steps = parse_steps(match["steps"], text)
-    if EACH not in steps:
+    if WILDCARD not in steps:
         return Selector(text, match["column"], steps)
-    at = steps.index(EACH)
-    if EACH in steps[at + 1 :]:
+    at = steps.index(WILDCARD)
+    if WILDCARD in steps[at + 1 :]:
         raise RecipeError(f"`{text}` holds two `[*]`: a selector takes one")
     return Selector(text, match["column"], steps[:at], steps[at + 1 :])
 
@@ -64,7 +64,7 @@ def parse_steps(written: str, text: str) -> tuple[Step, ...]:
             raise RecipeError(unreadable(text))
         position = match.end()
         if match["key"] or match["each"]:
-            steps.append(match["key"] or EACH)
+            steps.append(match["key"] or WILDCARD)
         elif match["index"]:
             steps.append(int(match["index"]))
         else:
@@ -97,7 +97,7 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, selector in enumerate(selectors):
         if selector.tail is not None:
-            check_lists(values[index], table.row, selector.text.partition(EACH)[0])
+            check_lists(values[index], table.row, selector.text.partition(WILDCARD)[0])
             groups.setdefault((selector.column, str(selector.path)), []).append(index)
     if not groups:
         return values, np.arange(len(table))
@@ -122,7 +122,7 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
         else:
             slot = slots[index]
             elements = [values[index][parent][pick[slot]] for parent, pick in zip(parents, picks, strict=True)]
-            values[index] = walk(elements, rows, selector.tail, selector.text.partition(EACH)[0] + EACH)
+            values[index] = walk(elements, rows, selector.tail, selector.text.partition(WILDCARD)[0] + WILDCARD)
     return values, np.array(parents, dtype=np.int64)
 
 

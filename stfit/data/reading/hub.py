@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from stfit.data.reading.readers import refuse_parquet_bomb
-from stfit.data.reading.split import Glimpse
+from stfit.data.reading.split import Preview
 from stfit.data.source import TableSource
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError
@@ -112,7 +112,7 @@ def find_dataset(source: TableSource) -> HubDataset:
 def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Table]]:
     """Splits of a dataset on the Hub."""
     found = find_dataset(source)
-    return {split: partial(found.rows, split, isinstance(source.split, Glimpse)) for split in found.files}
+    return {split: partial(found.rows, split, isinstance(source.split, Preview)) for split in found.files}
 
 
 @contextmanager

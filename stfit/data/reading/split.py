@@ -15,7 +15,7 @@ NUMBER = r"-?\d+%?"
 PART = re.compile(rf"(?P<name>[\w.-]+)(?:\[(?P<start>{NUMBER})?:(?P<stop>{NUMBER})?\])?")
 
 
-class Glimpse(str):
+class Preview(str):
     """A split whose first rows are looked at, and not kept: a file on the Hub need not be fetched whole for them."""
 
 
@@ -39,7 +39,7 @@ def is_whole(text: str) -> bool:
 
 def is_of_whole(text: str) -> bool:
     """The same, also of a glimpse of one."""
-    return is_whole(text) or (isinstance(text, Glimpse) and len(parse_split(text)) == 1)
+    return is_whole(text) or (isinstance(text, Preview) and len(parse_split(text)) == 1)
 
 
 def parse_part(term: str, whole: str) -> SplitPart:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from stfit.encoder import tokenizer as tokens
-    from stfit.encoder.backbone import Source
+    from stfit.encoder.backbone import Backbone
     from stfit.encoder.bases import bert_scratch as scratch
     from stfit.encoder.bases import static_embeddings as tables
     from stfit.encoder.bases import transformer
@@ -62,7 +62,7 @@ class Scratch(Spec):
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         return self
 
-    def build(self, settings: Model, texts: Iterable[str]) -> Source:
+    def build(self, settings: Model, texts: Iterable[str]) -> Backbone:
         """Weights are drawn from torch's global generator."""
         backbone, tokenizer = scratch.build_scratch(self, texts, settings.dropout)
         return transformer.build_transformer(backbone, tokenizer, settings)
@@ -113,7 +113,7 @@ class Static(Spec):
         """Whether the vocabulary is that of the training texts."""
         return self.vectors is None
 
-    def build(self, settings: Model, texts: Iterable[str]) -> Source:
+    def build(self, settings: Model, texts: Iterable[str]) -> Backbone:
         """Random vectors are drawn from torch's global generator."""
         if self.vectors is None:
             tokenizer = scratch.train_tokenizer(texts, self.vocab_size or VOCAB_SIZE).backend_tokenizer
@@ -151,7 +151,7 @@ class WordEmbeddings(Spec):
         """Whether the vocabulary is that of the training texts."""
         return self.vectors is None
 
-    def build(self, settings: Model, texts: Iterable[str]) -> Source:
+    def build(self, settings: Model, texts: Iterable[str]) -> Backbone:
         """Random vectors are drawn from torch's global generator. Word 0 is sentence-transformers' padding."""
         if self.vectors is None:
             words = frequent_words(texts, self.vocab_size or VOCAB_SIZE)
@@ -183,7 +183,7 @@ class BagOfWords(Spec):
     cumulative_term_frequency: bool = True
     """Count a word as often as it occurs, not once."""
 
-    def build(self, settings: Model, texts: Iterable[str]) -> Source:
+    def build(self, settings: Model, texts: Iterable[str]) -> Backbone:
         """Counts the training texts."""
         all_texts = list(texts)
         words = frequent_words(all_texts, self.vocab_size)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer as HFTokenizer
 from torch import Tensor, nn
 
-from stfit.encoder.backbone import Source
+from stfit.encoder.backbone import Backbone
 from stfit.encoder.bases.word_vectors import weigh
 from stfit.encoder.config import Model
 from stfit.encoder.folder.st_config import read_json, write_json
@@ -50,7 +50,7 @@ def nothing_to_choose(forward: Forward) -> Callable[[str], Layout]:
     return lambda _: Layout("auto", forward, "a table has no attention to lay out")
 
 
-def load_static(folder: Path, settings: Model) -> Source:
+def load_static(folder: Path, settings: Model) -> Backbone:
     """A StaticEmbedding, also as model2vec writes it."""
     weights = read_weights(folder / "model.safetensors")
     table_vd = weights["embedding.weight"] if "embedding.weight" in weights else unfold(weights, folder)
@@ -69,13 +69,13 @@ def unfold(weights: dict[str, Tensor], folder: Path) -> Tensor:
     return table_vd * weights["weights"][:, None].float() if "weights" in weights else table_vd
 
 
-def build_static(table_vd: Tensor, tokenizer: HFTokenizer, settings: Model) -> Source:
+def build_static(table_vd: Tensor, tokenizer: HFTokenizer, settings: Model) -> Backbone:
     """The mean of the vectors of a text's tokens; the limit of a recipe travels in tokenizer.json."""
     if settings.max_seq_length is not None:
         tokenizer.enable_truncation(settings.max_seq_length)
     tokens = PlainTokens(tokenizer)
     bags = nn.EmbeddingBag.from_pretrained(table_vd, freeze=False)
-    return Source(
+    return Backbone(
         peer="StaticEmbedding",
         backbone=bags,
         tokens=tokens,
@@ -92,7 +92,7 @@ def write_static(bags: nn.EmbeddingBag, tokens: PlainTokens, folder: Path) -> No
     tokens.save(folder)
 
 
-def load_words(folder: Path, settings: Model) -> Source:
+def load_words(folder: Path, settings: Model) -> Backbone:
     """WordEmbeddings over words between white space."""
     config = read_json(folder / "wordembedding_config.json")
     kind = str(config.get("tokenizer_class")).rpartition(".")[2]
@@ -108,10 +108,10 @@ def load_words(folder: Path, settings: Model) -> Source:
     return build_words(weights["emb_layer.weight"].float(), tokens, bool(config.get("update_embeddings", False)))
 
 
-def build_words(table_vd: Tensor, tokens: WordTokens, trained: bool) -> Source:
+def build_words(table_vd: Tensor, tokens: WordTokens, trained: bool) -> Backbone:
     """A vector for each word; `trained`: whether it moves in training."""
     table = nn.Embedding.from_pretrained(table_vd, freeze=not trained)
-    return Source(
+    return Backbone(
         peer="WordEmbeddings",
         backbone=table,
         tokens=tokens,
@@ -133,7 +133,7 @@ def write_words(table: nn.Embedding, tokens: WordTokens, folder: Path) -> None:
     tokens.save(folder)
 
 
-def load_word_counts(folder: Path, settings: Model) -> Source:
+def load_word_counts(folder: Path, settings: Model) -> Backbone:
     """A BoW: its vocabulary and weights are all in its config."""
     config = read_json(folder / "config.json")
     if not isinstance(config.get("vocab"), list):
@@ -143,11 +143,11 @@ def load_word_counts(folder: Path, settings: Model) -> Source:
     return build_word_counts(words, weights, bool(config.get("cumulative_term_frequency", True)))
 
 
-def build_word_counts(words: list[str], weights: list[float], cumulative: bool) -> Source:
+def build_word_counts(words: list[str], weights: list[float], cumulative: bool) -> Backbone:
     """A dimension for each word."""
     counts = WordCounts(torch.tensor(weights), cumulative)
     tokens = WordTokens(words)
-    return Source(
+    return Backbone(
         peer="BoW",
         backbone=counts,
         tokens=tokens,

@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
-from stfit.encoder.backbone import Source
+from stfit.encoder.backbone import Backbone
 from stfit.encoder.bases.transformer_tokenizer import (
     TransformerTokens,
     append_eos,
@@ -29,7 +29,7 @@ from stfit.encoder.tokenizer import words_by_id
 from stfit.errors import ModelError
 
 
-def load_transformer(folder: Path, settings: Model, plain: bool) -> Source:
+def load_transformer(folder: Path, settings: Model, plain: bool) -> Backbone:
     """The transformer in a folder; `plain` if nothing there says how it is pooled."""
     backbone, tokenizer, said = load_backbone(folder, settings), load_tokenizer(folder), read_sentence_config(folder)
     table: Any = backbone.get_input_embeddings()
@@ -45,7 +45,7 @@ def build_transformer(
     settings: Model,
     max_seq_length: int | None = None,
     plain: bool = True,
-) -> Source:
+) -> Backbone:
     """A transformer with its tokenizer; `max_seq_length` is what its folder says."""
     config = backbone.config
     pooling = "last_token" if is_causal(config) else "mean"
@@ -53,7 +53,7 @@ def build_transformer(
     if by_default if settings.append_eos == "auto" else settings.append_eos:
         append_eos(tokenizer)
     tokens = TransformerTokens(tokenizer, choose_limit(tokenizer, settings.max_seq_length or max_seq_length, config))
-    return Source(
+    return Backbone(
         peer="Transformer",
         backbone=backbone,
         tokens=tokens,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer as HFTokenizer, normalizers, processors
+from tokenizers import Tokenizer as HFTokenizer
+from tokenizers import normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from stfit.encoder.tokenizer import words_by_id

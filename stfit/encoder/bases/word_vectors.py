@@ -18,7 +18,7 @@ import numpy as np
 from stfit.errors import ModelError, Problem
 
 if TYPE_CHECKING:
-    from stfit.encoder.tokenizer import Tokens
+    from stfit.encoder.tokenizer import Tokenizer
 
 
 LONGEST_LINE = 2**20
@@ -107,7 +107,7 @@ def read_weights_of_words(path: Path) -> dict[str, float]:
     return weights
 
 
-def inverse_frequencies(vocabulary: list[str], tokens: Tokens, texts: Iterable[str]) -> dict[str, float]:
+def inverse_frequencies(vocabulary: list[str], tokens: Tokenizer, texts: Iterable[str]) -> dict[str, float]:
     """1 + ln((1 + texts) / (1 + texts with the word)) for every word that occurs."""
     sequences = tokens(list(texts))
     found = Counter(number for sequence in sequences for number in set(sequence.tolist()))

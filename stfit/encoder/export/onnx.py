@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stfit.encoder.encoder import Encoder, token_batches
-from stfit.encoder.folder.save import peer_settings
+from stfit.encoder.folder.save import st_settings
 from stfit.encoder.folder.st_config import write_json
 from stfit.errors import ModelError
 
@@ -155,7 +155,7 @@ def write_surroundings(encoder: Encoder, folder: Path) -> None:
     """Tokenizer, config of the transformer, prompts and similarity."""
     encoder.tokens.save(folder)
     encoder.backbone.config.save_pretrained(folder)
-    write_json(folder / "config_sentence_transformers.json", peer_settings(encoder.traits))
+    write_json(folder / "config_sentence_transformers.json", st_settings(encoder.traits))
 
 
 def load_graph(path: Path) -> Run:

@@ -12,29 +12,29 @@ from typing import Any
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import SMALL_FILES, locate
 from stfit.encoder.folder.st_config import (
-    Traits,
+    ModelConfig,
     count_positions,
     is_sentence_model,
     read_folder,
     read_json,
     read_sentence_config,
 )
-from stfit.encoder.folder.validate import believing, read_shapes, require_sound
-from stfit.encoder.tokenizer import Tokens, WordTokens, load_word_tokens, uncut_tokens
+from stfit.encoder.folder.validate import read_shapes, validate_folder, wrap_errors
+from stfit.encoder.tokenizer import Tokenizer, WordTokens, load_word_tokens, untruncated_tokenizer
 
 NO_LIMIT = 1_000_000
 """Tokenizers without a limit say some very large number."""
 
 
 @dataclass(frozen=True)
-class Glance:
+class ModelInfo:
     """A base as far as its small files tell. Empty for one that is out of reach."""
 
     source: str = "Transformer"
     """What sentence-transformers calls what comes first in it."""
     is_random: bool = False
     """Whether it starts from nothing."""
-    tokens: Callable[[], Tokens] | None = None
+    tokens: Callable[[], Tokenizer] | None = None
     """Loads its tokenizer, without its limit."""
     max_seq_length: int | None = None
     """Its own limit in tokens."""
@@ -45,7 +45,7 @@ class Glance:
     num_layers: int | None = None
     parameters: int | None = None
     """Weights, counted; None where they are not here yet."""
-    traits: Traits | None = None
+    traits: ModelConfig | None = None
     """What a sentence-transformers model says of itself; None for a plain encoder."""
 
     @property
@@ -53,7 +53,7 @@ class Glance:
         """Size of the embeddings that it gives as it is; None where it is out of reach."""
         if self.hidden_size is None:
             return None
-        dim = (self.traits or Traits(pooling=("mean",))).embedding_dim(self.hidden_size)
+        dim = (self.traits or ModelConfig(pooling=("mean",))).embedding_dim(self.hidden_size)
         return min(dim, self.traits.truncate_dim or dim) if self.traits else dim
 
     @property
@@ -67,7 +67,7 @@ class Glance:
         return self.traits.default_prompt if self.traits else None
 
 
-def glance_at(settings: Model) -> Glance:
+def inspect_model(settings: Model) -> ModelInfo:
     """Look at the base of a recipe.
 
     Raises ModelError where there is none, or it is damaged; HubError where the Hub can't be asked.
@@ -76,29 +76,29 @@ def glance_at(settings: Model) -> Glance:
     if not isinstance(base, str):
         size, parameters = base.size()
         limit = 512 if base.peer == "Transformer" else None
-        return Glance(base.peer, True, None, limit, limit, size, base.num_layers, parameters)
+        return ModelInfo(base.peer, True, None, limit, limit, size, base.num_layers, parameters)
     return glance_into(locate(base, settings.revision, SMALL_FILES))
 
 
-def glance_into(folder: Path) -> Glance:
+def glance_into(folder: Path) -> ModelInfo:
     """A local model folder, plain or of sentence-transformers."""
-    with believing(folder):
-        require_sound(folder)
+    with wrap_errors(folder):
+        validate_folder(folder)
         if not is_sentence_model(folder):
             return glance_at_transformer(folder)
         found = read_folder(folder)
-        return replace(LOOKS[found.source](found.folder), source=found.source, traits=found.traits)
+        return replace(INSPECTORS[found.source](found.folder), source=found.source, traits=found.traits)
 
 
-def glance_at_transformer(folder: Path) -> Glance:
+def glance_at_transformer(folder: Path) -> ModelInfo:
     """The folder of a transformer's weights, config and tokenizer."""
     config = read_json(folder / "config.json", {})
     positions = count_positions(config)
     longest = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
     limits = [limit for limit in (longest, positions) if limit and limit < NO_LIMIT]
     tokenizer = folder / "tokenizer.json"
-    return Glance(
-        tokens=partial(uncut_tokens, tokenizer) if tokenizer.is_file() else None,
+    return ModelInfo(
+        tokens=partial(untruncated_tokenizer, tokenizer) if tokenizer.is_file() else None,
         max_seq_length=read_sentence_config(folder).get("max_seq_length") or min(limits, default=512),
         positions=positions,
         hidden_size=first_of(config, "hidden_size", "dim", "d_model"),
@@ -107,11 +107,11 @@ def glance_at_transformer(folder: Path) -> Glance:
     )
 
 
-def glance_at_table(folder: Path) -> Glance:
+def glance_at_table(folder: Path) -> ModelInfo:
     """The folder of a static table."""
     truncation = read_json(folder / "tokenizer.json").get("truncation") or {}
-    return Glance(
-        tokens=partial(uncut_tokens, folder / "tokenizer.json", special_tokens=False),
+    return ModelInfo(
+        tokens=partial(untruncated_tokenizer, folder / "tokenizer.json", special_tokens=False),
         max_seq_length=truncation.get("max_length"),
         **table_of(folder),
     )
@@ -123,23 +123,23 @@ def table_of(folder: Path) -> dict[str, Any]:
     return {"hidden_size": dim, "num_layers": 0, "parameters": count_weights(folder)}
 
 
-def glance_at_words(folder: Path) -> Glance:
+def glance_at_words(folder: Path) -> ModelInfo:
     """The folder of word embeddings."""
     limit = read_json(folder / "wordembedding_config.json").get("max_seq_length", NO_LIMIT)
-    return Glance(
+    return ModelInfo(
         tokens=partial(load_word_tokens, folder),
         max_seq_length=limit if limit < NO_LIMIT else None,
         **table_of(folder),
     )
 
 
-def glance_at_counts(folder: Path) -> Glance:
+def glance_at_counts(folder: Path) -> ModelInfo:
     """The folder of a bag of words."""
     words = read_json(folder / "config.json").get("vocab") or []
-    return Glance(tokens=partial(WordTokens, words), hidden_size=len(set(words)), num_layers=0, parameters=0)
+    return ModelInfo(tokens=partial(WordTokens, words), hidden_size=len(set(words)), num_layers=0, parameters=0)
 
 
-LOOKS: dict[str, Callable[[Path], Glance]] = {
+INSPECTORS: dict[str, Callable[[Path], ModelInfo]] = {
     "Transformer": glance_at_transformer,
     "StaticEmbedding": glance_at_table,
     "WordEmbeddings": glance_at_words,

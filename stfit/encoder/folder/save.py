@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from stfit.encoder.config import PEER_POOLINGS
+from stfit.encoder.config import ST_POOLINGS
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.st_config import POOLING_FLAGS, Traits, write_json
+from stfit.encoder.folder.st_config import POOLING_FLAGS, ModelConfig, write_json
 from stfit.encoder.folder.weights import weights_of
 
 
-def write_folder(encoder: Encoder, folder: Path) -> None:
+def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Write the model so that sentence-transformers 2.x to 6.x, and stfit, load it with the same embeddings."""
     traits, source = encoder.traits, encoder.source
     entries = [(source.subfolder, source.peer)]
@@ -49,22 +49,22 @@ def write_folder(encoder: Encoder, folder: Path) -> None:
             for index, (path, kind) in enumerate(entries)
         ],
     )
-    write_json(folder / "config_sentence_transformers.json", peer_settings(traits))
+    write_json(folder / "config_sentence_transformers.json", st_settings(traits))
 
 
-def pooling_config(traits: Traits, token_dim: int) -> dict[str, Any]:
+def pooling_config(traits: ModelConfig, token_dim: int) -> dict[str, Any]:
     """Flags that every version reads, and `pooling_mode` for an order of several modes that flags can't say."""
     config: dict[str, Any] = {"word_embedding_dimension": token_dim}
     config |= {flag: mode in traits.pooling for mode, flag in POOLING_FLAGS.items()}
     config["include_prompt"] = traits.include_prompt
     in_flag_order = tuple(mode for mode in POOLING_FLAGS if mode in traits.pooling)
     if in_flag_order != traits.pooling:
-        peer_names = {ours: peer for peer, ours in PEER_POOLINGS.items()}
+        peer_names = {ours: peer for peer, ours in ST_POOLINGS.items()}
         config["pooling_mode"] = [peer_names.get(mode, mode) for mode in traits.pooling]
     return config
 
 
-def peer_settings(traits: Traits) -> dict[str, Any]:
+def st_settings(traits: ModelConfig) -> dict[str, Any]:
     """config_sentence_transformers.json. The version is the oldest that knows every key here, so that none warns."""
     import transformers
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from stfit.encoder.config import PEER_POOLINGS, Similarity
+from stfit.encoder.config import ST_POOLINGS, Similarity
 from stfit.encoder.layers import Layer
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
@@ -28,7 +28,7 @@ LAYERS: dict[str, type[Layer]] = {choice.also_called[0]: choice for choice in al
 
 ASYMMETRIC = "has modules of its own for queries and for documents, where stfit embeds all texts with the same"
 SPARSE = "makes sparse embeddings over a vocabulary, where stfit makes dense ones"
-UNREAD = {
+UNSUPPORTED = {
     "Router": ASYMMETRIC,
     "Asym": ASYMMETRIC,
     "CLIPModel": "embeds images too, where stfit embeds text alone",
@@ -110,7 +110,7 @@ def model_folder(path: Path) -> Path:
 
 
 @dataclass
-class Traits:
+class ModelConfig:
     """What a model folder says besides its weights."""
 
     pooling: tuple[str, ...]
@@ -145,17 +145,17 @@ class Traits:
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFolder:
     """A model folder, read: what comes first, where it lies, what follows, and where the weights of that lie."""
 
     source: str
     folder: Path
-    traits: Traits
+    traits: ModelConfig
     token_layer_folders: list[Path]
     layer_folders: list[Path]
 
 
-def read_folder(folder: Path) -> Found:
+def read_folder(folder: Path) -> ModelFolder:
     """Read what a sentence-transformers folder of any version says.
 
     Raises ModelError for modules that stfit does not have, and for paths that lead outside the folder.
@@ -179,8 +179,8 @@ def read_folder(folder: Path) -> Found:
         modes, include_prompt = read_pooling(pooling)
     token_layers = [read_layer(TOKEN_LAYERS, kind, path, listed) for kind, path in before]
     layers = [read_layer(LAYERS, kind, path, listed) for kind, path in rest]
-    traits = Traits(modes, token_layers, layers, include_prompt, **read_settings(folder))
-    return Found(source, source_folder, traits, [path for _, path in before], [path for _, path in rest])
+    traits = ModelConfig(modes, token_layers, layers, include_prompt, **read_settings(folder))
+    return ModelFolder(source, source_folder, traits, [path for _, path in before], [path for _, path in rest])
 
 
 def kind_of(entry: dict[str, Any], listed: Path) -> str:
@@ -188,8 +188,8 @@ def kind_of(entry: dict[str, Any], listed: Path) -> str:
     path = str(entry.get("type", ""))
     kind = path.rpartition(".")[2]
     known = (*SOURCES, *TOKEN_LAYERS, "Pooling", *LAYERS)
-    if path.startswith("sentence_transformers.") and kind in UNREAD:
-        raise ModelError(f"{listed}: stfit can't read {kind}, which {UNREAD[kind]}")
+    if path.startswith("sentence_transformers.") and kind in UNSUPPORTED:
+        raise ModelError(f"{listed}: stfit can't read {kind}, which {UNSUPPORTED[kind]}")
     if not path.startswith("sentence_transformers.") or kind not in known:
         raise ModelError(f"{listed}: module `{path}` is not one that stfit reads ({', '.join(known)})")
     return kind
@@ -221,7 +221,7 @@ def read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
     config = read_json(folder / "config.json")
     if "pooling_mode" in config:
         named = config["pooling_mode"]
-        modes = [PEER_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
+        modes = [ST_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
     else:
         modes = [mode for mode, flag in POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
     unknown = [mode for mode in modes if mode not in POOLING_FLAGS and mode not in installed("pooling")]

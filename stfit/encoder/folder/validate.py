@@ -26,7 +26,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @contextmanager
-def believing(folder: Path) -> Iterator[None]:
+def wrap_errors(folder: Path) -> Iterator[None]:
     """What goes wrong where the files of a folder say what nobody thought of, as a ModelError."""
     try:
         yield
@@ -34,7 +34,7 @@ def believing(folder: Path) -> Iterator[None]:
         raise ModelError(f"{folder}: what its files say can't be used: {type(error).__name__}: {error}") from error
 
 
-def require_sound(folder: Path) -> None:
+def validate_folder(folder: Path) -> None:
     """Raise ModelError for a folder that leads out of itself, or says things that can't be true.
 
     A link may lead anywhere within the Hub's cache, which is made of them: large files lie beside the repositories.
@@ -44,12 +44,12 @@ def require_sound(folder: Path) -> None:
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise ModelError(f"{path}: is a link that leads out of the model folder")
         if path.suffix == ".json" and path.is_file():
-            require_modest(path)
+            validate_json(path)
     if (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder}: holds an adapter for another model, not a model: merge it into its base first")
 
 
-def require_modest(path: Path) -> None:
+def validate_json(path: Path) -> None:
     """The same for one of its JSON files."""
     if path.stat().st_size > LARGEST_JSON:
         raise ModelError(f"{path}: is larger than {LARGEST_JSON >> 20} MiB")

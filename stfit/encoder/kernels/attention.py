@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from stfit.encoder.kernels.dropout import keep_bits, kept_scale
+from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -234,7 +234,7 @@ def attend_blocks(qkv_pd: Tensor, blocks: Blocks, scale: float, rate: float) -> 
     q_pd, k_pd, v_pd = qkv_pd.chunk(3)
     output_pd = torch.empty_like(q_pd)
     sizes = [block.scores for block in blocks.all]
-    masks = keep_bits(sum(sizes), rate).split(sizes) if rate else [None] * len(sizes)
+    masks = dropout_mask(sum(sizes), rate).split(sizes) if rate else [None] * len(sizes)
     all_weights = []
     for block, mask in zip(blocks.all, masks, strict=True):
         q, k, v = (block.of(states_pd) for states_pd in (q_pd, k_pd, v_pd))

@@ -17,7 +17,7 @@ DROPOUT_SETTING = re.compile(r"dropout|_pdrop$")
 """Names of dropout rates in the configs of transformers."""
 
 
-class DropoutBits:
+class DropoutGenerator:
     """The generator behind every dropout mask of the process."""
 
     def __init__(self) -> None:
@@ -44,22 +44,22 @@ class DropoutBits:
         self._generator.bit_generator.state = full
 
 
-dropout_bits = DropoutBits()
+dropout_bits = DropoutGenerator()
 
 
-def keep_bits(count: int, rate: float) -> Tensor:
+def dropout_mask(count: int, rate: float) -> Tensor:
     """`count` truth values: false with probability `rate` (to 1/65536)."""
     return dropout_bits.draw(count) >= round(rate * 65536) - 32768
 
 
 def kept_scale(rate: float) -> float:
-    """What keeps the mean where `keep_bits` drops: 1 / (1 - rate)."""
+    """What keeps the mean where `dropout_mask` drops: 1 / (1 - rate)."""
     return 65536 / (65536 - round(rate * 65536))
 
 
 def keep_mask(like: Tensor, count: int, rate: float) -> Tensor:
     """`count` numbers of the type of `like`: 0 with probability `rate`, else 1 / (1 - rate)."""
-    return keep_bits(count, rate).to(like.dtype).mul_(kept_scale(rate))
+    return dropout_mask(count, rate).to(like.dtype).mul_(kept_scale(rate))
 
 
 class FastDropout(nn.Module):

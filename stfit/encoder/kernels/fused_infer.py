@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from stfit.encoder.kernels.attention import Packing
 from stfit.encoder.kernels.fused_train import linear_modules, norm_modules
-from stfit.encoder.kernels.packing import PROBE_TOLERANCE, Forward, lay_in_row, probe_sequences, relative_error
+from stfit.encoder.kernels.packing import PROBE_TOLERANCE, Forward, pack, probe_sequences, relative_error
 
 TOKENS = 1024
 """Tokens at once for which the weights are laid out."""
@@ -121,7 +121,7 @@ def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -
 
     def forward_fused(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
         """Token embeddings [tokens, dim] of `sequences` and their order."""
-        row = lay_in_row(backbone, sequences)
+        row = pack(backbone, sequences)
         states_td = norm(word_vd[row.token_ids].add_(place_pd[row.positions]), embeddings.LayerNorm)
         for layer in layers:
             states_td = layer(states_td, row.packing)

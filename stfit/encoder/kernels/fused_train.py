@@ -24,7 +24,7 @@ from torch.nn import functional
 from transformers.activations import GELUActivation
 
 from stfit.encoder.kernels.attention import Blocks, Packing, attend_backward, attend_blocks
-from stfit.encoder.kernels.dropout import keep_bits, kept_scale
+from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 
 FEED_FORWARD_ROWS = 512
 """Tokens whose feed-forward activations are in the cache together."""
@@ -106,7 +106,7 @@ def dropped_and_added(branch_tw: Tensor, residual_tw: Tensor, rate: float) -> tu
     """Residual + dropout(branch), and the mask of what is kept (None without dropout)."""
     if rate == 0:
         return branch_tw.add_(residual_tw), None
-    kept_tw = keep_bits(branch_tw.numel(), rate).view_as(branch_tw)
+    kept_tw = dropout_mask(branch_tw.numel(), rate).view_as(branch_tw)
     return torch.addcmul(residual_tw, branch_tw, kept_tw.to(branch_tw.dtype), value=kept_scale(rate)), kept_tw
 
 

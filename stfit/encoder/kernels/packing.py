@@ -115,7 +115,7 @@ class Row:
     """Which of the sequences lies where."""
 
 
-def lay_in_row(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> Row:
+def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> Row:
     """What a forward without padding takes."""
     lengths, order = sorted_lengths(sequences)
     token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
@@ -130,7 +130,7 @@ def lay_in_row(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> Row:
 
 def forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     """Token embeddings [tokens, dim] of `sequences` and their order, all in one row without padding."""
-    row = lay_in_row(backbone, sequences)
+    row = pack(backbone, sequences)
     states = backbone(
         input_ids=row.token_ids[None], position_ids=row.positions[None], packing=row.packing
     ).last_hidden_state
@@ -161,20 +161,20 @@ def choose_layout(backbone: PreTrainedModel, wanted: str) -> Layout:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class ProbeResult:
     """What came of a layout on the probe."""
 
     works: bool
     finding: str
 
 
-def compare(states_td: Tensor, expected_td: Tensor) -> Attempt:
+def compare(states_td: Tensor, expected_td: Tensor) -> ProbeResult:
     """Whether these token embeddings are those of the padded forward."""
     error = relative_error(states_td, expected_td)
-    return Attempt(error <= PROBE_TOLERANCE, f"at most {error:.0e} off the padded forward, on a probe")
+    return ProbeResult(error <= PROBE_TOLERANCE, f"at most {error:.0e} off the padded forward, on a probe")
 
 
-def try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> Attempt:
+def try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
     """Packed attention, which stays in place where it works.
 
     Some models take the new attention without a word and never call it, so the calls are counted too.
@@ -185,24 +185,24 @@ def try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_
         packed_td, _ = forward_packed(backbone, sequences)
         calls = sum(vars(module).get("packed_calls", 0) for module in backbone.modules())  # ALBERT's layers are one
         routed = attentions and calls == backbone.config.num_hidden_layers
-        found = compare(packed_td, expected_td) if routed else Attempt(False, "its attention can't be replaced")
+        found = compare(packed_td, expected_td) if routed else ProbeResult(False, "its attention can't be replaced")
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-        found = Attempt(False, "it refuses the arguments of a packed forward")
+        found = ProbeResult(False, "it refuses the arguments of a packed forward")
     if not found.works:
         backbone.set_attn_implementation(standard)
     return found
 
 
-def try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> Attempt:
+def try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
     """Fused layers on top of packed attention, which stay in place where they work."""
     layers = fuse_layers(backbone)
     try:
         fused_td, _ = forward_packed(backbone, sequences)
         found = compare(fused_td, expected_td)
     except (AttributeError, NotImplementedError, RuntimeError):
-        found = Attempt(False, "this build of torch has not oneDNN's product")
+        found = ProbeResult(False, "this build of torch has not oneDNN's product")
     if len(layers) != backbone.config.num_hidden_layers:
-        found = Attempt(False, "its layers are not those of BERT")
+        found = ProbeResult(False, "its layers are not those of BERT")
     if not found.works:
         unfuse_layers(layers)
     return found
