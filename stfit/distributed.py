@@ -71,7 +71,7 @@ def process_group() -> Iterator[None]:
     if launched_world_size() is None:
         yield
         return
-    die_with_parent()
+    _die_with_parent()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # `cuda` is then a GPU of its own for each
     with translate_dist_errors():
@@ -80,7 +80,7 @@ def process_group() -> Iterator[None]:
     dist.destroy_process_group()  # not after an error: it could wait for those that have none
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """Have the kernel send SIGTERM when torchrun is gone, however it went: no orphan goes on."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
@@ -205,7 +205,7 @@ def all_reduce_grads(weights: Sequence[torch.nn.Parameter]) -> None:
     has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.uint8)
     with translate_dist_errors():
         dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
-        for bucket in buckets([weight for weight, has in zip(weights, has_gradient.tolist(), strict=True) if has]):
+        for bucket in _buckets([weight for weight, has in zip(weights, has_gradient.tolist(), strict=True) if has]):
             parts = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in bucket]
             flat = torch.cat([part.reshape(-1) for part in parts])
             dist.all_reduce(flat)
@@ -213,7 +213,7 @@ def all_reduce_grads(weights: Sequence[torch.nn.Parameter]) -> None:
                 weight.grad = part.view_as(weight)
 
 
-def buckets(weights: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
+def _buckets(weights: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
     """Weights of one kind that lie next to each other, up to BUCKET_BYTES together."""
     bucket: list[torch.nn.Parameter] = []
     for weight in weights:

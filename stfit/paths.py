@@ -39,7 +39,7 @@ def looks_like_path(text: str) -> bool:
     )
 
 
-def resolve_location(value: Any) -> Any:
+def _resolve_location(value: Any) -> Any:
     """An absolute path for a path, relative to its recipe's folder; a Hub id, or what is no string, as it is."""
     if not isinstance(value, str) or not looks_like_path(value):
         return value
@@ -57,9 +57,9 @@ def without_folder(value: Any) -> Any:
     return f"./{os.path.basename(value)}" if isinstance(value, str) and os.path.isabs(value) else value
 
 
-def show_location(value: Any, info: SerializationInfo) -> Any:
+def _show_location(value: Any, info: SerializationInfo) -> Any:
     """The value; without its folders where the dump is for others."""
     return without_folder(value) if info.context == FOR_OTHERS else value
 
 
-Location = Annotated[str, BeforeValidator(resolve_location), PlainSerializer(show_location)]
+Location = Annotated[str, BeforeValidator(_resolve_location), PlainSerializer(_show_location)]

@@ -42,7 +42,7 @@ def installed_choices(kind: str, base: type[BaseModel], needs: tuple[str, ...]) 
         if not is_choice:
             wrong = [f"is no {base.__name__} with a `type`"]
         if wrong:
-            raise RecipeError(f"{added_by(entry)}, but {entry.value} {', '.join(wrong)}")
+            raise RecipeError(f"{_added_by(entry)}, but {entry.value} {', '.join(wrong)}")
     return list(choices.values())
 
 
@@ -53,10 +53,10 @@ def load_installed(entry: EntryPoint) -> Any:
     except Exception as error:  # whatever a package does when it is imported
         reason = f"{type(error).__name__}: {error}"
         raise RecipeError(
-            f"{added_by(entry)}, and {entry.value} can't be loaded ({reason}): mend it or uninstall it"
+            f"{_added_by(entry)}, and {entry.value} can't be loaded ({reason}): mend it or uninstall it"
         ) from error
 
 
-def added_by(entry: EntryPoint) -> str:
+def _added_by(entry: EntryPoint) -> str:
     """Whose entry point it is, as the beginning of a message."""
     return f"the package `{entry.dist.name if entry.dist else entry.module}` adds `{entry.name}` to {GROUP}"

@@ -32,7 +32,7 @@ from stfit.distributed import barrier, launched_world_size
 app = typer.Typer(name="stfit", rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-def say_version(wanted: bool) -> None:
+def _say_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
         console.show_page(f"stfit {version('stfit')}\n", None)
@@ -42,7 +42,7 @@ def say_version(wanted: bool) -> None:
 @app.callback()
 def stfit(
     _version: Annotated[
-        bool, typer.Option("--version", help="Say which stfit this is.", is_eager=True, callback=say_version)
+        bool, typer.Option("--version", help="Say which stfit this is.", is_eager=True, callback=_say_version)
     ] = False,
     _debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error; anywhere.")] = False,
 ) -> None:
@@ -57,7 +57,7 @@ class Runtime(StrEnum):
     openvino = "openvino"
 
 
-def shared_out(processes: int | None, json: bool) -> None:
+def _shared_out(processes: int | None, json: bool) -> None:
     """Let so many processes do what this one was asked for, and end with their exit code; or go on, where it is one."""
     if is_alone(processes):
         return
@@ -111,7 +111,7 @@ def train(
     from stfit.workflows.validate import fail_fast
 
     fail_fast(loaded.recipe, loaded.origins)
-    shared_out(processes, json)
+    _shared_out(processes, json)
     from stfit.commands.train import train
 
     lock = None if locked is None else Path(locked) if locked else recipe.parent / "stfit.lock"
@@ -141,7 +141,7 @@ def evaluate(
     if is_recipe and not Path(measured).is_dir():
         raise typer.BadParameter(f"{target} has no run in {measured}: stfit train {target}")
     loaded = load_recipe(recipe or Path(target))
-    shared_out(processes, json)
+    _shared_out(processes, json)
     from stfit.commands.evaluate import evaluate
 
     result, main = evaluate(measured, loaded.recipe, compare)
@@ -187,7 +187,7 @@ def encode(
         raise typer.BadParameter(f"--batch-tokens {batch_tokens}: is a number above 0, or auto")
     if texts == "-" and (processes or launched_world_size() or 1) > 1:
         raise typer.BadParameter("- (stdin) can be read by one process only: write the texts to a file")
-    shared_out(processes, json)
+    _shared_out(processes, json)
     from stfit.commands.encode import EncodeOptions, encode
     from stfit.data.source import Source
     from stfit.workflows.text_windows import Inputs

@@ -19,7 +19,14 @@ def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: s
     path = os.environ.get(VARIABLE)
     if not path or not is_rank_zero():
         return
-    lines = [f"### {title}", "", row_of(header), row_of([":--", *["--:"] * (len(header) - 1)]), *map(row_of, rows), ""]
+    lines = [
+        f"### {title}",
+        "",
+        _row_of(header),
+        _row_of([":--", *["--:"] * (len(header) - 1)]),
+        *map(_row_of, rows),
+        "",
+    ]
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write("\n".join([*lines, *([note, ""] if note else [])]) + "\n")
@@ -27,6 +34,6 @@ def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: s
         return
 
 
-def row_of(cells: list[str]) -> str:
+def _row_of(cells: list[str]) -> str:
     """One line of a markdown table."""
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

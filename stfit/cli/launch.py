@@ -71,9 +71,9 @@ def launch(processes: int) -> Failure | None:
         try:
             elastic_launch(config, sys.executable)(*import_path(), "-m", "stfit", *sys.argv[1:])
         except ChildFailedError as error:
-            return explain(read_reports(Path(folder)), {rank: end.exitcode for rank, end in error.failures.items()})
+            return explain(_read_reports(Path(folder)), {rank: end.exitcode for rank, end in error.failures.items()})
         except SignalException as error:
-            return explain(read_reports(Path(folder)), {}) or interrupted(error.sigval)
+            return explain(_read_reports(Path(folder)), {}) or _interrupted(error.sigval)
     return None
 
 
@@ -85,7 +85,7 @@ def import_path() -> list[str]:
     return [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
 
 
-def read_reports(folder: Path) -> dict[int, dict[str, Any]]:
+def _read_reports(folder: Path) -> dict[int, dict[str, Any]]:
     """What the processes have reported, by their rank."""
     return {int(path.parent.name): json.loads(path.read_text("utf-8")) for path in folder.rglob("error.json")}
 
@@ -102,14 +102,14 @@ def explain(reports: dict[int, dict[str, Any]], exits: dict[int, int]) -> Failur
     killed = [rank for rank in struck if rank not in reports]  # who could still say something did not begin it
     return (
         first(False, WorkerLostError.__name__, InterruptedRun.__name__)
-        or (killed_by(killed[0], -exits[killed[0]]) if killed else None)
+        or (_killed_by(killed[0], -exits[killed[0]]) if killed else None)
         or first(True, InterruptedRun.__name__)
         or first(True, WorkerLostError.__name__)
         or (Failure("", None, max(exits.values())) if exits else None)
     )
 
 
-def killed_by(rank: int, number: int) -> Failure:
+def _killed_by(rank: int, number: int) -> Failure:
     """A process that could not say anything itself."""
     name = signal.Signals(number).name
     why = " (no memory left?)" if number == signal.SIGKILL else ""
@@ -117,6 +117,6 @@ def killed_by(rank: int, number: int) -> Failure:
     return Failure(ResourceError.__name__, message, ResourceError.exit_code)
 
 
-def interrupted(number: signal.Signals) -> Failure:
+def _interrupted(number: signal.Signals) -> Failure:
     """A signal before there was anything to save."""
     return Failure(InterruptedRun.__name__, f"stopped by {number.name}", 128 + number)

@@ -37,7 +37,7 @@ class LiveLine:
         now = time.monotonic()
         if share:
             self.first = self.first or (now, share)
-            text = f"{share:4.0%}  {time_left(*self.first, now, share)}{text}"
+            text = f"{share:4.0%}  {_time_left(*self.first, now, share)}{text}"
         if is_watched():
             from rich.console import Console
 
@@ -60,7 +60,7 @@ class LiveLine:
             sys.stderr.write(CLEAR)
 
 
-def time_left(start: float, first_share: float, now: float, share: float) -> str:
+def _time_left(start: float, first_share: float, now: float, share: float) -> str:
     """How long the rest takes at the pace since `start`; empty where there is no pace yet."""
     done = share - first_share
     return f"{clock((now - start) * (1 - share) / done)} left  " if done else ""

@@ -14,7 +14,7 @@ from stfit.distributed import is_initialized, is_rank_zero, process_group
 from stfit.errors import InterruptedRun
 
 
-def with_lone_lock(arguments: list[str]) -> list[str]:
+def _with_lone_lock(arguments: list[str]) -> list[str]:
     """The arguments with `--locked=` for a `--locked` that no FILE follows: typer knows no optional values."""
     following = [*arguments[1:], ""]
     return [
@@ -27,7 +27,7 @@ def main() -> NoReturn:
     """Run the command line; every failure becomes a message and an exit code, a traceback only with --debug."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    arguments = with_lone_lock([argument for argument in arguments if argument != "--debug"]) or ["--help"]
+    arguments = _with_lone_lock([argument for argument in arguments if argument != "--debug"]) or ["--help"]
     gc.set_threshold(100_000)  # importing torch makes a million objects and no garbage: looking for some costs 0.3 s
     console.start_logging()
     try:
@@ -40,10 +40,10 @@ def main() -> NoReturn:
     except (Exception, InterruptedRun) as error:
         if debug:
             console.show_traceback(error)
-        leave(console.show_error(error, as_json="--json" in arguments))
+        _leave(console.show_error(error, as_json="--json" in arguments))
 
 
-def leave(code: int) -> NoReturn:
+def _leave(code: int) -> NoReturn:
     """End the process; in the hard way where threads are left behind.
 
     Those of a request to the Hub would keep it, those of a group that has lost a process abort it.

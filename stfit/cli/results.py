@@ -74,10 +74,10 @@ def show_training(events: Iterable[Event], as_json: bool) -> None:
             match event:
                 case Started():
                     main, total = event.main, event.total_steps
-                    say_start(event)
+                    _say_start(event)
                 case StepInfo():
                     rows, seconds = rows + event.rows, seconds + event.seconds
-                    line.show(text_of_step(event, total, rows / seconds), event.step / total)
+                    line.show(_text_of_step(event, total, rows / seconds), event.step / total)
                 case Evaluated():
                     shown = {name: event.metrics[name] for name in main if name in event.metrics}
                     if shown:
@@ -88,15 +88,15 @@ def show_training(events: Iterable[Event], as_json: bool) -> None:
                     pass  # a saved checkpoint is no news
     finally:
         line.close()
-    show_result(finished, as_json)
+    _show_result(finished, as_json)
 
 
-def text_of_step(info: StepInfo, total: int, speed: float) -> str:
+def _text_of_step(info: StepInfo, total: int, speed: float) -> str:
     """A step in numbers, the most wanted first: what doesn't fit into a window is cut off."""
     return f"step {info.step}/{total}  loss {info.loss:.4f}  {speed:.0f} examples/s  lr {info.learning_rate:.2e}"
 
 
-def say_start(event: Started) -> None:
+def _say_start(event: Started) -> None:
     """What is about to happen."""
     dropped = ", ".join(f"{count} {reason}" for reason, count in event.dropped.items())
     counted = "a stream" if event.rows is None else f"{event.rows} examples"
@@ -105,7 +105,7 @@ def say_start(event: Started) -> None:
     say(f"{event.run}: {rows}, {event.total_steps} steps{begin}")
 
 
-def show_result(event: Finished, as_json: bool) -> None:
+def _show_result(event: Finished, as_json: bool) -> None:
     """Metrics before and after, and where the model is."""
     result = event.result
     if event.again:
@@ -126,7 +126,7 @@ def show_result(event: Finished, as_json: bool) -> None:
 def cells_of(rows: list[tuple[str, float | None, float | None]]) -> list[list[str]]:
     """Name, before, after and the difference, as text; empty where there is no value."""
     return [
-        [name, number(before), number(after), "" if before is None or after is None else signed(after - before)]
+        [name, number(before), number(after), "" if before is None or after is None else _signed(after - before)]
         for name, before, after in rows
     ]
 
@@ -136,7 +136,7 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def signed(gain: float) -> str:
+def _signed(gain: float) -> str:
     """A difference, and where it points: every metric is better when it is higher."""
     return f"{gain:+.4f} {'=' if abs(gain) < 5e-5 else '↑' if gain > 0 else '↓'}"
 
@@ -149,8 +149,8 @@ def show_evaluation(result: dict[str, Any], main: list[str], as_json: bool) -> N
     if "compare" in result:
         both = result["compare"]["metrics"]
         header = ["metric", "value", "other", "gain", "95 % interval", "verdict"]
-        rows = [[name, *comparison_cells(both[name])] for name in order if name in both]
-    gate = [gate_cells(line) for line in result.get("gate", [])]
+        rows = [[name, *_comparison_cells(both[name])] for name in order if name in both]
+    gate = [_gate_cells(line) for line in result.get("gate", [])]
     other = f" and {result['compare']['model']}" if "compare" in result else ""
     add_to_summary(f"stfit eval: {result['model']}{other}", header, rows)
     if gate:
@@ -169,13 +169,13 @@ def show_evaluation(result: dict[str, Any], main: list[str], as_json: bool) -> N
 GATE = ["gate", "value", "needed", ""]
 
 
-def comparison_cells(both: dict[str, Any]) -> list[str]:
+def _comparison_cells(both: dict[str, Any]) -> list[str]:
     """Two models' values, the difference, its interval and the verdict."""
     interval = "" if both["low"] is None else f"{both['low']:+.4f} to {both['high']:+.4f}"
-    return [number(both["value"]), number(both["other"]), signed(both["gain"]), interval, both["verdict"] or ""]
+    return [number(both["value"]), number(both["other"]), _signed(both["gain"]), interval, both["verdict"] or ""]
 
 
-def gate_cells(line: dict[str, Any]) -> list[str]:
+def _gate_cells(line: dict[str, Any]) -> list[str]:
     """One line of a gate: what is asked, what is there, and whether it passes."""
     asked = line["metric"] + (f" against {line['against']}" if line["against"] else "")
     says = f"skipped: {line['note']}" if line["passed"] is None else "passed" if line["passed"] else "NOT PASSED"
@@ -290,13 +290,13 @@ def show_check(result: dict[str, Any], as_json: bool) -> None:
         for number, sample in enumerate(result.get("samples", []), start=1):
             sys.stdout.write(f"example {number}\n" + "".join(f"  {role}: {text}\n" for role, text in sample.items()))
         if "steps" in result:
-            sys.stdout.write(forecast_of(result))
+            sys.stdout.write(_forecast_of(result))
         sys.stdout.flush()
     for kind in ("warning", "error"):
         for problem in result[f"{kind}s"]:
             sys.stderr.write(f"{kind}[{problem.code}]: {problem}\n")
     if as_json:
-        show_json(result | {kind: [described(problem) for problem in result[kind]] for kind in ("errors", "warnings")})
+        show_json(result | {kind: [_described(problem) for problem in result[kind]] for kind in ("errors", "warnings")})
         return
     numbers = {kind: len(result[f"{kind}s"]) for kind in ("error", "warning")}
     counts = [f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in numbers.items()]
@@ -305,7 +305,7 @@ def show_check(result: dict[str, Any], as_json: bool) -> None:
 
 def show_push(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:
     """What the gate says, what changes, and which commit holds the model."""
-    gate = [gate_cells(line) for line in result.get("gate", [])]
+    gate = [_gate_cells(line) for line in result.get("gate", [])]
     did = "published" if result["changed"] else "not published" if "error" in result else "nothing to do"
     add_to_summary(f"stfit push: {result['repo']}", GATE, gate, f"{did}; commit {result['commit']}")
     if as_json:
@@ -324,12 +324,12 @@ def show_push(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:
     sys.stdout.write(f"{result['pull_request'] or result['repo']}: {did}, commit {result['commit']}{tagged}\n")
 
 
-def described(problem: Problem) -> dict[str, Any]:
+def _described(problem: Problem) -> dict[str, Any]:
     """A problem without its picture of the line, and how it was found."""
     return {key: value for key, value in vars(problem).items() if key not in ("snippet", "key")}
 
 
-def forecast_of(result: dict[str, Any]) -> str:
+def _forecast_of(result: dict[str, Any]) -> str:
     """Rows, steps, lengths and memory, a line each."""
     lengths = ", ".join(f"{name} {value}" for name, value in result["lengths"].items())
     memory = f", about {result['memory_mib']} MiB of memory" if result["memory_mib"] else ""

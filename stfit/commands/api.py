@@ -22,19 +22,19 @@ def train_recipe(
     recipe: str | Path, data: Dataset | DatasetDict | None, overrides: Sequence[str], runs: str | Path, fresh: bool
 ) -> dict[str, Any]:
     """Train to the end; the result."""
-    loaded = load_recipe(Path(recipe), [*overrides, *in_place_of_dataset(data)])
+    loaded = load_recipe(Path(recipe), [*overrides, *_in_place_of_dataset(data)])
     finished = [event for event in train(loaded, Path(runs), fresh=fresh) if isinstance(event, Finished)]
     return finished[-1].result
 
 
-def in_place_of_dataset(data: Dataset | DatasetDict | None) -> list[str]:
+def _in_place_of_dataset(data: Dataset | DatasetDict | None) -> list[str]:
     """Overrides that make a recipe read `data`, which is kept on disk: a run has to find it again."""
     if data is None:
         return []
     of_the_hub = [f"data.{key}=null" for key in ("config", "files", "revision")]
     if isinstance(data, DatasetDict):
         return [f"data.dataset={on_one_line(str(keep_dataset(data)))}", *of_the_hub]
-    return [*in_place_of_dataset(DatasetDict(train=data)), "data.split=train"]
+    return [*_in_place_of_dataset(DatasetDict(train=data)), "data.split=train"]
 
 
 def load_model(model: str | Path, device: str) -> Encoder:

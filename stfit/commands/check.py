@@ -37,7 +37,7 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
     try:
         loaded = load_recipe(path, overrides)
     except RecipeError as error:
-        return report(ValidationReport(errors=[error]), strict)
+        return _report(ValidationReport(errors=[error]), strict)
     recipe = loaded.recipe if full else first_rows(loaded.recipe)
     found = validate(recipe, loaded.origins)
     facts: dict[str, Any] = {
@@ -46,22 +46,22 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
     if recipe.is_streamed and recipe == loaded.recipe:
         facts["looked_at"] = f"the first of a stream{', read to its end' if full else ''}"
     if full:
-        read_streams(recipe, found)
+        _read_streams(recipe, found)
     if found.training.keys() == recipe.trained_on.keys():
         training = list(found.training.values())
         sources = [objective.data for objective in recipe.trained_on.values()]
-        prompts = [prompts_of(recipe, found.base, *each) for each in zip(sources, training, strict=True)]
+        prompts = [_prompts_of(recipe, found.base, *each) for each in zip(sources, training, strict=True)]
         facts |= {
             "rows": sum(map(len, training)),
             "dropped": count_dropped(training),
-            "samples": [sample for each in zip(training, prompts, strict=True) for sample in samples(*each)],
+            "samples": [sample for each in zip(training, prompts, strict=True) for sample in _samples(*each)],
         }
         with found.noting(said=RecipeLocation(loaded.origins, "train", "batch_size")):
-            facts |= look_ahead(recipe, found, prompts)
-    return report(found, strict) | facts
+            facts |= _look_ahead(recipe, found, prompts)
+    return _report(found, strict) | facts
 
 
-def read_streams(recipe: Recipe, found: ValidationReport) -> None:
+def _read_streams(recipe: Recipe, found: ValidationReport) -> None:
     """Hold every row of the streams against the recipe, as training does when it reads them."""
     for key, objective in recipe.trained_on.items():
         source, loss = objective.data, objective.loss
@@ -72,7 +72,7 @@ def read_streams(recipe: Recipe, found: ValidationReport) -> None:
                         check_kind(loss.type, loss.fits, examples)
 
 
-def report(found: ValidationReport, strict: bool) -> dict[str, Any]:
+def _report(found: ValidationReport, strict: bool) -> dict[str, Any]:
     """Mistakes, doubts, and the error that train would end with."""
     errors, warnings = [*found.errors], found.warnings
     if strict and warnings:
@@ -87,23 +87,23 @@ def report(found: ValidationReport, strict: bool) -> dict[str, Any]:
 
 def first_rows(recipe: Recipe) -> Recipe:
     """The recipe with the first rows of whole splits on the Hub."""
-    evaluators = [evaluator.model_copy(update=shortened(evaluator)) for evaluator in recipe.eval]
-    data = recipe.data and recipe.data.model_copy(update=shortened(recipe.data))
+    evaluators = [evaluator.model_copy(update=_shortened(evaluator)) for evaluator in recipe.eval]
+    data = recipe.data and recipe.data.model_copy(update=_shortened(recipe.data))
     objectives = recipe.objectives and [
-        each.model_copy(update={"data": each.data.model_copy(update=shortened(each.data))})
+        each.model_copy(update={"data": each.data.model_copy(update=_shortened(each.data))})
         for each in recipe.objectives
     ]
     return recipe.model_copy(update={"data": data, "objectives": objectives, "eval": evaluators})
 
 
-def shortened(source: Source | Mteb) -> dict[str, str]:
+def _shortened(source: Source | Mteb) -> dict[str, str]:
     """The split to read, where it is another."""
     if not source.dataset or not is_remote(source.dataset) or "[" in source.split:
         return {}
     return {"split": Preview("+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+")))}
 
 
-def prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Examples) -> dict[str, str]:
+def _prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Examples) -> dict[str, str]:
     """Role -> what will stand before its texts; nothing for a prompt that is not there, which is an error already."""
     known = {**base.prompts, **recipe.model.prompts}
     default = recipe.model.default_prompt or base.default_prompt
@@ -111,7 +111,7 @@ def prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Exampl
     return {role: known.get(name or "", "") for role, name in names.items()}
 
 
-def samples(examples: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]:
+def _samples(examples: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]:
     """The first rows as the model will see them."""
     shown = []
     for position in range(min(SAMPLES, len(examples))):
@@ -124,7 +124,7 @@ def samples(examples: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]
     return shown
 
 
-def look_ahead(recipe: Recipe, found: ValidationReport, prompts: list[dict[str, str]]) -> dict[str, Any]:
+def _look_ahead(recipe: Recipe, found: ValidationReport, prompts: list[dict[str, str]]) -> dict[str, Any]:
     """The run's forecast; adds the warnings that need it. Raises DataError where no batch can be made."""
     limit = recipe.model.max_seq_length or found.base.max_seq_length
     training = list(found.training.values())

@@ -106,9 +106,9 @@ def encode(
     work = EncodeStats(dim=dim)
     with lock_folder(parts.folder / "output"), handle_signals():
         try:
-            yield from write_parts(encoder, inputs, choices, ranges, parts, with_text, work)
+            yield from _write_parts(encoder, inputs, choices, ranges, parts, with_text, work)
             if is_rank_zero():
-                merge_parts(parts, inputs, output, choices, calibration, ranges, work)
+                _merge_parts(parts, inputs, output, choices, calibration, ranges, work)
         except InterruptedRun as stop:
             kept = f"{work.rows} rows are kept in {parts.folder}, the same command goes on from there"
             raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
@@ -118,10 +118,10 @@ def encode(
             if not work.rows and is_rank_zero():
                 shutil.rmtree(parts.folder)
             raise
-    yield summary(output, work)
+    yield _summary(output, work)
 
 
-def merge_parts(
+def _merge_parts(
     parts: Parts,
     inputs: Inputs,
     output: Path,
@@ -137,12 +137,12 @@ def merge_parts(
             raise DataError(f"{inputs.source.dataset}: holds no text to make ranges from")
         made = reduce(Ranges.with_also, (Ranges.of(part.values) for part in rows))
         save_ranges(made, calibration)
-        rows = (quantized(parts.read(number), choices.precision, made) for number in range(work.parts))
+        rows = (_quantized(parts.read(number), choices.precision, made) for number in range(work.parts))
     write_output(rows, parts.folder / "output", output, work.rows)
     shutil.rmtree(parts.folder)
 
 
-def write_parts(
+def _write_parts(
     encoder: Encoder,
     inputs: Inputs,
     choices: EncodeOptions,
@@ -186,13 +186,13 @@ def write_parts(
             work.distinct += len(window.distinct)
             work.seconds += time.perf_counter() - start
             if choices.fast and work.cosine is None:
-                work.cosine = min(all_gather_object(lowest_cosine(own, embed())))
+                work.cosine = min(all_gather_object(_lowest_cosine(own, embed())))
         work.rows += len(window.all)
         work.parts += 1
         yield Encoded(work.rows, work.rows_per_second, total.share(window.all.row))
 
 
-def lowest_cosine(one_rd: np.ndarray, other_rd: np.ndarray) -> float:
+def _lowest_cosine(one_rd: np.ndarray, other_rd: np.ndarray) -> float:
     """Of two embeddings of the same text."""
     lengths = np.linalg.norm(one_rd, axis=1) * np.linalg.norm(other_rd, axis=1)
     return float(((one_rd * other_rd).sum(axis=1) / lengths).min(initial=1.0))
@@ -216,12 +216,12 @@ class Total:
         return min(1.0, row / self._rows) if self._rows else None
 
 
-def quantized(rows: Rows, precision: str, ranges: Ranges) -> Rows:
+def _quantized(rows: Rows, precision: str, ranges: Ranges) -> Rows:
     """The same rows in fewer bits."""
     return Rows(rows.ids, rows.texts, quantize(rows.values, precision, ranges))
 
 
-def summary(output: Path, work: EncodeStats) -> dict[str, Any]:
+def _summary(output: Path, work: EncodeStats) -> dict[str, Any]:
     """What `stfit encode --json` prints."""
     return {
         "output": str(output),

@@ -39,8 +39,8 @@ def evaluate(model: str, recipe: Recipe, rival: str | None = None) -> tuple[dict
     own = measure(encoder, evaluators, "end", recipe.dims)
     result: dict[str, Any] = {"model": model_in(model), "metrics": values_of(own)}
     if recipe.gate:
-        lines = check_gates(own, evaluators, recipe, device)
-        result |= {"gate": [vars(line) for line in lines]} | gate_error(lines)
+        lines = _check_gates(own, evaluators, recipe, device)
+        result |= {"gate": [vars(line) for line in lines]} | _gate_error(lines)
     if rival is not None:
         other = measure(load_encoder(model_in(rival), device), evaluators, "end", recipe.dims)
         both = {name: vars(compare(own[name], other[name])) for name in own if name in other}
@@ -48,7 +48,7 @@ def evaluate(model: str, recipe: Recipe, rival: str | None = None) -> tuple[dict
     return result, main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
 
 
-def check_gates(own: Measured, evaluators: Evaluators, recipe: Recipe, device: str) -> list[GateResult]:
+def _check_gates(own: Measured, evaluators: Evaluators, recipe: Recipe, device: str) -> list[GateResult]:
     """What every line of the gate says of a model. Each model that it names is measured once."""
     others: dict[str, Measured | str] = {}
     lines = []
@@ -57,12 +57,12 @@ def check_gates(own: Measured, evaluators: Evaluators, recipe: Recipe, device: s
         if name is not None and name not in others:
             encoder = load_baseline(name, recipe, device)
             named = [each.metric for each in recipe.gate if each.against == name]
-            others[name] = encoder if isinstance(encoder, str) else measure_named(encoder, evaluators, named, recipe)
-        lines.append(line_of(gate, own, others.get(name or "", "")))
+            others[name] = encoder if isinstance(encoder, str) else _measure_named(encoder, evaluators, named, recipe)
+        lines.append(_line_of(gate, own, others.get(name or "", "")))
     return lines
 
 
-def line_of(gate: Gate, own: Measured, other: Measured | str) -> GateResult:
+def _line_of(gate: Gate, own: Measured, other: Measured | str) -> GateResult:
     """One line; `other` are the other model's metrics, or why there are none."""
     if gate.metric not in own:
         raise ModelError(f"gate: the model gives no `{gate.metric}`: its embeddings are smaller")
@@ -73,14 +73,14 @@ def line_of(gate: Gate, own: Measured, other: Measured | str) -> GateResult:
     return decide(gate, own[gate.metric], other[gate.metric])
 
 
-def measure_named(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[str], recipe: Recipe) -> Measured:
+def _measure_named(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[str], recipe: Recipe) -> Measured:
     """What an encoder gets from the evaluators of some metrics."""
     labels = {evaluator_of(metric) for metric in metrics}
     wanted = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
     return measure(encoder, wanted, "end", recipe.dims)
 
 
-def gate_error(lines: list[GateResult]) -> dict[str, Any]:
+def _gate_error(lines: list[GateResult]) -> dict[str, Any]:
     """The `error` of a model that its gate does not let pass; a line that was skipped says nothing."""
     failed = [line for line in lines if line.passed is False]
     if not failed:

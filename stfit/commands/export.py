@@ -46,8 +46,8 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
     encoder = load_encoder(folder)
     if encoder.layout.name == "auto":
         raise ModelError(f"{model}: is a table of vectors, and only transformers are exported")
-    sequences = sample(encoder, texts)
-    own, own_rate = timed(lambda: encoder.embed(sequences), len(sequences))
+    sequences = _sample(encoder, texts)
+    own, own_rate = _timed(lambda: encoder.embed(sequences), len(sequences))
     with atomic_directory(output) as scratch:
         traced = build_encoder(Model(base=folder, attention="padded"))
         onnx = scratch / "onnx" / "model.onnx"
@@ -62,7 +62,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
             for file in (*onnx.parent.iterdir(), onnx.parent):
                 file.rmdir() if file.is_dir() else file.unlink()
         write_surroundings(traced, scratch)
-        compared = [compare(graph, sequences, own) for graph in graphs]
+        compared = [_compare(graph, sequences, own) for graph in graphs]
         if compared[0]["lowest_cosine"] < LOWEST_COSINE:
             raise ModelError(
                 f"the graph gives other embeddings than the model (a cosine of {compared[0]['lowest_cosine']:.4f}): "
@@ -82,7 +82,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
     }
 
 
-def sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
+def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
     """Token sequences of the first texts, or random ones of 4 to 128 tokens."""
     if texts is None:
         generator = np.random.default_rng(0)
@@ -99,10 +99,10 @@ def sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
     return found[:SAMPLE]
 
 
-def compare(graph: Path, sequences: list[np.ndarray], own_nd: np.ndarray) -> dict[str, float]:
+def _compare(graph: Path, sequences: list[np.ndarray], own_nd: np.ndarray) -> dict[str, float]:
     """How far a graph's embeddings are from stfit's own, and how many of them it makes in a second."""
     run = load_graph(graph)
-    found_nd, rate = timed(lambda: run_graph(run, sequences, own_nd.shape[1]), len(sequences))
+    found_nd, rate = _timed(lambda: run_graph(run, sequences, own_nd.shape[1]), len(sequences))
     lengths = np.linalg.norm(found_nd, axis=1) * np.linalg.norm(own_nd, axis=1)
     cosine_n = (found_nd * own_nd).sum(axis=1) / lengths
     return {
@@ -113,7 +113,7 @@ def compare(graph: Path, sequences: list[np.ndarray], own_nd: np.ndarray) -> dic
     }
 
 
-def timed(work: Callable[[], np.ndarray], rows: int) -> tuple[np.ndarray, float]:
+def _timed(work: Callable[[], np.ndarray], rows: int) -> tuple[np.ndarray, float]:
     """What comes out, and rows per second in the better of two runs: the first one also warms up."""
     rates = []
     for _ in range(2):

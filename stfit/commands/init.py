@@ -94,7 +94,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
     if output.exists():
         raise RecipeError(f"{output} exists: name another file with -o, or delete it")
     source = Source(dataset=dataset, config=config)
-    look = look_at(source)
+    look = _look_at(source)
     training = look.proposal
     if training.label_kind == "binary":
         training = training.similar_only()
@@ -104,7 +104,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
             "transformer, or `scratch`, as the base"
         )
     loss, because = LOSSES[training.format, training.label_kind]
-    text = write_recipe(dataset, config, look, training, (loss, because), base, output)
+    text = _write_recipe(dataset, config, look, training, (loss, because), base, output)
     try:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -119,7 +119,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
     }
 
 
-def look_at(source: Source) -> DatasetSummary:
+def _look_at(source: Source) -> DatasetSummary:
     """Read the split to train on and the one to measure on, and propose what to do with them."""
     splits = hub_splits(source) if is_remote(source.dataset) else local_splits(source)
     if {"corpus", "queries"} <= set(splits):
@@ -139,7 +139,7 @@ def look_at(source: Source) -> DatasetSummary:
     return DatasetSummary(split, len(table), measuring, len(other) if other else 0, proposal)
 
 
-def write_recipe(
+def _write_recipe(
     dataset: str,
     config: str | None,
     look: DatasetSummary,
@@ -149,48 +149,48 @@ def write_recipe(
     output: Path,
 ) -> str:
     """The text of the recipe."""
-    where = {"dataset": located(dataset, output), **({"config": config} if config else {})}
-    evaluation = evaluation_of(where, look, training)
+    where = {"dataset": _located(dataset, output), **({"config": config} if config else {})}
+    evaluation = _evaluation_of(where, look, training)
     holdout = {"holdout": {"fraction": HOLDOUT_SHARE}} if evaluation.get("from") else {}
     data = where | {"split": look.split, "format": training.format, "columns": training.columns}
-    model, rate = model_of(base, output)
+    model, rate = _model_of(base, output)
     train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss[0] == "multiple_negatives_ranking" else 32}
     lines = [
-        *comment(f"Proposed by `stfit init` after a look at {look.rows} rows. Change what it has guessed wrong."),
+        *_comment(f"Proposed by `stfit init` after a look at {look.rows} rows. Change what it has guessed wrong."),
         "#",
         f"#   stfit check {output.name}",
         f"#   stfit train {output.name}",
         "version: 1",
-        f"name: {on_one_line(run_name(dataset))}",
+        f"name: {on_one_line(_run_name(dataset))}",
         "",
-        *section("model", model),
+        *_section("model", model),
         "",
-        *comment(*training.reasons),
-        *section("data", data | training.options | holdout),
+        *_comment(*training.reasons),
+        *_section("data", data | training.options | holdout),
         "",
-        *comment(loss[1]),
+        *_comment(loss[1]),
         f"loss: {loss[0]}",
         "",
-        *section("train", train | rate),
+        *_section("train", train | rate),
         "",
-        *comment(reason_of(evaluation, look)),
-        *(section("eval", evaluation, item=True) if evaluation else []),
+        *_comment(_reason_of(evaluation, look)),
+        *(_section("eval", evaluation, item=True) if evaluation else []),
     ]
     return "\n".join(lines) + "\n"
 
 
-def model_of(base: str, output: Path) -> tuple[dict[str, Any], dict[str, float]]:
+def _model_of(base: str, output: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """The section `model`, and the learning rate where the default is not meant for such a base."""
     if base.endswith(TEXT_SUFFIXES):
-        return {"base": {"type": "static", "vectors": located(base, output)}}, {"learning_rate": VECTORS_RATE}
+        return {"base": {"type": "static", "vectors": _located(base, output)}}, {"learning_rate": VECTORS_RATE}
     if base not in RATES:
-        return {"base": located(base if looks_like_path(base) or not Path(base).is_dir() else f"./{base}", output)}, {}
+        return {"base": _located(base if looks_like_path(base) or not Path(base).is_dir() else f"./{base}", output)}, {}
     # A bag of words has nothing to train by itself.
     layers = {"layers": [{"type": "dense", "out_features": 256}]} if base == "bag_of_words" else {}
     return {"base": {"type": base}} | layers, {"learning_rate": RATES[base]}
 
 
-def evaluation_of(where: dict[str, Any], look: DatasetSummary, training: Proposal) -> dict[str, Any]:
+def _evaluation_of(where: dict[str, Any], look: DatasetSummary, training: Proposal) -> dict[str, Any]:
     """The evaluator to measure with; empty where stfit has none for such rows.
 
     Pairs that are similar or not are measured with both kinds, though only the similar ones are trained on.
@@ -207,7 +207,7 @@ def evaluation_of(where: dict[str, Any], look: DatasetSummary, training: Proposa
     return chosen | proposal.options | shorter
 
 
-def reason_of(evaluation: dict[str, Any], look: DatasetSummary) -> str:
+def _reason_of(evaluation: dict[str, Any], look: DatasetSummary) -> str:
     """Why the evaluation is what it is."""
     if not evaluation:
         return "No evaluation: stfit has no evaluator for rows like these. Add one of another dataset as `eval`."
@@ -217,7 +217,7 @@ def reason_of(evaluation: dict[str, Any], look: DatasetSummary) -> str:
     return f"Measured before, during and after training on the split {look.measuring}{few}."
 
 
-def located(dataset: str, output: Path) -> str:
+def _located(dataset: str, output: Path) -> str:
     """A Hub id and an absolute path as they are; another path as seen from the recipe's folder."""
     if not looks_like_path(dataset) or os.path.isabs(dataset):
         return dataset
@@ -225,20 +225,20 @@ def located(dataset: str, output: Path) -> str:
     return path if path.startswith("..") else f"./{path}"
 
 
-def run_name(dataset: str) -> str:
+def _run_name(dataset: str) -> str:
     """A name for the run folder, after the last part of the dataset's."""
     last = Path(dataset).name
     stem = next((last.removesuffix(suffix) for suffix in DATA_SUFFIXES if last.endswith(suffix)), last)
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip(".-_") or "run"
 
 
-def section(key: str, values: dict[str, Any], item: bool = False) -> list[str]:
+def _section(key: str, values: dict[str, Any], item: bool = False) -> list[str]:
     """A key with one line for each of its values, or a list of one such mapping."""
     lines = [f"{name}: {on_one_line(value)}" for name, value in values.items()]
     first, rest = ("  - ", "    ") if item else ("  ", "  ")
     return [f"{key}:", first + lines[0], *(rest + line for line in lines[1:])]
 
 
-def comment(*texts: str) -> list[str]:
+def _comment(*texts: str) -> list[str]:
     """Lines that start with #."""
     return [f"# {line}" for text in texts for line in textwrap.wrap(text, WIDTH)]

@@ -72,7 +72,7 @@ def mine(
     Raises RecipeError for a recipe without pairs, DataError where no row gets a negative.
     """
     pairs = load_pairs(recipe)
-    texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else texts_of(corpus, column)))
+    texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, column)))
     encoder = load_encoder(model_in(model), choose_device(device))
     prompts = {role: encoder.prompt_of_role(role, None) for role in ("anchor", "positive")}
     anchor_bd, positive_bd, text_cd = (
@@ -83,15 +83,15 @@ def mine(
             (texts, "positive"),
         )
     )
-    cluster_b, cluster_c = clusters(pairs, texts)
+    cluster_b, cluster_c = _clusters(pairs, texts)
     found = []
     for rows in torch.arange(len(pairs)).split(max(1, MOST_SCORES // len(texts))):
         known_bc = torch.from_numpy(cluster_b[rows.numpy(), None] == cluster_c)
-        found += mine_block(rows, anchor_bd[rows], positive_bd[rows], text_cd, known_bc, texts, rules)
+        found += _mine_block(rows, anchor_bd[rows], positive_bd[rows], text_cd, known_bc, texts, rules)
     kept = [mined for mined in found if mined.negatives]
     if not kept:
         raise DataError("no row gets a negative: widen --ranks, or lower the margins")
-    write(kept, pairs, output)
+    _write(kept, pairs, output)
     count = sum(len(mined.negatives) for mined in kept)
     return {
         "output": str(output),
@@ -116,20 +116,20 @@ def load_pairs(recipe: Recipe) -> Examples:
     return examples
 
 
-def texts_of(corpus: Source, column: str | None) -> Iterator[str]:
+def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
     """The texts of a corpus that say something."""
     for block in stream_texts(corpus, column, None):
         yield from (text for text in block.texts if text.strip())
 
 
-def clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """For each row and each text the number of its cluster: texts that pairs link, at whatever remove.
 
     Texts that differ only in case and punctuation count as one.
     """
     numbers: dict[str, int] = {}
     anchor, positive, text = (
-        np.array([numbers.setdefault(plain(text), len(numbers)) for text in some], dtype=np.int64)
+        np.array([numbers.setdefault(_plain(text), len(numbers)) for text in some], dtype=np.int64)
         for some in (pairs.column("anchor"), pairs.column("positive"), texts)
     )
     links = coo_array((np.ones(len(anchor)), (anchor, positive)), shape=(len(numbers), len(numbers)))
@@ -137,13 +137,13 @@ def clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]
     return cluster[anchor], cluster[text]
 
 
-def plain(text: str) -> str:
+def _plain(text: str) -> str:
     """A text without case and punctuation (or as it is, where nothing else is in it)."""
     words = "".join(character if character.isalnum() else " " for character in text.casefold()).split()
     return " ".join(words) or text
 
 
-def mine_block(
+def _mine_block(
     rows: Tensor,
     anchor_bd: Tensor,
     positive_bd: Tensor,
@@ -170,7 +170,7 @@ def mine_block(
     return mined
 
 
-def write(kept: list[Mined], pairs: Examples, output: Path) -> None:
+def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:
     """JSON Lines of anchor, positive, the list of negatives, and the scores of all."""
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
     try:

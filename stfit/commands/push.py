@@ -46,15 +46,15 @@ def push(target: str, wish: PushOptions) -> dict[str, Any]:
 
     Raises RecipeError, ModelError or HubError.
     """
-    model = find_model(Path(target))
-    run = find_run(model)
+    model = _find_model(Path(target))
+    run = _find_run(model)
     recipe = load_recipe(run.resolved).recipe if run else None
-    settings = settings_of(wish, recipe)
-    files = files_of(model)
+    settings = _settings_of(wish, recipe)
+    files = _files_of(model)
     hub.refuse_token(files)
     repo = hub.find_repository(settings.repo, open_to_all=wish.create_pr)
     head = hub.read_branch(repo, wish.branch)
-    refuse_impossible(wish, settings, repo, head)
+    _refuse_impossible(wish, settings, repo, head)
 
     result: dict[str, Any] = {
         "repo": repo,
@@ -62,7 +62,7 @@ def push(target: str, wish: PushOptions) -> dict[str, Any]:
         "files": sorted({*files, CARD, MANIFEST}),
         "changed": False,
     }
-    if run and recipe and recipe.gate and not holds_model(files, head):
+    if run and recipe and recipe.gate and not _holds_model(files, head):
         from stfit.workflows.evaluate_gate import evaluate_gate  # loads torch
 
         verdict = evaluate_gate(model, recipe, repo, head)
@@ -71,13 +71,13 @@ def push(target: str, wish: PushOptions) -> dict[str, Any]:
             return result
         atomic_write(run.verdict, json.dumps(verdict, indent=2) + "\n")
         result.pop("error", None)
-    files[CARD] = write_card(model, run, recipe, settings, repo, head)
+    files[CARD] = _write_card(model, run, recipe, settings, repo, head)
     files = hub.with_manifest(files)
     change = hub.find_change(files, head)
     result |= {"add": sorted(change.add), "delete": change.delete}
     if wish.dry_run:
         return result
-    published = publish(files, wish, settings, repo, head)
+    published = _publish(files, wish, settings, repo, head)
     if wish.tag:
         hub.create_tag(repo, wish.tag, published.commit)
     changed = published.commit != head.commit
@@ -89,7 +89,7 @@ def push(target: str, wish: PushOptions) -> dict[str, Any]:
     }
 
 
-def find_model(target: Path) -> Path:
+def _find_model(target: Path) -> Path:
     """The model folder of a run folder, or the folder itself. Raises ModelError for a run that has no model yet."""
     run = RunFolder(target)
     if run.model.is_dir():
@@ -99,7 +99,7 @@ def find_model(target: Path) -> Path:
     return target
 
 
-def find_run(model: Path) -> RunFolder | None:
+def _find_run(model: Path) -> RunFolder | None:
     """The run that a model folder is of, if it is of one. Raises ModelError where that has not finished."""
     run = RunFolder(model.parent)
     if model.name != run.model.name or not run.resolved.is_file():
@@ -109,7 +109,7 @@ def find_run(model: Path) -> RunFolder | None:
     return run
 
 
-def settings_of(wish: PushOptions, recipe: Recipe | None) -> Push:
+def _settings_of(wish: PushOptions, recipe: Recipe | None) -> Push:
     """What the recipe says about publishing, with what the command line says instead."""
     if wish.create_pr and wish.branch != hub.MAIN:
         raise RecipeError("--create-pr asks to change main: leave out --branch")
@@ -124,14 +124,14 @@ def settings_of(wish: PushOptions, recipe: Recipe | None) -> Push:
     return (said or Push(repo=repo)).model_copy(update={"repo": repo, "private": private})
 
 
-def files_of(model: Path) -> Files:
+def _files_of(model: Path) -> Files:
     """The model's files."""
     if not model.is_dir():
         raise ModelError(f"{model}: there is no such run or model folder")
     return dict(files_to_publish(model))
 
 
-def refuse_impossible(wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> None:
+def _refuse_impossible(wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> None:
     """Raises HubError for what the repository, as it is, does not allow."""
     if settings.private and head.private is False:
         raise HubError(f"`{repo}` is public, but is to be private: change that on the Hub first, or push elsewhere")
@@ -139,20 +139,20 @@ def refuse_impossible(wish: PushOptions, settings: Push, repo: str, head: hub.Br
         raise HubError(f"the Hub shows no model `{repo}` to open a pull request for")
 
 
-def holds_model(files: Files, head: hub.BranchState) -> bool:
+def _holds_model(files: Files, head: hub.BranchState) -> bool:
     """Whether a head holds this model already; its card may differ."""
     return all(
         path == CARD or (path in head.files and hub.is_same(file, head.files[path])) for path, file in files.items()
     )
 
 
-def write_card(
+def _write_card(
     model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str, head: hub.BranchState
 ) -> bytes:
     """The README to publish: what people wrote there stays."""
     there = hub.read_file(repo, head, CARD)
     own = model / CARD
-    facts = describe(model, run, recipe, settings, repo)
+    facts = _describe(model, run, recipe, settings, repo)
     fresh = write_readme(metadata_of(facts), body_of(facts)).encode()
     if there is None:
         return fresh if run or not own.is_file() else own.read_bytes()
@@ -165,7 +165,7 @@ def write_card(
     return there if renewed is None else renewed.encode()
 
 
-def describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> CardData:
+def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> CardData:
     """The facts of the card, what the gate found included."""
     saved = run.read_result() if run else None
     if run is None or recipe is None or saved is None:
@@ -189,7 +189,7 @@ def describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings
     return replace(facts, lines=lines, notes=forced)
 
 
-def publish(files: Files, wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> hub.Published:
+def _publish(files: Files, wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> hub.Published:
     """One commit that holds the files, or the one that holds them already."""
     if head.commit is not None and hub.is_published(files, head):
         return hub.Published(head.commit)

@@ -48,11 +48,11 @@ def write_report(folder: RunFolder) -> None:
 def runs_in(folder: Path) -> list[dict[str, Any]]:
     """Every run of a folder, the newest last; see `summarise`."""
     found = [RunFolder(path) for path in folder.iterdir()] if folder.is_dir() else []
-    there = sorted((run for run in found if run.lock.is_file()), key=lambda run: (date_of(run), run.path.name))
-    return [summarise(run) for run in there]
+    there = sorted((run for run in found if run.lock.is_file()), key=lambda run: (_date_of(run), run.path.name))
+    return [_summarise(run) for run in there]
 
 
-def summarise(folder: RunFolder) -> dict[str, Any]:
+def _summarise(folder: RunFolder) -> dict[str, Any]:
     """A run in a line: `run`, `state`, `date`, `recipe`, `metric`, `before`, `after`, `verdict`."""
     told = summarize_run(folder)
     metric = told.main[0] if told.main else None
@@ -82,13 +82,13 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
     measured = {name: value for name, value in first.items() if name not in ("step", "event")}
     record = folder.read_record() or {}
     before, after = result.get("baseline", measured), result.get("metrics", {})
-    main = finished.get("main") or main_metrics_of(recipe, measured)
+    main = finished.get("main") or _main_metrics_of(recipe, measured)
     of_main = {name: before[name] for name in main if name in before}
     return RunSummary(
         name=folder.path.name,
-        state=state or state_of(folder, log, bool(finished)),
-        date=f"{date_of(folder):%Y-%m-%d %H:%M}",
-        made_of=made_of(recipe, lock, result),
+        state=state or _state_of(folder, log, bool(finished)),
+        date=f"{_date_of(folder):%Y-%m-%d %H:%M}",
+        made_of=_made_of(recipe, lock, result),
         recipe={key: on_one_line(value) for key, value in leaves_of(recipe.model_dump(by_alias=True)).items()},
         resolved=folder.resolved.read_text(encoding="utf-8"),
         lock=folder.lock.read_text(encoding="utf-8"),
@@ -99,7 +99,7 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
         log=log,
         record=record,
         seconds=result.get("spent", {}),
-        machine=machine_of(result),
+        machine=_machine_of(result),
     )
 
 
@@ -123,7 +123,7 @@ def gains(
     return found
 
 
-def state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
+def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
     """Whether a run is over, under way, or was stopped, and where."""
     if finished:
         return "finished"
@@ -134,20 +134,20 @@ def state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> st
     return f"stopped at step {step}" if step == saved else f"stopped at step {step}, saved at {saved}"
 
 
-def date_of(folder: RunFolder) -> datetime:
+def _date_of(folder: RunFolder) -> datetime:
     """When a run last wrote something of itself."""
     newest = next(path for path in (folder.result, folder.metrics, folder.lock) if path.is_file())
     return datetime.fromtimestamp(newest.stat().st_mtime)
 
 
-def main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
+def _main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
     """The first metric of each evaluator, as a run that is not over has not said which are the main ones."""
     heads = [f"{evaluator.label}/{evaluator.main_metric}" for evaluator in recipe.eval]
     found = [next((name for name in measured if name.startswith(head)), None) for head in heads]
     return [name for name in found if name]
 
 
-def made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
+def _made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
     """Base, data, losses and versions."""
     base = recipe.model.base
     name = base if isinstance(base, str) else base.type
@@ -166,20 +166,20 @@ def made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> lis
     processes = result.get("processes", lock.get("processes", 1))
     together = f" on each of {processes} processes" if processes > 1 else " each"
     facts.append(("batches", f"{train.batch_size} rows{together}, {length}, learning rate {train.learning_rate:g}"))
-    facts += [("evaluator", f"{each.label}, {each.type} on {place_of(each)}") for each in recipe.eval]
+    facts += [("evaluator", f"{each.label}, {each.type} on {_place_of(each)}") for each in recipe.eval]
     versions = {"Python": lock["python"], **lock["packages"]}
     facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
     return facts
 
 
-def place_of(evaluator: Evaluator) -> str:
+def _place_of(evaluator: Evaluator) -> str:
     """Where an evaluator's rows come from."""
     if evaluator.dataset is None:
         return evaluator.origin or ("data.holdout" if evaluator.from_ == "holdout" else "the dataset of data")
     return f"{evaluator.dataset}, split {evaluator.split}"
 
 
-def machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:
+def _machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What the machine was and gave."""
     if not result:
         return []

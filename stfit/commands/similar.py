@@ -30,7 +30,7 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
         score_qk, index_qk = nearest(query_qd, [text_nd], top + blank, "cosine")
         for near, score_k, index_k in zip(found, score_qk.tolist(), index_qk.tolist(), strict=True):
             near |= {window.distinct[i]: score for i, score in zip(index_k, score_k, strict=True)}
-        found = [top_k(near, top) for near in found]
+        found = [_top_k(near, top) for near in found]
     if not any(found):
         raise DataError(f"{inputs.source.dataset}: holds no text")
     return {
@@ -41,7 +41,7 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
     }
 
 
-def top_k(near: dict[str, float], top: int) -> dict[str, float]:
+def _top_k(near: dict[str, float], top: int) -> dict[str, float]:
     """The most similar texts with something in them."""
     order = sorted((text for text in near if text.strip()), key=lambda text: -near[text])
     return {text: near[text] for text in order[:top]}

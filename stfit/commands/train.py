@@ -90,7 +90,7 @@ def train(
     InterruptedRun after SIGINT or SIGTERM, once the state is saved.
     """
     path = runs / loaded.recipe.name
-    require_other_base(loaded.recipe, path)
+    _require_other_base(loaded.recipe, path)
     with lock_folder(path), handle_signals() as stop:
         folder, notes = on_rank_zero(lambda: open_folder(path, trained_part(loaded.recipe), fresh, resume))
         require_shared(path)
@@ -103,7 +103,7 @@ def train(
             yield Finished(**finished, again=True)
         else:
             if loaded.recipe.push:
-                on_rank_zero(partial(require_publishable, loaded.recipe.push.repo))
+                on_rank_zero(partial(_require_publishable, loaded.recipe.push.repo))
             yield from log_to_trackers(run(loaded, folder, stop, strict=resume, locked=locked), loaded.recipe, folder)
 
 
@@ -136,11 +136,11 @@ def run(
 
     objectives = recipe.trained_on.values()
     with rank_zero_first():
-        tables = [tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
-    recipe = with_choices(recipe, encoder, device)
+        tables = [_tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
+    recipe = _with_choices(recipe, encoder, device)
     began_with = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
     streams = {
-        number: open_stream(recipe, objective, encoder, began_with, stop)
+        number: _open_stream(recipe, objective, encoder, began_with, stop)
         for number, objective in enumerate(objectives)
         if objective.data.streaming
     }
@@ -149,7 +149,7 @@ def run(
     for problem in warnings:
         log.warning("%s (%s)", problem, problem.code)
     calendar = build_intervals(recipe.train, plan.total_steps)
-    learner = build_all_weights(recipe, encoder, prepared)
+    learner = _build_all_weights(recipe, encoder, prepared)
     seed_per_rank(recipe.seed)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
     made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
@@ -187,7 +187,7 @@ def run(
     trained = train_steps(
         learner,
         (
-            [(turn.objective, batch_of(turn, tables, distinct)) for turn in step]
+            [(turn.objective, _batch_of(turn, tables, distinct)) for turn in step]
             for step in ([] if under_way.is_over else steps)
         ),
         calendar.learning_rate,
@@ -202,7 +202,7 @@ def run(
             log.warning("early stopping: %s no longer improves", recipe.train.best)
             break
     yield from under_way.end()
-    result = summary(folder, progress, device)
+    result = _summary(folder, progress, device)
     if is_rank_zero():
         write_card(folder, result, main, prepared.training)
         atomic_write(folder.model / LOCK, to_json(for_others(lock)))
@@ -212,7 +212,7 @@ def run(
     yield Finished(result, main)
 
 
-def require_publishable(repo: str) -> None:
+def _require_publishable(repo: str) -> None:
     """Raise HubError before a training whose model could not be pushed, with a way to train nevertheless."""
     try:
         preflight(repo)
@@ -221,14 +221,14 @@ def require_publishable(repo: str) -> None:
         raise HubError([replace(problem, message=problem.message + hint) for problem in error.problems]) from error
 
 
-def require_other_base(recipe: Recipe, path: Path) -> None:
+def _require_other_base(recipe: Recipe, path: Path) -> None:
     """Refuse to put the run aside that is to be gone on from."""
     base = recipe.model.base
     if isinstance(base, str) and Path(base).is_absolute() and Path(base).resolve().is_relative_to(path.resolve()):
         raise RecipeError(f"model.base is the run in {path}, where this recipe trains too: give it another `name`")
 
 
-def tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> TokenTable:
+def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> TokenTable:
     """The examples of an objective as the encoder's tokens, each text with the prompt of its role before it.
 
     With the labels that the loss's teacher gives them, and as often as the loss wants to see a text.
@@ -247,7 +247,7 @@ def tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Toke
     return table.seen_as(objective.views)
 
 
-def open_stream(
+def _open_stream(
     recipe: Recipe, objective: Objective, encoder: Encoder, processes: int, stop: SignalHandler
 ) -> StreamingBatches:
     """The batches of an objective whose rows are read while it is trained on, those of all processes together."""
@@ -259,18 +259,18 @@ def open_stream(
         loss.smallest_batch,
         recipe.seed,
         partial(check_kind, loss.type, loss.fits),
-        partial(tokenize, encoder, objective),
+        partial(_tokenize, encoder, objective),
         stop.give_up_long_step,
     )
 
 
-def batch_of(turn: ScheduledBatch, tables: list[TokenTable], distinct: bool) -> Batch:
+def _batch_of(turn: ScheduledBatch, tables: list[TokenTable], distinct: bool) -> Batch:
     """The batch of a turn: rows of its objective's table, or of a chunk of its stream."""
     rows = turn.rows
     return rows.batch(distinct) if isinstance(rows, LazyBatch) else tables[turn.objective].batch(rows, distinct)
 
 
-def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
+def _with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
     """The recipe with every automatic value replaced by what was chosen."""
     traits = encoder.traits
     model = recipe.model.model_copy(
@@ -294,7 +294,7 @@ def with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
     return recipe.model_copy(update={"model": model, "train": train, "objectives": recipe.objectives and objectives})
 
 
-def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> TrainObjects:
+def _build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> TrainObjects:
     """The losses (with weights of their own, for softmax) and the optimizer over everything that is not frozen."""
     losses: list[ComputeLoss] = []
     for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
@@ -305,7 +305,7 @@ def build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> T
     return build_train_objects(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
 
 
-def summary(folder: RunFolder, progress: TrainState, device: str) -> dict[str, Any]:
+def _summary(folder: RunFolder, progress: TrainState, device: str) -> dict[str, Any]:
     """What `stfit train --json` prints."""
     return {
         "run": str(folder.path),

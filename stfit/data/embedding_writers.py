@@ -76,7 +76,7 @@ class Parts:
         return Rows(ids, texts, tensors["values"])
 
 
-def write_npy(parts: Iterable[Rows], path: Path, count: int) -> None:
+def _write_npy(parts: Iterable[Rows], path: Path, count: int) -> None:
     """A .npy array [rows, dim]."""
     with path.open("wb") as file:
         for rows in parts:
@@ -87,7 +87,7 @@ def write_npy(parts: Iterable[Rows], path: Path, count: int) -> None:
             rows.values.tofile(file)
 
 
-def write_safetensors(parts: Iterable[Rows], path: Path, count: int) -> None:
+def _write_safetensors(parts: Iterable[Rows], path: Path, count: int) -> None:
     """A .safetensors file with the tensor `embeddings` (https://github.com/huggingface/safetensors#format)."""
     names = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}
     with path.open("wb") as file:
@@ -102,7 +102,7 @@ def write_safetensors(parts: Iterable[Rows], path: Path, count: int) -> None:
             rows.values.tofile(file)
 
 
-def write_parquet(parts: Iterable[Rows], path: Path, count: int) -> None:
+def _write_parquet(parts: Iterable[Rows], path: Path, count: int) -> None:
     """A parquet file with the columns id, text and embedding."""
     writer = None
     for rows in parts:
@@ -113,7 +113,7 @@ def write_parquet(parts: Iterable[Rows], path: Path, count: int) -> None:
         writer.close()
 
 
-def write_json_lines(parts: Iterable[Rows], path: Path, count: int) -> None:
+def _write_json_lines(parts: Iterable[Rows], path: Path, count: int) -> None:
     """JSON Lines: {"id": 0, "text": "...", "embedding": [...]}, with as many digits as the values need."""
     with path.open("w", encoding="utf-8") as file:
         for rows in parts:
@@ -127,7 +127,7 @@ def write_json_lines(parts: Iterable[Rows], path: Path, count: int) -> None:
                 file.write(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n')
 
 
-def write_shards(parts: Iterable[Rows], path: Path, count: int) -> None:
+def _write_shards(parts: Iterable[Rows], path: Path, count: int) -> None:
     """A folder of parquet files part-00000.parquet, ..."""
     path.mkdir()
     for number, rows in enumerate(parts):
@@ -135,11 +135,11 @@ def write_shards(parts: Iterable[Rows], path: Path, count: int) -> None:
 
 
 WRITERS: dict[str, Callable[[Iterable[Rows], Path, int], None]] = {
-    ".npy": write_npy,
-    ".safetensors": write_safetensors,
-    ".parquet": write_parquet,
-    ".jsonl": write_json_lines,
-    "": write_shards,
+    ".npy": _write_npy,
+    ".safetensors": _write_safetensors,
+    ".parquet": _write_parquet,
+    ".jsonl": _write_json_lines,
+    "": _write_shards,
 }
 """Suffix of the output -> its writer; no suffix is a folder."""
 

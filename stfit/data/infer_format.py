@@ -81,20 +81,20 @@ class Proposal:
 
 def infer_format(table: Table) -> Proposal:
     """The most telling format that the columns allow. Raises DataError, with what was seen, where there is none."""
-    leaves = [leaf for name, cells in table.columns.items() for leaf in leaves_of(name, cells)]
-    leaves = [leaf for leaf in leaves if not is_id(leaf)]
+    leaves = [leaf for name, cells in table.columns.items() for leaf in _leaves_of(name, cells)]
+    leaves = [leaf for leaf in leaves if not _is_id(leaf)]
     negatives = [leaf for leaf in leaves if leaf.kind in ("text", "texts") and NEGATIVE.fullmatch(leaf.name)]
     texts = [leaf for leaf in leaves if leaf.kind == "text" and leaf not in negatives]
     lists = [leaf for leaf in leaves if leaf.kind == "texts" and leaf not in negatives]
-    label = choose_label(table, leaves, alone=len(texts) == 1 and not lists)
+    label = _choose_label(table, leaves, alone=len(texts) == 1 and not lists)
     if negatives and len(texts) + len(lists) >= 2:
-        return propose_triplet(texts, lists, negatives)
-    if label and len(texts) >= 2 and not is_subject(label):
-        return propose_labeled_pair(table, texts, label)
+        return _propose_triplet(texts, lists, negatives)
+    if label and len(texts) >= 2 and not _is_subject(label):
+        return _propose_labeled_pair(table, texts, label)
     if label and texts:
-        return propose_labeled_text(texts, label)
+        return _propose_labeled_text(texts, label)
     if len(texts) + len(lists) >= 2 or lists:
-        return propose_positive_pair(texts, lists)
+        return _propose_positive_pair(texts, lists)
     if texts:
         reason = f"{texts[0].selector} is the only text of a row, and no column sorts the rows into classes."
         return Proposal("text", {"text": texts[0].selector}, reasons=[reason])
@@ -106,7 +106,7 @@ def infer_format(table: Table) -> Proposal:
     raise DataError(Problem(message, "no-format", table.origin))
 
 
-def leaves_of(selector: str, cells: list[Any]) -> list[ColumnProfile]:
+def _leaves_of(selector: str, cells: list[Any]) -> list[ColumnProfile]:
     """The leaves of one column, those inside mappings under their keys."""
     known = [cell for cell in cells if cell is not None and cell != "" and cell != []]
     if known and all(isinstance(cell, dict) for cell in known):
@@ -115,12 +115,12 @@ def leaves_of(selector: str, cells: list[Any]) -> list[ColumnProfile]:
             leaf
             for key in keys
             if not set(key) & set(".[]")  # which no selector can spell
-            for leaf in leaves_of(f"{selector}.{key}", [cell.get(key) for cell in known])
+            for leaf in _leaves_of(f"{selector}.{key}", [cell.get(key) for cell in known])
         ]
-    return [ColumnProfile(selector, kind_of(known), known)]
+    return [ColumnProfile(selector, _kind_of(known), known)]
 
 
-def kind_of(cells: list[Any]) -> Kind:
+def _kind_of(cells: list[Any]) -> Kind:
     """What cells without nulls hold."""
     if not cells:
         return "other"
@@ -137,12 +137,12 @@ def kind_of(cells: list[Any]) -> Kind:
     return "classes" if few and max(map(len, distinct)) <= LONGEST_CLASS else "text"
 
 
-def is_id(leaf: ColumnProfile) -> bool:
+def _is_id(leaf: ColumnProfile) -> bool:
     """Whether a column only numbers the rows."""
     return leaf.kind not in ("texts", "other") and ID.fullmatch(leaf.name) is not None
 
 
-def choose_label(table: Table, leaves: list[ColumnProfile], alone: bool) -> ColumnProfile | None:
+def _choose_label(table: Table, leaves: list[ColumnProfile], alone: bool) -> ColumnProfile | None:
     """The column to take as the label: scores before classes, then the first one without classes of a single row.
 
     `alone`: a single text has a class and no score, and any column of classes will do, whatever its name.
@@ -152,15 +152,15 @@ def choose_label(table: Table, leaves: list[ColumnProfile], alone: bool) -> Colu
         for leaf in leaves
         if leaf.kind in ("number", "classes")
         and (LABEL.match(leaf.name) or leaf.selector in table.label_names or (alone and leaf.kind == "classes"))
-        and not (alone and label_kind_of(leaf) == "score")
+        and not (alone and _label_kind_of(leaf) == "score")
     ]
     order = {"score": 0, "binary": 1, "class": 2}
     return min(
-        named, key=lambda leaf: (order[label_kind_of(leaf)], is_subject(leaf) and has_singles(leaf)), default=None
+        named, key=lambda leaf: (order[_label_kind_of(leaf)], _is_subject(leaf) and _has_singles(leaf)), default=None
     )
 
 
-def label_kind_of(leaf: ColumnProfile) -> Literal["binary", "class", "score"]:
+def _label_kind_of(leaf: ColumnProfile) -> Literal["binary", "class", "score"]:
     """How the cells of a label column read."""
     if leaf.kind == "classes":
         return "class"
@@ -171,30 +171,32 @@ def label_kind_of(leaf: ColumnProfile) -> Literal["binary", "class", "score"]:
     return "score" if graded or not all(isinstance(number, int) for number in numbers) else "class"
 
 
-def is_subject(leaf: ColumnProfile) -> bool:
+def _is_subject(leaf: ColumnProfile) -> bool:
     """Whether the label has more classes than there are relations between two texts."""
-    return label_kind_of(leaf) == "class" and len(set(leaf.cells)) > PAIR_CLASSES + 1  # SNLI has a fourth: -1
+    return _label_kind_of(leaf) == "class" and len(set(leaf.cells)) > PAIR_CLASSES + 1  # SNLI has a fourth: -1
 
 
-def has_singles(leaf: ColumnProfile) -> bool:
+def _has_singles(leaf: ColumnProfile) -> bool:
     """Whether some class has only one row, which is no positive for any other."""
     return min(Counter(leaf.cells).values()) == 1
 
 
-def propose_triplet(texts: list[ColumnProfile], lists: list[ColumnProfile], negatives: list[ColumnProfile]) -> Proposal:
+def _propose_triplet(
+    texts: list[ColumnProfile], lists: list[ColumnProfile], negatives: list[ColumnProfile]
+) -> Proposal:
     """An anchor, its positive, and its negatives: one column, several, or a list."""
-    anchor, positive = anchor_and_positive([*texts, *lists])
-    columns: dict[str, str | list[str]] = {"anchor": first_of(anchor), "positive": each_of(positive)}
+    anchor, positive = _anchor_and_positive([*texts, *lists])
+    columns: dict[str, str | list[str]] = {"anchor": _first_of(anchor), "positive": _each_of(positive)}
     if len(negatives) > 1:
-        columns["negative"] = [first_of(leaf) for leaf in negatives]
+        columns["negative"] = [_first_of(leaf) for leaf in negatives]
     else:
         listed = negatives[0].kind == "texts"
         columns["negative"] = f"{negatives[0].selector}[:{MOST_NEGATIVES}]" if listed else negatives[0].selector
     reason = f"Rows bring negatives of their own: {', '.join(leaf.selector for leaf in negatives)}."
-    return Proposal("triplet", columns, reasons=[reason, *notes([anchor, positive], texts)])
+    return Proposal("triplet", columns, reasons=[reason, *_notes([anchor, positive], texts)])
 
 
-def propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile]) -> Proposal:
+def _propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile]) -> Proposal:
     """Two texts that belong together, from two columns, a text and a list, or one list."""
     if lists and len(texts) + len(lists) == 1:
         selector = lists[0].selector
@@ -209,39 +211,39 @@ def propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile]
             {"anchor": f"{selector}[*]", "positive": f"{selector}[*]"},
             reasons=[f"{selector} holds several texts a row that mean the same: every two of them are a pair."],
         )
-    anchor, positive = anchor_and_positive([*texts, *lists])
+    anchor, positive = _anchor_and_positive([*texts, *lists])
     reason = f"{anchor.selector} and {positive.selector} of a row belong together, and no column labels them."
     return Proposal(
         "positive_pair",
-        {"anchor": first_of(anchor), "positive": each_of(positive)},
-        reasons=[reason, *notes([anchor, positive], texts)],
+        {"anchor": _first_of(anchor), "positive": _each_of(positive)},
+        reasons=[reason, *_notes([anchor, positive], texts)],
     )
 
 
-def anchor_and_positive(leaves: list[ColumnProfile]) -> tuple[ColumnProfile, ColumnProfile]:
+def _anchor_and_positive(leaves: list[ColumnProfile]) -> tuple[ColumnProfile, ColumnProfile]:
     """By their names, else in the order of the columns."""
     positive = next((leaf for leaf in leaves if POSITIVE.fullmatch(leaf.name)), None) or leaves[1]
     return next(leaf for leaf in leaves if leaf is not positive), positive
 
 
-def first_of(leaf: ColumnProfile) -> str:
+def _first_of(leaf: ColumnProfile) -> str:
     """One text of each row."""
     return f"{leaf.selector}[0]" if leaf.kind == "texts" else leaf.selector
 
 
-def each_of(leaf: ColumnProfile) -> str:
+def _each_of(leaf: ColumnProfile) -> str:
     """Every text of each row, as a row of its own."""
     several = leaf.kind == "texts" and any(len(cell) > 1 for cell in leaf.cells)
-    return f"{leaf.selector}[*]" if several else first_of(leaf)
+    return f"{leaf.selector}[*]" if several else _first_of(leaf)
 
 
-def notes(used: list[ColumnProfile], texts: list[ColumnProfile]) -> list[str]:
+def _notes(used: list[ColumnProfile], texts: list[ColumnProfile]) -> list[str]:
     """Texts that no role takes."""
     unused = [leaf.selector for leaf in texts if leaf not in used]
     return [f"Not used: {', '.join(unused)}."] if unused else []
 
 
-def propose_labeled_text(texts: list[ColumnProfile], label: ColumnProfile) -> Proposal:
+def _propose_labeled_text(texts: list[ColumnProfile], label: ColumnProfile) -> Proposal:
     """A text and its class; several texts of a row are each one of that class."""
     selectors = [leaf.selector for leaf in texts]
     columns: dict[str, str | list[str]] = {"text": selectors if len(texts) > 1 else selectors[0]}
@@ -249,24 +251,24 @@ def propose_labeled_text(texts: list[ColumnProfile], label: ColumnProfile) -> Pr
     return Proposal("labeled_text", columns | {"label": label.selector}, "class", reasons=[reason])
 
 
-def propose_labeled_pair(table: Table, texts: list[ColumnProfile], label: ColumnProfile) -> Proposal:
+def _propose_labeled_pair(table: Table, texts: list[ColumnProfile], label: ColumnProfile) -> Proposal:
     """Two texts and what is said of them: a score, a yes or no, or a class."""
     columns: dict[str, str | list[str]] = {
         "sentence1": texts[0].selector,
         "sentence2": texts[1].selector,
         "label": label.selector,
     }
-    kind = label_kind_of(label)
-    proposal = Proposal("labeled_pair", columns, kind, reasons=notes(texts[:2], texts))
+    kind = _label_kind_of(label)
+    proposal = Proposal("labeled_pair", columns, kind, reasons=_notes(texts[:2], texts))
     names = table.label_names.get(label.selector) or sorted({cell for cell in label.cells if isinstance(cell, str)})
     if kind == "score":
-        return score_labels(proposal, label)
+        return _score_labels(proposal, label)
     if kind == "binary":
-        return binary_labels(proposal, label, names)
-    return class_labels(proposal, label, names)
+        return _binary_labels(proposal, label, names)
+    return _class_labels(proposal, label, names)
 
 
-def score_labels(proposal: Proposal, label: ColumnProfile) -> Proposal:
+def _score_labels(proposal: Proposal, label: ColumnProfile) -> Proposal:
     """A score, rescaled where it does not go from 0 to 1."""
     numbers = [number for cell in label.cells if (number := number_in(cell)) is not None]
     low, high = min(numbers), max(numbers)
@@ -280,7 +282,7 @@ def score_labels(proposal: Proposal, label: ColumnProfile) -> Proposal:
     return replace(proposal, options={"label_range": bounds}, reasons=[reason, *proposal.reasons])
 
 
-def binary_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) -> Proposal:
+def _binary_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) -> Proposal:
     """Similar or not; the names of the classes say which is which, else 1 is taken to mean similar."""
     swapped = len(names) == 2 and names[1].lower().startswith(OPPOSITE)
     similar: int | bool = 0 if swapped else 1
@@ -291,7 +293,7 @@ def binary_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) ->
     return replace(proposal, options=options, similar=similar, reasons=[reason, *proposal.reasons])
 
 
-def class_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) -> Proposal:
+def _class_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) -> Proposal:
     """A relation between the texts; that of natural language inference is also a score."""
     # The Hub's NLI sets write -1 where the annotators did not agree.
     unsure = any(isinstance(cell, int) and cell < 0 for cell in label.cells)

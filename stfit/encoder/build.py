@@ -53,25 +53,25 @@ def build_encoder(settings: Model, texts: Texts | None = None, device: str = "cp
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    source, found = build_source(settings, texts)
-    traits = choose_traits(settings, found, source)
+    source, found = _build_source(settings, texts)
+    traits = _choose_traits(settings, found, source)
     place = {"device": torch.device(device), "dtype": getattr(torch, settings.precision)}
     source.backbone.to(**place)
     if settings.lora is not None:
         add_adapters(source.backbone, settings.lora)
-    token_layers = build_token_layers(traits, source, None if found and settings.token_layers is None else texts)
+    token_layers = _build_token_layers(traits, source, None if found and settings.token_layers is None else texts)
     token_layers.to(**place)
     layout = source.choose_layout(settings.attention)
     encoder = Encoder(source, traits, token_layers, layout)
     encoder.fused = layout.name in ("packed", "fused") and fused_works(source.backbone, layout.forward)
     if found and settings.token_layers is None:
-        load_all(encoder.token_layers, found.token_layer_folders)
+        _load_all(encoder.token_layers, found.token_layer_folders)
     if found and settings.layers is None:
-        load_all(encoder.layers, found.layer_folders)
+        _load_all(encoder.layers, found.layer_folders)
     return encoder
 
 
-def build_source(settings: Model, texts: Texts | None) -> tuple[Backbone, ModelFolder | None]:
+def _build_source(settings: Model, texts: Texts | None) -> tuple[Backbone, ModelFolder | None]:
     """What comes first in the model, and what its folder says of the rest, if it says something."""
     if not isinstance(settings.base, str):
         if texts is None:
@@ -86,7 +86,7 @@ def build_source(settings: Model, texts: Texts | None) -> tuple[Backbone, ModelF
         return LOADERS[found.source](found.folder, settings), found
 
 
-def build_token_layers(traits: ModelConfig, source: Backbone, texts: Texts | None) -> nn.ModuleList:
+def _build_token_layers(traits: ModelConfig, source: Backbone, texts: Texts | None) -> nn.ModuleList:
     """The layers before pooling, each upon the one before."""
     built, dim = nn.ModuleList(), source.dim
     for layer in traits.token_layers:
@@ -95,13 +95,13 @@ def build_token_layers(traits: ModelConfig, source: Backbone, texts: Texts | Non
     return built
 
 
-def load_all(modules: nn.ModuleList, folders: list[Path]) -> None:
+def _load_all(modules: nn.ModuleList, folders: list[Path]) -> None:
     """Fill layers with the weights of the base."""
     for module, folder in zip(modules, folders, strict=True):
         load_weights(module, folder)
 
 
-def choose_traits(settings: Model, found: ModelFolder | None, source: Backbone) -> ModelConfig:
+def _choose_traits(settings: Model, found: ModelFolder | None, source: Backbone) -> ModelConfig:
     """What the recipe says, else what the base says, else the default for its kind."""
     if wrong := unsupported_keys(settings, source.peer):
         raise ModelError("; ".join(f"model.{key} {message}" for key, message in wrong.items()))

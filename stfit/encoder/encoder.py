@@ -214,7 +214,7 @@ class Encoder(nn.Module):
 
         lengths = [len(sequence) for sequence in sequences]
         if fused:
-            parallel_map(embed_batch, token_batches(lengths, min(most, sum(lengths) // torch.get_num_threads() + 1)))
+            _parallel_map(embed_batch, token_batches(lengths, min(most, sum(lengths) // torch.get_num_threads() + 1)))
         else:
             for members in token_batches(lengths, most):
                 embed_batch(members)
@@ -223,7 +223,7 @@ class Encoder(nn.Module):
         return result
 
 
-def parallel_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
+def _parallel_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
     """Do the batches side by side, each on one core: no core then waits for another one within an operation."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -34,14 +34,14 @@ def add_adapters(backbone: nn.Module, settings: Lora) -> None:
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=chosen_maps(backbone, settings.target),
+        target_modules=_chosen_maps(backbone, settings.target),
     )
     dtype = next(backbone.parameters()).dtype
     inject_adapter_in_model(config, backbone)
     backbone.to(dtype)  # peft makes adapters of a half-precision model in float32
 
 
-def chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
+def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
     """Full names of the linear maps that end in one of the names in `target`; None: of all in the layers."""
     linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     if target is None:

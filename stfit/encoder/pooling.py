@@ -63,17 +63,17 @@ class TokenStates:
         return (plain_r if self.mass_r is None else self.mass_r.clamp(min=1e-9))[:, None]
 
 
-def pool_mean(tokens: TokenStates) -> Tensor:
+def _pool_mean(tokens: TokenStates) -> Tensor:
     """Average of the token embeddings."""
     return tokens.total(tokens.states_td) / tokens.mass_or(tokens.lengths_r)
 
 
-def pool_mean_sqrt_len(tokens: TokenStates) -> Tensor:
+def _pool_mean_sqrt_len(tokens: TokenStates) -> Tensor:
     """Sum of the token embeddings over the square root of their number."""
     return tokens.total(tokens.states_td) / tokens.mass_or(tokens.lengths_r).sqrt()
 
 
-def pool_weighted_mean(tokens: TokenStates) -> Tensor:
+def _pool_weighted_mean(tokens: TokenStates) -> Tensor:
     """Average weighted by position, 1 for the first token (SGPT, https://arxiv.org/abs/2202.08904)."""
     wide = torch.float64 if tokens.states_td.dtype == torch.float64 else torch.float32
     weight_t = (tokens.position_t + 1).to(wide)
@@ -81,28 +81,28 @@ def pool_weighted_mean(tokens: TokenStates) -> Tensor:
     return tokens.total(tokens.states_td * weight_t[:, None]) / tokens.mass_or(weight_sum_r)
 
 
-def pool_max(tokens: TokenStates) -> Tensor:
+def _pool_max(tokens: TokenStates) -> Tensor:
     """Largest value of each dimension."""
     return torch.segment_reduce(tokens.states_td, "max", lengths=tokens.lengths_r)
 
 
-def pool_cls(tokens: TokenStates) -> Tensor:
+def _pool_cls(tokens: TokenStates) -> Tensor:
     """The first token's embedding."""
     return tokens.states_td[tokens.starts_r]
 
 
-def pool_last_token(tokens: TokenStates) -> Tensor:
+def _pool_last_token(tokens: TokenStates) -> Tensor:
     """The last token's embedding."""
     return tokens.states_td[tokens.starts_r + tokens.lengths_r - 1]
 
 
 POOLINGS: dict[str, Callable[[TokenStates], Tensor]] = {
-    "mean": pool_mean,
-    "cls": pool_cls,
-    "max": pool_max,
-    "mean_sqrt_len": pool_mean_sqrt_len,
-    "weighted_mean": pool_weighted_mean,
-    "last_token": pool_last_token,
+    "mean": _pool_mean,
+    "cls": _pool_cls,
+    "max": _pool_max,
+    "mean_sqrt_len": _pool_mean_sqrt_len,
+    "weighted_mean": _pool_weighted_mean,
+    "last_token": _pool_last_token,
 }
 
 

@@ -28,7 +28,7 @@ else:
     torch, nn, modules = lazy("torch"), lazy("torch.nn"), lazy("stfit.encoder.modules")
 
 
-def is_odd(size: int) -> int:
+def _is_odd(size: int) -> int:
     """A width that has a middle."""
     if size % 2 == 0:
         raise ValueError("must be odd, so that every token keeps its place")
@@ -54,7 +54,7 @@ class CNN(Spec):
     type: Literal["cnn"] = "cnn"
     out_channels: int = Field(256, gt=0)
     """Size of the token embedding that comes out of each width."""
-    kernel_sizes: list[Annotated[int, Field(gt=0), AfterValidator(is_odd)]] = Field([1, 3, 5], min_length=1)
+    kernel_sizes: list[Annotated[int, Field(gt=0), AfterValidator(_is_odd)]] = Field([1, 3, 5], min_length=1)
     """Widths in tokens, odd ones."""
 
     def build(self, beneath: LayerContext) -> nn.Module:

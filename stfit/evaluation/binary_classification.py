@@ -72,14 +72,14 @@ def statistic_of(kind: str, ranking: Ranking) -> Statistic:
     return Statistic(len(ranking.group_r), at)
 
 
-def best_accuracy(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
+def _best_accuracy(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
     """Accuracy at the best threshold, which may also lie above all pairs."""
     wrong_g = all_g - right_g
     correct_g = right_g + (wrong_g[-1] - wrong_g)
     return float(max(correct_g.max(), wrong_g[-1]) / all_g[-1])
 
 
-def best_mcc(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
+def _best_mcc(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
     """Matthews correlation at the threshold that is best for F1; 0 where all pairs are on one side."""
     *_, best = best_f1(right_g, all_g, right)
     chosen, hits, total = all_g[best], right_g[best], all_g[-1]
@@ -89,9 +89,9 @@ def best_mcc(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
 
 KINDS = {
     "ap": average_precision,
-    "accuracy": best_accuracy,
+    "accuracy": _best_accuracy,
     "f1": lambda *counts: best_f1(*counts)[0],
     "precision": lambda *counts: best_f1(*counts)[1],
     "recall": lambda *counts: best_f1(*counts)[2],
-    "mcc": best_mcc,
+    "mcc": _best_mcc,
 }

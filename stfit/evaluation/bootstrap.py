@@ -45,11 +45,11 @@ class Comparison:
 
 def compare(own: Statistic, other: Statistic) -> Comparison:
     """The gain of `own` over `other`, and what it is worth. Both have the same rows, in the same order."""
-    gains = resampled_gains(own, other) if own.rows else None
-    return classify_gain(own.value, other.value, gains)
+    gains = _resampled_gains(own, other) if own.rows else None
+    return _classify_gain(own.value, other.value, gains)
 
 
-def classify_gain(value: float, other: float, gains: np.ndarray | None) -> Comparison:
+def _classify_gain(value: float, other: float, gains: np.ndarray | None) -> Comparison:
     """What the gain over `other` is worth, by resampled gains; None where there are no rows to resample."""
     if gains is None:
         return Comparison(value, other, value - other, None, None, None)
@@ -68,14 +68,14 @@ def lower_bound(own: Statistic, other: Statistic, confidence: float) -> float:
     """
     if not own.rows:
         return own.value - other.value
-    gains, draws = np.unique(resampled_gains(own, other).round(12), return_counts=True)
+    gains, draws = np.unique(_resampled_gains(own, other).round(12), return_counts=True)
     within = int(np.searchsorted(draws.cumsum() / RESAMPLES, 1 - confidence + 1e-9, side="right"))
     if within:
         return float(gains[within - 1])
     return float(gains[0] - (gains[1] - gains[0] if len(gains) > 1 else 0.0))
 
 
-def resampled_gains(own: Statistic, other: Statistic) -> np.ndarray:
+def _resampled_gains(own: Statistic, other: Statistic) -> np.ndarray:
     """Gains [RESAMPLES] with the rows drawn anew, the same ones for both."""
     gains: np.ndarray = resample(own, RESAMPLES) - resample(other, RESAMPLES)
     return gains
@@ -96,5 +96,5 @@ def compare_draws(
 ) -> Comparison:
     """The same of two values that were resampled at different times, where both were measured on the same rows."""
     if not drawn or not other_drawn or drawn["rows"] is None or drawn["rows"] != other_drawn["rows"]:
-        return classify_gain(value, other, None)
-    return classify_gain(value, other, np.array(drawn["values"]) - np.array(other_drawn["values"]))
+        return _classify_gain(value, other, None)
+    return _classify_gain(value, other, np.array(drawn["values"]) - np.array(other_drawn["values"]))

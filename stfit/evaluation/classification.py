@@ -59,7 +59,7 @@ class Classification(EvaluatorBase):
             return self.checked(Classes(own[0], self.held_out(own)))
         source = self.model_copy(update={"split": self.train_split})
         known = load_examples(source, self.format, seed)[0]
-        return self.checked(Classes(known, numbered_as(known, load_examples(self, self.format, seed)[0])))
+        return self.checked(Classes(known, _numbered_as(known, load_examples(self, self.format, seed)[0])))
 
     def checked(self, rows: Classes) -> Classes:
         """Refuse what can't be told apart."""
@@ -82,7 +82,7 @@ class Classification(EvaluatorBase):
         vectors = embed("text", rows.measured.column("text"))
         known = embed("text", rows.known.column("text"))
         _, index_rk = nearest(vectors, [known], self.k, similarity)
-        by_neighbours = vote(known_label[index_rk])
+        by_neighbours = _vote(known_label[index_rk])
         with warnings.catch_warnings():  # a collapsed model gives fewer clusters, which its V-measure says already
             warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
             by_regression = linear_model.LogisticRegression(max_iter=1000).fit(known, known_label).predict(vectors)
@@ -101,7 +101,7 @@ class Classification(EvaluatorBase):
         return examples
 
 
-def numbered_as(known: Examples, measured: Examples) -> Examples:
+def _numbered_as(known: Examples, measured: Examples) -> Examples:
     """The measured texts with the class numbers of the known ones, where both have names."""
     names, own = known.label_names, measured.label_names
     if names is None or own is None or names == own or measured.label is None:
@@ -111,14 +111,14 @@ def numbered_as(known: Examples, measured: Examples) -> Examples:
     return replace(measured, label=np.array(new)[measured.label], label_names=None)
 
 
-def vote(label_rk: np.ndarray) -> np.ndarray:
+def _vote(label_rk: np.ndarray) -> np.ndarray:
     """The most frequent label of each row; of equally frequent ones, the first."""
     votes_rk = (label_rk[:, :, None] == label_rk[:, None, :]).sum(axis=2)
     chosen: np.ndarray = np.take_along_axis(label_rk, votes_rk.argmax(axis=1)[:, None], axis=1)[:, 0]
     return chosen
 
 
-def table_of(one_r: np.ndarray, other_r: np.ndarray) -> tuple[np.ndarray, int]:
+def _table_of(one_r: np.ndarray, other_r: np.ndarray) -> tuple[np.ndarray, int]:
     """Each row's cell in the table of both groupings [n, n] (flat), and n."""
     names, numbers = np.unique([one_r, other_r], return_inverse=True)
     one, other = numbers.reshape(2, -1)
@@ -127,7 +127,7 @@ def table_of(one_r: np.ndarray, other_r: np.ndarray) -> tuple[np.ndarray, int]:
 
 def macro_f1(label_r: np.ndarray, predicted_r: np.ndarray) -> Statistic:
     """Mean F1 of the classes that occur, as a label or as a prediction."""
-    cell_r, classes = table_of(label_r, predicted_r)
+    cell_r, classes = _table_of(label_r, predicted_r)
 
     def at(weight_r: np.ndarray) -> float:
         table = np.bincount(cell_r, weight_r, classes**2).reshape(classes, classes)
@@ -139,12 +139,12 @@ def macro_f1(label_r: np.ndarray, predicted_r: np.ndarray) -> Statistic:
 
 def v_measure(label_r: np.ndarray, cluster_r: np.ndarray) -> Statistic:
     """Harmonic mean of homogeneity and completeness; 0 where the clusters say nothing."""
-    cell_r, groups = table_of(label_r, cluster_r)
+    cell_r, groups = _table_of(label_r, cluster_r)
 
     def at(weight_r: np.ndarray) -> float:
         table = np.bincount(cell_r, weight_r, groups**2).reshape(groups, groups) / weight_r.sum()
-        labels, clusters = entropy(table.sum(axis=1)), entropy(table.sum(axis=0))
-        shared = labels + clusters - entropy(table.ravel())
+        labels, clusters = _entropy(table.sum(axis=1)), _entropy(table.sum(axis=0))
+        shared = labels + clusters - _entropy(table.ravel())
         if labels == 0 or clusters == 0:
             return float(labels == clusters)
         return max(0.0, 2 * shared / (labels + clusters))
@@ -152,7 +152,7 @@ def v_measure(label_r: np.ndarray, cluster_r: np.ndarray) -> Statistic:
     return Statistic(len(label_r), at)
 
 
-def entropy(share: np.ndarray) -> float:
+def _entropy(share: np.ndarray) -> float:
     """In nats."""
     share = share[share > 0]
     return float(-(share * np.log(share)).sum())

@@ -58,7 +58,7 @@ def nearest(
     for chunk_cd in chunks:
         corpus = torch.from_numpy(np.ascontiguousarray(chunk_cd))
         block = max(1, MOST_SCORES // len(corpus))
-        found = [top_of(MATRICES[similarity](part_qd, corpus), k) for part_qd in queries.split(block)]
+        found = [_top_of(MATRICES[similarity](part_qd, corpus), k) for part_qd in queries.split(block)]
         score_qk = np.concatenate([score_qk, np.concatenate([score for score, _ in found])], axis=1)
         index_qk = np.concatenate([index_qk, np.concatenate([index for _, index in found]) + start], axis=1)
         order_qk = np.lexsort((index_qk, -score_qk))[:, :k]
@@ -68,7 +68,7 @@ def nearest(
     return score_qk, index_qk
 
 
-def top_of(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _top_of(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k highest scores of each row and where they are; of equal scores at the border, the earlier ones."""
     k = min(k, score_qc.shape[1])
     score_qk, index_qk = score_qc.topk(k, dim=1)

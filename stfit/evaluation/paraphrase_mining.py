@@ -44,10 +44,10 @@ class ParaphraseMining(EvaluatorBase):
         right = np.array([tuple(pair) in gold for pair in pairs.tolist()])
         ranking = rank(score_sk.ravel()[apart][first], right)
         listed = np.array(sorted(gold))
-        return {kind: statistic_of(kind, ranking, pairs, listed, len(sentences)) for kind in self.metrics}
+        return {kind: _statistic_of(kind, ranking, pairs, listed, len(sentences)) for kind in self.metrics}
 
 
-def statistic_of(kind: str, ranking: Ranking, pairs: np.ndarray, gold: np.ndarray, sentences: int) -> Statistic:
+def _statistic_of(kind: str, ranking: Ranking, pairs: np.ndarray, gold: np.ndarray, sentences: int) -> Statistic:
     """One metric of the found pairs; a pair counts as often as its two sentences' weights multiplied."""
 
     def at(weight_s: np.ndarray) -> float:
@@ -66,11 +66,11 @@ def paraphrases(rows: Examples, transitive: bool) -> tuple[list[str], set[tuple[
     at = {text: position for position, text in enumerate(dict.fromkeys([*anchors, *positives]))}
     listed = [sorted((at[one], at[other])) for one, other in zip(anchors, positives, strict=True) if one != other]
     if transitive:
-        listed = closure(listed, len(at))
+        listed = _closure(listed, len(at))
     return list(at), {(low, high) for low, high in listed}
 
 
-def closure(pairs: list[list[int]], sentences: int) -> list[list[int]]:
+def _closure(pairs: list[list[int]], sentences: int) -> list[list[int]]:
     """All pairs within each connected group."""
     group = list(range(sentences))
     members = {position: [position] for position in group}

@@ -66,8 +66,8 @@ class Sample:
         """What is the same before and after a training."""
         return {
             "name": self.name,
-            "left": [shortened(text) for _, text in self.left],
-            "right": [shortened(text) for _, text in self.right],
+            "left": [_shortened(text) for _, text in self.left],
+            "right": [_shortened(text) for _, text in self.right],
             "beside": self.beside_l.tolist(),
             "gold": None if self.gold_l is None else self.gold_l.tolist(),
             "labels": self.labels,
@@ -82,23 +82,23 @@ class Sample:
         labelled text.
         """
         embed = {role: self.prompt_of(encoder, role) for role, _ in [*self.left, *self.right]}
-        left_ld, right_rd = (embed_side(encoder, side, embed) for side in (self.left, self.right))
+        left_ld, right_rd = (_embed_side(encoder, side, embed) for side in (self.left, self.right))
         kind = encoder.traits.similarity
         similarity_lr = MATRICES[kind](torch.from_numpy(left_ld), torch.from_numpy(right_rd)).numpy()
         positive, negative = self.relation_lr == 1, self.relation_lr == -1
         nearest_lr = np.argsort(-np.where(self.same_text(), -np.inf, similarity_lr), axis=1, kind="stable")[:QUERIES]
         return {
             "similarity": kind,
-            "positive": spread(similarity_lr[positive]),
-            "negative": spread(similarity_lr[negative]),
-            "score": rounded(self.score(similarity_lr)),
-            "positives": nearest_of(similarity_lr, positive),
-            "negatives": nearest_of(similarity_lr, negative),
+            "positive": _spread(similarity_lr[positive]),
+            "negative": _spread(similarity_lr[negative]),
+            "score": _rounded(self.score(similarity_lr)),
+            "positives": _nearest_of(similarity_lr, positive),
+            "negatives": _nearest_of(similarity_lr, negative),
             "nearest": [
                 [[at, round(float(similarity_lr[row, at]), 4), int(self.relation_lr[row, at])] for at in found.tolist()]
                 for row, found in enumerate(nearest_lr[:, :NEAREST])
             ],
-            "map": None if self.labels is None else [rounded(point) for point in pca_2d(left_ld)],
+            "map": None if self.labels is None else [_rounded(point) for point in _pca_2d(left_ld)],
         }
 
     def same_text(self) -> np.ndarray:
@@ -115,7 +115,7 @@ class Sample:
         """
         if self.gold_l is not None:
             apart: np.ndarray = np.abs(
-                ranks(similarity_lr[np.arange(len(self.left)), self.beside_l]) - ranks(self.gold_l)
+                _ranks(similarity_lr[np.arange(len(self.left)), self.beside_l]) - _ranks(self.gold_l)
             )
             return 1 - apart / max(len(apart) - 1, 1)
         best = [np.where(self.relation_lr == sign, similarity_lr, -np.inf).max(axis=1) for sign in (1, -1)]
@@ -126,7 +126,7 @@ class Sample:
 def build_sample(name: str, examples: Examples, prompt_of: Callable[[Encoder, str], str]) -> Sample:
     """A few rows of `examples`, always the same ones; each left and each right text stands there once."""
     left_role, *right_roles = ROLES_OF_SIDES.get(examples.format) or ["anchor", "positive", *examples.negatives]
-    rows = examples.take(choose_rows(examples, examples.column(left_role)))
+    rows = examples.take(_choose_rows(examples, examples.column(left_role)))
     left = rows.column(left_role)
     right: dict[str, str] = {}
     """Text -> its role; of several, the first."""
@@ -140,14 +140,14 @@ def build_sample(name: str, examples: Examples, prompt_of: Callable[[Encoder, st
         [(left_role, text) for text in left],
         [(role, text) for text, role in right.items()],
         np.array([at[text] for text in rows.column(right_roles[0])]),
-        relations(examples, rows, left_role, right_roles, at),
-        rows.label.astype(np.float64) if rows.label is not None and has_gold(rows) else None,
-        class_names(rows) if rows.format == "labeled_text" else None,
+        _relations(examples, rows, left_role, right_roles, at),
+        rows.label.astype(np.float64) if rows.label is not None and _has_gold(rows) else None,
+        _class_names(rows) if rows.format == "labeled_text" else None,
         prompt_of,
     )
 
 
-def choose_rows(examples: Examples, left: list[str]) -> np.ndarray:
+def _choose_rows(examples: Examples, left: list[str]) -> np.ndarray:
     """Positions of at most MOST_ROWS examples with different left texts, in their order.
 
     Drawn by a generator of its own: what training draws stays the same.
@@ -159,7 +159,7 @@ def choose_rows(examples: Examples, left: list[str]) -> np.ndarray:
     return np.sort(drawn[:fitting])
 
 
-def relations(
+def _relations(
     examples: Examples, rows: Examples, left_role: str, right_roles: list[str], at: dict[str, int]
 ) -> np.ndarray:
     """Which texts [l, r] belong together, by all `examples`; see Sample. `at`: right text -> its position."""
@@ -173,18 +173,18 @@ def relations(
         return relation_lr
     place = {text: position for position, text in enumerate(left)}
     for role in reversed(right_roles):  # what is a positive somewhere is no negative
-        sign_r = signs(examples, role)
+        sign_r = _signs(examples, role)
         for text, other, sign in zip(examples.column(left_role), examples.column(role), sign_r, strict=True):
             if text in place and other in at:
                 relation_lr[place[text], at[other]] = sign
     return relation_lr
 
 
-def signs(examples: Examples, role: str) -> list[int]:
+def _signs(examples: Examples, role: str) -> list[int]:
     """For each row, whether the text of a right role belongs to the left text."""
     if examples.format != "labeled_pair":
         return [-1 if role.startswith("negative") else 1] * len(examples)
-    if not has_gold(examples):
+    if not _has_gold(examples):
         return [0] * len(examples)
     assert examples.label is not None
     middle = (examples.label.min() + examples.label.max()) / 2
@@ -192,21 +192,21 @@ def signs(examples: Examples, role: str) -> list[int]:
     return signed
 
 
-def has_gold(examples: Examples) -> bool:
+def _has_gold(examples: Examples) -> bool:
     """Whether rows have a label that says how similar their texts are: scores, or 1 and 0; of classes, nobody says."""
     if examples.format != "labeled_pair" or examples.label is None:
         return False
     return not (examples.label_kind == "class" and examples.label_names) and len(np.unique(examples.label)) > 1
 
 
-def class_names(rows: Examples) -> list[str]:
+def _class_names(rows: Examples) -> list[str]:
     """The class of each row, by name where it has one."""
     assert rows.label is not None
     names = rows.label_names
     return [names[label] if names and label < len(names) else str(label) for label in rows.label.tolist()]
 
 
-def embed_side(encoder: Encoder, side: list[tuple[str, str]], prompts: dict[str, str]) -> np.ndarray:
+def _embed_side(encoder: Encoder, side: list[tuple[str, str]], prompts: dict[str, str]) -> np.ndarray:
     """Embeddings [texts, d]; the texts of each role have the prompt of that role."""
     found = np.empty((len(side), encoder.output_dim), dtype=np.float32)
     for role in dict.fromkeys(role for role, _ in side):
@@ -215,23 +215,23 @@ def embed_side(encoder: Encoder, side: list[tuple[str, str]], prompts: dict[str,
     return found
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
+def _ranks(values: np.ndarray) -> np.ndarray:
     """Rank of each value, from the lowest; equal values share their mean rank."""
     return compute_ranks(np.unique(values, return_inverse=True)[1], np.ones(len(values)))
 
 
-def spread(values: np.ndarray) -> list[float]:
+def _spread(values: np.ndarray) -> list[float]:
     """At most MOST_VALUES that are spread as all of them are."""
     at = np.linspace(0, len(values) - 1, min(len(values), MOST_VALUES)).round().astype(np.int64)
-    return rounded(np.sort(values)[at])
+    return _rounded(np.sort(values)[at])
 
 
-def rounded(values: Iterable[float]) -> list[Any]:
+def _rounded(values: Iterable[float]) -> list[Any]:
     """Four digits; None for what is not a number."""
     return [round(float(value), 4) if np.isfinite(value) else None for value in values]
 
 
-def nearest_of(similarity_lr: np.ndarray, kind_lr: np.ndarray) -> list[int | None]:
+def _nearest_of(similarity_lr: np.ndarray, kind_lr: np.ndarray) -> list[int | None]:
     """For each left text the nearest right text of a kind; None where it has none."""
     if not similarity_lr.size:
         return []
@@ -239,7 +239,7 @@ def nearest_of(similarity_lr: np.ndarray, kind_lr: np.ndarray) -> list[int | Non
     return [best if row.any() else None for best, row in zip(best_l, kind_lr, strict=True)]
 
 
-def pca_2d(vectors_ld: np.ndarray) -> np.ndarray:
+def _pca_2d(vectors_ld: np.ndarray) -> np.ndarray:
     """The two principal components [l, 2] of vectors of length 1; each points to where its largest value is."""
     length_l = np.linalg.norm(vectors_ld, axis=1, keepdims=True)
     centred_ld = vectors_ld / np.where(length_l == 0, 1, length_l)
@@ -251,6 +251,6 @@ def pca_2d(vectors_ld: np.ndarray) -> np.ndarray:
     return turned
 
 
-def shortened(text: str) -> str:
+def _shortened(text: str) -> str:
     """A text, cut where it is long."""
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"

@@ -44,7 +44,7 @@ class Reranking(EvaluatorBase):
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """The metrics, a mean over queries; among equally near candidates, the wrong ones come first."""
-        candidates = candidates_of(rows)
+        candidates = _candidates_of(rows)
         queries = embed("anchor", list(candidates))
         documents = list(dict.fromkeys(text for listed in candidates.values() for text in listed))
         vectors = embed("positive", documents)
@@ -62,7 +62,7 @@ class Reranking(EvaluatorBase):
         return {name: near[name] for name in self.metrics[:2]} | {"map": all_ranks[f"map@{most}"]}
 
 
-def candidates_of(rows: Examples) -> dict[str, dict[str, bool]]:
+def _candidates_of(rows: Examples) -> dict[str, dict[str, bool]]:
     """Query -> its candidates, and whether each is right; one that is named as both is right."""
     candidates: dict[str, dict[str, bool]] = {}
     for anchor, positive in zip(rows.column("anchor"), rows.column("positive"), strict=True):

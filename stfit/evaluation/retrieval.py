@@ -125,9 +125,9 @@ class Retrieval(EvaluatorBase):
     def load(self, seed: int, own: TrainAndHoldout | None) -> Collection:
         """Queries, corpus and judgements."""
         if tables := self.tables():
-            return load_collection(*tables)
+            return _load_collection(*tables)
         pairs = self.held_out(own) if self.from_ else load_examples(self, self.format, seed)[0]
-        return collection_of(pairs)
+        return _collection_of(pairs)
 
     def tables(self) -> tuple[TableSource, TableSource, TableSource] | None:
         """The three tables, as the recipe gives them or as the layout of `dataset` has them; None for pairs."""
@@ -135,7 +135,7 @@ class Retrieval(EvaluatorBase):
             return self.corpus, self.queries, self.relevant
         if self.dataset is None or self.columns:
             return None
-        return hub_tables(self) if is_remote(self.dataset) else folder_tables(Path(self.dataset), self.split)
+        return _hub_tables(self) if is_remote(self.dataset) else _folder_tables(Path(self.dataset), self.split)
 
     def measure(self, rows: Collection, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Every metric at every k, each in [0, 1]; of equally near documents, the one of the lower id comes first."""
@@ -155,13 +155,13 @@ class Retrieval(EvaluatorBase):
         return pairs
 
 
-def folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, TableSource] | None:
+def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, TableSource] | None:
     """The files of a BEIR folder; None for a folder of another layout."""
-    corpus, queries = (first_of(folder, f"{name}.jsonl*") for name in ("corpus", "queries"))
+    corpus, queries = (_first_of(folder, f"{name}.jsonl*") for name in ("corpus", "queries"))
     if corpus is None or queries is None:
         return None
     known = sorted(path.name.partition(".")[0] for path in (folder / "qrels").glob("*.tsv*"))
-    qrels = first_of(folder / "qrels", f"{split}.tsv*")
+    qrels = _first_of(folder / "qrels", f"{split}.tsv*")
     if qrels is None:
         hint = did_you_mean(split, known) or "there is none"
         raise DataError(f"{folder} has no judgements for the split `{split}` in qrels/: {hint}")
@@ -172,12 +172,12 @@ def folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, T
     )
 
 
-def first_of(folder: Path, pattern: str) -> Path | None:
+def _first_of(folder: Path, pattern: str) -> Path | None:
     """A file, plain or packed."""
     return next(iter(sorted(folder.glob(pattern))), None)
 
 
-def hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSource]:
+def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSource]:
     """The configurations of a Hub set in MTEB's layout; BeIR keeps the judgements in a repository beside it."""
     dataset, revision = str(source.dataset), source.revision
     beside = dataset.startswith("BeIR/")
@@ -193,14 +193,14 @@ def hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSource
     return parts["corpus"], parts["queries"], qrels
 
 
-def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource) -> Collection:
+def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource) -> Collection:
     """Read the three tables. Raises DataError where ids are missing, stand there twice, or don't meet."""
-    documents = dict(sorted(texts_by_id(corpus, "corpus").items()))
-    asked = texts_by_id(queries, "queries")
+    documents = dict(sorted(_texts_by_id(corpus, "corpus").items()))
+    asked = _texts_by_id(queries, "queries")
     at = {key: position for position, key in enumerate(documents)}
     table = filter_rows(load_table(relevant), relevant.where)
-    cells = {role: cells_of(table, relevant, role) for role in ("query", "corpus")}
-    scores = optional(table, relevant, "score")
+    cells = {role: _cells_of(table, relevant, role) for role in ("query", "corpus")}
+    scores = _optional(table, relevant, "score")
     right: dict[str, set[str]] = {}
     for query, document, score in zip(cells["query"], cells["corpus"], scores, strict=True):
         if query in asked and (number_in(score) or 0) > 0:
@@ -220,12 +220,12 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
     )
 
 
-def texts_by_id(source: TableSource, what: str) -> dict[str, str]:
+def _texts_by_id(source: TableSource, what: str) -> dict[str, str]:
     """Id -> text, with its title before it where there is one."""
     table = filter_rows(load_table(source), source.where)
-    ids = cells_of(table, source, "id")
-    texts = cells_of(table, source, "text")
-    titles = optional(table, source, "title", nothing="")
+    ids = _cells_of(table, source, "id")
+    texts = _cells_of(table, source, "text")
+    titles = _optional(table, source, "title", nothing="")
     found = {key: f"{title or ''} {text}".strip() for key, title, text in zip(ids, titles, texts, strict=True)}
     if len(found) < len(ids):
         twice = Counter(ids).most_common(1)[0][0]
@@ -233,7 +233,7 @@ def texts_by_id(source: TableSource, what: str) -> dict[str, str]:
     return found
 
 
-def cells_of(table: Table, source: TableSource, role: str) -> list[str]:
+def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
     """A role's cells as text."""
     selector = source.columns.get(role, role)
     if not isinstance(selector, str):
@@ -241,15 +241,17 @@ def cells_of(table: Table, source: TableSource, role: str) -> list[str]:
     return ["" if cell is None else str(cell) for cell in select(table, selector)]
 
 
-def optional(table: Table, source: TableSource, role: str, nothing: Any = 1) -> list[Any]:
+def _optional(table: Table, source: TableSource, role: str, nothing: Any = 1) -> list[Any]:
     """A role's cells, or `nothing` in every row where the table has no such column."""
     selector = source.columns.get(role, role)
     return (
-        cells_of(table, source, role) if role in source.columns or selector in table.columns else [nothing] * len(table)
+        _cells_of(table, source, role)
+        if role in source.columns or selector in table.columns
+        else [nothing] * len(table)
     )
 
 
-def collection_of(pairs: Examples) -> Collection:
+def _collection_of(pairs: Examples) -> Collection:
     """Distinct anchors as queries, distinct positives as the corpus."""
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
     at = {text: position for position, text in enumerate(dict.fromkeys(positives))}

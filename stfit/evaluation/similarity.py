@@ -41,7 +41,7 @@ class Similarity(EvaluatorBase):
 def pearson(one_r: np.ndarray, other_r: np.ndarray) -> Statistic:
     """Pearson's correlation."""
     one_r, other_r = one_r.astype(np.float64), other_r.astype(np.float64)
-    return Statistic(len(one_r), lambda weight_r: compute_correlation(one_r, other_r, weight_r))
+    return Statistic(len(one_r), lambda weight_r: _compute_correlation(one_r, other_r, weight_r))
 
 
 def spearman(one_r: np.ndarray, other_r: np.ndarray) -> Statistic:
@@ -50,7 +50,7 @@ def spearman(one_r: np.ndarray, other_r: np.ndarray) -> Statistic:
 
     def at(weight_r: np.ndarray) -> float:
         one, other = (compute_ranks(group_r, weight_r) for group_r in groups)
-        return compute_correlation(one, other, weight_r)
+        return _compute_correlation(one, other, weight_r)
 
     return Statistic(len(one_r), at)
 
@@ -62,7 +62,7 @@ def compute_ranks(group_r: np.ndarray, weight_r: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def compute_correlation(one_r: np.ndarray, other_r: np.ndarray, weight_r: np.ndarray) -> float:
+def _compute_correlation(one_r: np.ndarray, other_r: np.ndarray, weight_r: np.ndarray) -> float:
     """Pearson's correlation of weighted rows; 0 where one side is constant (a collapsed model)."""
     there_r = weight_r > 0
     if np.ptp(one_r[there_r]) == 0 or np.ptp(other_r[there_r]) == 0:  # what is left of their means would be noise

@@ -30,8 +30,8 @@ class Translation(EvaluatorBase):
         """Accuracy from anchors to positives, back, and their mean; of equally near texts, the first is taken."""
         sources, targets = rows.column("anchor"), rows.column("positive")
         source, target = embed("anchor", sources), embed("positive", targets)
-        there = top1_match(source, target, targets, similarity)
-        back = top1_match(target, source, sources, similarity)
+        there = _top1_match(source, target, targets, similarity)
+        back = _top1_match(target, source, sources, similarity)
         return {
             "mean_accuracy": mean_of((there + back) / 2),
             "src2trg_accuracy": mean_of(there),
@@ -39,7 +39,7 @@ class Translation(EvaluatorBase):
         }
 
 
-def top1_match(source: np.ndarray, target: np.ndarray, targets: list[str], similarity: str) -> np.ndarray:
+def _top1_match(source: np.ndarray, target: np.ndarray, targets: list[str], similarity: str) -> np.ndarray:
     """1 where the nearest target of a row's source is the row's own target (or the same text in another row)."""
     _, index_rk = nearest(source, [target], 1, similarity)
     pairs = zip(index_rk[:, 0].tolist(), targets, strict=True)

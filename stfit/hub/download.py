@@ -48,13 +48,13 @@ def find_commit(kind: Kind, id: str, revision: str | None) -> str:
     """
     if COMMIT.fullmatch(revision or ""):
         return str(revision)
-    seen = repository_folder(kind, id) / "refs" / (revision or "main")
+    seen = _repository_folder(kind, id) / "refs" / (revision or "main")
     if constants.HF_HUB_OFFLINE:
         if seen.is_file():
             return seen.read_text(encoding="utf-8").strip()
         raise HubError(not_here(kind, id))
     commit = str(look_up(kind, id, revision).sha)
-    keep(seen, commit)
+    _keep(seen, commit)
     return commit
 
 
@@ -90,11 +90,11 @@ def list_files(kind: Kind, id: str, commit: str) -> list[str]:
     if constants.HF_HUB_OFFLINE:
         raise HubError(not_here(kind, id))
     listed = ask(lambda: client.HfApi().list_repo_files(id, repo_type=kind, revision=commit), kind, id, commit)
-    keep(kept, json.dumps(listed))
+    _keep(kept, json.dumps(listed))
     return listed
 
 
-def keep(path: Path, text: str) -> None:
+def _keep(path: Path, text: str) -> None:
     """Write a file of the cache, whole or not at all. Raises ResourceError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,8 +114,8 @@ def fetch(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
     folder = snapshot_folder(kind, id, commit)
     for _ in range(2):
         if not all((folder / path).is_file() for path in paths):
-            download(kind, id, commit, patterns)
-        damaged = [path for path in paths if not is_whole(folder / path)]
+            _download(kind, id, commit, patterns)
+        damaged = [path for path in paths if not _is_whole(folder / path)]
         if not damaged:
             return folder
         for path in damaged:
@@ -124,7 +124,7 @@ def fetch(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
     raise HubError(Problem(f"{', '.join(damaged)} of the {kind} `{id}` arrives damaged, twice", OUT_OF_REACH))
 
 
-def download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None:
+def _download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None:
     """Files of a commit into the cache."""
     if constants.HF_HUB_OFFLINE:
         raise HubError(not_here(kind, id))
@@ -142,7 +142,7 @@ def download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None:
     )
 
 
-def is_whole(path: Path) -> bool:
+def _is_whole(path: Path) -> bool:
     """Whether a cached file is what its name in the cache says: the sha256 of an LFS file, or a git blob's sha1."""
     blob = path.resolve()
     if not blob.is_file():
@@ -154,11 +154,11 @@ def is_whole(path: Path) -> bool:
     return digest.hexdigest() == blob.name
 
 
-def repository_folder(kind: Kind, id: str) -> Path:
+def _repository_folder(kind: Kind, id: str) -> Path:
     """Where the client's cache keeps a repository (https://huggingface.co/docs/huggingface_hub/guides/manage-cache)."""
     return Path(constants.HF_HUB_CACHE) / f"{kind}s--{id.replace('/', '--')}"
 
 
 def snapshot_folder(kind: Kind, id: str, commit: str) -> Path:
     """Where it keeps the files of a commit."""
-    return repository_folder(kind, id) / "snapshots" / commit
+    return _repository_folder(kind, id) / "snapshots" / commit

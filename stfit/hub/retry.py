@@ -104,24 +104,24 @@ def ask(
     `done` looks after a failure whether it came about all the same. Of `unseen` bytes that are to be sent, nobody can
     say how far they are.
     """
-    be_patient()
+    _be_patient()
     traffic.heard = time.monotonic()
     for pause in (*PAUSES, None):
         try:
-            return in_time(request, unseen)
+            return _in_time(request, unseen)
         except Exception as error:  # the client lets through what its HTTP library, and Xet's, may raise
-            if told := next((one for one in causes_of(error) if isinstance(one, StfitError)), None):
+            if told := next((one for one in _causes_of(error) if isinstance(one, StfitError)), None):
                 raise told from told.__cause__
             quiet = time.monotonic() - traffic.heard
             if (found := done()) is not None:
                 return found
-            if pause is None or not is_passing(error) or quiet > GIVE_UP:
-                raise explain(error, kind, id, revision) from error
-            time.sleep(max(pause, seconds_to_wait(error)))
+            if pause is None or not _is_passing(error) or quiet > GIVE_UP:
+                raise _explain(error, kind, id, revision) from error
+            time.sleep(max(pause, _seconds_to_wait(error)))
     raise AssertionError  # the last pause is None
 
 
-def in_time(request: Callable[[], T], unseen: int) -> T:
+def _in_time(request: Callable[[], T], unseen: int) -> T:
     """What `request` gives. Raises StandstillError where too little moves while the patience lasts.
 
     It runs in a thread of its own, since there is no other way to leave a client, in Python or Rust, that waits.
@@ -140,7 +140,7 @@ def in_time(request: Callable[[], T], unseen: int) -> T:
         while not wait([outcome], timeout=1).done:
             if traffic.bytes - moved >= LEAST:
                 moved, since = traffic.bytes, time.monotonic()
-            elif time.monotonic() - since > patience() + unseen / UNSEEN:
+            elif time.monotonic() - since > _patience() + unseen / UNSEEN:
                 raise StandstillError
     except BaseException:  # a signal, too
         left_behind.set()
@@ -148,20 +148,20 @@ def in_time(request: Callable[[], T], unseen: int) -> T:
     return outcome.result()
 
 
-def patience() -> int:
+def _patience() -> int:
     """Seconds in which something has to move."""
     return 6 * constants.HF_HUB_DOWNLOAD_TIMEOUT
 
 
 @lru_cache(maxsize=1)
-def be_patient() -> None:
+def _be_patient() -> None:
     """Give the client's requests a time limit, which many have not, count what moves, and end its long waits."""
     from huggingface_hub.utils._http import default_client_factory
 
     def factory() -> Any:
         made = default_client_factory()
-        made.event_hooks["request"].append(limit)
-        made.event_hooks.setdefault("response", []).append(listen)
+        made.event_hooks["request"].append(_limit)
+        made.event_hooks.setdefault("response", []).append(_listen)
         return made
 
     client.set_client_factory(factory)
@@ -169,26 +169,26 @@ def be_patient() -> None:
         os.environ.setdefault(f"HF_XET_CLIENT_{name}", value.format(constants.HF_HUB_DOWNLOAD_TIMEOUT))
 
 
-def limit(request: Any) -> None:
+def _limit(request: Any) -> None:
     """Before a request goes: how long its answer may take; what changes a repository may take longer."""
     most = constants.HF_HUB_DOWNLOAD_TIMEOUT * (1 if request.method in ("GET", "HEAD") else 3)
     limits = request.extensions.setdefault("timeout", {})
     for part in ("connect", "read", "write", "pool"):
         limits[part] = min(limits.get(part) or most, most)
-    request.stream = counted_stream()(request.stream, traffic.sent)
+    request.stream = _counted_stream()(request.stream, traffic.sent)
 
 
-def listen(response: Any) -> None:
+def _listen(response: Any) -> None:
     """When an answer begins. Raises HubError for one that asks to wait longer than anybody would."""
-    if response.status_code == 429 and (seconds := retry_after(response)) > LONGEST_WAIT:
+    if response.status_code == 429 and (seconds := _retry_after(response)) > LONGEST_WAIT:
         raise HubError(Problem(f"the Hub's rate limit is reached: it asks to wait {seconds} s", OUT_OF_REACH))
     if response.status_code < 429:
         traffic.received(LEAST)
-        response.stream = counted_stream()(response.stream, traffic.received)
+        response.stream = _counted_stream()(response.stream, traffic.received)
 
 
 @lru_cache(maxsize=1)
-def counted_stream() -> Any:
+def _counted_stream() -> Any:
     """The class of a body on its way that is counted; of the client's HTTP library, by its name of the day."""
     from huggingface_hub.utils import _http
 
@@ -222,72 +222,72 @@ def meter() -> Any:
     return Meter
 
 
-def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what led to it: the client often wraps the reason into something else."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def response_of(error: BaseException) -> Any:
+def _response_of(error: BaseException) -> Any:
     """The Hub's answer that an error is about, if it answered."""
-    return next((found for one in causes_of(error) if (found := getattr(one, "response", None)) is not None), None)
+    return next((found for one in _causes_of(error) if (found := getattr(one, "response", None)) is not None), None)
 
 
-def status_of(error: BaseException) -> int | None:
+def _status_of(error: BaseException) -> int | None:
     """The status of that answer, which Xet only tells in words."""
-    response = response_of(error)
+    response = _response_of(error)
     if response is not None:
         return int(response.status_code)
-    told = next((found for one in causes_of(error) if (found := XET_STATUS.search(str(one)))), None)
+    told = next((found for one in _causes_of(error) if (found := XET_STATUS.search(str(one)))), None)
     return int(told[1]) if told else None
 
 
-def denial_of(error: BaseException) -> str | None:
+def _denial_of(error: BaseException) -> str | None:
     """Why the cache takes no file, where that is what went wrong."""
     denials = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-    return next((one.strerror for one in causes_of(error) if isinstance(one, OSError) and one.errno in denials), None)
+    return next((one.strerror for one in _causes_of(error) if isinstance(one, OSError) and one.errno in denials), None)
 
 
-def retry_after(response: Any) -> int:
+def _retry_after(response: Any) -> int:
     """Seconds that a server asks to wait."""
     told = response.headers.get("Retry-After", "")
     return int(told) if told.isdigit() else 0
 
 
-def seconds_to_wait(error: Exception) -> int:
+def _seconds_to_wait(error: Exception) -> int:
     """The same, of an error."""
-    response = response_of(error)
-    return retry_after(response) if response is not None else 0
+    response = _response_of(error)
+    return _retry_after(response) if response is not None else 0
 
 
-def is_passing(error: Exception) -> bool:
+def _is_passing(error: Exception) -> bool:
     """Whether the same request may succeed soon: no answer, a broken one, or one that blames the server."""
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 
-    if any(isinstance(one, HFValidationError | OfflineModeIsEnabled) for one in causes_of(error)):
+    if any(isinstance(one, HFValidationError | OfflineModeIsEnabled) for one in _causes_of(error)):
         return False
-    if isinstance(error, StandstillError) or denial_of(error):
+    if isinstance(error, StandstillError) or _denial_of(error):
         return False
-    status = status_of(error)
+    status = _status_of(error)
     return status is None or status in (408, 429) or status >= 500
 
 
-def explain(error: Exception, kind: Kind, id: str, revision: str | None) -> StfitError:
+def _explain(error: Exception, kind: Kind, id: str, revision: str | None) -> StfitError:
     """One sentence for what went wrong, and what to do."""
     from huggingface_hub import errors
 
-    causes = list(causes_of(error))
-    if denial := denial_of(error):
+    causes = list(_causes_of(error))
+    if denial := _denial_of(error):
         return ResourceError(f"the {kind} `{id}` can't be kept in {constants.HF_HUB_CACHE}: {denial}; HF_HOME names it")
     if any(isinstance(one, errors.HFValidationError) for one in causes):
         message = f"`{id}` is no id of a {kind} on the Hub, like `owner/name`; a path starts with ./ or /"
         return HubError(Problem(message, REFUSED))
     if any(isinstance(one, errors.OfflineModeIsEnabled) for one in causes):
         return HubError(not_here(kind, id))
-    status = status_of(error)
+    status = _status_of(error)
     if isinstance(error, StandstillError) or status is None:
-        return HubError(Problem(f"the Hub ({constants.ENDPOINT}) {no_answer(causes)}: {kind} `{id}`", OUT_OF_REACH))
+        return HubError(Problem(f"the Hub ({constants.ENDPOINT}) {_no_answer(causes)}: {kind} `{id}`", OUT_OF_REACH))
     if status == 429:
         return HubError(Problem(f"the Hub's rate limit is reached: {kind} `{id}`; try again later", OUT_OF_REACH))
     if status >= 500:
@@ -295,7 +295,7 @@ def explain(error: Exception, kind: Kind, id: str, revision: str | None) -> Stfi
         return HubError(Problem(message, OUT_OF_REACH))
     codes = ((errors.RepositoryNotFoundError, NOT_THERE), (errors.RevisionNotFoundError, NO_REVISION))
     code = next((code for refused, code in codes if refused in map(type, causes)), REFUSED)
-    return HubError(Problem(refusal(causes, status, kind, id, revision), code))
+    return HubError(Problem(_refusal(causes, status, kind, id, revision), code))
 
 
 def not_here(kind: Kind, id: str) -> Problem:
@@ -304,11 +304,11 @@ def not_here(kind: Kind, id: str) -> Problem:
     return Problem(message, OUT_OF_REACH)
 
 
-def no_answer(causes: list[BaseException]) -> str:
+def _no_answer(causes: list[BaseException]) -> str:
     """How a request ended that was not answered."""
     names = " ".join(type(one).__name__ for one in causes)
     if "Standstill" in names:
-        return f"is given up after {patience()} s in which next to nothing moved"
+        return f"is given up after {_patience()} s in which next to nothing moved"
     if "Timeout" in names:
         return f"did not answer within {constants.HF_HUB_DOWNLOAD_TIMEOUT} s"
     if "ConnectError" in names:
@@ -319,7 +319,7 @@ def no_answer(causes: list[BaseException]) -> str:
     return f"broke off ({type(causes[-1]).__name__}: {QUERY.sub('', reason[0])[:200]})"
 
 
-def refusal(causes: list[BaseException], status: int, kind: Kind, id: str, revision: str | None) -> str:
+def _refusal(causes: list[BaseException], status: int, kind: Kind, id: str, revision: str | None) -> str:
     """Why the Hub says no. Missing and forbidden repositories are told apart as far as the Hub does."""
     from huggingface_hub import errors
 
@@ -332,15 +332,15 @@ def refusal(causes: list[BaseException], status: int, kind: Kind, id: str, revis
         unless = "this account may not see it" if has_token else f"it is private: then {LOG_IN}"
         return f"the Hub shows no {kind} `{id}`: it is spelt otherwise, or {unless}"
     if errors.RevisionNotFoundError in refused:
-        return f"the {kind} `{id}` has no revision `{revision}`{hint_of_revision(kind, id, revision or '')}"
+        return f"the {kind} `{id}` has no revision `{revision}`{_hint_of_revision(kind, id, revision or '')}"
     if status == 401:
         return f"the Hub does not accept the token: {LOG_IN}"
-    response = response_of(causes[0])
+    response = _response_of(causes[0])
     said = (response is not None and response.headers.get("X-Error-Message")) or f"status {status}"
     return f"the Hub refuses the {kind} `{id}`: {said}"
 
 
-def hint_of_revision(kind: Kind, id: str, revision: str) -> str:
+def _hint_of_revision(kind: Kind, id: str, revision: str) -> str:
     """The nearest branch or tag, or all of a few."""
     try:
         refs = client.HfApi().list_repo_refs(id, repo_type=kind)

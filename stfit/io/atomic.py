@@ -55,13 +55,13 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
         with wrap_os_errors(folder):
             scratch.mkdir(parents=True)
             yield scratch
-            commit_directory(scratch, folder)
+            _commit_directory(scratch, folder)
     except StfitError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
 
 
-def commit_directory(scratch: Path, folder: Path) -> None:
+def _commit_directory(scratch: Path, folder: Path) -> None:
     """Give a finished folder its name, once it is on the disk; the one that had it before is gone only after."""
     for path in (*scratch.rglob("*"), scratch):
         sync(path)

@@ -29,7 +29,7 @@ Dims = Annotated[
 ]
 
 
-def one_for_each_dim(weights: list[float] | None, others: ValidationInfo) -> list[float] | None:
+def _one_for_each_dim(weights: list[float] | None, others: ValidationInfo) -> list[float] | None:
     """As many weights as dimensions."""
     dims = others.data.get("matryoshka_dims") or []
     if weights is not None and len(weights) != len(dims):
@@ -39,12 +39,12 @@ def one_for_each_dim(weights: list[float] | None, others: ValidationInfo) -> lis
 
 DimWeights = Annotated[
     list[Annotated[float, Field(gt=0)]] | None,
-    AfterValidator(one_for_each_dim),
+    AfterValidator(_one_for_each_dim),
     Field(description="What the loss of each of `matryoshka_dims` counts in the sum; null = 1 each."),
 ]
 
 
-def of_the_hub(revision: str | None, others: ValidationInfo) -> str | None:
+def _of_the_hub(revision: str | None, others: ValidationInfo) -> str | None:
     """A folder of this machine has no revisions to choose from."""
     if revision is not None and Path(others.data.get("teacher") or "/").is_absolute():
         raise ValueError("names a version on the Hub, and `teacher` is not there")
@@ -52,7 +52,7 @@ def of_the_hub(revision: str | None, others: ValidationInfo) -> str | None:
 
 
 TeacherRevision = Annotated[
-    str | None, AfterValidator(of_the_hub), Field(description="Branch, tag or commit of a teacher on the Hub.")
+    str | None, AfterValidator(_of_the_hub), Field(description="Branch, tag or commit of a teacher on the Hub.")
 ]
 
 

@@ -116,9 +116,9 @@ class TeacherCosine(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
-        names = candidates_of(columns)
+        names = _candidates_of(columns)
         texts, taught_rcd = require_columns_with_teacher(self, columns, label, names)
-        difference_rn = scores("cosine", texts) - scores("cosine", list(taught_rcd.unbind(1)))
+        difference_rn = _scores("cosine", texts) - _scores("cosine", list(taught_rcd.unbind(1)))
         return difference_rn[presence_mask(names, texts)[:, 1:]].square().mean()
 
 
@@ -148,11 +148,11 @@ class MarginMSE(Spec):
         """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         if self.teacher is None:
             *texts, margin_r = require_columns(self.tag(), columns, label, "anchor", "positive", "negative", "label")
-            return (margins(scores(self.similarity, texts))[:, 0] - margin_r.to(texts[0].dtype)).square().mean()
-        names = candidates_of(columns)
+            return (_margins(_scores(self.similarity, texts))[:, 0] - margin_r.to(texts[0].dtype)).square().mean()
+        names = _candidates_of(columns)
         texts, taught_rcd = require_columns_with_teacher(self, columns, label, names)
-        taught_rn = scores(self.similarity, list(taught_rcd.unbind(1)))
-        difference_rn = margins(scores(self.similarity, texts)) - margins(taught_rn)
+        taught_rn = _scores(self.similarity, list(taught_rcd.unbind(1)))
+        difference_rn = _margins(_scores(self.similarity, texts)) - _margins(taught_rn)
         return difference_rn[presence_mask(names, texts)[:, 2:]].square().mean()
 
 
@@ -181,11 +181,11 @@ class DistillKLDiv(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
-        names = candidates_of(columns)
+        names = _candidates_of(columns)
         texts, taught_rcd = require_columns_with_teacher(self, columns, label, names)
         missing_rn = ~presence_mask(names, texts)[:, 1:]
         own_rn, taught_rn = (
-            (scores(self.similarity, each) / self.temperature).masked_fill(missing_rn, -torch.inf).log_softmax(dim=1)
+            (_scores(self.similarity, each) / self.temperature).masked_fill(missing_rn, -torch.inf).log_softmax(dim=1)
             for each in (texts, list(taught_rcd.unbind(1)))
         )
         # Of a missing one both logarithms are -inf, and their difference is not a number.
@@ -193,12 +193,12 @@ class DistillKLDiv(Spec):
         return (taught_rn.exp() * gap_rn).sum(dim=1).mean() * self.temperature**2
 
 
-def candidates_of(columns: dict[str, Any]) -> list[str]:
+def _candidates_of(columns: dict[str, Any]) -> list[str]:
     """`anchor`, `positive`, and the negatives that there are."""
     return ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
 
 
-def scores(similarity: str, texts: list[Tensor]) -> Tensor:
+def _scores(similarity: str, texts: list[Tensor]) -> Tensor:
     """[rows, candidates]: the first of `texts`, each [rows, dim], with each of the others."""
     anchor_rd, *candidates = texts
     if similarity == "cosine":
@@ -206,7 +206,7 @@ def scores(similarity: str, texts: list[Tensor]) -> Tensor:
     return torch.stack([(anchor_rd * each_rd).sum(dim=1) for each_rd in candidates], dim=1)
 
 
-def margins(score_rn: Tensor) -> Tensor:
+def _margins(score_rn: Tensor) -> Tensor:
     """[rows, negatives]: score of the positive, which is the first candidate, minus that of each negative."""
     return score_rn[:, :1] - score_rn[:, 1:]
 

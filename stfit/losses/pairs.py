@@ -176,7 +176,7 @@ class CoSENT(Spec):
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
         one_rd, other_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
-        return compute_misorder(self.scale * pairwise_cosine(one_rd, other_rd), label_r)
+        return _compute_misorder(self.scale * pairwise_cosine(one_rd, other_rd), label_r)
 
 
 class AnglE(Spec):
@@ -200,20 +200,20 @@ class AnglE(Spec):
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
         one_rd, other_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
-        one_real, one_imaginary = halves(normalize(one_rd))
-        other_real, other_imaginary = halves(normalize(other_rd))
+        one_real, one_imaginary = _halves(normalize(one_rd))
+        other_real, other_imaginary = _halves(normalize(other_rd))
         real_r = (one_real * other_real + one_imaginary * other_imaginary).sum(dim=1)
         imaginary_r = (one_imaginary * other_real - one_real * other_imaginary).sum(dim=1)
-        return compute_misorder(self.scale * (real_r + imaginary_r).abs(), label_r)
+        return _compute_misorder(self.scale * (real_r + imaginary_r).abs(), label_r)
 
 
-def halves(vectors_rd: Tensor) -> tuple[Tensor, Tensor]:
+def _halves(vectors_rd: Tensor) -> tuple[Tensor, Tensor]:
     """First and second half of the dimensions, an odd number of them padded with a zero."""
     first, second = F.pad(vectors_rd, (0, vectors_rd.shape[1] % 2)).chunk(2, dim=1)
     return first, second
 
 
-def compute_misorder(score_r: Tensor, label_r: Tensor) -> Tensor:
+def _compute_misorder(score_r: Tensor, label_r: Tensor) -> Tensor:
     """log(1 + sum of exp(score_i - score_j) over label_i < label_j), in O(r log r) time and O(r) memory.
 
     With the pairs in descending order of label, those of a higher label are a prefix: one cumulative log-sum-exp holds

@@ -76,8 +76,8 @@ class BatchHardTriplet(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `text` [rows, dim] with `label` [rows]."""
-        distance_rr, same_rr = compare_rows(self.tag(), columns, label, self.distance)
-        return F.relu(hardest_gap(distance_rr, same_rr) + self.margin).mean()
+        distance_rr, same_rr = _compare_rows(self.tag(), columns, label, self.distance)
+        return F.relu(_hardest_gap(distance_rr, same_rr) + self.margin).mean()
 
 
 class BatchHardSoftMarginTriplet(Spec):
@@ -99,8 +99,8 @@ class BatchHardSoftMarginTriplet(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `text` [rows, dim] with `label` [rows]."""
-        distance_rr, same_rr = compare_rows(self.tag(), columns, label, self.distance)
-        return F.softplus(hardest_gap(distance_rr, same_rr)).mean()
+        distance_rr, same_rr = _compare_rows(self.tag(), columns, label, self.distance)
+        return F.softplus(_hardest_gap(distance_rr, same_rr)).mean()
 
 
 class BatchAllTriplet(Spec):
@@ -124,7 +124,7 @@ class BatchAllTriplet(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `text` [rows, dim] with `label` [rows]."""
-        distance_rr, same_rr = compare_rows(self.tag(), columns, label, self.distance)
+        distance_rr, same_rr = _compare_rows(self.tag(), columns, label, self.distance)
         # With an anchor's negatives sorted, those that cost something are a prefix, and a cumulative sum has the cost:
         # no [r, r, r] cube. Only differences count, so each anchor's distances are centred to keep digits in long sums.
         distance_rr = distance_rr - distance_rr.detach().mean(dim=1, keepdim=True)
@@ -133,7 +133,7 @@ class BatchAllTriplet(Spec):
         count_rr = torch.searchsorted(negative_rr.detach(), limit_rr.detach())
         prefix = F.pad(negative_rr.masked_fill(negative_rr == torch.inf, 0).cumsum(dim=1), (1, 0))
         cost_rr = count_rr * limit_rr - prefix.gather(1, count_rr)
-        positive_rr = without_itself(same_rr)
+        positive_rr = _without_itself(same_rr)
         return torch.where(positive_rr, cost_rr, 0).sum() / torch.where(positive_rr, count_rr, 0).sum().clamp(min=1)
 
 
@@ -159,18 +159,18 @@ class BatchSemiHardTriplet(Spec):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `text` [rows, dim] with `label` [rows]."""
-        distance_rr, same_rr = compare_rows(self.tag(), columns, label, self.distance)
+        distance_rr, same_rr = _compare_rows(self.tag(), columns, label, self.distance)
         negative_rr = distance_rr.masked_fill(same_rr, torch.inf).sort(dim=1).values
         nearer_rr = torch.searchsorted(negative_rr.detach(), distance_rr.detach(), right=True)
         next_rr = negative_rr.gather(1, nearer_rr.clamp(max=len(negative_rr) - 1))
         farthest_r1 = distance_rr.masked_fill(same_rr, -torch.inf).max(dim=1, keepdim=True).values
         chosen_rr = torch.where(next_rr < torch.inf, next_rr, farthest_r1)
-        positive_rr = without_itself(same_rr)
+        positive_rr = _without_itself(same_rr)
         cost_rr = torch.where(positive_rr, F.relu(distance_rr - chosen_rr + self.margin), 0)
         return cost_rr.sum() / positive_rr.sum().clamp(min=1)
 
 
-def compare_rows(loss: str, columns: Columns, label: Tensor | None, distance: BatchDistance) -> tuple[Tensor, Tensor]:
+def _compare_rows(loss: str, columns: Columns, label: Tensor | None, distance: BatchDistance) -> tuple[Tensor, Tensor]:
     """Distances of all rows of a batch, and which of them share a label (a row with itself, too): [r, r] both."""
     text_rd, label_r = require_columns(loss, columns, label, "text", "label")
     same_rr = label_r[:, None] == label_r
@@ -182,13 +182,13 @@ def compare_rows(loss: str, columns: Columns, label: Tensor | None, distance: Ba
     return distance_matrix(distance, text_rd), same_rr
 
 
-def without_itself(same_rr: Tensor) -> Tensor:
+def _without_itself(same_rr: Tensor) -> Tensor:
     """Pairs of rows that share a label, a row with itself left out."""
     return same_rr & ~torch.eye(len(same_rr), dtype=torch.bool, device=same_rr.device)
 
 
-def hardest_gap(distance_rr: Tensor, same_rr: Tensor) -> Tensor:
+def _hardest_gap(distance_rr: Tensor, same_rr: Tensor) -> Tensor:
     """For each anchor, [r]: distance to its farthest positive (0 without one) minus that to its nearest negative."""
-    farthest_r = torch.where(without_itself(same_rr), distance_rr, 0).max(dim=1).values
+    farthest_r = torch.where(_without_itself(same_rr), distance_rr, 0).max(dim=1).values
     nearest_r = distance_rr.masked_fill(same_rr, torch.inf).min(dim=1).values
     return farthest_r - nearest_r

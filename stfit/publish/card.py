@@ -117,7 +117,7 @@ def metadata_of(facts: CardData) -> dict[str, Any]:
 
     training = facts.training
     on_hub = training is not None and training.base_on_hub
-    losses = [f"loss:{name_of(loss)}" for loss in training.losses] if training else []
+    losses = [f"loss:{_name_of(loss)}" for loss in training.losses] if training else []
     sources = [*(training.data if training else []), *(scores.rows for scores in facts.scores)]
     shown = [text for source in sources for row in source.samples for text in row.values() if isinstance(text, str)]
     texts = shown if len(shown) > 1 else EXAMPLES
@@ -134,11 +134,11 @@ def metadata_of(facts: CardData) -> dict[str, Any]:
     )
     found: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
     # Not by the client's EvalResult, which throws evaluators on the same kind of dataset together.
-    results = {"name": facts.name, "results": [results_of(scores) for scores in facts.scores]}
+    results = {"name": facts.name, "results": [_results_of(scores) for scores in facts.scores]}
     return found | ({"model-index": [results]} if facts.scores else {})
 
 
-def results_of(scores: Scores) -> dict[str, Any]:
+def _results_of(scores: Scores) -> dict[str, Any]:
     """An evaluator's metrics as an entry of the model index."""
     task = TASKS.get(scores.type, scores.type.replace("_", "-"))
     rows = scores.rows
@@ -154,23 +154,23 @@ def results_of(scores: Scores) -> dict[str, Any]:
     }
 
 
-def name_of(loss: Spec) -> str:
+def _name_of(loss: Spec) -> str:
     """A loss by its name in sentence-transformers, which the Hub's readers know, where it has one."""
     return (*loss.also_called, loss.tag())[0]
 
 
 def body_of(facts: CardData) -> str:
     """The card below its metadata."""
-    parts = [f"# {facts.name}", *(f"> **{plain(note)}**" for note in facts.notes), introduction(facts), usage(facts)]
-    parts += evaluation(facts)
+    parts = [f"# {facts.name}", *(f"> **{plain(note)}**" for note in facts.notes), _introduction(facts), _usage(facts)]
+    parts += _evaluation(facts)
     if facts.training:
-        parts += training_data(facts.training) + training_run(facts.training) + citation(facts.training)
+        parts += _training_data(facts.training) + _training_run(facts.training) + _citation(facts.training)
     else:
         parts.append("## Training\n\nHow this model was trained is not recorded.")
     return "\n\n".join(parts) + "\n"
 
 
-def introduction(facts: CardData) -> str:
+def _introduction(facts: CardData) -> str:
     """What it is, in a sentence and a list."""
     size = f"{facts.embedding_dim}-dimensional " if facts.embedding_dim else ""
     lines = [
@@ -182,7 +182,7 @@ def introduction(facts: CardData) -> str:
         "",
     ]
     if facts.training:
-        lines.append(f"- Base: {base_of(facts.training)}")
+        lines.append(f"- Base: {_base_of(facts.training)}")
     if facts.max_seq_length:
         lines.append(f"- Longest text: {facts.max_seq_length} tokens; the rest is cut off")
     lines.append(f"- Modules: {', '.join(facts.modules)}")
@@ -194,7 +194,7 @@ def introduction(facts: CardData) -> str:
     return "\n".join(lines)
 
 
-def base_of(training: Training) -> str:
+def _base_of(training: Training) -> str:
     """The base, with a link where there is something to link to."""
     if training.base is None:
         return "none; the weights were random at the start"
@@ -204,7 +204,7 @@ def base_of(training: Training) -> str:
     return f"[{plain(training.base)}](https://huggingface.co/{training.base}){commit}"
 
 
-def usage(facts: CardData) -> str:
+def _usage(facts: CardData) -> str:
     """Snippets that run as they stand."""
     asymmetric = {"query", "document"} <= facts.prompts.keys()
     sentences = ",\n".join(f'    "{text}"' for text in EXAMPLES)
@@ -225,7 +225,7 @@ def usage(facts: CardData) -> str:
     return f"## Usage\n\n{block(python, 'python')}\n\nOr from a shell, with stfit:\n\n{block(shell, 'sh')}"
 
 
-def evaluation(facts: CardData) -> list[str]:
+def _evaluation(facts: CardData) -> list[str]:
     """The table before and after, and what each line was measured on."""
     if not facts.lines:
         return ["## Evaluation\n\nThis model was not evaluated."]
@@ -233,14 +233,14 @@ def evaluation(facts: CardData) -> list[str]:
         "Metric": [code(line.metric) for line in facts.lines],
         "Base": [number(line.base) for line in facts.lines],
         "This model": [number(line.tuned) for line in facts.lines],
-        "Gain (interval)": [gain_of(line.tuned, line.base, line.base_interval) for line in facts.lines],
+        "Gain (interval)": [_gain_of(line.tuned, line.base, line.base_interval) for line in facts.lines],
         "Published before": [number(line.published) for line in facts.lines],
-        "Gain over it (interval)": [gain_of(line.tuned, line.published, line.gain_interval) for line in facts.lines],
+        "Gain over it (interval)": [_gain_of(line.tuned, line.published, line.gain_interval) for line in facts.lines],
     }
     kept = {title: cells for title, cells in columns.items() if any(cells)}
     parts = ["## Evaluation", table(list(kept), [list(row) for row in zip(*kept.values(), strict=True)])]
     parts.append("Base is the model before its training. Intervals are of 95 %, by a paired bootstrap over the rows.")
-    described = [f"- {code(scores.label)}: {described_rows(scores.rows)}" for scores in facts.scores]
+    described = [f"- {code(scores.label)}: {_described_rows(scores.rows)}" for scores in facts.scores]
     return [*parts, "\n".join(described)] if described else parts
 
 
@@ -249,7 +249,7 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def gain_of(value: float | None, other: float | None, interval: tuple[float, float] | None) -> str:
+def _gain_of(value: float | None, other: float | None, interval: tuple[float, float] | None) -> str:
     """What this model gained over another one."""
     if value is None or other is None:
         return ""
@@ -257,7 +257,7 @@ def gain_of(value: float | None, other: float | None, interval: tuple[float, flo
     return f"{value - other:+.4f}{between}"
 
 
-def described_rows(rows: DatasetFacts) -> str:
+def _described_rows(rows: DatasetFacts) -> str:
     """A dataset in a few words."""
     name = f"[{plain(rows.hub)}](https://huggingface.co/datasets/{rows.hub})" if rows.hub else code(rows.name)
     more = [
@@ -270,12 +270,12 @@ def described_rows(rows: DatasetFacts) -> str:
     return ", ".join([name, *filter(None, more)])
 
 
-def training_data(training: Training) -> list[str]:
+def _training_data(training: Training) -> list[str]:
     """Sources, mapping and, when asked for, rows."""
     parts = ["## Training data"]
     for rows in training.data:
         mapping = "; ".join(f"{code(role)} from {code(str(column))}" for role, column in rows.columns.items())
-        parts.append(f"- {described_rows(rows)}{f': {mapping}' if mapping else ''}")
+        parts.append(f"- {_described_rows(rows)}{f': {mapping}' if mapping else ''}")
         if rows.samples:
             roles = list(rows.samples[0])
             cells = [[code(str(row[role])) for role in roles] for row in rows.samples]
@@ -283,11 +283,11 @@ def training_data(training: Training) -> list[str]:
     return parts
 
 
-def training_run(training: Training) -> list[str]:
+def _training_run(training: Training) -> list[str]:
     """Loss, time, machine, versions and the whole recipe."""
     speed = f", {training.examples_per_second:.0f} examples a second" if training.examples_per_second else ""
     facts = [
-        *(f"- Loss: {code(loss.tag())}: {plain(first_sentence(loss))}" for loss in training.losses),
+        *(f"- Loss: {code(loss.tag())}: {plain(_first_sentence(loss))}" for loss in training.losses),
         f"- {training.steps} steps in {duration(training.seconds)}{speed}",
         f"- Hardware: {plain(training.hardware)}",
         f"- Versions: {', '.join(f'{name} {plain(version)}' for name, version in training.versions.items())}",
@@ -305,12 +305,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def first_sentence(loss: Spec) -> str:
+def _first_sentence(loss: Spec) -> str:
     """What a loss does, by its own documentation."""
     return " ".join(inspect.getdoc(type(loss)).split("\n\n")[0].split())  # type: ignore[union-attr]
 
 
-def citation(training: Training) -> list[str]:
+def _citation(training: Training) -> list[str]:
     """Papers of the model's kind and of its losses, the latter as their documentation names them."""
     found = [reference for loss in training.losses for reference in references_of(loss)]
     listed = "\n".join(f"- {text}<{url}>" for text, url in dict.fromkeys(found))

@@ -109,12 +109,12 @@ def read_branch(repo: str, branch: str = MAIN) -> BranchState:
         if error.problems[0].code == NO_REVISION:
             return BranchState(private=bool(look_up("model", repo).private))
         raise
-    head = BranchState(found.sha, read_files(repo, found.sha), bool(found.private))
+    head = BranchState(found.sha, _read_files(repo, found.sha), bool(found.private))
     manifest = read_file(repo, head, MANIFEST) or b""
     return replace(head, pushed=frozenset(manifest.decode("utf-8", "replace").splitlines()))
 
 
-def read_files(repo: str, commit: str) -> dict[str, File]:
+def _read_files(repo: str, commit: str) -> dict[str, File]:
     """Path -> file of a commit."""
     from huggingface_hub.hf_api import RepoFile
 
@@ -136,7 +136,7 @@ def read_file(repo: str, head: BranchState, path: str) -> bytes | None:
     return content
 
 
-def content_of(file: Path | bytes) -> bytes:
+def _content_of(file: Path | bytes) -> bytes:
     """What is in a file."""
     return file if isinstance(file, bytes) else file.read_bytes()
 
@@ -148,7 +148,7 @@ def is_same(local: Path | bytes, remote: File) -> bool:
             return sha256(local).hexdigest() == remote.sha256
         with local.open("rb") as stream:
             return file_digest(stream, "sha256").hexdigest() == remote.sha256
-    content = content_of(local)
+    content = _content_of(local)
     return sha1(b"blob %d\0" % len(content) + content).hexdigest() == remote.oid
 
 
@@ -214,7 +214,7 @@ def commit(
     def send() -> Published:
         made = client.HfApi().create_commit(
             repo,
-            operations_of(change),
+            _operations_of(change),
             commit_message=message,
             revision=branch,
             create_pr=as_pull_request,
@@ -225,7 +225,7 @@ def commit(
     def find_it() -> Published | None:
         return find_published(repo, files, branch, as_pull_request)
 
-    unseen = bytes_of(change) if is_xet_available() else 0
+    unseen = _bytes_of(change) if is_xet_available() else 0
     try:
         return ask(send, "model", repo, branch, done=find_it, unseen=unseen)
     except HubError:
@@ -235,12 +235,12 @@ def commit(
         raise
 
 
-def bytes_of(change: Change) -> int:
+def _bytes_of(change: Change) -> int:
     """How much a change adds."""
     return sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in change.add.values())
 
 
-def operations_of(change: Change) -> list[Any]:
+def _operations_of(change: Change) -> list[Any]:
     """A change in the client's words, which it uses up: a second try needs new ones."""
     return [
         *(client.CommitOperationAdd(path, file) for path, file in change.add.items()),
@@ -257,7 +257,7 @@ def find_published(
         return Published(head.commit) if head.commit and is_published(files, head) else None
     refs = ask(lambda: client.HfApi().list_repo_refs(repo, include_pull_requests=True), "model", repo)
     for request in reversed((refs.pull_requests or [])[-NEWEST:]):
-        if is_published(files, BranchState(request.target_commit, read_files(repo, request.target_commit))):
+        if is_published(files, BranchState(request.target_commit, _read_files(repo, request.target_commit))):
             number = request.ref.rpartition("/")[2]
             return Published(request.target_commit, f"{constants.ENDPOINT}/{repo}/discussions/{number}")
     return None
@@ -271,7 +271,7 @@ def is_published(files: Mapping[str, Path | bytes], head: BranchState) -> bool:
 
 def require_published(repo: str, files: Mapping[str, Path | bytes], published: Published) -> None:
     """Raises HubError where the commit does not hold what was sent."""
-    found = BranchState(published.commit, read_files(repo, published.commit))
+    found = BranchState(published.commit, _read_files(repo, published.commit))
     if not is_published(files, found):
         change = find_change(files, found)
         wrong = listed([*change.add, *change.delete])

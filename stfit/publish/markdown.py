@@ -26,14 +26,14 @@ def plain(text: str) -> str:
 def code(text: str) -> str:
     """Text as inline code, also in a table."""
     shown = visible(text).replace("|", "\\|")
-    ticks = "`" * (longest_run(shown) + 1)
+    ticks = "`" * (_longest_run(shown) + 1)
     space = " " if shown.startswith("`") or shown.endswith("`") or not shown else ""
     return f"{ticks}{space}{shown}{space}{ticks}"
 
 
 def block(text: str, language: str = "") -> str:
     """Lines as a code block."""
-    fence = "`" * max(3, longest_run(text) + 1)
+    fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
@@ -43,6 +43,6 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def longest_run(text: str) -> int:
+def _longest_run(text: str) -> int:
     """Longest run of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)

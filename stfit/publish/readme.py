@@ -12,7 +12,7 @@ END = "<!-- stfit: end of the generated section -->"
 
 def write_readme(metadata: dict[str, Any], body: str) -> str:
     """A README of the generated section only."""
-    return joined(metadata, f"{BEGIN}\n\n{body.strip()}\n\n{END}\n")
+    return _joined(metadata, f"{BEGIN}\n\n{body.strip()}\n\n{END}\n")
 
 
 def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
@@ -24,7 +24,7 @@ def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
     if front is None:
         return None
     if not text.strip():  # the Hub's own form makes a README of metadata only
-        return write_readme(merged(front, metadata), body)
+        return write_readme(_merged(front, metadata), body)
     lines = text.splitlines(keepends=True)
     marks = [line.strip("\r\n") for line in lines]
     if BEGIN not in marks or END not in marks:
@@ -33,10 +33,10 @@ def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
     if last < first:
         return None
     section = f"{BEGIN}\n\n{body.strip()}\n\n{END}\n"
-    return joined(merged(front, metadata), "".join(lines[:first]) + section + "".join(lines[last + 1 :]))
+    return _joined(_merged(front, metadata), "".join(lines[:first]) + section + "".join(lines[last + 1 :]))
 
 
-def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The metadata of a README, renewed."""
     given = old.get("tags") or []
     tags = [*(given if isinstance(given, list) else [given]), *new.get("tags", [])]
@@ -59,7 +59,7 @@ def parted(readme: str) -> tuple[dict[str, Any] | None, str]:
     return (front if isinstance(front, dict) else None), "".join(lines[ends[1] + 1 :]).lstrip("\n")
 
 
-def joined(metadata: dict[str, Any], text: str) -> str:
+def _joined(metadata: dict[str, Any], text: str) -> str:
     """Metadata and text as one file."""
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=10**6)
     return f"---\n{front}---\n\n{text}"

@@ -22,13 +22,13 @@ class Dumper(yaml.SafeDumper):
         return True
 
 
-def represent_text(dumper: Dumper, text: str) -> yaml.Node:
+def _represent_text(dumper: Dumper, text: str) -> yaml.Node:
     """Text; the line breaks that only YAML knows are escaped, or they would be read back as plain ones."""
     style = '"' if any(char in text for char in "\x85\u2028\u2029") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
-Dumper.add_representer(str, represent_text)
+Dumper.add_representer(str, _represent_text)
 # The rules of YAML 1.1 are asked first, so this one is left with `1e-5` and the like. `\Z`: PyYAML calls match().
 Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(rf"({FLOAT.pattern})\Z"), list("-+.0123456789"))
 

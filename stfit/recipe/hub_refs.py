@@ -36,11 +36,11 @@ def hub_inputs(spec: Any) -> Iterator[Input]:
     """Every repository that a recipe names, in its order."""
     if found := input_of(spec):
         yield found
-    for part in parts_of(spec):
+    for part in _parts_of(spec):
         yield from hub_inputs(part)
 
 
-def parts_of(spec: Any) -> list[Any]:
+def _parts_of(spec: Any) -> list[Any]:
     """What a part of a recipe is made of."""
     if isinstance(spec, Spec):
         return [getattr(spec, name) for name in type(spec).model_fields]

@@ -58,15 +58,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     a `name` is called as its file. Raises RecipeError with all problems, those of the outermost file first.
     """
     shape: Shape = [model]
-    files = read_files(path, shape)
+    files = _read_files(path, shape)
     problems = [problem for file in files for problem in file.problems]
     root = files[-1].root
     for file in reversed(files[:-1]):
         root = merged(root, file.root, shape)
     root, refused = overridden(root, overrides, shape)
-    root = with_data(root)
-    origins = origins_of(root)
-    root = apply_default_name(root, path, model)
+    root = _with_data(root)
+    origins = _origins_of(root)
+    root = _apply_default_name(root, path, model)
     try:
         recipe = model.model_validate(root.plain())
     except ValidationError as error:
@@ -75,17 +75,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
         refused += [found for found in explain_errors(error, root, model) if (found.file, found.line) not in lines]
     if problems or refused:
         order = [str(file.path) for file in files]
-        raise RecipeError(sorted(problems + refused, key=lambda problem: place_in(order, problem)))
+        raise RecipeError(sorted(problems + refused, key=lambda problem: _place_in(order, problem)))
     return Loaded(recipe, files[0].text, origins)
 
 
-def place_in(order: list[str], problem: Problem) -> tuple[int, int, int]:
+def _place_in(order: list[str], problem: Problem) -> tuple[int, int, int]:
     """Sorts problems by file, line and column; those of the command line are last."""
     file = order.index(problem.file) if problem.file in order else len(order)
     return file, problem.line or 0, problem.column or 0
 
 
-def with_data(root: Node) -> Node:
+def _with_data(root: Node) -> Node:
     """The recipe, with the keys of `data` in every evaluator that says `from: data`, where it has none of its own."""
     data, evaluators = root.child("data"), root.child("eval")
     if not isinstance(root.value, dict) or not data or not evaluators or not isinstance(evaluators.value, list):
@@ -100,14 +100,14 @@ def with_data(root: Node) -> Node:
     return replace(root, value=root.value | {"eval": replace(evaluators, value=items)})
 
 
-def apply_default_name(root: Node, path: Path, model: type[Spec]) -> Node:
+def _apply_default_name(root: Node, path: Path, model: type[Spec]) -> Node:
     """The recipe with the stem of its file as `name`, where it gives none."""
     if not isinstance(root.value, dict) or "name" in root.value or "name" not in model.model_fields:
         return root
     return replace(root, value={**root.value, "name": Node(path.stem, root.mark)})
 
 
-def origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
+def _origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
     """Dotted path -> where it was written, for every value below `node`."""
     if isinstance(node.value, str | int | float | None):
         children: list[tuple[Key, Node]] = []
@@ -115,16 +115,16 @@ def origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
         children = list(node.value.items() if isinstance(node.value, dict) else enumerate(node.value))
     origins = {".".join(map(str, keys)): node.where} if keys else {}
     for key, child in children:
-        origins |= origins_of(child, (*keys, key))
+        origins |= _origins_of(child, (*keys, key))
     return origins
 
 
-def read_files(path: Path, shape: Shape) -> list[RecipeFile]:
+def _read_files(path: Path, shape: Shape) -> list[RecipeFile]:
     """The file at `path` and what it extends, outermost first."""
     files: list[RecipeFile] = []
     asked_by: Node | None = None
     while True:
-        file = read_file(path, asked_by, shape)
+        file = _read_file(path, asked_by, shape)
         if asked_by and any(path.samefile(earlier.path) for earlier in files):
             chain = " -> ".join(str(each) for each in [*(earlier.path for earlier in files), path])
             raise RecipeError(asked_by.where.problem(f"`extends` goes in a circle: {chain}", "extends"))
@@ -135,12 +135,12 @@ def read_files(path: Path, shape: Shape) -> list[RecipeFile]:
         path = Path(os.path.normpath(path.parent / os.path.expanduser(str(asked_by.value))))
 
 
-def read_file(path: Path, asked_by: Node | None, shape: Shape) -> RecipeFile:
+def _read_file(path: Path, asked_by: Node | None, shape: Shape) -> RecipeFile:
     """One file; `asked_by` is the `extends` that names it."""
-    text = decode(read_bytes(path, asked_by), str(path))
+    text = decode(_read_bytes(path, asked_by), str(path))
     root, problems = read_yaml(text, str(path), Path(os.path.abspath(path.parent)))
     root = normalize_choices(root, shape)
-    refuse_other_version(root)
+    _refuse_other_version(root)
     extends = root.child("extends")
     if isinstance(root.value, dict) and extends is not None:
         root = replace(root, value={key: child for key, child in root.value.items() if key != "extends"})
@@ -152,7 +152,7 @@ def read_file(path: Path, asked_by: Node | None, shape: Shape) -> RecipeFile:
     return RecipeFile(path, text, root, problems, extends)
 
 
-def read_bytes(path: Path, asked_by: Node | None) -> bytes:
+def _read_bytes(path: Path, asked_by: Node | None) -> bytes:
     """What the file holds, one byte more than is allowed at most."""
     try:
         with path.open("rb") as file:
@@ -167,7 +167,7 @@ def read_bytes(path: Path, asked_by: Node | None) -> bytes:
     )
 
 
-def refuse_other_version(root: Node) -> None:
+def _refuse_other_version(root: Node) -> None:
     """A recipe of a newer language would only give a page of unknown keys."""
     version = root.child("version")
     if version is not None and isinstance(version.value, int) and version.value > LANGUAGE_VERSION:

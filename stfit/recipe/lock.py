@@ -43,7 +43,7 @@ def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], thre
     What comes from the Hub has the commit that `pinned` names; rows, and a base of this machine, a fingerprint.
     """
     sources = [objective.data for objective in pinned.trained_on.values()]
-    rows = [describe_rows(*each) for each in zip(sources, training, strict=True)]
+    rows = [_describe_rows(*each) for each in zip(sources, training, strict=True)]
     return {
         "recipe": trained_part(given),
         **inputs(pinned),
@@ -52,7 +52,7 @@ def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], thre
         "python": platform.python_version(),
         "threads": threads,
         "processes": processes,
-        "eval": {each.label: describe_source(each) for each in pinned.eval if each.dataset},
+        "eval": {each.label: _describe_source(each) for each in pinned.eval if each.dataset},
     }
 
 
@@ -60,19 +60,19 @@ def inputs(pinned: Recipe) -> Lock:
     """Base and data of a recipe as far as they are known without reading rows: ids and commits."""
     teachers = [objective.teacher for objective in pinned.trained_on.values() if objective.teacher]
     return {
-        "base": describe_model(pinned.model),
-        "data": [describe_source(objective.data) for objective in pinned.trained_on.values()],
-        **({"teachers": list(map(describe_model, teachers))} if teachers else {}),
+        "base": _describe_model(pinned.model),
+        "data": [_describe_source(objective.data) for objective in pinned.trained_on.values()],
+        **({"teachers": list(map(_describe_model, teachers))} if teachers else {}),
     }
 
 
-def describe_source(source: Any) -> dict[str, Any]:
+def _describe_source(source: Any) -> dict[str, Any]:
     """A dataset, with its commit where it is on the Hub."""
     found = input_of(source)
     return {"dataset": source.dataset} | ({"commit": found.revision} if found else {})
 
 
-def describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
+def _describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
     """The rows that are trained on: their number and fingerprint, or of a stream the fingerprint of its files."""
     if not source.streaming:
         return {"rows": len(examples), "fingerprint": examples.fingerprint}
@@ -80,7 +80,7 @@ def describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
     return {"fingerprint": fingerprint} if fingerprint else {}
 
 
-def describe_model(model: Model) -> dict[str, Any]:
+def _describe_model(model: Model) -> dict[str, Any]:
     """A base or a teacher, with its commit, or with a fingerprint of its files."""
     found, base = input_of(model), model.base
     if found:
@@ -109,7 +109,7 @@ def for_others(lock: Any) -> Any:
     }
 
 
-def moved(old: Lock, new: Lock) -> list[str]:
+def _moved(old: Lock, new: Lock) -> list[str]:
     """Lines `key: old -> new` for what differs, wherever the files lie.
 
     A revision is what it led to: the commit counts, not whether it was called `main`.
@@ -120,7 +120,7 @@ def moved(old: Lock, new: Lock) -> list[str]:
 
 def require_unmoved(file: Path, old: Lock, new: Lock) -> None:
     """Raises LockError, with every difference, where a training would not be that of the lock."""
-    if lines := moved(old, new):
+    if lines := _moved(old, new):
         raise LockError(f"{file} is of another training:\n  " + "\n  ".join(lines))
 
 
@@ -129,7 +129,7 @@ def same_training(old: Lock, new: Lock) -> bool:
 
     An input is the same by its commit, or else by its fingerprint.
     """
-    if moved({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
+    if _moved({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
         return False
     was, now = ([lock.get("base"), *lock.get("data", []), *lock.get("teachers", [])] for lock in (old, new))
     return len(was) == len(now) and all(map(is_same, for_others(was), for_others(now)))

@@ -97,26 +97,26 @@ class Mark:
         lines = self.written.lines
         line = lines[self.line - 1] if self.line <= len(lines) else ""
         cut = max(0, self.column - 1 - SNIPPET_WIDTH // 2) if len(line) > SNIPPET_WIDTH else 0
-        shown = printable(line[cut : cut + SNIPPET_WIDTH])
+        shown = _printable(line[cut : cut + SNIPPET_WIDTH])
         start = self.column - 1 - cut
         gutter = "    " if self.written.file == COMMAND_LINE else f"{self.line:>4}"
-        carets = "^" * max(1, columns_of(shown[start : start + self.width]))
+        carets = "^" * max(1, _columns_of(shown[start : start + self.width]))
         before, after = "…" if cut else "", "…" if cut + SNIPPET_WIDTH < len(line) else ""
-        pad = " " * (len(before) + columns_of(shown[:start]))
+        pad = " " * (len(before) + _columns_of(shown[:start]))
         return f"{gutter} | {before}{shown}{after}\n{' ' * len(gutter)} | {pad}{carets}"
 
 
-def printable(text: str) -> str:
+def _printable(text: str) -> str:
     """`text` on a terminal: one character for each, nothing that moves the cursor."""
     return "".join(" " if char == "\t" else char if char.isprintable() else "?" for char in text)
 
 
 def quoted(text: str) -> str:
     """A word of the user's, to stand in a message."""
-    return f"`{printable(text if len(text) <= 60 else text[:59] + '…')}`"
+    return f"`{_printable(text if len(text) <= 60 else text[:59] + '…')}`"
 
 
-def columns_of(text: str) -> int:
+def _columns_of(text: str) -> int:
     """How many columns of a terminal `text` takes."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
@@ -160,12 +160,12 @@ def decode(data: bytes, file: str) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
         written = SourceText.of(data.decode(errors="replace"), file, Path())
-        found = mark_at(written, before, len(before))
+        found = _mark_at(written, before, len(before))
         message = f"byte 0x{data[error.start]:02x} is not UTF-8: save the file in that encoding"
         raise RecipeError(found.problem(message, "yaml")) from None
 
 
-def mark_at(written: SourceText, text: str, index: int, width: int = 1) -> Mark:
+def _mark_at(written: SourceText, text: str, index: int, width: int = 1) -> Mark:
     """The mark of character `index` of `text`."""
     before = (text[:index] + "|").splitlines()
     return Mark(written, len(before), len(before[-1]), width)
@@ -182,19 +182,19 @@ def read_yaml(text: str, file: str, folder: Path, shown: str | None = None) -> t
     written = SourceText.of(shown or text, file, folder)
     unreadable = UNREADABLE.search(text)
     if unreadable:
-        bad = mark_at(written, text, unreadable.start())
+        bad = _mark_at(written, text, unreadable.start())
         raise RecipeError(bad.problem(f"character U+{ord(unreadable[0]):04X} can't stand in YAML: delete it", "yaml"))
     reader = Reader(written)
     for secret in SECRET.finditer(text):
         reader.refuse(
-            mark_at(written, text, secret.start(), len(secret[0])),
+            _mark_at(written, text, secret.start(), len(secret[0])),
             "this looks like a token of the Hub, and recipes are published: delete it, use `hf auth login` or HF_TOKEN",
             "secret",
         )
     try:
         return reader.document(yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))), reader.problems
     except yaml.MarkedYAMLError as error:
-        raise RecipeError([*reader.problems, syntax_problem(error, written)]) from None
+        raise RecipeError([*reader.problems, _syntax_problem(error, written)]) from None
 
 
 TOO_DEEP = f"more than {MAX_DEPTH} levels: is it a recipe?"
@@ -214,7 +214,7 @@ SYNTAX_HINTS: tuple[tuple[str, str], ...] = (
 """Words of the parser's own message -> what the user did. Checked in this order."""
 
 
-def syntax_problem(error: yaml.MarkedYAMLError, written: SourceText) -> Problem:
+def _syntax_problem(error: yaml.MarkedYAMLError, written: SourceText) -> Problem:
     """The parser's complaint, in plain words and at the place to change."""
     said = ", ".join(part for part in (error.context, error.problem) if part)
     hint = next((hint for words, hint in SYNTAX_HINTS if words in said), said)

@@ -20,21 +20,21 @@ def merged(parent: Node, child: Node, shape: Shape) -> Node:
     When the child makes another choice (`type`), the keys of the parent's choice do not survive, and when it names
     another `dataset` or `base`, the `revision` of the parent's does not.
     """
-    if not isinstance(parent.value, dict) or not isinstance(child.value, dict) or chooses_anew(parent, child, shape):
+    if not isinstance(parent.value, dict) or not isinstance(child.value, dict) or _chooses_anew(parent, child, shape):
         return child
-    entries = kept_beside(parent.value, child)
+    entries = _kept_beside(parent.value, child)
     for key, value in child.value.items():
         entries[key] = merged(entries[key], value, child_types(shape, key)) if key in entries else value
     return replace(child, value=entries)
 
 
-def chooses_anew(parent: Node, child: Node, shape: Shape) -> bool:
+def _chooses_anew(parent: Node, child: Node, shape: Shape) -> bool:
     """Whether `child` names another `type` than `parent`."""
     before, after = parent.child("type"), child.child("type")
     return bool(choices(shape)) and before is not None and after is not None and before.value != after.value
 
 
-def kept_beside(entries: dict[str, Node], child: Node) -> dict[str, Node]:
+def _kept_beside(entries: dict[str, Node], child: Node) -> dict[str, Node]:
     """What `child` leaves of entries: a revision is none of another dataset or base, unless it is an override too."""
     pairs = [(entries.get(key), child.child(key)) for key in VERSIONED]
     anew = any(before and after and before.value != after.value for before, after in pairs)
@@ -52,13 +52,13 @@ def overridden(root: Node, arguments: Sequence[str], shape: Shape) -> tuple[Node
     # A new `type` drops the old choice's keys; it goes first, so that it can't drop what another argument has just set.
     for argument in sorted(arguments, key=lambda argument: not argument.partition("=")[0].endswith(".type")):
         try:
-            root = apply(root, argument, shape)
+            root = _apply(root, argument, shape)
         except RecipeError as error:
             problems += error.problems
     return root, problems
 
 
-def apply(root: Node, argument: str, shape: Shape) -> Node:
+def _apply(root: Node, argument: str, shape: Shape) -> Node:
     """The tree after one argument. Raises RecipeError."""
     path, equals, value = argument.partition("=")
     deletes = path.startswith("~") and not equals
@@ -70,46 +70,48 @@ def apply(root: Node, argument: str, shape: Shape) -> Node:
     if keys[0] == "extends":
         raise RecipeError(mark.problem("`extends` stands in a file, and can't be overridden", "override"))
     if deletes:
-        return without(root, keys, mark)
+        return _without(root, keys, mark)
     # The key is blanked, not cut off, so that columns are those of the argument.
     written, problems = read_yaml(" " * (len(path) + 1) + value, COMMAND_LINE, Path.cwd(), shown=argument)
     if problems:
         raise RecipeError(problems)
-    return put(root, keys, replace(written, key=mark), mark, shape)
+    return _put(root, keys, replace(written, key=mark), mark, shape)
 
 
-def put(node: Node | None, keys: list[str], value: Node, mark: Mark, shape: Shape) -> Node:
+def _put(node: Node | None, keys: list[str], value: Node, mark: Mark, shape: Shape) -> Node:
     """`node` with `value` at the end of `keys`; mappings on the way are made where there are none."""
     if not keys:
         return normalize_choices(value, shape)
     if node is not None and isinstance(node.value, list):
-        index = index_in(node.value, keys[0], mark)
-        item = put(node.value[index], keys[1:], value, mark, child_types(shape, index))
+        index = _index_in(node.value, keys[0], mark)
+        item = _put(node.value[index], keys[1:], value, mark, child_types(shape, index))
         return replace(node, value=[*node.value[:index], item, *node.value[index + 1 :]])
     entries = node.value if node is not None and isinstance(node.value, dict) else {}
-    child = put(entries.get(keys[0]), keys[1:], value, mark, child_types(shape, keys[0]))
+    child = _put(entries.get(keys[0]), keys[1:], value, mark, child_types(shape, keys[0]))
     if node is None or node.value is not entries:
         return Node({keys[0]: child}, mark, mark)
     new = normalize_choices(Node({keys[0]: child}, mark, mark), shape)
-    return new if chooses_anew(node, new, shape) else replace(node, value={**kept_beside(entries, new), keys[0]: child})
+    return (
+        new if _chooses_anew(node, new, shape) else replace(node, value={**_kept_beside(entries, new), keys[0]: child})
+    )
 
 
-def without(node: Node, keys: list[str], mark: Mark) -> Node:
+def _without(node: Node, keys: list[str], mark: Mark) -> Node:
     """`node` with what stands at the end of `keys` taken out."""
     key, inner = keys[0], keys[1:]
     if isinstance(node.value, list):
-        index = index_in(node.value, key, mark)
-        kept = [without(node.value[index], inner, mark)] if inner else []
+        index = _index_in(node.value, key, mark)
+        kept = [_without(node.value[index], inner, mark)] if inner else []
         return replace(node, value=[*node.value[:index], *kept, *node.value[index + 1 :]])
     child = node.child(key)
     if not isinstance(node.value, dict) or child is None:
         raise RecipeError(mark.problem(f"nothing to delete: {quoted(key)} is not in the recipe", "override"))
     if inner:
-        return replace(node, value={**node.value, key: without(child, inner, mark)})
+        return replace(node, value={**node.value, key: _without(child, inner, mark)})
     return replace(node, value={other: value for other, value in node.value.items() if other != key})
 
 
-def index_in(items: list[Node], key: str, mark: Mark) -> int:
+def _index_in(items: list[Node], key: str, mark: Mark) -> int:
     """`key` as an index of the list. Raises RecipeError where it is none."""
     index = next((index for index in range(len(items)) if str(index) == key), None)
     if index is None:

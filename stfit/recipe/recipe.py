@@ -19,7 +19,7 @@ from stfit.tracking.trackers import Tracker
 from stfit.training.hyperparameters import Train
 
 
-def folder_name(name: str) -> str:
+def _folder_name(name: str) -> str:
     """A name that is safe as one folder of `runs/` and in a metric."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("a name starts with a letter or digit and holds only letters, digits, `.`, `_` and `-`")
@@ -61,7 +61,7 @@ class Recipe(Spec):
 
     version: Literal[1] = 1
     """Version of the recipe language."""
-    name: Annotated[str, AfterValidator(folder_name)]
+    name: Annotated[str, AfterValidator(_folder_name)]
     """Name of the run folder under runs/; default: the recipe file's own name."""
     seed: int = Field(42, ge=0)
     """Everything random follows from it: order of the data, dropout, new weights."""

@@ -97,11 +97,11 @@ def reference_page() -> str:
         INTRO,
         "## Keys\n\n" + pages.table(top, schema["anyOf"][0]["required"]),
         *pages.sections(top, ""),
-        formats(),
-        metrics(),
+        _formats(),
+        _metrics(),
         SELECTORS,
         OVERRIDES,
-        exit_codes(),
+        _exit_codes(),
     ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
@@ -117,7 +117,7 @@ class Pages:
     def sections(self, properties: dict[str, Part], path: str) -> Iterator[str]:
         """What lies below the keys of a section: a table of each, or one of each choice."""
         for key, part in properties.items():
-            names = [name for name in references(part) if name not in self.heading_of]
+            names = [name for name in _references(part) if name not in self.heading_of]
             here = f"{path}.{key}".lstrip(".")
             shared = self.shared_by(names) if len(names) > 1 else {}
             if len(names) > 1:
@@ -165,83 +165,83 @@ class Pages:
         """One line a key."""
         lines = ["| key | value | default | |", "| --- | --- | --- | --- |"]
         for key, part in properties.items():
-            default = "required" if key in required else default_of(part)
-            lines.append(f"| `{key}` | {cell(self.value(part))} | {default} | {cell(self.about(part))} |")
+            default = "required" if key in required else _default_of(part)
+            lines.append(f"| `{key}` | {_cell(self.value(part))} | {default} | {_cell(self.about(part))} |")
         return "\n".join(lines) + "\n"
 
     def about(self, part: Part) -> str:
         """Its description; pydantic leaves out the one of a key whose section says the same."""
-        described = [part, *(self.definitions[name] for name in references(part))]
-        return one_line(next(piece["description"] for piece in described if "description" in piece))
+        described = [part, *(self.definitions[name] for name in _references(part))]
+        return _one_line(next(piece["description"] for piece in described if "description" in piece))
 
     def value(self, part: Part) -> str:
         """What may stand there, in words."""
-        if names := references(part, deep=False):
+        if names := _references(part, deep=False):
             return self.choice(part, names)
         if "enum" in part or "const" in part:
-            return ", ".join(f"`{plain(value)}`" for value in part.get("enum", [part.get("const")]))
+            return ", ".join(f"`{_plain(value)}`" for value in part.get("enum", [part.get("const")]))
         if "anyOf" in part:
-            return or_of([self.value(member) for member in part["anyOf"]])
+            return _or_of([self.value(member) for member in part["anyOf"]])
         if part.get("type") == "array":
             return f"list of {self.value(part['items'])}"
         if part.get("type") == "object":
             return f"mapping to {self.value(part['additionalProperties'])}"
-        return f"{TYPES[part['type']]}{bounds(part)}"
+        return f"{TYPES[part['type']]}{_bounds(part)}"
 
     def choice(self, part: Part, names: list[str]) -> str:
         """A mapping with keys of its own, named after its type where it has one, beside what else may stand there."""
         tags = [self.definitions[name]["properties"].get("type", {}).get("enum", ["mapping"])[0] for name in names]
         others = [member for member in part.get("anyOf", []) if "$ref" not in member and "enum" not in member]
         shown = ", ".join(tag if tag == "mapping" else f"`{tag}`" for tag in tags)
-        return or_of([shown, *(self.value(member) for member in others)])
+        return _or_of([shown, *(self.value(member) for member in others)])
 
 
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`", "null": "null"}
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
 
-def or_of(values: list[str]) -> str:
+def _or_of(values: list[str]) -> str:
     """Each of the values once; a whole number is a number."""
     return " or ".join(value for value in dict.fromkeys(values) if value != "whole number" or "number" not in values)
 
 
-def bounds(part: Part) -> str:
+def _bounds(part: Part) -> str:
     """` > 0, ≤ 1`."""
     said = [f"{sign} {part[key]:g}" for key, sign in BOUNDS.items() if key in part]
     return f" {', '.join(said)}" if said else ""
 
 
-def references(part: Any, deep: bool = True) -> list[str]:
+def _references(part: Any, deep: bool = True) -> list[str]:
     """Names of the definitions that a piece points to; `deep`: also as items of a list or values of a mapping."""
     if isinstance(part, list):
-        return [name for item in part for name in references(item, deep)]
+        return [name for item in part for name in _references(item, deep)]
     if not isinstance(part, dict):
         return []
     if "$ref" in part:
         return [part["$ref"].rpartition("/")[2]]
     inside = ("anyOf", "oneOf", "allOf", *(("items", "additionalProperties") if deep else ()))
-    return [name for key in inside for name in references(part.get(key), deep)]
+    return [name for key in inside for name in _references(part.get(key), deep)]
 
 
-def default_of(part: Part) -> str:
+def _default_of(part: Part) -> str:
     """The default as a recipe would write it; a section's own defaults stand in its own table."""
     default = part.get("default")
-    if isinstance(default, dict) and references(part, deep=False):
+    if isinstance(default, dict) and _references(part, deep=False):
         return ""
-    return f"`{plain(default)}`" if "default" in part else ""
+    return f"`{_plain(default)}`" if "default" in part else ""
 
 
-def plain(value: Any) -> str:
+def _plain(value: Any) -> str:
     """A value, text without quotes."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     """Text without its line breaks."""
     return " ".join(text.split())
 
 
-def cell(text: str) -> str:
+def _cell(text: str) -> str:
     """Text inside a table."""
     return text.replace("|", "\\|")
 
@@ -256,7 +256,7 @@ MEANING = {
 }
 
 
-def formats() -> str:
+def _formats() -> str:
     """Which columns a format has, and which losses learn from it."""
     lines = ["## Formats and losses", "", "| format | columns | label | losses |", "| --- | --- | --- | --- |"]
     for format, roles in ROLES.items():
@@ -267,7 +267,7 @@ def formats() -> str:
     return "\n".join(lines) + "\n"
 
 
-def metrics() -> str:
+def _metrics() -> str:
     """What every evaluator finds, with the defaults of what it is asked for."""
     lines = [
         "## Metrics",
@@ -285,11 +285,11 @@ def metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
-def exit_codes() -> str:
+def _exit_codes() -> str:
     """The classes of stfit.errors, by their codes; that of an interrupted run is 128 + the signal's number."""
     lines = ["## Exit codes", "", "| code | class | meaning |", "| --- | --- | --- |"]
     lines += ["| 0 | | Done. |", "| 1 | | A bug of stfit. |"]
     for error in StfitError.__subclasses__():
         code = error.exit_code if "exit_code" in vars(error) else "130, 143"
-        lines.append(f"| {code} | {error.__name__} | {one_line(error.__doc__ or '')} |")
+        lines.append(f"| {code} | {error.__name__} | {_one_line(error.__doc__ or '')} |")
     return "\n".join(lines) + "\n"

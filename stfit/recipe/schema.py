@@ -31,7 +31,7 @@ def json_schema(model: type[Spec]) -> dict[str, Any]:
     `name` may be left out, and a file that says `extends` may leave out any section.
     """
     made = model.model_json_schema(schema_generator=RecipeSchema, ref_template="#/definitions/{model}")
-    schema: dict[str, Any] = as_draft_07(made)
+    schema: dict[str, Any] = _as_draft_07(made)
     schema["definitions"] = schema.pop("$defs", {})
     schema["properties"]["extends"] = {"type": "string", "description": "A recipe that this one overrides, key by key."}
     required = [key for key in schema.pop("required", []) if key != "name"]
@@ -53,13 +53,13 @@ def schema_page(model: type[Spec]) -> str:
     return json.dumps(json_schema(model), indent=2, ensure_ascii=False) + "\n"
 
 
-def as_draft_07(part: Any) -> Any:
+def _as_draft_07(part: Any) -> Any:
     """Moves a `$ref` with neighbours into `allOf` (draft-07 ignores the neighbours), and drops the made-up titles."""
     if isinstance(part, list):
-        return [as_draft_07(item) for item in part]
+        return [_as_draft_07(item) for item in part]
     if not isinstance(part, dict):
         return part
-    whole = {key: as_draft_07(value) for key, value in part.items() if not (key == "title" and isinstance(value, str))}
+    whole = {key: _as_draft_07(value) for key, value in part.items() if not (key == "title" and isinstance(value, str))}
     if "$ref" in whole and len(whole) > 1:
         whole["allOf"] = [{"$ref": whole.pop("$ref")}]
     return whole

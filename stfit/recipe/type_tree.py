@@ -31,7 +31,7 @@ def shape_of(annotation: Any) -> Shape:
     return [annotation]
 
 
-def shape_of_field(field: FieldInfo) -> Shape:
+def _shape_of_field(field: FieldInfo) -> Shape:
     """Everything that a key may be; pydantic keeps the marks of an annotation apart from it."""
     return shape_of(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
 
@@ -54,7 +54,7 @@ def child_types(shape: Shape, key: Key) -> Shape:
         if origin is (list if isinstance(key, int) else dict):
             found += shape_of(get_args(kind)[-1])
         fields = [fields_of(spec).get(str(key)) for spec in specs([kind])]
-        found += [inner for field in fields if field for inner in shape_of_field(field)]
+        found += [inner for field in fields if field for inner in _shape_of_field(field)]
     return found
 
 
@@ -98,7 +98,7 @@ def owners(model: type[Spec], section: str = "") -> dict[str, list[tuple[str, ty
     found: dict[str, list[tuple[str, type[Spec]]]] = {}
     for key, field in fields_of(model).items():
         found.setdefault(key, []).append((section, model))
-        shape = shape_of_field(field)
+        shape = _shape_of_field(field)
         for spec in specs(shape + child_types(shape, 0)):
             for inner, places in owners(spec, f"{section}.{key}".lstrip(".")).items():
                 found.setdefault(inner, []).extend(places)

@@ -87,15 +87,15 @@ def explain_errors(error: ValidationError, root: Node, model: type[Spec]) -> lis
     found = error.errors(include_url=False)
     groups: dict[Keys, list[ErrorDetails]] = {}
     for detail in found[:MAX_SHOWN]:
-        groups.setdefault(keys_of(detail, root), []).append(detail)
+        groups.setdefault(_keys_of(detail, root), []).append(detail)
     shown = [
-        place(keys, details, root, model) for keys, details in groups.items() if not is_noise(keys, details, groups)
+        _place(keys, details, root, model) for keys, details in groups.items() if not _is_noise(keys, details, groups)
     ]
     left_out = len(found) - MAX_SHOWN
     return [*shown, Problem(f"and {left_out} more: is it a recipe?")] if left_out > 0 else shown
 
 
-def keys_of(detail: ErrorDetails, root: Node) -> Keys:
+def _keys_of(detail: ErrorDetails, root: Node) -> Keys:
     """The keys from the top of the file to the mistake.
 
     Pydantic's location also holds the tag of a choice and the names of a union's members, which are not in the file.
@@ -111,22 +111,22 @@ def keys_of(detail: ErrorDetails, root: Node) -> Keys:
     return (*keys, detail["loc"][-1]) if detail["type"] == "missing" else keys
 
 
-def is_noise(keys: Keys, details: list[ErrorDetails], groups: dict[Keys, list[ErrorDetails]]) -> bool:
+def _is_noise(keys: Keys, details: list[ErrorDetails], groups: dict[Keys, list[ErrorDetails]]) -> bool:
     """Whether another member of a union fitted better, so that its mistake lies deeper and is the one to show."""
     deeper = any(len(other) > len(keys) and other[: len(keys)] == keys for other in groups)
     return deeper and all(detail["type"] in EXPECTED for detail in details)
 
 
-def place(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Problem:
+def _place(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Problem:
     """The Problem for all that is said about one place."""
     # Of a union's members, the one that says more than "not my type" is the one that was meant.
     telling = [detail for detail in details if detail["type"] not in EXPECTED] or details
-    word = FORMATTERS.get(telling[0]["type"], general)
+    word = FORMATTERS.get(telling[0]["type"], _general)
     mark, message, code = word(keys, telling, root, model)
     return mark.problem(message, code)
 
 
-def node_at(root: Node, keys: Keys) -> Node:
+def _node_at(root: Node, keys: Keys) -> Node:
     """The node at the end of `keys`, or the last one on the way that exists."""
     for key in keys:
         child = root.child(key)
@@ -136,12 +136,12 @@ def node_at(root: Node, keys: Keys) -> Node:
     return root
 
 
-def dotted(keys: Keys) -> str:
+def _dotted(keys: Keys) -> str:
     """`keys` as one writes them on the command line."""
     return quoted(".".join(str(key) for key in keys)) if keys else "the recipe"
 
 
-def section_of(keys: Keys) -> str:
+def _section_of(keys: Keys) -> str:
     """The dotted section that holds `keys`, without indices of lists."""
     return ".".join(key for key in keys[:-1] if isinstance(key, str))
 
@@ -150,29 +150,29 @@ Finding: TypeAlias = tuple[Mark, str, str]
 """Where, the message, and its code."""
 
 
-def unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
     """A key that its section does not have: renamed, misplaced or misspelt."""
-    parent, key = node_at(root, keys[:-1]), str(keys[-1])
-    section = section_of(keys)
-    mark = node_at(root, keys).key or parent.where
+    parent, key = _node_at(root, keys[:-1]), str(keys[-1])
+    section = _section_of(keys)
+    mark = _node_at(root, keys).key or parent.where
     old = f"{section}.{key}".lstrip(".")
     if old in RENAMED:
         return mark, f"{quoted(old)} {RENAMED[old]}", "renamed-key"
-    known = [name for spec in chosen(parent, shape_at([model], keys[:-1])) for name in fields_of(spec)]
+    known = [name for spec in _chosen(parent, shape_at([model], keys[:-1])) for name in fields_of(spec)]
     name = CALLED_ELSEWHERE.get(key, key)
     hints = [f"here it is called `{name}`"] if name != key else []
-    hints += [where_it_belongs(name, section, model)] if name not in known else []
+    hints += [_where_it_belongs(name, section, model)] if name not in known else []
     hint = ", ".join(filter(None, hints)) or did_you_mean(key, known)
-    return mark, f"unknown key {dotted(keys)}{'; ' if hint else ''}{hint}", "unknown-key"
+    return mark, f"unknown key {_dotted(keys)}{'; ' if hint else ''}{hint}", "unknown-key"
 
 
-def chosen(node: Node, shape: list[Any]) -> list[type[Spec]]:
+def _chosen(node: Node, shape: list[Any]) -> list[type[Spec]]:
     """The classes a mapping may be, given its `type` where it has one."""
     tag = node.child("type")
     return [spec for spec in choices(shape) if tag is not None and spec.tag() == tag.value] or specs(shape)
 
 
-def where_it_belongs(key: str, section: str, model: type[Spec]) -> str:
+def _where_it_belongs(key: str, section: str, model: type[Spec]) -> str:
     """Where a key that is unknown in `section` is known, or nothing."""
     places = [] if key == "type" else owners(model).get(key, [])
     here = sorted({f"`{spec.tag()}`" for path, spec in places if path == section and "type" in spec.model_fields})
@@ -183,64 +183,64 @@ def where_it_belongs(key: str, section: str, model: type[Spec]) -> str:
     return f"it belongs {' or '.join(known)}" if known else ""
 
 
-def missing_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _missing_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
     """A key that has no default and is not there."""
-    parent = node_at(root, keys[:-1])
-    fields = [fields_of(spec).get(str(keys[-1])) for spec in chosen(parent, shape_at([model], keys[:-1]))]
+    parent = _node_at(root, keys[:-1])
+    fields = [fields_of(spec).get(str(keys[-1])) for spec in _chosen(parent, shape_at([model], keys[:-1]))]
     about = next((" ".join(field.description.split()) for field in fields if field and field.description), "")
-    return parent.where, f"{dotted(keys)} is missing{': ' if about else ''}{about}", "missing-key"
+    return parent.where, f"{_dotted(keys)} is missing{': ' if about else ''}{about}", "missing-key"
 
 
-def unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
     """A `type` that is not among the choices, or none."""
-    node, shape = node_at(root, keys), shape_at([model], keys)
+    node, shape = _node_at(root, keys), shape_at([model], keys)
     names = list(names_in(shape)) or [spec.tag() for spec in choices(shape)]
     tags = ", ".join(spec.tag() for spec in choices(shape))
     tag = node.child("type")
     if tag is None or not isinstance(tag.value, str):
-        return (tag or node).where, f"{dotted(keys)} needs a `type`: one of {tags}", "missing-key"
-    near = nearest(tag.value, names)
-    return tag.where, f"{dotted(keys)} can't be {quoted(tag.value)}{near or f'; known: {tags}'}", "unknown-choice"
+        return (tag or node).where, f"{_dotted(keys)} needs a `type`: one of {tags}", "missing-key"
+    near = _nearest(tag.value, names)
+    return tag.where, f"{_dotted(keys)} can't be {quoted(tag.value)}{near or f'; known: {tags}'}", "unknown-choice"
 
 
-def broken_rule(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _broken_rule(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
     """A rule between the keys of a section, or about one value, in the words of the class."""
     said = re.sub("^(Value error|Assertion failed), ", "", details[0]["msg"])
-    node = node_at(root, keys)
+    node = _node_at(root, keys)
     value = f" {quoted(node.value)}" if isinstance(node.value, str) else ""
-    return first_named(said, node).where, f"{dotted(keys)}{value}: {said}", "invalid"
+    return _first_named(said, node).where, f"{_dotted(keys)}{value}: {said}", "invalid"
 
 
-def first_named(said: str, section: Node) -> Node:
+def _first_named(said: str, section: Node) -> Node:
     """The first key below a section that a rule names and the file holds; else the section itself."""
     named = [tuple(int(key) if key.isdigit() else key for key in name.split(".")) for name in NAMED.findall(said)]
-    found = (node_at(section, keys) for keys in named)
+    found = (_node_at(section, keys) for keys in named)
     return next((node for node in found if node is not section), section)
 
 
-def general(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _general(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
     """A value of the wrong type or out of range."""
-    node = node_at(root, keys)
+    node = _node_at(root, keys)
     if any(detail["type"] not in EXPECTED for detail in details):
-        return node.where, f"{dotted(keys)}: {details[0]['msg']}", "invalid"
+        return node.where, f"{_dotted(keys)}: {details[0]['msg']}", "invalid"
     kinds = {detail["type"]: EXPECTED[detail["type"]].format(**detail.get("ctx", {})) for detail in details}
     *most, last = dict.fromkeys(kinds.values())
     expected = (f"{', '.join(most)} or {last}" if most else last).replace("'", "`")
     code = "out-of-range" if kinds.keys() & set(RANGES) else "wrong-type"
     known = re.findall(r"'([^']*)'", kinds.get("literal_error", ""))
     value = node.plain()
-    hint = nearest(value, known) if isinstance(value, str) and known else ""
+    hint = _nearest(value, known) if isinstance(value, str) and known else ""
     hint = hint or next(filter(None, (ADVICE[kind](value) for kind in kinds if kind in ADVICE)), "")
-    return node.where, f"{dotted(keys)}: expected {expected}, found {described(value)}{hint}", code
+    return node.where, f"{_dotted(keys)}: expected {expected}, found {_described(value)}{hint}", code
 
 
-def nearest(word: str, known: list[str]) -> str:
+def _nearest(word: str, known: list[str]) -> str:
     """A near match, as the end of a message."""
     near = get_close_matches(word, known, n=1)
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
-def described(value: Any) -> str:
+def _described(value: Any) -> str:
     """What stands in the file."""
     if value is None:
         return "nothing (null)"
@@ -251,13 +251,13 @@ def described(value: Any) -> str:
     return f"`{str(value).lower()}`"
 
 
-def boolean_advice(value: Any) -> str:
+def _boolean_advice(value: Any) -> str:
     """For a word of YAML 1.1, a quoted `true`, or 0 and 1."""
     meant = BOOLEANS.get(str(value).lower())
     return f": write {meant}" if meant else ""
 
 
-def number_advice(value: Any) -> str:
+def _number_advice(value: Any) -> str:
     """For a number in quotes, with `_` between its digits, or a whole one written as 3.0."""
     number = resolve_plain(value.strip().replace("_", "")) if isinstance(value, str) else value
     if isinstance(number, float) and number.is_integer():
@@ -266,31 +266,31 @@ def number_advice(value: Any) -> str:
     return f": write {number}" if is_number and number is not value else ""
 
 
-def text_advice(value: Any) -> str:
+def _text_advice(value: Any) -> str:
     """For a number or boolean where text is meant."""
     return f': put it in quotes, "{str(value).lower()}"' if isinstance(value, int | float) else ""
 
 
-def list_advice(value: Any) -> str:
+def _list_advice(value: Any) -> str:
     """For a single value where a list of them is meant."""
     return f": write [{value}]" if isinstance(value, str | int | float) else ""
 
 
 ADVICE: dict[str, Callable[[Any], str]] = {
-    "bool_type": boolean_advice,
-    "int_type": number_advice,
-    "float_type": number_advice,
-    "string_type": text_advice,
-    "list_type": list_advice,
+    "bool_type": _boolean_advice,
+    "int_type": _number_advice,
+    "float_type": _number_advice,
+    "string_type": _text_advice,
+    "list_type": _list_advice,
 }
 """Error type of pydantic -> what to write instead, where that can be guessed."""
 
 FORMATTERS: dict[str, Callable[[Keys, list[ErrorDetails], Node, type[Spec]], Finding]] = {
-    "extra_forbidden": unknown_key,
-    "missing": missing_key,
-    "union_tag_invalid": unknown_choice,
-    "union_tag_not_found": unknown_choice,
-    "value_error": broken_rule,
-    "assertion_error": broken_rule,
+    "extra_forbidden": _unknown_key,
+    "missing": _missing_key,
+    "union_tag_invalid": _unknown_choice,
+    "union_tag_not_found": _unknown_choice,
+    "value_error": _broken_rule,
+    "assertion_error": _broken_rule,
 }
 """Error type of pydantic -> who words it; the others are wrong types and ranges."""

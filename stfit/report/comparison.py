@@ -20,15 +20,15 @@ def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, Metric
                 for told in runs
             ),
             [
-                html.section("metrics", "Metrics", metrics_side_by_side(runs, gains)),
-                html.section("recipes", "What differs in their recipes", differences_of(runs)),
-                html.section("curves", "Curves", *curves_over_one_another(runs)),
-                html.section("cost", "Time and memory", costs_side_by_side(runs)),
+                html.section("metrics", "Metrics", _metrics_side_by_side(runs, gains)),
+                html.section("recipes", "What differs in their recipes", _differences_of(runs)),
+                html.section("curves", "Curves", *_curves_over_one_another(runs)),
+                html.section("cost", "Time and memory", _costs_side_by_side(runs)),
             ],
         )
 
 
-def metrics_side_by_side(runs: Sequence[RunSummary], gains: Sequence[dict[str, MetricDelta]]) -> str:
+def _metrics_side_by_side(runs: Sequence[RunSummary], gains: Sequence[dict[str, MetricDelta]]) -> str:
     """Every metric at the end, and what the later runs gain over the first."""
     first = runs[0]
     main = dict.fromkeys(name for told in runs for name in told.main)
@@ -37,7 +37,7 @@ def metrics_side_by_side(runs: Sequence[RunSummary], gains: Sequence[dict[str, M
     for name in names:
         cells = [number(first.after.get(name))]
         for told, of_run in list(zip(runs, gains, strict=True))[1:]:
-            cells += [number(told.after.get(name)), gain_cell(of_run.get(name))]
+            cells += [number(told.after.get(name)), _gain_cell(of_run.get(name))]
         rows.append([html.text(name), *cells])
     header = ["metric", html.text(first.name)]
     for told in runs[1:]:
@@ -46,7 +46,7 @@ def metrics_side_by_side(runs: Sequence[RunSummary], gains: Sequence[dict[str, M
     return html.table(caption, header, rows) if rows else ""
 
 
-def gain_cell(gain: MetricDelta | None) -> str:
+def _gain_cell(gain: MetricDelta | None) -> str:
     """What a run gains over the first."""
     if gain is None:
         return ""
@@ -55,7 +55,7 @@ def gain_cell(gain: MetricDelta | None) -> str:
     return f"{gain.gain:+.4f}<br>({gain.low:+.4f} to {gain.high:+.4f})<br>{gain.verdict}"
 
 
-def differences_of(runs: Sequence[RunSummary]) -> str:
+def _differences_of(runs: Sequence[RunSummary]) -> str:
     """Keys whose values are not the same in all recipes."""
     keys = dict.fromkeys(key for told in runs for key in told.recipe if key != "name")
     rows = [
@@ -68,7 +68,7 @@ def differences_of(runs: Sequence[RunSummary]) -> str:
     return html.table("Keys of the recipes", ["key", *(html.text(told.name) for told in runs)], rows, numbers=False)
 
 
-def curves_over_one_another(runs: Sequence[RunSummary]) -> Iterator[str]:
+def _curves_over_one_another(runs: Sequence[RunSummary]) -> Iterator[str]:
     """Loss and main metrics of all runs."""
     lines = {told.name: told.losses() for told in runs}
     panels = {"Loss": {name: curve for name, curve in lines.items() if curve[0]}}
@@ -81,7 +81,7 @@ def curves_over_one_another(runs: Sequence[RunSummary]) -> Iterator[str]:
         yield html.figure(figures.draw_curves("curves-figure", label, panels, "step", heights, list(lines)), label)
 
 
-def costs_side_by_side(runs: Sequence[RunSummary]) -> str:
+def _costs_side_by_side(runs: Sequence[RunSummary]) -> str:
     """Seconds and the machine of each run."""
     machines = [dict(told.machine) for told in runs]
     rows = [

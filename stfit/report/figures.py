@@ -47,7 +47,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 """x and y of a line."""
 
 
-def draw_panels(titles: Sequence[str], height: float = 2.4, columns: int = 2) -> tuple[Figure, list[Any]]:
+def _draw_panels(titles: Sequence[str], height: float = 2.4, columns: int = 2) -> tuple[Figure, list[Any]]:
     """A figure as wide as a page with a panel for each title."""
     from matplotlib.figure import Figure  # no pyplot: it would keep a state, and look for a display
 
@@ -66,7 +66,7 @@ def draw_panels(titles: Sequence[str], height: float = 2.4, columns: int = 2) ->
     return figure, panels[: len(titles)]
 
 
-def to_svg(figure: Figure, name: str, label: str) -> str:
+def _to_svg(figure: Figure, name: str, label: str) -> str:
     """A figure as an element of a page. `name` sets its ids apart from other figures', `label` says what it shows."""
     stream = StringIO()
     figure.savefig(stream, format="svg", transparent=True)
@@ -101,7 +101,7 @@ def draw_curves(
 
     `order`: all lines, where one has to look the same in every panel.
     """
-    figure, axes = draw_panels(list(panels))
+    figure, axes = _draw_panels(list(panels))
     for panel, lines, unit in zip(axes, panels.values(), y, strict=True):
         for position, (line, (xs, ys)) in enumerate(lines.items()):
             number = order.index(line) if order else position
@@ -111,12 +111,12 @@ def draw_curves(
         panel.set(xlabel=x, ylabel=unit)
         if len(lines) > 1 or order:
             panel.legend(fontsize=8)
-    return to_svg(figure, name, label)
+    return _to_svg(figure, name, label)
 
 
 def draw_histograms(name: str, label: str, panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> str:
     """Panels (title -> kind -> values) of overlaid histograms, each kind of an area of 1, over one range."""
-    figure, axes = draw_panels(list(panels))
+    figure, axes = _draw_panels(list(panels))
     every = [value for kinds in panels.values() for values in kinds.values() for value in values]
     bins = np.linspace(min(every), max(max(every), min(every) + 1e-6), 31)
     for panel, kinds in zip(axes, panels.values(), strict=True):
@@ -127,12 +127,12 @@ def draw_histograms(name: str, label: str, panels: Mapping[str, Mapping[str, Seq
             panel.hist(values, bins, weights=weight, histtype="step", color=colour, linestyle=DASHES[number])
         panel.set(xlabel=x, ylabel="% of the pairs")
         panel.legend(fontsize=8)
-    return to_svg(figure, name, label)
+    return _to_svg(figure, name, label)
 
 
 def draw_lengths(name: str, label: str, tokens: Sequence[int], texts: Sequence[int], limit: int | None) -> str:
     """How many texts have how many tokens, and where they are cut."""
-    figure, (panel,) = draw_panels([""], 2.2)
+    figure, (panel,) = _draw_panels([""], 2.2)
     width = -(-(max(tokens) + 1 - min(tokens)) // 60)  # whole tokens, or some bars would stand for more lengths
     bins = np.arange(min(tokens), max(tokens) + 2 * width, width) - 0.5
     panel.hist(tokens, bins=bins.tolist(), weights=texts, color=SERIES[0], alpha=0.7)
@@ -142,12 +142,12 @@ def draw_lengths(name: str, label: str, tokens: Sequence[int], texts: Sequence[i
             f"cut at {limit} ", (limit, 0.95), xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=9
         )
     panel.set(xlabel="tokens", ylabel="distinct texts")
-    return to_svg(figure, name, label)
+    return _to_svg(figure, name, label)
 
 
 def draw_maps(name: str, label: str, panels: Mapping[str, Sequence[Sequence[float]]], labels: Sequence[str]) -> str:
     """Panels (title -> points) of texts in two dimensions; the most frequent classes have a colour and a mark."""
-    figure, axes = draw_panels(list(panels), 3.6)
+    figure, axes = _draw_panels(list(panels), 3.6)
     figure.subplots_adjust(bottom=0.31)
     shown = sorted(set(labels), key=lambda each: (-labels.count(each), each))[: len(SERIES)]
     for panel, points in zip(axes, panels.values(), strict=True):
@@ -161,12 +161,12 @@ def draw_maps(name: str, label: str, panels: Mapping[str, Sequence[Sequence[floa
         panel.set(xlabel="first component", ylabel="second component")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, ncols=3, fontsize=8, loc="lower center")
-    return to_svg(figure, name, label)
+    return _to_svg(figure, name, label)
 
 
 def draw_shares(name: str, label: str, seconds: Mapping[str, float]) -> str:
     """A bar for each thing that time was spent on."""
-    figure, (panel,) = draw_panels([""], 0.5 + 0.25 * len(seconds))
+    figure, (panel,) = _draw_panels([""], 0.5 + 0.25 * len(seconds))
     figure.subplots_adjust(0.12, 0.5 / figure.get_figheight(), 0.93, 0.98)
     bars = panel.barh(range(len(seconds)), list(seconds.values()), color=SERIES[0], alpha=0.7)
     panel.set_yticks(range(len(seconds)), list(seconds))
@@ -174,4 +174,4 @@ def draw_shares(name: str, label: str, seconds: Mapping[str, float]) -> str:
     panel.invert_yaxis()
     panel.grid(visible=False, axis="y")
     panel.set(xlabel="seconds")
-    return to_svg(figure, name, label)
+    return _to_svg(figure, name, label)

@@ -19,39 +19,41 @@ def report_page(told: RunSummary) -> str:
     with figures.drawing():
         return html.page(
             f"Run {told.name}",
-            lead_of(told),
+            _lead_of(told),
             [
-                html.section("verdict", "Before and after", verdict_table(told)),
-                html.section("data", "What was trained on what", html.facts(escaped(told.made_of)), warnings_of(told)),
-                html.section("curves", "Training", *training_figures(told)),
-                html.section("similarities", "Similarities", *similarity_figures(told)),
-                html.section("map", "Map of the embeddings", *map_figures(told)),
-                html.section("examples", "Examples", *example_tables(told)),
-                html.section("neighbours", "Nearest neighbours", *neighbour_tables(told)),
-                html.section("lengths", "Lengths", *length_figure(told)),
-                html.section("cost", "Time and memory", *cost_of(told)),
-                recipe_section(told),
+                html.section("verdict", "Before and after", _verdict_table(told)),
+                html.section(
+                    "data", "What was trained on what", html.facts(_escaped(told.made_of)), _warnings_of(told)
+                ),
+                html.section("curves", "Training", *_training_figures(told)),
+                html.section("similarities", "Similarities", *_similarity_figures(told)),
+                html.section("map", "Map of the embeddings", *_map_figures(told)),
+                html.section("examples", "Examples", *_example_tables(told)),
+                html.section("neighbours", "Nearest neighbours", *_neighbour_tables(told)),
+                html.section("lengths", "Lengths", *_length_figure(told)),
+                html.section("cost", "Time and memory", *_cost_of(told)),
+                _recipe_section(told),
             ],
         )
 
 
-def escaped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _escaped(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Names with their values as HTML."""
     return [(name, html.text(value)) for name, value in pairs]
 
 
-def lead_of(told: RunSummary) -> str:
+def _lead_of(told: RunSummary) -> str:
     """What came of it, in a sentence for each evaluator."""
     said = [f"<p>{html.text(told.state)}, {html.text(told.date)}</p>"]
     for name, gain in told.gains.items():
         said.append(
             f'<p class="lead"><strong>{html.text(name)}</strong>: {number(gain.other)} → {number(gain.value)}, '
-            f"{html.text(in_words(gain))}</p>"
+            f"{html.text(_in_words(gain))}</p>"
         )
     return "\n".join(said)
 
 
-def in_words(gain: MetricDelta) -> str:
+def _in_words(gain: MetricDelta) -> str:
     """What a gain is worth."""
     if gain.verdict is None:
         return f"{gain.gain:+.4f}"
@@ -60,15 +62,15 @@ def in_words(gain: MetricDelta) -> str:
         "worse": "worse than before",
         "no evidence": "which may be the luck of the rows it was measured on",
     }
-    return f"{gain.gain:+.4f} ({interval_of(gain)}): {meaning[gain.verdict]}"
+    return f"{gain.gain:+.4f} ({_interval_of(gain)}): {meaning[gain.verdict]}"
 
 
-def interval_of(gain: MetricDelta) -> str:
+def _interval_of(gain: MetricDelta) -> str:
     """The 95 % interval of a gain."""
     return "" if gain.low is None else f"95 % interval {gain.low:+.4f} to {gain.high:+.4f}"
 
 
-def verdict_table(told: RunSummary) -> str:
+def _verdict_table(told: RunSummary) -> str:
     """Every metric before and after, the main ones first."""
     gains = told.gains
     names = [*told.main, *(name for name in {**told.before, **told.after} if name not in told.main)]
@@ -85,7 +87,7 @@ def verdict_table(told: RunSummary) -> str:
     return html.table(caption, ["metric", "before", "after", "gain", "95 % interval", "verdict"], rows)
 
 
-def warnings_of(told: RunSummary) -> str:
+def _warnings_of(told: RunSummary) -> str:
     """What the check had to say, and what went wrong on the way."""
     found = told.record.get("warnings", [])
     if not found:
@@ -94,7 +96,7 @@ def warnings_of(told: RunSummary) -> str:
     return "\n".join(["<h3>Warnings</h3>", *shown])
 
 
-def training_figures(told: RunSummary) -> Iterator[str]:
+def _training_figures(told: RunSummary) -> Iterator[str]:
     """Loss, learning rate, and each main metric over the steps."""
     steps, losses = told.losses()
     if len(steps) > 1:
@@ -111,7 +113,7 @@ def training_figures(told: RunSummary) -> Iterator[str]:
         yield html.figure(figures.draw_curves("metrics", label, panels, "step", ["value"] * len(panels)), label)
 
 
-def similarity_figures(told: RunSummary) -> Iterator[str]:
+def _similarity_figures(told: RunSummary) -> Iterator[str]:
     """How similar the model finds texts that belong together, and others, before and after."""
     for position, (name, _, looks) in enumerate(told.seen()):
         panels = {
@@ -130,7 +132,7 @@ def similarity_figures(told: RunSummary) -> Iterator[str]:
         yield html.figure(figures.draw_histograms(f"similar{position}", label, panels, f"{kind} similarity"), label)
 
 
-def map_figures(told: RunSummary) -> Iterator[str]:
+def _map_figures(told: RunSummary) -> Iterator[str]:
     """Labelled texts in two dimensions."""
     for position, (name, sample, looks) in enumerate(told.seen()):
         panels = {moment: look["map"] for moment, look in looks.items() if look["map"]}
@@ -139,7 +141,7 @@ def map_figures(told: RunSummary) -> Iterator[str]:
             yield html.figure(figures.draw_maps(f"map{position}", label, panels, sample["labels"]), label)
 
 
-def example_tables(told: RunSummary) -> Iterator[str]:
+def _example_tables(told: RunSummary) -> Iterator[str]:
     """The texts that the model gets most wrong now, and those that it gets most right since."""
     for name, sample, looks in told.seen():
         if set(looks) != set(MOMENTS.values()):
@@ -152,20 +154,20 @@ def example_tables(told: RunSummary) -> Iterator[str]:
         worst = sorted(known, key=lambda row: (after["score"][row], row))[:MOST_EXAMPLES]
         gain = {row: after["score"][row] - before["score"][row] for row in known}
         improved = [row for row in sorted(known, key=lambda row: (-gain[row], row))[:MOST_EXAMPLES] if gain[row] > 0]
-        yield f"<p>{html.text(name)}: {html.text(meaning_of_score(sample))}</p>"
-        yield example_table(f"{name}: the worst after training", sample, before, after, worst)
+        yield f"<p>{html.text(name)}: {html.text(_meaning_of_score(sample))}</p>"
+        yield _example_table(f"{name}: the worst after training", sample, before, after, worst)
         if improved:
-            yield example_table(f"{name}: the most improved", sample, before, after, improved)
+            yield _example_table(f"{name}: the most improved", sample, before, after, improved)
 
 
-def meaning_of_score(sample: dict[str, Any]) -> str:
+def _meaning_of_score(sample: dict[str, Any]) -> str:
     """What the score of an example says."""
     if sample["gold"] is not None:
         return "an example's score is 1 where its rank by similarity is its rank by gold score, and 0 at the worst"
     return "an example's score is the similarity of the nearest text that belongs to it, less that of the nearest other"
 
 
-def example_table(
+def _example_table(
     caption: str, sample: dict[str, Any], before: dict[str, Any], after: dict[str, Any], rows: list[int]
 ) -> str:
     """Examples as texts, with their scores."""
@@ -191,12 +193,12 @@ def example_table(
     return html.table(caption, header, cells, numbers=False)
 
 
-def neighbour_tables(told: RunSummary) -> Iterator[str]:
+def _neighbour_tables(told: RunSummary) -> Iterator[str]:
     """What a few texts find among the other texts of the sample."""
     for name, sample, looks in told.seen():
         if not looks:
             continue
-        found = {moment: [listed(sample, near) for near in look["nearest"]] for moment, look in looks.items()}
+        found = {moment: [_listed(sample, near) for near in look["nearest"]] for moment, look in looks.items()}
         rows = [[html.text(sample["left"][row]), *cells] for row, cells in enumerate(zip(*found.values(), strict=True))]
         caption = (
             f"{name}: the nearest of {len(sample['right'])} texts; ✓ belongs together, ✗ does not, unmarked: not said"
@@ -204,14 +206,14 @@ def neighbour_tables(told: RunSummary) -> Iterator[str]:
         yield html.table(caption, ["text", *found], rows, numbers=False)
 
 
-def listed(sample: dict[str, Any], near: list[list[Any]]) -> str:
+def _listed(sample: dict[str, Any], near: list[list[Any]]) -> str:
     """Neighbours, the nearest first."""
     marks = {1: " ✓", -1: " ✗", 0: ""}
     shown = [f"{similarity:.3f} {html.text(sample['right'][at])}{marks[relation]}" for at, similarity, relation in near]
     return "<br>".join(shown)
 
 
-def length_figure(told: RunSummary) -> Iterator[str]:
+def _length_figure(told: RunSummary) -> Iterator[str]:
     """How long the texts are, and where they are cut."""
     lengths = told.record.get("lengths")
     if not lengths or not lengths["tokens"]:
@@ -223,7 +225,7 @@ def length_figure(told: RunSummary) -> Iterator[str]:
     yield html.figure(figures.draw_lengths("lengths-figure", label, tokens, texts, limit), label)
 
 
-def cost_of(told: RunSummary) -> Iterator[str]:
+def _cost_of(told: RunSummary) -> Iterator[str]:
     """Where the time went, and what the machine gave."""
     seconds = {part: told.seconds[part] for part in PARTS if part in told.seconds}
     total = sum(seconds.values())
@@ -231,10 +233,10 @@ def cost_of(told: RunSummary) -> Iterator[str]:
         label = f"{duration(total)} in all: " + ", ".join(f"{part} {value:.1f} s" for part, value in seconds.items())
         yield html.figure(figures.draw_shares("seconds", label, seconds), label)
     if told.machine:
-        yield html.facts(escaped(told.machine))
+        yield html.facts(_escaped(told.machine))
 
 
-def recipe_section(told: RunSummary) -> Section:
+def _recipe_section(told: RunSummary) -> Section:
     """The whole recipe and the lock."""
     return html.section(
         "recipe",

@@ -84,21 +84,21 @@ class RunSummary:
 
     def steps(self, key: str) -> Curve:
         """Something of the steps that were logged."""
-        return curve_of(logged_steps(self.log), key)
+        return curve_of(_logged_steps(self.log), key)
 
     def losses(self) -> Curve:
         """The loss of full batches."""
         return curve_of(full_batches(self.log), "loss")
 
 
-def logged_steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _logged_steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines of steps."""
     return [entry for entry in log if entry["event"] == "step"]
 
 
 def full_batches(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines of steps, but for those on what an epoch leaves over: a loss among few rows is another one."""
-    steps = logged_steps(log)
+    steps = _logged_steps(log)
     most = max((entry["rows"] for entry in steps), default=0)
     return [entry for entry in steps if entry["rows"] > most / 2]
 

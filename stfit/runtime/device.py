@@ -33,11 +33,11 @@ def choose_precision(wanted: str, device: str) -> str:
 def describe_hardware(device: str) -> str:
     """Processor, cores and memory, and the GPU where one was used."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    machine = f"{processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory"
+    machine = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory"
     return f"{torch.cuda.get_device_name(device)}; {machine}" if device.startswith("cuda") else machine
 
 
-def processor() -> str:
+def _processor() -> str:
     """Name of the processor, or of its architecture where the system does not tell."""
     try:
         named = re.search(r"^model name\s*: *(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)

@@ -24,15 +24,15 @@ GIVEN_BACK = 2**20
 def configure_malloc(sharded: bool) -> None:
     """Keep what is freed, but where a model is cut up for want of memory; does nothing on systems without glibc."""
     if sharded and world_size() > 1:
-        set_malloc(MMAP_THRESHOLD, GIVEN_BACK)
+        _set_malloc(MMAP_THRESHOLD, GIVEN_BACK)
         return
-    set_malloc(MMAP_THRESHOLD, LARGEST_THRESHOLD)
-    set_malloc(TRIM_THRESHOLD, -1)
+    _set_malloc(MMAP_THRESHOLD, LARGEST_THRESHOLD)
+    _set_malloc(TRIM_THRESHOLD, -1)
     if sharded:
         log.warning("train.shard changes nothing, since there is one process: start several with `--processes`")
 
 
-def set_malloc(setting: int, value: int) -> None:
+def _set_malloc(setting: int, value: int) -> None:
     """Change a setting of the allocator, where it is glibc's."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -146,7 +146,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
 
-def put_aside(folder: RunFolder) -> Path:
+def _put_aside(folder: RunFolder) -> Path:
     """Rename a run folder to the first free `<name>.N`."""
     number = 1
     while (kept := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
@@ -156,7 +156,7 @@ def put_aside(folder: RunFolder) -> Path:
     return kept
 
 
-def holds_files(path: Path) -> bool:
+def _holds_files(path: Path) -> bool:
     """Whether there is anything to lose: a run that was killed before its first step leaves empty folders."""
     return any(found.is_file() for found in path.rglob("*"))
 
@@ -169,13 +169,13 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
     """
     folder = RunFolder(path)
     notes: list[str] = []
-    if holds_files(path):
+    if _holds_files(path):
         lock = folder.read_lock()
         changed = differences(lock["recipe"], recipe) if lock else ["it has no readable stfit.lock"]
         if resume and changed:
             raise RecipeError(f"--resume: {path} was made by another recipe:\n  " + "\n  ".join(changed))
         if fresh or changed:
-            kept = put_aside(folder)
+            kept = _put_aside(folder)
             notes = [f"kept the earlier run as {kept}", *(f"  {line}" for line in changed)]
     elif resume:
         raise RecipeError(f"--resume: there is no run in {path}")
@@ -186,16 +186,16 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
     return folder, notes
 
 
-def lock_beside(path: Path) -> Path:
+def _lock_beside(path: Path) -> Path:
     """The file that says who trains in the run folder `path`: beside it, since the folder may be put aside then."""
     return path.with_name(f".{path.name}.lock")
 
 
 def require_shared(path: Path) -> None:
     """Raise ResourceError where this process, on another host, does not see the run folder that the first one holds."""
-    holder = on_rank_zero(lock_beside(path).read_text)
+    holder = on_rank_zero(_lock_beside(path).read_text)
     try:
-        seen = lock_beside(path).read_text()
+        seen = _lock_beside(path).read_text()
     except OSError:
         seen = ""
     if seen != holder:
@@ -211,7 +211,7 @@ def lock_folder(path: Path) -> Iterator[None]:
     if not is_rank_zero():  # the first process of this run holds it for all
         yield
         return
-    beside = lock_beside(path)
+    beside = _lock_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = beside.open("a+", encoding="utf-8")
@@ -234,7 +234,7 @@ def lock_folder(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Whether a process trains in the run folder `path` now."""
     try:
-        with lock_beside(path).open(encoding="utf-8") as stream:
+        with _lock_beside(path).open(encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -40,7 +40,7 @@ class SignalHandler:
             self.last_resort = threading.Timer(PATIENCE, os._exit, (128 + number,))
             self.last_resort.daemon = True
             self.last_resort.start()
-            raise interruption(number)
+            raise _interruption(number)
 
     def is_received(self) -> bool:
         """Whether a signal came while a step ran, to any of the processes: all ask this at the same place."""
@@ -53,7 +53,7 @@ class SignalHandler:
         What is raised while Python clears an object away goes no further.
         """
         if self.is_received():
-            raise interruption(self.agreed, message)
+            raise _interruption(self.agreed, message)
 
     def wait_for_steps(self) -> None:
         """From here on a signal waits for the step in hand."""
@@ -66,7 +66,7 @@ class SignalHandler:
         Of several processes none may leave a step alone; torchrun waits 30 seconds for it.
         """
         if world_size() == 1 and self.received is not None and time.monotonic() - self.received_at >= PATIENCE:
-            raise interruption(self.received)
+            raise _interruption(self.received)
 
     def forgive(self) -> None:
         """Take all the time that it needs from here on."""
@@ -93,7 +93,7 @@ class SignalHandler:
             self.forgive()
 
 
-def interruption(number: int, message: str = "") -> InterruptedRun:
+def _interruption(number: int, message: str = "") -> InterruptedRun:
     """The exception for a signal."""
     return InterruptedRun(f"stopped by {signal.Signals(number).name}{': ' if message else ''}{message}", number)
 

@@ -70,19 +70,19 @@ class BatchSchedule:
         for index, (epoch_batches, speed) in enumerate(zip(self.objectives, self.speeds, strict=True)):
             place = (places[index] + 0.5) / len(self.objectives)
             if index in self.streams:
-                turns.append(timed_stream(index, self.streams[index], speed * len(epoch_batches(0)), place))
+                turns.append(_timed_stream(index, self.streams[index], speed * len(epoch_batches(0)), place))
             else:
-                turns.append(timed_batches(index, epoch_batches, speed, place))
+                turns.append(_timed_batches(index, epoch_batches, speed, place))
         return merge(*turns, key=lambda turn: turn.time)
 
 
-def timed_stream(objective: int, stream: Iterable[LazyBatch], rate: float, place: float) -> Iterator[ScheduledBatch]:
+def _timed_stream(objective: int, stream: Iterable[LazyBatch], rate: float, place: float) -> Iterator[ScheduledBatch]:
     """The batches of a stream, `rate` of them in an epoch of the run; `place` as in timed_batches."""
     for number, drawn in enumerate(stream):
         yield ScheduledBatch((number + place) / rate, objective, drawn)
 
 
-def timed_batches(objective: int, epoch_batches: EpochBatches, speed: float, place: float) -> Iterator[ScheduledBatch]:
+def _timed_batches(objective: int, epoch_batches: EpochBatches, speed: float, place: float) -> Iterator[ScheduledBatch]:
     """The batches of one objective, epoch after epoch; `place`: where in its time a batch comes, in 0..1."""
     for epoch in count():
         made = epoch_batches(epoch)

@@ -63,29 +63,29 @@ def save_checkpoint(folder: Path, learner: TrainObjects, facts: Mapping[str, Any
         require_finite_weights(*modules)
         with atomic_directory(folder) if is_rank_zero() else nullcontext(scratch_of(folder)) as scratch:
             if is_rank_zero():
-                save_file(unshared(kept_weights(modules)), scratch / "weights.safetensors")
-                save_file(flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
+                save_file(_unshared(_kept_weights(modules)), scratch / "weights.safetensors")
+                save_file(_flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
                 save_file(randomness, scratch / "randomness.safetensors")
                 state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
                 (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
             if learner.shell is not None:
-                add_parts(scratch, learner.optimizer)
+                _add_parts(scratch, learner.optimizer)
             if is_rank_zero():
                 write_manifest(scratch)
 
 
-def add_parts(scratch: Path, optimizer: torch.optim.Optimizer) -> None:
+def _add_parts(scratch: Path, optimizer: torch.optim.Optimizer) -> None:
     """Have the other processes write their parts of the optimizer's state, once the first one has made the folder."""
     broadcast_object(None)
     if not is_rank_zero():
         path = scratch / f"optimizer.{rank()}.safetensors"
         with wrap_os_errors(path):
-            save_file(flatten_optimizer(optimizer, parts_only=True), path)
+            save_file(_flatten_optimizer(optimizer, parts_only=True), path)
             sync(path)
     all_gather_object(None)
 
 
-def kept_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+def _kept_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
     """The weights of all modules, but for what they leave to the base, named `<module>.<name>`."""
     return {
         f"{index}.{name}": tensor
@@ -102,14 +102,14 @@ def left_to_base(module: nn.Module) -> set[str]:
     )
 
 
-def load_all_but(module: nn.Module, left_out: set[str], weights: dict[str, Tensor]) -> None:
+def _load_all_but(module: nn.Module, left_out: set[str], weights: dict[str, Tensor]) -> None:
     """Fill a module; only what is `left_out` may be missing. Raises RuntimeError where the names are others."""
     missing, unknown = module.load_state_dict(weights, strict=False)
     if wrong := [*(set(missing) - left_out), *unknown]:
         raise RuntimeError(f"weights are missing or unknown: {name_some(wrong)}")
 
 
-def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tied weights as copies: safetensors refuses two names for one memory."""
     seen: set[int] = set()
     result = {}
@@ -119,7 +119,7 @@ def unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def flatten_optimizer(optimizer: torch.optim.Optimizer, parts_only: bool = False) -> dict[str, Tensor]:
+def _flatten_optimizer(optimizer: torch.optim.Optimizer, parts_only: bool = False) -> dict[str, Tensor]:
     """Tensors of the optimizer's state, named `<weight>.<name>`; its settings follow from the recipe.
 
     Of those that are cut up, the part of this process. `parts_only` leaves out what all processes have.
@@ -214,11 +214,11 @@ def restore(checkpoint: Checkpoint, learner: TrainObjects) -> None:
     try:
         for index, module in enumerate(learner.modules):
             own = module.state_dict()
-            cut = {name: cut_like(tensor, own.get(name, tensor)) for name, tensor in of_one(weights, index).items()}
-            load_all_but(module, left_to_base(module), cut)
+            cut = {name: cut_like(tensor, own.get(name, tensor)) for name, tensor in _of_one(weights, index).items()}
+            _load_all_but(module, left_to_base(module), cut)
         moved = [weight for group in learner.optimizer.param_groups for weight in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in read_optimizer(folder):
+        for name, tensor in _read_optimizer(folder):
             number, _, part = name.partition(".")
             weight = moved[int(number)]
             moments.setdefault(int(number), {})[part] = cut_like(tensor, weight if tensor.ndim else tensor)
@@ -227,11 +227,11 @@ def restore(checkpoint: Checkpoint, learner: TrainObjects) -> None:
     except (RuntimeError, ValueError, IndexError) as error:
         raise ModelError(f"{folder}: its weights are not those of this model; did the base change? {error}") from error
     learner.scaler.load_state_dict(state["scaler"])
-    if own := of_one(load_file(folder / "randomness.safetensors"), rank()):
+    if own := _of_one(load_file(folder / "randomness.safetensors"), rank()):
         restore_all_rng(own)  # else there were fewer processes, and this one's generators are new
 
 
-def read_optimizer(folder: Path) -> Iterator[tuple[str, Tensor]]:
+def _read_optimizer(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """The tensors of the optimizer's state by name, one at a time, put together from the parts of all processes."""
     others = sorted(folder.glob("optimizer.*.safetensors"), key=lambda path: int(path.name.split(".")[1]))
     with ExitStack() as stack:
@@ -242,7 +242,7 @@ def read_optimizer(folder: Path) -> Iterator[tuple[str, Tensor]]:
             yield name, torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def of_one(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+def _of_one(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
     """Those named `<number>.<name>`, by name."""
     prefix = f"{number}."
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -41,7 +41,7 @@ def shard(encoder: Encoder) -> Encoder:
     # A fused layer gives a view, and FSDP2 warns that nothing may be added to it in place: nothing is.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(encoder.device.type, (world_size(),))
-    for module in (*layers_of(encoder.backbone), encoder):
+    for module in (*_layers_of(encoder.backbone), encoder):
         fully_shard(module, mesh=mesh)
     for module in encoder.modules():
         if isinstance(module, FSDPModule):
@@ -50,7 +50,7 @@ def shard(encoder: Encoder) -> Encoder:
     return shell
 
 
-def layers_of(backbone: nn.Module) -> Iterable[nn.Module]:
+def _layers_of(backbone: nn.Module) -> Iterable[nn.Module]:
     """The layers of a transformer: its longest list of modules."""
     return max((each for each in backbone.modules() if isinstance(each, nn.ModuleList)), key=len, default=[])
 

@@ -81,11 +81,11 @@ def embed(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
     """Embeddings of some of a batch's sequences, never in half precision."""
     if is_sharded(encoder) and not any(len(batch.sequences[sequence]) for sequence in part):
         longest = np.argmax([len(sequence) for sequence in batch.sequences])
-        return embed_all(encoder, batch, np.append(part, longest))[: len(part)]  # the others wait for a call
-    return embed_all(encoder, batch, part)
+        return _embed_all(encoder, batch, np.append(part, longest))[: len(part)]  # the others wait for a call
+    return _embed_all(encoder, batch, part)
 
 
-def embed_all(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
+def _embed_all(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
     """The same by one call of the encoder."""
     skips = None if batch.prompt_lengths is None else batch.prompt_lengths[part]
     return upcast(encoder([batch.sequences[sequence] for sequence in part], skips))
@@ -128,7 +128,7 @@ def backward(
         watch.lap("forward")
         scale(value).backward()
         watch.lap("backward")
-        return batch_result(value, embedding_sd)
+        return _batch_result(value, embedding_sd)
     before = []
     embeddings = []
     with torch.no_grad():
@@ -146,10 +146,10 @@ def backward(
         restore_rng(randomness)
         embed(encoder, batch, part).backward(leaf_sd.grad[part])
     watch.lap("backward")
-    return batch_result(value, leaf_sd)
+    return _batch_result(value, leaf_sd)
 
 
-def batch_result(loss: Tensor, embedding_sd: Tensor) -> BatchResult:
+def _batch_result(loss: Tensor, embedding_sd: Tensor) -> BatchResult:
     """The loss of a batch with these embeddings, and whether they are good for anything."""
     embedding_sd = embedding_sd.detach()
     width = (embedding_sd.amax(0) - embedding_sd.amin(0)).max()

@@ -13,7 +13,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Steps = Annotated[int, Field(gt=0)]
 
 
-def known_device(name: str) -> str:
+def _known_device(name: str) -> str:
     """A kind of device that torch has, and its number. Whether there is one is seen when the run starts."""
     if not re.fullmatch(r"auto|(cpu|cuda|mps|xpu)(:\d+)?", name):
         raise ValueError("write auto, cpu, cuda, cuda:1, mps or xpu")
@@ -72,7 +72,7 @@ class Train(Spec):
     shard: bool = False
     """Of several processes, each keeps a part of the encoder's weights, gradients and optimizer state (FSDP2), for a
     model of which a process can hold the weights, but not four times as much. Slower."""
-    device: Annotated[str, AfterValidator(known_device)] = "auto"
+    device: Annotated[str, AfterValidator(_known_device)] = "auto"
     """cpu, cuda, cuda:1, mps; auto = the first GPU, else the CPU."""
     log_every_steps: int = Field(10, gt=0)
     """Steps between lines of metrics.jsonl (and of the log where there is no terminal)."""

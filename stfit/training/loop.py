@@ -89,7 +89,7 @@ def build_train_objects(
     `sharded`: of several processes, each keeps a part of the encoder only. Raises RecipeError for a pattern that
     matches nothing, or when nothing is left to train.
     """
-    freeze(encoder, frozen)
+    _freeze(encoder, frozen)
     shell = shard(encoder) if sharded and world_size() > 1 else None
     weights = trained_weights(*modules_of(encoder, losses))
     groups = group_weights(weights, weight_decay, layer_decay, encoder.source.num_layers)
@@ -99,7 +99,7 @@ def build_train_objects(
     return TrainObjects(encoder, losses, optimizer, scaler, shell)
 
 
-def freeze(encoder: Encoder, patterns: list[str]) -> None:
+def _freeze(encoder: Encoder, patterns: list[str]) -> None:
     """Leave the encoder's weights that match a pattern as they are."""
     names = [name for name, _ in encoder.named_parameters()]
     for pattern in patterns:
@@ -151,11 +151,11 @@ def train_steps(
         except (InterruptedRun, DataError):
             restore_rng(before)
             raise
-        add_up_gradients(learner)
+        _add_up_gradients(learner)
         loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
         learner.scaler.unscale_(learner.optimizer)
         grad_norm = clip(weights, max_grad_norm or float("inf")).item()
-        require_finite(step + 1, outcomes, loss, 0.0 if learner.scaler.is_enabled() else grad_norm, batches)
+        _require_finite(step + 1, outcomes, loss, 0.0 if learner.scaler.is_enabled() else grad_norm, batches)
         rate = learning_rate_at(step)
         for parameters in learner.optimizer.param_groups:
             parameters["lr"] = rate * parameters["rate_share"]
@@ -179,7 +179,7 @@ def train_steps(
         watch = Stopwatch()
 
 
-def add_up_gradients(learner: TrainObjects) -> None:
+def _add_up_gradients(learner: TrainObjects) -> None:
     """Put together what the processes have: of the encoder, its share each; of the losses, all the same.
 
     What is cut up among the processes was put together in the backward pass.
@@ -191,18 +191,20 @@ def add_up_gradients(learner: TrainObjects) -> None:
     all_reduce_grads([weight for _, weight in trained_weights(*learner.modules[learner.shell is not None :])])
 
 
-def require_finite(step: int, outcomes: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch]) -> None:
+def _require_finite(
+    step: int, outcomes: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch]
+) -> None:
     """Stop before a NaN reaches the weights. `grad_norm`: 0 under float16 scaling, which only skips such a step."""
     for batch, outcome in zip(batches, outcomes, strict=True):
         broken = np.flatnonzero(~outcome.finite_s.cpu().numpy())
         if len(broken):
-            raise diverged(f"embeddings are not finite in step {step}", [(batch, batch.rows_with(broken))])
+            raise _diverged(f"embeddings are not finite in step {step}", [(batch, batch.rows_with(broken))])
     for name, value in (("the loss", loss), ("the gradient norm", grad_norm)):
         if not math.isfinite(value):
-            raise diverged(f"{name} is {value} in step {step}", [(batch, batch.rows) for batch in batches])
+            raise _diverged(f"{name} is {value} in step {step}", [(batch, batch.rows) for batch in batches])
 
 
-def diverged(what: str, rows: list[tuple[Batch, np.ndarray]]) -> DivergedError:
+def _diverged(what: str, rows: list[tuple[Batch, np.ndarray]]) -> DivergedError:
     """The error that names the rows of these batches, and their texts."""
     named = "; ".join(batch.examples.describe(chosen) for batch, chosen in rows)
     return DivergedError(

@@ -21,7 +21,7 @@ def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
         return build_untrained(recipe, device)
     if against == "published":
         repo = published_repo(recipe)
-        folder = published_folder(repo) if repo else None
+        folder = _published_folder(repo) if repo else None
         if folder is None:
             return f"nothing is published at {repo} yet" if repo else "the recipe has no `push.repo`"
         return load_encoder(folder, device)
@@ -52,7 +52,7 @@ def published_repo(recipe: Recipe) -> str | None:
     return with_owner(recipe.push.repo) if recipe.push else None
 
 
-def published_folder(repo: str) -> Path | None:
+def _published_folder(repo: str) -> Path | None:
     """A folder with what is published at `repo`; None where nothing is. Raises HubError where that can't be known."""
     commit = find_newest(repo)
     folder = fetch("model", repo, commit, ALL_FILES) if commit else None

@@ -65,12 +65,12 @@ def describe_run(
     before, after = result["baseline"], result["metrics"]
     record = folder.read_record() or {}
     gained = gains(after, before, drawn(record, "end"), drawn(record, "start"))
-    scores = [found for evaluator in recipe.eval for found in scores_of(evaluator, recipe, after)]
+    scores = [found for evaluator in recipe.eval for found in _scores_of(evaluator, recipe, after)]
     return replace(
         describe_folder(folder.model, name),
         embedding_dim=min(dim, recipe.model.truncate_dim or dim) or None,
         push=recipe.push,
-        training=describe_training(folder, recipe, result, training),
+        training=_describe_training(folder, recipe, result, training),
         scores=scores,
         lines=[
             MetricRow(metric, before.get(metric), after[metric], base_interval=gained[metric].interval)
@@ -82,7 +82,7 @@ def describe_run(
     )
 
 
-def describe_training(
+def _describe_training(
     folder: RunFolder, recipe: Recipe, result: dict[str, Any], training: list[Examples] | None
 ) -> Training:
     """How the model was made."""
@@ -93,7 +93,7 @@ def describe_training(
         base=None if not isinstance(base, str) else base if on_hub else PurePath(base).name,
         base_on_hub=on_hub,
         base_commit=recipe.model.revision,
-        data=describe_data(recipe, [made.get("rows") for made in lock["data"]], training or []),
+        data=_describe_data(recipe, [made.get("rows") for made in lock["data"]], training or []),
         losses=[each.loss for each in recipe.trained_on.values()],
         recipe=to_yaml(recipe, for_others=True),
         steps=result["steps"],
@@ -105,17 +105,17 @@ def describe_training(
     )
 
 
-def describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[DatasetFacts]:
+def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[DatasetFacts]:
     """The source of every objective, with its count and first rows where they are known."""
     shown = recipe.push.samples if recipe.push else 0
-    sources = [rows_of(each.data, "data", each.data.format) for each in recipe.trained_on.values()]
+    sources = [_rows_of(each.data, "data", each.data.format) for each in recipe.trained_on.values()]
     return [
         replace(rows, rows=count, samples=first_rows(examples, shown) if examples else [])
         for rows, count, examples in zip_longest(sources, counts, training)
     ]
 
 
-def rows_of(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
+def _rows_of(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
     """A source, without the folders of this machine; `label` where it has no dataset of its own."""
     dataset: str | None = source.dataset
     hub = dataset if dataset is not None and is_remote(dataset) else None
@@ -124,9 +124,9 @@ def rows_of(source: Source | Mteb, label: str, format: str | None = None) -> Dat
     return DatasetFacts(name, hub, source.config, source.split, source.revision, columns=columns, format=format)
 
 
-def scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:
+def _scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:
     """What one evaluator found at the end, with the whole embedding and with each prefix of it that was measured."""
-    rows = rows_of(recipe.holding_out if evaluator.from_ and recipe.holding_out else evaluator, evaluator.label)
+    rows = _rows_of(recipe.holding_out if evaluator.from_ and recipe.holding_out else evaluator, evaluator.label)
     found: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         head, _, metric = name.partition("/")

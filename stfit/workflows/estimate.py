@@ -73,8 +73,8 @@ def plan_problems(
             *empty_texts(table.lengths()),
         ]
         if not objective.data.streaming:
-            found += unused_rows(epoch_batches(0), len(table))
-            found += oversized_batch(recipe.train.batch_size * processes, len(table))
+            found += _unused_rows(epoch_batches(0), len(table))
+            found += _oversized_batch(recipe.train.batch_size * processes, len(table))
         problems += [replace(problem, file=objective.data.dataset) for problem in found]
     calendar = build_intervals(recipe.train, plan.total_steps)
     durations = {
@@ -96,14 +96,14 @@ def plan_problems(
     return problems
 
 
-def unused_rows(epoch: list[np.ndarray], examples: int) -> list[Problem]:
+def _unused_rows(epoch: list[np.ndarray], examples: int) -> list[Problem]:
     """Rows that no batch of an epoch holds are seen less than others, or never."""
     left_out = unused(epoch, examples)
     message = f"{left_out} of {examples} examples fit into no batch and are not trained on"
     return [Problem(message, "unused-rows")] if left_out else []
 
 
-def oversized_batch(batch_size: int, examples: int) -> list[Problem]:
+def _oversized_batch(batch_size: int, examples: int) -> list[Problem]:
     """Larger than all rows together is a slip of the pen more often than a wish."""
     message = f"train.batch_size: {batch_size} is more than the {examples} examples, so no batch is ever full"
     return [Problem(message, "batch-size")] if batch_size > examples else []
@@ -118,7 +118,7 @@ def estimate(
     `objectives`: dataset, loss, rows and share of the batches of each.
     """
     tokens_of_batch = [
-        tokens_in(table, epoch_batches(0), max_seq_length)
+        _tokens_in(table, epoch_batches(0), max_seq_length)
         for table, epoch_batches in zip(tables, plan.objectives, strict=True)
     ]
     epochs = plan.total_steps / plan.steps_per_epoch
@@ -130,7 +130,7 @@ def estimate(
         "tokens": round(tokens_of_epoch * epochs),
         "lengths": quantiles(np.concatenate([table.lengths() for table in tables])),
         "max_seq_length": max_seq_length,
-        "memory_mib": memory(recipe, base, max(map(max, tokens_of_batch))),
+        "memory_mib": _memory(recipe, base, max(map(max, tokens_of_batch))),
         "objectives": [
             {"dataset": each.data.dataset, "loss": each.loss.type, "rows": len(table), "share": batches / sum(turns)}
             for each, table, batches in zip(recipe.trained_on.values(), tables, turns, strict=True)
@@ -138,14 +138,14 @@ def estimate(
     }
 
 
-def tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int | None) -> list[int]:
+def _tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int | None) -> list[int]:
     """Tokens of each batch, after texts are cut."""
     lengths = table.lengths() if max_seq_length is None else table.lengths().clip(max=max_seq_length)
     tokens_of_row = np.sum([np.where(ids == MISSING, 0, lengths[ids]) for ids in table.text_ids.values()], axis=0)
     return [int(tokens_of_row[rows].sum()) for rows in epoch]
 
 
-def memory(recipe: Recipe, base: ModelInfo, tokens: int) -> int | None:
+def _memory(recipe: Recipe, base: ModelInfo, tokens: int) -> int | None:
     """MiB that training needs at its largest batch, of `tokens` tokens, as far as a rule of thumb can tell."""
     if base.parameters is None or base.hidden_size is None or base.num_layers is None:
         return None

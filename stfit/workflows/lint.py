@@ -49,16 +49,16 @@ FEW_NEGATIVES = 8
 
 def lint_recipe(checks: list[Check], recipe: Recipe, base: ModelInfo, origins: Mapping[str, Mark]) -> list[Problem]:
     """What the checks find; `origins` says where each key was written."""
-    return [place(doubt, origins) for check in checks for doubt in check(recipe, base)]
+    return [_place(doubt, origins) for check in checks for doubt in check(recipe, base)]
 
 
-def place(doubt: Finding, origins: Mapping[str, Mark]) -> Problem:
+def _place(doubt: Finding, origins: Mapping[str, Mark]) -> Problem:
     """A doubt with the place of its key, where the recipe says it; a default has none."""
     mark, message = origins.get(doubt.key), f"{doubt.key}: {doubt.message}"
     return mark.problem(message, doubt.code) if mark else Problem(message, doubt.code)
 
 
-def unfit_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _unfit_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A loss can't learn from rows of another format."""
     fits_of = {loss.tag(): loss.fits for loss in LOSSES}
     return [
@@ -77,11 +77,11 @@ def missing_trackers(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     ]
 
 
-def unknown_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _unknown_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A prompt that the model does not have can't be put before a text, and one for an unknown role never is."""
     known = {**base.prompts, **recipe.model.prompts}
     found = []
-    for key, roles, prompts in prompt_choices(recipe):
+    for key, roles, prompts in _prompt_choices(recipe):
         for role, name in prompts.items():
             if role not in roles:
                 found.append(Finding(f"{key}.{role}", "unknown-role", f"is no role here: {', '.join(roles)}"))
@@ -94,7 +94,7 @@ def unknown_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     return found
 
 
-def prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
+def _prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
     """(key, roles, role -> name of a prompt) of every source that chooses prompts."""
     sources = [(f"{key}data", ROLES[each.data.format], each.data.prompts) for key, each in recipe.trained_on.items()]
     sources += [(f"eval.{i}", evaluator.prompt_roles, evaluator.prompts) for i, evaluator in enumerate(recipe.eval)]
@@ -116,7 +116,7 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     return found
 
 
-def too_long(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _too_long(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Tokens after the last position have no embedding."""
     wanted = recipe.model.max_seq_length
     if wanted is None or base.positions is None or wanted <= base.positions:
@@ -126,7 +126,7 @@ def too_long(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     ]
 
 
-def too_many_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _too_many_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A prefix longer than the embedding does not exist."""
     dim = embedding_dim(recipe, base)
     if dim is None:
@@ -149,19 +149,19 @@ def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
         own.pooling if said.pooling is None else (said.pooling,) if isinstance(said.pooling, str) else said.pooling
     )
     token_layers = own.token_layers if said.token_layers is None else said.token_layers
-    return ModelConfig(tuple(pooling), token_layers, layers_of(recipe, base)).embedding_dim(base.hidden_size)
+    return ModelConfig(tuple(pooling), token_layers, _layers_of(recipe, base)).embedding_dim(base.hidden_size)
 
 
-def layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
+def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
     """The layers after pooling."""
     own = base.traits.layers if base.traits else []
     return own if recipe.model.layers is None else recipe.model.layers
 
 
-def margin_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _margin_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A margin that no two embeddings can differ by keeps pushing at pairs that are as far apart as they can be."""
     farthest = {"cosine": 2.0}
-    if is_normalized(recipe, base):
+    if _is_normalized(recipe, base):
         farthest |= {"euclidean": 2.0, "squared_euclidean": 4.0}
     found = []
     for key, each in recipe.trained_on.items():
@@ -174,12 +174,12 @@ def margin_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     return found
 
 
-def is_normalized(recipe: Recipe, base: ModelInfo) -> bool:
+def _is_normalized(recipe: Recipe, base: ModelInfo) -> bool:
     """Whether the last layer scales embeddings to length 1."""
-    return [layer.type for layer in layers_of(recipe, base)[-1:]] == ["normalize"]
+    return [layer.type for layer in _layers_of(recipe, base)[-1:]] == ["normalize"]
 
 
-def learning_rate(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _learning_rate(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """The run takes its time, and the model is as it was, or worse."""
     rate, pretrained = recipe.train.learning_rate, not base.is_random and base.source == "Transformer"
     pretrained = pretrained and recipe.model.lora is None
@@ -198,14 +198,14 @@ def learning_rate(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     return [Finding("train.learning_rate", "learning-rate", message)]
 
 
-def frozen_whole(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _frozen_whole(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """With the transformer frozen, only layers after pooling learn, and most models have none."""
     whole = [pattern for pattern in recipe.train.freeze if pattern in ("*", "backbone*", "backbone.*")]
     message = f"`{whole[0]}` freezes the whole transformer" if whole else ""
     return [Finding("train.freeze", "frozen", message)] if whole else []
 
 
-def scale_for_temperature(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A scale below 1 is mostly a temperature: the softmax stays flat, and nothing is learnt."""
     scales = {f"{key}loss.scale": getattr(each.loss, "scale", 1.0) for key, each in recipe.trained_on.items()}
     return [
@@ -225,7 +225,7 @@ def few_negatives(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     return [Finding("train.batch_size", "few-negatives", message)]
 
 
-def gate_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _gate_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A share that was meant in percent lets no model pass."""
     return [
         Finding(f"gate.{i}.min", "gate-out-of-reach", f"{gate.min:g} can't be reached: metrics go up to 1")
@@ -234,7 +234,7 @@ def gate_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     ]
 
 
-def other_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _other_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A loss that mines its batches gets batches with little to mine."""
     return [
         Finding(
@@ -247,7 +247,7 @@ def other_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     ]
 
 
-def idle_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _idle_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A mini-batch as large as the batch saves nothing."""
     size = recipe.train.mini_batch_size
     if size is None or size < recipe.train.batch_size:
@@ -257,7 +257,7 @@ def idle_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     ]
 
 
-def chosen_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _chosen_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A model chosen by its test score has a test score that is too good to be true."""
     best = [("train.best", "best-on-test", recipe.train.best or "")]
     gates = [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
@@ -269,7 +269,7 @@ def chosen_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     ]
 
 
-def idle_evaluators(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _idle_evaluators(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """An evaluator that never runs measures nothing, and held-out rows without one are lost to training."""
     found = [
         Finding(f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs")
@@ -283,9 +283,9 @@ def idle_evaluators(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     return found
 
 
-def idle_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _idle_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A prompt that no text gets while training makes embeddings worse where it is used later."""
-    names = {name for _, _, prompts in prompt_choices(recipe) for name in prompts.values()}
+    names = {name for _, _, prompts in _prompt_choices(recipe) for name in prompts.values()}
     usual = {ROLE_PROMPTS.get(role) for each in recipe.trained_on.values() for role in ROLES[each.data.format]}
     return [
         Finding(f"model.prompts.{name}", "idle-prompt", "no column is given this prompt: name it in `data.prompts`")
@@ -294,7 +294,7 @@ def idle_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     ]
 
 
-def replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A base that was trained with other modules has to learn anew what its token embeddings mean together."""
     if base.traits is None:
         return []
@@ -313,20 +313,20 @@ def replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     return found
 
 
-def misplaced_settings(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A setting of transformers says nothing to a table."""
     found = unsupported_keys(recipe.model, base.source)
     return [Finding(f"model.{key}", "misplaced", message) for key, message in found.items()]
 
 
-def nothing_to_train(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _nothing_to_train(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Counts of words have no weights, so that those of a layer after them are all that can learn."""
-    if base.source != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in layers_of(recipe, base)):
+    if base.source != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in _layers_of(recipe, base)):
         return []
     return [Finding("model.layers", "nothing-to-train", "a bag of words has nothing to train: add a dense layer")]
 
 
-def one_view(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _one_view(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Without dropout, a text is its own positive at a cosine of 1, and nothing is learnt."""
     if recipe.model.dropout != 0 and base.source == "Transformer":
         return []
@@ -334,7 +334,7 @@ def one_view(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     return [Finding(f"{key}loss", "one-view", message) for key, each in recipe.trained_on.items() if each.views]
 
 
-def unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """What has to see all rows before the first step never sees them in a stream."""
     if not recipe.is_streamed:
         return []
@@ -368,28 +368,28 @@ def unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 ERRORS: list[Check] = [
-    unfit_losses,
-    unstreamable,
-    one_view,
+    _unfit_losses,
+    _unstreamable,
+    _one_view,
     unknown_metrics,
-    unknown_prompts,
+    _unknown_prompts,
     missing_trackers,
-    too_long,
-    too_many_dimensions,
-    misplaced_settings,
-    nothing_to_train,
+    _too_long,
+    _too_many_dimensions,
+    _misplaced_settings,
+    _nothing_to_train,
 ]
 WARNINGS: list[Check] = [
-    margin_out_of_reach,
-    learning_rate,
-    frozen_whole,
-    scale_for_temperature,
+    _margin_out_of_reach,
+    _learning_rate,
+    _frozen_whole,
+    _scale_for_temperature,
     few_negatives,
-    gate_out_of_reach,
-    other_sampler,
-    idle_mini_batch,
-    chosen_on_test,
-    idle_evaluators,
-    idle_prompts,
-    replaced_modules,
+    _gate_out_of_reach,
+    _other_sampler,
+    _idle_mini_batch,
+    _chosen_on_test,
+    _idle_evaluators,
+    _idle_prompts,
+    _replaced_modules,
 ]

@@ -33,9 +33,9 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
         for event in events:
             if isinstance(event, Started) and is_rank_zero():
                 writers = {
-                    each.tag(): opened.enter_context(start(each, recipe, folder, event)) for each in recipe.track
+                    each.tag(): opened.enter_context(_start(each, recipe, folder, event)) for each in recipe.track
                 }
-            if numbers := numbers_of(event, recipe.train.log_every_steps):
+            if numbers := _numbers_of(event, recipe.train.log_every_steps):
                 for name, write in list(writers.items()):
                     try:
                         write(event.step, numbers)
@@ -46,9 +46,9 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
 
 
 @contextmanager
-def start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[Write]:
+def _start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[Write]:
     """A tracker that knows the run."""
-    run = TrackedRun(folder.path, recipe.name, id_of(folder), started.first_step, settings_of(recipe))
+    run = TrackedRun(folder.path, recipe.name, _id_of(folder), started.first_step, _settings_of(recipe))
     with ExitStack() as opened:
         try:
             write = opened.enter_context(tracker.watch(run))
@@ -57,7 +57,7 @@ def start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started)
         yield write
 
 
-def numbers_of(event: Any, every: int) -> dict[str, float]:
+def _numbers_of(event: Any, every: int) -> dict[str, float]:
     """What there is to tell of an event: of steps, every so many."""
     match event:
         case Evaluated():
@@ -73,7 +73,7 @@ def numbers_of(event: Any, every: int) -> dict[str, float]:
     return {}
 
 
-def id_of(folder: RunFolder) -> str:
+def _id_of(folder: RunFolder) -> str:
     """The run's name for trackers, which is kept in its folder."""
     if found := read_json(folder.tracked):
         return str(found["id"])
@@ -82,7 +82,7 @@ def id_of(folder: RunFolder) -> str:
     return made
 
 
-def settings_of(recipe: Recipe) -> dict[str, Value]:
+def _settings_of(recipe: Recipe) -> dict[str, Value]:
     """Every value of a recipe by its dotted name; what is no plain value, as the recipe would write it."""
     values = leaves_of(recipe.model_dump(mode="json", by_alias=True, exclude={"track"}))
     return {

@@ -65,7 +65,7 @@ class ReportData:
         lengths = np.concatenate([table.lengths() for table in tables])
         length, count = np.unique(lengths, return_counts=True)
         self.facts = {
-            "warnings": [problem_to_dict(problem) for problem in warnings],
+            "warnings": [_problem_to_dict(problem) for problem in warnings],
             "lengths": {"tokens": length.tolist(), "texts": count.tolist(), "limit": max_seq_length},
             "samples": [sample.described() for sample in self.samples],
         }
@@ -74,8 +74,8 @@ class ReportData:
         """Something that is wrong with the steps; once, though a process that goes on takes some of them again."""
         with log_exceptions("to note a warning for the report"):
             warnings = self.facts.setdefault("warnings", [])
-            if problem_to_dict(problem) not in warnings:
-                warnings.append(problem_to_dict(problem))
+            if _problem_to_dict(problem) not in warnings:
+                warnings.append(_problem_to_dict(problem))
                 self.write()
 
     def note_metrics(self, moment: Stage, found: dict[str, Statistic]) -> None:
@@ -84,7 +84,7 @@ class ReportData:
             self.facts.setdefault("drawn", {})[moment] = {
                 name: {
                     "rows": self.rows_of.get(evaluator_of(name)),
-                    "values": resample(found[name], draws_for(found[name].rows)).round(6).tolist(),
+                    "values": resample(found[name], _draws_for(found[name].rows)).round(6).tolist(),
                 }
                 for name in self.main
                 if name in found and found[name].rows
@@ -102,7 +102,7 @@ class ReportData:
         atomic_write(self.folder.record, json.dumps(self.facts, ensure_ascii=False) + "\n")
 
 
-def problem_to_dict(problem: Problem) -> dict[str, str]:
+def _problem_to_dict(problem: Problem) -> dict[str, str]:
     """A problem as the report shows it."""
     return {"code": problem.code, "message": str(problem)}
 
@@ -132,15 +132,15 @@ def choose_samples(recipe: Recipe, prepared: Prepared, evaluators: Evaluators) -
         wanted = not found or (examples.format == "labeled_text" and examples.format not in found)
         if wanted and len(examples) > 1:
             name = "rows that it was trained on"
-            found[examples.format] = build_sample(name, examples, partial(prompt_in_training, objective.data))
+            found[examples.format] = build_sample(name, examples, partial(_prompt_in_training, objective.data))
     return list(found.values())
 
 
-def prompt_in_training(source: Source, encoder: Encoder, role: str) -> str:
+def _prompt_in_training(source: Source, encoder: Encoder, role: str) -> str:
     """What stands before the texts of a role of the training data."""
     return encoder.prompt_of_role(role, source.prompts)
 
 
-def draws_for(rows: int) -> int:
+def _draws_for(rows: int) -> int:
     """How often rows are drawn anew: less often where there are very many, whose metric varies less."""
     return int(np.clip(MOST_DRAWN // max(rows, 1), FEWEST_DRAWS, RESAMPLES))

@@ -23,7 +23,7 @@ def find_unchanged(loaded: Loaded[Recipe]) -> dict[str, Any] | None:
     repo = published_repo(loaded.recipe)
     if repo is None:
         raise RecipeError("--skip-unchanged compares with the published model: say `push: {repo: ...}` in the recipe")
-    published = read_published(repo)
+    published = _read_published(repo)
     if published is None:
         return None
     commit, lock = published
@@ -35,7 +35,7 @@ def find_unchanged(loaded: Loaded[Recipe]) -> dict[str, Any] | None:
     return {"unchanged": True, "repo": repo, "commit": commit} if same else None
 
 
-def read_published(repo: str) -> tuple[str, Lock] | None:
+def _read_published(repo: str) -> tuple[str, Lock] | None:
     """Commit and lock of a published model; None where there is no such repository, or no lock in it."""
     commit = find_newest(repo)
     file = fetch("model", repo, commit, [LOCK]) / LOCK if commit else None

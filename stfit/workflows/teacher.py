@@ -26,10 +26,10 @@ def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder
     teacher = build_encoder(objective.teacher, device=str(encoder.device))
     require_same_dim(objective.loss, encoder.embedding_dim, teacher.output_dim)
     roles = taught_roles(objective.loss, list(table.text_ids))
-    return replace(table, label=embed_roles(teacher, table.examples, roles))
+    return replace(table, label=_embed_roles(teacher, table.examples, roles))
 
 
-def embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> TeacherEmbeddings:
+def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> TeacherEmbeddings:
     """The teacher's embeddings of these columns, each text with the teacher's own prompt of its role before it."""
     prompts = {role: teacher.prompt_of_role(role, None) for role in roles}
     places = {role: np.full(len(examples), MISSING) for role in roles}

@@ -58,7 +58,7 @@ def stream_text_windows(
 
     def tokenised() -> Iterator[Window]:
         blocks = stream_texts(inputs.source, inputs.column, inputs.id_column)
-        for number, texts in enumerate(cut(blocks, encoder)):
+        for number, texts in enumerate(_cut(blocks, encoder)):
             distinct = list(dict.fromkeys(texts.texts))
             row_of = {text: i for i, text in enumerate(distinct)}
             place = np.array([row_of[text] for text in texts.texts], dtype=np.int64)
@@ -71,7 +71,7 @@ def stream_text_windows(
     return prefetch(tokenised())
 
 
-def cut(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]:
+def _cut(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]:
     """The texts in windows that depend on nothing but the texts before them and the size of the model."""
     weights = sum(weight.numel() for weight in encoder.parameters())
     most_characters = max(2**14, WINDOW_WORK // weights)

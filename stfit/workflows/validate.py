@@ -110,30 +110,30 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> ValidationReport:
     """Everything that can be known of a run before its weights are loaded."""
     found = ValidationReport()
     with found.noting(said=RecipeLocation(origins, "model", "base")):
-        found.base = inspect_if_reachable(recipe.model, found)
+        found.base = _inspect_if_reachable(recipe.model, found)
     with found.noting():
-        check_recipe(recipe, origins, found)
+        _check_recipe(recipe, origins, found)
     own: TrainAndHoldout | None = None
     for key, objective in recipe.trained_on.items():
         with found.noting(said=RecipeLocation(origins, f"{key}loss", "teacher")):
-            check_teacher(recipe, objective, found)
+            _check_teacher(recipe, objective, found)
         said = RecipeLocation(origins, f"{key}data", "dataset")
         with found.noting(said=said):
             rows = load_objective(objective, recipe.seed)
             found.training[key], held_out = rows
             own = own if held_out is None else rows
         if key in found.training:
-            check_rows(objective, found.training[key], found, said)
+            _check_rows(objective, found.training[key], found, said)
     for number, evaluator in enumerate(recipe.eval):
         if evaluator.from_ is None or own is not None:  # or what is wrong with the training data has been noted
             with found.noting(said=RecipeLocation(origins, f"eval.{number}", "dataset")):
                 measured = evaluator.load(recipe.seed, own)
                 found.evaluation.append(measured)
                 if (examples := evaluator.examples_of(measured)) is not None:
-                    found.warnings += lint_evaluation(examples, origin_of(evaluator, recipe))
+                    found.warnings += lint_evaluation(examples, _origin_of(evaluator, recipe))
     if not found.errors:
         sets = [
-            EvaluationRows(evaluator.label, origin_of(evaluator, recipe), examples)
+            EvaluationRows(evaluator.label, _origin_of(evaluator, recipe), examples)
             for evaluator, rows in zip(recipe.eval, found.evaluation, strict=True)
             if (examples := evaluator.examples_of(rows)) is not None
         ]
@@ -149,7 +149,7 @@ def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
     return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
 
 
-def check_rows(objective: Objective, training: Examples, found: ValidationReport, said: RecipeLocation) -> None:
+def _check_rows(objective: Objective, training: Examples, found: ValidationReport, said: RecipeLocation) -> None:
     """What rows say against their loss, and against themselves."""
     with found.noting(objective.data.dataset, said), about("columns.label"):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
@@ -159,10 +159,10 @@ def check_rows(objective: Objective, training: Examples, found: ValidationReport
                 "them 0, 1, ... by their names in `label_map`"
             )
     with found.noting(said=said):
-        found.warnings += audit_training(objective, training)
+        found.warnings += _audit_training(objective, training)
 
 
-def check_recipe(recipe: Recipe, origins: Mapping[str, Mark], found: ValidationReport) -> None:
+def _check_recipe(recipe: Recipe, origins: Mapping[str, Mark], found: ValidationReport) -> None:
     """What the recipe says, against itself and what the base says of itself."""
     impossible = lint_recipe(ERRORS, recipe, found.base, origins)
     found.warnings += [replace(problem, snippet=None) for problem in lint_recipe(WARNINGS, recipe, found.base, origins)]
@@ -170,17 +170,17 @@ def check_recipe(recipe: Recipe, origins: Mapping[str, Mark], found: ValidationR
         raise RecipeError(impossible)
 
 
-def check_teacher(recipe: Recipe, objective: Objective, found: ValidationReport) -> None:
+def _check_teacher(recipe: Recipe, objective: Objective, found: ValidationReport) -> None:
     """Whether the teacher of a loss is there, and has embeddings of the size that the loss needs."""
     if objective.teacher is None:
         return
-    teacher = inspect_if_reachable(objective.teacher, found)
+    teacher = _inspect_if_reachable(objective.teacher, found)
     own, of_teacher = embedding_dim(recipe, found.base), teacher.output_dim
     if own is not None and of_teacher is not None:
         require_same_dim(objective.loss, own, of_teacher)
 
 
-def inspect_if_reachable(model: Model, found: ValidationReport) -> ModelInfo:
+def _inspect_if_reachable(model: Model, found: ValidationReport) -> ModelInfo:
     """What a model says of itself; a warning, and nothing, where the Hub is out of reach."""
     try:
         return inspect_model(model)
@@ -191,14 +191,14 @@ def inspect_if_reachable(model: Model, found: ValidationReport) -> ModelInfo:
         return ModelInfo()
 
 
-def audit_training(objective: Objective, training: Examples) -> list[Problem]:
+def _audit_training(objective: Objective, training: Examples) -> list[Problem]:
     """Warnings about the training rows, and about what of the dataset became none."""
     in_batch = objective.loss.sampler == "no_duplicates"
     problems = lint_training(training, objective.data.dataset, in_batch, str(objective.sampler))
-    return leftovers(objective.data, training) + problems
+    return _leftovers(objective.data, training) + problems
 
 
-def leftovers(source: TrainingData, training: Examples) -> list[Problem]:
+def _leftovers(source: TrainingData, training: Examples) -> list[Problem]:
     """Warnings about rows and columns that are not used. Reads the data again, where there may be some."""
     if not training.dropped and LABELED[source.format]:
         return []
@@ -206,7 +206,7 @@ def leftovers(source: TrainingData, training: Examples) -> list[Problem]:
     return dropped_rows(table, source, training) + unread_flags(table, source)
 
 
-def origin_of(evaluator: Evaluator, recipe: Recipe) -> str:
+def _origin_of(evaluator: Evaluator, recipe: Recipe) -> str:
     """The dataset that an evaluator's rows are of."""
     held_out_of = recipe.holding_out
     return evaluator.origin or (held_out_of.dataset if held_out_of else "")

@@ -106,7 +106,8 @@ def tokenize_examples(
     """
     ids: dict[tuple[str, str], int] = {}
     text_ids = {
-        role: np.array([number(ids, (prompts[role], text)) for text in texts]) for role, texts in examples.texts.items()
+        role: np.array([_number(ids, (prompts[role], text)) for text in texts])
+        for role, texts in examples.texts.items()
     }
     flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, tokenizer)
     skips = {prompt: pooled_from(prompt) for prompt in prompts.values()}
@@ -120,10 +121,10 @@ def number_texts(examples: Examples) -> np.ndarray:
     Without prompts: one text under two prompts has one meaning.
     """
     ids: dict[tuple[str, str], int] = {}
-    return np.stack([[number(ids, ("", text)) for text in texts] for texts in examples.texts.values()], axis=1)
+    return np.stack([[_number(ids, ("", text)) for text in texts] for texts in examples.texts.values()], axis=1)
 
 
-def number(ids: dict[tuple[str, str], int], key: tuple[str, str | None]) -> int:
+def _number(ids: dict[tuple[str, str], int], key: tuple[str, str | None]) -> int:
     """The number of a text under its prompt, in order of appearance; MISSING for no text."""
     prompt, text = key
     return MISSING if text is None else ids.setdefault((prompt, text), len(ids))

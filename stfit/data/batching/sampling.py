@@ -99,8 +99,8 @@ def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generat
     _, classes, counts = np.unique(label[rows], return_inverse=True, return_counts=True)
     rows, classes = rows[counts[classes] > 1], classes[counts[classes] > 1]
     largest = classes == np.argmax(counts)
-    pairs, singles = cut_into_pairs(rows[~largest], classes[~largest], random)
-    filler_pairs, filler_singles = cut_into_pairs(rows[largest], classes[largest], random)
+    pairs, singles = _cut_into_pairs(rows[~largest], classes[~largest], random)
+    filler_pairs, filler_singles = _cut_into_pairs(rows[largest], classes[largest], random)
     fillers = np.concatenate([filler_pairs.reshape(-1), filler_singles])
 
     others = 2 * len(pairs) + len(singles)
@@ -115,16 +115,18 @@ def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generat
     batch_of = np.full(len(label), -1)
     filled = np.zeros(count, dtype=np.int64)
     for units in (pairs, singles[:, None], fillers[: len(fillers) // 2 * 2].reshape(-1, 2)):
-        round_robin(units, batch_of, filled, batch_size)
-    round_robin(fillers[batch_of[fillers] < 0][:, None], batch_of, filled, batch_size)
+        _round_robin(units, batch_of, filled, batch_size)
+    _round_robin(fillers[batch_of[fillers] < 0][:, None], batch_of, filled, batch_size)
 
     used = np.flatnonzero(batch_of >= 0)
     used = used[np.argsort(batch_of[used], kind="stable")]
     made = np.split(used, np.cumsum(filled)[:-1])
-    return [made[i] for i in random.permutation(count) if has_triplet(label[made[i]])]
+    return [made[i] for i in random.permutation(count) if _has_triplet(label[made[i]])]
 
 
-def cut_into_pairs(rows: np.ndarray, classes: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _cut_into_pairs(
+    rows: np.ndarray, classes: np.ndarray, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows as pairs of one class [pairs, 2], classes in random order, and the odd one of each class that has one."""
     place = random.permutation(int(classes.max(initial=0)) + 1)[classes]
     order = np.argsort(place, kind="stable")
@@ -134,7 +136,7 @@ def cut_into_pairs(rows: np.ndarray, classes: np.ndarray, random: np.random.Gene
     return np.delete(rows, last).reshape(-1, 2), rows[last]
 
 
-def round_robin(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, batch_size: int) -> None:
+def _round_robin(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, batch_size: int) -> None:
     """Put units (rows [units, rows of a unit]) one by one into the emptiest batch, as long as one has room."""
     width = units.shape[1]
     room = (batch_size - filled) // width
@@ -145,7 +147,7 @@ def round_robin(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, bat
     filled += width * np.bincount(batch[order], minlength=len(filled))
 
 
-def has_triplet(label: np.ndarray) -> bool:
+def _has_triplet(label: np.ndarray) -> bool:
     """Whether an anchor, a positive and a negative can be found among rows with these labels."""
     counts = np.unique(label, return_counts=True)[1]
     return len(counts) > 1 and bool(counts.max() > 1)

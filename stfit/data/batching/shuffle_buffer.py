@@ -96,8 +96,8 @@ class StreamingBatches:
         rest: list[Examples] = []
         begun = last = False
         while not last:
-            chunk, rest, last = take_chunk(rest, blocks, self.chunk_size)
-            with with_row_location(chunk.row, self.source.dataset):
+            chunk, rest, last = _take_chunk(rest, blocks, self.chunk_size)
+            with _with_row_location(chunk.row, self.source.dataset):
                 self.check(chunk)
                 made, waiting = self.sample(chunk, epoch, last, begun)
             table = cache(partial(self.tokenize, chunk))
@@ -128,15 +128,15 @@ class StreamingBatches:
                 raise DataError(f"{error}{hint}") from error
             made = []
         full = [rows for rows in made if len(rows) == self.batch_size]
-        waiting = outside(full, len(chunk))
+        waiting = _outside(full, len(chunk))
         if not last and len(waiting) <= len(chunk) / 2:
             return full, waiting
-        alone = len(outside(made, len(chunk)))
+        alone = len(_outside(made, len(chunk)))
         self.unused.add(alone, f"{alone} of {len(chunk)} examples fit into no batch and are not trained on")
         return made, waiting[:0]
 
 
-def take_chunk(rest: list[Examples], blocks: Iterator[Examples], size: int) -> tuple[Examples, list[Examples], bool]:
+def _take_chunk(rest: list[Examples], blocks: Iterator[Examples], size: int) -> tuple[Examples, list[Examples], bool]:
     """The next examples, those that were read beyond them, and whether there are none."""
     while sum(map(len, rest)) <= size and (block := next(blocks, None)) is not None:
         rest.append(block)
@@ -146,7 +146,7 @@ def take_chunk(rest: list[Examples], blocks: Iterator[Examples], size: int) -> t
     return read.take(np.arange(size)), [read.take(np.arange(size, len(read)))], False
 
 
-def outside(made: Sequence[np.ndarray], examples: int) -> np.ndarray:
+def _outside(made: Sequence[np.ndarray], examples: int) -> np.ndarray:
     """Which of so many examples stand in no batch."""
     free = np.ones(examples, dtype=bool)
     for rows in made:
@@ -163,7 +163,7 @@ def read_examples(
     """
     rows = found = 0
     for table in tables:
-        with with_row_location(table.row, table.origin):
+        with _with_row_location(table.row, table.origin):
             examples = examples_in(table, source)
         if dropped is not None:
             for problem in dropped_rows(table, source, examples):
@@ -176,7 +176,7 @@ def read_examples(
 
 
 @contextmanager
-def with_row_location(rows: np.ndarray, origin: str) -> Iterator[None]:
+def _with_row_location(rows: np.ndarray, origin: str) -> Iterator[None]:
     """Say of a mistake in which rows of which file it is, where it does not say so itself."""
     try:
         yield

@@ -21,7 +21,7 @@ def keep_dataset(splits: DatasetDict) -> Path:
 
     Raises ResourceError where it can't be written.
     """
-    folder = cache_folder("datasets") / f"from-python-{fingerprint(splits)[:16]}"
+    folder = cache_folder("datasets") / f"from-python-{_fingerprint(splits)[:16]}"
     if folder.is_dir():
         return folder
     scratch = folder.with_suffix(f".{os.getpid()}.tmp")
@@ -35,7 +35,7 @@ def keep_dataset(splits: DatasetDict) -> Path:
     return folder
 
 
-def fingerprint(splits: DatasetDict) -> str:
+def _fingerprint(splits: DatasetDict) -> str:
     """sha256 of names, features and rows of the splits, however they are laid out in memory."""
     digest = sha256()
     for name, dataset in splits.items():

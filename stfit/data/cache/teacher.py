@@ -59,20 +59,20 @@ def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> Embeddings:
         window = texts[start : start + WINDOW]
         path = cache_folder("teachers") / f"{digest(window, teacher)}.npy"
         try:
-            found = read(path, len(window))
+            found = _read(path, len(window))
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
             found = embed(window)
             log.info("taught: %d of %d texts", start + len(window), len(texts))
             try:
                 write(path, found)
-                found = read(path, len(window))
+                found = _read(path, len(window))
             except OSError as error:  # a full or read-only disk costs memory and the next run's time, not this run
                 log.warning("embeddings of the teacher are not kept for the next run: %s", error)
         windows.append(found)
     return Embeddings(windows)
 
 
-def read(path: Path, texts: int) -> np.ndarray:
+def _read(path: Path, texts: int) -> np.ndarray:
     """What `write` wrote, memory-mapped. Raises OSError, EOFError or ValueError where it can't be used."""
     found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     if found.ndim != 2 or len(found) != texts or found.dtype != np.float32:

@@ -39,20 +39,20 @@ def load_tokens(texts: list[str], tokenize: Tokenize, tokenizer: str | None) -> 
     `tokenizer` names the tokenizer and its settings. Corpora of WORTH_KEEPING texts are kept on disk, if it is named.
     """
     if tokenizer is None or len(texts) < WORTH_KEEPING:
-        return lay_out(tokenize_all(texts, tokenize))
+        return _lay_out(_tokenize_all(texts, tokenize))
     path = cache_folder("tokens") / f"{digest(texts, tokenizer)}.arrow"
     try:
-        return read(path, len(texts))
+        return _read(path, len(texts))
     except (OSError, ValueError):  # not there yet, or damaged: pyarrow's errors are kinds of both
-        flat, starts = lay_out(tokenize_all(texts, tokenize))
+        flat, starts = _lay_out(_tokenize_all(texts, tokenize))
     try:
-        write(path, flat, starts)
+        _write(path, flat, starts)
     except OSError as error:  # a full or read-only disk costs the next run some time, not this one its life
         log.warning("token ids are not kept for the next run: %s", error)
     return flat, starts
 
 
-def tokenize_all(texts: list[str], tokenize: Tokenize) -> list[np.ndarray]:
+def _tokenize_all(texts: list[str], tokenize: Tokenize) -> list[np.ndarray]:
     """Token ids of each text."""
     return [ids for start in range(0, len(texts), AT_ONCE) for ids in tokenize(texts[start : start + AT_ONCE])]
 
@@ -72,13 +72,13 @@ def digest(texts: list[str], tokenizer: str) -> str:
     return found.hexdigest()
 
 
-def lay_out(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _lay_out(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Sequences end to end, and where each starts."""
     starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences], dtype=np.int64)])
     return np.concatenate(sequences), starts
 
 
-def write(path: Path, flat: np.ndarray, starts: np.ndarray) -> None:
+def _write(path: Path, flat: np.ndarray, starts: np.ndarray) -> None:
     """One column of lists of token ids; a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     column = pa.LargeListArray.from_arrays(pa.array(starts), pa.array(flat))
@@ -88,7 +88,7 @@ def write(path: Path, flat: np.ndarray, starts: np.ndarray) -> None:
     scratch.replace(path)
 
 
-def read(path: Path, texts: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(path: Path, texts: int) -> tuple[np.ndarray, np.ndarray]:
     """What `write` wrote, memory-mapped. Raises OSError or ValueError where it can't be used."""
     column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("tokens")
     if len(column) != texts:

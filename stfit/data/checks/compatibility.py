@@ -65,7 +65,7 @@ def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = Fa
         raise DataError(f"loss `{loss}` would not look at the label: take it out of `columns`")
     if label is None or not wanted:
         return
-    if problem := kind_problem(wanted, examples, label):
+    if problem := _kind_problem(wanted, examples, label):
         message, rows = problem
         meanings = " or ".join(MEANING[kind] for kind in wanted)
         at = f" ({name_rows(rows.tolist())})" if len(rows) else ""
@@ -73,13 +73,13 @@ def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = Fa
         raise DataError(Problem(f"loss `{loss}` learns from {meanings}: {message}{at}", "label-kind", row=row))
 
 
-def kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+def _kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """What is wrong with the labels and in which rows, when no wanted kind accepts them."""
     found = [PROBLEM_OF[kind](examples, label) for kind in wanted if kind in PROBLEM_OF]
     return None if None in found else found[0]
 
 
-def score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+def _score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Scores are floats, or integers that are all 0 or 1, within [0, 1]."""
     if examples.label_kind == "class" and examples.label_names:
         return f"these are classes ({', '.join(examples.label_names[:5])}); give `label_map` with scores", examples.row[
@@ -93,7 +93,7 @@ def score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarra
     return f"these go from {low:g} to {high:g}; rescale them with `label_range: {whole}`", examples.row[outside]
 
 
-def binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+def _binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Only 0 and 1, and not as numbers that stfit gave to names: it can't know which name means similar."""
     if examples.label_kind == "binary":
         return None
@@ -109,7 +109,7 @@ def binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarr
     )
 
 
-def class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+def _class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Integers from 0."""
     if examples.label_kind == "score":
         return "these are floats; use `label_map`, or a loss for scores, like cosent", examples.row[:0]
@@ -118,10 +118,10 @@ def class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarra
     return None
 
 
-def number_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
+def _number_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Any number, but not those that stfit gave to names."""
     names = examples.label_names
     return (f"these are classes ({', '.join(names[:5])})", examples.row[:0]) if names else None
 
 
-PROBLEM_OF = {"number": number_problem, "score": score_problem, "binary": binary_problem, "class": class_problem}
+PROBLEM_OF = {"number": _number_problem, "score": _score_problem, "binary": _binary_problem, "class": _class_problem}

@@ -21,11 +21,11 @@ class EvaluationRows:
 
 def shared_rows(training: Examples, evaluations: list[EvaluationRows]) -> list[Problem]:
     """Evaluators whose rows training sees too, in either order of the texts, whatever their case and white space."""
-    trained = set(keys_of(training))
+    trained = set(_keys_of(training))
     problems = []
     for evaluation in evaluations:
         rows = evaluation.examples.row.tolist()
-        at = [row for row, key in zip(rows, keys_of(evaluation.examples), strict=True) if key in trained]
+        at = [row for row, key in zip(rows, _keys_of(evaluation.examples), strict=True) if key in trained]
         if at:
             message = (
                 f"{len(at)} of {len(rows)} examples of evaluator `{evaluation.name}` are trained on, {name_rows(at)}: "
@@ -35,7 +35,7 @@ def shared_rows(training: Examples, evaluations: list[EvaluationRows]) -> list[P
     return problems
 
 
-def keys_of(examples: Examples) -> list[frozenset[str]]:
+def _keys_of(examples: Examples) -> list[frozenset[str]]:
     """What makes an example itself: its text, or its two texts without their order; negatives may differ."""
     columns = [[fold(text or "") for text in texts] for texts in list(examples.texts.values())[:2]]
     return [frozenset(texts) for texts in zip(*columns, strict=True)]

@@ -62,17 +62,17 @@ def lint_training(examples: Examples, origin: str, in_batch: bool, sampler: str)
     `in_batch`: whether the loss takes other rows' positives as negatives; `sampler`: how rows form batches.
     """
     rows = fold_rows(examples, in_batch, sampler)
-    if refused := run(ERRORS, rows, origin):
+    if refused := _run(ERRORS, rows, origin):
         raise DataError(refused)
-    return run(WARNINGS, rows, origin)
+    return _run(WARNINGS, rows, origin)
 
 
 def lint_evaluation(examples: Examples, origin: str) -> list[Problem]:
     """Warnings about the rows of an evaluator. Raises DataError where they can measure nothing."""
     rows = fold_rows(examples, in_batch=False, sampler="shuffle")
-    if refused := run([*ERRORS, one_label], rows, origin):
+    if refused := _run([*ERRORS, _one_label], rows, origin):
         raise DataError(refused)
-    return run([ids_for_texts, names_for_scores, swapped_negatives, upside_down_labels], rows, origin)
+    return _run([_ids_for_texts, _names_for_scores, _swapped_negatives, _upside_down_labels], rows, origin)
 
 
 def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> Rows:
@@ -81,12 +81,12 @@ def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> Rows:
     return Rows(examples, folded, in_batch, sampler)
 
 
-def run(checks: list[Check], rows: Rows, origin: str) -> list[Problem]:
+def _run(checks: list[Check], rows: Rows, origin: str) -> list[Problem]:
     """What the checks find, with the file it is in: all of it may come from a column that was taken for another."""
     return [replace(problem, file=origin, key="columns") for check in checks for problem in check(rows)]
 
 
-def one_text_in_two_roles(rows: Rows) -> list[Problem]:
+def _one_text_in_two_roles(rows: Rows) -> list[Problem]:
     """Two roles that always hold the same text were given one column: nothing can be learnt from a text and itself."""
     roles = list(rows.folded)
     pairs = [(one, other) for i, one in enumerate(roles) for other in roles[i + 1 :]]
@@ -97,7 +97,7 @@ def one_text_in_two_roles(rows: Rows) -> list[Problem]:
     ]
 
 
-def one_text_in_all_rows(rows: Rows) -> list[Problem]:
+def _one_text_in_all_rows(rows: Rows) -> list[Problem]:
     """A role that never changes is a column of another kind (`source`, `language`), from which nothing is learnt."""
     return [
         Problem(f"{role} is {texts[0]!r:.60} in every row: look at `columns`", "constant-text")
@@ -106,27 +106,27 @@ def one_text_in_all_rows(rows: Rows) -> list[Problem]:
     ]
 
 
-def numbers_for_texts(rows: Rows) -> list[Problem]:
+def _numbers_for_texts(rows: Rows) -> list[Problem]:
     """A label or an id taken for a text is embedded like one."""
-    return wordless(rows, re.compile(r"[\W\d_]*"), "no-words", "holds no words")
+    return _wordless(rows, re.compile(r"[\W\d_]*"), "no-words", "holds no words")
 
 
-def ids_for_texts(rows: Rows) -> list[Problem]:
+def _ids_for_texts(rows: Rows) -> list[Problem]:
     """The same for ids with letters in them; a warning, since part numbers may be what is searched for."""
-    return wordless(rows, re.compile(r"[!-~]*\d[!-~]*"), "id-column", "looks like a column of ids")
+    return _wordless(rows, re.compile(r"[!-~]*\d[!-~]*"), "id-column", "looks like a column of ids")
 
 
-def wordless(rows: Rows, pattern: re.Pattern[str], code: str, message: str) -> list[Problem]:
+def _wordless(rows: Rows, pattern: re.Pattern[str], code: str, message: str) -> list[Problem]:
     """The roles in which nearly all texts match the pattern."""
     found = []
     for role, texts in rows.folded.items():
-        sample = [text for text in evenly(texts) if text is not None]
+        sample = [text for text in _evenly(texts) if text is not None]
         if sum(pattern.fullmatch(text) is not None for text in sample) > 0.9 * len(sample):
             found.append(Problem(f"{role} {message}, such as {sample[0]!r:.60}: look at `columns`", code))
     return found
 
 
-def few_texts(rows: Rows) -> list[Problem]:
+def _few_texts(rows: Rows) -> list[Problem]:
     """A role of a few values is rather a class than a text: most rows of a batch would be false negatives."""
     return [
         Problem(
@@ -139,7 +139,7 @@ def few_texts(rows: Rows) -> list[Problem]:
     ]
 
 
-def damaged_texts(rows: Rows) -> list[Problem]:
+def _damaged_texts(rows: Rows) -> list[Problem]:
     """Text that was decoded wrongly is learnt as it stands, and never occurs where the model is used."""
     damaged = re.compile("\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac")
     at = [
@@ -150,14 +150,14 @@ def damaged_texts(rows: Rows) -> list[Problem]:
     return rows.problem("damaged-text", "text decoded wrongly (look at `read: {encoding: ...}`)", at)
 
 
-def repeated_rows(rows: Rows) -> list[Problem]:
+def _repeated_rows(rows: Rows) -> list[Problem]:
     """A row that stands there twice counts twice, and a holdout may hold what training has seen."""
     labels = rows.examples.label
     keys = [(texts, None if labels is None else labels[i]) for i, texts in enumerate(rows.tuples())]
-    return rows.problem("duplicate-rows", "rows that repeat an earlier one", repeats(keys))
+    return rows.problem("duplicate-rows", "rows that repeat an earlier one", _repeats(keys))
 
 
-def contradictory_labels(rows: Rows) -> list[Problem]:
+def _contradictory_labels(rows: Rows) -> list[Problem]:
     """The same texts with different labels pull in both directions, and cost most in every epoch."""
     labels = rows.examples.label
     if labels is None:
@@ -171,7 +171,7 @@ def contradictory_labels(rows: Rows) -> list[Problem]:
     return rows.problem("contradictory-labels", "the same texts with different labels", at)
 
 
-def equal_texts(rows: Rows) -> list[Problem]:
+def _equal_texts(rows: Rows) -> list[Problem]:
     """A text is nearest to itself already; where the label says that it is not, nothing can be learnt."""
     if len(rows.folded) == 1:
         return []
@@ -185,7 +185,7 @@ def equal_texts(rows: Rows) -> list[Problem]:
     return rows.problem("equal-texts", "two equal sentences with the label of different ones", unlike)
 
 
-def negatives_that_are_right(rows: Rows) -> list[Problem]:
+def _negatives_that_are_right(rows: Rows) -> list[Problem]:
     """A negative that equals the anchor or the positive pushes away what should be near."""
     if rows.examples.format != "triplet":
         return []
@@ -197,14 +197,14 @@ def negatives_that_are_right(rows: Rows) -> list[Problem]:
     return rows.problem("negative-is-right", "a negative equals the anchor or the positive", at)
 
 
-def swapped_negatives(rows: Rows) -> list[Problem]:
+def _swapped_negatives(rows: Rows) -> list[Problem]:
     """With positive and negative swapped, training works, and makes the model worse in every step."""
     if rows.examples.format != "triplet":
         return []
-    sample = evenly(rows.tuples())
-    with_positive = np.array([shared_words(texts[0], texts[1]) for texts in sample])
-    with_negative = np.array([shared_words(texts[0], texts[2]) for texts in sample])
-    if not is_clearly_less(with_positive - with_negative):
+    sample = _evenly(rows.tuples())
+    with_positive = np.array([_shared_words(texts[0], texts[1]) for texts in sample])
+    with_negative = np.array([_shared_words(texts[0], texts[2]) for texts in sample])
+    if not _is_clearly_less(with_positive - with_negative):
         return []
     message = (
         f"anchors share fewer words with their positives ({with_positive.mean():.0%}) than with their negatives "
@@ -213,17 +213,17 @@ def swapped_negatives(rows: Rows) -> list[Problem]:
     return [Problem(message, "swapped-negative")]
 
 
-def upside_down_labels(rows: Rows) -> list[Problem]:
+def _upside_down_labels(rows: Rows) -> list[Problem]:
     """With labels that are small for similar pairs, training works, and makes the model worse in every step."""
     labels = rows.examples.label
     if labels is None or rows.examples.format != "labeled_pair" or rows.examples.label_kind == "class":
         return []
-    at = evenly(list(range(len(labels))))
+    at = _evenly(list(range(len(labels))))
     pairs = rows.tuples()
-    shared = np.array([shared_words(pairs[position][0], pairs[position][1]) for position in at])
+    shared = np.array([_shared_words(pairs[position][0], pairs[position][1]) for position in at])
     # Positive on average where pairs of a higher label share more words.
     agreement = (shared - shared.mean()) * (labels[at] - labels[at].mean())
-    if not is_clearly_less(agreement):
+    if not _is_clearly_less(agreement):
         return []
     return [
         Problem(
@@ -234,7 +234,7 @@ def upside_down_labels(rows: Rows) -> list[Problem]:
     ]
 
 
-def swapped_roles(rows: Rows) -> list[Problem]:
+def _swapped_roles(rows: Rows) -> list[Problem]:
     """With query and document swapped, prompts stand before the wrong texts, and search is trained backwards."""
     if rows.examples.format not in ("positive_pair", "triplet"):
         return []
@@ -253,20 +253,20 @@ def swapped_roles(rows: Rows) -> list[Problem]:
     ]
 
 
-def false_negatives(rows: Rows) -> list[Problem]:
+def _false_negatives(rows: Rows) -> list[Problem]:
     """A text that is right for two anchors of one batch is pushed away from one of them."""
     if not rows.in_batch:
         return []
     roles = [role for role in ("anchor", "positive", "text") if role in rows.folded]
     # The sampler keeps equal texts apart, but not those that differ in case or white space.
-    seen = rows.folded if rows.sampler == "shuffle" else variants(rows)
-    at = sorted({position for role in roles for position in tied(seen[role])})
+    seen = rows.folded if rows.sampler == "shuffle" else _variants(rows)
+    at = sorted({position for role in roles for position in _tied(seen[role])})
     which = "texts" if roles == ["text"] else "anchors or positives"
     hint = "use `sampler: no_duplicates`" if rows.sampler == "shuffle" else "they differ in case or white space only"
     return rows.problem("false-negatives", f"{which} that stand in several rows ({hint})", at)
 
 
-def variants(rows: Rows) -> dict[str, list[str | None]]:
+def _variants(rows: Rows) -> dict[str, list[str | None]]:
     """Folded texts by role; None for those that are written in one way only."""
     result: dict[str, list[str | None]] = {}
     for role, folded in rows.folded.items():
@@ -277,13 +277,13 @@ def variants(rows: Rows) -> dict[str, list[str | None]]:
     return result
 
 
-def tied(texts: list[str | None]) -> list[int]:
+def _tied(texts: list[str | None]) -> list[int]:
     """Positions of texts that occur more than once."""
     counts = Counter(texts)
     return [position for position, text in enumerate(texts) if text is not None and counts[text] > 1]
 
 
-def lonely_classes(rows: Rows) -> list[Problem]:
+def _lonely_classes(rows: Rows) -> list[Problem]:
     """A class with one row has no positive: the sampler leaves the row out."""
     labels = rows.examples.label
     if labels is None or rows.sampler != "group_by_label":
@@ -292,7 +292,7 @@ def lonely_classes(rows: Rows) -> list[Problem]:
     return rows.problem("lonely-class", "the only row of its class is never used", np.flatnonzero(counts[inverse] == 1))
 
 
-def classes_not_from_zero(rows: Rows) -> list[Problem]:
+def _classes_not_from_zero(rows: Rows) -> list[Problem]:
     """A classifier gets an output for every number up to the largest label, also for those that no row has."""
     labels = rows.examples.label
     if labels is None or rows.examples.label_kind != "class" or rows.examples.label_names:
@@ -307,7 +307,7 @@ def classes_not_from_zero(rows: Rows) -> list[Problem]:
     return [Problem(message, "class-numbers")]
 
 
-def narrow_labels(rows: Rows) -> list[Problem]:
+def _narrow_labels(rows: Rows) -> list[Problem]:
     """Scores that fill a small part of 0..1 were rescaled wrongly, or not at all."""
     labels = rows.examples.label
     if labels is None or rows.examples.label_kind != "score" or np.ptp(labels) >= 0.5:
@@ -318,7 +318,7 @@ def narrow_labels(rows: Rows) -> list[Problem]:
     return [Problem(message, "narrow-labels")]
 
 
-def one_label(rows: Rows) -> list[Problem]:
+def _one_label(rows: Rows) -> list[Problem]:
     """Nothing correlates with a constant."""
     labels = rows.examples.label
     if labels is None or np.ptp(labels) > 0:
@@ -326,7 +326,7 @@ def one_label(rows: Rows) -> list[Problem]:
     return [Problem(f"all {len(labels)} labels are {labels[0]:g}, so nothing can be measured", "one-label")]
 
 
-def names_for_scores(rows: Rows) -> list[Problem]:
+def _names_for_scores(rows: Rows) -> list[Problem]:
     """A similarity can't be held against the numbers that names happened to get."""
     names = rows.examples.label_names
     if rows.examples.format != "labeled_pair" or rows.examples.label_kind != "class" or not names:
@@ -335,42 +335,42 @@ def names_for_scores(rows: Rows) -> list[Problem]:
     return [Problem(message, "class-labels")]
 
 
-ERRORS: list[Check] = [one_text_in_two_roles, one_text_in_all_rows, numbers_for_texts]
+ERRORS: list[Check] = [_one_text_in_two_roles, _one_text_in_all_rows, _numbers_for_texts]
 WARNINGS: list[Check] = [
-    ids_for_texts,
-    few_texts,
-    damaged_texts,
-    repeated_rows,
-    contradictory_labels,
-    equal_texts,
-    negatives_that_are_right,
-    swapped_negatives,
-    upside_down_labels,
-    swapped_roles,
-    false_negatives,
-    lonely_classes,
-    classes_not_from_zero,
-    narrow_labels,
+    _ids_for_texts,
+    _few_texts,
+    _damaged_texts,
+    _repeated_rows,
+    _contradictory_labels,
+    _equal_texts,
+    _negatives_that_are_right,
+    _swapped_negatives,
+    _upside_down_labels,
+    _swapped_roles,
+    _false_negatives,
+    _lonely_classes,
+    _classes_not_from_zero,
+    _narrow_labels,
 ]
 
 
-def evenly(values: list[T]) -> list[T]:
+def _evenly(values: list[T]) -> list[T]:
     """At most about SAMPLE of the values, evenly spaced."""
     return values[:: -(-len(values) // SAMPLE) or 1]
 
 
-def repeats(keys: Iterable[Hashable]) -> list[int]:
+def _repeats(keys: Iterable[Hashable]) -> list[int]:
     """Positions of keys that occurred before."""
     seen: set[Hashable] = set()
     return [position for position, key in enumerate(keys) if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
 
 
-def shared_words(one: str | None, other: str | None) -> float:
+def _shared_words(one: str | None, other: str | None) -> float:
     """Share of words that two folded texts have in common (Jaccard index), in 0..1."""
     first, second = set((one or "").split()), set((other or "").split())
     return len(first & second) / max(1, len(first | second))
 
 
-def is_clearly_less(values: np.ndarray) -> bool:
+def _is_clearly_less(values: np.ndarray) -> bool:
     """Whether their mean is below zero by more than five standard errors: chance does not explain it."""
     return len(values) >= 50 and bool(values.mean() < -5 * values.std() / np.sqrt(len(values)))

@@ -18,13 +18,13 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
     """Rows that lack a text or a label; a wrong `columns` shows in their number."""
     if not examples.dropped:
         return []
-    rows = sorted(blank_rows(filter_rows(table, source.where), source))
+    rows = sorted(_blank_rows(filter_rows(table, source.where), source))
     reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items())
     at = f" ({name_rows(rows)})" if rows else ""
     return [Problem(f"left out: {reasons}{at}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
 
 
-def blank_rows(table: Table, source: TrainingData) -> set[int]:
+def _blank_rows(table: Table, source: TrainingData) -> set[int]:
     """Numbers of the rows with an empty cell in a role of one text; lists are left alone."""
     blank: set[int] = set()
     for role in roles_in_format(source.format, source.columns):
@@ -33,11 +33,11 @@ def blank_rows(table: Table, source: TrainingData) -> set[int]:
             selector = parse_selector(text, list(table.columns))
             if selector.tail is None and not selector.has_slice:
                 cells = select(table, text)
-                blank |= {row for row, cell in zip(table.row.tolist(), cells, strict=True) if is_empty(cell)}
+                blank |= {row for row, cell in zip(table.row.tolist(), cells, strict=True) if _is_empty(cell)}
     return blank
 
 
-def is_empty(cell: object) -> bool:
+def _is_empty(cell: object) -> bool:
     """Null, or a text without anything to read."""
     return cell is None or (isinstance(cell, str) and is_blank(cell))
 
@@ -58,10 +58,10 @@ def unread_flags(table: Table, source: TrainingData) -> list[Problem]:
             table.origin,
         )
         for name, cells in table.columns.items()
-        if name not in used and is_flag(cells)
+        if name not in used and _is_flag(cells)
     ]
 
 
-def is_flag(cells: list[object]) -> bool:
+def _is_flag(cells: list[object]) -> bool:
     """Whether both flags occur, and nothing else."""
     return all(isinstance(cell, int | str) for cell in cells) and set(cells) in FLAGS

@@ -59,7 +59,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
         named, key = columns.get(role, role), f"columns.{role}"
         with about(key):
             selectors = [parse_selector(text, known) for text in ([named] if isinstance(named, str) else named)]
-            check_several(role, selectors)
+            _check_several(role, selectors)
         resolved[role] = selectors
         missing = [] if role in absent else [each.column for each in selectors if each.column not in known]
         problems += [replace(table.missing(column, taken), key=key) for column in missing]
@@ -68,7 +68,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
     return resolved
 
 
-def check_several(role: str, selectors: list[Selector]) -> None:
+def _check_several(role: str, selectors: list[Selector]) -> None:
     """Several texts in one example are for negatives only, and `[*]` does not mix with them."""
     sliced = [selector.text for selector in selectors if selector.has_slice]
     if sliced and role != "negative":

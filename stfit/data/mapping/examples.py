@@ -71,7 +71,7 @@ class Examples:
 
     def describe(self, index: np.ndarray) -> str:
         """Row numbers of examples, and the texts of the first two, for a message."""
-        texts = [" | ".join(quote(column[i] or "") for column in self.texts.values()) for i in index[:2].tolist()]
+        texts = [" | ".join(_quote(column[i] or "") for column in self.texts.values()) for i in index[:2].tolist()]
         return f"{name_rows(self.row[index])} ({'; '.join(texts)}{'; ...' if len(index) > 2 else ''})"
 
     @cached_property
@@ -85,7 +85,7 @@ class Examples:
         return digest.hexdigest()
 
 
-def quote(text: str, width: int = 60) -> str:
+def _quote(text: str, width: int = 60) -> str:
     """A text in quotes, cut where it is long."""
     return repr(text if len(text) <= width else text[: width - 1] + "…")
 
@@ -121,16 +121,16 @@ def load_examples(
         with about("holdout"):
             held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
         with about("columns"):
-            draft = build_unfiltered(
+            draft = _build_unfiltered(
                 table, source, format
             )  # of both sides at once, so that they number their classes alike
-            training = shorten(require_some(drop_incomplete(draft, ~held), ~held), source, seed)
-            return training, require_some(drop_incomplete(draft, held), held) if holdout else None
+            training = _shorten(_require_some(_drop_incomplete(draft, ~held), ~held), source, seed)
+            return training, _require_some(_drop_incomplete(draft, held), held) if holdout else None
     except DataError as error:
         raise DataError([replace(problem, file=table.origin) for problem in error.problems]) from None
 
 
-def shorten(examples: Examples, source: Source, seed: int) -> Examples:
+def _shorten(examples: Examples, source: Source, seed: int) -> Examples:
     """`shuffle`, then `limit`."""
     order = np.arange(len(examples))
     if source.shuffle:
@@ -138,7 +138,7 @@ def shorten(examples: Examples, source: Source, seed: int) -> Examples:
     return examples.take(order[: source.limit]) if source.shuffle or source.limit else examples
 
 
-def build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredExamples:
+def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredExamples:
     """Selectors and labels applied to every row."""
     selectors = resolve_columns(table, source.columns, format)
     # A list for `text` makes one example of each selector; everything else is one run of `expand`.
@@ -152,7 +152,7 @@ def build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredExa
         columns = iter(values)
         for role, of_role in run.items():
             taken = [next(columns) for _ in of_role]
-            cells[role] += gather(taken, of_role) if role == "negative" else taken[0]
+            cells[role] += _gather(taken, of_role) if role == "negative" else taken[0]
         parents.append(parent)
     parent = np.concatenate(parents)
     if len(runs) > 1:
@@ -174,7 +174,7 @@ def build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredExa
     return UnfilteredExamples(table, format, cells, labels, parent)
 
 
-def gather(columns: list[list[Any]], selectors: list[Selector]) -> list[list[Any]]:
+def _gather(columns: list[list[Any]], selectors: list[Selector]) -> list[list[Any]]:
     """The negatives of each example, from one column per selector: of a slice, a list of them."""
     lists = [
         column if selector.has_slice else [[cell] for cell in column]
@@ -190,7 +190,7 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
         pairs = list(zip(column, rows.tolist(), strict=True))
         if role == "negative":
             pairs = [(cell, row) for of_example, row in pairs for cell in of_example]
-        wrong = [(cell, row) for cell, row in pairs if not is_text(cell)]
+        wrong = [(cell, row) for cell, row in pairs if not _is_text(cell)]
         if not wrong:
             continue
         cell, row = wrong[0]
@@ -206,7 +206,7 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
     return problems
 
 
-def is_text(cell: Any) -> bool:
+def _is_text(cell: Any) -> bool:
     """Null, or a str that can be written as UTF-8 (half a surrogate pair can't, and the tokenizer dies of it)."""
     if not isinstance(cell, str):
         return cell is None
@@ -217,7 +217,7 @@ def is_text(cell: Any) -> bool:
     return True
 
 
-def drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
+def _drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
     """The examples of some rows (a mask over the table), without those that lack a text or a label."""
     cells = dict(draft.cells)
     inside = rows[draft.parent]
@@ -237,7 +237,7 @@ def drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
     chosen = kept.tolist()
     texts = {role: [column[i] for i in chosen] for role, column in cells.items()}
     if "negative" in texts:
-        texts |= spread_negatives(texts.pop("negative"))
+        texts |= _spread_negatives(texts.pop("negative"))
     labels = draft.labels
     return Examples(
         format=draft.format,
@@ -250,7 +250,7 @@ def drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
     )
 
 
-def require_some(examples: Examples, rows: np.ndarray) -> Examples:
+def _require_some(examples: Examples, rows: np.ndarray) -> Examples:
     """The examples of some rows (a mask over the table); DataError where there are none."""
     if not len(examples):
         why = ", ".join(f"{reason}: {count}" for reason, count in examples.dropped.items())
@@ -263,13 +263,13 @@ def is_blank(cell: str | list[str] | None) -> bool:
     return not cell or (isinstance(cell, str) and not cell.strip())
 
 
-def spread_negatives(lists: list[list[str]]) -> dict[str, list[str | None]]:
+def _spread_negatives(lists: list[list[str]]) -> dict[str, list[str | None]]:
     """Lists of negatives as one column each, None where an example has fewer."""
-    roles = negative_roles(max(map(len, lists), default=1))
+    roles = _negative_roles(max(map(len, lists), default=1))
     return {role: [texts[i] if i < len(texts) else None for texts in lists] for i, role in enumerate(roles)}
 
 
-def negative_roles(width: int) -> list[str]:
+def _negative_roles(width: int) -> list[str]:
     """What the columns of so many negatives are called."""
     return ["negative"] if width == 1 else [f"negative_{i}" for i in range(1, width + 1)]
 
@@ -277,14 +277,14 @@ def negative_roles(width: int) -> list[str]:
 def examples_in(table: Table, source: TrainingData) -> Examples:
     """The examples of some rows of a source, which may be none, without a look at its other rows."""
     table = matching(table, source.where)
-    draft = build_unfiltered(table, source, source.format)
+    draft = _build_unfiltered(table, source, source.format)
     if draft.labels and draft.labels.numbered:
         line = ", ".join(f"{name}: {number}" for number, name in enumerate(draft.labels.names or []))
         raise DataError(
             f"the labels are names, and a stream can't number those that it has not read yet: write all of them, as "
             f"in `label_map: {{{line}}}`"
         )
-    return drop_incomplete(draft, np.ones(len(table), dtype=bool))
+    return _drop_incomplete(draft, np.ones(len(table), dtype=bool))
 
 
 def join(parts: Sequence[Examples]) -> Examples:
@@ -293,7 +293,7 @@ def join(parts: Sequence[Examples]) -> Examples:
     if not others:
         return first
     roles = [role for role in first.texts if role not in first.negatives]
-    negatives = negative_roles(max(len(part.negatives) for part in parts)) if first.negatives else []
+    negatives = _negative_roles(max(len(part.negatives) for part in parts)) if first.negatives else []
     texts: dict[str, list[str | None]] = {role: [] for role in [*roles, *negatives]}
     for part in parts:
         columns = [part.texts[role] for role in [*roles, *part.negatives]]

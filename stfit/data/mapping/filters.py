@@ -26,17 +26,17 @@ def matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) 
         return table
     keep = np.ones(len(table), dtype=bool)
     for selector, condition in where.items():
-        keep &= np.array([passes(cell, condition) for cell in select(table, selector)], dtype=bool)
+        keep &= np.array([_passes(cell, condition) for cell in select(table, selector)], dtype=bool)
     return table.take(np.flatnonzero(keep))
 
 
-def passes(cell: Any, condition: Scalar | list[Scalar] | Condition) -> bool:
+def _passes(cell: Any, condition: Scalar | list[Scalar] | Condition) -> bool:
     """Whether a cell has the wanted value, or one of them, or passes every part of a Condition."""
     if not isinstance(condition, Condition):
-        return is_one_of(cell, condition)
+        return _is_one_of(cell, condition)
     if condition.present is not None and condition.present == (cell is None or cell == ""):
         return False
-    if condition.not_ is not None and is_one_of(cell, condition.not_):
+    if condition.not_ is not None and _is_one_of(cell, condition.not_):
         return False
     if condition.min is None and condition.max is None:
         return True
@@ -46,7 +46,7 @@ def passes(cell: Any, condition: Scalar | list[Scalar] | Condition) -> bool:
     return number is not None and bool(low <= number <= high)
 
 
-def is_one_of(cell: Any, wanted: Scalar | list[Scalar]) -> bool:
+def _is_one_of(cell: Any, wanted: Scalar | list[Scalar]) -> bool:
     """Equality; a number in the recipe also equals that number written as text, which is all that a CSV file has."""
     options = wanted if isinstance(wanted, list) else [wanted]
     return any(

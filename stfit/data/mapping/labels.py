@@ -42,7 +42,7 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
     present = np.array([cell is not None and cell != "" for cell in cells], dtype=bool)
     known = [cell for cell in cells if cell is not None and cell != ""]
     rows = rows[present]
-    refuse(
+    _refuse(
         known,
         rows,
         lambda cell: not isinstance(cell, (str, bool, int, float)),
@@ -50,34 +50,34 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
     )
     named, given = False, names
     if source.label_map is not None:
-        known, names = map_labels(known, rows, source.label_map, names)
+        known, names = _map_labels(known, rows, source.label_map, names)
     elif any(isinstance(cell, str) for cell in known):
-        known, names, named = read_text_labels(known, rows, names)
+        known, names, named = _read_text_labels(known, rows, names)
     # written so that NaN fails too
-    refuse(known, rows, lambda value: not -LARGEST <= value <= LARGEST, "a label is a finite number, up to 2**31")
+    _refuse(known, rows, lambda value: not -LARGEST <= value <= LARGEST, "a label is a finite number, up to 2**31")
     if source.label_range is not None:
         with about("label_range"):
-            known, names = rescale(known, rows, source.label_range, named), None
+            known, names = _rescale(known, rows, source.label_range, named), None
     whole = all(isinstance(value, int) for value in known)
     values = np.zeros(len(cells), dtype=np.int64 if whole else np.float64)
     values[present] = known
     if not whole:
         return Labels(values, present, "score", None)
     if names is not None:
-        refuse(
+        _refuse(
             known, rows, lambda value: not 0 <= value < len(names), f"the dataset names classes 0 to {len(names) - 1}"
         )
     binary = not named and all(value in (0, 1) for value in known)
     return Labels(values, present, "binary" if binary else "class", names, named and names is not given)
 
 
-def map_labels(
+def _map_labels(
     cells: list[Any], rows: np.ndarray, mapping: dict[str, int | float], names: list[str] | None
 ) -> tuple[list[int | float], list[str] | None]:
     """Labels by `label_map`, whose keys are labels as written, or the dataset's own names of them."""
-    keys = [written(cell) for cell in cells]
+    keys = [_written(cell) for cell in cells]
     if names is not None:
-        keys = [name_of(cell, names) if key not in mapping else key for key, cell in zip(keys, cells, strict=True)]
+        keys = [_name_of(cell, names) if key not in mapping else key for key, cell in zip(keys, cells, strict=True)]
     problems = []
     for key in dict.fromkeys(key for key in keys if key not in mapping):
         at = [row for row, other in zip(rows.tolist(), keys, strict=True) if other == key]
@@ -97,17 +97,17 @@ def map_labels(
     return [mapping[key] for key in keys], [inverse[i] for i in range(len(inverse))] if one_to_one else None
 
 
-def written(cell: Any) -> str:
+def _written(cell: Any) -> str:
     """A label as a recipe would write it."""
     return str(cell).lower() if isinstance(cell, bool) else str(cell)
 
 
-def name_of(cell: Any, names: list[str]) -> str:
+def _name_of(cell: Any, names: list[str]) -> str:
     """The dataset's name of a class, where it has one."""
-    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else written(cell)
+    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else _written(cell)
 
 
-def read_text_labels(
+def _read_text_labels(
     cells: list[Any], rows: np.ndarray, names: list[str] | None
 ) -> tuple[list[int | float], list[str] | None, bool]:
     """Numbers, where all labels are numbers written as text (CSV); else classes, in the order of their names.
@@ -116,8 +116,8 @@ def read_text_labels(
     """
     texts = sum(isinstance(cell, str) for cell in cells)
     if texts < len(cells) / 2:  # blame the few
-        refuse(cells, rows, lambda cell: isinstance(cell, str), "the labels of most other rows are numbers")
-    refuse(cells, rows, lambda cell: not isinstance(cell, str), "the labels of most other rows are text")
+        _refuse(cells, rows, lambda cell: isinstance(cell, str), "the labels of most other rows are numbers")
+    _refuse(cells, rows, lambda cell: not isinstance(cell, str), "the labels of most other rows are text")
     numbers = [number_in(cell) for cell in cells]
     if None not in numbers:
         return [number for number in numbers if number is not None], names, False
@@ -128,16 +128,16 @@ def read_text_labels(
     return [index[cell] for cell in cells], classes, True
 
 
-def rescale(values: list[int | float], rows: np.ndarray, bounds: list[float], named: bool) -> list[float]:
+def _rescale(values: list[int | float], rows: np.ndarray, bounds: list[float], named: bool) -> list[float]:
     """Numbers from `label_range` to 0..1."""
     low, high = bounds
     if named:
         raise DataError("`label_range` rescales numbers, and these labels are names: use `label_map`")
-    refuse(values, rows, lambda value: not low <= value <= high, f"`label_range` is [{low:g}, {high:g}]")
+    _refuse(values, rows, lambda value: not low <= value <= high, f"`label_range` is [{low:g}, {high:g}]")
     return [(value - low) / (high - low) for value in values]
 
 
-def refuse(cells: list[Any], rows: np.ndarray, wrong: Callable[[Any], bool], because: str) -> None:
+def _refuse(cells: list[Any], rows: np.ndarray, wrong: Callable[[Any], bool], because: str) -> None:
     """Raises DataError, with rows, when a label is wrong."""
     found = [(row, cell) for row, cell in zip(rows.tolist(), cells, strict=True) if wrong(cell)]
     if found:

@@ -44,8 +44,8 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
         return Selector(text, text)
     match = PATH.fullmatch(text)
     if match is None:
-        raise RecipeError(unreadable(text))
-    steps = parse_steps(match["steps"], text)
+        raise RecipeError(_unreadable(text))
+    steps = _parse_steps(match["steps"], text)
     if WILDCARD not in steps:
         return Selector(text, match["column"], steps)
     at = steps.index(WILDCARD)
@@ -54,14 +54,14 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
     return Selector(text, match["column"], steps[:at], steps[at + 1 :])
 
 
-def parse_steps(written: str, text: str) -> tuple[Step, ...]:
+def _parse_steps(written: str, text: str) -> tuple[Step, ...]:
     """Everything after the column of the selector `text`."""
     steps: list[Step] = []
     position = 0
     while position < len(written):
         match = STEP.match(written, position)
         if match is None:
-            raise RecipeError(unreadable(text))
+            raise RecipeError(_unreadable(text))
         position = match.end()
         if match["key"] or match["each"]:
             steps.append(match["key"] or WILDCARD)
@@ -72,7 +72,7 @@ def parse_steps(written: str, text: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def unreadable(text: str) -> str:
+def _unreadable(text: str) -> str:
     """What is wrong with a selector, and what one looks like."""
     shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]` or `set.neg[*]`"
     return f"can't read the selector `{text}`: write a column, or a path, like {shapes}"
@@ -83,7 +83,7 @@ def select(table: Table, text: str) -> list[Any]:
     selector = parse_selector(text, list(table.columns))
     if selector.tail is not None or selector.has_slice:
         raise RecipeError(f"`{text}` names several values of a row where one is needed")
-    return walk(table.cells(selector.column), table.row, selector.path, selector.column)
+    return _walk(table.cells(selector.column), table.row, selector.path, selector.column)
 
 
 def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> tuple[list[list[Any]], np.ndarray]:
@@ -93,11 +93,11 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
     list, in its order (i < j); different ones that share a list (`turns[*].question`, `turns[*].answer`) take the same
     element.
     """
-    values = [walk(table.cells(s.column), table.row, s.path, s.column) for s in selectors]
+    values = [_walk(table.cells(s.column), table.row, s.path, s.column) for s in selectors]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, selector in enumerate(selectors):
         if selector.tail is not None:
-            check_lists(values[index], table.row, selector.text.partition(WILDCARD)[0])
+            _check_lists(values[index], table.row, selector.text.partition(WILDCARD)[0])
             groups.setdefault((selector.column, str(selector.path)), []).append(index)
     if not groups:
         return values, np.arange(len(table))
@@ -108,7 +108,7 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
     lists = [values[group[0]] for group in groups.values()]
     for position in range(len(table)):
         choices = [
-            element_choices(group, len(cells[position] or ())) for group, cells in zip(members, lists, strict=True)
+            _element_choices(group, len(cells[position] or ())) for group, cells in zip(members, lists, strict=True)
         ]
         combined = [tuple(chain(*choice)) for choice in islice(product(*choices), max_per_row)]
         parents += [position] * len(combined)
@@ -122,11 +122,11 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
         else:
             slot = slots[index]
             elements = [values[index][parent][pick[slot]] for parent, pick in zip(parents, picks, strict=True)]
-            values[index] = walk(elements, rows, selector.tail, selector.text.partition(WILDCARD)[0] + WILDCARD)
+            values[index] = _walk(elements, rows, selector.tail, selector.text.partition(WILDCARD)[0] + WILDCARD)
     return values, np.array(parents, dtype=np.int64)
 
 
-def element_choices(group: list[Selector], length: int) -> list[tuple[int, ...]]:
+def _element_choices(group: list[Selector], length: int) -> list[tuple[int, ...]]:
     """Which elements of one list its selectors take together."""
     different = len({selector.text for selector in group})
     if different == 1:
@@ -138,42 +138,42 @@ def element_choices(group: list[Selector], length: int) -> list[tuple[int, ...]]
     )
 
 
-def walk(values: list[Any], rows: np.ndarray, steps: tuple[Step, ...], path: str) -> list[Any]:
+def _walk(values: list[Any], rows: np.ndarray, steps: tuple[Step, ...], path: str) -> list[Any]:
     """Follow `steps` into every value; None where a list is too short, a key is missing or a value is null.
 
     `rows` are the row numbers of the values, and `path` what has been followed so far, for messages.
     """
     for position, step in enumerate(steps):
         if isinstance(step, str):
-            check_keys(values, rows, step, path)
+            _check_keys(values, rows, step, path)
             values = [None if value is None else value.get(step) for value in values]
             path += f".{step}"
             continue
-        check_lists(values, rows, path)
+        _check_lists(values, rows, path)
         if isinstance(step, slice):
             pieces = [(value or [])[step] for value in values]
             lengths = [len(piece) for piece in pieces]
-            inside = iter(walk(list(chain(*pieces)), np.repeat(rows, lengths), steps[position + 1 :], f"{path}[:]"))
+            inside = iter(_walk(list(chain(*pieces)), np.repeat(rows, lengths), steps[position + 1 :], f"{path}[:]"))
             return [list(islice(inside, length)) for length in lengths]
         values = [value[step] if value is not None and -len(value) <= step < len(value) else None for value in values]
         path += f"[{step}]"
     return values
 
 
-def check_keys(values: list[Any], rows: np.ndarray, key: str, path: str) -> None:
+def _check_keys(values: list[Any], rows: np.ndarray, key: str, path: str) -> None:
     """Every value is a mapping or null, and some mapping has `key`."""
-    check_kind(values, rows, dict, f"`{path}` is followed by `.{key}`, but is not a mapping")
+    _check_kind(values, rows, dict, f"`{path}` is followed by `.{key}`, but is not a mapping")
     keys = list(dict.fromkeys(name for value in values if value is not None for name in value))
     if keys and key not in keys:
         raise DataError(Problem(f"no row has `{path}.{key}`: {did_you_mean(key, keys)}", "missing-key"))
 
 
-def check_lists(values: list[Any], rows: np.ndarray, path: str) -> None:
+def _check_lists(values: list[Any], rows: np.ndarray, path: str) -> None:
     """Every value is a list or null."""
-    check_kind(values, rows, list, f"`{path}` is used as a list, but is none")
+    _check_kind(values, rows, list, f"`{path}` is used as a list, but is none")
 
 
-def check_kind(values: list[Any], rows: np.ndarray, kind: type, message: str) -> None:
+def _check_kind(values: list[Any], rows: np.ndarray, kind: type, message: str) -> None:
     """Raises DataError, with rows, where a value is neither null nor of that kind."""
     wrong = [row for value, row in zip(values, rows.tolist(), strict=True) if not isinstance(value, (kind, type(None)))]
     if wrong:

@@ -75,7 +75,7 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
     selector: Selector | None = None
     count = 0
     for table in open_tables(source, as_json=column is not None)():
-        selector = selector or choose_selector(table, column)
+        selector = selector or _choose_selector(table, column)
         (cells,), parents = expand(table, [selector], None)
         rows = table.row[parents]
         problems = text_problems({"text": cells}, rows, {"text": [selector]})
@@ -90,7 +90,7 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
         yield Texts(ids, cells, int(table.row[-1]))
 
 
-def choose_selector(table: Table, column: str | None) -> Selector:
+def _choose_selector(table: Table, column: str | None) -> Selector:
     """The selector as written, else the column that has to be meant."""
     known = list(table.columns)
     if column is not None:
@@ -110,19 +110,19 @@ def open_tables(source: Source, as_json: bool = False) -> Callable[[], Iterator[
     where the Hub can't be reached.
     """
     if source.dataset == STDIN:
-        read = partial(text_blocks, sys.stdin.buffer, Path("stdin"), ".jsonl" if as_json else ".txt")
-        return lambda: numbered(build_table(STDIN, columns, {}) for columns in read())
+        read = partial(_text_blocks, sys.stdin.buffer, Path("stdin"), ".jsonl" if as_json else ".txt")
+        return lambda: _numbered(build_table(STDIN, columns, {}) for columns in read())
     if not is_whole(source.split):
-        return lambda: numbered([load_table(source)])
+        return lambda: _numbered([load_table(source)])
     files = files_of(source)
     if files is None:
         blocks = open_split(source)
-        return lambda: numbered(blocks())
+        return lambda: _numbered(blocks())
     refuse_hub_keys(source)
-    return lambda: numbered(file_tables(files, source))
+    return lambda: _numbered(_file_tables(files, source))
 
 
-def numbered(blocks: Iterable[Table]) -> Iterator[Table]:
+def _numbered(blocks: Iterable[Table]) -> Iterator[Table]:
     """The blocks that hold rows, numbered through."""
     start = 0
     for table in blocks:
@@ -131,14 +131,14 @@ def numbered(blocks: Iterable[Table]) -> Iterator[Table]:
         start += len(table)
 
 
-def file_tables(files: list[Path], source: Source) -> Iterator[Table]:
+def _file_tables(files: list[Path], source: Source) -> Iterator[Table]:
     """The rows of all files of a split, some at a time."""
     origin = str(files[0]) if len(files) == 1 else source.dataset
     names = read_label_names(files[0].parent / "labels.json")
     for path in files:
-        with readable(path):
+        with _readable(path):
             own = class_names(path) if path.suffix == ".parquet" else {}
-        for columns in file_blocks(path, source):
+        for columns in _file_blocks(path, source):
             yield build_table(origin, columns, own | names)
 
 
@@ -157,10 +157,10 @@ def files_of(source: Source) -> list[Path] | None:
     return splits[source.split]
 
 
-def file_blocks(path: Path, source: Source) -> Iterator[dict[str, list[Any]]]:
+def _file_blocks(path: Path, source: Source) -> Iterator[dict[str, list[Any]]]:
     """Columns of each block of one file."""
     suffix = Path(path.name.removesuffix(".gz")).suffix
-    with readable(path):
+    with _readable(path):
         if suffix == ".parquet":
             refuse_parquet_bomb(path)
             with parquet.ParquetFile(path) as file:
@@ -174,11 +174,11 @@ def file_blocks(path: Path, source: Source) -> Iterator[dict[str, list[Any]]]:
                 yield {name: [record[i] for record in block] for i, name in enumerate(names)}
         else:
             with open_bytes(path) as lines:
-                yield from text_blocks(lines, path, suffix)
+                yield from _text_blocks(lines, path, suffix)
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     """What goes wrong in reading a file, as a DataError."""
     try:
         yield
@@ -186,21 +186,21 @@ def readable(path: Path) -> Iterator[None]:
         raise DataError(f"{path} can't be read: {error}") from error
 
 
-def text_blocks(file: IO[bytes], path: Path, suffix: str) -> Iterator[dict[str, list[Any]]]:
+def _text_blocks(file: IO[bytes], path: Path, suffix: str) -> Iterator[dict[str, list[Any]]]:
     """Columns of each block of lines: JSON objects, or texts."""
     if suffix == ".jsonl":
         records = json_records(file, path)
         while block := list(islice(records, BLOCK_ROWS)):
             yield columns_of(block)
     elif suffix == ".txt":
-        texts = text_lines(file, path)
+        texts = _text_lines(file, path)
         while lines := list(islice(texts, BLOCK_ROWS)):
             yield {"text": lines}
     else:
         raise DataError(f"{path} is no kind of file that stfit reads: use .txt, .jsonl, .csv, .tsv or .parquet")
 
 
-def text_lines(file: IO[bytes], path: Path) -> Iterator[str]:
+def _text_lines(file: IO[bytes], path: Path) -> Iterator[str]:
     """Lines of UTF-8 text, without their line ends."""
     for number, line in bounded_lines(file, path):
         try:
@@ -212,10 +212,10 @@ def text_lines(file: IO[bytes], path: Path) -> Iterator[str]:
 def count_rows(source: Source) -> int | None:
     """Rows of the split, for an estimate of the time left: lines count as rows. None where only reading would tell."""
     files = files_of(source)
-    return None if files is None else sum(map(count_of_file, files))
+    return None if files is None else sum(map(_count_of_file, files))
 
 
-def count_of_file(path: Path) -> int:
+def _count_of_file(path: Path) -> int:
     """Rows of a parquet file, lines of any other."""
     if path.suffix == ".parquet":
         return int(parquet.read_metadata(path).num_rows)

@@ -66,7 +66,7 @@ class HubDataset:
 
     def refuse_bombs(self, folder: Path, split: str) -> None:
         """Raise DataError for a file of a split that says far more than it holds."""
-        with refusals(self.id):
+        with _refusals(self.id):
             for path in self.files[split]:
                 if path.endswith(".parquet"):
                     refuse_parquet_bomb(folder / path)
@@ -80,7 +80,7 @@ class HubDataset:
 
     def blocks(self, split: str, root: str, limit: int | None = None) -> Iterator[Table]:
         """The same, some rows at a time."""
-        with refusals(self.id):
+        with _refusals(self.id):
             self.builder.config.data_files = datasets.data_files.DataFilesDict(
                 {split: [f"{root}/{path}" for path in self.files[split]]}
             )
@@ -96,7 +96,7 @@ def find_dataset(source: TableSource) -> HubDataset:
     listed = list_files("dataset", source.dataset, commit)
     metadata = fetch("dataset", source.dataset, commit, METADATA)
     datasets.disable_progress_bars()
-    with TemporaryDirectory() as scratch, refusals(source.dataset):
+    with TemporaryDirectory() as scratch, _refusals(source.dataset):
         stage = Path(scratch).resolve() / source.dataset.rpartition("/")[2]
         for path in listed:
             (stage / path).parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Table]]:
 
 
 @contextmanager
-def refusals(id: str) -> Iterator[None]:
+def _refusals(id: str) -> Iterator[None]:
     """What `datasets` says of a dataset that it can't read, as a DataError."""
     try:
         yield

@@ -76,7 +76,7 @@ def open_split(source: TableSource) -> Callable[[], Iterator[Table]]:
         found.refuse_bombs(folder, source.split)
         return partial(found.blocks, source.split, str(folder))
     refuse_hub_keys(source)
-    saved = load_saved(Path(source.dataset))
+    saved = _load_saved(Path(source.dataset))
     require_split(source.split, saved, source.dataset)
     return partial(table_blocks, saved[source.split], source.dataset)
 
@@ -91,9 +91,9 @@ def local_splits(source: TableSource) -> Splits:
     refuse_hub_keys(source)
     path = Path(source.dataset)
     if is_saved(path):
-        return {name: partial(table_of, dataset, str(path)) for name, dataset in load_saved(path).items()}
+        return {name: partial(_table_of, dataset, str(path)) for name, dataset in _load_saved(path).items()}
     files = split_files(path)
-    return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
+    return {name: lambda _, paths=paths: _read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
 
 
 def refuse_hub_keys(source: TableSource) -> None:
@@ -109,7 +109,7 @@ def split_files(path: Path) -> dict[str, list[Path]]:
     if path.is_file():
         return {"train": [path]}
     if path.is_dir():
-        return folder_splits(path)
+        return _folder_splits(path)
     if glob.has_magic(str(path)):
         if found := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
             return {"train": found}
@@ -118,7 +118,7 @@ def split_files(path: Path) -> dict[str, list[Path]]:
     raise DataError(f"{path} does not exist: {did_you_mean(path.name, siblings)}".rstrip(": "))
 
 
-def folder_splits(folder: Path) -> dict[str, list[Path]]:
+def _folder_splits(folder: Path) -> dict[str, list[Path]]:
     """Splits of a folder that holds `train.jsonl.gz`, `test-00000-of-00002.parquet`, ... in itself or in `data/`."""
     splits: dict[str, list[Path]] = {}
     kinds: dict[str, set[tuple[Path, str]]] = {}
@@ -138,7 +138,7 @@ def folder_splits(folder: Path) -> dict[str, list[Path]]:
     return splits
 
 
-def read_files(paths: list[Path], source: TableSource) -> Table:
+def _read_files(paths: list[Path], source: TableSource) -> Table:
     """The rows of all shards of a split, numbered through."""
     tables = [read_file(path, source.read) for path in paths]
     table = tables[0] if len(tables) == 1 else concatenate(tables)
@@ -155,14 +155,14 @@ def read_label_names(path: Path) -> dict[str, list[str]]:
         raise DataError(f"{path}: is larger than {LARGEST_LABELS >> 20} MiB: are these the names of classes?")
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
-        return {column: ordered_names(names) for column, names in written.items()}
+        return {column: _ordered_names(names) for column, names in written.items()}
     except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(
             f'{path} should map a column to the names of its classes, like {{"label": ["no", "yes"]}}: {error}'
         ) from error
 
 
-def ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
+def _ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
     """Names of the classes 0, 1, ... from a list, or a mapping in either direction."""
     if isinstance(names, list):
         return [str(name) for name in names]
@@ -176,7 +176,7 @@ def ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
     return [numbers[number] for number in range(len(names))]
 
 
-def load_saved(folder: Path) -> dict[str, datasets.Dataset]:
+def _load_saved(folder: Path) -> dict[str, datasets.Dataset]:
     """Splits of a folder written by `save_to_disk`; a single Dataset has the one split it was made from, or `train`."""
     require_inside(folder)
     try:
@@ -188,6 +188,6 @@ def load_saved(folder: Path) -> dict[str, datasets.Dataset]:
     return {str(name): dataset for name, dataset in saved.items()}
 
 
-def table_of(dataset: datasets.Dataset, origin: str, limit: int | None) -> Table:
+def _table_of(dataset: datasets.Dataset, origin: str, limit: int | None) -> Table:
     """The rows of a Dataset, or its first `limit`, as plain Python values, without decoding images or sound."""
     return build_table(origin, dataset.with_format("arrow")[:limit].to_pydict(), label_names(dataset.features))

@@ -42,17 +42,17 @@ def read_file(path: Path, options: ReadOptions) -> Table:
     suffix = path.name.removesuffix(".gz").rpartition(".")[2]
     try:
         if suffix == "jsonl":
-            return build_table(str(path), read_json_lines(path), {})
+            return build_table(str(path), _read_json_lines(path), {})
         if suffix in ("csv", "tsv"):
-            return build_table(str(path), read_delimited(path, options, "," if suffix == "csv" else "\t"), {})
+            return build_table(str(path), _read_delimited(path, options, "," if suffix == "csv" else "\t"), {})
         if suffix == "parquet":
-            return read_parquet(path)
+            return _read_parquet(path)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read: {error}") from error
     raise DataError(f"{path} is no kind of file that stfit reads: use one of {', '.join(DATA_SUFFIXES)}")
 
 
-def read_json_lines(path: Path) -> dict[str, list[Any]]:
+def _read_json_lines(path: Path) -> dict[str, list[Any]]:
     """Columns of a file with one JSON object per line; blank lines are skipped."""
     with open_bytes(path) as file:
         return columns_of(list(json_records(file, path)))
@@ -79,7 +79,7 @@ def json_records(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def read_delimited(path: Path, options: ReadOptions, delimiter: str) -> dict[str, list[Any]]:
+def _read_delimited(path: Path, options: ReadOptions, delimiter: str) -> dict[str, list[Any]]:
     """Columns of a .csv or .tsv file; every cell is a str."""
     names, *records = delimited_records(path, options, delimiter)
     return {name: [record[i] for record in records] for i, name in enumerate(names)}
@@ -91,7 +91,7 @@ def delimited_records(path: Path, options: ReadOptions, delimiter: str) -> Itera
     number = 0
     named = isinstance(options.header, list)  # and then names the first fields: a line may have more
     try:
-        with open_text(path, options.encoding) as file:
+        with _open_text(path, options.encoding) as file:
             reader = csv.reader(
                 (line for _, line in bounded_lines(file, path)),
                 delimiter=options.delimiter or delimiter,
@@ -119,7 +119,7 @@ def delimited_records(path: Path, options: ReadOptions, delimiter: str) -> Itera
         raise at_line(path, number + 1, f"or one soon after it is not {options.encoding}: {error}") from error
 
 
-def read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path) -> Table:
     """A parquet file; the class names that `datasets` writes into its metadata are kept."""
     try:
         refuse_parquet_bomb(path)
@@ -153,8 +153,8 @@ def refuse_parquet_bomb(path: Path) -> None:
     with parquet.ParquetFile(path) as file:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-        refuse_bomb(path, sum(group.total_byte_size for group in groups))
-        refuse_bomb(path, CELL * sum(column.num_values for column in columns))
+        _refuse_bomb(path, sum(group.total_byte_size for group in groups))
+        _refuse_bomb(path, CELL * sum(column.num_values for column in columns))
         repetitive = {
             column.path_in_schema
             for column in columns
@@ -166,20 +166,20 @@ def refuse_parquet_bomb(path: Path) -> None:
     with parquet.ParquetFile(path, read_dictionary=sorted(repetitive)) as file:
         for group in range(file.num_row_groups):
             read = file.read_row_group(group, columns=sorted(repetitive))
-            unpacked += sum(map(bytes_of_texts, (chunk for column in read.columns for chunk in column.chunks)))
-            refuse_bomb(path, unpacked)
+            unpacked += sum(map(_bytes_of_texts, (chunk for column in read.columns for chunk in column.chunks)))
+            _refuse_bomb(path, unpacked)
 
 
-def bytes_of_texts(array: pa.Array) -> int:
+def _bytes_of_texts(array: pa.Array) -> int:
     """Bytes of all texts of a column that was read as numbers of its distinct texts, also within lists and structs."""
     if pa.types.is_dictionary(array.type):
         return compute.sum(compute.take(compute.binary_length(array.dictionary), array.indices)).as_py() or 0
     if pa.types.is_struct(array.type):
-        return sum(map(bytes_of_texts, array.flatten()))
-    return bytes_of_texts(array.flatten()) if pa.types.is_nested(array.type) else 0
+        return sum(map(_bytes_of_texts, array.flatten()))
+    return _bytes_of_texts(array.flatten()) if pa.types.is_nested(array.type) else 0
 
 
-def refuse_bomb(path: Path, unpacked: int) -> None:
+def _refuse_bomb(path: Path, unpacked: int) -> None:
     """Raise DataError for a file that grows out of all proportion."""
     packed = path.stat().st_size
     if unpacked > max(LITTLE, MOST_UNPACKED * packed):
@@ -189,7 +189,7 @@ def refuse_bomb(path: Path, unpacked: int) -> None:
         )
 
 
-def open_text(path: Path, encoding: str) -> IO[str]:
+def _open_text(path: Path, encoding: str) -> IO[str]:
     """A text file, unpacked where its name ends in .gz; a byte order mark is no part of the text."""
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     if path.suffix == ".gz":
@@ -205,7 +205,7 @@ def bounded_lines(file: IO[str] | IO[bytes], path: Path) -> Iterator[tuple[int, 
         number += 1
         unpacked += len(line)
         if unpacked > checked and path.suffix == ".gz":
-            refuse_bomb(path, unpacked)
+            _refuse_bomb(path, unpacked)
             checked *= 2
         if len(line) > LONGEST_LINE:
             raise at_line(

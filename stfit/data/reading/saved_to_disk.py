@@ -11,7 +11,7 @@ from stfit.errors import DataError
 
 def require_inside(folder: Path) -> None:
     """Raise DataError where a saved dataset names a split or a file outside of its folder."""
-    for listed, name in names_in(folder):
+    for listed, name in _names_in(folder):
         path = folder / name
         if Path(name).name != name or not path.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{listed}: `{name}` leads out of {folder}")
@@ -19,7 +19,7 @@ def require_inside(folder: Path) -> None:
             require_inside(path)
 
 
-def names_in(folder: Path) -> Iterator[tuple[Path, str]]:
+def _names_in(folder: Path) -> Iterator[tuple[Path, str]]:
     """What the folder's own lists name, and which list does."""
     for name, pick in (
         ("dataset_dict.json", lambda found: found["splits"]),

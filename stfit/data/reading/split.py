@@ -29,7 +29,7 @@ class SplitPart(NamedTuple):
 
 def parse_split(text: str) -> list[SplitPart]:
     """The terms of a split expression. Raises RecipeError where it can't be read."""
-    return [parse_part(term.strip(), text) for term in text.split("+")]
+    return [_parse_part(term.strip(), text) for term in text.split("+")]
 
 
 def is_whole(text: str) -> bool:
@@ -42,7 +42,7 @@ def is_of_whole(text: str) -> bool:
     return is_whole(text) or (isinstance(text, Preview) and len(parse_split(text)) == 1)
 
 
-def parse_part(term: str, whole: str) -> SplitPart:
+def _parse_part(term: str, whole: str) -> SplitPart:
     """One term, without the `+`."""
     match = PART.fullmatch(term)
     if match is None:
@@ -60,8 +60,8 @@ def parse_part(term: str, whole: str) -> SplitPart:
 
 def slice_of(part: SplitPart, rows: int) -> slice:
     """The rows of a split of `rows` rows that a term means."""
-    start = row_at(part.start, rows) if part.start else 0
-    stop = row_at(part.stop, rows) if part.stop else rows
+    start = _row_at(part.start, rows) if part.start else 0
+    stop = _row_at(part.stop, rows) if part.stop else rows
     return slice(start, stop)
 
 
@@ -72,7 +72,7 @@ def rows_needed(parts: list[SplitPart], name: str) -> int | None:
     return max(known) if len(known) == len(stops) else None
 
 
-def row_at(bound: str, rows: int) -> int:
+def _row_at(bound: str, rows: int) -> int:
     """A bound as a row between 0 and `rows`; negative bounds count from the end."""
     row = round(int(bound[:-1]) * rows / 100) if bound.endswith("%") else int(bound)
     return min(max(row + rows, 0) if row < 0 else row, rows)

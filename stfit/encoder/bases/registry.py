@@ -73,7 +73,7 @@ class Scratch(Spec):
         return self.hidden_size, embedded + self.num_layers * 12 * self.hidden_size**2
 
 
-def vectors_have_their_own_size(table: Static | WordEmbeddings) -> Static | WordEmbeddings:
+def _vectors_have_their_own_size(table: Static | WordEmbeddings) -> Static | WordEmbeddings:
     """Raises ValueError for a size beside a file of vectors."""
     if table.vectors is not None and table.embedding_dim is not None:
         raise ValueError("`embedding_dim` is as in the file of `vectors`: leave it out")
@@ -83,7 +83,7 @@ def vectors_have_their_own_size(table: Static | WordEmbeddings) -> Static | Word
 SizeOf = Callable[["Static | WordEmbeddings"], tuple[int, int]]
 
 
-def size_of_table(table: Static | WordEmbeddings) -> tuple[int, int]:
+def _size_of_table(table: Static | WordEmbeddings) -> tuple[int, int]:
     """Size of a vector, and number of weights, before the vocabulary is known."""
     dim = table.embedding_dim or (table.default_dim if table.vectors is None else vector_dim(Path(table.vectors)))
     return dim, dim * (table.vocab_size or VOCAB_SIZE)
@@ -105,8 +105,8 @@ class Static(Spec):
     """Most entries of the vocabulary. Default: all words of `vectors`, also those that no training text has, else
     30000. A smaller number takes the first ones, which are the most frequent in such files."""
 
-    own_size = model_validator(mode="after")(vectors_have_their_own_size)
-    size: ClassVar[SizeOf] = size_of_table
+    own_size = model_validator(mode="after")(_vectors_have_their_own_size)
+    size: ClassVar[SizeOf] = _size_of_table
 
     @property
     def learns_from_texts(self) -> bool:
@@ -143,8 +143,8 @@ class WordEmbeddings(Spec):
     """Most words. Default: all words of `vectors`, also those that no training text has, else 30000. A smaller number
     takes the first ones, which are the most frequent in such files."""
 
-    own_size = model_validator(mode="after")(vectors_have_their_own_size)
-    size: ClassVar[SizeOf] = size_of_table
+    own_size = model_validator(mode="after")(_vectors_have_their_own_size)
+    size: ClassVar[SizeOf] = _size_of_table
 
     @property
     def learns_from_texts(self) -> bool:

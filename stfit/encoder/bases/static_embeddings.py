@@ -29,14 +29,14 @@ NO_LIMIT = 1_000_000
 """What sentence-transformers says where words have no limit."""
 
 
-def forward_words(table: nn.Embedding, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+def _forward_words(table: nn.Embedding, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     """Vectors [tokens, dim] of the words of all sequences, and the order in which these lie: their own."""
     ids_t = torch.from_numpy(np.concatenate(sequences).astype(np.int64)).to(table.weight.device)
     vectors: Tensor = table(ids_t)
     return vectors, np.arange(len(sequences))
 
 
-def forward_bags(bags: nn.EmbeddingBag | WordCounts, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+def _forward_bags(bags: nn.EmbeddingBag | WordCounts, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     """One vector for each sequence, [sequences, dim], and their order."""
     ids = np.concatenate(sequences).astype(np.int64)
     lengths = np.array([len(sequence) for sequence in sequences])
@@ -45,7 +45,7 @@ def forward_bags(bags: nn.EmbeddingBag | WordCounts, sequences: list[np.ndarray]
     return embedding_rd, np.arange(len(sequences))
 
 
-def nothing_to_choose(forward: Forward) -> Callable[[str], Layout]:
+def _nothing_to_choose(forward: Forward) -> Callable[[str], Layout]:
     """Without attention every layout is the same."""
     return lambda _: Layout("auto", forward, "a table has no attention to lay out")
 
@@ -53,13 +53,13 @@ def nothing_to_choose(forward: Forward) -> Callable[[str], Layout]:
 def load_static(folder: Path, settings: Model) -> Backbone:
     """A StaticEmbedding, also as model2vec writes it."""
     weights = read_weights(folder / "model.safetensors")
-    table_vd = weights["embedding.weight"] if "embedding.weight" in weights else unfold(weights, folder)
+    table_vd = weights["embedding.weight"] if "embedding.weight" in weights else _unfold(weights, folder)
     tokenizer = load_tokenizer_file(folder / "tokenizer.json")
     require_vectors(words_by_id(tokenizer.get_vocab()), len(table_vd), folder)
     return build_static(table_vd, tokenizer, settings)
 
 
-def unfold(weights: dict[str, Tensor], folder: Path) -> Tensor:
+def _unfold(weights: dict[str, Tensor], folder: Path) -> Tensor:
     """A row for each token from model2vec's rows, which several tokens may share, and its weights of tokens."""
     if "embeddings" not in weights:
         raise ModelError(f"{folder}: model.safetensors holds no `embedding.weight`, and no `embeddings` of model2vec")
@@ -80,13 +80,13 @@ def build_static(table_vd: Tensor, tokenizer: HFTokenizer, settings: Model) -> B
         backbone=bags,
         tokens=tokens,
         dim=bags.embedding_dim,
-        choose_layout=nothing_to_choose(forward_bags),
-        write=partial(write_static, bags, tokens),
+        choose_layout=_nothing_to_choose(_forward_bags),
+        write=partial(_write_static, bags, tokens),
         pooling=None,
     )
 
 
-def write_static(bags: nn.EmbeddingBag, tokens: PlainTokens, folder: Path) -> None:
+def _write_static(bags: nn.EmbeddingBag, tokens: PlainTokens, folder: Path) -> None:
     """Table and tokenizer."""
     save_file({"embedding.weight": bags.weight.detach().cpu().contiguous()}, folder / "model.safetensors")
     tokens.save(folder)
@@ -116,12 +116,12 @@ def build_words(table_vd: Tensor, tokens: WordTokens, trained: bool) -> Backbone
         backbone=table,
         tokens=tokens,
         dim=table.embedding_dim,
-        choose_layout=nothing_to_choose(forward_words),
-        write=partial(write_words, table, tokens),
+        choose_layout=_nothing_to_choose(_forward_words),
+        write=partial(_write_words, table, tokens),
     )
 
 
-def write_words(table: nn.Embedding, tokens: WordTokens, folder: Path) -> None:
+def _write_words(table: nn.Embedding, tokens: WordTokens, folder: Path) -> None:
     """Table, vocabulary, and what else sentence-transformers wants to know."""
     config = {
         "tokenizer_class": WORD_TOKENIZER,
@@ -152,14 +152,14 @@ def build_word_counts(words: list[str], weights: list[float], cumulative: bool) 
         backbone=counts,
         tokens=tokens,
         dim=len(words),
-        choose_layout=nothing_to_choose(forward_bags),
-        write=partial(write_word_counts, counts, tokens),
+        choose_layout=_nothing_to_choose(_forward_bags),
+        write=partial(_write_word_counts, counts, tokens),
         pooling=None,
         subfolder="0_BoW",
     )
 
 
-def write_word_counts(counts: WordCounts, tokens: WordTokens, folder: Path) -> None:
+def _write_word_counts(counts: WordCounts, tokens: WordTokens, folder: Path) -> None:
     """Vocabulary and weights."""
     words = tokens.vocabulary()
     config = {

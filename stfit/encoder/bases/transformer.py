@@ -31,7 +31,7 @@ from stfit.errors import ModelError
 
 def load_transformer(folder: Path, settings: Model, plain: bool) -> Backbone:
     """The transformer in a folder; `plain` if nothing there says how it is pooled."""
-    backbone, tokenizer, said = load_backbone(folder, settings), load_tokenizer(folder), read_sentence_config(folder)
+    backbone, tokenizer, said = _load_backbone(folder, settings), load_tokenizer(folder), read_sentence_config(folder)
     table: Any = backbone.get_input_embeddings()
     require_vectors(words_by_id(tokenizer.get_vocab()), len(table.weight), folder)
     if said.get("do_lower_case"):
@@ -48,24 +48,24 @@ def build_transformer(
 ) -> Backbone:
     """A transformer with its tokenizer; `max_seq_length` is what its folder says."""
     config = backbone.config
-    pooling = "last_token" if is_causal(config) else "mean"
-    by_default = plain and is_decoder(config) and "last_token" in (settings.modes or (pooling,))
+    pooling = "last_token" if _is_causal(config) else "mean"
+    by_default = plain and _is_decoder(config) and "last_token" in (settings.modes or (pooling,))
     if by_default if settings.append_eos == "auto" else settings.append_eos:
         append_eos(tokenizer)
-    tokens = TransformerTokens(tokenizer, choose_limit(tokenizer, settings.max_seq_length or max_seq_length, config))
+    tokens = TransformerTokens(tokenizer, _choose_limit(tokenizer, settings.max_seq_length or max_seq_length, config))
     return Backbone(
         peer="Transformer",
         backbone=backbone,
         tokens=tokens,
         dim=int(config.hidden_size),
         choose_layout=partial(choose_layout, backbone),
-        write=partial(write_transformer, backbone, tokens),
+        write=partial(_write_transformer, backbone, tokens),
         pooling=pooling,
         num_layers=int(config.num_hidden_layers),
     )
 
 
-def write_transformer(backbone: PreTrainedModel, tokens: TransformerTokens, folder: Path) -> None:
+def _write_transformer(backbone: PreTrainedModel, tokens: TransformerTokens, folder: Path) -> None:
     """Weights, config, tokenizer, and the limit where older versions look for it."""
     backbone.save_pretrained(folder, state_dict=merged_weights(backbone))
     tokens.save(folder)
@@ -73,7 +73,7 @@ def write_transformer(backbone: PreTrainedModel, tokens: TransformerTokens, fold
     write_json(folder / "sentence_bert_config.json", config)
 
 
-def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
+def _load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
     """The transformer of a checkpoint, in the recipe's precision, with every weight it needs."""
     require_no_code(read_json(folder / "config.json", {}), folder, CONFIG_MAPPING)
     try:
@@ -81,7 +81,7 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
         set_dropout(config, settings.dropout)
         config.use_cache = False  # a decoder would fill a key-value cache that nobody reads
         config.output_hidden_states = False  # a layer that wants them says so
-        backbone, loading = text_encoder(config, folder).from_pretrained(
+        backbone, loading = _text_encoder(config, folder).from_pretrained(
             folder,
             config=config,
             dtype=getattr(torch, settings.precision),
@@ -94,21 +94,21 @@ def load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
         raise
     except Exception as error:  # whatever transformers stumbles over in a file that says anything
         if "ignore_mismatched_sizes" in str(error):
-            error = RuntimeError(f"weights of another shape: {shapes_other_than_meant(folder, config)}")
+            error = RuntimeError(f"weights of another shape: {_shapes_other_than_meant(folder, config)}")
         raise ModelError(f"{folder}: can't be loaded as a text encoder: {error}") from error
     require_right_weights(backbone, loading, folder)
     checked: PreTrainedModel = backbone
     return checked
 
 
-def shapes_other_than_meant(folder: Path, config: PretrainedConfig) -> str:
+def _shapes_other_than_meant(folder: Path, config: PretrainedConfig) -> str:
     """The weights that don't have the shapes of the config, which transformers only logs."""
     with torch.device("meta"):
-        model = text_encoder(config, folder)(config)
+        model = _text_encoder(config, folder)(config)
     return other_shapes(model.state_dict(), folder, model.base_model_prefix)
 
 
-def text_encoder(config: PretrainedConfig, folder: Path) -> Any:
+def _text_encoder(config: PretrainedConfig, folder: Path) -> Any:
     """The class of the text encoder in a checkpoint: of T5 and its kin, that is the encoder alone.
 
     Raises ModelError where there is none.
@@ -138,13 +138,13 @@ def set_dropout(config: PretrainedConfig, rate: float | None) -> None:
             setattr(config, name, rate)
 
 
-def is_causal(config: PretrainedConfig) -> bool:
+def _is_causal(config: PretrainedConfig) -> bool:
     """Whether the checkpoint is a plain decoder, whose last token alone has seen the whole text."""
     architectures: list[str] = getattr(config, "architectures", None) or []
     return bool(architectures and architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True))
 
 
-def choose_limit(tokenizer: PreTrainedTokenizerBase, wanted: int | None, config: PretrainedConfig) -> int:
+def _choose_limit(tokenizer: PreTrainedTokenizerBase, wanted: int | None, config: PretrainedConfig) -> int:
     """Longest sequence in tokens. Raises ModelError where more is wanted than there are positions."""
     positions = position_limit(config)
     limit = wanted or longest_sequence(tokenizer, positions)
@@ -153,9 +153,9 @@ def choose_limit(tokenizer: PreTrainedTokenizerBase, wanted: int | None, config:
     return limit
 
 
-def is_decoder(config: PretrainedConfig) -> bool:
+def _is_decoder(config: PretrainedConfig) -> bool:
     """Whether the transformer is of a decoder's kind (an encoder with last_token pooling has its own end token)."""
-    return is_causal(config) or bool(getattr(config, "is_decoder", False))
+    return _is_causal(config) or bool(getattr(config, "is_decoder", False))
 
 
 def position_limit(config: PretrainedConfig) -> int | None:

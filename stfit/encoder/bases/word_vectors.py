@@ -34,7 +34,7 @@ def read_vectors(path: Path, most: int | None = None) -> tuple[list[str], np.nda
     lines: dict[str, int] = {}
     numbers = array("f")  # grows in place, so that no vector is in memory twice
     dim = 0
-    for line, parts in vector_lines(path):
+    for line, parts in _vector_lines(path):
         dim = dim or len(parts) - 1
         word = " ".join(parts[:-dim])  # a few words of GloVe's largest file have spaces
         if word in lines:
@@ -42,18 +42,18 @@ def read_vectors(path: Path, most: int | None = None) -> tuple[list[str], np.nda
         try:
             numbers.extend(map(float, parts[-dim:]))
         except ValueError:
-            raise no_vector(path, line, dim) from None
+            raise _no_vector(path, line, dim) from None
         lines[word] = line
         if not word or len(numbers) != len(lines) * dim:
-            raise no_vector(path, line, dim)
+            raise _no_vector(path, line, dim)
         if len(lines) == most:
             break
     if not lines:
-        raise damaged(path, 1, "holds no vector")
+        raise _damaged(path, 1, "holds no vector")
     vectors = np.frombuffer(numbers, dtype=np.float32).reshape(len(lines), dim)
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
-        raise no_vector(path, list(lines.values())[finite.argmin()], dim)
+        raise _no_vector(path, list(lines.values())[finite.argmin()], dim)
     return list(lines), vectors
 
 
@@ -63,18 +63,18 @@ def vector_dim(path: Path) -> int:
     return int(vectors.shape[1])
 
 
-def vector_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _vector_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Number and parts of every line, but for word2vec's first, which holds the numbers of words and dimensions."""
-    for line, text in text_lines(path):
+    for line, text in _text_lines(path):
         parts = text.rstrip().split(" ")
         if len(parts) == 2 and line == 1 and all(part.isdigit() for part in parts):
             continue
         if len(parts) < 2:
-            raise damaged(path, line, "is not a word and numbers")
+            raise _damaged(path, line, "is not a word and numbers")
         yield line, parts
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of every line of a file, gzipped or not. Raises ModelError where it can't be read."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
@@ -85,12 +85,12 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise ModelError(f"{path}: can't be read: {error}") from error
 
 
-def no_vector(path: Path, line: int, dim: int) -> ModelError:
+def _no_vector(path: Path, line: int, dim: int) -> ModelError:
     """The error for a line that holds no vector of the file's size."""
-    return damaged(path, line, f"is not a word and {dim} numbers")
+    return _damaged(path, line, f"is not a word and {dim} numbers")
 
 
-def damaged(path: Path, line: int, reason: str) -> ModelError:
+def _damaged(path: Path, line: int, reason: str) -> ModelError:
     """The error for one line of a file."""
     return ModelError([Problem(f"this line {reason}", "vectors", str(path), line)])
 
@@ -98,12 +98,12 @@ def damaged(path: Path, line: int, reason: str) -> ModelError:
 def read_weights_of_words(path: Path) -> dict[str, float]:
     """Word -> weight, of a file with a word and a number on each line."""
     weights = {}
-    for line, text in text_lines(path):
+    for line, text in _text_lines(path):
         word, _, number = text.strip().rpartition("\t" if "\t" in text else " ")
         try:
             weights[word.strip()] = float(number)
         except ValueError:
-            raise damaged(path, line, "is not a word and a number") from None
+            raise _damaged(path, line, "is not a word and a number") from None
     return weights
 
 

@@ -29,44 +29,44 @@ Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and mask [r, l], int64 -> embeddings."""
 
 
-def first_token(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
+def _first_token(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
     """The first token's embedding."""
-    return pick(states_rld, mask_rl.argmax(dim=1))
+    return _pick(states_rld, mask_rl.argmax(dim=1))
 
 
-def last_token(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
+def _last_token(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
     """The last token's embedding."""
-    return pick(states_rld, mask_rl.cumsum(dim=1).argmax(dim=1))
+    return _pick(states_rld, mask_rl.cumsum(dim=1).argmax(dim=1))
 
 
-def pick(states_rld: Tensor, place_r: Tensor) -> Tensor:
+def _pick(states_rld: Tensor, place_r: Tensor) -> Tensor:
     """One token's embedding of each text."""
     return states_rld.gather(1, place_r[:, None, None].expand(-1, 1, states_rld.shape[2]))[:, 0]
 
 
-def weighted(states_rld: Tensor, weight_rl: Tensor) -> Tensor:
+def _weighted(states_rld: Tensor, weight_rl: Tensor) -> Tensor:
     """Sum of the token embeddings, each times its weight."""
     return (states_rld * weight_rl[:, :, None]).sum(dim=1)
 
 
-def largest(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
+def _largest(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
     """Largest value of each dimension."""
     return states_rld.masked_fill(mask_rl[:, :, None] == 0, -torch.inf).amax(dim=1)
 
 
-def position_weights(mask_rl: Tensor) -> Tensor:
+def _position_weights(mask_rl: Tensor) -> Tensor:
     """1 for the first token, 2 for the second, 0 for padding, over their sum."""
     position_rl = mask_rl.cumsum(dim=1) * mask_rl
     return position_rl / position_rl.sum(dim=1, keepdim=True)
 
 
 POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mean": lambda states_rld, mask_rl: weighted(states_rld, mask_rl / mask_rl.sum(dim=1, keepdim=True)),
-    "mean_sqrt_len": lambda states_rld, mask_rl: weighted(states_rld, mask_rl / mask_rl.sum(1, keepdim=True).sqrt()),
-    "weighted_mean": lambda states_rld, mask_rl: weighted(states_rld, position_weights(mask_rl)),
-    "max": largest,
-    "cls": first_token,
-    "last_token": last_token,
+    "mean": lambda states_rld, mask_rl: _weighted(states_rld, mask_rl / mask_rl.sum(dim=1, keepdim=True)),
+    "mean_sqrt_len": lambda states_rld, mask_rl: _weighted(states_rld, mask_rl / mask_rl.sum(1, keepdim=True).sqrt()),
+    "weighted_mean": lambda states_rld, mask_rl: _weighted(states_rld, _position_weights(mask_rl)),
+    "max": _largest,
+    "cls": _first_token,
+    "last_token": _last_token,
 }
 """Those of pooling.py, over a rectangle with padding: token embeddings [r, l, d] and mask [r, l] -> [r, d]."""
 

@@ -49,14 +49,14 @@ def quantize(embedding_rd: np.ndarray, precision: str, ranges: Ranges | None) ->
         assert ranges is not None
         step = np.where(ranges.high > ranges.low, (ranges.high - ranges.low) / 255, 1)
         byte_rd = ((embedding_rd - ranges.low) / step).clip(0, 255).astype(np.uint8)
-        return as_signed(byte_rd) if precision == "int8" else byte_rd
+        return _as_signed(byte_rd) if precision == "int8" else byte_rd
     if precision in ("binary", "ubinary"):
         bits = np.packbits(embedding_rd > 0, axis=1)
-        return as_signed(bits) if precision == "binary" else bits
+        return _as_signed(bits) if precision == "binary" else bits
     return embedding_rd.astype(DTYPES[precision])
 
 
-def as_signed(byte_rd: np.ndarray) -> np.ndarray:
+def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
     """0 ... 255 as -128 ... 127."""
     return (byte_rd.astype(np.int16) - 128).astype(np.int8)
 

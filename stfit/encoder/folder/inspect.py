@@ -85,12 +85,12 @@ def glance_into(folder: Path) -> ModelInfo:
     with wrap_errors(folder):
         validate_folder(folder)
         if not is_sentence_model(folder):
-            return glance_at_transformer(folder)
+            return _glance_at_transformer(folder)
         found = read_folder(folder)
         return replace(INSPECTORS[found.source](found.folder), source=found.source, traits=found.traits)
 
 
-def glance_at_transformer(folder: Path) -> ModelInfo:
+def _glance_at_transformer(folder: Path) -> ModelInfo:
     """The folder of a transformer's weights, config and tokenizer."""
     config = read_json(folder / "config.json", {})
     positions = count_positions(config)
@@ -101,58 +101,58 @@ def glance_at_transformer(folder: Path) -> ModelInfo:
         tokens=partial(untruncated_tokenizer, tokenizer) if tokenizer.is_file() else None,
         max_seq_length=read_sentence_config(folder).get("max_seq_length") or min(limits, default=512),
         positions=positions,
-        hidden_size=first_of(config, "hidden_size", "dim", "d_model"),
-        num_layers=first_of(config, "num_hidden_layers", "n_layers", "num_layers"),
-        parameters=count_weights(folder),
+        hidden_size=_first_of(config, "hidden_size", "dim", "d_model"),
+        num_layers=_first_of(config, "num_hidden_layers", "n_layers", "num_layers"),
+        parameters=_count_weights(folder),
     )
 
 
-def glance_at_table(folder: Path) -> ModelInfo:
+def _glance_at_table(folder: Path) -> ModelInfo:
     """The folder of a static table."""
     truncation = read_json(folder / "tokenizer.json").get("truncation") or {}
     return ModelInfo(
         tokens=partial(untruncated_tokenizer, folder / "tokenizer.json", special_tokens=False),
         max_seq_length=truncation.get("max_length"),
-        **table_of(folder),
+        **_table_of(folder),
     )
 
 
-def table_of(folder: Path) -> dict[str, Any]:
+def _table_of(folder: Path) -> dict[str, Any]:
     """Sizes of a table of vectors."""
     dim = next((shape[1] for shape in read_shapes(folder).values() if len(shape) == 2), None)
-    return {"hidden_size": dim, "num_layers": 0, "parameters": count_weights(folder)}
+    return {"hidden_size": dim, "num_layers": 0, "parameters": _count_weights(folder)}
 
 
-def glance_at_words(folder: Path) -> ModelInfo:
+def _glance_at_words(folder: Path) -> ModelInfo:
     """The folder of word embeddings."""
     limit = read_json(folder / "wordembedding_config.json").get("max_seq_length", NO_LIMIT)
     return ModelInfo(
         tokens=partial(load_word_tokens, folder),
         max_seq_length=limit if limit < NO_LIMIT else None,
-        **table_of(folder),
+        **_table_of(folder),
     )
 
 
-def glance_at_counts(folder: Path) -> ModelInfo:
+def _glance_at_counts(folder: Path) -> ModelInfo:
     """The folder of a bag of words."""
     words = read_json(folder / "config.json").get("vocab") or []
     return ModelInfo(tokens=partial(WordTokens, words), hidden_size=len(set(words)), num_layers=0, parameters=0)
 
 
 INSPECTORS: dict[str, Callable[[Path], ModelInfo]] = {
-    "Transformer": glance_at_transformer,
-    "StaticEmbedding": glance_at_table,
-    "WordEmbeddings": glance_at_words,
-    "BoW": glance_at_counts,
+    "Transformer": _glance_at_transformer,
+    "StaticEmbedding": _glance_at_table,
+    "WordEmbeddings": _glance_at_words,
+    "BoW": _glance_at_counts,
 }
 
 
-def first_of(config: dict[str, Any], *names: str) -> int | None:
+def _first_of(config: dict[str, Any], *names: str) -> int | None:
     """The first setting that a config has; families name the same thing differently."""
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 
-def count_weights(folder: Path) -> int | None:
+def _count_weights(folder: Path) -> int | None:
     """Numbers in a folder's safetensors files; None where there are none, or they can't be read."""
     shapes = read_shapes(folder)
     return sum(map(prod, shapes.values())) if shapes else None

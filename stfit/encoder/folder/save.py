@@ -37,7 +37,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
         add(token_layer.also_called[0], token_layer.config_file, config, weights_of(module))
         dim = token_layer.dim_after(dim)
     if traits.pooling:
-        add("Pooling", "config.json", pooling_config(traits, dim), {})
+        add("Pooling", "config.json", _pooling_config(traits, dim), {})
         dim *= len(traits.pooling)
     for layer, module in zip(traits.layers, encoder.layers, strict=True):
         add(layer.also_called[0], layer.config_file, layer.to_peer(dim, module), weights_of(module))
@@ -52,7 +52,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     write_json(folder / "config_sentence_transformers.json", st_settings(traits))
 
 
-def pooling_config(traits: ModelConfig, token_dim: int) -> dict[str, Any]:
+def _pooling_config(traits: ModelConfig, token_dim: int) -> dict[str, Any]:
     """Flags that every version reads, and `pooling_mode` for an order of several modes that flags can't say."""
     config: dict[str, Any] = {"word_embedding_dimension": token_dim}
     config |= {flag: mode in traits.pooling for mode, flag in POOLING_FLAGS.items()}

@@ -165,7 +165,7 @@ def read_folder(folder: Path) -> ModelFolder:
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelError(f"{listed}: is not a list of modules")
     ordered = sorted(entries, key=lambda entry: int(entry.get("idx", 0)))
-    modules = [(kind_of(entry, listed), inside(folder, entry.get("path", ""), listed)) for entry in ordered]
+    modules = [(_kind_of(entry, listed), _inside(folder, entry.get("path", ""), listed)) for entry in ordered]
     (source, source_folder), *rest = modules
     if source not in SOURCES:
         raise ModelError(f"{listed}: starts with {source}; stfit reads models that start with {', '.join(SOURCES)}")
@@ -176,14 +176,14 @@ def read_folder(folder: Path) -> ModelFolder:
         if place is None:
             raise ModelError(f"{listed}: has no Pooling after {source}")
         before, (_, pooling), rest = rest[:place], rest[place], rest[place + 1 :]
-        modes, include_prompt = read_pooling(pooling)
-    token_layers = [read_layer(TOKEN_LAYERS, kind, path, listed) for kind, path in before]
-    layers = [read_layer(LAYERS, kind, path, listed) for kind, path in rest]
+        modes, include_prompt = _read_pooling(pooling)
+    token_layers = [_read_layer(TOKEN_LAYERS, kind, path, listed) for kind, path in before]
+    layers = [_read_layer(LAYERS, kind, path, listed) for kind, path in rest]
     traits = ModelConfig(modes, token_layers, layers, include_prompt, **read_settings(folder))
     return ModelFolder(source, source_folder, traits, [path for _, path in before], [path for _, path in rest])
 
 
-def kind_of(entry: dict[str, Any], listed: Path) -> str:
+def _kind_of(entry: dict[str, Any], listed: Path) -> str:
     """Last part of a module's class path, when it is one that stfit knows."""
     path = str(entry.get("type", ""))
     kind = path.rpartition(".")[2]
@@ -195,7 +195,7 @@ def kind_of(entry: dict[str, Any], listed: Path) -> str:
     return kind
 
 
-def read_layer(known: dict[str, Any], kind: str, folder: Path, listed: Path) -> Any:
+def _read_layer(known: dict[str, Any], kind: str, folder: Path, listed: Path) -> Any:
     """One module before or after pooling, as a recipe would write it."""
     if kind not in known:
         raise ModelError(f"{listed}: {kind} stands where only {', '.join(known)} can")
@@ -208,7 +208,7 @@ def read_layer(known: dict[str, Any], kind: str, folder: Path, listed: Path) -> 
         raise ModelError(f"{path}: can't be used: {error}") from error
 
 
-def inside(folder: Path, relative: str, listed: Path) -> Path:
+def _inside(folder: Path, relative: str, listed: Path) -> Path:
     """A path named in modules.json, which must stay inside the model folder."""
     pure = PurePosixPath(str(relative))
     if not isinstance(relative, str) or pure.is_absolute() or ".." in pure.parts or {"\\", "\0"} & set(relative):
@@ -216,7 +216,7 @@ def inside(folder: Path, relative: str, listed: Path) -> Path:
     return folder / pure
 
 
-def read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
+def _read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
     """Modes in order, and whether prompts are pooled; older versions have a flag for each mode."""
     config = read_json(folder / "config.json")
     if "pooling_mode" in config:

@@ -44,12 +44,12 @@ def validate_folder(folder: Path) -> None:
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise ModelError(f"{path}: is a link that leads out of the model folder")
         if path.suffix == ".json" and path.is_file():
-            validate_json(path)
+            _validate_json(path)
     if (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder}: holds an adapter for another model, not a model: merge it into its base first")
 
 
-def validate_json(path: Path) -> None:
+def _validate_json(path: Path) -> None:
     """The same for one of its JSON files."""
     if path.stat().st_size > LARGEST_JSON:
         raise ModelError(f"{path}: is larger than {LARGEST_JSON >> 20} MiB")

@@ -85,7 +85,7 @@ class Blocks:
 
     def __init__(self, lengths: np.ndarray, heads: int) -> None:
         starts = np.cumsum(lengths) - lengths
-        rounded = round_up(lengths)
+        rounded = _round_up(lengths)
         head = np.arange(heads)
         from_tokens, to_tokens, filled_up = [], [], []
         self.heads = heads
@@ -126,7 +126,7 @@ class Blocks:
         return states_td
 
 
-def round_up(lengths: np.ndarray) -> np.ndarray:
+def _round_up(lengths: np.ndarray) -> np.ndarray:
     """Lengths rounded up to multiples of 4, above 64 of 16: few blocks, little filling."""
     step = np.where(lengths <= 64, 4, 16)
     return (lengths + step - 1) // step * step
@@ -163,7 +163,7 @@ def packed_attention(
     # One `split` gives one `cat` in the backward pass; a slice per group would give a full-size zero gradient each.
     parts = zip(packing.groups, *(tensor.split(sizes) for tensor in rows_thd), strict=True)
     outputs = [
-        attend(group, *states, scaling=scaling, dropout=dropout, causal=causal, window=sliding_window)
+        _attend(group, *states, scaling=scaling, dropout=dropout, causal=causal, window=sliding_window)
         for group, *states in parts
     ]
     return torch.cat(outputs)[None], None
@@ -193,12 +193,12 @@ def attend_varlen(
     return attended_thd
 
 
-def attend(
+def _attend(
     group: Group, *states_thd: Tensor, scaling: float | None, dropout: float, causal: bool, window: int | None
 ) -> Tensor:
     """Attention of one group by torch's own kernels, [tokens of the group, heads, dim]."""
     q, k, v = (state.reshape(group.count, group.length, *state.shape[1:]).transpose(1, 2) for state in states_thd)
-    mask = None if window is None else window_mask(group.length, window, causal, q.device)
+    mask = None if window is None else _window_mask(group.length, window, causal, q.device)
     attended = functional.scaled_dot_product_attention(
         q,
         k,
@@ -212,7 +212,7 @@ def attend(
     return attended.transpose(1, 2).reshape(group.count * group.length, *q.shape[1::2])
 
 
-def window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
+def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
     """[length, length], true where a query may see a key: less than `window` steps away, and behind it when causal."""
     position = torch.arange(length, device=device)
     steps = position[:, None] - position

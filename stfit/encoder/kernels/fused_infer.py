@@ -78,17 +78,17 @@ class FusedLayer:
 
     def __call__(self, states_td: Tensor, packing: Packing) -> Tensor:
         """[t, d] -> [t, d]."""
-        attended_td = attend(self.query_key_value(states_td), packing, self.heads)
-        states_td = norm(self.attended(attended_td).float().add_(states_td), self.attended_norm)
-        return norm(self.down(self.up(states_td)).float().add_(states_td), self.norm)
+        attended_td = _attend(self.query_key_value(states_td), packing, self.heads)
+        states_td = _norm(self.attended(attended_td).float().add_(states_td), self.attended_norm)
+        return _norm(self.down(self.up(states_td)).float().add_(states_td), self.norm)
 
 
-def norm(states_td: Tensor, layer: nn.LayerNorm) -> Tensor:
+def _norm(states_td: Tensor, layer: nn.LayerNorm) -> Tensor:
     """Layer normalisation."""
     return functional.layer_norm(states_td, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
 
 
-def attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
+def _attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
     """Attention within each sequence; query, key and value stand side by side in [t, 3 d]."""
     tokens, width = len(states_td), states_td.shape[1] // 3
     output_td = states_td.new_empty(tokens, width)
@@ -122,7 +122,7 @@ def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -
     def forward_fused(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
         """Token embeddings [tokens, dim] of `sequences` and their order."""
         row = pack(backbone, sequences)
-        states_td = norm(word_vd[row.token_ids].add_(place_pd[row.positions]), embeddings.LayerNorm)
+        states_td = _norm(word_vd[row.token_ids].add_(place_pd[row.positions]), embeddings.LayerNorm)
         for layer in layers:
             states_td = layer(states_td, row.packing)
         return states_td, row.order

@@ -53,7 +53,7 @@ def norm_modules(layer: Any) -> list[nn.LayerNorm]:
     return [layer.attention.output.LayerNorm, layer.output.LayerNorm]
 
 
-def is_bert_layer(layer: Any) -> bool:
+def _is_bert_layer(layer: Any) -> bool:
     """Whether a layer of a transformer has the parts of BERT's, and nothing in the place of one of them."""
     try:
         linears, norms = linear_modules(layer), norm_modules(layer)
@@ -69,9 +69,9 @@ def is_bert_layer(layer: Any) -> bool:
 
 def fuse_layers(backbone: nn.Module) -> list[nn.Module]:
     """Let every BERT layer of `backbone` run as one function wherever it can; the layers found."""
-    layers = [module for module in backbone.modules() if is_bert_layer(module)]
+    layers = [module for module in backbone.modules() if _is_bert_layer(module)]
     for layer in layers:
-        layer.forward = partial(run_layer, layer, layer.forward)
+        layer.forward = partial(_run_layer, layer, layer.forward)
     return layers
 
 
@@ -81,7 +81,7 @@ def unfuse_layers(layers: list[nn.Module]) -> None:
         del layer.forward
 
 
-def run_layer(layer: Any, usual: Callable[..., Tensor], states: Tensor, *args: Any, **options: Any) -> Tensor:
+def _run_layer(layer: Any, usual: Callable[..., Tensor], states: Tensor, *args: Any, **options: Any) -> Tensor:
     """The layer's output [1, t, w] for packed sequences; under autocast, on a GPU or padded as transformers does it."""
     packing: Packing | None = options.get("packing")
     if packing is None or states.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
@@ -94,7 +94,7 @@ def run_layer(layer: Any, usual: Callable[..., Tensor], states: Tensor, *args: A
     return output_tw[None]
 
 
-def product(left: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _product(left: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Left @ weight^T + bias, by oneDNN for float32: some 10 % faster than the BLAS behind torch.mm, which varies."""
     if left.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         found: Tensor = torch.ops.mkldnn._linear_pointwise(left, weight, bias, "none", [], "")
@@ -102,7 +102,7 @@ def product(left: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(left, weight, bias)
 
 
-def dropped_and_added(branch_tw: Tensor, residual_tw: Tensor, rate: float) -> tuple[Tensor, Tensor | None]:
+def _dropped_and_added(branch_tw: Tensor, residual_tw: Tensor, rate: float) -> tuple[Tensor, Tensor | None]:
     """Residual + dropout(branch), and the mask of what is kept (None without dropout)."""
     if rate == 0:
         return branch_tw.add_(residual_tw), None
@@ -110,7 +110,7 @@ def dropped_and_added(branch_tw: Tensor, residual_tw: Tensor, rate: float) -> tu
     return torch.addcmul(residual_tw, branch_tw, kept_tw.to(branch_tw.dtype), value=kept_scale(rate)), kept_tw
 
 
-def through_dropout(gradient_tw: Tensor, kept_tw: Tensor | None, rate: float) -> Tensor:
+def _through_dropout(gradient_tw: Tensor, kept_tw: Tensor | None, rate: float) -> Tensor:
     """The gradient of what a dropout was given."""
     return gradient_tw if kept_tw is None else (gradient_tw * kept_tw).mul_(kept_scale(rate))
 
@@ -126,17 +126,17 @@ class BertLayer(torch.autograd.Function):
         width = [states_tw.shape[1]]
         rate = settings.hidden_dropout
 
-        qkv_pd = blocks.heads_first(product(states_tw, qkv_weight, qkv_bias), parts=3)
+        qkv_pd = blocks.heads_first(_product(states_tw, qkv_weight, qkv_bias), parts=3)
         attended_pd, attention = attend_blocks(qkv_pd, blocks, settings.scale, settings.attention_dropout)
         attended_tw = blocks.tokens_first(attended_pd)
-        first_tw, kept_first_tw = dropped_and_added(product(attended_tw, out_weight, out_bias), states_tw, rate)
+        first_tw, kept_first_tw = _dropped_and_added(_product(attended_tw, out_weight, out_bias), states_tw, rate)
         middle_tw, *first_stats = torch.native_layer_norm(first_tw, width, norms[0], norms[1], settings.epsilons[0])
 
         up, down = [], []
         for rows_tw in middle_tw.split(FEED_FORWARD_ROWS):
-            up.append(product(rows_tw, up_weight, up_bias))
-            down.append(product(functional.gelu(up[-1]), down_weight, down_bias))
-        second_tw, kept_second_tw = dropped_and_added(torch.cat(down), middle_tw, rate)
+            up.append(_product(rows_tw, up_weight, up_bias))
+            down.append(_product(functional.gelu(up[-1]), down_weight, down_bias))
+        second_tw, kept_second_tw = _dropped_and_added(torch.cat(down), middle_tw, rate)
         output_tw, *second_stats = torch.native_layer_norm(second_tw, width, norms[2], norms[3], settings.epsilons[1])
 
         ctx.blocks, ctx.settings, ctx.attention, ctx.up = blocks, settings, attention, up
@@ -158,7 +158,7 @@ class BertLayer(torch.autograd.Function):
         middle_gradient_tw, *second_norm = torch.ops.aten.native_layer_norm_backward(
             gradient_tw.contiguous(), second_tw, width, *second_stats, norms[2], norms[3], everything
         )
-        down_gradient_tw = through_dropout(middle_gradient_tw, ctx.masks[1], rate)
+        down_gradient_tw = _through_dropout(middle_gradient_tw, ctx.masks[1], rate)
         up_grad, up_bias_grad = torch.zeros_like(up_weight), up_weight.new_zeros(len(up_weight))
         down_grad = torch.zeros_like(down_weight)
         branch = []
@@ -166,23 +166,23 @@ class BertLayer(torch.autograd.Function):
             ctx.up, middle_tw.split(FEED_FORWARD_ROWS), down_gradient_tw.split(FEED_FORWARD_ROWS), strict=True
         ):
             down_grad.addmm_(gradient.t(), functional.gelu(rows_tf))
-            inner_tf = product(gradient, down_weight.t())
+            inner_tf = _product(gradient, down_weight.t())
             torch.ops.aten.gelu_backward.grad_input(inner_tf, rows_tf, grad_input=inner_tf)
             up_grad.addmm_(inner_tf.t(), rows_tw)
             up_bias_grad += inner_tf.sum(0)
-            branch.append(product(inner_tf, up_weight.t()))
+            branch.append(_product(inner_tf, up_weight.t()))
         down_bias_grad = down_gradient_tw.sum(0)
         middle_gradient_tw = torch.cat(branch).add_(middle_gradient_tw)
 
         input_gradient_tw, *first_norm = torch.ops.aten.native_layer_norm_backward(
             middle_gradient_tw, first_tw, width, *first_stats, norms[0], norms[1], everything
         )
-        out_gradient_tw = through_dropout(input_gradient_tw, ctx.masks[0], rate)
-        attended_gradient_pd = blocks.heads_first(product(out_gradient_tw, out_weight.t()))
+        out_gradient_tw = _through_dropout(input_gradient_tw, ctx.masks[0], rate)
+        attended_gradient_pd = blocks.heads_first(_product(out_gradient_tw, out_weight.t()))
         qkv_gradient_pd = attend_backward(attended_gradient_pd, qkv_pd, blocks, ctx.attention)
         qkv_gradient_tw = blocks.tokens_first(qkv_gradient_pd, parts=3)
         qkv_grad, qkv_bias_grad = qkv_gradient_tw.t() @ states_tw, qkv_gradient_tw.sum(0)
-        input_gradient_tw = product(qkv_gradient_tw, qkv_weight.t()).add_(input_gradient_tw)
+        input_gradient_tw = _product(qkv_gradient_tw, qkv_weight.t()).add_(input_gradient_tw)
         of_qkv = [part for pair in zip(qkv_grad.chunk(3), qkv_bias_grad.chunk(3), strict=True) for part in pair]
         of_out = [out_gradient_tw.t() @ attended_tw, out_gradient_tw.sum(0)]
         of_both = [up_grad, up_bias_grad, down_grad, down_bias_grad]

@@ -51,20 +51,20 @@ PROBE_TOLERANCE = 1e-5
 
 def forward_padded(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     """Token embeddings [tokens, dim] of `sequences` and their order, through rectangles of similar lengths."""
-    lengths, order = sorted_lengths(sequences)
+    lengths, order = _sorted_lengths(sequences)
     parts = []
     for rectangle in cut_rectangles(lengths):
-        parts.append(forward_rectangle(backbone, [sequences[i] for i in order[rectangle]], lengths[rectangle]))
+        parts.append(_forward_rectangle(backbone, [sequences[i] for i in order[rectangle]], lengths[rectangle]))
     return torch.cat(parts), order
 
 
 def forward_in_one_rectangle(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     """The same with a single call of the model, however much padding that takes."""
-    lengths, order = sorted_lengths(sequences)
-    return forward_rectangle(backbone, [sequences[i] for i in order], lengths), order
+    lengths, order = _sorted_lengths(sequences)
+    return _forward_rectangle(backbone, [sequences[i] for i in order], lengths), order
 
 
-def forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], lengths: np.ndarray) -> Tensor:
+def _forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], lengths: np.ndarray) -> Tensor:
     """Token embeddings [tokens, dim] of sequences whose lengths rise, padded to the last one's."""
     real = np.arange(lengths[-1]) < lengths[:, None]
     token_ids = np.zeros(real.shape, dtype=np.int64)
@@ -76,7 +76,7 @@ def forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], leng
     return states[mask]
 
 
-def sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Lengths in rising order, and the order that sorts the sequences so."""
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(lengths, kind="stable")
@@ -97,7 +97,7 @@ AttentionInterface.register("stfit_packed", packed_attention)
 AttentionMaskInterface.register("stfit_packed", lambda *_, **__: None)
 
 
-def first_position(backbone: PreTrainedModel) -> int:
+def _first_position(backbone: PreTrainedModel) -> int:
     """Position id of a sequence's first token: RoBERTa and its kin count from pad_token_id + 1."""
     embeddings = getattr(backbone, "embeddings", None)
     padding = getattr(embeddings, "padding_idx", None)
@@ -117,9 +117,9 @@ class Row:
 
 def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> Row:
     """What a forward without padding takes."""
-    lengths, order = sorted_lengths(sequences)
+    lengths, order = _sorted_lengths(sequences)
     token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
-    positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first_position(backbone)
+    positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + _first_position(backbone)
     return Row(
         torch.from_numpy(token_ids).to(backbone.device),
         torch.from_numpy(positions).to(backbone.device),
@@ -128,7 +128,7 @@ def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> Row:
     )
 
 
-def forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+def _forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     """Token embeddings [tokens, dim] of `sequences` and their order, all in one row without padding."""
     row = pack(backbone, sequences)
     states = backbone(
@@ -148,12 +148,12 @@ def choose_layout(backbone: PreTrainedModel, wanted: str) -> Layout:
     was_training = backbone.training
     sequences = probe_sequences(backbone)
     expected_td, _ = forward_padded(backbone.eval(), sequences)
-    packed = try_packed(backbone, sequences, expected_td)
-    fused = try_fused(backbone, sequences, expected_td) if packed.works and wanted != "packed" else None
+    packed = _try_packed(backbone, sequences, expected_td)
+    fused = _try_fused(backbone, sequences, expected_td) if packed.works and wanted != "packed" else None
     backbone.train(was_training)
     for name, attempt in (("fused", fused), ("packed", packed)):
         if attempt and attempt.works and wanted in ("auto", name):
-            return Layout(name, forward_packed, attempt.finding)  # type: ignore[arg-type]  # mypy sees a str
+            return Layout(name, _forward_packed, attempt.finding)  # type: ignore[arg-type]  # mypy sees a str
     refused = fused or packed
     if wanted != "auto":
         raise ModelError(f"attention: {wanted} does not work for this base ({refused.finding}); use auto or padded")
@@ -168,24 +168,24 @@ class ProbeResult:
     finding: str
 
 
-def compare(states_td: Tensor, expected_td: Tensor) -> ProbeResult:
+def _compare(states_td: Tensor, expected_td: Tensor) -> ProbeResult:
     """Whether these token embeddings are those of the padded forward."""
     error = relative_error(states_td, expected_td)
     return ProbeResult(error <= PROBE_TOLERANCE, f"at most {error:.0e} off the padded forward, on a probe")
 
 
-def try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
+def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
     """Packed attention, which stays in place where it works.
 
     Some models take the new attention without a word and never call it, so the calls are counted too.
     """
     standard = backbone.config._attn_implementation
     try:
-        attentions = replace_attention(backbone)
-        packed_td, _ = forward_packed(backbone, sequences)
+        attentions = _replace_attention(backbone)
+        packed_td, _ = _forward_packed(backbone, sequences)
         calls = sum(vars(module).get("packed_calls", 0) for module in backbone.modules())  # ALBERT's layers are one
         routed = attentions and calls == backbone.config.num_hidden_layers
-        found = compare(packed_td, expected_td) if routed else ProbeResult(False, "its attention can't be replaced")
+        found = _compare(packed_td, expected_td) if routed else ProbeResult(False, "its attention can't be replaced")
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
         found = ProbeResult(False, "it refuses the arguments of a packed forward")
     if not found.works:
@@ -193,12 +193,12 @@ def try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_
     return found
 
 
-def try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
+def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
     """Fused layers on top of packed attention, which stay in place where they work."""
     layers = fuse_layers(backbone)
     try:
-        fused_td, _ = forward_packed(backbone, sequences)
-        found = compare(fused_td, expected_td)
+        fused_td, _ = _forward_packed(backbone, sequences)
+        found = _compare(fused_td, expected_td)
     except (AttributeError, NotImplementedError, RuntimeError):
         found = ProbeResult(False, "this build of torch has not oneDNN's product")
     if len(layers) != backbone.config.num_hidden_layers:
@@ -221,7 +221,7 @@ def relative_error(states_td: Tensor, expected_td: Tensor) -> float:
     return float(((states_td - expected_td).norm(dim=1) / expected_td.norm(dim=1).clamp(min=1)).max())
 
 
-def replace_attention(backbone: PreTrainedModel) -> bool:
+def _replace_attention(backbone: PreTrainedModel) -> bool:
     """Route the model's attention through `packed_attention`; whether the model agreed."""
     backbone.set_attn_implementation("stfit_packed")
     return bool(backbone.config._attn_implementation == "stfit_packed")
