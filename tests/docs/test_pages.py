@@ -1,4 +1,4 @@
-"""What the README says is done here as it stands, in its order: each command, each recipe, each script."""
+"""Everything in the README and the guides is run as it stands, in order: each command, recipe, script and diff."""
 
 import os
 import re
@@ -16,10 +16,16 @@ from stfit.recipe.load import load_recipe
 from stfit.spec import alternatives
 
 ROOT = README.parent
-TEXT = README.read_text(encoding="utf-8")
-BLOCKS = [(language, block) for language, block in re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)]
-SHELL, YAML, PYTHON = ([block for language, block in BLOCKS if language == kind] for kind in ("sh", "yaml", "python"))
-OWN_RECIPE = YAML[0]
+GUIDES = ("models", "methods", "evaluation", "publishing", "encoding", "runs", "scaling", "performance", "contributing")
+PAGES = {"README.md": README} | {name: ROOT / "recipes" / "guides" / f"{name}.md" for name in GUIDES}
+TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXTS[page], re.DOTALL)
+
+
+OWN_RECIPE = blocks("README.md", "yaml")[0]
 
 
 ELSEWHERE = ("make ", "torchrun ", "--processes ", "--install-completion")
@@ -42,55 +48,78 @@ def follow(stfit, parts, folder, allowed=(0,)):
         assert ended.code in allowed, f"{words}: {ended.code}\n{ended.err}"
 
 
-def test_every_block_is_of_a_kind_that_is_run_here():
-    assert {language for language, _ in BLOCKS} == {"sh", "yaml", "python", "text"}
-    (drawing,) = [block for language, block in BLOCKS if language == "text"]
-    for room in re.findall(r"^  (\S+?)/? ", drawing, re.MULTILINE):
+def test_every_guide_is_linked_and_every_block_is_of_a_kind_that_is_run():
+    assert {path.stem for path in (ROOT / "recipes" / "guides").iterdir()} == set(GUIDES)
+    for name, text in TEXTS.items():
+        assert f"recipes/guides/{name}.md" in TEXTS["README.md"] or name == "README.md"
+        assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {"sh", "yaml", "python", "text", "diff"}, name
+
+
+def test_the_readme_fits_one_sitting():
+    assert len(TEXTS["README.md"].splitlines()) <= 170
+
+
+def test_the_source_tree_names_the_rooms_that_exist():
+    (tree,) = blocks("contributing", "text")
+    rooms = set(re.findall(r"^  (\w+)/", tree, re.MULTILINE))
+    assert rooms == {path.parent.name for path in (ROOT / "stfit").glob("*/__init__.py")}
+    for room in re.findall(r"^  (\S+\.py)", tree, re.MULTILINE):
         assert (ROOT / "stfit" / room).exists(), room
 
 
 def test_make_has_the_targets_that_are_named():
-    named = {parts[0][1] for block in SHELL for _, parts in commands_in(block) if parts[0][0] == "make"}
+    lines = [parts[0] for page in PAGES for block in blocks(page, "sh") for _, parts in commands_in(block)]
+    named = {line[1] for line in lines if line[0] == "make"}
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"quickstart", "test"} <= named <= targets
 
 
 @pytest.fixture(scope="module")
 def walked(stfit, desk):
-    """The reader's folder once every command of the README was run there, but for `make` and the shell's own."""
+    """The reader's folder after every command of the pages was run in it, except `make` and the shell's own."""
     (desk / "recipe.yaml").write_text(OWN_RECIPE)
-    measured = next(block for block in YAML if "gate:" in block and "min:" in block)
-    for block in SHELL:
-        if "--compare" in block:  # by then the reader has written evaluators and a gate below the recipe
-            (desk / "recipe.yaml").write_text(OWN_RECIPE + measured)
+    for page in PAGES:
+        if page == "evaluation":  # by then the reader has added evaluators and a gate to the recipe
+            (desk / "recipe.yaml").write_text(OWN_RECIPE + blocks(page, "yaml")[0])
             follow(stfit, [["stfit", "train", "recipe.yaml", "train.epochs=2"]], desk)
-        for line, parts in commands_in(block):
-            if not any(word in line for word in ELSEWHERE):
-                follow(stfit, parts, desk, (0, 7) if "eval" in line else (0,))
+        for block in blocks(page, "sh"):
+            for line, parts in commands_in(block):
+                if not any(word in line for word in ELSEWHERE):
+                    follow(stfit, parts, desk, (0, 7) if "eval" in line else (0,))
     return desk
 
 
-def test_every_command_of_the_readme_runs(walked, hub_of_readme):
+def test_every_command_of_the_pages_runs(walked, hub_of_readme):
     assert (walked / "runs" / "recipe" / "report.html").is_file()
     assert (walked / "runs" / "comparison.html").is_file()
     assert (walked / "embeddings.npy").is_file()
+    assert (walked / "ranges.json").is_file()
     assert (walked / "mined.jsonl").is_file()
     assert ("model", "me/my-encoder") in hub_of_readme.state.repositories
 
 
 def test_the_example_of_every_help_runs(walked, stfit):
-    done = {line for block in SHELL for line, _ in commands_in(block)}
+    done = {line for page in PAGES for block in blocks(page, "sh") for line, _ in commands_in(block)}
     for command in app.registered_commands:
         example = (command.epilog or "").removeprefix("Example: ")
         if not command.hidden and " ".join(shlex.split(example)) not in done:
             follow(stfit, [shlex.split(part) for part in example.split("&&")], walked, (0, 7))
 
 
-def test_recipes_of_the_readme_are_right(tmp_path):
-    for block in YAML:
-        written = block if "model:" in block else OWN_RECIPE + block
-        (tmp_path / "recipe.yaml").write_text(written)
+def completed(fragment):
+    """A recipe from a part of one: the sections that it leaves out are those of the README's first recipe."""
+    given = set(re.findall(r"^(\w+):", fragment, re.MULTILINE))
+    return fragment + "".join(line + "\n" for line in OWN_RECIPE.splitlines() if line.partition(":")[0] not in given)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_recipes_of_the_pages_are_right(page, tmp_path):
+    for block in blocks(page, "yaml"):
+        (tmp_path / "recipe.yaml").write_text(completed(block))
         load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_the_recipe_of_the_reference_is_right(tmp_path):
     (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "recipes" / "README.md").read_text(), re.DOTALL)
     (tmp_path / "recipe.yaml").write_text(block)
     load_recipe(tmp_path / "recipe.yaml")
@@ -112,23 +141,22 @@ dataset = Dataset.from_list([{"question": f"what of {i}", "answer": f"all of {i}
 
 @pytest.mark.slow
 def test_python_of_the_readme_runs(walked, hub_of_readme):
-    blocks = [block for block in PYTHON if "sentence_transformers" not in block]
-    assert len(blocks) == 2
-    assert "recipe/model" in run_script(DATASET + "\n".join(blocks), walked, hub_of_readme)
+    (block,) = (block for block in blocks("README.md", "python") if "sentence_transformers" not in block)
+    ending = "\nprint(result['model'], embeddings.shape)"
+    assert "recipe/model (2, 32)" in run_script(DATASET + block + ending, walked, hub_of_readme)
 
 
 @pytest.mark.slow
-def test_scripts_with_sentence_transformers_run(walked, hub_of_readme, stfit):
-    for block in PYTHON:
-        if "sentence_transformers" in block:
-            run_script(block, walked, hub_of_readme)
-    moved = next(block for block in YAML if "CoSENTLoss" in block)
-    (walked / "moved.yaml").write_text(moved)
+def test_the_script_and_its_recipe_run(walked, hub_of_readme, stfit):
+    (script,) = (block for block in blocks("README.md", "python") if "sentence_transformers" in block)
+    run_script(script, walked, hub_of_readme)
+    (walked / "moved.yaml").write_text(next(block for block in blocks("README.md", "yaml") if "CoSENTLoss" in block))
     follow(stfit, [["stfit", "train", "moved.yaml"]], walked)
 
 
 def test_every_loss_and_evaluator_has_a_row_in_the_table():
-    table = TEXT[TEXT.index("| your rows") : TEXT.index("Values and gradients")]
+    text = TEXTS["README.md"]
+    table = text[text.index("| your rows") : text.index("Loss values and gradients")]
     rows = [
         [set(re.findall(r"`(\w+)`", cell)) for cell in line.split("|")[1:-1]] for line in table.splitlines() if line
     ]
@@ -138,13 +166,23 @@ def test_every_loss_and_evaluator_has_a_row_in_the_table():
         assert of_loss, f"{loss.tag()} is in no row of the README's table"
         assert all(formats & fitting for formats in of_loss), f"{loss.tag()} does not learn from {of_loss}"
     for evaluator in alternatives(Evaluator):
-        assert f"`{evaluator.tag()}`" in TEXT
+        assert f"`{evaluator.tag()}`" in TEXTS["evaluation"]
 
 
-def test_links_lead_to_files():
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+def anchors(text):
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[page]):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            file, _, anchor = target.partition("#")
+            path = PAGES[page].parent / file if file else PAGES[page]
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), target
 
 
 def test_a_shell_completes_verbs():
