@@ -16,7 +16,7 @@ from torch.nn import functional
 from stfit.encoder.backbone import Backbone
 from stfit.encoder.folder.st_config import ModelConfig
 from stfit.encoder.kernels.dropout import DROPOUT_SETTING, use_fast_dropout
-from stfit.encoder.kernels.fused_infer import build_fused
+from stfit.encoder.kernels.fused_infer import build_fused, fused_supports
 from stfit.encoder.kernels.packing import Forward, Layout
 from stfit.encoder.pooling import TokenStates, compute_pooled, without_prompts
 from stfit.encoder.prompts import prompt_name
@@ -197,9 +197,10 @@ class Encoder(nn.Module):
         dim = self.dim_of(truncate_dim)
         most = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
         forward, precision = self.layout.forward, "bfloat16" if fast else self.precision
-        fused = self.fused and precision in ("float32", "bfloat16")
+        dtype = getattr(torch, precision)
+        fused = self.fused and fused_supports(dtype)
         if fused:
-            forward, precision = build_fused(self.backbone, getattr(torch, precision)), "float32"
+            forward, precision = build_fused(self.backbone, dtype), "float32"
         was_training = self.training
         self.eval()
         embeddings = torch.empty(len(sequences), dim)

@@ -6,7 +6,7 @@ import torch
 
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.kernels.fused_infer import fused_works
+from stfit.encoder.kernels.fused_infer import fused_supports, fused_works
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,10 @@ def test_encode_sees_weights_that_have_moved(tiny_base, sentences, name) -> None
 
 
 def test_a_model_that_computes_otherwise_is_not_fused(tiny_base) -> None:
-    encoder = build_encoder(Model(base=str(tiny_base("bert"))))
+    encoder = build_encoder(Model(base=str(tiny_base("bert")), attention="padded"))
+    assert fused_works(encoder.backbone, encoder.layout.forward)
     encoder.backbone.encoder.layer[1].output.dense.register_forward_hook(lambda module, inputs, output: output * 1.001)
-    assert not fused_works(encoder.backbone, encoder.layout)
+    assert not fused_works(encoder.backbone, encoder.layout.forward)
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
@@ -53,6 +54,27 @@ def test_fast_is_close_and_not_the_same(tiny_base, sentences, kind) -> None:
     encoder = build_encoder(Model(base=str(tiny_base(kind))))
     exact = encoder.embed(encoder.tokens(sentences), normalize=True)
     fast = encoder.embed(encoder.tokens(sentences), normalize=True, fast=True)
+    assert 0.99 < (exact * fast).sum(axis=1).min() < 1 - 1e-7
+
+
+def test_a_cpu_whose_products_lack_the_data_type_takes_the_layout(tiny_base, sentences, monkeypatch) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base("bert"))))
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+
+    def refuse(weight, *args):
+        if weight.dtype == torch.bfloat16:
+            raise RuntimeError("bf16 path needs the cpu support")
+        return reorder(weight, *args)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", refuse)
+    fused_supports.cache_clear()
+    try:
+        exact, fast = (
+            encoder.embed(encoder.tokens(sentences), normalize=True, fast=is_fast) for is_fast in (False, True)
+        )
+        assert (fused_supports(torch.float32), fused_supports(torch.bfloat16)) == (True, False)
+    finally:
+        fused_supports.cache_clear()
     assert 0.99 < (exact * fast).sum(axis=1).min() < 1 - 1e-7
 
 

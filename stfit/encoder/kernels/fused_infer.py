@@ -10,6 +10,7 @@ Tensor names: t = tokens of all sequences, d = hidden size, h = heads, n = seque
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -128,6 +129,20 @@ def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -
         return states_td, row.order
 
     return forward_fused
+
+
+@cache
+def fused_supports(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies `dtype` on this CPU; bfloat16 needs avx512bw or avx_ne_convert."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        return False
+    rows = torch.zeros(8, 8, dtype=dtype)
+    try:
+        weight = torch.ops.mkldnn._reorder_linear_weight(rows, TOKENS)
+        torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "none")
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 @torch.inference_mode()
