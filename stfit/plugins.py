@@ -20,6 +20,8 @@ from pydantic import BaseModel
 from stfit.errors import RecipeError
 
 GROUP = "stfit.choices"
+RENAMED = {"also_called": "aliases", "smallest_batch": "min_batch_size", "suffixed": "per_similarity"}
+"""Class attributes under the names that packages written before 2026-12 give them -> today's."""
 
 
 @cache
@@ -37,6 +39,9 @@ def installed_choices(kind: str, base: type[BaseModel], needs: tuple[str, ...]) 
     """
     choices = {entry: load_installed(entry) for entry in installed(kind).values()}
     for entry, choice in choices.items():
+        for old, new in RENAMED.items():
+            if hasattr(choice, old):
+                setattr(choice, new, getattr(choice, old))
         is_choice = isinstance(choice, type) and issubclass(choice, base) and "type" in choice.model_fields
         wrong = [f"has no `{name}`" for name in needs if not hasattr(choice, name)]
         if not is_choice:

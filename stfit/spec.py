@@ -33,7 +33,7 @@ class Spec(BaseModel):
         protected_namespaces=(),
     )
 
-    also_called: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[tuple[str, ...]] = ()
     """Other names for the same choice, accepted in recipes (sentence-transformers' class name)."""
 
     @classmethod
@@ -44,7 +44,7 @@ class Spec(BaseModel):
 
 def names_of(choices: list[type[Spec]]) -> dict[str, str]:
     """Every accepted spelling -> the tag it stands for."""
-    return {name: choice.tag() for choice in choices for name in (choice.tag(), *choice.also_called)}
+    return {name: choice.tag() for choice in choices for name in (choice.tag(), *choice.aliases)}
 
 
 class Choice:

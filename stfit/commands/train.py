@@ -256,7 +256,7 @@ def _open_stream(
         objective.data,
         str(objective.sampler),
         recipe.train.batch_size * processes,
-        loss.smallest_batch,
+        loss.min_batch_size,
         recipe.seed,
         partial(check_kind, loss.type, loss.fits),
         partial(_tokenize, encoder, objective),

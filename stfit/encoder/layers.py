@@ -33,7 +33,7 @@ ACTIVATIONS = {
 class Dense(Spec):
     """A linear map followed by an activation."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("Dense",)
+    aliases: ClassVar[tuple[str, ...]] = ("Dense",)
     config_file: ClassVar[str] = "config.json"
     type: Literal["dense"] = "dense"
     out_features: int = Field(gt=0)
@@ -82,7 +82,7 @@ class Dense(Spec):
 class Normalize(Spec):
     """Scales every embedding to length 1."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("Normalize",)
+    aliases: ClassVar[tuple[str, ...]] = ("Normalize",)
     config_file: ClassVar[str] = "config.json"
     type: Literal["normalize"] = "normalize"
 
@@ -107,7 +107,7 @@ class Normalize(Spec):
 class LayerNorm(Spec):
     """Layer normalisation of the embedding."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("LayerNorm",)
+    aliases: ClassVar[tuple[str, ...]] = ("LayerNorm",)
     config_file: ClassVar[str] = "config.json"
     type: Literal["layer_norm"] = "layer_norm"
 
@@ -132,7 +132,7 @@ class LayerNorm(Spec):
 class Dropout(Spec):
     """Zeroes a random share of the embedding while training."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("Dropout",)
+    aliases: ClassVar[tuple[str, ...]] = ("Dropout",)
     config_file: ClassVar[str] = "config.json"
     type: Literal["dropout"] = "dropout"
     rate: float = Field(0.2, ge=0, lt=1)

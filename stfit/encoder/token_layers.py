@@ -49,7 +49,7 @@ class LayerContext:
 class CNN(Spec):
     """Convolutions of several widths over the token embeddings, side by side (Kim, 2014, https://arxiv.org/abs/1408.5882)."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("CNN",)
+    aliases: ClassVar[tuple[str, ...]] = ("CNN",)
     config_file: ClassVar[str] = "cnn_config.json"
     type: Literal["cnn"] = "cnn"
     out_channels: int = Field(256, gt=0)
@@ -81,7 +81,7 @@ class CNN(Spec):
 class LSTM(Spec):
     """A recurrent network over the token embeddings (Hochreiter and Schmidhuber, 1997)."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("LSTM",)
+    aliases: ClassVar[tuple[str, ...]] = ("LSTM",)
     config_file: ClassVar[str] = "lstm_config.json"
     type: Literal["lstm"] = "lstm"
     hidden_dim: int = Field(gt=0)
@@ -115,7 +115,7 @@ class LSTM(Spec):
 class WordWeights(Spec):
     """Multiplies the embedding of each word by a weight of its own, which is then trained."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("WordWeights",)
+    aliases: ClassVar[tuple[str, ...]] = ("WordWeights",)
     config_file: ClassVar[str] = "config.json"
     type: Literal["word_weights"] = "word_weights"
     weights: Location | None = None
@@ -163,7 +163,7 @@ class WordWeights(Spec):
 class WeightedLayerPooling(Spec):
     """Takes a learnt average of the transformer's layers for its last one; must come first."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("WeightedLayerPooling",)
+    aliases: ClassVar[tuple[str, ...]] = ("WeightedLayerPooling",)
     config_file: ClassVar[str] = "config.json"
     type: Literal["weighted_layer_pooling"] = "weighted_layer_pooling"
     layer_start: int = Field(4, ge=0)

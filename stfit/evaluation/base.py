@@ -45,7 +45,7 @@ class EvaluatorBase(Named, Source):
     """Whether no role takes a prompt, unless the recipe says so."""
     main_metric: ClassVar[str]
     """The metric that a table shows, without its similarity."""
-    suffixed: ClassVar[bool] = True
+    per_similarity: ClassVar[bool] = True
     """Whether there is a metric for each similarity; else the model's own one is used."""
 
     dataset: Location | None = None  # type: ignore[assignment]  # the one key that `from` replaces

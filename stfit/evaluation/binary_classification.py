@@ -20,7 +20,7 @@ class BinaryClassification(EvaluatorBase):
     The threshold is the one that is best for accuracy, and for the other metrics the one that is best for F1.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("BinaryClassificationEvaluator",)
+    aliases: ClassVar[tuple[str, ...]] = ("BinaryClassificationEvaluator",)
     type: Literal["binary_classification"] = "binary_classification"
     format: ClassVar[str] = "labeled_pair"
     main_metric: ClassVar[str] = "ap"

@@ -45,7 +45,7 @@ class Classification(EvaluatorBase):
 
     type: Literal["classification"] = "classification"
     format: ClassVar[str] = "labeled_text"
-    suffixed: ClassVar[bool] = False
+    per_similarity: ClassVar[bool] = False
     main_metric: ClassVar[str] = "knn_accuracy"
     metrics: ClassVar[list[str]] = ["knn_accuracy", "knn_f1", "logistic_accuracy", "logistic_f1", "v_measure"]
     train_split: str = "train"

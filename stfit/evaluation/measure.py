@@ -94,7 +94,7 @@ def prompt_of(evaluator: Evaluator, encoder: Encoder, role: str) -> str:
 def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = ()) -> list[str]:
     """The one metric of each evaluator that a table shows: the one of the model's own similarity."""
     return [
-        f"{evaluator.label}{at}/{evaluator.main_metric}{f'_{similarity}' if evaluator.suffixed else ''}"
+        f"{evaluator.label}{at}/{evaluator.main_metric}{f'_{similarity}' if evaluator.per_similarity else ''}"
         for evaluator, _ in evaluators
         for at in ("", *(f"@{dim}" for dim in dims))
     ]

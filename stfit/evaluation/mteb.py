@@ -31,7 +31,7 @@ class Mteb(Named):
     type: Literal["mteb"] = "mteb"
     format: ClassVar[str] = ""
     symmetric: ClassVar[bool] = False
-    suffixed: ClassVar[bool] = False
+    per_similarity: ClassVar[bool] = False
     main_metric: ClassVar[str] = "main_score"
     metrics: ClassVar[list[str]] = ["main_score"]
     prompt_roles: ClassVar[tuple[str, ...]] = ("text", "query", "corpus")

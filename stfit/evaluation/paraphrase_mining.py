@@ -20,11 +20,11 @@ class ParaphraseMining(EvaluatorBase):
     them from labelled pairs.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("ParaphraseMiningEvaluator",)
+    aliases: ClassVar[tuple[str, ...]] = ("ParaphraseMiningEvaluator",)
     type: Literal["paraphrase_mining"] = "paraphrase_mining"
     format: ClassVar[str] = "positive_pair"
     symmetric: ClassVar[bool] = True
-    suffixed: ClassVar[bool] = False
+    per_similarity: ClassVar[bool] = False
     main_metric: ClassVar[str] = "average_precision"
     metrics: ClassVar[list[str]] = ["average_precision", "f1", "precision", "recall"]
     top_k: int = Field(100, gt=0)

@@ -20,10 +20,10 @@ class Reranking(EvaluatorBase):
     Rows of the same anchor are one query: `columns: {positive: "set.pos[*]", negative: "set.neg[:100]"}` takes lists.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("RerankingEvaluator",)
+    aliases: ClassVar[tuple[str, ...]] = ("RerankingEvaluator",)
     type: Literal["reranking"] = "reranking"
     format: ClassVar[str] = "triplet"
-    suffixed: ClassVar[bool] = False
+    per_similarity: ClassVar[bool] = False
     k: int = Field(10, gt=0)
     """Ranks that count for NDCG and MRR."""
 

@@ -69,11 +69,11 @@ class Retrieval(EvaluatorBase):
     its text. Judgements above 0 count as relevant.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("InformationRetrievalEvaluator",)
+    aliases: ClassVar[tuple[str, ...]] = ("InformationRetrievalEvaluator",)
     type: Literal["retrieval"] = "retrieval"
     format: ClassVar[str] = "positive_pair"
     from_holdout_of: ClassVar[tuple[str, ...]] = ("triplet",)
-    suffixed: ClassVar[bool] = False
+    per_similarity: ClassVar[bool] = False
     corpus: TableSource | None = None
     """Documents, with the columns `id`, `text` and, where there is one, `title`; instead of `dataset`."""
     queries: TableSource | None = None

@@ -16,7 +16,7 @@ from stfit.evaluation.statistic import Statistic
 class Similarity(EvaluatorBase):
     """Correlation between the similarity of two sentences and their gold score, over labelled pairs."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("EmbeddingSimilarityEvaluator",)
+    aliases: ClassVar[tuple[str, ...]] = ("EmbeddingSimilarityEvaluator",)
     type: Literal["similarity"] = "similarity"
     format: ClassVar[str] = "labeled_pair"
     main_metric: ClassVar[str] = "spearman"

@@ -18,11 +18,11 @@ class Translation(EvaluatorBase):
     The two languages are the columns `anchor` and `positive`.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("TranslationEvaluator",)
+    aliases: ClassVar[tuple[str, ...]] = ("TranslationEvaluator",)
     type: Literal["translation"] = "translation"
     format: ClassVar[str] = "positive_pair"
     symmetric: ClassVar[bool] = True
-    suffixed: ClassVar[bool] = False
+    per_similarity: ClassVar[bool] = False
     main_metric: ClassVar[str] = "mean_accuracy"
     metrics: ClassVar[list[str]] = ["mean_accuracy", "src2trg_accuracy", "trg2src_accuracy"]
 

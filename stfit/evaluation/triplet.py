@@ -16,7 +16,7 @@ from stfit.evaluation.statistic import Statistic, mean_of
 class Triplet(EvaluatorBase):
     """Share of triplets whose anchor is nearer to the positive than to every negative."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("TripletEvaluator",)
+    aliases: ClassVar[tuple[str, ...]] = ("TripletEvaluator",)
     type: Literal["triplet"] = "triplet"
     format: ClassVar[str] = "triplet"
     main_metric: ClassVar[str] = "accuracy"

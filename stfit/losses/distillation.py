@@ -45,14 +45,14 @@ class EmbedDistill(Spec):
     https://arxiv.org/abs/2301.12005).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("EmbedDistillLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("EmbedDistillLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (
         Accepts("text", "teacher"),
         Accepts("positive_pair", "teacher"),
         Accepts("triplet", "teacher"),
     )
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 1
+    min_batch_size: ClassVar[int] = 1
     same_dim: ClassVar[bool] = True
     """Whether teacher and model have to have as many dimensions."""
 
@@ -89,7 +89,7 @@ class EmbedDistill(Spec):
 class MSE(EmbedDistill):
     """The embedding of every text should be the teacher's: the mean squared difference of their numbers."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("MSELoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("MSELoss",)
 
     type: Literal["mse"] = "mse"  # type: ignore[assignment]
     distance: Literal["mse"] = "mse"
@@ -102,10 +102,10 @@ class TeacherCosine(Spec):
     That is cosine_similarity with the teacher's scores as labels. Teacher and model may have different dimensions.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[tuple[str, ...]] = ()
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("positive_pair", "teacher"), Accepts("triplet", "teacher"))
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 1
+    min_batch_size: ClassVar[int] = 1
 
     type: Literal["teacher_cosine"] = "teacher_cosine"
     teacher: Location
@@ -129,10 +129,10 @@ class MarginMSE(Spec):
     2021, https://arxiv.org/abs/2010.02666).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("MarginMSELoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("MarginMSELoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("triplet", "number"), Accepts("triplet", "teacher"))
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 1
+    min_batch_size: ClassVar[int] = 1
 
     type: Literal["margin_mse"] = "margin_mse"
     teacher: Location | None = None
@@ -163,10 +163,10 @@ class DistillKLDiv(Spec):
     2020, https://arxiv.org/abs/2010.11386).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("DistillKLDivLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("DistillKLDivLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("triplet", "teacher"),)
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 1
+    min_batch_size: ClassVar[int] = 1
 
     type: Literal["distill_kl_div"] = "distill_kl_div"
     teacher: Location

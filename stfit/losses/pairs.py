@@ -35,10 +35,10 @@ class Contrastive(Spec):
     (Hadsell et al., 2006, https://doi.org/10.1109/CVPR.2006.100).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("ContrastiveLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("ContrastiveLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "binary"),)
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 1
+    min_batch_size: ClassVar[int] = 1
 
     type: Literal["contrastive"] = "contrastive"
     distance: Distance = "cosine"
@@ -66,10 +66,10 @@ class OnlineContrastive(Spec):
     the farthest pair of label 1. In a batch of one kind, its mean distance takes the place of the other kind's.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("OnlineContrastiveLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("OnlineContrastiveLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "binary"),)
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 2
+    min_batch_size: ClassVar[int] = 2
 
     type: Literal["online_contrastive"] = "online_contrastive"
     distance: Distance = "cosine"
@@ -103,10 +103,10 @@ class Softmax(Spec):
     (Reimers and Gurevych, 2019, https://arxiv.org/abs/1908.10084).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("SoftmaxLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("SoftmaxLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "class"),)
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 1
+    min_batch_size: ClassVar[int] = 1
 
     type: Literal["softmax"] = "softmax"
     concatenate_embeddings: bool = True
@@ -133,10 +133,10 @@ class Softmax(Spec):
 class CosineSimilarity(Spec):
     """The cosine similarity of a pair should equal its label: their mean squared (or absolute) difference."""
 
-    also_called: ClassVar[tuple[str, ...]] = ("CosineSimilarityLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("CosineSimilarityLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "score"),)
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 1
+    min_batch_size: ClassVar[int] = 1
 
     type: Literal["cosine_similarity"] = "cosine_similarity"
     error: Literal["mse", "l1"] = "mse"
@@ -162,10 +162,10 @@ class CoSENT(Spec):
     order of the labels counts: a batch whose labels are all the same teaches nothing and costs 0.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("CoSENTLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("CoSENTLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "score"),)
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 2
+    min_batch_size: ClassVar[int] = 2
 
     type: Literal["cosent"] = "cosent"
     scale: float = Field(20.0, gt=0)
@@ -186,10 +186,10 @@ class AnglE(Spec):
     similarity of a pair is |Re + Im| of their Hermitian product (Li and Li, 2023, https://arxiv.org/abs/2309.12871).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("AnglELoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("AnglELoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_pair", "score"),)
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 2
+    min_batch_size: ClassVar[int] = 2
 
     type: Literal["angle"] = "angle"
     scale: float = Field(20.0, gt=0)

@@ -47,14 +47,14 @@ class MultipleNegativesRanking(Spec):
     `text`, a text under another dropout is its own positive (SimCSE, https://arxiv.org/abs/2104.08821).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss")
+    aliases: ClassVar[tuple[str, ...]] = ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss")
     fits: ClassVar[tuple[Accepts, ...]] = (
         Accepts("text", "none"),
         Accepts("positive_pair", "none"),
         Accepts("triplet", "none"),
     )
     sampler: ClassVar[Sampler] = "no_duplicates"
-    smallest_batch: ClassVar[int] = 2
+    min_batch_size: ClassVar[int] = 2
     views: ClassVar[tuple[str, ...]] = ("anchor", "positive")
     """What a text of the format `text` is, once under each dropout (SimCSE, https://arxiv.org/abs/2104.08821)."""
 
@@ -137,7 +137,7 @@ class MultipleNegativesRanking(Spec):
 class MultipleNegativesSymmetricRanking(MultipleNegativesRanking):
     """multiple_negatives_ranking in both directions: each positive should pick its own anchor, too."""
 
-    also_called: ClassVar[tuple[str, ...]] = (
+    aliases: ClassVar[tuple[str, ...]] = (
         "MultipleNegativesSymmetricRankingLoss",
         "CachedMultipleNegativesSymmetricRankingLoss",
     )
@@ -157,10 +157,10 @@ class GISTEmbed(Spec):
     https://arxiv.org/abs/2402.16829).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("GISTEmbedLoss", "CachedGISTEmbedLoss")
+    aliases: ClassVar[tuple[str, ...]] = ("GISTEmbedLoss", "CachedGISTEmbedLoss")
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("positive_pair", "teacher"), Accepts("triplet", "teacher"))
     sampler: ClassVar[Sampler] = "no_duplicates"
-    smallest_batch: ClassVar[int] = 2
+    min_batch_size: ClassVar[int] = 2
 
     type: Literal["gist"] = "gist"
     teacher: Location
@@ -211,10 +211,10 @@ class MegaBatchMargin(Spec):
     https://arxiv.org/abs/1711.05732). Wants a large `train.batch_size`.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("MegaBatchMarginLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("MegaBatchMarginLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("positive_pair", "none"),)
     sampler: ClassVar[Sampler] = "no_duplicates"
-    smallest_batch: ClassVar[int] = 2
+    min_batch_size: ClassVar[int] = 2
 
     type: Literal["mega_batch_margin"] = "mega_batch_margin"
     positive_margin: float = Field(0.8, ge=-1, le=1)

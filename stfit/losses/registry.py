@@ -57,7 +57,7 @@ Loss = Annotated[
     | TeacherCosine
     | MarginMSE
     | DistillKLDiv,
-    Choice("loss", "fits", "sampler", "smallest_batch", "__call__"),
+    Choice("loss", "fits", "sampler", "min_batch_size", "__call__"),
 ]
 
 LOSSES: list[Any] = list(alternatives(Loss))

@@ -32,10 +32,10 @@ class Triplet(Spec):
     One negative a row: write `negative: set.neg[*]` to make a row of each (FaceNet, https://arxiv.org/abs/1503.03832).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("TripletLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("TripletLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("triplet", "none"),)
     sampler: ClassVar[Sampler] = "shuffle"
-    smallest_batch: ClassVar[int] = 1
+    min_batch_size: ClassVar[int] = 1
 
     type: Literal["triplet"] = "triplet"
     distance: Distance = "euclidean"
@@ -61,10 +61,10 @@ class BatchHardTriplet(Spec):
     d+ of a row that is alone with its label counts as 0 (Hermans et al., 2017, https://arxiv.org/abs/1703.07737).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("BatchHardTripletLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("BatchHardTripletLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_text", "class"),)
     sampler: ClassVar[Sampler] = "group_by_label"
-    smallest_batch: ClassVar[int] = 3
+    min_batch_size: ClassVar[int] = 3
 
     type: Literal["batch_hard_triplet"] = "batch_hard_triplet"
     distance: BatchDistance = "euclidean"
@@ -86,10 +86,10 @@ class BatchHardSoftMarginTriplet(Spec):
     Hermans et al., 2017, https://arxiv.org/abs/1703.07737.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("BatchHardSoftMarginTripletLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("BatchHardSoftMarginTripletLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_text", "class"),)
     sampler: ClassVar[Sampler] = "group_by_label"
-    smallest_batch: ClassVar[int] = 3
+    min_batch_size: ClassVar[int] = 3
 
     type: Literal["batch_hard_soft_margin_triplet"] = "batch_hard_soft_margin_triplet"
     distance: BatchDistance = "euclidean"
@@ -109,10 +109,10 @@ class BatchAllTriplet(Spec):
     Hermans et al., 2017, https://arxiv.org/abs/1703.07737.
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("BatchAllTripletLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("BatchAllTripletLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_text", "class"),)
     sampler: ClassVar[Sampler] = "group_by_label"
-    smallest_batch: ClassVar[int] = 3
+    min_batch_size: ClassVar[int] = 3
 
     type: Literal["batch_all_triplet"] = "batch_all_triplet"
     distance: BatchDistance = "euclidean"
@@ -144,10 +144,10 @@ class BatchSemiHardTriplet(Spec):
     (FaceNet, https://arxiv.org/abs/1503.03832).
     """
 
-    also_called: ClassVar[tuple[str, ...]] = ("BatchSemiHardTripletLoss",)
+    aliases: ClassVar[tuple[str, ...]] = ("BatchSemiHardTripletLoss",)
     fits: ClassVar[tuple[Accepts, ...]] = (Accepts("labeled_text", "class"),)
     sampler: ClassVar[Sampler] = "group_by_label"
-    smallest_batch: ClassVar[int] = 3
+    min_batch_size: ClassVar[int] = 3
 
     type: Literal["batch_semi_hard_triplet"] = "batch_semi_hard_triplet"
     distance: BatchDistance = "euclidean"

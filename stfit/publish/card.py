@@ -156,7 +156,7 @@ def _results_of(scores: Scores) -> dict[str, Any]:
 
 def _name_of(loss: Spec) -> str:
     """A loss by its name in sentence-transformers, which the Hub's readers know, where it has one."""
-    return (*loss.also_called, loss.tag())[0]
+    return (*loss.aliases, loss.tag())[0]
 
 
 def body_of(facts: CardData) -> str:

@@ -20,7 +20,7 @@ class RecipeSchema(GenerateJsonSchema):
         made = super().model_schema(schema)
         section = schema["cls"]
         if issubclass(section, Spec) and "type" in section.model_fields:
-            made["properties"]["type"] = {"enum": [section.tag(), *section.also_called]}
+            made["properties"]["type"] = {"enum": [section.tag(), *section.aliases]}
             made["required"] = ["type", *made.get("required", [])]
         return made
 

@@ -51,7 +51,7 @@ def plan_run(
                 train.batch_size * processes,
                 recipe.seed,
                 fingerprint,
-                objective.loss.smallest_batch,
+                objective.loss.min_batch_size,
             )
         )
         for objective, table, fingerprint in zip(objectives, tables, fingerprints, strict=True)

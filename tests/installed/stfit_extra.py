@@ -20,7 +20,7 @@ class AlignAndUniform(Spec):
 
     fits: ClassVar = (Accepts("positive_pair", "none"),)
     sampler: ClassVar = "no_duplicates"
-    smallest_batch: ClassVar = 2
+    min_batch_size: ClassVar = 2
 
     type: Literal["align_and_uniform"] = "align_and_uniform"
     uniformity: float = Field(1.0, ge=0)
@@ -39,7 +39,7 @@ class Prototypes(Spec):
 
     fits: ClassVar = (Accepts("labeled_text", "class"),)
     sampler: ClassVar = "shuffle"
-    smallest_batch: ClassVar = 1
+    min_batch_size: ClassVar = 1
 
     type: Literal["prototypes"] = "prototypes"
 
@@ -71,7 +71,7 @@ class Alignment(EvaluatorBase):
 
     type: Literal["alignment"] = "alignment"
     format: ClassVar = "positive_pair"
-    suffixed: ClassVar = False
+    per_similarity: ClassVar = False
     main_metric: ClassVar = "alignment"
     metrics: ClassVar = ["alignment"]
 

@@ -71,7 +71,7 @@ def test_every_loss_is_declared_in_full(choice):
     assert choice.fits
     assert all(fit.format in COLUMNS and fit.label in LABELS for fit in choice.fits)
     assert choice.sampler in ("shuffle", "no_duplicates", "group_by_label")
-    assert choice.smallest_batch in (1, 2, 3)
+    assert choice.min_batch_size in (1, 2, 3)
     assert choice.__doc__
     undocumented = [name for name, field in choice.model_fields.items() if name != "type" and not field.description]
     assert not undocumented
@@ -79,7 +79,7 @@ def test_every_loss_is_declared_in_full(choice):
 
 
 def test_no_two_losses_share_a_name():
-    names = [name for choice in CHOICES for name in (choice.tag(), *choice.also_called)]
+    names = [name for choice in CHOICES for name in (choice.tag(), *choice.aliases)]
     assert len(names) == len(set(names)) == len(names_of(CHOICES))
 
 

@@ -38,7 +38,7 @@ def test_every_key_of_every_section_has_a_line_with_its_words(page):
 def test_every_choice_has_a_heading_with_its_class_name_of_sentence_transformers(page):
     for loss in LOSSES:
         section = page.split(f"### `loss`: `{loss.tag()}`\n")[1].split("\n#")[0]
-        assert all(f"`{name}`" in section for name in loss.also_called)
+        assert all(f"`{name}`" in section for name in loss.aliases)
 
 
 def test_every_loss_stands_beside_each_format_it_fits(page):

@@ -14,7 +14,7 @@ class Round(Spec):
     """A round shape."""
 
     type: Literal["round"] = "round"
-    also_called: ClassVar[tuple[str, ...]] = ("RoundShape",)
+    aliases: ClassVar[tuple[str, ...]] = ("RoundShape",)
     radius: float = Field(1.0, gt=0)
     """Half the width."""
 

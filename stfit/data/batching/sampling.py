@@ -23,13 +23,13 @@ def batches(
     batch_size: int,
     seed: int,
     fingerprint: str,
-    smallest_batch: int,
+    min_batch_size: int,
     epoch: int,
 ) -> list[np.ndarray]:
     """Batches of example indices for one epoch; no index twice.
 
     `text_ids` is an integer matrix [examples, columns], -1 where a text is missing. Batches smaller than
-    `smallest_batch` are left out: count what is in none with `unused`. Raises DataError when no batch is left.
+    `min_batch_size` are left out: count what is in none with `unused`. Raises DataError when no batch is left.
     """
     digest = sha256(f"{fingerprint}:{seed}:{epoch}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest))
@@ -41,10 +41,10 @@ def batches(
         made = group_by_label(label, batch_size, random)
     else:
         made = shuffle(len(text_ids), batch_size, random)
-    made = [batch for batch in made if len(batch) >= smallest_batch]
+    made = [batch for batch in made if len(batch) >= min_batch_size]
     if not made:
         raise DataError(
-            f"no batch of {smallest_batch} rows or more, as the loss needs, can be made of {len(text_ids)} examples "
+            f"no batch of {min_batch_size} rows or more, as the loss needs, can be made of {len(text_ids)} examples "
             f"(sampler {sampler}, {batch_size} rows at most)"
         )
     return made

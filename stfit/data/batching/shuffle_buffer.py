@@ -62,7 +62,7 @@ class StreamingBatches:
     source: TrainingData
     sampler: str
     batch_size: int
-    smallest_batch: int
+    min_batch_size: int
     seed: int
     check: Callable[[Examples], None]
     """Raises DataError where the loss can't learn from the labels of some examples."""
@@ -119,7 +119,7 @@ class StreamingBatches:
                 self.batch_size,
                 self.seed,
                 chunk.fingerprint,
-                self.smallest_batch,
+                self.min_batch_size,
                 epoch,
             )
         except DataError as error:

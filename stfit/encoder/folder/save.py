@@ -34,13 +34,13 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     dim = source.dim
     for token_layer, module in zip(traits.token_layers, encoder.token_layers, strict=True):
         config = token_layer.to_peer(dim, module)
-        add(token_layer.also_called[0], token_layer.config_file, config, weights_of(module))
+        add(token_layer.aliases[0], token_layer.config_file, config, weights_of(module))
         dim = token_layer.dim_after(dim)
     if traits.pooling:
         add("Pooling", "config.json", _pooling_config(traits, dim), {})
         dim *= len(traits.pooling)
     for layer, module in zip(traits.layers, encoder.layers, strict=True):
-        add(layer.also_called[0], layer.config_file, layer.to_peer(dim, module), weights_of(module))
+        add(layer.aliases[0], layer.config_file, layer.to_peer(dim, module), weights_of(module))
         dim = layer.dim_after(dim)
     write_json(
         folder / "modules.json",

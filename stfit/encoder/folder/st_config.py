@@ -22,8 +22,8 @@ from stfit.spec import alternatives
 SOURCES = {"Transformer": False, "WordEmbeddings": False, "StaticEmbedding": True, "BoW": True}
 """First modules that stfit reads -> whether they give the embedding themselves, so that nothing is pooled."""
 
-TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.also_called[0]: choice for choice in alternatives(TokenLayer)}  # type: ignore[misc]
-LAYERS: dict[str, type[Layer]] = {choice.also_called[0]: choice for choice in alternatives(Layer)}  # type: ignore[misc]
+TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.aliases[0]: choice for choice in alternatives(TokenLayer)}  # type: ignore[misc]
+LAYERS: dict[str, type[Layer]] = {choice.aliases[0]: choice for choice in alternatives(Layer)}  # type: ignore[misc]
 """Module -> what a recipe calls it; before and after pooling."""
 
 ASYMMETRIC = "has modules of its own for queries and for documents, where stfit embeds all texts with the same"
@@ -140,7 +140,7 @@ class ModelConfig:
     def modules(self) -> list[str]:
         """What comes after the first module, in sentence-transformers' words."""
         pooling = [f"Pooling ({', '.join(self.pooling)})"] if self.pooling else []
-        before, after = ([layer.also_called[0] for layer in layers] for layers in (self.token_layers, self.layers))
+        before, after = ([layer.aliases[0] for layer in layers] for layers in (self.token_layers, self.layers))
         return [*before, *pooling, *after]
 
 
