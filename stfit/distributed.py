@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun, or whoever does as it does, puts into the environment of each process."""
-PATIENCE = timedelta(hours=6)
+TIMEOUT = timedelta(hours=6)
 """How long processes wait for one that is alive, and reads or tokenises. A dead one is noticed at once."""
 BUCKET_BYTES = 2**25
 """Gradients that travel together."""
@@ -75,7 +75,7 @@ def process_group() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # `cuda` is then a GPU of its own for each
     with translate_dist_errors():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     yield
     dist.destroy_process_group()  # not after an error: it could wait for those that have none
 
@@ -87,7 +87,7 @@ def _die_with_parent() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def report(name: str, message: str, exit_code: int) -> None:
+def write_error_file(name: str, message: str, exit_code: int) -> None:
     """Leave an error where torchrun looks for it, so that it is said once whichever process it comes from."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
@@ -185,7 +185,7 @@ def all_gather_rows(own_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
     return whole_sd.index_copy(0, torch.from_numpy(shares[rank()]).to(own_sd.device), own_sd)
 
 
-def all_gather_arrays(own_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
+def all_gather_numpy(own_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
     """The same for embeddings that nothing is learnt from."""
     return own_rd if world_size() == 1 else all_gather_rows(torch.from_numpy(own_rd), shares).numpy()
 

@@ -124,7 +124,7 @@ class InterruptedRun(BaseException):
 
 
 @contextmanager
-def about(key: str) -> Iterator[None]:
+def at_key(key: str) -> Iterator[None]:
     """A block whose mistakes are about a key of the data's section, where they don't say so themselves."""
     try:
         yield
@@ -132,7 +132,7 @@ def about(key: str) -> Iterator[None]:
         raise type(error)([replace(problem, key=problem.key or key) for problem in error.problems]) from error
 
 
-def nearest(word: str, known: list[str]) -> str:
+def closest_hint(word: str, known: list[str]) -> str:
     """A hint that names the nearest known word; empty where none is near.
 
     Of words that only go on, the first: `stsb/spearman` is likelier `stsb/spearman_cosine` than the shorter `..._dot`.
@@ -143,6 +143,6 @@ def nearest(word: str, known: list[str]) -> str:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """A hint that names the nearest known word, or lists what is known when there are few."""
-    if near := nearest(word, known):
+    if near := closest_hint(word, known):
         return near
     return f"known: {', '.join(known)}" if 0 < len(known) <= 30 else ""

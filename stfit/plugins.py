@@ -25,7 +25,7 @@ RENAMED = {"also_called": "aliases", "smallest_batch": "min_batch_size", "suffix
 
 
 @cache
-def installed(kind: str) -> dict[str, EntryPoint]:
+def installed_entry_points(kind: str) -> dict[str, EntryPoint]:
     """Name -> entry point of the choices of a kind that installed packages add, sorted; nothing is imported yet."""
     found = [entry for entry in entry_points(group=GROUP) if entry.name.partition(".")[0] == kind]
     return {entry.name.partition(".")[2]: entry for entry in sorted(found, key=lambda entry: entry.name)}
@@ -37,7 +37,7 @@ def installed_choices(kind: str, base: type[BaseModel], needs: tuple[str, ...]) 
 
     Raises RecipeError, with the name of the package, for what can't be loaded or lacks an attribute.
     """
-    choices = {entry: load_installed(entry) for entry in installed(kind).values()}
+    choices = {entry: load_entry_point(entry) for entry in installed_entry_points(kind).values()}
     for entry, choice in choices.items():
         for old, new in RENAMED.items():
             if hasattr(choice, old):
@@ -51,7 +51,7 @@ def installed_choices(kind: str, base: type[BaseModel], needs: tuple[str, ...]) 
     return list(choices.values())
 
 
-def load_installed(entry: EntryPoint) -> Any:
+def load_entry_point(entry: EntryPoint) -> Any:
     """What an entry point names. Raises RecipeError, with the name of the package, where it can't be loaded."""
     try:
         return entry.load()

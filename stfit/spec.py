@@ -42,7 +42,7 @@ class Spec(BaseModel):
         return str(cls.model_fields["type"].default)
 
 
-def names_of(choices: list[type[Spec]]) -> dict[str, str]:
+def accepted_names(choices: list[type[Spec]]) -> dict[str, str]:
     """Every accepted spelling -> the tag it stands for."""
     return {name: choice.tag() for choice in choices for name in (choice.tag(), *choice.aliases)}
 
@@ -62,11 +62,11 @@ class Choice:
         return installed_choices(self.kind, Spec, self.needs) if self.kind else []
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        members = [*alternatives(source), *self.added]
+        members = [*union_members(source), *self.added]
         tags = [member.tag() for member in members]
         if twice := {tag for tag in tags if tags.count(tag) > 1}:
             raise RecipeError(f"several packages add the choice `{twice.pop()}`: uninstall one of them")
-        names = names_of(members)
+        names = accepted_names(members)
 
         def spell_out(value: Any) -> Any:
             if isinstance(value, str):
@@ -89,12 +89,12 @@ class Choice:
 CHOICE = Choice()
 
 
-def alternatives(union: Any) -> list[type[Spec]]:
+def union_members(union: Any) -> list[type[Spec]]:
     """The classes of a union of Specs, annotated or not; one class counts as a union of one."""
     arguments = get_args(union)
     if not arguments:
         return [union]
     marks = [argument for argument in arguments[1:] if isinstance(argument, Choice)]
     if marks:
-        return alternatives(arguments[0]) + [choice for mark in marks for choice in mark.added]
-    return [member for argument in arguments for member in alternatives(argument)]
+        return union_members(arguments[0]) + [choice for mark in marks for choice in mark.added]
+    return [member for argument in arguments for member in union_members(argument)]

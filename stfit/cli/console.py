@@ -60,7 +60,7 @@ def show_error(error: BaseException, as_json: bool) -> int:
     """Say what went wrong, or, as one of several processes, leave it to who started them; the exit code."""
     import typer
 
-    from stfit.distributed import launched_world_size, report
+    from stfit.distributed import launched_world_size, write_error_file
     from stfit.errors import InterruptedRun, StfitError
 
     usage_error = typer.BadParameter.__base__ or typer.BadParameter  # click's, or that of newer typers' own copy of it
@@ -78,7 +78,7 @@ def show_error(error: BaseException, as_json: bool) -> int:
         name, code = "bug", 1
         message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; --debug shows where."
     if launched_world_size():
-        report(name, message, code)
+        write_error_file(name, message, code)
     else:
         say_error(name, message, code, as_json)
     return code

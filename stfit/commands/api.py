@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 
 from stfit.commands.train import Finished, train
-from stfit.data.cache.datasets import keep_dataset
+from stfit.data.cache.datasets import cache_dataset
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in
@@ -33,7 +33,7 @@ def _in_place_of_dataset(data: Dataset | DatasetDict | None) -> list[str]:
         return []
     of_the_hub = [f"data.{key}=null" for key in ("config", "files", "revision")]
     if isinstance(data, DatasetDict):
-        return [f"data.dataset={on_one_line(str(keep_dataset(data)))}", *of_the_hub]
+        return [f"data.dataset={on_one_line(str(cache_dataset(data)))}", *of_the_hub]
     return [*_in_place_of_dataset(DatasetDict(train=data)), "data.split=train"]
 
 

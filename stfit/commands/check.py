@@ -129,7 +129,7 @@ def _look_ahead(recipe: Recipe, found: ValidationReport, prompts: list[dict[str,
     limit = recipe.model.max_seq_length or found.base.max_seq_length
     training = list(found.training.values())
     tables = [
-        count_tokens(found.base, *each).seen_as(objective.views)
+        count_tokens(found.base, *each).duplicate_columns(objective.views)
         for objective, each in zip(recipe.trained_on.values(), zip(training, prompts, strict=True), strict=True)
     ]
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in training])

@@ -23,7 +23,7 @@ import numpy as np
 from stfit.data.embedding_writers import Parts, Rows, check_output, write_output
 from stfit.data.reading.block_reader import Texts, count_rows, files_of
 from stfit.data.source import Source
-from stfit.distributed import all_gather_arrays, all_gather_object, is_rank_zero
+from stfit.distributed import all_gather_numpy, all_gather_object, is_rank_zero
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
@@ -178,7 +178,7 @@ def _write_parts(
                 batch_tokens=choices.batch_tokens,
             )
             own = embed(fast=choices.fast)
-            embedding = all_gather_arrays(own, window.shares)
+            embedding = all_gather_numpy(own, window.shares)
             if is_rank_zero():
                 values = quantize(embedding, precision, ranges)[window.place]
                 texts = window.all.texts if with_text else None

@@ -17,7 +17,7 @@ from stfit.recipe.recipe import Recipe
 from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
 from stfit.report.run_summary import MetricDelta, RunSummary
-from stfit.runtime.run_folder import RunFolder, checkpoints_in, is_held
+from stfit.runtime.run_folder import RunFolder, is_folder_locked, list_checkpoints
 from stfit.workflows.report_data import Stage
 
 COMPARISON = "comparison.html"
@@ -127,9 +127,9 @@ def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> s
     """Whether a run is over, under way, or was stopped, and where."""
     if finished:
         return "finished"
-    if is_held(folder.path):
+    if is_folder_locked(folder.path):
         return "in progress"
-    saved = max((int(path.name.removeprefix("step-")) for path in checkpoints_in(folder.checkpoints)), default=0)
+    saved = max((int(path.name.removeprefix("step-")) for path in list_checkpoints(folder.checkpoints)), default=0)
     step = max([saved, *(entry["step"] for entry in log)])
     return f"stopped at step {step}" if step == saved else f"stopped at step {step}, saved at {saved}"
 

@@ -50,10 +50,10 @@ from stfit.runtime.malloc import configure_malloc
 from stfit.runtime.run_folder import RunFolder, lock_folder, open_folder, require_shared
 from stfit.runtime.signals import SignalHandler, handle_signals
 from stfit.training.batch_schedule import ScheduledBatch
-from stfit.training.checkpoint import require_room
+from stfit.training.checkpoint import require_disk_space
 from stfit.training.diagnostics import Diagnostics
 from stfit.training.gradients import ComputeLoss, choose_splitter
-from stfit.training.loop import StepInfo, TrainObjects, build_train_objects, modules_of, train_steps
+from stfit.training.loop import StepInfo, TrainObjects, build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import TrainState, build_intervals
 from stfit.workflows.card_data import write_card
@@ -153,7 +153,7 @@ def run(
     seed_per_rank(recipe.seed)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
     made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
-    on_rank_zero(partial(require_room, folder.path, learner, recipe.train.keep_checkpoints))
+    on_rank_zero(partial(require_disk_space, folder.path, learner, recipe.train.keep_checkpoints))
     progress = restore_or_start(folder, checkpoint, learner, made, strict)
     first_step = progress.step
     atomic_write(folder.lock, to_json(lock))  # first: it tells whose folder this is
@@ -166,10 +166,10 @@ def run(
     under_way = TrainingSession(
         recipe, folder, stop, learner, evaluators, calendar, progress, made, Diagnostics(plan.total_steps), record
     )
-    progress.spend("preparing", time.perf_counter() - begun)
+    progress.add_seconds("preparing", time.perf_counter() - begun)
     if checkpoint is None:
         record.begin(tables, encoder.tokens.max_seq_length, warnings)
-        with learner.whole() as untrained:
+        with learner.full_encoder() as untrained:
             progress.baseline = under_way.measure(untrained, "start")
             under_way.look(untrained, "start")
         folder.log({"step": 0, "event": "eval", **progress.baseline})
@@ -179,9 +179,9 @@ def run(
     distinct = not encoder.has_dropout
     if streams and first_step:
         log.info("reading the stream again, up to step %d", first_step)
-    with progress.spending("preparing"):
+    with progress.timed("preparing"):
         steps = plan.steps(first_step)
-    stop.wait_for_steps()
+    stop.defer_signals()
     if first_step > 0:
         yield from under_way.evaluate()  # a signal may have cut it short
     trained = train_steps(
@@ -192,9 +192,9 @@ def run(
         ),
         calendar.learning_rate,
         first_step=first_step,
-        cut=choose_splitter(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
+        split=choose_splitter(recipe.train.mini_batch_size, recipe.train.mini_batch_tokens),
         max_grad_norm=recipe.train.max_grad_norm,
-        between=stop.give_up_long_step,
+        check_interrupt=stop.interrupt_long_step,
     )
     for info in under_way.saved_where_given_up(trained):
         yield from under_way.after(info, first_step)
@@ -244,7 +244,7 @@ def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Tok
             f"loss `{objective.loss.type}` tells the dropouts of a text apart in the format text, and this model has "
             "none: set `model.dropout: 0.1`"
         )
-    return table.seen_as(objective.views)
+    return table.duplicate_columns(objective.views)
 
 
 def _open_stream(
@@ -260,7 +260,7 @@ def _open_stream(
         recipe.seed,
         partial(check_kind, loss.type, loss.fits),
         partial(_tokenize, encoder, objective),
-        stop.give_up_long_step,
+        stop.interrupt_long_step,
     )
 
 
@@ -300,7 +300,9 @@ def _build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> 
     for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
         loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)
         losses.append(loss.to(encoder.device) if isinstance(loss, nn.Module) else partial(compute_loss, loss))
-    broadcast_tensors([tensor for module in modules_of(encoder, losses) for tensor in module.state_dict().values()])
+    broadcast_tensors(
+        [tensor for module in trainable_modules(encoder, losses) for tensor in module.state_dict().values()]
+    )
     train = recipe.train
     return build_train_objects(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
 

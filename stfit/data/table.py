@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stfit.errors import DataError, Problem, did_you_mean, nearest
+from stfit.errors import DataError, Problem, closest_hint, did_you_mean
 
 SHOWN_ROWS = 5
 DELIMITERS = ";\t|,"
@@ -46,7 +46,7 @@ class Table:
         """That `column` is not there, and what is. Those `taken` by others are not meant."""
         known = list(self.columns)
         free = [name for name in known if name not in taken]
-        hint = one_column(known) or nearest(column, free) or did_you_mean(column, known)
+        hint = one_column(known) or closest_hint(column, free) or did_you_mean(column, known)
         there = "" if hint.startswith("known") else f" (columns: {', '.join(known)})"
         return Problem(f"there is no column `{column}`: {hint}{there}", "missing-column", self.origin)
 

@@ -11,7 +11,7 @@ from stfit.encoder.bases.registry import Base
 from stfit.encoder.layers import Layer
 from stfit.encoder.token_layers import TokenLayer
 from stfit.paths import Location
-from stfit.plugins import installed
+from stfit.plugins import installed_entry_points
 from stfit.spec import Spec
 
 ST_POOLINGS = {"lasttoken": "last_token", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
@@ -20,7 +20,9 @@ ST_POOLINGS = {"lasttoken": "last_token", "weightedmean": "weighted_mean", "mean
 if TYPE_CHECKING:
     PoolingMode = str
 else:
-    PoolingMode = Literal[("mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last_token", *installed("pooling"))]
+    PoolingMode = Literal[
+        ("mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last_token", *installed_entry_points("pooling"))
+    ]
 Pooling = Annotated[
     PoolingMode,
     BeforeValidator(lambda name: ST_POOLINGS.get(name, name) if isinstance(name, str) else name),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stfit.plugins import installed, load_installed
+from stfit.plugins import installed_entry_points, load_entry_point
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def pooling_of(mode: str) -> Callable[[TokenStates], Tensor]:
     """The function of a mode, of an installed package where it is none of stfit's."""
     if mode in POOLINGS:
         return POOLINGS[mode]
-    function: Callable[[TokenStates], Tensor] = load_installed(installed("pooling")[mode])
+    function: Callable[[TokenStates], Tensor] = load_entry_point(installed_entry_points("pooling")[mode])
     return function
 
 

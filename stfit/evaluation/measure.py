@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stfit.distributed import all_gather_arrays, broadcast_object, partition, rank
+from stfit.distributed import all_gather_numpy, broadcast_object, partition, rank
 from stfit.errors import DivergedError
 from stfit.evaluation.base import Embed, When
 from stfit.evaluation.registry import Evaluator
@@ -74,7 +74,7 @@ class EmbeddingCache:
         new = [text for text in dict.fromkeys(texts) if (prompt, text) not in self.embeddings]
         shares = partition([len(text) for text in new])
         own = self.encoder.encode([new[i] for i in shares[rank()]], prompt=prompt)
-        vectors = all_gather_arrays(own, shares)
+        vectors = all_gather_numpy(own, shares)
         if not np.isfinite(vectors).all():
             raise DivergedError("the model's embeddings are not finite. Lower train.learning_rate")
         fresh = dict(zip(new, vectors, strict=True))

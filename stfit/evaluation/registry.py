@@ -13,7 +13,7 @@ from stfit.evaluation.retrieval import Retrieval
 from stfit.evaluation.similarity import Similarity
 from stfit.evaluation.translation import Translation
 from stfit.evaluation.triplet import Triplet
-from stfit.spec import Choice, alternatives
+from stfit.spec import Choice, union_members
 
 Evaluator = Annotated[
     Similarity
@@ -27,4 +27,4 @@ Evaluator = Annotated[
     | Mteb,
     Choice("evaluator", "format", "main_metric", "metrics", "measure"),
 ]
-EVALUATORS: list[Any] = list(alternatives(Evaluator))
+EVALUATORS: list[Any] = list(union_members(Evaluator))

@@ -26,7 +26,7 @@ from stfit.losses.triplets import (
     BatchSemiHardTriplet,
     Triplet,
 )
-from stfit.spec import Choice, alternatives
+from stfit.spec import Choice, union_members
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ Loss = Annotated[
     Choice("loss", "fits", "sampler", "min_batch_size", "__call__"),
 ]
 
-LOSSES: list[Any] = list(alternatives(Loss))
+LOSSES: list[Any] = list(union_members(Loss))
 """The classes of the union, those of installed packages among them."""
 
 

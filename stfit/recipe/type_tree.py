@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from stfit.recipe.marked_yaml import Node
-from stfit.spec import Choice, Spec, names_of
+from stfit.spec import Choice, Spec, accepted_names
 
 Shape: TypeAlias = list[Any]
 Key: TypeAlias = str | int
@@ -70,7 +70,7 @@ def choices(shape: Shape) -> list[type[Spec]]:
 
 def names_in(shape: Shape) -> dict[str, str]:
     """Accepted name -> tag, where a bare name is a choice; empty where any text may stand (a Hub id)."""
-    return {} if str in shape else names_of(choices(shape))
+    return {} if str in shape else accepted_names(choices(shape))
 
 
 def normalize_choices(node: Node, shape: Shape) -> Node:

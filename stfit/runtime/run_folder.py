@@ -111,14 +111,14 @@ class RunFolder:
                 continue
         return entries
 
-    def forget_after(self, step: int) -> None:
+    def truncate_log(self, step: int) -> None:
         """Cut metrics.jsonl back to `step`: a resumed run writes the later lines again."""
         if self.metrics.is_file():
             kept = [entry for entry in self.read_log() if entry["step"] <= step]
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
-def checkpoints_in(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, newest first."""
     return sorted((path for path in folder.glob("step-*") if path.suffix == ""), reverse=True)
 
@@ -146,7 +146,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
 
-def _put_aside(folder: RunFolder) -> Path:
+def _archive(folder: RunFolder) -> Path:
     """Rename a run folder to the first free `<name>.N`."""
     number = 1
     while (kept := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
@@ -175,7 +175,7 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
         if resume and changed:
             raise RecipeError(f"--resume: {path} was made by another recipe:\n  " + "\n  ".join(changed))
         if fresh or changed:
-            kept = _put_aside(folder)
+            kept = _archive(folder)
             notes = [f"kept the earlier run as {kept}", *(f"  {line}" for line in changed)]
     elif resume:
         raise RecipeError(f"--resume: there is no run in {path}")
@@ -231,7 +231,7 @@ def lock_folder(path: Path) -> Iterator[None]:
         yield
 
 
-def is_held(path: Path) -> bool:
+def is_folder_locked(path: Path) -> bool:
     """Whether a process trains in the run folder `path` now."""
     try:
         with _lock_beside(path).open(encoding="utf-8") as stream:

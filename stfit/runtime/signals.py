@@ -15,7 +15,7 @@ from stfit.errors import InterruptedRun
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-PATIENCE = 5.0
+SIGNAL_PATIENCE = 5.0
 """Seconds that a step has to end, and that a library has to let go when a signal comes while nothing can be lost: a
 download waits for its threads, for as long as the network likes."""
 
@@ -26,26 +26,26 @@ class SignalHandler:
     def __init__(self) -> None:
         self.received: int | None = None
         self.received_at = 0.0
-        self.agreed = 0
-        self.waits = False
+        self.agreed_signal = 0
+        self.defers = False
         """A step runs, or is being saved."""
-        self.last_resort: threading.Timer | None = None
+        self.hard_exit: threading.Timer | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """First signal: raise, or wait for the step. A second one leaves at once."""
         if self.received is not None:
             os._exit(128 + number)
         self.received, self.received_at = number, time.monotonic()
-        if not self.waits:
-            self.last_resort = threading.Timer(PATIENCE, os._exit, (128 + number,))
-            self.last_resort.daemon = True
-            self.last_resort.start()
+        if not self.defers:
+            self.hard_exit = threading.Timer(SIGNAL_PATIENCE, os._exit, (128 + number,))
+            self.hard_exit.daemon = True
+            self.hard_exit.start()
             raise _interruption(number)
 
     def is_received(self) -> bool:
         """Whether a signal came while a step ran, to any of the processes: all ask this at the same place."""
-        self.agreed = all_reduce_max(self.received or 0)
-        return bool(self.agreed)
+        self.agreed_signal = all_reduce_max(self.received or 0)
+        return bool(self.agreed_signal)
 
     def raise_if_received(self, message: str = "") -> None:
         """Act on a signal that came while a step ran, or whose exception was lost.
@@ -53,28 +53,28 @@ class SignalHandler:
         What is raised while Python clears an object away goes no further.
         """
         if self.is_received():
-            raise _interruption(self.agreed, message)
+            raise _interruption(self.agreed_signal, message)
 
-    def wait_for_steps(self) -> None:
+    def defer_signals(self) -> None:
         """From here on a signal waits for the step in hand."""
         self.raise_if_received()
-        self.waits = True
+        self.defers = True
 
-    def give_up_long_step(self) -> None:
+    def interrupt_long_step(self) -> None:
         """Act on a signal while a step runs that takes too long to wait for its end.
 
         Of several processes none may leave a step alone; torchrun waits 30 seconds for it.
         """
-        if world_size() == 1 and self.received is not None and time.monotonic() - self.received_at >= PATIENCE:
+        if world_size() == 1 and self.received is not None and time.monotonic() - self.received_at >= SIGNAL_PATIENCE:
             raise _interruption(self.received)
 
-    def forgive(self) -> None:
+    def cancel_hard_exit(self) -> None:
         """Take all the time that it needs from here on."""
-        if self.last_resort is not None:
-            self.last_resort.cancel()
+        if self.hard_exit is not None:
+            self.hard_exit.cancel()
 
     @contextmanager
-    def not_waiting(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """A block in the middle of the run that may be left at any time: an evaluation.
 
         Of several processes none may leave it alone: they wait for its end.
@@ -83,14 +83,14 @@ class SignalHandler:
             yield
             self.raise_if_received("")
             return
-        self.waits = False
+        self.defers = False
         try:
             self.raise_if_received()
             yield
             self.raise_if_received()
         finally:
-            self.waits = True
-            self.forgive()
+            self.defers = True
+            self.cancel_hard_exit()
 
 
 def _interruption(number: int, message: str = "") -> InterruptedRun:
@@ -112,4 +112,4 @@ def handle_signals() -> Iterator[SignalHandler]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        stop.forgive()
+        stop.cancel_hard_exit()

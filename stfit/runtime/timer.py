@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 
 
-class Stopwatch:
+class Timer:
     """Seconds by what they were spent on."""
 
     def __init__(self) -> None:

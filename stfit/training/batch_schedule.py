@@ -40,7 +40,7 @@ class BatchSchedule:
     """
 
     objectives: Sequence[EpochBatches]
-    speeds: list[float]
+    sampling_rates: list[float]
     """How often each objective's rows are seen in an epoch of the run."""
     seed: int
     accumulate: int
@@ -50,24 +50,24 @@ class BatchSchedule:
 
     def steps(self, first_step: int) -> Iterator[list[ScheduledBatch]]:
         """Batches of each step from the 0-based `first_step` to the end of the run; those before are drawn now."""
-        steps = self.endless_steps()
+        steps = self.infinite_steps()
         next(islice(steps, first_step, first_step), None)
         return islice(steps, self.total_steps - first_step)
 
-    def endless_steps(self) -> Iterator[list[ScheduledBatch]]:
+    def infinite_steps(self) -> Iterator[list[ScheduledBatch]]:
         """Batches of each step, epoch after epoch; an epoch is made when its first step is asked for."""
-        for _, epoch in groupby(self.take_turns(), lambda turn: 0 if self.streams else int(turn.time)):
+        for _, epoch in groupby(self.interleave(), lambda turn: 0 if self.streams else int(turn.time)):
             while step := list(islice(epoch, self.accumulate)):
                 yield step
 
-    def take_turns(self) -> Iterator[ScheduledBatch]:
+    def interleave(self) -> Iterator[ScheduledBatch]:
         """The batches of all objectives without end, those of each evenly spread over the run.
 
         Which of them begins follows from the seed; objectives with as many batches take turns in one order.
         """
         places = np.random.default_rng(self.seed).permutation(len(self.objectives)).tolist()
         turns = []
-        for index, (epoch_batches, speed) in enumerate(zip(self.objectives, self.speeds, strict=True)):
+        for index, (epoch_batches, speed) in enumerate(zip(self.objectives, self.sampling_rates, strict=True)):
             place = (places[index] + 0.5) / len(self.objectives)
             if index in self.streams:
                 turns.append(_timed_stream(index, self.streams[index], speed * len(epoch_batches(0)), place))

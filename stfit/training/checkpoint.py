@@ -27,10 +27,10 @@ from stfit.encoder.folder.weights import weights_of
 from stfit.encoder.lora import weights_of_the_base
 from stfit.errors import ModelError, ResourceError
 from stfit.io.atomic import atomic_directory, discard, scratch_of, sync, wrap_os_errors
-from stfit.runtime.run_folder import checkpoints_in
-from stfit.training.fsdp import cut_like, is_part, own_part
+from stfit.runtime.run_folder import list_checkpoints
+from stfit.training.fsdp import is_sharded_tensor, shard_like, to_local
 from stfit.training.gradients import trained_weights
-from stfit.training.loop import TrainObjects, modules_of, require_finite_weights
+from stfit.training.loop import TrainObjects, require_finite_weights, trainable_modules
 from stfit.training.rng import capture_all_rng, restore_all_rng
 
 MANIFEST = "manifest.json"
@@ -58,8 +58,8 @@ def save_checkpoint(folder: Path, learner: TrainObjects, facts: Mapping[str, Any
         for number, states in enumerate(all_gather_object(capture_all_rng()))
         for name, state in states.items()
     }
-    with learner.whole() as encoder:
-        modules = modules_of(encoder, learner.losses)
+    with learner.full_encoder() as encoder:
+        modules = trainable_modules(encoder, learner.losses)
         require_finite_weights(*modules)
         with atomic_directory(folder) if is_rank_zero() else nullcontext(scratch_of(folder)) as scratch:
             if is_rank_zero():
@@ -68,7 +68,7 @@ def save_checkpoint(folder: Path, learner: TrainObjects, facts: Mapping[str, Any
                 save_file(randomness, scratch / "randomness.safetensors")
                 state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
                 (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-            if learner.shell is not None:
+            if learner.unsharded is not None:
                 _add_parts(scratch, learner.optimizer)
             if is_rank_zero():
                 write_manifest(scratch)
@@ -91,11 +91,11 @@ def _kept_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
         f"{index}.{name}": tensor
         for index, module in enumerate(modules)
         for name, tensor in weights_of(module).items()
-        if name not in left_to_base(module)
+        if name not in frozen_by_lora(module)
     }
 
 
-def left_to_base(module: nn.Module) -> set[str]:
+def frozen_by_lora(module: nn.Module) -> set[str]:
     """Weights that no checkpoint holds, since the base has them and adapters leave them alone."""
     return (
         {f"backbone.{name}" for name in weights_of_the_base(module.backbone)} if isinstance(module, Encoder) else set()
@@ -125,10 +125,10 @@ def _flatten_optimizer(optimizer: torch.optim.Optimizer, parts_only: bool = Fals
     Of those that are cut up, the part of this process. `parts_only` leaves out what all processes have.
     """
     return {
-        f"{weight}.{name}": own_part(tensor).detach().cpu().contiguous()
+        f"{weight}.{name}": to_local(tensor).detach().cpu().contiguous()
         for weight, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
-        if not parts_only or is_part(tensor)
+        if not parts_only or is_sharded_tensor(tensor)
     }
 
 
@@ -144,7 +144,7 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
 
 
-def verify(folder: Path) -> str | None:
+def verify_checkpoint(folder: Path) -> str | None:
     """What is wrong with a checkpoint; None when it holds the files of its manifest, and nothing else."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -162,8 +162,8 @@ def verify(folder: Path) -> str | None:
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint under `folder` that verifies, and a line for each newer one that was skipped."""
     skipped: list[str] = []
-    for candidate in checkpoints_in(folder):
-        problem = verify(candidate)
+    for candidate in list_checkpoints(folder):
+        problem = verify_checkpoint(candidate)
         if problem is None:
             state = json.loads((candidate / "state.json").read_text(encoding="utf-8"))
             return Checkpoint(candidate, state["facts"]), skipped
@@ -176,20 +176,20 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def rotate(folder: Path, keep: int) -> None:
+def delete_old_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints.
 
     Raises ResourceError, and deletes none, where the newest is damaged.
     """
-    newest, *older = checkpoints_in(folder)
-    if problem := verify(newest):
+    newest, *older = list_checkpoints(folder)
+    if problem := verify_checkpoint(newest):
         raise ResourceError(f"{newest}: was written, and now {problem}: can this disk be trusted?")
     for old in older[keep - 1 :]:
         with wrap_os_errors(old):
             discard(old)
 
 
-def require_room(folder: Path, learner: TrainObjects, keep: int) -> None:
+def require_disk_space(folder: Path, learner: TrainObjects, keep: int) -> None:
     """Raise ResourceError where the disk has no room for the checkpoints and the models of a run."""
     weights = sum(weight.nbytes for module in learner.modules for weight in module.state_dict().values())
     moments = 2 * sum(weight.nbytes for _, weight in trained_weights(*learner.modules))
@@ -203,7 +203,7 @@ def require_room(folder: Path, learner: TrainObjects, keep: int) -> None:
         )
 
 
-def restore(checkpoint: Checkpoint, learner: TrainObjects) -> None:
+def restore_checkpoint(checkpoint: Checkpoint, learner: TrainObjects) -> None:
     """Put weights, optimizer and generators back where the checkpoint left them.
 
     Raises ModelError where they are not those of the learner's model.
@@ -214,14 +214,14 @@ def restore(checkpoint: Checkpoint, learner: TrainObjects) -> None:
     try:
         for index, module in enumerate(learner.modules):
             own = module.state_dict()
-            cut = {name: cut_like(tensor, own.get(name, tensor)) for name, tensor in _of_one(weights, index).items()}
-            _load_all_but(module, left_to_base(module), cut)
+            cut = {name: shard_like(tensor, own.get(name, tensor)) for name, tensor in _of_one(weights, index).items()}
+            _load_all_but(module, frozen_by_lora(module), cut)
         moved = [weight for group in learner.optimizer.param_groups for weight in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _read_optimizer(folder):
             number, _, part = name.partition(".")
             weight = moved[int(number)]
-            moments.setdefault(int(number), {})[part] = cut_like(tensor, weight if tensor.ndim else tensor)
+            moments.setdefault(int(number), {})[part] = shard_like(tensor, weight if tensor.ndim else tensor)
         groups = learner.optimizer.state_dict()["param_groups"]
         learner.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (RuntimeError, ValueError, IndexError) as error:

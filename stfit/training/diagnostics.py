@@ -21,12 +21,12 @@ class Diagnostics:
     def __init__(self, steps: int) -> None:
         """`steps`: how many there will be."""
         self.patience = min(LONG, steps)
-        self.in_a_row = {"zero-gradient": 0, "constant-embeddings": 0}
+        self.consecutive = {"zero-gradient": 0, "constant-embeddings": 0}
 
-    def problems_after(self, info: StepInfo) -> list[Problem]:
+    def check_step(self, info: StepInfo) -> list[Problem]:
         """What is wrong since some steps, told once."""
         signs = {"zero-gradient": info.grad_norm == 0, "constant-embeddings": info.spread < SAME}
-        self.in_a_row = {code: self.in_a_row[code] + 1 if seen else 0 for code, seen in signs.items()}
+        self.consecutive = {code: self.consecutive[code] + 1 if seen else 0 for code, seen in signs.items()}
         since = f"in {self.patience} steps in a row, up to step {info.step}: nothing is learnt"
         messages = {
             "zero-gradient": f"the gradient was 0 {since}. Is every row good enough for the loss (its margin), "
@@ -34,4 +34,4 @@ class Diagnostics:
             "constant-embeddings": f"all texts had the same embedding {since}. "
             "Are the base's weights good, or is train.learning_rate too high?",
         }
-        return [Problem(messages[code], code) for code, count in self.in_a_row.items() if count == self.patience]
+        return [Problem(messages[code], code) for code, count in self.consecutive.items() if count == self.patience]

@@ -26,15 +26,15 @@ from stfit.errors import RecipeError
 
 
 def shard(encoder: Encoder) -> Encoder:
-    """Leave this process its part of the encoder's weights, which are the same in all; a shell of what it was.
+    """Shard the encoder in place (FSDP2), and return an unsharded copy without weights.
 
-    The shell has no weights until `filled` lends it some: to measure, to save and to encode is then as with any other
-    encoder. Raises RecipeError where torch is too old for it.
+    The copy measures, saves and encodes as any other encoder does once `summon_full_params` has filled it. Raises
+    RecipeError if torch is too old.
     """
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise RecipeError(f"train.shard needs a newer torch than {torch.__version__}: leave it out, or update torch")
-    shell = copy.deepcopy(encoder, {id(encoder.tokens): encoder.tokens})
-    for weight in shell.parameters():
+    unsharded = copy.deepcopy(encoder, {id(encoder.tokens): encoder.tokens})
+    for weight in unsharded.parameters():
         weight.data = weight.new_empty(0)
     if encoder.layout.name == "padded":  # rectangles would be so many calls, in each process other ones
         encoder.layout = replace(encoder.layout, forward=forward_in_one_rectangle)
@@ -47,7 +47,7 @@ def shard(encoder: Encoder) -> Encoder:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # gradients are added up, as they are without shards,
             module.set_force_sum_reduction_for_comms(True)  # by a sum that gloo knows
-    return shell
+    return unsharded
 
 
 def _layers_of(backbone: nn.Module) -> Iterable[nn.Module]:
@@ -61,36 +61,36 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 @contextmanager
-def filled(shell: Encoder, encoder: Encoder) -> Iterator[Encoder]:
-    """A block in which the shell has the encoder's weights, all of them in every process; all go through it at once."""
+def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder]:
+    """Fill `unsharded` with all weights of the sharded `encoder` while the block runs. A collective operation."""
     try:
         with translate_dist_errors(), torch.no_grad():
-            for empty, weight in zip(shell.parameters(), encoder.parameters(), strict=True):
+            for empty, weight in zip(unsharded.parameters(), encoder.parameters(), strict=True):
                 empty.data = weight.full_tensor() if isinstance(weight, DTensor) else weight.data
-        yield shell
+        yield unsharded
     finally:
-        for weight in shell.parameters():
+        for weight in unsharded.parameters():
             weight.data = weight.new_empty(0)
 
 
-def is_part(tensor: Tensor) -> bool:
+def is_sharded_tensor(tensor: Tensor) -> bool:
     """Whether a tensor is cut up among the processes."""
     return isinstance(tensor, DTensor)
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def to_local(tensor: Tensor) -> Tensor:
     """What this process has of a tensor: its rows of one that is cut up, else all of it."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def cut_like(tensor: Tensor, like: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A whole tensor, cut up as `like` is. All processes have it whole, so nothing is sent."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def clip(weights: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+def clip_grad_norm(weights: Sequence[nn.Parameter], max_norm: float) -> Tensor:
     """Scale gradients down to `max_norm` in all, those included of which this process has a part; their norm before."""
     kinds = [[weight for weight in weights if isinstance(weight, DTensor) is cut] for cut in (True, False)]
     norms = []

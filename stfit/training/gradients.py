@@ -20,7 +20,7 @@ from stfit.data.batching.batches import Batch
 from stfit.distributed import all_gather_rows, all_reduce_max, partition, rank
 from stfit.encoder.encoder import Encoder
 from stfit.losses.base import upcast
-from stfit.runtime.timer import Stopwatch
+from stfit.runtime.timer import Timer
 from stfit.training.fsdp import is_sharded
 from stfit.training.rng import capture_rng, restore_rng
 
@@ -47,17 +47,17 @@ def no_split(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
 def split_rows(rows: int) -> Splitter:
     """So many sequences at once as `rows` rows hold."""
 
-    def cut(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
+    def split(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
         size = rows * len(batch.columns)
         return np.split(mine, range(size, len(mine), size))
 
-    return cut
+    return split
 
 
 def split_tokens(tokens: int) -> Splitter:
     """At most `tokens` tokens at once, but at least one sequence."""
 
-    def cut(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
+    def split(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
         starts, start, total = [], 0, 0
         for end, sequence in enumerate(mine.tolist()):
             length = len(batch.sequences[sequence])
@@ -67,7 +67,7 @@ def split_tokens(tokens: int) -> Splitter:
             total += length
         return np.split(mine, starts)
 
-    return cut
+    return split
 
 
 def choose_splitter(mini_batch_size: int | None, mini_batch_tokens: int | None) -> Splitter:
@@ -104,10 +104,10 @@ def backward(
     encoder: Encoder,
     loss: ComputeLoss,
     batch: Batch,
-    cut: Splitter,
+    split: Splitter,
     scale: Callable[[Tensor], Tensor],
-    watch: Stopwatch,
-    between: Callable[[], None] = lambda: None,
+    watch: Timer,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> BatchResult:
     """Add the gradients of `scale(loss)` to every weight.
 
@@ -116,10 +116,10 @@ def backward(
 
     `scale` stands for what multiplies the loss before the backward pass: the share of a batch in an accumulated step,
     and the loss scaling of float16. `watch` is told of the forward and the backward pass; to embed again is part of
-    the latter. `between` is called before each mini-batch.
+    the latter. `check_interrupt` is called before each mini-batch.
     """
     shares = partition([len(sequence) for sequence in batch.sequences])
-    parts = cut(batch, shares[rank()])
+    parts = split(batch, shares[rank()])
     if is_sharded(encoder):
         parts += [parts[0][:0]] * (all_reduce_max(len(parts)) - len(parts))
     if len(parts) == 1:
@@ -133,7 +133,7 @@ def backward(
     embeddings = []
     with torch.no_grad():
         for part in parts:
-            between()
+            check_interrupt()
             before.append(capture_rng())
             embeddings.append(embed(encoder, batch, part))
     leaf_sd = all_gather_rows(torch.cat(embeddings), shares).requires_grad_()
@@ -142,7 +142,7 @@ def backward(
     scale(value).backward()
     assert leaf_sd.grad is not None
     for part, randomness in zip(parts, before, strict=True):
-        between()
+        check_interrupt()
         restore_rng(randomness)
         embed(encoder, batch, part).backward(leaf_sd.grad[part])
     watch.lap("backward")

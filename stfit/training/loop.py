@@ -17,10 +17,10 @@ from stfit.distributed import all_reduce_grads, is_rank_zero, translate_dist_err
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.validate import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
-from stfit.runtime.timer import Stopwatch
-from stfit.training.fsdp import clip, filled, shard
+from stfit.runtime.timer import Timer
+from stfit.training.fsdp import clip_grad_norm, shard, summon_full_params
 from stfit.training.gradients import BatchResult, ComputeLoss, Splitter, backward, trained_weights
-from stfit.training.param_groups import group_weights
+from stfit.training.param_groups import build_param_groups
 from stfit.training.rng import capture_rng, restore_rng
 
 
@@ -53,25 +53,25 @@ class TrainObjects:
     """One for each objective."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    shell: Encoder | None = None
+    unsharded: Encoder | None = None
     """Where the encoder's weights are cut up among the processes: what can be lent all of them."""
 
     @property
     def modules(self) -> list[nn.Module]:
         """The modules whose weights are trained: the encoder, and the losses that have weights."""
-        return modules_of(self.encoder, self.losses)
+        return trainable_modules(self.encoder, self.losses)
 
     @contextmanager
-    def whole(self) -> Iterator[Encoder]:
+    def full_encoder(self) -> Iterator[Encoder]:
         """The encoder with all of its weights, to measure and to save; all processes go through the block at once."""
-        if self.shell is None:
+        if self.unsharded is None:
             yield self.encoder
         else:
-            with filled(self.shell, self.encoder) as encoder:
+            with summon_full_params(self.unsharded, self.encoder) as encoder:
                 yield encoder
 
 
-def modules_of(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
+def trainable_modules(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
     """The encoder, and the losses that have weights."""
     return [encoder, *(loss for loss in losses if isinstance(loss, nn.Module))]
 
@@ -90,13 +90,13 @@ def build_train_objects(
     matches nothing, or when nothing is left to train.
     """
     _freeze(encoder, frozen)
-    shell = shard(encoder) if sharded and world_size() > 1 else None
-    weights = trained_weights(*modules_of(encoder, losses))
-    groups = group_weights(weights, weight_decay, layer_decay, encoder.source.num_layers)
+    unsharded = shard(encoder) if sharded and world_size() > 1 else None
+    weights = trained_weights(*trainable_modules(encoder, losses))
+    groups = build_param_groups(weights, weight_decay, layer_decay, encoder.source.num_layers)
     device = encoder.device.type
     optimizer = torch.optim.AdamW(groups, fused=device in ("cpu", "cuda"))
     scaler = torch.amp.GradScaler(device, enabled=encoder.precision == "float16")
-    return TrainObjects(encoder, losses, optimizer, scaler, shell)
+    return TrainObjects(encoder, losses, optimizer, scaler, unsharded)
 
 
 def _freeze(encoder: Encoder, patterns: list[str]) -> None:
@@ -119,20 +119,20 @@ def train_steps(
     learning_rate_at: Callable[[int], float],
     *,
     first_step: int,
-    cut: Splitter,
+    split: Splitter,
     max_grad_norm: float | None,
-    between: Callable[[], None] = lambda: None,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> Iterator[StepInfo]:
     """Run the optimizer steps from the 0-based `first_step` on, each on its batches (several = accumulated).
 
-    A batch comes with the number of its objective, whose loss it is given to. `between` is called before each
+    A batch comes with the number of its objective, whose loss it is given to. `check_interrupt` is called before each
     mini-batch; where it raises InterruptedRun, or a loss DataError, everything but the gradients is as before the step.
 
     Raises DivergedError before the optimizer moves when an embedding, the loss or the gradient is not finite.
     """
     weights = [weight for _, weight in trained_weights(*learner.modules)]
     learner.encoder.train()
-    watch = Stopwatch()
+    watch = Timer()
     for step, group in enumerate(steps, start=first_step):
         watch.lap("data")
         objectives, batches = [objective for objective, _ in group], [batch for _, batch in group]
@@ -145,7 +145,7 @@ def train_steps(
         try:
             with translate_dist_errors(at_work=True):
                 outcomes = [
-                    backward(learner.encoder, learner.losses[which], batch, cut, scale, watch, between)
+                    backward(learner.encoder, learner.losses[which], batch, split, scale, watch, check_interrupt)
                     for which, batch in group
                 ]
         except (InterruptedRun, DataError):
@@ -154,11 +154,11 @@ def train_steps(
         _add_up_gradients(learner)
         loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
         learner.scaler.unscale_(learner.optimizer)
-        grad_norm = clip(weights, max_grad_norm or float("inf")).item()
+        grad_norm = clip_grad_norm(weights, max_grad_norm or float("inf")).item()
         _require_finite(step + 1, outcomes, loss, 0.0 if learner.scaler.is_enabled() else grad_norm, batches)
         rate = learning_rate_at(step)
         for parameters in learner.optimizer.param_groups:
-            parameters["lr"] = rate * parameters["rate_share"]
+            parameters["lr"] = rate * parameters["lr_scale"]
         learner.scaler.step(learner.optimizer)
         learner.scaler.update()
         learner.optimizer.zero_grad(set_to_none=True)
@@ -176,7 +176,7 @@ def train_steps(
             dict(watch.seconds),
         )
         learner.encoder.train()  # an evaluation in between may have left it in evaluation mode
-        watch = Stopwatch()
+        watch = Timer()
 
 
 def _add_up_gradients(learner: TrainObjects) -> None:
@@ -188,7 +188,7 @@ def _add_up_gradients(learner: TrainObjects) -> None:
         for _, weight in trained_weights(*learner.modules[1:]):
             if weight.grad is not None:
                 weight.grad.zero_()
-    all_reduce_grads([weight for _, weight in trained_weights(*learner.modules[learner.shell is not None :])])
+    all_reduce_grads([weight for _, weight in trained_weights(*learner.modules[learner.unsharded is not None :])])
 
 
 def _require_finite(

@@ -23,7 +23,7 @@ def learning_rate_at(step: int, total_steps: int, warmup_steps: int, schedule: s
             return highest
 
 
-def steps_of(share: float | None, steps: int | None, total_steps: int, default_share: float) -> int:
+def duration_in_steps(share: float | None, steps: int | None, total_steps: int, default_share: float) -> int:
     """A duration given as a share of the run or in steps, in steps; at least 1."""
     if steps is not None:
         return steps

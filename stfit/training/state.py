@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stfit.training.hyperparameters import Train
-from stfit.training.lr_schedule import learning_rate_at, steps_of
+from stfit.training.lr_schedule import duration_in_steps, learning_rate_at
 
 if TYPE_CHECKING:
     from stfit.training.loop import StepInfo
@@ -44,28 +44,28 @@ class TrainState:
     timed_seconds: float = 0.0
     """Rows and seconds of the steps that count for the speed."""
 
-    def remember(self, info: StepInfo, first_step: int) -> None:
+    def update(self, info: StepInfo, first_step: int) -> None:
         """Count a finished step; `first_step` is where this process began."""
         self.step = info.step
         self.seconds += info.seconds
         for name, seconds in info.spent.items():
-            self.spend(name, seconds)
+            self.add_seconds(name, seconds)
         if info.step > first_step + WARM_UP_STEPS:
             self.timed_rows += info.rows
             self.timed_seconds += info.seconds
 
-    def spend(self, name: str, seconds: float) -> None:
+    def add_seconds(self, name: str, seconds: float) -> None:
         """Count seconds that went into `name`."""
         self.spent[name] = self.spent.get(name, 0.0) + seconds
 
     @contextmanager
-    def spending(self, name: str) -> Iterator[None]:
+    def timed(self, name: str) -> Iterator[None]:
         """A block whose seconds go into `name`."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.spend(name, time.perf_counter() - start)
+            self.add_seconds(name, time.perf_counter() - start)
 
     def improves(self, value: float, min_delta: float) -> bool:
         """Whether a value of the `best` metric is a new best one; remembers it."""
@@ -102,11 +102,11 @@ class Intervals:
         """After every so many steps, and after the last."""
         return step % every == 0 or step == self.total_steps
 
-    def evaluation_is_due(self, step: int) -> bool:
+    def is_evaluation_due(self, step: int) -> bool:
         """Every so many steps, and after the last."""
         return self.is_due(step, self.evaluate_every)
 
-    def save_is_due(self, step: int) -> bool:
+    def is_save_due(self, step: int) -> bool:
         """Not after the last step, whose weights become the model anyway."""
         return step % self.save_every == 0 and step != self.total_steps
 
@@ -117,8 +117,8 @@ def build_intervals(settings: Train, total_steps: int) -> Intervals:
     return Intervals(
         total_steps,
         settings.warmup_steps if settings.warmup_steps is not None else round(warmup * total_steps),
-        steps_of(settings.eval_every, settings.eval_every_steps, total_steps, DEFAULT_INTERVAL),
-        steps_of(settings.save_every, settings.save_every_steps, total_steps, DEFAULT_INTERVAL),
+        duration_in_steps(settings.eval_every, settings.eval_every_steps, total_steps, DEFAULT_INTERVAL),
+        duration_in_steps(settings.save_every, settings.save_every_steps, total_steps, DEFAULT_INTERVAL),
         settings.log_every_steps,
         settings,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stfit.data.batching.batches import MISSING, TokenTable, number_texts
-from stfit.data.batching.sampling import batches, unused
+from stfit.data.batching.sampling import count_unused, sample_batches
 from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles
 from stfit.encoder.folder.inspect import ModelInfo
 from stfit.errors import Problem
@@ -44,7 +44,7 @@ def plan_run(
     epoch_batches = [
         lru_cache(maxsize=1)(
             partial(
-                batches,
+                sample_batches,
                 str(objective.sampler),
                 number_texts(table.examples),
                 table.examples.label,
@@ -98,7 +98,7 @@ def plan_problems(
 
 def _unused_rows(epoch: list[np.ndarray], examples: int) -> list[Problem]:
     """Rows that no batch of an epoch holds are seen less than others, or never."""
-    left_out = unused(epoch, examples)
+    left_out = count_unused(epoch, examples)
     message = f"{left_out} of {examples} examples fit into no batch and are not trained on"
     return [Problem(message, "unused-rows")] if left_out else []
 
@@ -122,7 +122,7 @@ def estimate(
         for table, epoch_batches in zip(tables, plan.objectives, strict=True)
     ]
     epochs = plan.total_steps / plan.steps_per_epoch
-    spread = list(zip(plan.speeds, tokens_of_batch, strict=True))
+    spread = list(zip(plan.sampling_rates, tokens_of_batch, strict=True))
     turns = [speed * len(tokens) for speed, tokens in spread]
     tokens_of_epoch = sum(speed * sum(tokens) for speed, tokens in spread)
     return {

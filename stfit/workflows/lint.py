@@ -19,7 +19,7 @@ from stfit.encoder.folder.inspect import ModelInfo
 from stfit.encoder.folder.st_config import ModelConfig
 from stfit.encoder.layers import Layer
 from stfit.encoder.prompts import ROLE_PROMPTS
-from stfit.errors import Problem, did_you_mean, nearest
+from stfit.errors import Problem, closest_hint, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.losses.registry import LOSSES
@@ -111,7 +111,7 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> list[Finding]:
         if metric is not None and metric not in known:
             when = "during the run" if moment == "during" else f"at the {moment}"
             there = f"known: {', '.join(known)}" if known else "see `eval`"
-            hint = f"{nearest(metric, known)} {there}".lstrip()
+            hint = f"{closest_hint(metric, known)} {there}".lstrip()
             found.append(Finding(key, "unknown-metric", f"no evaluation {when} gives `{metric}`: {hint}"))
     return found
 

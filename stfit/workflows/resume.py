@@ -13,7 +13,7 @@ from stfit.recipe.load import Loaded, load_recipe
 from stfit.recipe.lock import is_same
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, differences
-from stfit.training.checkpoint import Checkpoint, left_to_base, newest_checkpoint, restore
+from stfit.training.checkpoint import Checkpoint, frozen_by_lora, newest_checkpoint, restore_checkpoint
 from stfit.training.loop import TrainObjects
 from stfit.training.state import TrainState
 
@@ -44,7 +44,7 @@ def restore_or_start(
     and another base beneath adapters, raise ModelError.
     """
     if checkpoint is None:
-        folder.forget_after(-1)
+        folder.truncate_log(-1)
         return TrainState(processes=world_size())
     moved = differences(checkpoint.facts["made"], made)
     if moved and strict:
@@ -56,14 +56,14 @@ def restore_or_start(
             f"{checkpoint.folder}: its weights are those of other tokens: a vocabulary that is learnt from the "
             "training texts changes with them. Put the texts back, or start anew with --fresh"
         )
-    if left_to_base(learner.encoder) and not is_same(checkpoint.facts["made"]["base"], made["base"]):
+    if frozen_by_lora(learner.encoder) and not is_same(checkpoint.facts["made"]["base"], made["base"]):
         raise ModelError(
             f"{checkpoint.folder}: holds adapters of another base, and none of its weights. Put the base back, or "
             "start anew with --fresh"
         )
-    restore(checkpoint, learner)
+    restore_checkpoint(checkpoint, learner)
     progress = TrainState(**checkpoint.facts["progress"])
-    folder.forget_after(progress.step)
+    folder.truncate_log(progress.step)
     log.warning("goes on after step %d", progress.step)
     return progress
 

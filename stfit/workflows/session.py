@@ -21,7 +21,7 @@ from stfit.io.atomic import atomic_directory
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.runtime.signals import SignalHandler
-from stfit.training.checkpoint import checkpoint_path, rotate, save_checkpoint
+from stfit.training.checkpoint import checkpoint_path, delete_old_checkpoints, save_checkpoint
 from stfit.training.diagnostics import Diagnostics
 from stfit.training.loop import StepInfo, TrainObjects, require_finite_weights
 from stfit.training.state import Intervals, TrainState
@@ -89,24 +89,24 @@ class TrainingSession:
 
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated | Saved]:
         """What is due after a step."""
-        self.progress.remember(info, first_step)
+        self.progress.update(info, first_step)
         if self.calendar.is_due(info.step, self.calendar.log_every):
             self.folder.log({"step": info.step, "event": "step", **vars(info)})
-        for problem in self.health.problems_after(info):
+        for problem in self.health.check_step(info):
             self.warn(problem)
         yield info
         yield from self.evaluate()
-        if self.stop.is_received() or (self.calendar.save_is_due(info.step) and not self.is_over):
+        if self.stop.is_received() or (self.calendar.is_save_due(info.step) and not self.is_over):
             yield self.save()
             self.leave_if_asked()
 
     def evaluate(self) -> Iterator[Evaluated | Saved]:
         """Measure, where it is due after the last step and has not been done; keep the best."""
         step = self.progress.step
-        if not self.evaluators or self.progress.measured_step == step or not self.calendar.evaluation_is_due(step):
+        if not self.evaluators or self.progress.measured_step == step or not self.calendar.is_evaluation_due(step):
             return
         at_end = step == self.calendar.total_steps and self.recipe.train.best is None
-        with self.saved_at_signal(), self.learner.whole() as encoder:
+        with self.saved_at_signal(), self.learner.full_encoder() as encoder:
             metrics = self.measure(encoder, "end" if at_end else "during")
         self.progress.measured_step = step
         self.progress.metrics |= metrics
@@ -120,7 +120,7 @@ class TrainingSession:
         if self.recipe.train.best is None:
             with self.saved_at_signal():
                 saved = self.write_model()
-                with self.learner.whole() as encoder:
+                with self.learner.full_encoder() as encoder:
                     self.look(encoder, "end")
             yield saved
         else:  # what is reported is what the model folder holds
@@ -132,7 +132,7 @@ class TrainingSession:
 
     def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
         """What the evaluators of a moment find; the same in all processes."""
-        with self.progress.spending("evaluation"):
+        with self.progress.timed("evaluation"):
             found = measure(encoder, self.evaluators, moment, self.recipe.dims)
             if moment != "during":
                 self.record.note_metrics(moment, found)
@@ -149,14 +149,14 @@ class TrainingSession:
 
     def look(self, encoder: Encoder, moment: Stage) -> None:
         """Note what the model makes of some rows, for the report."""
-        with self.progress.spending("evaluation"):
+        with self.progress.timed("evaluation"):
             self.record.note_samples(moment, encoder)
 
     @contextmanager
     def saved_at_signal(self) -> Iterator[None]:
         """A block that a signal ends at once, and the last step is kept."""
         try:
-            with self.stop.not_waiting():
+            with self.stop.interruptible():
                 yield
         except InterruptedRun:
             self.save()
@@ -169,10 +169,10 @@ class TrainingSession:
     def save(self) -> Saved:
         """Keep the state after the last step."""
         path = checkpoint_path(self.folder.checkpoints, self.progress.step)
-        with self.progress.spending("saving"):
+        with self.progress.timed("saving"):
             save_checkpoint(path, self.learner, {"progress": vars(self.progress), "made": self.made})
         if is_rank_zero():
-            rotate(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
+            delete_old_checkpoints(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
         return Saved(self.progress.step, path)
 
     def write_model(self) -> Saved:
@@ -180,10 +180,10 @@ class TrainingSession:
 
         Raises DivergedError for weights that are not finite.
         """
-        with self.learner.whole() as encoder:
+        with self.learner.full_encoder() as encoder:
             require_finite_weights(encoder)
             if is_rank_zero():
-                with self.progress.spending("saving"), atomic_directory(self.folder.model) as scratch:
+                with self.progress.timed("saving"), atomic_directory(self.folder.model) as scratch:
                     save_encoder(encoder, scratch)
             barrier()  # who reads it next, reads this one
         return Saved(self.progress.step, self.folder.model)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stfit.data.batching.shuffle_buffer import first_examples, first_rows
+from stfit.data.batching.shuffle_buffer import read_first_examples, read_rows_until
 from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.leakage import EvaluationRows, shared_rows
 from stfit.data.checks.lint import lint_evaluation, lint_training
@@ -17,7 +17,7 @@ from stfit.data.reading.load_table import load_table
 from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import ModelInfo, inspect_model
-from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, about
+from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, at_key
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
@@ -145,13 +145,13 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> ValidationReport:
 def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
     """The rows that are trained on, or the first of a stream, and those held out from them."""
     if objective.data.streaming:
-        return first_examples(objective.data), None
+        return read_first_examples(objective.data), None
     return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
 
 
 def _check_rows(objective: Objective, training: Examples, found: ValidationReport, said: RecipeLocation) -> None:
     """What rows say against their loss, and against themselves."""
-    with found.noting(objective.data.dataset, said), about("columns.label"):
+    with found.noting(objective.data.dataset, said), at_key("columns.label"):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
         if objective.data.streaming and isinstance(objective.loss, Softmax) and not training.label_names:
             raise DataError(
@@ -202,7 +202,7 @@ def _leftovers(source: TrainingData, training: Examples) -> list[Problem]:
     """Warnings about rows and columns that are not used. Reads the data again, where there may be some."""
     if not training.dropped and LABELED[source.format]:
         return []
-    table = first_rows(source, training.row[-1]) if source.streaming else load_table(source)
+    table = read_rows_until(source, training.row[-1]) if source.streaming else load_table(source)
     return dropped_rows(table, source, training) + unread_flags(table, source)
 
 

@@ -11,8 +11,8 @@ from processes import run_apart
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
-from stfit.runtime.run_folder import checkpoints_in
-from stfit.training.checkpoint import verify
+from stfit.runtime.run_folder import list_checkpoints
+from stfit.training.checkpoint import verify_checkpoint
 from stfit.training.loop import StepInfo
 
 needs_mounts = pytest.mark.skipif(
@@ -51,9 +51,9 @@ def test_disk_that_fills_up_keeps_the_last_whole_checkpoint(tmp_path, write, roo
                     usage = os.statvfs(runs)
                     (runs / "filler").write_bytes(b"0" * max(0, usage.f_bavail * usage.f_frsize - room))
         finally:
-            found = checkpoints_in(runs / "tiny" / "checkpoints")
+            found = list_checkpoints(runs / "tiny" / "checkpoints")
             assert found
-            assert [verify(path) for path in found] == [None] * len(found)
+            assert [verify_checkpoint(path) for path in found] == [None] * len(found)
             (runs / "filler").unlink()
             list(train(load_recipe(recipe), runs))  # with room again, the same command goes on
             sys.stderr.write("went on to the end")

@@ -16,8 +16,8 @@ from processes import at_call, at_line, run_apart
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
-from stfit.runtime.run_folder import checkpoints_in
-from stfit.training.checkpoint import verify
+from stfit.runtime.run_folder import list_checkpoints
+from stfit.training.checkpoint import verify_checkpoint
 from stfit.training.loop import StepInfo
 
 TRIPLETS = {"data": {"dataset": "./rows.jsonl", "format": "triplet"}, "loss": "triplet"}
@@ -151,9 +151,11 @@ def check_deaths(tmp_path, write, deaths, tried):
             shutil.rmtree(runs)
             shutil.copytree(before, runs)
             assert run_apart(lambda death=death: death(events)) < 0, name
-            found = checkpoints_in(runs / "tiny" / "checkpoints")
+            found = list_checkpoints(runs / "tiny" / "checkpoints")
             assert found, f"{name}: no checkpoint is left"
-            assert not [path for path in found if verify(path)], f"{name}: a part has the name of a checkpoint"
+            assert not [path for path in found if verify_checkpoint(path)], (
+                f"{name}: a part has the name of a checkpoint"
+            )
             with endings.open("a") as file:
                 file.write(f"{found[0].name} {len(found)}\n")
             if number % chosen == 0:

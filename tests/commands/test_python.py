@@ -9,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 import stfit
-from stfit.data.cache.datasets import keep_dataset
+from stfit.data.cache.datasets import cache_dataset
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import Source
 from stfit.errors import DataError, ModelError, RecipeError
@@ -67,10 +67,10 @@ def test_splits_and_class_names_are_kept(write):
         train=Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features),
         test=Dataset.from_dict({"text": ["c"], "label": [1]}, features),
     )
-    table = load_table(Source(dataset=str(keep_dataset(splits)), split="test"))
+    table = load_table(Source(dataset=str(cache_dataset(splits)), split="test"))
     assert (table.columns["text"], table.label_names) == (["c"], {"label": ["no", "yes"]})
-    assert keep_dataset(splits) == keep_dataset(splits)
-    assert keep_dataset(splits).name.startswith("from-python-")  # reports and `runs` show it
+    assert cache_dataset(splits) == cache_dataset(splits)
+    assert cache_dataset(splits).name.startswith("from-python-")  # reports and `runs` show it
 
 
 def test_mistakes_are_the_errors_of_stfit(tmp_path, write):

@@ -115,7 +115,7 @@ def test_step_that_takes_too_long_is_given_up_between_mini_batches(tmp_path, wri
     list(train(load_recipe(recipe), tmp_path / "whole"))
 
     def strike():
-        signals.PATIENCE = 0.0
+        signals.SIGNAL_PATIENCE = 0.0
         gradients.embed = struck_before(gradients.embed, signal.SIGTERM, 8 * (first - 1) + number + 1)
         list(train(load_recipe(recipe), runs))
 
@@ -163,7 +163,7 @@ def test_library_that_waits_for_its_threads_does_not_hold_a_signal_up(tmp_path, 
     """As a download does, while its server says nothing."""
 
     def strike():
-        signals.PATIENCE = 0.1
+        signals.SIGNAL_PATIENCE = 0.1
 
         def stuck(*arguments):
             with ThreadPoolExecutor() as pool:

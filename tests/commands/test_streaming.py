@@ -135,7 +135,7 @@ def test_a_signal_does_not_wait_for_a_chunk_that_takes_too_long(tmp_path, stream
     run(recipe, "whole")
 
     def strike():
-        signals.PATIENCE, left = 0.0, [signal.SIGTERM]
+        signals.SIGNAL_PATIENCE, left = 0.0, [signal.SIGTERM]
 
         def struck(table, source):
             if table.row[0] == 25 and left:  # in the second chunk, after four steps

@@ -13,8 +13,8 @@ import pytest
 from pyarrow import parquet
 
 from stfit.data.batching.batches import MISSING, number_texts, tokenize_examples
-from stfit.data.batching.sampling import batches
-from stfit.data.batching.shuffle_buffer import StreamingBatches, first_examples, first_rows
+from stfit.data.batching.sampling import sample_batches
+from stfit.data.batching.shuffle_buffer import StreamingBatches, read_first_examples, read_rows_until
 from stfit.data.checks.compatibility import check_kind
 from stfit.data.mapping.examples import Examples, join, load_examples
 from stfit.data.reading.block_reader import BLOCK_ROWS, fingerprint_of
@@ -125,7 +125,7 @@ def test_a_buffer_that_holds_all_rows_gives_the_batches_of_the_whole_source(writ
     expected = [
         whole.row[rows].tolist()
         for epoch in (0, 1)
-        for rows in batches(sampler, number_texts(whole), whole.label, 32, 1, whole.fingerprint, 2, epoch)
+        for rows in sample_batches(sampler, number_texts(whole), whole.label, 32, 1, whole.fingerprint, 2, epoch)
     ]
     assert take(stream(path, sampler, format=format, shuffle_buffer=5000), len(expected)) == expected
 
@@ -171,7 +171,7 @@ def test_selectors_make_the_examples_that_they_make_without_streaming(write):
     columns = {"anchor": "q", "positive": "list[*]", "negative": "negs[:5]"}
     path = write(rows)
     whole, _ = load_examples(TrainingData(dataset=path, format="triplet", columns=columns), "triplet", 1)
-    found = first_examples(
+    found = read_first_examples(
         TrainingData(dataset=path, format="triplet", columns=columns, streaming=True, shuffle_buffer=10**6)
     )
     assert found.texts == whole.texts
@@ -189,7 +189,9 @@ def test_a_label_of_any_kind_is_the_label_without_streaming(write):
             rows = [row | {"label": str(row["label"])} for row in rows]
         path = write(rows)
         whole, _ = load_examples(TrainingData(dataset=path, format="labeled_text"), "labeled_text", 1)
-        found = first_examples(TrainingData(dataset=path, format="labeled_text", streaming=True, shuffle_buffer=10**6))
+        found = read_first_examples(
+            TrainingData(dataset=path, format="labeled_text", streaming=True, shuffle_buffer=10**6)
+        )
         assert (found.label_kind, found.label.dtype) == (whole.label_kind, whole.label.dtype)
         assert found.fingerprint == whole.fingerprint
 
@@ -257,10 +259,10 @@ def test_names_of_classes_are_numbered_by_the_recipe_or_the_dataset_and_by_nothi
     keys = {"format": "labeled_text", "shuffle_buffer": 64}
     problem = error_at(stream(path, **keys), 0)
     assert "label_map: {no: 0, yes: 1}" in problem.message
-    mapped = first_examples(stream(path, **keys, label_map={"yes": 0, "no": 1}).source)
+    mapped = read_first_examples(stream(path, **keys, label_map={"yes": 0, "no": 1}).source)
     assert mapped.label.tolist() == [row["label"] == "no" for row in rows]
     (tmp_path / "labels.json").write_text('{"label": ["maybe", "no", "yes"]}')
-    named = first_examples(stream(path, **keys).source)
+    named = read_first_examples(stream(path, **keys).source)
     assert named.label.tolist() == [1 + (row["label"] == "yes") for row in rows]
     assert named.label_names == ["maybe", "no", "yes"]
 
@@ -271,7 +273,7 @@ def test_class_labels_of_datasets_keep_their_names(tmp_path, kind):
     rows = datasets.Dataset.from_dict({"text": ["one", "two"] * 20, "label": [0, 1] * 20}, features)
     path = tmp_path / f"rows.{kind}"
     rows.to_parquet(str(path)) if kind == "parquet" else rows.save_to_disk(str(path))
-    found = first_examples(stream(str(path), format="labeled_text").source)
+    found = read_first_examples(stream(str(path), format="labeled_text").source)
     assert found.label_names == ["b", "a"]
 
 
@@ -298,9 +300,9 @@ def test_a_source_without_examples_or_batches_is_refused(write, rows):
 
 def test_first_rows_are_those_of_the_first_examples(write):
     source = stream(write(rows_of(ROWS)), shuffle_buffer=1000).source
-    examples = first_examples(source)
+    examples = read_first_examples(source)
     assert len(examples) == BLOCK_ROWS
-    assert first_rows(source, examples.row[-1]).row.tolist() == examples.row.tolist()
+    assert read_rows_until(source, examples.row[-1]).row.tolist() == examples.row.tolist()
 
 
 def test_texts_have_the_numbers_of_the_texts_that_are_tokenised(write):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from stfit.data.batching.sampling import batches, group_by_label, no_duplicates, shuffle, unused
+from stfit.data.batching.sampling import count_unused, group_by_label, no_duplicates, sample_batches, shuffle
 from stfit.errors import DataError, RecipeError
 
 
@@ -113,7 +113,7 @@ def test_too_few_rows_of_other_labels_limit_the_batches_and_the_rest_is_counted(
     label = np.repeat([0, 1], [97, 3])
     made = group_by_label(label, 8, random())
     assert [len(batch) for batch in made] == [8, 8, 8]
-    assert unused(made, len(label)) == 76
+    assert count_unused(made, len(label)) == 76
 
 
 def test_labels_with_one_row_are_not_used():
@@ -126,14 +126,16 @@ def test_group_by_label_says_what_it_needs():
     with pytest.raises(RecipeError, match="at least 4"):
         group_by_label(np.array([0, 0, 1, 1]), 3, random())
     with pytest.raises(RecipeError, match="a format with labels"):
-        batches("group_by_label", np.arange(4)[:, None], None, 4, 0, "", 1, 0)
+        sample_batches("group_by_label", np.arange(4)[:, None], None, 4, 0, "", 1, 0)
 
 
 @pytest.mark.parametrize("sampler", ["shuffle", "no_duplicates", "group_by_label"])
 def test_an_epoch_is_a_function_of_its_arguments(sampler):
     def make(seed=1, fingerprint="f", epoch=0):
         label = np.arange(90) % 3
-        return [batch.tolist() for batch in batches(sampler, skewed_pairs(90), label, 8, seed, fingerprint, 1, epoch)]
+        return [
+            batch.tolist() for batch in sample_batches(sampler, skewed_pairs(90), label, 8, seed, fingerprint, 1, epoch)
+        ]
 
     assert make() == make()
     different = [make(), make(seed=2), make(fingerprint="g"), make(epoch=1)]
@@ -142,10 +144,10 @@ def test_an_epoch_is_a_function_of_its_arguments(sampler):
 
 def test_batches_do_not_depend_on_the_hash_seed():
     code = (
-        "import numpy as np; from stfit.data.batching.sampling import batches\n"
+        "import numpy as np; from stfit.data.batching.sampling import sample_batches\n"
         "ids = np.arange(120).reshape(60, 2) % 50; label = np.arange(60) % 4\n"
         "for sampler in ('shuffle', 'no_duplicates', 'group_by_label'):\n"
-        "    print([batch.tolist() for batch in batches(sampler, ids, label, 8, 1, 'f', 1, 2)])"
+        "    print([batch.tolist() for batch in sample_batches(sampler, ids, label, 8, 1, 'f', 1, 2)])"
     )
     found = {
         subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed})
@@ -156,8 +158,8 @@ def test_batches_do_not_depend_on_the_hash_seed():
 
 def test_batches_that_are_too_small_are_left_out_and_counted():
     ids = np.array([[0, 1], [0, 2], [0, 3], [4, 5]])
-    made = batches("no_duplicates", ids, None, 2, 0, "", 2, 0)
+    made = sample_batches("no_duplicates", ids, None, 2, 0, "", 2, 0)
     assert [len(batch) for batch in made] == [2]
-    assert unused(made, 4) == 2
+    assert count_unused(made, 4) == 2
     with pytest.raises(DataError, match="no batch of 2 rows or more"):
-        batches("no_duplicates", ids[:3], None, 2, 0, "", 2, 0)
+        sample_batches("no_duplicates", ids[:3], None, 2, 0, "", 2, 0)

@@ -13,7 +13,7 @@ from stfit.cli.app import app
 from stfit.evaluation.registry import Evaluator
 from stfit.losses.registry import LOSSES
 from stfit.recipe.load import load_recipe
-from stfit.spec import alternatives
+from stfit.spec import union_members
 
 ROOT = README.parent
 GUIDES = ("models", "methods", "evaluation", "publishing", "encoding", "runs", "scaling", "performance", "contributing")
@@ -165,7 +165,7 @@ def test_every_loss_and_evaluator_has_a_row_in_the_table():
         fitting = {fit.format for fit in loss.fits}
         assert of_loss, f"{loss.tag()} is in no row of the README's table"
         assert all(formats & fitting for formats in of_loss), f"{loss.tag()} does not learn from {of_loss}"
-    for evaluator in alternatives(Evaluator):
+    for evaluator in union_members(Evaluator):
         assert f"`{evaluator.tag()}`" in TEXTS["evaluation"]
 
 

@@ -11,7 +11,7 @@ from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import Loss, build_loss, compute_loss
 from stfit.losses.softmax_classifier import SoftmaxHead
 from stfit.losses.triplets import Triplet
-from stfit.spec import alternatives, names_of
+from stfit.spec import accepted_names, union_members
 
 ROWS, DIM, CLASSES = 6, 4, 3
 COLUMNS = {
@@ -29,7 +29,7 @@ LABELS = {
     "number": torch.tensor([-3.0, 0.9, 0.1, 5.0, 1.0, 0.0], dtype=torch.float64),
     "teacher": torch.randn(ROWS, 3, DIM, generator=torch.Generator().manual_seed(7), dtype=torch.float64),
 }
-CHOICES = alternatives(Loss)
+CHOICES = union_members(Loss)
 BATCH_TRIPLETS = [choice for choice in CHOICES if choice.tag().startswith("batch_")]
 every_loss = pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.tag())
 every_loss_but_softmax = pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_every_loss_is_declared_in_full(choice):
 
 def test_no_two_losses_share_a_name():
     names = [name for choice in CHOICES for name in (choice.tag(), *choice.aliases)]
-    assert len(names) == len(set(names)) == len(names_of(CHOICES))
+    assert len(names) == len(set(names)) == len(accepted_names(CHOICES))
 
 
 @pytest.mark.parametrize("cached", ["", "Cached"])

@@ -10,10 +10,10 @@ import torch
 from stfit.errors import DataError, RecipeError
 from stfit.losses.pairs import Softmax
 from stfit.losses.registry import Loss, build_loss
-from stfit.spec import alternatives
+from stfit.spec import union_members
 
 TOLERANCES = {"float64": {"rel": 1e-9, "abs": 1e-12}, "float32": {"rel": 2e-5, "abs": 1e-6}}
-CHOICES = {name: choice for choice in alternatives(Loss) for name in choice.aliases}
+CHOICES = {name: choice for choice in union_members(Loss) for name in choice.aliases}
 
 PAIR = ["sentence1", "sentence2", "sentence3"]
 ROLES = {

@@ -16,7 +16,7 @@ from stfit.encoder.folder.inspect import glance_into
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, ModelError
 from stfit.runtime.run_folder import RunFolder
-from stfit.training.checkpoint import FILES, newest_checkpoint, verify, write_manifest
+from stfit.training.checkpoint import FILES, newest_checkpoint, verify_checkpoint, write_manifest
 
 PIECES = [
     "{", "}", "[", "]", '"', ":", ",", "null", "true", "-1", "1e999", "NaN", "0.5", "9" * 30, "\\u0000", "\\ud800", "é",
@@ -53,7 +53,7 @@ def good(tiny_base, tmp_path_factory):
 
 
 FILES_AND_READERS = {
-    "step-00000001/manifest.json": lambda root: (verify(root / "step-00000001"), newest_checkpoint(root)),
+    "step-00000001/manifest.json": lambda root: (verify_checkpoint(root / "step-00000001"), newest_checkpoint(root)),
     "model/modules.json": lambda root: glance_into(root / "model"),
     "model/config.json": lambda root: glance_into(root / "model"),
     "model/tokenizer_config.json": lambda root: glance_into(root / "model"),

@@ -14,14 +14,14 @@ from stfit.errors import DivergedError, ModelError, ResourceError
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import build_loss, compute_loss
-from stfit.runtime.run_folder import checkpoints_in
+from stfit.runtime.run_folder import list_checkpoints
 from stfit.training.checkpoint import (
     checkpoint_path,
+    delete_old_checkpoints,
     digest,
     newest_checkpoint,
-    require_room,
-    restore,
-    rotate,
+    require_disk_space,
+    restore_checkpoint,
     save_checkpoint,
 )
 from stfit.training.gradients import no_split
@@ -42,7 +42,7 @@ def train(make_batch):
         batch = make_batch(learner.encoder, roles, label)
         return list(
             train_steps(
-                learner, [[(0, batch)]] * count, lambda step: 0.01, first_step=0, cut=no_split, max_grad_norm=1.0
+                learner, [[(0, batch)]] * count, lambda step: 0.01, first_step=0, split=no_split, max_grad_norm=1.0
             )
         )
 
@@ -106,7 +106,7 @@ def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, bu
     other = softmax_learner()
     train(other, 1, ("sentence1", "sentence2"), "class")
     checkpoint, _ = newest_checkpoint(tmp_path)
-    restore(checkpoint, other)
+    restore_checkpoint(checkpoint, other)
     assert [(info.loss, info.grad_norm) for info in train(other, 2, ("sentence1", "sentence2"), "class")] == expected
     assert all(torch.equal(state, drawn[name]) for name, state in capture_rng().items())
     for module, again in zip(learner.modules, other.modules, strict=True):
@@ -122,7 +122,7 @@ def test_every_generator_is_put_back(tmp_path, learner):
     save_checkpoint(checkpoint_path(tmp_path, 1), learner, {})
     expected = draw()
     seed_everything(99)
-    restore(newest_checkpoint(tmp_path)[0], learner)
+    restore_checkpoint(newest_checkpoint(tmp_path)[0], learner)
     assert draw() == expected
 
 
@@ -147,7 +147,7 @@ def test_checkpoint_of_another_model_is_refused_by_name(tmp_path, build):
     ]
     save_checkpoint(checkpoint_path(tmp_path, 1), learners[0], {})
     with pytest.raises(ModelError, match=r"step-00000001: its weights are not those of this model(.|\n)*layers\.0"):
-        restore(newest_checkpoint(tmp_path)[0], learners[1])
+        restore_checkpoint(newest_checkpoint(tmp_path)[0], learners[1])
 
 
 def test_weights_that_are_not_finite_become_no_checkpoint(tmp_path, learner):
@@ -159,12 +159,12 @@ def test_weights_that_are_not_finite_become_no_checkpoint(tmp_path, learner):
 
 
 def test_run_that_its_disk_can_not_hold_is_refused_before_it_starts(tmp_path, learner, monkeypatch):
-    require_room(tmp_path, learner, 2)
+    require_disk_space(tmp_path, learner, 2)
     tensors = sum(weight.nbytes for weight in learner.encoder.state_dict().values())
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * tensors))
     with pytest.raises(ResourceError, match=r"MiB are needed for 2 checkpoints .* MiB are free"):
-        require_room(tmp_path, learner, 2)
+        require_disk_space(tmp_path, learner, 2)
 
 
 @pytest.mark.parametrize("room", [100, 5_000, 70_000])
@@ -187,9 +187,9 @@ def test_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path
 def test_what_a_killed_writer_leaves_is_no_checkpoint_and_is_in_nobodys_way(tmp_path, learner):
     save_checkpoint(checkpoint_path(tmp_path, 2), learner, {"step": 2})
     shutil.copytree(checkpoint_path(tmp_path, 2), tmp_path / "step-00000004.tmp")
-    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000002"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002"]
     save_checkpoint(checkpoint_path(tmp_path, 4), learner, {"step": 4})
-    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000004", "step-00000002"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000004", "step-00000002"]
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -198,8 +198,8 @@ def test_rotation_keeps_the_newest_and_deletes_nothing_when_the_newest_is_damage
         save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
     flip(checkpoint_path(tmp_path, 3) / "weights.safetensors")
     with pytest.raises(ResourceError, match=r"step-00000003: was written, and now weights\.safetensors is damaged"):
-        rotate(tmp_path, 1)
-    assert len(checkpoints_in(tmp_path)) == 3
+        delete_old_checkpoints(tmp_path, 1)
+    assert len(list_checkpoints(tmp_path)) == 3
     save_checkpoint(checkpoint_path(tmp_path, 3), learner, {"step": 3})
-    rotate(tmp_path, 2)
-    assert [path.name for path in checkpoints_in(tmp_path)] == ["step-00000003", "step-00000002"]
+    delete_old_checkpoints(tmp_path, 2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000003", "step-00000002"]

@@ -10,7 +10,7 @@ import torch
 from stfit.data.source import ROLES
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import LOSSES, build_loss, compute_loss
-from stfit.runtime.timer import Stopwatch
+from stfit.runtime.timer import Timer
 from stfit.training.gradients import (
     backward,
     choose_splitter,
@@ -70,7 +70,7 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
     encoder, loss, batch = learning(build, make_batch, choice)
     assert encoder.has_dropout
     seed_everything(5)
-    value = backward(encoder, loss, batch, cut, half, Stopwatch()).loss
+    value = backward(encoder, loss, batch, cut, half, Timer()).loss
     cached = gradients(encoder, loss)
     seed_everything(5)
     parts = cut(batch, everything(batch))
@@ -84,10 +84,10 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
 @every_loss
 def test_cached_gradients_without_dropout_equal_those_in_one_piece(build, make_batch, choice, cut):
     encoder, loss, batch = learning(build, make_batch, choice, dropout=0.0)
-    whole = backward(encoder, loss, batch, no_split, half, Stopwatch()).loss
+    whole = backward(encoder, loss, batch, no_split, half, Timer()).loss
     expected = gradients(encoder, loss)
     assert len(cut(batch, everything(batch))) > 1
-    value = backward(encoder, loss, batch, cut, half, Stopwatch()).loss
+    value = backward(encoder, loss, batch, cut, half, Timer()).loss
     torch.testing.assert_close(value, whole, rtol=1e-12, atol=0)
     assert_equal(gradients(encoder, loss), expected)
 
@@ -96,7 +96,7 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
     encoder = build(layers=["dropout"]).double().train()
     loss, batch = MultipleNegativesRanking(), make_batch(encoder, ("anchor", "positive"))
     seed_everything(5)
-    backward(encoder, loss, batch, split_rows(1), half, Stopwatch())
+    backward(encoder, loss, batch, split_rows(1), half, Timer())
     cached = gradients(encoder, loss)
     seed_everything(5)
     parts = split_rows(1)(batch, everything(batch))
@@ -107,7 +107,7 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
 def test_caching_draws_as_much_randomness_as_embedding_once(build, make_batch):
     encoder, loss, batch = learning(build, make_batch, MultipleNegativesRanking)
     seed_everything(5)
-    backward(encoder, loss, batch, split_rows(2), half, Stopwatch())
+    backward(encoder, loss, batch, split_rows(2), half, Timer())
     cached = capture_rng()
     seed_everything(5)
     for part in split_rows(2)(batch, everything(batch)):
@@ -126,11 +126,11 @@ def test_missing_texts_are_a_row_of_zeros_and_take_no_gradient(build, make_batch
         seen.update(columns)
         return sum((vectors**2).sum() for vectors in columns.values())
 
-    backward(encoder, loss, batch, no_split, half, Stopwatch())
+    backward(encoder, loss, batch, no_split, half, Timer())
     expected = gradients(encoder, loss)
     assert not seen["negative"][2:].any()
     assert seen["negative"][:2].abs().sum() > 0
-    backward(encoder, loss, batch, split_rows(1), half, Stopwatch())
+    backward(encoder, loss, batch, split_rows(1), half, Timer())
     assert_equal(gradients(encoder, loss), expected)
 
 

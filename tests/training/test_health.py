@@ -22,9 +22,9 @@ def problems(make_batch):
         health, batch = Diagnostics(steps), make_batch(encoder, ("anchor", "positive"))
         learner = build_train_objects(encoder, [loss], 0.0, [])
         taken = train_steps(
-            learner, [[(0, batch)]] * steps, lambda step: 1e-4, first_step=0, cut=no_split, max_grad_norm=1.0
+            learner, [[(0, batch)]] * steps, lambda step: 1e-4, first_step=0, split=no_split, max_grad_norm=1.0
         )
-        return [problem.code for info in taken for problem in health.problems_after(info)]
+        return [problem.code for info in taken for problem in health.check_step(info)]
 
     return watch
 

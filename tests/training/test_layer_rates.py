@@ -3,13 +3,13 @@
 import pytest
 
 from stfit.errors import RecipeError
-from stfit.training.param_groups import group_weights, steps_from_the_end
+from stfit.training.param_groups import build_param_groups, layers_from_top
 
 
 def rates(encoder, layer_decay):
     """Name of each weight -> its share of the learning rate and its decay."""
-    groups = group_weights(encoder.named_parameters(), 0.1, layer_decay, encoder.source.num_layers)
-    found = {id(weight): (group["rate_share"], group["weight_decay"]) for group in groups for weight in group["params"]}
+    groups = build_param_groups(encoder.named_parameters(), 0.1, layer_decay, encoder.source.num_layers)
+    found = {id(weight): (group["lr_scale"], group["weight_decay"]) for group in groups for weight in group["params"]}
     return {name: found[id(weight)] for name, weight in encoder.named_parameters()}
 
 
@@ -34,13 +34,13 @@ def test_a_layer_has_a_share_of_the_rate_of_the_one_above(build, kind, layer, ta
 
 def test_without_a_decay_every_rate_is_the_same(build):
     assert {share for share, _ in rates(build(), None).values()} == {1.0}
-    assert len(group_weights(build().named_parameters(), 0.1, None, 2)) == 2
+    assert len(build_param_groups(build().named_parameters(), 0.1, None, 2)) == 2
 
 
 def test_norms_after_the_last_layer_have_the_whole_rate():
-    assert steps_from_the_end("backbone.final_norm.weight", 2) == 0
+    assert layers_from_top("backbone.final_norm.weight", 2) == 0
 
 
 def test_a_table_has_no_layers_whose_rates_could_differ():
     with pytest.raises(RecipeError, match="has no layers"):
-        group_weights([], 0.1, 0.9, 0)
+        build_param_groups([], 0.1, 0.9, 0)

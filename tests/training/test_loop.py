@@ -25,9 +25,11 @@ def moved(encoder, before):
     return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
 
 
-def steps(learner, batches, rate=0.01, max_grad_norm=None, cut=no_split):
+def steps(learner, batches, rate=0.01, max_grad_norm=None, split=no_split):
     seed_everything(0)
-    return list(train_steps(learner, batches, lambda step: rate, first_step=0, cut=cut, max_grad_norm=max_grad_norm))
+    return list(
+        train_steps(learner, batches, lambda step: rate, first_step=0, split=split, max_grad_norm=max_grad_norm)
+    )
 
 
 def test_frozen_weights_stay_and_all_others_move(build, make_batch):
@@ -109,10 +111,10 @@ def with_broken_position(encoder, batch):
     return longest
 
 
-def assert_stops_unmoved(learner, batches, *said, cut=no_split):
+def assert_stops_unmoved(learner, batches, *said, split=no_split):
     before = weights_of(learner.encoder)
     with pytest.raises(DivergedError) as caught:
-        steps(learner, batches, cut=cut)
+        steps(learner, batches, split=split)
     assert caught.value.exit_code == 6
     for words in said:
         assert words in str(caught.value)
@@ -120,14 +122,14 @@ def assert_stops_unmoved(learner, batches, *said, cut=no_split):
         assert torch.equal(before[name].nan_to_num(), weight.nan_to_num()), name
 
 
-@pytest.mark.parametrize("cut", [no_split, split_rows(1)], ids=["whole", "mini-batches"])
-def test_nan_in_a_weight_stops_the_run_before_any_weight_moves_and_names_rows_and_texts(build, make_batch, cut):
+@pytest.mark.parametrize("split", [no_split, split_rows(1)], ids=["whole", "mini-batches"])
+def test_nan_in_a_weight_stops_the_run_before_any_weight_moves_and_names_rows_and_texts(build, make_batch, split):
     encoder = build()
     with_broken_weight(encoder)
     batch = make_batch(encoder, ("anchor", "positive"))
     text = batch.examples.texts["positive"][0][:30]
     said = ("embeddings are not finite in step 1, in rows 101, 102, 103", text, "last checkpoint is kept")
-    assert_stops_unmoved(build_train_objects(encoder, [LOSS], 0.01, []), [[(0, batch)]], *said, cut=cut)
+    assert_stops_unmoved(build_train_objects(encoder, [LOSS], 0.01, []), [[(0, batch)]], *said, split=split)
 
 
 def test_only_the_rows_with_a_broken_embedding_are_named(build, make_batch):
@@ -187,7 +189,7 @@ def test_encoder_is_in_training_mode_in_every_step(build, make_batch):
         [[(0, batch)]] * 2,
         lambda step: 0.01,
         first_step=0,
-        cut=no_split,
+        split=no_split,
         max_grad_norm=None,
     ):
         encoder.eval()

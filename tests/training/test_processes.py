@@ -16,7 +16,7 @@ from stfit.errors import RecipeError
 from stfit.losses.registry import LOSSES, build_loss, compute_loss
 from stfit.training.fsdp import shard
 from stfit.training.gradients import no_split, split_rows, split_tokens
-from stfit.training.loop import build_train_objects, modules_of, train_steps
+from stfit.training.loop import build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything
 
 LESSONS = [(choice, choice.fits[-1]) for choice in LOSSES]
@@ -46,7 +46,7 @@ def batch_of(make_batch, encoder, choice, fit):
     return replace(batch, sequences=batch.sequences * 2, columns=dict(zip(choice.views, places, strict=True)))
 
 
-def learn(build, make_batch, lessons, cut, steps, kind="bert", sharded=False, frozen=(), **model):
+def learn(build, make_batch, lessons, split, steps, kind="bert", sharded=False, frozen=(), **model):
     """Losses and weights of `steps` steps, a batch of one lesson after the other, the last of each as small as can be.
 
     Five rows are uneven in two processes as in three, and one pair leaves a process of three without any text. Without
@@ -65,10 +65,12 @@ def learn(build, make_batch, lessons, cut, steps, kind="bert", sharded=False, fr
         smallest = 1 if lessons[which][1].format == "labeled_pair" else 4
         rows = smallest if step >= steps - len(lessons) else 5
         plan.append([(which, first_rows(batches[which], rows))])
-    infos = train_steps(learner, plan, lambda step: 0.01, first_step=0, cut=cut, max_grad_norm=1.0)
+    infos = train_steps(learner, plan, lambda step: 0.01, first_step=0, split=split, max_grad_norm=1.0)
     told = torch.tensor([info.loss for info in infos], dtype=torch.float64)
-    with learner.whole() as whole:
-        return told, [weight.detach().clone() for each in modules_of(whole, losses) for weight in each.parameters()]
+    with learner.full_encoder() as whole:
+        return told, [
+            weight.detach().clone() for each in trainable_modules(whole, losses) for weight in each.parameters()
+        ]
 
 
 def check(tmp_path, counts, action):
@@ -90,9 +92,9 @@ def check(tmp_path, counts, action):
         assert run_group(count, compare, output) == [0] * count, output.read_text()
 
 
-@pytest.mark.parametrize(("processes", "cut"), [(2, "in one piece"), (3, "gradient caching by rows")])
-def test_processes_learn_from_every_loss_what_one_process_learns(tmp_path, build, make_batch, processes, cut):
-    check(tmp_path, (processes,), lambda: learn(build, make_batch, LESSONS, CUTS[cut], 2 * len(LESSONS)))
+@pytest.mark.parametrize(("processes", "split"), [(2, "in one piece"), (3, "gradient caching by rows")])
+def test_processes_learn_from_every_loss_what_one_process_learns(tmp_path, build, make_batch, processes, split):
+    check(tmp_path, (processes,), lambda: learn(build, make_batch, LESSONS, CUTS[split], 2 * len(LESSONS)))
 
 
 def test_processes_teach_adapters_what_one_process_teaches_them(tmp_path, build, make_batch):
@@ -111,10 +113,10 @@ def test_torch_that_cannot_add_up_parts_is_refused_by_its_version(build, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("lesson", [*LESSONS, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
-def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build, make_batch, lesson, cut, promise):
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], cut, 20, sharded=True))
+def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build, make_batch, lesson, split, promise):
+    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], split, 20, sharded=True))
     what = f"sharded, {lesson[0].tag()} of {lesson[1].format}"
     promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
 
@@ -140,19 +142,19 @@ def test_every_layout_is_cut_up(tmp_path, build, make_batch, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("lesson", [*LESSONS, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
-def test_twenty_steps_of_one_loss_are_the_same(tmp_path, build, make_batch, lesson, cut, promise):
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], cut, 20))
+def test_twenty_steps_of_one_loss_are_the_same(tmp_path, build, make_batch, lesson, split, promise):
+    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], split, 20))
     what = f"{lesson[0].tag()} of {lesson[1].format}"
     promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("lesson", [*TAUGHT, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
-def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, lesson, cut, promise):
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], cut, 20, **ADAPTERS))
+def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, lesson, split, promise):
+    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], split, 20, **ADAPTERS))
     what = f"LoRA, {lesson[0].tag()} of {lesson[1].format}"
     promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
 

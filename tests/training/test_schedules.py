@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stfit.training.hyperparameters import Train
-from stfit.training.lr_schedule import learning_rate_at, steps_of
+from stfit.training.lr_schedule import duration_in_steps, learning_rate_at
 from stfit.training.state import build_intervals
 
 TOTAL, WARMUP, HIGHEST = 20, 5, 0.1
@@ -49,10 +49,10 @@ def test_constant_stays():
 
 
 def test_durations_are_shares_of_the_run_or_steps_and_at_least_one_step():
-    assert steps_of(0.5, None, 9, 0.25) == 4
-    assert steps_of(None, 7, 9, 0.25) == 7
-    assert steps_of(None, None, 9, 0.25) == 2
-    assert steps_of(0.01, None, 9, 0.25) == 1
+    assert duration_in_steps(0.5, None, 9, 0.25) == 4
+    assert duration_in_steps(None, 7, 9, 0.25) == 7
+    assert duration_in_steps(None, None, 9, 0.25) == 2
+    assert duration_in_steps(0.01, None, 9, 0.25) == 1
 
 
 def test_calendar_takes_the_defaults_of_the_recipe_language():
@@ -65,4 +65,4 @@ def test_calendar_takes_the_defaults_of_the_recipe_language():
 def test_last_step_is_evaluated_and_logged_but_not_saved_as_a_checkpoint():
     calendar = build_intervals(Train(eval_every_steps=3, save_every_steps=5), 10)
     assert [step for step in range(1, 11) if calendar.is_due(step, calendar.evaluate_every)] == [3, 6, 9, 10]
-    assert [step for step in range(1, 11) if calendar.save_is_due(step)] == [5]
+    assert [step for step in range(1, 11) if calendar.is_save_due(step)] == [5]

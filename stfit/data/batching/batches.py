@@ -64,7 +64,7 @@ class TokenTable:
     def __len__(self) -> int:
         return len(next(iter(self.text_ids.values())))
 
-    def seen_as(self, views: tuple[str, ...]) -> TokenTable:
+    def duplicate_columns(self, views: tuple[str, ...]) -> TokenTable:
         """The texts of the one column in each of several, or as they are where there are no `views`."""
         if not views:
             return self

@@ -16,7 +16,7 @@ from stfit.errors import DataError, RecipeError
 Sampler = Literal["shuffle", "no_duplicates", "group_by_label"]
 
 
-def batches(
+def sample_batches(
     sampler: str,
     text_ids: np.ndarray,
     label: np.ndarray | None,
@@ -50,7 +50,7 @@ def batches(
     return made
 
 
-def unused(made: list[np.ndarray], examples: int) -> int:
+def count_unused(made: list[np.ndarray], examples: int) -> int:
     """How many examples stand in no batch of an epoch."""
     return examples - sum(len(batch) for batch in made)
 

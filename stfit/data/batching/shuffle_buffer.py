@@ -16,7 +16,7 @@ from itertools import count
 import numpy as np
 
 from stfit.data.batching.batches import Batch, TokenTable, number_texts
-from stfit.data.batching.sampling import batches
+from stfit.data.batching.sampling import sample_batches
 from stfit.data.checks.unused_rows import dropped_rows
 from stfit.data.mapping.columns import check_roles
 from stfit.data.mapping.examples import Examples, examples_in, join
@@ -67,7 +67,7 @@ class StreamingBatches:
     check: Callable[[Examples], None]
     """Raises DataError where the loss can't learn from the labels of some examples."""
     tokenize: Callable[[Examples], TokenTable]
-    between: Callable[[], None] = lambda: None
+    check_interrupt: Callable[[], None] = lambda: None
     """Called after each block of rows; may raise, where reading takes too long."""
     unused: ThrottledWarning = field(default_factory=ThrottledWarning)
 
@@ -86,7 +86,7 @@ class StreamingBatches:
         def tables() -> Iterator[Table]:
             for table in read():
                 yield table
-                self.between()
+                self.check_interrupt()
 
         for epoch in count():
             yield from self.draw(read_examples(tables(), self.source, dropped), epoch)
@@ -112,7 +112,7 @@ class StreamingBatches:
         the last one of an epoch that has `begun` may make no batch at all.
         """
         try:
-            made = batches(
+            made = sample_batches(
                 self.sampler,
                 number_texts(chunk),
                 chunk.label,
@@ -192,7 +192,7 @@ def _with_row_location(rows: np.ndarray, origin: str) -> Iterator[None]:
         ) from error
 
 
-def first_examples(source: TrainingData) -> Examples:
+def read_first_examples(source: TrainingData) -> Examples:
     """The first examples of a stream, at least as many as the shuffle buffer holds if there are so many."""
     check_roles(source.columns, source.format)
     parts: list[Examples] = []
@@ -203,7 +203,7 @@ def first_examples(source: TrainingData) -> Examples:
     return join(parts)
 
 
-def first_rows(source: TrainingData, last: int) -> Table:
+def read_rows_until(source: TrainingData, last: int) -> Table:
     """The rows of a stream up to the block with the row number `last`."""
     tables = []
     for table in open_tables(source)():

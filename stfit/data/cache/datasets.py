@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 10_000
 
 
-def keep_dataset(splits: DatasetDict) -> Path:
+def cache_dataset(splits: DatasetDict) -> Path:
     """Write the splits where `datasets` finds them again, once: the folder, which reports show, is named after them.
 
     Raises ResourceError where it can't be written.

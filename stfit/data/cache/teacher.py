@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stfit.data.cache.tokens import cache_folder, digest
+from stfit.data.cache.tokens import cache_folder, cache_key
 
 log = logging.getLogger("stfit")
 
@@ -26,7 +26,7 @@ Embed = Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Embeddings:
+class WindowedEmbeddings:
     """Embeddings of distinct texts, in windows that are memory-mapped where the disk had room for them."""
 
     windows: list[np.ndarray]
@@ -44,7 +44,7 @@ class Embeddings:
 class TeacherEmbeddings:
     """A teacher's embeddings in the place of a label: indexed by rows, they are [rows, columns, dim]."""
 
-    columns: list[tuple[Embeddings, np.ndarray]]
+    columns: list[tuple[WindowedEmbeddings, np.ndarray]]
     """For each column its embeddings, and at which place there each row has its text."""
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
@@ -52,24 +52,24 @@ class TeacherEmbeddings:
         return np.stack([embeddings[places[rows]] for embeddings, places in self.columns], axis=1)
 
 
-def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> Embeddings:
+def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmbeddings:
     """Embeddings of distinct texts, from disk as far as they are there. `teacher` names all that decides them."""
     windows = []
     for start in range(0, len(texts), WINDOW):
         window = texts[start : start + WINDOW]
-        path = cache_folder("teachers") / f"{digest(window, teacher)}.npy"
+        path = cache_folder("teachers") / f"{cache_key(window, teacher)}.npy"
         try:
             found = _read(path, len(window))
         except (OSError, ValueError, EOFError):  # not there yet, or damaged
             found = embed(window)
             log.info("taught: %d of %d texts", start + len(window), len(texts))
             try:
-                write(path, found)
+                _write(path, found)
                 found = _read(path, len(window))
             except OSError as error:  # a full or read-only disk costs memory and the next run's time, not this run
                 log.warning("embeddings of the teacher are not kept for the next run: %s", error)
         windows.append(found)
-    return Embeddings(windows)
+    return WindowedEmbeddings(windows)
 
 
 def _read(path: Path, texts: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def _read(path: Path, texts: int) -> np.ndarray:
     return found
 
 
-def write(path: Path, embedding_td: np.ndarray) -> None:
+def _write(path: Path, embedding_td: np.ndarray) -> None:
     """One window; a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(f".{os.getpid()}.tmp")

@@ -40,7 +40,7 @@ def load_tokens(texts: list[str], tokenize: Tokenize, tokenizer: str | None) -> 
     """
     if tokenizer is None or len(texts) < WORTH_KEEPING:
         return _lay_out(_tokenize_all(texts, tokenize))
-    path = cache_folder("tokens") / f"{digest(texts, tokenizer)}.arrow"
+    path = cache_folder("tokens") / f"{cache_key(texts, tokenizer)}.arrow"
     try:
         return _read(path, len(texts))
     except (OSError, ValueError):  # not there yet, or damaged: pyarrow's errors are kinds of both
@@ -62,7 +62,7 @@ def cache_folder(kind: str) -> Path:
     return Path(hub.HF_ASSETS_CACHE) / "stfit" / kind
 
 
-def digest(texts: list[str], tokenizer: str) -> str:
+def cache_key(texts: list[str], tokenizer: str) -> str:
     """Name of a corpus under a tokenizer; a length before each text keeps neighbours apart."""
     found = sha256(tokenizer.encode())
     for text in texts:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from stfit.data.mapping.selectors import Selector, parse_selector
 from stfit.data.source import LABELED, ROLES
 from stfit.data.table import Table, one_column
-from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean
+from stfit.errors import DataError, Problem, RecipeError, at_key, did_you_mean
 
 
 def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
@@ -57,7 +57,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
     resolved = {}
     for role in roles:
         named, key = columns.get(role, role), f"columns.{role}"
-        with about(key):
+        with at_key(key):
             selectors = [parse_selector(text, known) for text in ([named] if isinstance(named, str) else named)]
             _check_several(role, selectors)
         resolved[role] = selectors

@@ -19,7 +19,7 @@ from stfit.data.mapping.selectors import Selector, expand
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import Holdout, Source, TrainingData
 from stfit.data.table import Table, name_rows
-from stfit.errors import DataError, Problem, about
+from stfit.errors import DataError, Problem, at_key
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ def load_examples(
     if not len(table):
         raise DataError(Problem(f"the split `{source.split}` has no rows", "no-rows", table.origin, key="split"))
     try:
-        with about("where"):
+        with at_key("where"):
             table = filter_rows(table, source.where)
-        with about("holdout"):
+        with at_key("holdout"):
             held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
-        with about("columns"):
+        with at_key("columns"):
             draft = _build_unfiltered(
                 table, source, format
             )  # of both sides at once, so that they number their classes alike
@@ -165,7 +165,7 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
     labels = None
     if label_cells is not None:
         try:
-            with about("columns.label"):
+            with at_key("columns.label"):
                 labels = compute_labels(label_cells, rows, source, table.label_names.get(selectors["label"][0].text))
         except DataError as error:
             problems += error.problems

@@ -11,7 +11,7 @@ import numpy as np
 from stfit.data.mapping.filters import number_in
 from stfit.data.source import Source
 from stfit.data.table import name_rows
-from stfit.errors import DataError, Problem, about, did_you_mean
+from stfit.errors import DataError, Problem, at_key, did_you_mean
 
 LabelKind = Literal["none", "binary", "class", "score"]
 """none; integers that are all 0 or 1; integers (or names, which were numbered); floats."""
@@ -56,7 +56,7 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
     # written so that NaN fails too
     _refuse(known, rows, lambda value: not -LARGEST <= value <= LARGEST, "a label is a finite number, up to 2**31")
     if source.label_range is not None:
-        with about("label_range"):
+        with at_key("label_range"):
             known, names = _rescale(known, rows, source.label_range, named), None
     whole = all(isinstance(value, int) for value in known)
     values = np.zeros(len(cells), dtype=np.int64 if whole else np.float64)

@@ -18,7 +18,7 @@ from stfit.data.reading.saved_to_disk import require_inside
 from stfit.data.reading.split import parse_split, rows_needed, slice_of
 from stfit.data.source import TableSource, is_remote
 from stfit.data.table import Table, build_table, concatenate
-from stfit.errors import DataError, Problem, RecipeError, about, did_you_mean, nearest
+from stfit.errors import DataError, Problem, RecipeError, at_key, closest_hint, did_you_mean
 from stfit.lazy import lazy
 from stfit.paths import DATA_SUFFIXES
 
@@ -42,7 +42,7 @@ def load_table(source: TableSource) -> Table:
     Raises DataError where there is no such dataset or split, or a file can't be read; HubError where the Hub can't be
     reached.
     """
-    with about("split"):
+    with at_key("split"):
         parts = parse_split(source.split)
     splits = hub_splits(source) if is_remote(source.dataset) else local_splits(source)
     for part in parts:
@@ -60,7 +60,7 @@ def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
     """Raise DataError where a dataset has no such split."""
     known = sorted(splits)
     if name not in known:
-        hint = f"{nearest(name, known)} its splits are {', '.join(known)}".lstrip()
+        hint = f"{closest_hint(name, known)} its splits are {', '.join(known)}".lstrip()
         raise DataError(Problem(f"{dataset} has no split `{name}`: {hint}", DataError.code, key="split"))
 
 

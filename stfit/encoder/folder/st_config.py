@@ -16,14 +16,14 @@ from stfit.encoder.config import ST_POOLINGS, Similarity
 from stfit.encoder.layers import Layer
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
-from stfit.plugins import installed
-from stfit.spec import alternatives
+from stfit.plugins import installed_entry_points
+from stfit.spec import union_members
 
 SOURCES = {"Transformer": False, "WordEmbeddings": False, "StaticEmbedding": True, "BoW": True}
 """First modules that stfit reads -> whether they give the embedding themselves, so that nothing is pooled."""
 
-TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.aliases[0]: choice for choice in alternatives(TokenLayer)}  # type: ignore[misc]
-LAYERS: dict[str, type[Layer]] = {choice.aliases[0]: choice for choice in alternatives(Layer)}  # type: ignore[misc]
+TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.aliases[0]: choice for choice in union_members(TokenLayer)}  # type: ignore[misc]
+LAYERS: dict[str, type[Layer]] = {choice.aliases[0]: choice for choice in union_members(Layer)}  # type: ignore[misc]
 """Module -> what a recipe calls it; before and after pooling."""
 
 ASYMMETRIC = "has modules of its own for queries and for documents, where stfit embeds all texts with the same"
@@ -224,7 +224,7 @@ def _read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
         modes = [ST_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
     else:
         modes = [mode for mode, flag in POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
-    unknown = [mode for mode in modes if mode not in POOLING_FLAGS and mode not in installed("pooling")]
+    unknown = [mode for mode in modes if mode not in POOLING_FLAGS and mode not in installed_entry_points("pooling")]
     if unknown:
         raise ModelError(f"{folder / 'config.json'}: unknown pooling {', '.join(map(str, unknown))}")
     return tuple(modes), bool(config.get("include_prompt", True))
