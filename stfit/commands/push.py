@@ -63,7 +63,7 @@ def push(target: str, wish: PushOptions) -> dict[str, Any]:
         "changed": False,
     }
     if run and recipe and recipe.gate and not _holds_model(files, head):
-        from stfit.workflows.evaluate_gate import evaluate_gate  # loads torch
+        from stfit.workflows.evaluate_model import evaluate_gate  # loads torch
 
         verdict = evaluate_gate(model, recipe, repo, head)
         result |= verdict

@@ -1,191 +1,63 @@
-"""`stfit report` and `stfit runs`: what run folders tell of their runs, as pages and as a list."""
+"""`stfit report` and `stfit runs`: the pages and the list made from run folders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from stfit.errors import RecipeError
-from stfit.evaluation.bootstrap import BootstrapDraws, compare_draws
-from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write
-from stfit.recipe.dump import leaves_of, on_one_line
-from stfit.recipe.load import load_recipe
-from stfit.recipe.recipe import Recipe
 from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
 from stfit.report.run_summary import MetricDelta, RunSummary
-from stfit.runtime.run_folder import RunFolder, is_folder_locked, list_checkpoints
-from stfit.workflows.report_data import Stage
+from stfit.runtime.run_folder import RunFolder
+from stfit.workflows.summarize_run import bootstrap_draws, last_written, metric_deltas, summarize_run
 
 COMPARISON = "comparison.html"
 
 
 def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
-    """Write the report of a run anew, or a page that compares several; what `--json` prints.
+    """Rewrite the report of a run, or write a page that compares several; returns what `--json` prints.
 
-    `output`: default report.html in the run folder, and comparison.html beside the first of several. Raises RecipeError
-    for what is no run folder.
+    `output` defaults to report.html in the run folder, or comparison.html beside the first of several runs. Raises
+    RecipeError if a path is not a run folder.
     """
-    told = [summarize_run(RunFolder(run)) for run in runs]
-    first = told[0]
-    over_first = [
-        gains(each.after, first.after, drawn(each.record, "end"), drawn(first.record, "end")) for each in told
-    ]
-    page = report_page(first) if len(told) == 1 else comparison_page(told, over_first)
-    path = output or (RunFolder(runs[0]).report if len(runs) == 1 else runs[0].parent / COMPARISON)
+    summaries = [summarize_run(RunFolder(run)) for run in runs]
+    if len(runs) == 1:
+        path = output or RunFolder(runs[0]).report
+        page = report_page(summaries[0])
+    else:
+        path = output or runs[0].parent / COMPARISON
+        page = comparison_page(summaries, [_deltas_over(summaries[0], summary) for summary in summaries])
     atomic_write(path, page)
     return {"output": str(path), "runs": [str(run) for run in runs]}
 
 
-def write_report(folder: RunFolder) -> None:
-    """The report of a run that has just finished."""
-    atomic_write(folder.report, report_page(summarize_run(folder, "finished")))
+def _deltas_over(first: RunSummary, other: RunSummary) -> dict[str, MetricDelta]:
+    draws, first_draws = (bootstrap_draws(run.record, "end") for run in (other, first))
+    return metric_deltas(other.after, first.after, draws, first_draws)
 
 
 def runs_in(folder: Path) -> list[dict[str, Any]]:
-    """Every run of a folder, the newest last; see `summarise`."""
-    found = [RunFolder(path) for path in folder.iterdir()] if folder.is_dir() else []
-    there = sorted((run for run in found if run.lock.is_file()), key=lambda run: (_date_of(run), run.path.name))
-    return [_summarise(run) for run in there]
+    """Every run of a folder, newest last: `run`, `state`, `date`, `recipe`, `metric`, `before`, `after`, `verdict`."""
+    runs = [RunFolder(path) for path in folder.iterdir()] if folder.is_dir() else []
+    started = [run for run in runs if run.lock.is_file()]
+    return [_list_entry(run) for run in sorted(started, key=lambda run: (last_written(run), run.path.name))]
 
 
-def _summarise(folder: RunFolder) -> dict[str, Any]:
-    """A run in a line: `run`, `state`, `date`, `recipe`, `metric`, `before`, `after`, `verdict`."""
-    told = summarize_run(folder)
-    metric = told.main[0] if told.main else None
-    gain = told.gains.get(metric or "")
-    of = dict(reversed(told.made_of))  # of several sources, the first
+def _list_entry(folder: RunFolder) -> dict[str, Any]:
+    summary = summarize_run(folder)
+    metric = summary.main[0] if summary.main else ""
+    delta = summary.gains.get(metric)
+    parts = dict(reversed(summary.made_of))  # of several objectives, the first
+    base, data = (Path(parts[name].split(",")[0]).name for name in ("base", "data"))
     return {
         "run": str(folder.path),
-        "state": told.state,
-        "date": told.date,
-        "recipe": f"{Path(of['base'].split(',')[0]).name}, {of['loss']}, {Path(of['data'].split(',')[0]).name}",
-        "metric": metric,
-        "before": told.before.get(metric or ""),
-        "after": told.after.get(metric or ""),
-        "verdict": gain.verdict if gain else None,
+        "state": summary.state,
+        "date": summary.date,
+        "recipe": f"{base}, {parts['loss']}, {data}",
+        "metric": metric or None,
+        "before": summary.before.get(metric),
+        "after": summary.after.get(metric),
+        "verdict": delta.verdict if delta else None,
     }
-
-
-def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
-    """What a run folder tells. `state`: where it is known already. Raises RecipeError where it is no run folder."""
-    lock = folder.read_lock()
-    if lock is None or not folder.resolved.is_file():
-        raise RecipeError(f"{folder.path} is no run folder: it has no {folder.lock.name} and {folder.resolved.name}")
-    recipe = load_recipe(folder.resolved).recipe
-    finished = folder.read_result() or {}
-    result, log = finished.get("result", {}), folder.read_log()
-    first = next((entry for entry in log if entry["event"] == "eval" and entry["step"] == 0), {})
-    measured = {name: value for name, value in first.items() if name not in ("step", "event")}
-    record = folder.read_record() or {}
-    before, after = result.get("baseline", measured), result.get("metrics", {})
-    main = finished.get("main") or _main_metrics_of(recipe, measured)
-    of_main = {name: before[name] for name in main if name in before}
-    return RunSummary(
-        name=folder.path.name,
-        state=state or _state_of(folder, log, bool(finished)),
-        date=f"{_date_of(folder):%Y-%m-%d %H:%M}",
-        made_of=_made_of(recipe, lock, result),
-        recipe={key: on_one_line(value) for key, value in leaves_of(recipe.model_dump(by_alias=True)).items()},
-        resolved=folder.resolved.read_text(encoding="utf-8"),
-        lock=folder.lock.read_text(encoding="utf-8"),
-        main=main,
-        before=before,
-        after=after,
-        gains=gains(after, of_main, drawn(record, "end"), drawn(record, "start")),
-        log=log,
-        record=record,
-        seconds=result.get("spent", {}),
-        machine=_machine_of(result),
-    )
-
-
-def drawn(record: dict[str, Any], moment: Stage) -> dict[str, BootstrapDraws]:
-    """The main metrics, resampled, of the start or the end of a run."""
-    found: dict[str, BootstrapDraws] = record.get("drawn", {}).get(moment, {})
-    return found
-
-
-def gains(
-    own: dict[str, float],
-    other: dict[str, float],
-    own_drawn: dict[str, BootstrapDraws],
-    other_drawn: dict[str, BootstrapDraws],
-) -> dict[str, MetricDelta]:
-    """What each metric that both have gains."""
-    found = {}
-    for name in (name for name in own if name in other):
-        compared = compare_draws(own[name], other[name], own_drawn.get(name), other_drawn.get(name))
-        found[name] = MetricDelta(compared.value, compared.other, compared.low, compared.high, compared.verdict)
-    return found
-
-
-def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
-    """Whether a run is over, under way, or was stopped, and where."""
-    if finished:
-        return "finished"
-    if is_folder_locked(folder.path):
-        return "in progress"
-    saved = max((int(path.name.removeprefix("step-")) for path in list_checkpoints(folder.checkpoints)), default=0)
-    step = max([saved, *(entry["step"] for entry in log)])
-    return f"stopped at step {step}" if step == saved else f"stopped at step {step}, saved at {saved}"
-
-
-def _date_of(folder: RunFolder) -> datetime:
-    """When a run last wrote something of itself."""
-    newest = next(path for path in (folder.result, folder.metrics, folder.lock) if path.is_file())
-    return datetime.fromtimestamp(newest.stat().st_mtime)
-
-
-def _main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
-    """The first metric of each evaluator, as a run that is not over has not said which are the main ones."""
-    heads = [f"{evaluator.label}/{evaluator.main_metric}" for evaluator in recipe.eval]
-    found = [next((name for name in measured if name.startswith(head)), None) for head in heads]
-    return [name for name in found if name]
-
-
-def _made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Base, data, losses and versions."""
-    base = recipe.model.base
-    name = base if isinstance(base, str) else base.type
-    commit = lock["base"].get("commit")
-    lora = recipe.model.lora
-    parts = [name, f"commit {commit}" if commit else "", f"LoRA of rank {lora.rank}" if lora else ""]
-    facts = [("base", ", ".join(filter(None, parts)))]
-    for objective, data in zip(recipe.trained_on.values(), lock["data"], strict=True):
-        source = objective.data
-        rows = f"{data['rows']} examples" if "rows" in data else "a stream"
-        read = [str(source.dataset), f"split {source.split}", rows, source.format]
-        read += [f"commit {data['commit']}"] if data.get("commit") else []
-        facts += [("data", ", ".join(read)), ("loss", objective.loss.type)]
-    train = recipe.train
-    length = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs or 1:g} epochs"
-    processes = result.get("processes", lock.get("processes", 1))
-    together = f" on each of {processes} processes" if processes > 1 else " each"
-    facts.append(("batches", f"{train.batch_size} rows{together}, {length}, learning rate {train.learning_rate:g}"))
-    facts += [("evaluator", f"{each.label}, {each.type} on {_place_of(each)}") for each in recipe.eval]
-    versions = {"Python": lock["python"], **lock["packages"]}
-    facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
-    return facts
-
-
-def _place_of(evaluator: Evaluator) -> str:
-    """Where an evaluator's rows come from."""
-    if evaluator.dataset is None:
-        return evaluator.origin or ("data.holdout" if evaluator.from_ == "holdout" else "the dataset of data")
-    return f"{evaluator.dataset}, split {evaluator.split}"
-
-
-def _machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the machine was and gave."""
-    if not result:
-        return []
-    speed = result["examples_per_second"]
-    return [
-        ("hardware", result["hardware"]),
-        ("peak memory", f"{result['peak_rss_mib']:.0f} MiB"),
-        ("speed", f"{speed:.0f} examples a second in {result['steps']} steps" if speed else f"{result['steps']} steps"),
-    ]

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from stfit.commands.report import write_report
 from stfit.data.batching.batches import Batch, TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import LazyBatch, StreamingBatches
 from stfit.data.checks.compatibility import check_kind
@@ -62,6 +61,7 @@ from stfit.workflows.log_to_trackers import log_to_trackers
 from stfit.workflows.report_data import log_exceptions, open_report_data
 from stfit.workflows.resume import find_checkpoint, restore_or_start, update_run_recipe, with_earlier_choices
 from stfit.workflows.session import Evaluated, Saved, Started, TrainingSession
+from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher
 from stfit.workflows.validate import Prepared, load_and_validate
 

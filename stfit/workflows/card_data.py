@@ -7,7 +7,6 @@ from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any
 
-from stfit.commands.report import drawn, gains
 from stfit.data.mapping.examples import Examples
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.inspect import glance_into
@@ -24,6 +23,7 @@ from stfit.recipe.recipe import Recipe
 from stfit.report.loss_curve import draw_loss_curve
 from stfit.report.run_summary import curve_of, full_batches
 from stfit.runtime.run_folder import RunFolder
+from stfit.workflows.summarize_run import bootstrap_draws, metric_deltas
 
 
 def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:
@@ -64,7 +64,7 @@ def describe_run(
     dim = glance.traits.embedding_dim(glance.hidden_size or 0) if glance.traits else 0
     before, after = result["baseline"], result["metrics"]
     record = folder.read_record() or {}
-    gained = gains(after, before, drawn(record, "end"), drawn(record, "start"))
+    gained = metric_deltas(after, before, bootstrap_draws(record, "end"), bootstrap_draws(record, "start"))
     scores = [found for evaluator in recipe.eval for found in _scores_of(evaluator, recipe, after)]
     return replace(
         describe_folder(folder.model, name),

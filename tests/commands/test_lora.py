@@ -4,11 +4,11 @@ import pytest
 from processes import stop_at
 from safetensors.torch import load_file
 
-from stfit.commands.report import summarize_run
 from stfit.commands.train import Finished
 from stfit.errors import ModelError
 from stfit.runtime.run_folder import RunFolder
 from stfit.training.loop import StepInfo
+from stfit.workflows.summarize_run import summarize_run
 
 
 @pytest.fixture

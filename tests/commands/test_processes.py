@@ -13,7 +13,6 @@ import pytest
 from processes import die, run_group, send
 
 from stfit.commands.encode import EncodeOptions, encode
-from stfit.commands.report import summarize_run
 from stfit.commands.train import train
 from stfit.data.source import Source
 from stfit.distributed import rank
@@ -25,6 +24,7 @@ from stfit.training import gradients
 from stfit.training.gradients import embed
 from stfit.training.loop import StepInfo
 from stfit.workflows import text_windows as windows
+from stfit.workflows.summarize_run import summarize_run
 from stfit.workflows.text_windows import Inputs
 
 EXACT = {"model": {"dropout": 0.0}}

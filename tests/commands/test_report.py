@@ -6,7 +6,7 @@ import pytest
 from publish.pages import assert_sound
 
 from stfit.commands import train as training
-from stfit.commands.report import report, runs_in, write_report
+from stfit.commands.report import report, runs_in
 from stfit.commands.train import train
 from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare
@@ -14,6 +14,7 @@ from stfit.evaluation.measure import measure
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder, lock_folder
 from stfit.training.loop import StepInfo
+from stfit.workflows.summarize_run import write_report
 
 TRIPLETS = {"type": "triplet", "name": "kept", "dataset": "./rows.jsonl", "split": "train"}
 CLASSES = {"type": "classification", "name": "classes", "dataset": "./rows.jsonl", "split": "train"}
@@ -87,9 +88,9 @@ def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, mo
 
 def test_interval_of_the_report_is_that_of_comparing_both_models(tmp_path, write, run, similarity):
     """Values drawn at the start and at the end of a run, against a bootstrap that has both models at hand."""
-    from stfit.commands.report import summarize_run
     from stfit.encoder.build import load_encoder
     from stfit.workflows.baselines import build_untrained
+    from stfit.workflows.summarize_run import summarize_run
     from stfit.workflows.validate import prepare_evaluation
 
     path = write(eval=[similarity])

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from stfit.commands.report import report, write_report
+from stfit.commands.report import report
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
 from stfit.report.html import POLICY
 from stfit.runtime.run_folder import RunFolder
+from stfit.workflows.summarize_run import write_report
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -1,0 +1,136 @@
+"""Run a recipe's evaluators on a model, check its gate, and compare it with another model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stfit.encoder.build import load_encoder
+from stfit.encoder.encoder import Encoder
+from stfit.encoder.folder.inspect import ModelInfo
+from stfit.encoder.folder.resolve import ALL_FILES, model_in
+from stfit.errors import GateError, ModelError, RecipeError
+from stfit.evaluation.bootstrap import Comparison, compare
+from stfit.evaluation.gate import Gate, GateResult, decide
+from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
+from stfit.evaluation.statistic import Statistic
+from stfit.hub.download import fetch
+from stfit.publish.commit import BranchState
+from stfit.recipe.recipe import Recipe
+from stfit.runtime.device import choose_device
+from stfit.workflows.baselines import load_baseline
+from stfit.workflows.lint import lint_recipe, unknown_metrics
+from stfit.workflows.validate import prepare_evaluation
+
+PUBLISHED = "published"
+
+Statistics = dict[str, Statistic]
+"""Metric -> its statistic."""
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """The metrics of a model, the result of each gate, and the comparison with a baseline (empty without one)."""
+
+    metrics: dict[str, float]
+    gates: list[GateResult]
+    comparison: dict[str, Comparison]
+    main: list[str]
+    """The metrics to show first."""
+
+
+def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> ModelEvaluation:
+    """Evaluate a run folder, model folder or Hub id. `baseline`: another one, measured on the same rows.
+
+    Raises RecipeError if the recipe has no evaluators or names an unknown metric, and the errors of loading models and
+    data.
+    """
+    if not recipe.eval:
+        raise RecipeError("the recipe has no `eval:` list, so there is nothing to measure")
+    if unknown := lint_recipe([unknown_metrics], recipe, ModelInfo(), {}):
+        raise RecipeError(unknown)
+    device = choose_device(recipe.train.device)
+    evaluators = prepare_evaluation(recipe)
+    encoder = load_encoder(model_in(model), device)
+    measured = measure(encoder, evaluators, "end", recipe.dims)
+    gates = _check_gates(measured, evaluators, recipe, device)
+    comparison = {}
+    if baseline is not None:
+        of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.dims)
+        comparison = {name: compare(measured[name], of_baseline[name]) for name in measured if name in of_baseline}
+    main = main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
+    return ModelEvaluation(values_of(measured), gates, comparison, main)
+
+
+def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> dict[str, Any]:
+    """Decide whether a model may replace the published one, both measured by the same code on the same rows.
+
+    Returns `repo`, `published` (its commit), `gate`, `compared` (with the published model), and `error` if a gate is
+    not passed. Raises the errors of `evaluate_model`.
+    """
+    published = str(fetch("model", repo, head.commit, ALL_FILES)) if head.commit and head.has_model else None
+    gates = [gate for gate in recipe.gate if published or gate.against != PUBLISHED]
+    skipped = [gate for gate in recipe.gate if gate not in gates]
+    gates = [gate.model_copy(update={"against": published}) if gate.against == PUBLISHED else gate for gate in gates]
+    evaluation = evaluate_model(str(model), recipe.model_copy(update={"gate": gates}), published)
+    results = [
+        replace(result, against=PUBLISHED) if published and result.against == published else result
+        for result in evaluation.gates
+    ]
+    note = f"nothing is published at {repo} yet"
+    results += [
+        GateResult(gate.metric, evaluation.metrics[gate.metric], None, None, PUBLISHED, note=note) for gate in skipped
+    ]
+    return {
+        "repo": repo,
+        "published": head.commit if published else None,
+        "gate": [vars(result) for result in results],
+        "compared": {name: vars(compared) for name, compared in evaluation.comparison.items()},
+        **gate_error(evaluation.gates),
+    }
+
+
+def _check_gates(measured: Statistics, evaluators: Evaluators, recipe: Recipe, device: str) -> list[GateResult]:
+    """The result of every gate. Each model that gates name is measured once."""
+    baselines: dict[str, Statistics | str] = {}
+    results = []
+    for gate in recipe.gate:
+        name = gate.against
+        if name is not None and name not in baselines:
+            encoder = load_baseline(name, recipe, device)
+            metrics = [gate.metric for gate in recipe.gate if gate.against == name]
+            baselines[name] = (
+                encoder if isinstance(encoder, str) else _measure_metrics(encoder, evaluators, metrics, recipe)
+            )
+        results.append(_check_gate(gate, measured, baselines.get(name or "", "")))
+    return results
+
+
+def _check_gate(gate: Gate, measured: Statistics, baseline: Statistics | str) -> GateResult:
+    """`baseline`: the other model's metrics, or the reason why there are none."""
+    if gate.metric not in measured:
+        raise ModelError(f"gate: the model does not give `{gate.metric}`: its embeddings are smaller")
+    if isinstance(baseline, str):
+        return decide(gate, measured[gate.metric], None, baseline)
+    if gate.metric not in baseline:
+        raise ModelError(f"gate: {gate.against} does not give `{gate.metric}`: its embeddings are smaller")
+    return decide(gate, measured[gate.metric], baseline[gate.metric])
+
+
+def _measure_metrics(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[str], recipe: Recipe) -> Statistics:
+    """Run only the evaluators of these metrics."""
+    labels = {evaluator_of(metric) for metric in metrics}
+    needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
+    return measure(encoder, needed, "end", recipe.dims)
+
+
+def gate_error(results: list[GateResult]) -> dict[str, Any]:
+    """The `error` to print if a gate is not passed, else nothing; skipped gates do not count."""
+    failed = [result for result in results if result.passed is False]
+    if not failed:
+        return {}
+    reasons = ", ".join(f"{result.metric} is {result.value:.4f}, below {result.limit:.4f}" for result in failed)
+    message = f"{len(failed)} of {len(results)} gates are not passed: {reasons}"
+    return {"error": {"class": GateError.__name__, "message": message, "exit_code": GateError.exit_code}}

@@ -1,0 +1,144 @@
+"""What a run folder tells of its run: for its report, for the list of runs and for the card of its model."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from stfit.errors import RecipeError
+from stfit.evaluation.bootstrap import BootstrapDraws, compare_draws
+from stfit.evaluation.registry import Evaluator
+from stfit.io.atomic import atomic_write
+from stfit.recipe.dump import leaves_of, on_one_line
+from stfit.recipe.load import load_recipe
+from stfit.recipe.recipe import Recipe
+from stfit.report.page import report_page
+from stfit.report.run_summary import MetricDelta, RunSummary
+from stfit.runtime.run_folder import RunFolder, is_folder_locked, list_checkpoints
+from stfit.workflows.report_data import Stage
+
+
+def write_report(folder: RunFolder) -> None:
+    """The report of a run that has just finished."""
+    atomic_write(folder.report, report_page(summarize_run(folder, "finished")))
+
+
+def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
+    """What a run folder tells. `state`: where it is known already. Raises RecipeError where it is no run folder."""
+    lock = folder.read_lock()
+    if lock is None or not folder.resolved.is_file():
+        raise RecipeError(f"{folder.path} is no run folder: it has no {folder.lock.name} and {folder.resolved.name}")
+    recipe = load_recipe(folder.resolved).recipe
+    finished = folder.read_result() or {}
+    result, log = finished.get("result", {}), folder.read_log()
+    first = next((entry for entry in log if entry["event"] == "eval" and entry["step"] == 0), {})
+    measured = {name: value for name, value in first.items() if name not in ("step", "event")}
+    record = folder.read_record() or {}
+    before, after = result.get("baseline", measured), result.get("metrics", {})
+    main = finished.get("main") or _main_metrics_of(recipe, measured)
+    of_main = {name: before[name] for name in main if name in before}
+    return RunSummary(
+        name=folder.path.name,
+        state=state or _state_of(folder, log, bool(finished)),
+        date=f"{last_written(folder):%Y-%m-%d %H:%M}",
+        made_of=_made_of(recipe, lock, result),
+        recipe={key: on_one_line(value) for key, value in leaves_of(recipe.model_dump(by_alias=True)).items()},
+        resolved=folder.resolved.read_text(encoding="utf-8"),
+        lock=folder.lock.read_text(encoding="utf-8"),
+        main=main,
+        before=before,
+        after=after,
+        gains=metric_deltas(after, of_main, bootstrap_draws(record, "end"), bootstrap_draws(record, "start")),
+        log=log,
+        record=record,
+        seconds=result.get("spent", {}),
+        machine=_machine_of(result),
+    )
+
+
+def bootstrap_draws(record: dict[str, Any], moment: Stage) -> dict[str, BootstrapDraws]:
+    """The main metrics, resampled, of the start or the end of a run."""
+    found: dict[str, BootstrapDraws] = record.get("drawn", {}).get(moment, {})
+    return found
+
+
+def metric_deltas(
+    own: dict[str, float],
+    other: dict[str, float],
+    own_drawn: dict[str, BootstrapDraws],
+    other_drawn: dict[str, BootstrapDraws],
+) -> dict[str, MetricDelta]:
+    """What each metric that both have gains."""
+    found = {}
+    for name in (name for name in own if name in other):
+        compared = compare_draws(own[name], other[name], own_drawn.get(name), other_drawn.get(name))
+        found[name] = MetricDelta(compared.value, compared.other, compared.low, compared.high, compared.verdict)
+    return found
+
+
+def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
+    """Whether a run is over, under way, or was stopped, and where."""
+    if finished:
+        return "finished"
+    if is_folder_locked(folder.path):
+        return "in progress"
+    saved = max((int(path.name.removeprefix("step-")) for path in list_checkpoints(folder.checkpoints)), default=0)
+    step = max([saved, *(entry["step"] for entry in log)])
+    return f"stopped at step {step}" if step == saved else f"stopped at step {step}, saved at {saved}"
+
+
+def last_written(folder: RunFolder) -> datetime:
+    """When a run last wrote something of itself."""
+    newest = next(path for path in (folder.result, folder.metrics, folder.lock) if path.is_file())
+    return datetime.fromtimestamp(newest.stat().st_mtime)
+
+
+def _main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
+    """The first metric of each evaluator, as a run that is not over has not said which are the main ones."""
+    heads = [f"{evaluator.label}/{evaluator.main_metric}" for evaluator in recipe.eval]
+    found = [next((name for name in measured if name.startswith(head)), None) for head in heads]
+    return [name for name in found if name]
+
+
+def _made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Base, data, losses and versions."""
+    base = recipe.model.base
+    name = base if isinstance(base, str) else base.type
+    commit = lock["base"].get("commit")
+    lora = recipe.model.lora
+    parts = [name, f"commit {commit}" if commit else "", f"LoRA of rank {lora.rank}" if lora else ""]
+    facts = [("base", ", ".join(filter(None, parts)))]
+    for objective, data in zip(recipe.trained_on.values(), lock["data"], strict=True):
+        source = objective.data
+        rows = f"{data['rows']} examples" if "rows" in data else "a stream"
+        read = [str(source.dataset), f"split {source.split}", rows, source.format]
+        read += [f"commit {data['commit']}"] if data.get("commit") else []
+        facts += [("data", ", ".join(read)), ("loss", objective.loss.type)]
+    train = recipe.train
+    length = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs or 1:g} epochs"
+    processes = result.get("processes", lock.get("processes", 1))
+    together = f" on each of {processes} processes" if processes > 1 else " each"
+    facts.append(("batches", f"{train.batch_size} rows{together}, {length}, learning rate {train.learning_rate:g}"))
+    facts += [("evaluator", f"{each.label}, {each.type} on {_place_of(each)}") for each in recipe.eval]
+    versions = {"Python": lock["python"], **lock["packages"]}
+    facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
+    return facts
+
+
+def _place_of(evaluator: Evaluator) -> str:
+    """Where an evaluator's rows come from."""
+    if evaluator.dataset is None:
+        return evaluator.origin or ("data.holdout" if evaluator.from_ == "holdout" else "the dataset of data")
+    return f"{evaluator.dataset}, split {evaluator.split}"
+
+
+def _machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the machine was and gave."""
+    if not result:
+        return []
+    speed = result["examples_per_second"]
+    return [
+        ("hardware", result["hardware"]),
+        ("peak memory", f"{result['peak_rss_mib']:.0f} MiB"),
+        ("speed", f"{speed:.0f} examples a second in {result['steps']} steps" if speed else f"{result['steps']} steps"),
+    ]
