@@ -134,13 +134,13 @@ def _look_ahead(recipe: Recipe, found: ValidationReport, prompts: list[dict[str,
     ]
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in training])
     found.warnings += plan_problems(recipe, tables, plan, limit)
-    counted = "tokens" if found.base.tokens else "words, as the base's tokenizer is not here yet"
+    counted = "tokens" if found.base.load_tokenizer else "words, as the base's tokenizer is not here yet"
     return estimate(recipe, tables, plan, found.base, limit) | {"counted": counted}
 
 
 def count_tokens(base: ModelInfo, examples: Examples, prompts: dict[str, str]) -> TokenTable:
     """The texts as uncut tokens, or as words where the base's tokenizer is not here."""
-    if base.tokens is None:
+    if base.load_tokenizer is None:
         return tokenize_examples(examples, prompts, words, "words", lambda prompt: 0)
-    tokens = base.tokens()
-    return tokenize_examples(examples, prompts, tokens, f"uncut {tokens.identity}", lambda prompt: 0)
+    tokens = base.load_tokenizer()
+    return tokenize_examples(examples, prompts, tokens, f"uncut {tokens.fingerprint}", lambda prompt: 0)

@@ -157,7 +157,7 @@ def _write_parts(
     # Without ranges the parts hold floats: they can only be counted once all are known.
     precision = "float32" if choices.precision in CALIBRATED and ranges is None else choices.precision
     ranged = [ranges.low.tolist(), ranges.high.tolist()] if ranges else None
-    made_of = json.dumps([encoder.identity, asdict(choices), precision, ranged, with_text])
+    made_of = json.dumps([encoder.fingerprint, asdict(choices), precision, ranged, with_text])
 
     def digest_of(texts: Texts) -> str:
         return sha256(json.dumps([made_of, texts.ids, texts.texts], default=str).encode()).hexdigest()

@@ -86,7 +86,7 @@ def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
     """Token sequences of the first texts, or random ones of 4 to 128 tokens."""
     if texts is None:
         generator = np.random.default_rng(0)
-        longest = min(128, encoder.tokens.max_seq_length or 128)
+        longest = min(128, encoder.tokenizer.max_seq_length or 128)
         words = np.setdiff1d(np.arange(encoder.backbone.config.vocab_size), [encoder.backbone.config.pad_token_id or 0])
         return [generator.choice(words, length) for length in generator.integers(4, longest + 1, SAMPLE // 4)]
     found: list[np.ndarray] = []

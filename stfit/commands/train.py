@@ -132,7 +132,7 @@ def run(
     encoder.use_fast_dropout()
     log.info("layout %s: %s", encoder.layout.name, encoder.layout.reason)
     evaluators = list(zip(recipe.eval, prepared.evaluation, strict=True))
-    main = main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
+    main = main_metrics(evaluators, encoder.config.similarity, recipe.dims)
 
     objectives = recipe.trained_on.values()
     with rank_zero_first():
@@ -145,14 +145,14 @@ def run(
         if objective.data.streaming
     }
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in prepared.training], began_with, streams)
-    warnings = [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokens.max_seq_length, began_with)]
+    warnings = [*prepared.warnings, *plan_problems(recipe, tables, plan, encoder.tokenizer.max_seq_length, began_with)]
     for problem in warnings:
         log.warning("%s (%s)", problem, problem.code)
     calendar = build_intervals(recipe.train, plan.total_steps)
     learner = _build_all_weights(recipe, encoder, prepared)
     seed_per_rank(recipe.seed)
     made = {key: value for key, value in lock.items() if key != "eval"}  # evaluators may change without a new training
-    made["tokens"] = sha256(encoder.tokens.identity.encode()).hexdigest()
+    made["tokens"] = sha256(encoder.tokenizer.fingerprint.encode()).hexdigest()
     on_rank_zero(partial(require_disk_space, folder.path, learner, recipe.train.keep_checkpoints))
     progress = restore_or_start(folder, checkpoint, learner, made, strict)
     first_step = progress.step
@@ -168,7 +168,7 @@ def run(
     )
     progress.add_seconds("preparing", time.perf_counter() - begun)
     if checkpoint is None:
-        record.begin(tables, encoder.tokens.max_seq_length, warnings)
+        record.begin(tables, encoder.tokenizer.max_seq_length, warnings)
         with learner.full_encoder() as untrained:
             progress.baseline = under_way.measure(untrained, "start")
             under_way.look(untrained, "start")
@@ -234,8 +234,8 @@ def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Tok
     With the labels that the loss's teacher gives them, and as often as the loss wants to see a text.
     """
     prompts = {role: encoder.prompt_of_role(role, objective.data.prompts) for role in examples.texts}
-    tokens = encoder.tokens
-    kept_as = None if objective.data.streaming else tokens.identity
+    tokens = encoder.tokenizer
+    kept_as = None if objective.data.streaming else tokens.fingerprint
     table = embed_with_teacher(
         tokenize_examples(examples, prompts, tokens, kept_as, encoder.pooled_from), objective, encoder
     )
@@ -272,10 +272,10 @@ def _batch_of(turn: ScheduledBatch, tables: list[TokenTable], distinct: bool) ->
 
 def _with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
     """The recipe with every automatic value replaced by what was chosen."""
-    traits = encoder.traits
+    traits = encoder.config
     model = recipe.model.model_copy(
         update={
-            "max_seq_length": encoder.tokens.max_seq_length,
+            "max_seq_length": encoder.tokenizer.max_seq_length,
             "pooling": list(traits.pooling) or None,
             "token_layers": traits.token_layers,
             "layers": traits.layers,

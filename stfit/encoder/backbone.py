@@ -15,11 +15,11 @@ from stfit.encoder.tokenizer import Tokenizer
 class Backbone:
     """The first module of a model: its weights, its tokenizer, and how both are used and kept."""
 
-    peer: str
+    st_name: str
     """What sentence-transformers calls it."""
-    backbone: Any
+    module: Any
     """A module with weights."""
-    tokens: Tokenizer
+    tokenizer: Tokenizer
     dim: int
     """Size of what comes out for each token, or for each sequence where there is no pooling."""
     choose_layout: Callable[[str], Layout]

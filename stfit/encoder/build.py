@@ -18,7 +18,7 @@ from stfit.encoder.bases.transformer import load_transformer
 from stfit.encoder.config import Model, unsupported_keys
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import ALL_FILES, locate
-from stfit.encoder.folder.st_config import ModelConfig, ModelFolder, is_sentence_model, read_folder
+from stfit.encoder.folder.st_config import ModelConfig, ModelFolder, is_st_model, read_folder
 from stfit.encoder.folder.validate import validate_folder, wrap_errors
 from stfit.encoder.folder.weights import load_weights
 from stfit.encoder.kernels.fused_infer import fused_works
@@ -56,14 +56,14 @@ def build_encoder(settings: Model, texts: Texts | None = None, device: str = "cp
     source, found = _build_source(settings, texts)
     traits = _choose_traits(settings, found, source)
     place = {"device": torch.device(device), "dtype": getattr(torch, settings.precision)}
-    source.backbone.to(**place)
+    source.module.to(**place)
     if settings.lora is not None:
-        add_adapters(source.backbone, settings.lora)
+        add_adapters(source.module, settings.lora)
     token_layers = _build_token_layers(traits, source, None if found and settings.token_layers is None else texts)
     token_layers.to(**place)
     layout = source.choose_layout(settings.attention)
     encoder = Encoder(source, traits, token_layers, layout)
-    encoder.fused = layout.name in ("packed", "fused") and fused_works(source.backbone, layout.forward)
+    encoder.fused = layout.name in ("packed", "fused") and fused_works(source.module, layout.forward)
     if found and settings.token_layers is None:
         _load_all(encoder.token_layers, found.token_layer_folders)
     if found and settings.layers is None:
@@ -80,7 +80,7 @@ def _build_source(settings: Model, texts: Texts | None) -> tuple[Backbone, Model
     folder = locate(settings.base, settings.revision, ALL_FILES)
     with wrap_errors(folder):
         validate_folder(folder)
-        if not is_sentence_model(folder):
+        if not is_st_model(folder):
             return load_transformer(folder, settings, plain=True), None
         found = read_folder(folder)
         return LOADERS[found.source](found.folder, settings), found
@@ -103,9 +103,9 @@ def _load_all(modules: nn.ModuleList, folders: list[Path]) -> None:
 
 def _choose_traits(settings: Model, found: ModelFolder | None, source: Backbone) -> ModelConfig:
     """What the recipe says, else what the base says, else the default for its kind."""
-    if wrong := unsupported_keys(settings, source.peer):
+    if wrong := unsupported_keys(settings, source.st_name):
         raise ModelError("; ".join(f"model.{key} {message}" for key, message in wrong.items()))
-    base = found.traits if found else ModelConfig(pooling=(source.pooling,) if source.pooling else ())
+    base = found.config if found else ModelConfig(pooling=(source.pooling,) if source.pooling else ())
     traits = replace(
         base,
         pooling=settings.modes or base.pooling,

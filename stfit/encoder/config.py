@@ -105,7 +105,7 @@ class Model(Spec):
     @model_validator(mode="after")
     def keys_have_an_effect(self) -> Self:
         """A table has no attention, and one that gives the embedding itself nothing to pool."""
-        if not isinstance(self.base, str) and (found := unsupported_keys(self, self.base.peer)):
+        if not isinstance(self.base, str) and (found := unsupported_keys(self, self.base.st_name)):
             raise ValueError("; ".join(f"`{key}` {message}" for key, message in found.items()))
         return self
 

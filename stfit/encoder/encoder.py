@@ -38,9 +38,9 @@ class Encoder(nn.Module):
         self.fused = False
         """Whether the fused forward gives the same token embeddings, for `encode`."""
         self.source = source
-        self.backbone = source.backbone
-        self.tokens = source.tokens
-        self.traits = traits
+        self.backbone = source.module
+        self.tokenizer = source.tokenizer
+        self.config = traits
         self.layout = layout
         self.token_layers = token_layers
         self.pooled_dim = dim = traits.pooled_dim(source.dim)
@@ -49,13 +49,13 @@ class Encoder(nn.Module):
             self.layers.append(layer.build(dim))
             dim = layer.dim_after(dim)
         self.embedding_dim = dim
-        own_weight = next(iter(source.backbone.state_dict().values()))
+        own_weight = next(iter(source.module.state_dict().values()))
         self.to(device=own_weight.device, dtype=own_weight.dtype)
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """sha256 of the weights, the tokenizer, and what is done with the token embeddings."""
-        digest = sha256(json.dumps([self.tokens.identity, str(self.traits)]).encode())
+        digest = sha256(json.dumps([self.tokenizer.fingerprint, str(self.config)]).encode())
         for name, weight in self.state_dict().items():
             if ".pooler." in name:  # no part of any embedding, and drawn anew at each start where the folder has none
                 continue
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
     @property
     def output_dim(self) -> int:
         """Numbers of an embedding that `encode` gives."""
-        return min(self.traits.truncate_dim or self.embedding_dim, self.embedding_dim)
+        return min(self.config.truncate_dim or self.embedding_dim, self.embedding_dim)
 
     @property
     def has_dropout(self) -> bool:
@@ -127,7 +127,7 @@ class Encoder(nn.Module):
                 tokens = token_layer(tokens)
         if prompt_lengths is not None:
             tokens = without_prompts(tokens, torch.as_tensor(prompt_lengths[order], device=states_td.device))
-        pooled_rd = compute_pooled(self.traits.pooling, tokens) if self.traits.pooling else states_td
+        pooled_rd = compute_pooled(self.config.pooling, tokens) if self.config.pooling else states_td
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return pooled_rd[torch.from_numpy(back).to(pooled_rd.device)]
@@ -141,21 +141,21 @@ class Encoder(nn.Module):
 
         Raises ModelError for a name the model does not have.
         """
-        name = self.traits.default_prompt if name is None else name
+        name = self.config.default_prompt if name is None else name
         if name is None:
             return ""
-        if name not in self.traits.prompts:
-            hint = did_you_mean(name, sorted(self.traits.prompts)) or "the model has none"
+        if name not in self.config.prompts:
+            hint = did_you_mean(name, sorted(self.config.prompts)) or "the model has none"
             raise ModelError(f"the model has no prompt `{name}`: {hint}")
-        return self.traits.prompts[name]
+        return self.config.prompts[name]
 
     def prompt_of_role(self, role: str, chosen: dict[str, str] | None) -> str:
         """The text put before a column's texts: as `chosen` says, else the role's usual prompt, else the default."""
-        return self.prompt(prompt_name(role, chosen, self.traits.prompts))
+        return self.prompt(prompt_name(role, chosen, self.config.prompts))
 
     def pooled_from(self, prompt: str) -> int:
         """Tokens that pooling leaves out at the start of a sequence with this prompt: 0 where prompts are pooled."""
-        return 0 if self.traits.include_prompt else self.tokens.prompt_length(prompt)
+        return 0 if self.config.include_prompt else self.tokenizer.prompt_length(prompt)
 
     def encode(
         self,
@@ -175,7 +175,7 @@ class Encoder(nn.Module):
             raise TypeError("encode takes a list of texts, and this is one text: write encode([text])[0]")
         prompt = self.prompt(prompt_name) if prompt is None else prompt
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        sequences = self.tokens([prompt + text for text in row_of])
+        sequences = self.tokenizer([prompt + text for text in row_of])
         embeddings = self.embed(sequences, self.pooled_from(prompt), normalize=normalize, truncate_dim=truncate_dim)
         return embeddings if len(row_of) == len(texts) else embeddings[[row_of[text] for text in texts]]
 

@@ -131,7 +131,7 @@ class WordWeights(Spec):
 
     def build(self, beneath: LayerContext) -> nn.Module:
         """A weight for each entry of the vocabulary."""
-        tokens, known = beneath.source.tokens, {}
+        tokens, known = beneath.source.tokenizer, {}
         vocabulary = tokens.vocabulary()
         if self.weights is not None:
             known = read_weights_of_words(Path(self.weights))
@@ -176,7 +176,7 @@ class WeightedLayerPooling(Spec):
             message = f"starts at layer {self.layer_start}, but the base has only {num_layers} layers of a transformer"
             raise ModelError(f"weighted_layer_pooling {message}")
         mix = modules.LayerMix(self.layer_start, num_layers)
-        mix.listen(beneath.source.backbone)
+        mix.listen(beneath.source.module)
         return mix
 
     def dim_after(self, dim: int) -> int:

@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
         """Longest sequence in tokens; None where there is no limit."""
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Everything that decides which token ids a text gets."""
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -42,7 +42,7 @@ class Tokenizer(Protocol):
         """Write the tokenizer's files."""
 
 
-class PlainTokens:
+class PlainTokenizer:
     """The tokenizer of a tokenizer.json by itself, with the limit that the file has."""
 
     def __init__(self, backend: HFTokenizer, special_tokens: bool = False) -> None:
@@ -56,7 +56,7 @@ class PlainTokens:
         return None if truncation is None else int(truncation["max_length"])
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Everything that decides which token ids a text gets."""
         return f"{'with' if self._special_tokens else 'without'} special tokens {self._backend.to_str()}"
 
@@ -86,11 +86,11 @@ def load_tokenizer_file(path: Path) -> HFTokenizer:
         raise ModelError(f"{path}: its tokenizer can't be loaded: {error}") from error
 
 
-def untruncated_tokenizer(path: Path, special_tokens: bool = True) -> PlainTokens:
+def untruncated_tokenizer(path: Path, special_tokens: bool = True) -> PlainTokenizer:
     """The tokenizer of a tokenizer.json, without its limit."""
     backend = load_tokenizer_file(path)
     backend.no_truncation()
-    return PlainTokens(backend, special_tokens)
+    return PlainTokenizer(backend, special_tokens)
 
 
 def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
@@ -107,7 +107,7 @@ def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
     return backend
 
 
-class WordTokens:
+class WhitespaceTokenizer:
     """Words between white space; one that is not in the vocabulary is tried without punctuation, then in lower case.
 
     What is still unknown is left out. The same steps as sentence-transformers' WhitespaceTokenizer.
@@ -127,7 +127,7 @@ class WordTokens:
         self._known: dict[str, int | None] = {**numbers, **dict.fromkeys(stop_words)}
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Everything that decides which token ids a text gets."""
         said = [self._words, self._stop_words, self._lower_case, self.max_seq_length]
         return f"words {sha256(json.dumps(said).encode()).hexdigest()}"
@@ -170,12 +170,12 @@ def words_by_id(vocabulary: dict[str, int]) -> list[str]:
     return words
 
 
-def load_word_tokens(folder: Path, max_seq_length: int | None = None) -> WordTokens:
+def load_word_tokens(folder: Path, max_seq_length: int | None = None) -> WhitespaceTokenizer:
     """The tokenizer of a folder of word embeddings. Raises ModelError where it is damaged, or not there."""
     path = folder / "whitespacetokenizer_config.json"
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         stop_words, lower_case = said.get("stop_words") or [], bool(said.get("do_lower_case", False))
-        return WordTokens(said["vocab"], max_seq_length, stop_words, lower_case)
+        return WhitespaceTokenizer(said["vocab"], max_seq_length, stop_words, lower_case)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: can't be used: {error}") from error

@@ -34,7 +34,7 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
     found: dict[str, Statistic] = {}
     for evaluator, rows in due:
         measured = {
-            dim: evaluator.measure(rows, memory.embed_for(evaluator, dim), encoder.traits.similarity)
+            dim: evaluator.measure(rows, memory.embed_for(evaluator, dim), encoder.config.similarity)
             for dim in set(sizes.values())
         }
         found |= {

@@ -83,7 +83,7 @@ class Sample:
         """
         embed = {role: self.prompt_of(encoder, role) for role, _ in [*self.left, *self.right]}
         left_ld, right_rd = (_embed_side(encoder, side, embed) for side in (self.left, self.right))
-        kind = encoder.traits.similarity
+        kind = encoder.config.similarity
         similarity_lr = MATRICES[kind](torch.from_numpy(left_ld), torch.from_numpy(right_rd)).numpy()
         positive, negative = self.relation_lr == 1, self.relation_lr == -1
         nearest_lr = np.argsort(-np.where(self.same_text(), -np.inf, similarity_lr), axis=1, kind="stable")[:QUERIES]

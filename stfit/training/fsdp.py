@@ -33,7 +33,7 @@ def shard(encoder: Encoder) -> Encoder:
     """
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise RecipeError(f"train.shard needs a newer torch than {torch.__version__}: leave it out, or update torch")
-    unsharded = copy.deepcopy(encoder, {id(encoder.tokens): encoder.tokens})
+    unsharded = copy.deepcopy(encoder, {id(encoder.tokenizer): encoder.tokenizer})
     for weight in unsharded.parameters():
         weight.data = weight.new_empty(0)
     if encoder.layout.name == "padded":  # rectangles would be so many calls, in each process other ones

@@ -8,7 +8,7 @@ from pathlib import Path
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import ALL_FILES, locate, model_in
-from stfit.encoder.folder.st_config import is_sentence_model, read_folder
+from stfit.encoder.folder.st_config import is_st_model, read_folder
 from stfit.hub.download import fetch, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.rng import seed_everything
@@ -34,8 +34,8 @@ def build_untrained(recipe: Recipe, device: str) -> Encoder:
     if isinstance(settings.base, str):
         # A run's resolved.yaml spells out the base's own layers; they have the base's own weights all the same.
         folder = locate(settings.base, settings.revision, ALL_FILES)
-        if is_sentence_model(folder):
-            own = read_folder(folder).traits
+        if is_st_model(folder):
+            own = read_folder(folder).config
             same = [key for key in ("token_layers", "layers") if getattr(own, key) == getattr(settings, key)]
             settings = settings.model_copy(update=dict.fromkeys(same))
 
@@ -56,4 +56,4 @@ def _published_folder(repo: str) -> Path | None:
     """A folder with what is published at `repo`; None where nothing is. Raises HubError where that can't be known."""
     commit = find_newest(repo)
     folder = fetch("model", repo, commit, ALL_FILES) if commit else None
-    return folder if folder and is_sentence_model(folder) else None
+    return folder if folder and is_st_model(folder) else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from stfit.data.mapping.examples import Examples
 from stfit.data.source import Source, is_remote
-from stfit.encoder.folder.inspect import glance_into
+from stfit.encoder.folder.inspect import inspect_folder
 from stfit.encoder.folder.st_config import read_settings
 from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.registry import Evaluator
@@ -39,13 +39,13 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
 
 def describe_folder(folder: Path, name: str) -> CardData:
     """What a model folder says of itself."""
-    glance, settings = glance_into(folder), read_settings(folder)
+    glance, settings = inspect_folder(folder), read_settings(folder)
     return CardData(
         name=name,
         embedding_dim=None,
         max_seq_length=glance.max_seq_length,
         parameters=glance.parameters,
-        modules=[glance.source, *(glance.traits.modules() if glance.traits else [])],
+        modules=[glance.source, *(glance.config.modules() if glance.config else [])],
         similarity=settings["similarity"],
         prompts=glance.prompts,
     )
@@ -60,8 +60,8 @@ def describe_run(
     training: list[Examples] | None,
 ) -> CardData:
     """The facts of a finished run's model. `training`: the rows of each objective, where the card is to show some."""
-    glance = glance_into(folder.model)
-    dim = glance.traits.embedding_dim(glance.hidden_size or 0) if glance.traits else 0
+    glance = inspect_folder(folder.model)
+    dim = glance.config.embedding_dim(glance.hidden_size or 0) if glance.config else 0
     before, after = result["baseline"], result["metrics"]
     record = folder.read_record() or {}
     gained = metric_deltas(after, before, bootstrap_draws(record, "end"), bootstrap_draws(record, "start"))

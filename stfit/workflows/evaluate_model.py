@@ -60,7 +60,7 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
     if baseline is not None:
         of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.dims)
         comparison = {name: compare(measured[name], of_baseline[name]) for name in measured if name in of_baseline}
-    main = main_metrics(evaluators, encoder.traits.similarity, recipe.dims)
+    main = main_metrics(evaluators, encoder.config.similarity, recipe.dims)
     return ModelEvaluation(values_of(measured), gates, comparison, main)
 
 

@@ -144,7 +144,7 @@ def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
     """Size of the embeddings; None where the base is out of reach."""
     if base.hidden_size is None:
         return None
-    own, said = base.traits or ModelConfig(pooling=("mean",)), recipe.model
+    own, said = base.config or ModelConfig(pooling=("mean",)), recipe.model
     pooling = (
         own.pooling if said.pooling is None else (said.pooling,) if isinstance(said.pooling, str) else said.pooling
     )
@@ -154,7 +154,7 @@ def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
 
 def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
     """The layers after pooling."""
-    own = base.traits.layers if base.traits else []
+    own = base.config.layers if base.config else []
     return own if recipe.model.layers is None else recipe.model.layers
 
 
@@ -296,15 +296,15 @@ def _idle_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 def _replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A base that was trained with other modules has to learn anew what its token embeddings mean together."""
-    if base.traits is None:
+    if base.config is None:
         return []
     found = []
     modes = recipe.model.modes
-    if modes and modes != base.traits.pooling:
-        message = f"{', '.join(modes)} replaces the base's own {', '.join(base.traits.pooling)}"
+    if modes and modes != base.config.pooling:
+        message = f"{', '.join(modes)} replaces the base's own {', '.join(base.config.pooling)}"
         found.append(Finding("model.pooling", "replaced-pooling", message))
     for key in ("token_layers", "layers"):
-        own, given = getattr(base.traits, key), getattr(recipe.model, key)
+        own, given = getattr(base.config, key), getattr(recipe.model, key)
         if given is not None and given != own:
             names = [", ".join(layer.type for layer in layers) for layers in (given, own)]
             found.append(

@@ -44,5 +44,5 @@ def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> Teac
         def embed(texts: list[str], prompt: str = prompt) -> np.ndarray:
             return teacher.encode(texts, prompt=prompt)
 
-        embeddings[prompt] = load_embeddings(list(numbers), embed, f"{teacher.identity} {prompt}")
+        embeddings[prompt] = load_embeddings(list(numbers), embed, f"{teacher.fingerprint} {prompt}")
     return TeacherEmbeddings([(embeddings[prompts[role]], places[role]) for role in roles])

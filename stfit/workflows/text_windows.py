@@ -65,7 +65,7 @@ def stream_text_windows(
             shares = partition([len(text) for text in distinct])
             mine = [prompt + distinct[i] for i in shares[rank()]]
             yield Window(
-                number, texts, distinct, place, shares, None if is_done(number, texts) else encoder.tokens(mine)
+                number, texts, distinct, place, shares, None if is_done(number, texts) else encoder.tokenizer(mine)
             )
 
     return prefetch(tokenised())

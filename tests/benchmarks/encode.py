@@ -71,7 +71,7 @@ def measure(name: str, texts: list[str], encoder: Encoder, peer: SentenceTransfo
         ours.append(seconds(lambda: encoder.encode(texts)))
         theirs.append(seconds(lambda: peer.encode(texts, batch_size=best)))
         peaks.append(peak(config.hidden_size, config.intermediate_size))
-    sequences = encoder.tokens(list(dict.fromkeys(texts)))
+    sequences = encoder.tokenizer(list(dict.fromkeys(texts)))
     fast = [seconds(lambda: encoder.embed(sequences, fast=True)) for _ in range(rounds)]
     difference = np.abs(encoder.encode(sample) - peer.encode(sample, batch_size=best)).max()
     tokens = sum(map(len, sequences))

@@ -201,7 +201,7 @@ def test_lengths_are_those_of_the_tokenizer_of_transformers_uncut(write, tiny_ba
     recipe = load_recipe(write(model={"base": str(tiny_base("roberta"))})).recipe
     examples, _ = load_examples(recipe.data, recipe.data.format, recipe.seed)
     table = count_tokens(inspect_model(recipe.model), examples, dict.fromkeys(examples.texts, "ask: " * 40))
-    tokenizer = build_encoder(recipe.model).tokens.tokenizer
+    tokenizer = build_encoder(recipe.model).tokenizer.hf_tokenizer
     texts = dict.fromkeys("ask: " * 40 + text for text in examples.all_texts())
     assert table.lengths().tolist() == [len(tokenizer(text, truncation=False)["input_ids"]) for text in texts]
     assert table.lengths().min() > 64

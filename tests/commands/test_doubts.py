@@ -17,7 +17,7 @@ SENTENCE_MODEL = ModelInfo(
     hidden_size=32,
     num_layers=2,
     parameters=1000,
-    traits=ModelConfig(pooling=("mean",), layers=[Normalize()], prompts={"query": "ask: "}),
+    config=ModelConfig(pooling=("mean",), layers=[Normalize()], prompts={"query": "ask: "}),
 )
 SCRATCH = {"type": "scratch", "hidden_size": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 100}
 RANKING = {"type": "multiple_negatives_ranking"}

@@ -268,5 +268,5 @@ def test_a_part_is_known_again_by_another_process(model, tmp_path) -> None:
     seen = []
     for seed in (1, 2):  # each process draws the pooler that is not in the folder
         torch.manual_seed(seed)
-        seen.append(load_encoder(tmp_path / "bare").identity)
+        seen.append(load_encoder(tmp_path / "bare").fingerprint)
     assert seen[0] == seen[1]

@@ -20,9 +20,9 @@ def test_second_run_begins_where_the_first_one_ended(tmp_path, write, run, simil
     begin = next(event for event in events if isinstance(event, Evaluated))
     assert begin.metrics == first["metrics"]
     encoder = load_encoder(tmp_path / "second" / "tiny" / "model")
-    assert encoder.traits.prompts == {"query": "ask: "}
-    assert [layer.type for layer in encoder.traits.layers] == ["dense", "normalize"]
-    assert encoder.tokens.max_seq_length == 16
+    assert encoder.config.prompts == {"query": "ask: "}
+    assert [layer.type for layer in encoder.config.layers] == ["dense", "normalize"]
+    assert encoder.tokenizer.max_seq_length == 16
     assert events[-1].result["metrics"] != first["metrics"]
 
 

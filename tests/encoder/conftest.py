@@ -23,7 +23,9 @@ def two_steps(sentences) -> Callable[[Encoder], set[str]]:
         rows = {"anchor": sentences, "positive": [f"{text} And rain, then." for text in sentences]}
         examples = Examples("positive_pair", rows, None, "none", None, np.arange(1, len(sentences) + 1), {})
         prompts = dict.fromkeys(rows, "")
-        table = tokenize_examples(examples, prompts, encoder.tokens, encoder.tokens.identity, encoder.pooled_from)
+        table = tokenize_examples(
+            examples, prompts, encoder.tokenizer, encoder.tokenizer.fingerprint, encoder.pooled_from
+        )
         batch = table.batch(np.arange(len(sentences)), distinct=False)
         encoder.use_fast_dropout()
         learner = build_train_objects(encoder, [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])

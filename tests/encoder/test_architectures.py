@@ -46,7 +46,7 @@ CAUSAL = {"gemma3", "qwen3", "qwen3-left"}
 def test_an_architecture_trains_and_its_folder_is_the_peers(kind, tiny_base, two_steps, sentences, tmp_path, table):
     encoder = build_encoder(Model(base=str(tiny_base(kind))))
     assert encoder.layout.name == LAYOUTS[kind]
-    assert encoder.traits.pooling == ("last_token" if kind in CAUSAL else "mean",)
+    assert encoder.config.pooling == ("last_token" if kind in CAUSAL else "mean",)
     untrained = encoder.encode(sentences)
     moved = two_steps(encoder)
     save_encoder(encoder, tmp_path / "model")
@@ -61,7 +61,7 @@ def test_an_architecture_trains_and_its_folder_is_the_peers(kind, tiny_base, two
             "saves": "yes, and loads again",
             "peer's error": f"{error:.0e}",
             "layout": encoder.layout.name,
-            "pooling": ", ".join(encoder.traits.pooling),
+            "pooling": ", ".join(encoder.config.pooling),
         }
     )
     assert error < 1e-5
@@ -80,7 +80,9 @@ def test_a_causal_decoder_ends_every_text_with_eos_also_when_loaded_again(kind, 
     encoder = build_encoder(Model(base=str(tiny_base(kind)), max_seq_length=8))
     save_encoder(encoder, tmp_path / "model")
     for each in (encoder, load_encoder(tmp_path / "model")):
-        assert {sequence[-1] for sequence in each.tokens([*sentences, ""])} == {each.tokens.tokenizer.eos_token_id}
+        assert {sequence[-1] for sequence in each.tokenizer([*sentences, ""])} == {
+            each.tokenizer.hf_tokenizer.eos_token_id
+        }
     texts = [*sentences, ""]
     assert largest_error(encoder.encode(texts), peer_encode(tmp_path / "model", texts)) < 1e-5
     without = build_encoder(Model(base=str(tiny_base(kind)), append_eos=False))

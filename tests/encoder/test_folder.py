@@ -55,16 +55,16 @@ def test_every_architecture_agrees_with_the_peer(tmp_path, tiny_base, sentences,
 
 
 def test_plain_checkpoint_gets_the_pooling_of_its_kind(tiny_base) -> None:
-    assert build(tiny_base("bert")).traits.pooling == ("mean",)
-    assert build(tiny_base("qwen3")).traits.pooling == ("last_token",)
+    assert build(tiny_base("bert")).config.pooling == ("mean",)
+    assert build(tiny_base("qwen3")).config.pooling == ("last_token",)
 
 
 def test_decoder_with_last_token_pooling_ends_every_text_with_eos(tiny_base, sentences) -> None:
     encoder = build(tiny_base("qwen3"))
-    eos = encoder.tokens.tokenizer.eos_token_id
-    assert all(sequence[-1] == eos for sequence in encoder.tokens([*sentences, ""]))
+    eos = encoder.tokenizer.hf_tokenizer.eos_token_id
+    assert all(sequence[-1] == eos for sequence in encoder.tokenizer([*sentences, ""]))
     without = build(tiny_base("qwen3"), append_eos=False)
-    assert not any(sequence[-1] == eos for sequence in without.tokens(sentences))
+    assert not any(sequence[-1] == eos for sequence in without.tokenizer(sentences))
 
 
 def test_folder_written_by_the_peer_keeps_its_weights_and_embeddings(tmp_path, tiny_base, sentences) -> None:
@@ -89,10 +89,10 @@ def test_folder_written_by_the_peer_keeps_its_weights_and_embeddings(tmp_path, t
     )
     peer.save_pretrained(str(tmp_path / "theirs"))
     encoder = load_encoder(tmp_path / "theirs")
-    assert encoder.tokens.max_seq_length == 20
-    assert encoder.traits.prompts == {"query": "q: "}
-    assert encoder.traits.similarity == "dot"
-    assert encoder.traits.truncate_dim == 8
+    assert encoder.tokenizer.max_seq_length == 20
+    assert encoder.config.prompts == {"query": "q: "}
+    assert encoder.config.similarity == "dot"
+    assert encoder.config.truncate_dim == 8
     assert largest_error(encoder.encode(sentences), peer.encode(sentences)) < 1e-5
     assert (
         largest_error(encoder.encode(sentences, prompt_name="query"), peer.encode(sentences, prompt_name="query"))
@@ -145,8 +145,8 @@ def test_every_layout_is_read(tmp_path, tiny_base, sentences, entries) -> None:
     listed = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (path, kind) in enumerate(entries)]
     (folder / "modules.json").write_text(json.dumps(listed))
     encoder = load_encoder(folder)
-    assert encoder.traits.pooling == ("cls",)
-    assert encoder.tokens.max_seq_length == 24
+    assert encoder.config.pooling == ("cls",)
+    assert encoder.tokenizer.max_seq_length == 24
     theirs = peer_encode(folder, sentences)
     assert largest_error(encoder.encode(sentences), theirs) < 1e-5
 

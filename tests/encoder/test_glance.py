@@ -16,14 +16,14 @@ from stfit.errors import ModelError
 def test_a_glance_at_a_checkpoint_tells_what_the_encoder_has(kind, tiny_base):
     settings = Model(base=str(tiny_base(kind)))
     glance, encoder = inspect_model(settings), build_encoder(settings)
-    assert glance.max_seq_length == encoder.tokens.max_seq_length
+    assert glance.max_seq_length == encoder.tokenizer.max_seq_length
     assert glance.positions == position_limit(encoder.backbone.config)
     assert glance.hidden_size == encoder.embedding_dim
     assert glance.num_layers == 2
     assert glance.parameters == sum(weight.numel() for weight in encoder.backbone.parameters())
-    counted, own = (tokens(["a cat", "rain " * 99]) for tokens in (glance.tokens(), encoder.tokens))
+    counted, own = (tokens(["a cat", "rain " * 99]) for tokens in (glance.load_tokenizer(), encoder.tokenizer))
     assert (list(counted[0]), len(counted[1]) > len(own[1])) == (list(own[0]), True)
-    assert glance.traits is None
+    assert glance.config is None
 
 
 def test_a_glance_at_a_sentence_model_tells_modules_and_prompts(tiny_base, tmp_path):
@@ -39,8 +39,8 @@ def test_a_glance_at_a_sentence_model_tells_modules_and_prompts(tiny_base, tmp_p
     )
     save_encoder(build_encoder(wanted), tmp_path)
     glance = inspect_model(Model(base=str(tmp_path)))
-    assert (glance.max_seq_length, glance.traits.pooling) == (20, ("cls", "mean_sqrt_len"))
-    assert glance.traits.layers == wanted.layers
+    assert (glance.max_seq_length, glance.config.pooling) == (20, ("cls", "mean_sqrt_len"))
+    assert glance.config.layers == wanted.layers
     assert (glance.prompts, glance.default_prompt) == ({"query": "query: "}, "query")
 
 

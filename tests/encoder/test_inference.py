@@ -16,7 +16,7 @@ def test_fused_is_chosen_where_it_equals_the_layout(tiny_base, sentences, kind, 
     encoder = build_encoder(Model(base=str(tiny_base(kind))))
     assert encoder.fused == fused
     with torch.no_grad():
-        expected = encoder.eval()(encoder.tokens(sentences)).numpy()
+        expected = encoder.eval()(encoder.tokenizer(sentences)).numpy()
     np.testing.assert_allclose(encoder.encode(sentences), expected, rtol=0, atol=1e-5)
 
 
@@ -36,7 +36,7 @@ def test_encode_sees_weights_that_have_moved(tiny_base, sentences, name) -> None
     before = encoder.encode(sentences)
     with torch.no_grad():
         encoder.backbone.get_parameter(name).add_(torch.linspace(0, 1, 32))
-        expected = encoder.eval()(encoder.tokens(sentences)).numpy()
+        expected = encoder.eval()(encoder.tokenizer(sentences)).numpy()
     after = encoder.encode(sentences)
     np.testing.assert_allclose(after, expected, rtol=0, atol=1e-5)
     assert name.endswith("key.bias") or np.abs(after - before).max() > 1e-2  # a key's bias moves every score alike
@@ -52,8 +52,8 @@ def test_a_model_that_computes_otherwise_is_not_fused(tiny_base) -> None:
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_fast_is_close_and_not_the_same(tiny_base, sentences, kind) -> None:
     encoder = build_encoder(Model(base=str(tiny_base(kind))))
-    exact = encoder.embed(encoder.tokens(sentences), normalize=True)
-    fast = encoder.embed(encoder.tokens(sentences), normalize=True, fast=True)
+    exact = encoder.embed(encoder.tokenizer(sentences), normalize=True)
+    fast = encoder.embed(encoder.tokenizer(sentences), normalize=True, fast=True)
     assert 0.99 < (exact * fast).sum(axis=1).min() < 1 - 1e-7
 
 
@@ -70,7 +70,7 @@ def test_a_cpu_whose_products_lack_the_data_type_takes_the_layout(tiny_base, sen
     fused_supports.cache_clear()
     try:
         exact, fast = (
-            encoder.embed(encoder.tokens(sentences), normalize=True, fast=is_fast) for is_fast in (False, True)
+            encoder.embed(encoder.tokenizer(sentences), normalize=True, fast=is_fast) for is_fast in (False, True)
         )
         assert (fused_supports(torch.float32), fused_supports(torch.bfloat16)) == (True, False)
     finally:

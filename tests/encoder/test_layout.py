@@ -21,7 +21,7 @@ def encoders(base, attention):
 def test_every_layout_gives_the_padded_embeddings(tiny_base, sentences, attention, kind) -> None:
     encoder, padded = encoders(tiny_base(kind), attention)
     assert (encoder.layout.name, padded.layout.name) == (attention, "padded")
-    one, other = (each(each.tokens(sentences)).detach().numpy() for each in (encoder.eval(), padded.eval()))
+    one, other = (each(each.tokenizer(sentences)).detach().numpy() for each in (encoder.eval(), padded.eval()))
     assert (np.linalg.norm(one - other, axis=1) / np.linalg.norm(other, axis=1).clip(min=1)).max() < 1e-5
 
 
@@ -30,7 +30,7 @@ def test_every_layout_gives_the_padded_gradients(tiny_base, sentences, attention
     gradients = []
     for encoder in encoders(tiny_base(kind), attention):
         encoder.double().eval()
-        embedding = encoder(encoder.tokens(sentences))
+        embedding = encoder(encoder.tokenizer(sentences))
         (embedding * torch.linspace(-1, 1, embedding.numel(), dtype=torch.float64).view_as(embedding)).sum().backward()
         gradients.append({name: weight.grad for name, weight in encoder.named_parameters() if weight.grad is not None})
     one, other = gradients

@@ -44,7 +44,7 @@ def test_a_folder_holds_the_merged_weights_under_the_names_of_the_base(build, ti
 @pytest.mark.parametrize("kind", KINDS)
 def test_packed_layouts_with_adapters_equal_the_padded_one(build, sentences, kind):
     encoder = build(kind).eval()
-    tokens = encoder.tokens(sentences)
+    tokens = encoder.tokenizer(sentences)
     from stfit.encoder.kernels.packing import Layout, forward_padded
 
     chosen = encoder(tokens)
@@ -59,7 +59,7 @@ def test_only_adapters_and_layers_after_pooling_learn(tiny_base):
     learning = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
     assert learning == {name for name, _ in encoder.named_parameters() if ".lora_" in name or name[:8] == "layers.0"}
     encoder.train()
-    encoder(encoder.tokens(["a cat"])).sum().backward()
+    encoder(encoder.tokenizer(["a cat"])).sum().backward()
     moved = {name for name, weight in encoder.named_parameters() if weight.grad is not None}
     assert moved == learning
 

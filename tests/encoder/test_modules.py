@@ -89,7 +89,7 @@ def test_a_recipe_builds_it_from_nothing_and_its_folder_is_the_peers(
     ours = encoder.encode(texts)
     # In the peer a convolution over a transformer sees what it makes of the padding, so that each text goes alone.
     theirs = peer_encode(tmp_path / "model", texts, batch_size=1 if name.endswith("CNN") else 32)
-    if "max" in encoder.traits.pooling:  # where the peer says -inf of no token, and we 0
+    if "max" in encoder.config.pooling:  # where the peer says -inf of no token, and we 0
         theirs[np.isinf(theirs)] = 0
     loaded = load_encoder(tmp_path / "model")
     table.append(
@@ -105,7 +105,7 @@ def test_a_recipe_builds_it_from_nothing_and_its_folder_is_the_peers(
     assert largest_error(ours, untrained) > 1e-3
     assert largest_error(ours, theirs) < 1e-5
     assert largest_error(loaded.encode(texts), ours) < 1e-6
-    assert loaded.traits.token_layers == encoder.traits.token_layers
+    assert loaded.config.token_layers == encoder.config.token_layers
 
 
 def word_embeddings(vectors: Path):
@@ -161,7 +161,9 @@ def test_a_folder_of_the_peer_keeps_its_embeddings(vectors, tiny_base, texts, tm
         assert largest_error(load_encoder(folder / "again").encode(texts), theirs) < 1e-5, name
         glance = inspect_model(Model(base=str(folder)))
         assert glance.hidden_size == encoder.source.dim, name
-        assert [list(ids) for ids in glance.tokens()(texts)] == [list(ids) for ids in encoder.tokens(texts)], name
+        assert [list(ids) for ids in glance.load_tokenizer()(texts)] == [
+            list(ids) for ids in encoder.tokenizer(texts)
+        ], name
 
 
 def test_shared_and_weighted_rows_of_model2vec_are_one_table(tiny_base, sentences, tmp_path):
@@ -218,7 +220,7 @@ def test_a_damaged_file_of_vectors_is_refused_with_its_line(lines, reason, tmp_p
 
 def test_idf_of_a_word_falls_with_the_texts_that_have_it(sentences, tmp_path):
     encoder = build_encoder(Model.model_validate({"base": BAG, "layers": [DENSE]}), lambda: sentences)
-    weight = dict(zip(encoder.tokens.vocabulary(), encoder.backbone.weight.tolist(), strict=True))
+    weight = dict(zip(encoder.tokenizer.vocabulary(), encoder.backbone.weight.tolist(), strict=True))
     assert weight["guitar"] == pytest.approx(1 + np.log(8 / 2))
     assert weight["rain"] < weight["guitar"] or sentences.count("rain") == 1
     assert weight["a"] == pytest.approx(1 + np.log(8 / 4))

@@ -33,7 +33,7 @@ def test_vocabulary_is_the_same_in_every_process(sentences) -> None:
 def test_dropout_is_as_the_recipe_says(sentences) -> None:
     for rate, repeats in ((0.0, True), (0.3, False), (None, False)):
         encoder = build_encoder(Model(base=Scratch(), dropout=rate), lambda: sentences).train()
-        tokens = encoder.tokens(sentences)
+        tokens = encoder.tokenizer(sentences)
         assert torch.equal(encoder(tokens), encoder(tokens)) is repeats
 
 

@@ -30,7 +30,7 @@ def sent(monkeypatch):
     texts = []
 
     def watch(encoder):
-        tokens = encoder.tokens
+        tokens = encoder.tokenizer
 
         def watched(batch):
             texts.extend(batch)
@@ -54,7 +54,7 @@ def test_every_matryoshka_prefix_is_measured_from_one_embedding_of_each_text(enc
     texts = sent(encoder)
     found = measured(encoder, evaluators, "end", dims=[64, 32, 8])
     assert sorted(texts) == ["a cat", "cat", "it rained all day", "rain"]
-    encoder.traits.truncate_dim = 8
+    encoder.config.truncate_dim = 8
     cut = measured(encoder, evaluators, "end")
     assert found["pairs@32/spearman_dot"] == found["pairs/spearman_dot"]  # all that the model has
     assert {name: found[name.replace("/", "@8/")] for name in cut} == pytest.approx(cut, abs=1e-6)

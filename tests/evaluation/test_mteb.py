@@ -40,10 +40,10 @@ def test_a_similarity_task_scores_as_the_same_pairs_do(tasks, encoder, examples_
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_search_task_has_the_prompts_of_queries_and_documents(tasks, encoder):
-    encoder.traits.prompts = {"query": "ask: ", "document": "read: "}
+    encoder.config.prompts = {"query": "ask: ", "document": "read: "}
     sent = []
-    tokens = encoder.tokens
-    encoder.tokens = lambda texts: (sent.extend(texts), tokens(texts))[1]
+    tokens = encoder.tokenizer
+    encoder.tokenizer = lambda texts: (sent.extend(texts), tokens(texts))[1]
     measured(encoder, [load(task="MockRetrievalTask", name="mock")], "end")
     assert {text.partition(":")[0] for text in sent} == {"ask", "read"}
 

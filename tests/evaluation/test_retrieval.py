@@ -38,7 +38,7 @@ def load(**settings):
 
 @pytest.mark.parametrize("similarity", MATRICES)
 def test_values_are_those_of_sentence_transformers(encoder, beir, peer_of, similarity):
-    encoder.traits.similarity = similarity
+    encoder.config.similarity = similarity
     peer = peer_of(encoder)
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 

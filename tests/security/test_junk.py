@@ -12,7 +12,7 @@ from stfit.data.source import ReadOptions
 from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.folder.inspect import glance_into
+from stfit.encoder.folder.inspect import inspect_folder
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, ModelError
 from stfit.runtime.run_folder import RunFolder
@@ -54,13 +54,13 @@ def good(tiny_base, tmp_path_factory):
 
 FILES_AND_READERS = {
     "step-00000001/manifest.json": lambda root: (verify_checkpoint(root / "step-00000001"), newest_checkpoint(root)),
-    "model/modules.json": lambda root: glance_into(root / "model"),
-    "model/config.json": lambda root: glance_into(root / "model"),
-    "model/tokenizer_config.json": lambda root: glance_into(root / "model"),
-    "model/sentence_bert_config.json": lambda root: glance_into(root / "model"),
-    "model/config_sentence_transformers.json": lambda root: glance_into(root / "model"),
-    "model/1_Pooling/config.json": lambda root: glance_into(root / "model"),
-    "model/2_Dense/config.json": lambda root: glance_into(root / "model"),
+    "model/modules.json": lambda root: inspect_folder(root / "model"),
+    "model/config.json": lambda root: inspect_folder(root / "model"),
+    "model/tokenizer_config.json": lambda root: inspect_folder(root / "model"),
+    "model/sentence_bert_config.json": lambda root: inspect_folder(root / "model"),
+    "model/config_sentence_transformers.json": lambda root: inspect_folder(root / "model"),
+    "model/1_Pooling/config.json": lambda root: inspect_folder(root / "model"),
+    "model/2_Dense/config.json": lambda root: inspect_folder(root / "model"),
     "rows.jsonl": lambda root: read_file(root / "rows.jsonl", ReadOptions()),
     "rows.csv": lambda root: read_file(root / "rows.csv", ReadOptions()),
     "labels.json": lambda root: read_label_names(root / "labels.json"),

@@ -43,7 +43,7 @@ PADDING = "PADDING_TOKEN"
 class Scratch(Spec):
     """A small BERT with random weights and a WordPiece vocabulary learnt from the training texts: needs no network."""
 
-    peer: ClassVar[str] = "Transformer"
+    st_name: ClassVar[str] = "Transformer"
     learns_from_texts: ClassVar[bool] = True
     type: Literal["scratch"] = "scratch"
     hidden_size: int = Field(128, gt=0)
@@ -92,7 +92,7 @@ def _size_of_table(table: Static | WordEmbeddings) -> tuple[int, int]:
 class Static(Spec):
     """A vector for each token, and their mean for a text: no transformer, and hundreds of times faster than one."""
 
-    peer: ClassVar[str] = "StaticEmbedding"
+    st_name: ClassVar[str] = "StaticEmbedding"
     num_layers: ClassVar[int] = 0
     default_dim: ClassVar[int] = 256
     type: Literal["static"] = "static"
@@ -130,7 +130,7 @@ class Static(Spec):
 class WordEmbeddings(Spec):
     """A vector for each word between white space, for `token_layers` and `pooling` to work on."""
 
-    peer: ClassVar[str] = "WordEmbeddings"
+    st_name: ClassVar[str] = "WordEmbeddings"
     num_layers: ClassVar[int] = 0
     default_dim: ClassVar[int] = 300
     type: Literal["word_embeddings"] = "word_embeddings"
@@ -160,7 +160,9 @@ class WordEmbeddings(Spec):
             words, vectors = read_vectors(Path(self.vectors), self.vocab_size)
             table_vd = torch.from_numpy(vectors)
         table_vd = torch.cat([table_vd.new_zeros(1, table_vd.shape[1]), table_vd])
-        return tables.build_words(table_vd, tokens.WordTokens([PADDING, *words], settings.max_seq_length), trained=True)
+        return tables.build_words(
+            table_vd, tokens.WhitespaceTokenizer([PADDING, *words], settings.max_seq_length), trained=True
+        )
 
 
 class BagOfWords(Spec):
@@ -169,7 +171,7 @@ class BagOfWords(Spec):
     Has nothing to train, so that a dense layer has to follow.
     """
 
-    peer: ClassVar[str] = "BoW"
+    st_name: ClassVar[str] = "BoW"
     num_layers: ClassVar[int] = 0
     learns_from_texts: ClassVar[bool] = True
     type: Literal["bag_of_words"] = "bag_of_words"
@@ -188,7 +190,7 @@ class BagOfWords(Spec):
         all_texts = list(texts)
         words = frequent_words(all_texts, self.vocab_size)
         if self.weights is None:
-            known = inverse_frequencies(words, tokens.WordTokens(words), all_texts)
+            known = inverse_frequencies(words, tokens.WhitespaceTokenizer(words), all_texts)
         else:
             known = read_weights_of_words(Path(self.weights))
         weights = weigh(words, known, self.unknown_word_weight)

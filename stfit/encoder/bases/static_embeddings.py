@@ -20,7 +20,13 @@ from stfit.encoder.folder.validate import require_vectors
 from stfit.encoder.folder.weights import read_weights
 from stfit.encoder.kernels.packing import Forward, Layout
 from stfit.encoder.modules import WordCounts
-from stfit.encoder.tokenizer import PlainTokens, WordTokens, load_tokenizer_file, load_word_tokens, words_by_id
+from stfit.encoder.tokenizer import (
+    PlainTokenizer,
+    WhitespaceTokenizer,
+    load_tokenizer_file,
+    load_word_tokens,
+    words_by_id,
+)
 from stfit.errors import ModelError
 
 WORD_TOKENIZER = "sentence_transformers.models.tokenizer.WhitespaceTokenizer.WhitespaceTokenizer"
@@ -73,12 +79,12 @@ def build_static(table_vd: Tensor, tokenizer: HFTokenizer, settings: Model) -> B
     """The mean of the vectors of a text's tokens; the limit of a recipe travels in tokenizer.json."""
     if settings.max_seq_length is not None:
         tokenizer.enable_truncation(settings.max_seq_length)
-    tokens = PlainTokens(tokenizer)
+    tokens = PlainTokenizer(tokenizer)
     bags = nn.EmbeddingBag.from_pretrained(table_vd, freeze=False)
     return Backbone(
-        peer="StaticEmbedding",
-        backbone=bags,
-        tokens=tokens,
+        st_name="StaticEmbedding",
+        module=bags,
+        tokenizer=tokens,
         dim=bags.embedding_dim,
         choose_layout=_nothing_to_choose(_forward_bags),
         write=partial(_write_static, bags, tokens),
@@ -86,7 +92,7 @@ def build_static(table_vd: Tensor, tokenizer: HFTokenizer, settings: Model) -> B
     )
 
 
-def _write_static(bags: nn.EmbeddingBag, tokens: PlainTokens, folder: Path) -> None:
+def _write_static(bags: nn.EmbeddingBag, tokens: PlainTokenizer, folder: Path) -> None:
     """Table and tokenizer."""
     save_file({"embedding.weight": bags.weight.detach().cpu().contiguous()}, folder / "model.safetensors")
     tokens.save(folder)
@@ -108,20 +114,20 @@ def load_words(folder: Path, settings: Model) -> Backbone:
     return build_words(weights["emb_layer.weight"].float(), tokens, bool(config.get("update_embeddings", False)))
 
 
-def build_words(table_vd: Tensor, tokens: WordTokens, trained: bool) -> Backbone:
+def build_words(table_vd: Tensor, tokens: WhitespaceTokenizer, trained: bool) -> Backbone:
     """A vector for each word; `trained`: whether it moves in training."""
     table = nn.Embedding.from_pretrained(table_vd, freeze=not trained)
     return Backbone(
-        peer="WordEmbeddings",
-        backbone=table,
-        tokens=tokens,
+        st_name="WordEmbeddings",
+        module=table,
+        tokenizer=tokens,
         dim=table.embedding_dim,
         choose_layout=_nothing_to_choose(_forward_words),
         write=partial(_write_words, table, tokens),
     )
 
 
-def _write_words(table: nn.Embedding, tokens: WordTokens, folder: Path) -> None:
+def _write_words(table: nn.Embedding, tokens: WhitespaceTokenizer, folder: Path) -> None:
     """Table, vocabulary, and what else sentence-transformers wants to know."""
     config = {
         "tokenizer_class": WORD_TOKENIZER,
@@ -146,11 +152,11 @@ def load_word_counts(folder: Path, settings: Model) -> Backbone:
 def build_word_counts(words: list[str], weights: list[float], cumulative: bool) -> Backbone:
     """A dimension for each word."""
     counts = WordCounts(torch.tensor(weights), cumulative)
-    tokens = WordTokens(words)
+    tokens = WhitespaceTokenizer(words)
     return Backbone(
-        peer="BoW",
-        backbone=counts,
-        tokens=tokens,
+        st_name="BoW",
+        module=counts,
+        tokenizer=tokens,
         dim=len(words),
         choose_layout=_nothing_to_choose(_forward_bags),
         write=partial(_write_word_counts, counts, tokens),
@@ -159,7 +165,7 @@ def build_word_counts(words: list[str], weights: list[float], cumulative: bool) 
     )
 
 
-def _write_word_counts(counts: WordCounts, tokens: WordTokens, folder: Path) -> None:
+def _write_word_counts(counts: WordCounts, tokens: WhitespaceTokenizer, folder: Path) -> None:
     """Vocabulary and weights."""
     words = tokens.vocabulary()
     config = {

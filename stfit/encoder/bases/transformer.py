@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 
 from stfit.encoder.backbone import Backbone
 from stfit.encoder.bases.transformer_tokenizer import (
-    TransformerTokens,
+    TransformerTokenizer,
     append_eos,
     load_tokenizer,
     longest_sequence,
@@ -52,11 +52,13 @@ def build_transformer(
     by_default = plain and _is_decoder(config) and "last_token" in (settings.modes or (pooling,))
     if by_default if settings.append_eos == "auto" else settings.append_eos:
         append_eos(tokenizer)
-    tokens = TransformerTokens(tokenizer, _choose_limit(tokenizer, settings.max_seq_length or max_seq_length, config))
+    tokens = TransformerTokenizer(
+        tokenizer, _choose_limit(tokenizer, settings.max_seq_length or max_seq_length, config)
+    )
     return Backbone(
-        peer="Transformer",
-        backbone=backbone,
-        tokens=tokens,
+        st_name="Transformer",
+        module=backbone,
+        tokenizer=tokens,
         dim=int(config.hidden_size),
         choose_layout=partial(choose_layout, backbone),
         write=partial(_write_transformer, backbone, tokens),
@@ -65,7 +67,7 @@ def build_transformer(
     )
 
 
-def _write_transformer(backbone: PreTrainedModel, tokens: TransformerTokens, folder: Path) -> None:
+def _write_transformer(backbone: PreTrainedModel, tokens: TransformerTokenizer, folder: Path) -> None:
     """Weights, config, tokenizer, and the limit where older versions look for it."""
     backbone.save_pretrained(folder, state_dict=merged_weights(backbone))
     tokens.save(folder)

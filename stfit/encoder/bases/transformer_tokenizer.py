@@ -14,11 +14,11 @@ from stfit.encoder.tokenizer import words_by_id
 from stfit.errors import ModelError
 
 
-class TransformerTokens:
+class TransformerTokenizer:
     """A transformer's tokenizer with its limit; special tokens are included."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
-        self.tokenizer = tokenizer
+        self.hf_tokenizer = tokenizer
         tokenizer.model_max_length = max_seq_length
         # A copy, since truncation set on the backend would be written into the saved tokenizer.json.
         self._backend = HFTokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -28,10 +28,10 @@ class TransformerTokens:
     @property
     def max_seq_length(self) -> int:
         """Longest sequence in tokens."""
-        return int(self.tokenizer.model_max_length)
+        return int(self.hf_tokenizer.model_max_length)
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """Everything that decides which token ids a text gets."""
         return self._backend.to_str()
 
@@ -44,16 +44,16 @@ class TransformerTokens:
         if not prompt:
             return 0
         ids = self._backend.encode(prompt).ids
-        ends_specially = ids and ids[-1] in (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id)
+        ends_specially = ids and ids[-1] in (self.hf_tokenizer.sep_token_id, self.hf_tokenizer.eos_token_id)
         return len(ids) - bool(ends_specially)
 
     def vocabulary(self) -> list[str]:
         """Every token, by id."""
-        return words_by_id(self.tokenizer.get_vocab())
+        return words_by_id(self.hf_tokenizer.get_vocab())
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and its companions."""
-        self.tokenizer.save_pretrained(folder)
+        self.hf_tokenizer.save_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -77,7 +77,7 @@ class Graph(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.backbone, self.layers = encoder.backbone, encoder.layers
-        self.modes, self.dim = encoder.traits.pooling, encoder.output_dim
+        self.modes, self.dim = encoder.config.pooling, encoder.output_dim
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See the class."""
@@ -92,13 +92,13 @@ class Graph(nn.Module):
 def require_exportable(encoder: Encoder) -> None:
     """Raise ModelError for what a graph of token ids and mask can't say."""
     reason = None
-    if encoder.source.peer != "Transformer":
-        reason = f"a {encoder.source.peer} is no transformer"
-    elif encoder.traits.token_layers:
-        reason = f"it has layers before pooling ({', '.join(layer.type for layer in encoder.traits.token_layers)})"
-    elif unknown := [mode for mode in encoder.traits.pooling if mode not in POOLINGS]:
+    if encoder.source.st_name != "Transformer":
+        reason = f"a {encoder.source.st_name} is no transformer"
+    elif encoder.config.token_layers:
+        reason = f"it has layers before pooling ({', '.join(layer.type for layer in encoder.config.token_layers)})"
+    elif unknown := [mode for mode in encoder.config.pooling if mode not in POOLINGS]:
         reason = f"pooling `{unknown[0]}` comes from an installed package"
-    elif not encoder.traits.include_prompt:
+    elif not encoder.config.include_prompt:
         reason = "it leaves prompts out of pooling, and a mask does not tell where they end"
     if reason:
         raise ModelError(f"this model can't be exported: {reason}")
@@ -108,7 +108,7 @@ def write_onnx(encoder: Encoder, path: Path) -> None:
     """The graph of an encoder in the padded layout. Raises ModelError where torch can't trace it."""
     require_exportable(encoder)
     encoder.backbone.set_attn_implementation("eager")
-    ids = torch.from_numpy(np.stack([encoder.tokens(["a"])[0]] * 2).astype(np.int64)).repeat(1, 3)
+    ids = torch.from_numpy(np.stack([encoder.tokenizer(["a"])[0]] * 2).astype(np.int64)).repeat(1, 3)
     anything = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # warns of what torchvision would add
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,9 +153,9 @@ def write_openvino(onnx: Path, path: Path) -> None:
 
 def write_surroundings(encoder: Encoder, folder: Path) -> None:
     """Tokenizer, config of the transformer, prompts and similarity."""
-    encoder.tokens.save(folder)
+    encoder.tokenizer.save(folder)
     encoder.backbone.config.save_pretrained(folder)
-    write_json(folder / "config_sentence_transformers.json", st_settings(encoder.traits))
+    write_json(folder / "config_sentence_transformers.json", st_settings(encoder.config))
 
 
 def load_graph(path: Path) -> Run:

@@ -14,13 +14,13 @@ from stfit.encoder.folder.resolve import SMALL_FILES, locate
 from stfit.encoder.folder.st_config import (
     ModelConfig,
     count_positions,
-    is_sentence_model,
+    is_st_model,
     read_folder,
     read_json,
     read_sentence_config,
 )
 from stfit.encoder.folder.validate import read_shapes, validate_folder, wrap_errors
-from stfit.encoder.tokenizer import Tokenizer, WordTokens, load_word_tokens, untruncated_tokenizer
+from stfit.encoder.tokenizer import Tokenizer, WhitespaceTokenizer, load_word_tokens, untruncated_tokenizer
 
 NO_LIMIT = 1_000_000
 """Tokenizers without a limit say some very large number."""
@@ -34,7 +34,7 @@ class ModelInfo:
     """What sentence-transformers calls what comes first in it."""
     is_random: bool = False
     """Whether it starts from nothing."""
-    tokens: Callable[[], Tokenizer] | None = None
+    load_tokenizer: Callable[[], Tokenizer] | None = None
     """Loads its tokenizer, without its limit."""
     max_seq_length: int | None = None
     """Its own limit in tokens."""
@@ -45,7 +45,7 @@ class ModelInfo:
     num_layers: int | None = None
     parameters: int | None = None
     """Weights, counted; None where they are not here yet."""
-    traits: ModelConfig | None = None
+    config: ModelConfig | None = None
     """What a sentence-transformers model says of itself; None for a plain encoder."""
 
     @property
@@ -53,18 +53,18 @@ class ModelInfo:
         """Size of the embeddings that it gives as it is; None where it is out of reach."""
         if self.hidden_size is None:
             return None
-        dim = (self.traits or ModelConfig(pooling=("mean",))).embedding_dim(self.hidden_size)
-        return min(dim, self.traits.truncate_dim or dim) if self.traits else dim
+        dim = (self.config or ModelConfig(pooling=("mean",))).embedding_dim(self.hidden_size)
+        return min(dim, self.config.truncate_dim or dim) if self.config else dim
 
     @property
     def prompts(self) -> dict[str, str]:
         """Its own prompts."""
-        return self.traits.prompts if self.traits else {}
+        return self.config.prompts if self.config else {}
 
     @property
     def default_prompt(self) -> str | None:
         """The name of its own default prompt."""
-        return self.traits.default_prompt if self.traits else None
+        return self.config.default_prompt if self.config else None
 
 
 def inspect_model(settings: Model) -> ModelInfo:
@@ -75,19 +75,19 @@ def inspect_model(settings: Model) -> ModelInfo:
     base = settings.base
     if not isinstance(base, str):
         size, parameters = base.size()
-        limit = 512 if base.peer == "Transformer" else None
-        return ModelInfo(base.peer, True, None, limit, limit, size, base.num_layers, parameters)
-    return glance_into(locate(base, settings.revision, SMALL_FILES))
+        limit = 512 if base.st_name == "Transformer" else None
+        return ModelInfo(base.st_name, True, None, limit, limit, size, base.num_layers, parameters)
+    return inspect_folder(locate(base, settings.revision, SMALL_FILES))
 
 
-def glance_into(folder: Path) -> ModelInfo:
+def inspect_folder(folder: Path) -> ModelInfo:
     """A local model folder, plain or of sentence-transformers."""
     with wrap_errors(folder):
         validate_folder(folder)
-        if not is_sentence_model(folder):
+        if not is_st_model(folder):
             return _glance_at_transformer(folder)
         found = read_folder(folder)
-        return replace(INSPECTORS[found.source](found.folder), source=found.source, traits=found.traits)
+        return replace(INSPECTORS[found.source](found.folder), source=found.source, config=found.config)
 
 
 def _glance_at_transformer(folder: Path) -> ModelInfo:
@@ -98,7 +98,7 @@ def _glance_at_transformer(folder: Path) -> ModelInfo:
     limits = [limit for limit in (longest, positions) if limit and limit < NO_LIMIT]
     tokenizer = folder / "tokenizer.json"
     return ModelInfo(
-        tokens=partial(untruncated_tokenizer, tokenizer) if tokenizer.is_file() else None,
+        load_tokenizer=partial(untruncated_tokenizer, tokenizer) if tokenizer.is_file() else None,
         max_seq_length=read_sentence_config(folder).get("max_seq_length") or min(limits, default=512),
         positions=positions,
         hidden_size=_first_of(config, "hidden_size", "dim", "d_model"),
@@ -111,7 +111,7 @@ def _glance_at_table(folder: Path) -> ModelInfo:
     """The folder of a static table."""
     truncation = read_json(folder / "tokenizer.json").get("truncation") or {}
     return ModelInfo(
-        tokens=partial(untruncated_tokenizer, folder / "tokenizer.json", special_tokens=False),
+        load_tokenizer=partial(untruncated_tokenizer, folder / "tokenizer.json", special_tokens=False),
         max_seq_length=truncation.get("max_length"),
         **_table_of(folder),
     )
@@ -127,7 +127,7 @@ def _glance_at_words(folder: Path) -> ModelInfo:
     """The folder of word embeddings."""
     limit = read_json(folder / "wordembedding_config.json").get("max_seq_length", NO_LIMIT)
     return ModelInfo(
-        tokens=partial(load_word_tokens, folder),
+        load_tokenizer=partial(load_word_tokens, folder),
         max_seq_length=limit if limit < NO_LIMIT else None,
         **_table_of(folder),
     )
@@ -136,7 +136,9 @@ def _glance_at_words(folder: Path) -> ModelInfo:
 def _glance_at_counts(folder: Path) -> ModelInfo:
     """The folder of a bag of words."""
     words = read_json(folder / "config.json").get("vocab") or []
-    return ModelInfo(tokens=partial(WordTokens, words), hidden_size=len(set(words)), num_layers=0, parameters=0)
+    return ModelInfo(
+        load_tokenizer=partial(WhitespaceTokenizer, words), hidden_size=len(set(words)), num_layers=0, parameters=0
+    )
 
 
 INSPECTORS: dict[str, Callable[[Path], ModelInfo]] = {

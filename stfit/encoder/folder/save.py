@@ -19,8 +19,8 @@ from stfit.encoder.folder.weights import weights_of
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Write the model so that sentence-transformers 2.x to 6.x, and stfit, load it with the same embeddings."""
-    traits, source = encoder.traits, encoder.source
-    entries = [(source.subfolder, source.peer)]
+    traits, source = encoder.config, encoder.source
+    entries = [(source.subfolder, source.st_name)]
     (folder / source.subfolder).mkdir(parents=True, exist_ok=True)
     source.write(folder / source.subfolder)
 

@@ -88,7 +88,7 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def is_sentence_model(folder: Path) -> bool:
+def is_st_model(folder: Path) -> bool:
     """Whether the folder says how to pool, or is a plain transformer checkpoint."""
     return (folder / "modules.json").is_file()
 
@@ -99,8 +99,8 @@ def model_folder(path: Path) -> Path:
     Raises ModelError where neither is one.
     """
     inner = path / "model"
-    folder = inner if is_sentence_model(inner) else path
-    if (folder / "config.json").is_file() or is_sentence_model(folder):
+    folder = inner if is_st_model(inner) else path
+    if (folder / "config.json").is_file() or is_st_model(folder):
         return folder
     if not path.is_dir():
         raise ModelError(f"{path} does not exist")
@@ -150,7 +150,7 @@ class ModelFolder:
 
     source: str
     folder: Path
-    traits: ModelConfig
+    config: ModelConfig
     token_layer_folders: list[Path]
     layer_folders: list[Path]
 
