@@ -59,7 +59,7 @@ def test_a_torch_without_the_product_of_the_fused_layers_packs(tiny_base, monkey
 
 
 def test_a_layout_that_a_base_can_not_do_is_refused_when_wanted(tiny_base) -> None:
-    with pytest.raises(ModelError, match="its layers are not those of BERT"):
+    with pytest.raises(ModelError, match="its layers are not built like those of BERT"):
         build_encoder(Model(base=str(tiny_base("distilbert")), attention="fused"))
 
 

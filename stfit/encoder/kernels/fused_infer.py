@@ -1,8 +1,8 @@
-"""The forward pass of BERT and its kin on a CPU when nothing is learnt, in about half as many passes over memory.
+"""The forward pass of BERT and its kin on a CPU without gradients, in about half as many passes over memory.
 
-Weights are laid out once for oneDNN's kernels, which beat the default ones by a fifth and apply bias and activation
-while a product is still in the cache; query, key and value come from one product. It is chosen where a probe shows that
-it gives the padded forward's token embeddings.
+Weights are reordered once for oneDNN's kernels, which are a fifth faster than the default ones and apply bias and
+activation while a product is still in the cache; query, key and value come from one product. It is chosen if a probe
+shows that it gives the token embeddings of the layout that it replaces.
 
 Tensor names: t = tokens of all sequences, d = hidden size, h = heads, n = sequences of one length l.
 """
@@ -11,32 +11,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
+from transformers.activations import GELUActivation
 
 from stfit.encoder.kernels.attention import Packing
-from stfit.encoder.kernels.fused_train import linear_modules, norm_modules
+from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
 from stfit.encoder.kernels.packing import PROBE_TOLERANCE, Forward, pack, probe_sequences, relative_error
 
-TOKENS = 1024
-"""Tokens at once for which the weights are laid out."""
+REORDER_TOKENS = 1024
+"""Number of tokens for which oneDNN orders the weights."""
 
-ACTIVATIONS = ("gelu", "relu")
-"""Those whose oneDNN form is the same function (`gelu` is the exact one in both)."""
+ACTIVATIONS: dict[type[nn.Module], str] = {GELUActivation: "gelu", nn.ReLU: "relu"}
+"""Activations that oneDNN computes exactly -> its name for them."""
 
 
-class Linear:
-    """A linear map whose weights lie as oneDNN wants them."""
+class ReorderedLinear:
+    """A linear map with its weights in the order of oneDNN. Several maps of one input are put side by side."""
 
     def __init__(self, *linears: nn.Linear, dtype: torch.dtype, activation: str = "none") -> None:
-        """Several maps of one input are put side by side. `dtype`: of the product."""
         weight = torch.cat([linear.weight.detach() for linear in linears]).to(dtype)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, TOKENS)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, REORDER_TOKENS)
         self.bias = torch.cat([linear.bias.detach() for linear in linears]).to(dtype)
         self.activation = activation
 
@@ -49,48 +48,45 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class FusedLayer:
+class InferenceLayer:
     """One transformer layer, normalised after each residual."""
 
-    query_key_value: Linear
-    attended: Linear
-    attended_norm: nn.LayerNorm
-    up: Linear
-    down: Linear
-    norm: nn.LayerNorm
-    heads: int
+    query_key_value: ReorderedLinear
+    attention_output: ReorderedLinear
+    attention_norm: nn.LayerNorm
+    up: ReorderedLinear
+    down: ReorderedLinear
+    output_norm: nn.LayerNorm
+    num_heads: int
 
     @classmethod
-    def of(cls, layer: Any, heads: int, activation: str, dtype: torch.dtype) -> FusedLayer:
-        """From a layer of transformers. Raises AttributeError where it is built otherwise."""
-        query, key, value, attended, up, down = linears = linear_modules(layer)
-        if any(type(linear) is not nn.Linear for linear in linears):  # an adapter's map hides what it adds
+    def from_parts(cls, parts: LayerParts, dtype: torch.dtype) -> InferenceLayer:
+        """With the weights as they are now. Raises NotImplementedError if oneDNN lacks the activation."""
+        if type(parts.activation) not in ACTIVATIONS:
             raise NotImplementedError
-        attended_norm, norm = norm_modules(layer)
         return cls(
-            Linear(query, key, value, dtype=dtype),
-            Linear(attended, dtype=dtype),
-            attended_norm,
-            Linear(up, dtype=dtype, activation=activation),
-            Linear(down, dtype=dtype),
-            norm,
-            heads,
+            ReorderedLinear(parts.query, parts.key, parts.value, dtype=dtype),
+            ReorderedLinear(parts.attention_output, dtype=dtype),
+            parts.attention_norm,
+            ReorderedLinear(parts.up, dtype=dtype, activation=ACTIVATIONS[type(parts.activation)]),
+            ReorderedLinear(parts.down, dtype=dtype),
+            parts.output_norm,
+            parts.num_heads,
         )
 
     def __call__(self, states_td: Tensor, packing: Packing) -> Tensor:
         """[t, d] -> [t, d]."""
-        attended_td = _attend(self.query_key_value(states_td), packing, self.heads)
-        states_td = _norm(self.attended(attended_td).float().add_(states_td), self.attended_norm)
-        return _norm(self.down(self.up(states_td)).float().add_(states_td), self.norm)
+        attended_td = _attend(self.query_key_value(states_td), packing, self.num_heads)
+        states_td = _norm(self.attention_output(attended_td).float().add_(states_td), self.attention_norm)
+        return _norm(self.down(self.up(states_td)).float().add_(states_td), self.output_norm)
 
 
 def _norm(states_td: Tensor, layer: nn.LayerNorm) -> Tensor:
-    """Layer normalisation."""
     return functional.layer_norm(states_td, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
 
 
 def _attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
-    """Attention within each sequence; query, key and value stand side by side in [t, 3 d]."""
+    """Attention within each sequence; the columns of [t, 3 d] are query, key and value."""
     tokens, width = len(states_td), states_td.shape[1] // 3
     output_td = states_td.new_empty(tokens, width)
     start = 0
@@ -107,23 +103,21 @@ def _attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
 def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -> Forward:
     """The fused forward of a backbone, with its weights as they are now. `dtype`: of products and attention.
 
-    Raises AttributeError or NotImplementedError where the backbone, or this build of torch, has not what it takes.
+    Raises NotImplementedError if the backbone can't be fused, AttributeError or RuntimeError if torch lacks a kernel.
     """
-    config, modules = backbone.config, cast(Any, backbone)
-    embeddings = modules.embeddings
-    if config.hidden_act not in ACTIVATIONS or backbone.dtype != torch.float32 or backbone.device.type != "cpu":
+    parts = find_parts(backbone)
+    is_float_on_cpu = backbone.dtype == torch.float32 and backbone.device.type == "cpu"
+    if parts is None or parts.position_embeddings is None or not is_float_on_cpu:
         raise NotImplementedError
-    word_vd = embeddings.word_embeddings.weight.detach()
-    # The type of every token is 0, so its embedding can be part of the position's.
-    place_pd = (embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0]).detach()
-    layers = [
-        FusedLayer.of(layer, config.num_attention_heads, config.hidden_act, dtype) for layer in modules.encoder.layer
-    ]
+    word_vd, position_pd = parts.word_embeddings.weight.detach(), parts.position_embeddings.weight.detach()
+    if parts.token_type_embeddings is not None:  # the type of every token is 0, so positions can hold its embedding
+        position_pd = position_pd + parts.token_type_embeddings.weight[0].detach()
+    layers = [InferenceLayer.from_parts(layer, dtype) for layer in parts.layers]
 
     def forward_fused(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
         """Token embeddings [tokens, dim] of `sequences` and their order."""
         row = pack(backbone, sequences)
-        states_td = _norm(word_vd[row.token_ids].add_(place_pd[row.positions]), embeddings.LayerNorm)
+        states_td = _norm(word_vd[row.token_ids].add_(position_pd[row.positions]), parts.embedding_norm)
         for layer in layers:
             states_td = layer(states_td, row.packing)
         return states_td, row.order
@@ -138,7 +132,7 @@ def fused_supports(dtype: torch.dtype) -> bool:
         return False
     rows = torch.zeros(8, 8, dtype=dtype)
     try:
-        weight = torch.ops.mkldnn._reorder_linear_weight(rows, TOKENS)
+        weight = torch.ops.mkldnn._reorder_linear_weight(rows, REORDER_TOKENS)
         torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "none")
     except (AttributeError, NotImplementedError, RuntimeError):
         return False

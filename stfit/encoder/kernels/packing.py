@@ -194,18 +194,18 @@ def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected
 
 
 def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
-    """Fused layers on top of packed attention, which stay in place where they work."""
+    """Fuse the layers on top of packed attention, and keep them so if that works."""
     layers = fuse_layers(backbone)
+    if not layers:
+        return ProbeResult(False, "its layers are not built like those of BERT")
     try:
         fused_td, _ = _forward_packed(backbone, sequences)
-        found = _compare(fused_td, expected_td)
+        result = _compare(fused_td, expected_td)
     except (AttributeError, NotImplementedError, RuntimeError):
-        found = ProbeResult(False, "this build of torch has not oneDNN's product")
-    if len(layers) != backbone.config.num_hidden_layers:
-        found = ProbeResult(False, "its layers are not those of BERT")
-    if not found.works:
+        result = ProbeResult(False, "this build of torch lacks oneDNN's product")
+    if not result.works:
         unfuse_layers(layers)
-    return found
+    return result
 
 
 def probe_sequences(backbone: PreTrainedModel) -> list[np.ndarray]:

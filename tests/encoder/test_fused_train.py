@@ -1,4 +1,4 @@
-"""A BERT layer with dropout, in one function, is its formula with the same masks."""
+"""A transformer layer with dropout, fused into one function, is its formula with the same masks."""
 
 import numpy as np
 import pytest
@@ -7,11 +7,11 @@ from torch.nn import functional
 
 from stfit.encoder.kernels.attention import Packing
 from stfit.encoder.kernels.dropout import dropout_bits, dropout_mask, kept_scale
-from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, BertLayer, Settings
+from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, LayerSettings, PostNormLayer
 
 HEADS, WIDTH, INNER = 2, 6, 10
 LENGTHS = np.array([3, 4, 4, 7, FEED_FORWARD_ROWS])
-SETTINGS = Settings(HEADS, 0.5, 0.25, 0.125, (1e-5, 1e-6))
+SETTINGS = LayerSettings(HEADS, 0.5, 0.25, (0.125, 0.25), (1e-5, 1e-6))
 
 
 def weights() -> list[torch.Tensor]:
@@ -40,19 +40,19 @@ def formula(states, all_weights):
             attended.append(torch.einsum("hqk,khd->qhd", weighted, v[rows]).reshape(length, WIDTH))
             start = rows.stop
 
-    def added(branch, residual):
-        kept = dropout_mask(branch.numel(), SETTINGS.hidden_dropout).view_as(branch)
-        return residual + branch * kept * kept_scale(SETTINGS.hidden_dropout)
+    def added(branch, residual, rate):
+        kept = dropout_mask(branch.numel(), rate).view_as(branch)
+        return residual + branch * kept * kept_scale(rate)
 
-    middle = added(functional.linear(torch.cat(attended), *out), states)
+    middle = added(functional.linear(torch.cat(attended), *out), states, SETTINGS.hidden_dropouts[0])
     middle = functional.layer_norm(middle, [WIDTH], *all_weights[12:14], SETTINGS.epsilons[0])
     inner = functional.gelu(functional.linear(middle, *up))
-    output = added(functional.linear(inner, *down), middle)
+    output = added(functional.linear(inner, *down), middle, SETTINGS.hidden_dropouts[1])
     return functional.layer_norm(output, [WIDTH], *all_weights[14:16], SETTINGS.epsilons[1])
 
 
 def fused(states, all_weights):
-    return BertLayer.apply(states, Packing(LENGTHS).blocks(HEADS), SETTINGS, *all_weights)
+    return PostNormLayer.apply(states, Packing(LENGTHS).blocks(HEADS), SETTINGS, *all_weights)
 
 
 @pytest.mark.parametrize("learnt", ["all", "no query"])
