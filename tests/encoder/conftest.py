@@ -29,7 +29,9 @@ def two_steps(sentences) -> Callable[[Encoder], set[str]]:
         batch = table.batch(np.arange(len(sentences)), distinct=False)
         encoder.use_fast_dropout()
         learner = build_train_objects(encoder, [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
-        steps = train_steps(learner, [[(0, batch)]] * 2, lambda _: 1e-2, first_step=0, cut=no_split, max_grad_norm=None)
+        steps = train_steps(
+            learner, [[(0, batch)]] * 2, lambda _: 1e-2, first_step=0, split=no_split, max_grad_norm=None
+        )
         assert all(np.isfinite(step.loss) for step in steps)
         return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
 
