@@ -98,9 +98,9 @@ def train(
 
     loaded = load_recipe(recipe, overrides or [])
     if print_config:
-        from stfit.recipe.dump import origin_of_values
+        from stfit.recipe.dump import values_with_origins
 
-        results.show_config(origin_of_values(loaded, recipe), json)
+        results.show_config(values_with_origins(loaded, recipe), json)
         return
     if skip_unchanged:
         from stfit.workflows.skip_unchanged import find_unchanged

@@ -23,9 +23,9 @@ def show_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
     if as_json:
         show_json({"values": {key: {"value": value, "origin": origin} for key, (value, origin) in values.items()}})
         return
-    from stfit.recipe.dump import on_one_line
+    from stfit.recipe.dump import to_inline_yaml
 
-    lines = {f"{key}={on_one_line(value)}": origin for key, (value, origin) in values.items()}
+    lines = {f"{key}={to_inline_yaml(value)}": origin for key, (value, origin) in values.items()}
     width = min(60, max(map(len, lines)))
     for line, origin in lines.items():
         sys.stdout.write(f"{line:<{width}}  {origin}\n")

@@ -13,7 +13,7 @@ from stfit.data.cache.datasets import cache_dataset
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in
-from stfit.recipe.dump import on_one_line
+from stfit.recipe.dump import to_inline_yaml
 from stfit.recipe.load import load_recipe
 from stfit.runtime.device import choose_device
 
@@ -33,7 +33,7 @@ def _in_place_of_dataset(data: Dataset | DatasetDict | None) -> list[str]:
         return []
     of_the_hub = [f"data.{key}=null" for key in ("config", "files", "revision")]
     if isinstance(data, DatasetDict):
-        return [f"data.dataset={on_one_line(str(cache_dataset(data)))}", *of_the_hub]
+        return [f"data.dataset={to_inline_yaml(str(cache_dataset(data)))}", *of_the_hub]
     return [*_in_place_of_dataset(DatasetDict(train=data)), "data.split=train"]
 
 

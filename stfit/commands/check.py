@@ -47,9 +47,9 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         facts["looked_at"] = f"the first of a stream{', read to its end' if full else ''}"
     if full:
         _read_streams(recipe, found)
-    if found.training.keys() == recipe.trained_on.keys():
+    if found.training.keys() == recipe.objectives_by_path.keys():
         training = list(found.training.values())
-        sources = [objective.data for objective in recipe.trained_on.values()]
+        sources = [objective.data for objective in recipe.objectives_by_path.values()]
         prompts = [_prompts_of(recipe, found.base, *each) for each in zip(sources, training, strict=True)]
         facts |= {
             "rows": sum(map(len, training)),
@@ -63,7 +63,7 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
 
 def _read_streams(recipe: Recipe, found: ValidationReport) -> None:
     """Hold every row of the streams against the recipe, as training does when it reads them."""
-    for key, objective in recipe.trained_on.items():
+    for key, objective in recipe.objectives_by_path.items():
         source, loss = objective.data, objective.loss
         if source.streaming and key in found.training:
             with found.noting(source.dataset):
@@ -130,7 +130,7 @@ def _look_ahead(recipe: Recipe, found: ValidationReport, prompts: list[dict[str,
     training = list(found.training.values())
     tables = [
         count_tokens(found.base, *each).duplicate_columns(objective.views)
-        for objective, each in zip(recipe.trained_on.values(), zip(training, prompts, strict=True), strict=True)
+        for objective, each in zip(recipe.objectives_by_path.values(), zip(training, prompts, strict=True), strict=True)
     ]
     plan = plan_run(recipe, tables, [examples.fingerprint for examples in training])
     found.warnings += plan_problems(recipe, tables, plan, limit)

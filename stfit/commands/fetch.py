@@ -6,23 +6,23 @@ from typing import Any
 
 from stfit.encoder.folder.resolve import ALL_FILES, locate
 from stfit.errors import HubError
-from stfit.recipe.hub_refs import hub_inputs, pin
-from stfit.recipe.load import Loaded
+from stfit.recipe.hub_refs import iter_hub_refs, pin
+from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.recipe import Recipe
 from stfit.workflows.validate import first_of, validate
 
 
-def fetch(loaded: Loaded[Recipe]) -> dict[str, Any]:
+def fetch(loaded: LoadedRecipe[Recipe]) -> dict[str, Any]:
     """What `stfit fetch --json` prints: each repository with its commit.
 
     Raises HubError where one can't be had; whatever else is wrong with the recipe is for `stfit check` to say.
     """
     recipe: Recipe = pin(loaded.recipe)
-    for kind, id, revision in hub_inputs(recipe):
+    for kind, id, revision in iter_hub_refs(recipe):
         if kind == "model":
             locate(id, revision, ALL_FILES)
     refused = [error for error in validate(recipe, loaded.origins).errors if isinstance(error, HubError)]
     if refused:
         raise first_of(refused)
-    inputs = dict.fromkeys(hub_inputs(recipe))
+    inputs = dict.fromkeys(iter_hub_refs(recipe))
     return {"fetched": [{"kind": kind, "id": id, "commit": commit} for kind, id, commit in inputs]}

@@ -16,7 +16,7 @@ from stfit.data.source import Source, is_remote
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, ResourceError
 from stfit.paths import DATA_SUFFIXES, TEXT_SUFFIXES, looks_like_path
-from stfit.recipe.dump import on_one_line
+from stfit.recipe.dump import to_inline_yaml
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -161,7 +161,7 @@ def _write_recipe(
         f"#   stfit check {output.name}",
         f"#   stfit train {output.name}",
         "version: 1",
-        f"name: {on_one_line(_run_name(dataset))}",
+        f"name: {to_inline_yaml(_run_name(dataset))}",
         "",
         *_section("model", model),
         "",
@@ -234,7 +234,7 @@ def _run_name(dataset: str) -> str:
 
 def _section(key: str, values: dict[str, Any], item: bool = False) -> list[str]:
     """A key with one line for each of its values, or a list of one such mapping."""
-    lines = [f"{name}: {on_one_line(value)}" for name, value in values.items()]
+    lines = [f"{name}: {to_inline_yaml(value)}" for name, value in values.items()]
     first, rest = ("  - ", "    ") if item else ("  ", "  ")
     return [f"{key}:", first + lines[0], *(rest + line for line in lines[1:])]
 

@@ -106,9 +106,11 @@ def mine(
 
 def load_pairs(recipe: Recipe) -> Examples:
     """The rows of the recipe's one objective that has anchors and positives."""
-    fitting = [each.data for each in recipe.trained_on.values() if each.data.format in ("positive_pair", "triplet")]
+    fitting = [
+        each.data for each in recipe.objectives_by_path.values() if each.data.format in ("positive_pair", "triplet")
+    ]
     if len(fitting) != 1:
-        formats = ", ".join(each.data.format for each in recipe.trained_on.values())
+        formats = ", ".join(each.data.format for each in recipe.objectives_by_path.values())
         raise RecipeError(f"mine takes a recipe with one dataset of positive_pair or triplet; this one's: {formats}")
     if fitting[0].streaming:
         raise RecipeError("mine compares all rows with one another, and a stream never has them: leave `streaming` out")

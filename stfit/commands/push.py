@@ -171,7 +171,11 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
     if run is None or recipe is None or saved is None:
         return replace(describe_folder(model, repo), push=settings)
     recipe = recipe.model_copy(update={"push": settings})
-    rows = [load_objective(each, recipe.seed)[0] for each in recipe.trained_on.values()] if settings.samples else None
+    rows = (
+        [load_objective(each, recipe.seed)[0] for each in recipe.objectives_by_path.values()]
+        if settings.samples
+        else None
+    )
     facts = describe_run(run, recipe, saved["result"], saved["main"], repo, rows)
     verdict = run.read_verdict() or {}
     if verdict.get("repo") != repo:

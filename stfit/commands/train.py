@@ -33,15 +33,15 @@ from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.hub_refs import pin
-from stfit.recipe.load import Loaded
+from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.lock import (
     LOCK,
     build_lock,
-    for_others,
-    read_lock,
-    require_unmoved,
-    to_json,
-    trained_part,
+    load_lock,
+    lock_to_json,
+    require_unchanged,
+    training_sections,
+    without_local_folders,
 )
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
@@ -81,7 +81,7 @@ Event = Started | StepInfo | Evaluated | Saved | Finished
 
 
 def train(
-    loaded: Loaded[Recipe], runs: Path, *, fresh: bool = False, resume: bool = False, locked: Path | None = None
+    loaded: LoadedRecipe[Recipe], runs: Path, *, fresh: bool = False, resume: bool = False, locked: Path | None = None
 ) -> Iterator[Event]:
     """Train a recipe in `runs`/<name>, or go on with the run that is there.
 
@@ -92,13 +92,13 @@ def train(
     path = runs / loaded.recipe.name
     _require_other_base(loaded.recipe, path)
     with lock_folder(path), handle_signals() as stop:
-        folder, notes = on_rank_zero(lambda: open_folder(path, trained_part(loaded.recipe), fresh, resume))
+        folder, notes = on_rank_zero(lambda: open_folder(path, training_sections(loaded.recipe), fresh, resume))
         require_shared(path)
         for note in notes:
             log.warning(note)
         if finished := on_rank_zero(folder.read_result):
             if locked:
-                require_unmoved(locked, read_lock(locked), read_lock(folder.lock))
+                require_unchanged(locked, load_lock(locked), load_lock(folder.lock))
             update_run_recipe(folder, loaded)
             yield Finished(**finished, again=True)
         else:
@@ -108,7 +108,7 @@ def train(
 
 
 def run(
-    loaded: Loaded[Recipe], folder: RunFolder, stop: SignalHandler, strict: bool, locked: Path | None = None
+    loaded: LoadedRecipe[Recipe], folder: RunFolder, stop: SignalHandler, strict: bool, locked: Path | None = None
 ) -> Iterator[Event]:
     """From the start, or the newest checkpoint, to the end. `strict`: not if something moved since the checkpoint."""
     begun = time.perf_counter()
@@ -124,7 +124,7 @@ def run(
         lambda: build_lock(loaded.recipe, recipe, prepared.training, torch.get_num_threads(), world_size())
     )
     if locked:
-        require_unmoved(locked, read_lock(locked), lock)
+        require_unchanged(locked, load_lock(locked), lock)
     device = choose_device(recipe.train.device)
     with rank_zero_first():
         encoder = build_encoder(recipe.model, prepared.all_texts, device)
@@ -132,9 +132,9 @@ def run(
     encoder.use_fast_dropout()
     log.info("layout %s: %s", encoder.layout.name, encoder.layout.reason)
     evaluators = list(zip(recipe.eval, prepared.evaluation, strict=True))
-    main = main_metrics(evaluators, encoder.config.similarity, recipe.dims)
+    main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
 
-    objectives = recipe.trained_on.values()
+    objectives = recipe.objectives_by_path.values()
     with rank_zero_first():
         tables = [_tokenize(encoder, each, rows) for each, rows in zip(objectives, prepared.training, strict=True)]
     recipe = _with_choices(recipe, encoder, device)
@@ -156,7 +156,7 @@ def run(
     on_rank_zero(partial(require_disk_space, folder.path, learner, recipe.train.keep_checkpoints))
     progress = restore_or_start(folder, checkpoint, learner, made, strict)
     first_step = progress.step
-    atomic_write(folder.lock, to_json(lock))  # first: it tells whose folder this is
+    atomic_write(folder.lock, lock_to_json(lock))  # first: it tells whose folder this is
     atomic_write(folder.recipe, loaded.text)
     atomic_write(folder.resolved, to_yaml(recipe))
     rows = None if streams else sum(map(len, tables))
@@ -205,7 +205,7 @@ def run(
     result = _summary(folder, progress, device)
     if is_rank_zero():
         write_card(folder, result, main, prepared.training)
-        atomic_write(folder.model / LOCK, to_json(for_others(lock)))
+        atomic_write(folder.model / LOCK, lock_to_json(without_local_folders(lock)))
         atomic_write(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
         with log_exceptions("to write report.html (`stfit report` does it again)"):
             write_report(folder)
@@ -287,7 +287,7 @@ def _with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
         }
     )
     chosen: dict[str, Any] = {"device": device, "precision": encoder.precision}
-    objectives = list(recipe.trained_on.values())
+    objectives = list(recipe.objectives_by_path.values())
     if recipe.objectives is None:
         chosen["sampler"] = objectives[0].sampler
     train = recipe.train.model_copy(update=chosen)
@@ -297,7 +297,7 @@ def _with_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
 def _build_all_weights(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> TrainObjects:
     """The losses (with weights of their own, for softmax) and the optimizer over everything that is not frozen."""
     losses: list[ComputeLoss] = []
-    for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
+    for objective, examples in zip(recipe.objectives_by_path.values(), prepared.training, strict=True):
         loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)
         losses.append(loss.to(encoder.device) if isinstance(loss, nn.Module) else partial(compute_loss, loss))
     broadcast_tensors(

@@ -13,7 +13,7 @@ from stfit.hub.retry import Kind
 from stfit.spec import Spec
 
 
-class Input(NamedTuple):
+class HubRef(NamedTuple):
     """A repository that a recipe names."""
 
     kind: Kind
@@ -21,23 +21,23 @@ class Input(NamedTuple):
     revision: str | None
 
 
-def input_of(spec: Any) -> Input | None:
+def hub_ref(spec: Any) -> HubRef | None:
     """The repository that this part of a recipe names itself, if it does."""
     if isinstance(spec, Model):
         on_hub = isinstance(spec.base, str) and is_on_hub(spec.base)
-        return Input("model", str(spec.base), spec.revision) if on_hub else None
+        return HubRef("model", str(spec.base), spec.revision) if on_hub else None
     if isinstance(teacher := getattr(spec, "teacher", None), str):  # that of an Objective is a Model
-        return Input("model", teacher, spec.revision) if is_on_hub(teacher) else None
+        return HubRef("model", teacher, spec.revision) if is_on_hub(teacher) else None
     dataset = getattr(spec, "dataset", None)
-    return Input("dataset", dataset, spec.revision) if dataset and is_remote(dataset) else None
+    return HubRef("dataset", dataset, spec.revision) if dataset and is_remote(dataset) else None
 
 
-def hub_inputs(spec: Any) -> Iterator[Input]:
+def iter_hub_refs(spec: Any) -> Iterator[HubRef]:
     """Every repository that a recipe names, in its order."""
-    if found := input_of(spec):
+    if found := hub_ref(spec):
         yield found
     for part in _parts_of(spec):
-        yield from hub_inputs(part)
+        yield from iter_hub_refs(part)
 
 
 def _parts_of(spec: Any) -> list[Any]:
@@ -59,6 +59,6 @@ def pin(spec: Any) -> Any:
     if not isinstance(spec, Spec):
         return spec
     pinned = {name: pin(getattr(spec, name)) for name in type(spec).model_fields}
-    if found := input_of(spec):
+    if found := hub_ref(spec):
         pinned["revision"] = find_commit(*found)
     return spec.model_copy(update=pinned)

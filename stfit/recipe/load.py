@@ -13,15 +13,15 @@ from typing_extensions import TypeVar
 
 from stfit.errors import Problem, RecipeError, did_you_mean
 from stfit.recipe.marked_yaml import MAX_BYTES, Mark, Node, decode, quoted, read_yaml
-from stfit.recipe.overrides import merged, overridden
+from stfit.recipe.overrides import apply_overrides, merge
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.type_tree import Key, Shape, normalize_choices
+from stfit.recipe.type_tree import Key, Types, normalize_choices
 from stfit.recipe.validation_errors import explain_errors
 from stfit.spec import Spec
 
 LANGUAGE_VERSION = 1
 
-OF_THE_DATASET = (
+DATASET_KEYS = (
     "dataset", "config", "files", "revision", "read", "columns", "where", "label_map", "label_range", "max_per_row",
 )  # fmt: skip
 """Keys of `data` that tell how to read its dataset, whichever split."""
@@ -30,7 +30,7 @@ R = TypeVar("R", bound=Spec, default=Recipe)
 
 
 @dataclass(frozen=True)
-class Loaded(Generic[R]):
+class LoadedRecipe(Generic[R]):
     """A recipe, and what `--print-config` and the run folder need to know of where it came from."""
 
     recipe: R
@@ -51,20 +51,20 @@ class RecipeFile:
     extends: Node | None
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Recipe) -> Loaded[R]:  # type: ignore[assignment]
+def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Recipe) -> LoadedRecipe[R]:  # type: ignore[assignment]
     """Read `path` and what it extends, apply the overrides in their order, and validate the whole.
 
     An override is `key.path=value` (the value is YAML; lists by index) or `~key.path`, which deletes. A recipe without
     a `name` is called as its file. Raises RecipeError with all problems, those of the outermost file first.
     """
-    shape: Shape = [model]
+    shape: Types = [model]
     files = _read_files(path, shape)
     problems = [problem for file in files for problem in file.problems]
     root = files[-1].root
     for file in reversed(files[:-1]):
-        root = merged(root, file.root, shape)
-    root, refused = overridden(root, overrides, shape)
-    root = _with_data(root)
+        root = merge(root, file.root, shape)
+    root, refused = apply_overrides(root, overrides, shape)
+    root = _expand_from_data(root)
     origins = _origins_of(root)
     root = _apply_default_name(root, path, model)
     try:
@@ -75,22 +75,22 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
         refused += [found for found in explain_errors(error, root, model) if (found.file, found.line) not in lines]
     if problems or refused:
         order = [str(file.path) for file in files]
-        raise RecipeError(sorted(problems + refused, key=lambda problem: _place_in(order, problem)))
-    return Loaded(recipe, files[0].text, origins)
+        raise RecipeError(sorted(problems + refused, key=lambda problem: _sort_key(order, problem)))
+    return LoadedRecipe(recipe, files[0].text, origins)
 
 
-def _place_in(order: list[str], problem: Problem) -> tuple[int, int, int]:
+def _sort_key(order: list[str], problem: Problem) -> tuple[int, int, int]:
     """Sorts problems by file, line and column; those of the command line are last."""
     file = order.index(problem.file) if problem.file in order else len(order)
     return file, problem.line or 0, problem.column or 0
 
 
-def _with_data(root: Node) -> Node:
+def _expand_from_data(root: Node) -> Node:
     """The recipe, with the keys of `data` in every evaluator that says `from: data`, where it has none of its own."""
     data, evaluators = root.child("data"), root.child("eval")
     if not isinstance(root.value, dict) or not data or not evaluators or not isinstance(evaluators.value, list):
         return root
-    shared = {key: value for key in OF_THE_DATASET if (value := data.child(key))}
+    shared = {key: value for key in DATASET_KEYS if (value := data.child(key))}
     items = []
     for item in evaluators.value:
         origin = item.child("from")
@@ -119,7 +119,7 @@ def _origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
     return origins
 
 
-def _read_files(path: Path, shape: Shape) -> list[RecipeFile]:
+def _read_files(path: Path, shape: Types) -> list[RecipeFile]:
     """The file at `path` and what it extends, outermost first."""
     files: list[RecipeFile] = []
     asked_by: Node | None = None
@@ -135,12 +135,12 @@ def _read_files(path: Path, shape: Shape) -> list[RecipeFile]:
         path = Path(os.path.normpath(path.parent / os.path.expanduser(str(asked_by.value))))
 
 
-def _read_file(path: Path, asked_by: Node | None, shape: Shape) -> RecipeFile:
+def _read_file(path: Path, asked_by: Node | None, shape: Types) -> RecipeFile:
     """One file; `asked_by` is the `extends` that names it."""
     text = decode(_read_bytes(path, asked_by), str(path))
     root, problems = read_yaml(text, str(path), Path(os.path.abspath(path.parent)))
     root = normalize_choices(root, shape)
-    _refuse_other_version(root)
+    _require_known_version(root)
     extends = root.child("extends")
     if isinstance(root.value, dict) and extends is not None:
         root = replace(root, value={key: child for key, child in root.value.items() if key != "extends"})
@@ -167,7 +167,7 @@ def _read_bytes(path: Path, asked_by: Node | None) -> bytes:
     )
 
 
-def _refuse_other_version(root: Node) -> None:
+def _require_known_version(root: Node) -> None:
     """A recipe of a newer language would only give a page of unknown keys."""
     version = root.child("version")
     if version is not None and isinstance(version.value, int) and version.value > LANGUAGE_VERSION:

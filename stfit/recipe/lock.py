@@ -17,23 +17,23 @@ from stfit.encoder.config import Model
 from stfit.encoder.folder.st_config import model_folder
 from stfit.errors import LockError, RecipeError
 from stfit.paths import without_folder
-from stfit.recipe.hub_refs import input_of
+from stfit.recipe.hub_refs import hub_ref
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import differences
 
-TRAINED_BY = ("model", "data", "loss", "objectives", "train", "seed")
+TRAINING_SECTIONS = ("model", "data", "loss", "objectives", "train", "seed")
 """Sections of a recipe that decide what is trained; the others may change without a new training."""
 PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
 LOCK = "stfit.lock"
-LOCATIONS = ("dataset", "base", "vectors", "weights")
+LOCATION_KEYS = ("dataset", "base", "vectors", "weights")
 """Keys of a lock whose texts are locations."""
 
 Lock = dict[str, Any]
 
 
-def trained_part(recipe: Recipe) -> dict[str, Any]:
+def training_sections(recipe: Recipe) -> dict[str, Any]:
     """What decides the weights, as plain data: two recipes that agree here are one training."""
-    part: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, include=set(TRAINED_BY))
+    part: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, include=set(TRAINING_SECTIONS))
     return part
 
 
@@ -42,12 +42,12 @@ def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], thre
 
     What comes from the Hub has the commit that `pinned` names; rows, and a base of this machine, a fingerprint.
     """
-    sources = [objective.data for objective in pinned.trained_on.values()]
+    sources = [objective.data for objective in pinned.objectives_by_path.values()]
     rows = [_describe_rows(*each) for each in zip(sources, training, strict=True)]
     return {
-        "recipe": trained_part(given),
-        **inputs(pinned),
-        "data": [source | found for source, found in zip(inputs(pinned)["data"], rows, strict=True)],
+        "recipe": training_sections(given),
+        **describe_inputs(pinned),
+        "data": [source | found for source, found in zip(describe_inputs(pinned)["data"], rows, strict=True)],
         "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": threads,
@@ -56,19 +56,19 @@ def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], thre
     }
 
 
-def inputs(pinned: Recipe) -> Lock:
+def describe_inputs(pinned: Recipe) -> Lock:
     """Base and data of a recipe as far as they are known without reading rows: ids and commits."""
-    teachers = [objective.teacher for objective in pinned.trained_on.values() if objective.teacher]
+    teachers = [objective.teacher for objective in pinned.objectives_by_path.values() if objective.teacher]
     return {
         "base": _describe_model(pinned.model),
-        "data": [_describe_source(objective.data) for objective in pinned.trained_on.values()],
+        "data": [_describe_source(objective.data) for objective in pinned.objectives_by_path.values()],
         **({"teachers": list(map(_describe_model, teachers))} if teachers else {}),
     }
 
 
 def _describe_source(source: Any) -> dict[str, Any]:
     """A dataset, with its commit where it is on the Hub."""
-    found = input_of(source)
+    found = hub_ref(source)
     return {"dataset": source.dataset} | ({"commit": found.revision} if found else {})
 
 
@@ -82,7 +82,7 @@ def _describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
 
 def _describe_model(model: Model) -> dict[str, Any]:
     """A base or a teacher, with its commit, or with a fingerprint of its files."""
-    found, base = input_of(model), model.base
+    found, base = hub_ref(model), model.base
     if found:
         return {"base": found.id, "commit": found.revision}
     if not isinstance(base, str):
@@ -97,52 +97,52 @@ def _describe_model(model: Model) -> dict[str, Any]:
     return {"base": base, "fingerprint": digest.hexdigest()}
 
 
-def for_others(lock: Any) -> Any:
+def without_local_folders(lock: Any) -> Any:
     """The lock without the folders of this machine."""
     if isinstance(lock, list):
-        return [for_others(part) for part in lock]
+        return [without_local_folders(part) for part in lock]
     if not isinstance(lock, dict):
         return lock
     return {
-        key: without_folder(value) if key in LOCATIONS and isinstance(value, str) else for_others(value)
+        key: without_folder(value) if key in LOCATION_KEYS and isinstance(value, str) else without_local_folders(value)
         for key, value in lock.items()
     }
 
 
-def _moved(old: Lock, new: Lock) -> list[str]:
+def _changes(old: Lock, new: Lock) -> list[str]:
     """Lines `key: old -> new` for what differs, wherever the files lie.
 
     A revision is what it led to: the commit counts, not whether it was called `main`.
     """
-    lines = differences(for_others(old), for_others(new))
+    lines = differences(without_local_folders(old), without_local_folders(new))
     return [line for line in lines if not line.partition(":")[0].endswith(".revision")]
 
 
-def require_unmoved(file: Path, old: Lock, new: Lock) -> None:
+def require_unchanged(file: Path, old: Lock, new: Lock) -> None:
     """Raises LockError, with every difference, where a training would not be that of the lock."""
-    if lines := _moved(old, new):
+    if lines := _changes(old, new):
         raise LockError(f"{file} is of another training:\n  " + "\n  ".join(lines))
 
 
-def same_training(old: Lock, new: Lock) -> bool:
+def is_same_training(old: Lock, new: Lock) -> bool:
     """Whether a recipe and its inputs are those of a lock; packages, threads, processes and evaluators may differ.
 
     An input is the same by its commit, or else by its fingerprint.
     """
-    if _moved({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
+    if _changes({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
         return False
     was, now = ([lock.get("base"), *lock.get("data", []), *lock.get("teachers", [])] for lock in (old, new))
-    return len(was) == len(now) and all(map(is_same, for_others(was), for_others(now)))
+    return len(was) == len(now) and all(map(is_same_input, without_local_folders(was), without_local_folders(now)))
 
 
-def is_same(was: Any, now: dict[str, Any]) -> bool:
+def is_same_input(was: Any, now: dict[str, Any]) -> bool:
     """Whether two descriptions are of the same files or rows."""
     if was == now:
         return True
     return isinstance(was, dict) and any(was.get(key) == now.get(key) is not None for key in ("commit", "fingerprint"))
 
 
-def read_lock(file: Path) -> Lock:
+def load_lock(file: Path) -> Lock:
     """A lock. Raises RecipeError where there is none, or it is damaged."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -153,6 +153,6 @@ def read_lock(file: Path) -> Lock:
     return found
 
 
-def to_json(lock: Lock) -> str:
+def lock_to_json(lock: Lock) -> str:
     """The text of a lock."""
     return json.dumps(lock, indent=2) + "\n"

@@ -184,7 +184,7 @@ def read_yaml(text: str, file: str, folder: Path, shown: str | None = None) -> t
     if unreadable:
         bad = _mark_at(written, text, unreadable.start())
         raise RecipeError(bad.problem(f"character U+{ord(unreadable[0]):04X} can't stand in YAML: delete it", "yaml"))
-    reader = Reader(written)
+    reader = _TreeBuilder(written)
     for secret in SECRET.finditer(text):
         reader.refuse(
             _mark_at(written, text, secret.start(), len(secret[0])),
@@ -230,7 +230,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, written: SourceText) -> Problem
     return mark.problem(f"not valid YAML: {hint}", "yaml")
 
 
-class Reader:
+class _TreeBuilder:
     """Builds nodes from the parser's events, in one pass, and collects what a recipe must not hold."""
 
     def __init__(self, written: SourceText) -> None:

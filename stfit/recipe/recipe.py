@@ -19,14 +19,14 @@ from stfit.tracking.trackers import Tracker
 from stfit.training.hyperparameters import Train
 
 
-def _folder_name(name: str) -> str:
+def _require_folder_name(name: str) -> str:
     """A name that is safe as one folder of `runs/` and in a metric."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("a name starts with a letter or digit and holds only letters, digits, `.`, `_` and `-`")
     return name
 
 
-IN_PLACE_OF = {"objectives": ("data", "loss")}
+ALTERNATIVES = {"objectives": ("data", "loss")}
 """A key that may be said instead of others, which then are not missing."""
 
 
@@ -61,7 +61,7 @@ class Recipe(Spec):
 
     version: Literal[1] = 1
     """Version of the recipe language."""
-    name: Annotated[str, AfterValidator(_folder_name)]
+    name: Annotated[str, AfterValidator(_require_folder_name)]
     """Name of the run folder under runs/; default: the recipe file's own name."""
     seed: int = Field(42, ge=0)
     """Everything random follows from it: order of the data, dropout, new weights."""
@@ -85,14 +85,14 @@ class Recipe(Spec):
     """Where `stfit push` publishes the model."""
 
     @property
-    def trained_on(self) -> dict[str, Objective]:
+    def objectives_by_path(self) -> dict[str, Objective]:
         """Every objective, with its sampler chosen, by the start of its keys: nothing for `data` and `loss`."""
         written = {f"objectives.{i}.": objective for i, objective in enumerate(self.objectives or [])}
         if self.data is not None and self.loss is not None:
             written = {"": Objective(data=self.data, loss=self.loss)}
-        return {key: self.with_sampler(objective) for key, objective in written.items()}
+        return {key: self._with_sampler(objective) for key, objective in written.items()}
 
-    def with_sampler(self, objective: Objective) -> Objective:
+    def _with_sampler(self, objective: Objective) -> Objective:
         """The objective, its rows put into batches as it says, else as the recipe says, else as its loss needs."""
         sampler = objective.sampler or self.train.sampler
         return objective.model_copy(update={"sampler": objective.loss.sampler if sampler == "auto" else sampler})
@@ -100,18 +100,18 @@ class Recipe(Spec):
     @property
     def is_streamed(self) -> bool:
         """Whether it has data whose rows are not known before they are read."""
-        return any(each.data.streaming for each in self.trained_on.values())
+        return any(each.data.streaming for each in self.objectives_by_path.values())
 
     @property
-    def holding_out(self) -> TrainingData | None:
+    def holdout_source(self) -> TrainingData | None:
         """The data that keeps rows for evaluators that say `from: holdout`."""
-        return next((each.data for each in self.trained_on.values() if each.data.holdout is not None), None)
+        return next((each.data for each in self.objectives_by_path.values() if each.data.holdout is not None), None)
 
     @model_validator(mode="before")
     @classmethod
     def objectives_replace_data_and_loss(cls, written: Any) -> Any:
         """Where there are objectives, `data` and `loss` are not missing."""
-        for key, replaced in IN_PLACE_OF.items():
+        for key, replaced in ALTERNATIVES.items():
             if isinstance(written, dict) and written.get(key) is not None:
                 written = dict.fromkeys(replaced) | written
         return written
@@ -137,10 +137,12 @@ class Recipe(Spec):
         return self
 
     @property
-    def dims(self) -> list[int]:
+    def matryoshka_dims(self) -> list[int]:
         """Prefixes of the embedding that losses train, the longest first: each is measured by itself."""
         trained = {
-            dim for each in self.trained_on.values() for dim in getattr(each.loss, "matryoshka_dims", None) or []
+            dim
+            for each in self.objectives_by_path.values()
+            for dim in getattr(each.loss, "matryoshka_dims", None) or []
         }
         return sorted((dim for dim in trained if dim <= (self.model.truncate_dim or dim)), reverse=True)
 
@@ -165,7 +167,7 @@ class Recipe(Spec):
     def holdout_exists(self) -> Self:
         """`from: holdout` evaluates the rows that `data.holdout` keeps out of training."""
         asking = [number for number, evaluator in enumerate(self.eval) if evaluator.from_ == "holdout"]
-        if self.holding_out is None and asking:
+        if self.holdout_source is None and asking:
             raise ValueError(f"`eval.{asking[0]}` says `from: holdout`, but no `holdout` keeps rows out of training")
         if sum(each.data.holdout is not None for each in self.objectives or []) > 1:
             raise ValueError("`from: holdout` means the rows of one `holdout`: let the other objectives have none")

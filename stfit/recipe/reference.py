@@ -91,7 +91,7 @@ file, or the command line.
 def reference_page() -> str:
     """The whole page."""
     schema = json_schema(Recipe)
-    pages = Pages(schema["definitions"])
+    pages = _Tables(schema["definitions"])
     top = {key: part for key, part in schema["properties"].items() if key != "extends"}
     parts = [
         INTRO,
@@ -106,7 +106,7 @@ def reference_page() -> str:
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-class Pages:
+class _Tables:
     """Headings and tables of the definitions of a schema, each once, at the first key that leads to it."""
 
     def __init__(self, definitions: dict[str, Part]) -> None:
@@ -246,7 +246,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-MEANING = {
+LABEL_KINDS = {
     "none": "no label",
     "binary": "label 0 or 1",
     "class": "label: a class",
@@ -263,7 +263,7 @@ def _formats() -> str:
         kinds = dict.fromkeys(fit.label for loss in LOSSES for fit in loss.fits if fit.format == format)
         for kind in kinds:
             names = [f"`{loss.tag()}`" for loss in LOSSES if (format, kind) in loss.fits]
-            lines.append(f"| `{format}` | {', '.join(roles)} | {MEANING[kind]} | {', '.join(names)} |")
+            lines.append(f"| `{format}` | {', '.join(roles)} | {LABEL_KINDS[kind]} | {', '.join(names)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from stfit.recipe.recipe import IN_PLACE_OF
+from stfit.recipe.recipe import ALTERNATIVES
 from stfit.spec import Spec
 
 
@@ -37,7 +37,7 @@ def json_schema(model: type[Spec]) -> dict[str, Any]:
     required = [key for key in schema.pop("required", []) if key != "name"]
     ways = [required] + [
         [key, *(other for other in required if other not in replaced)]
-        for key, replaced in IN_PLACE_OF.items()
+        for key, replaced in ALTERNATIVES.items()
         if key in schema["properties"]
     ]
     return {

@@ -16,27 +16,27 @@ from pydantic.fields import FieldInfo
 from stfit.recipe.marked_yaml import Node
 from stfit.spec import Choice, Spec, accepted_names
 
-Shape: TypeAlias = list[Any]
+Types: TypeAlias = list[Any]
 Key: TypeAlias = str | int
 
 
-def shape_of(annotation: Any) -> Shape:
+def types_in(annotation: Any) -> Types:
     """Everything a value of this annotation may be."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         added = [spec for mark in arguments[1:] if isinstance(mark, Choice) for spec in mark.added]
-        return shape_of(arguments[0]) + added
+        return types_in(arguments[0]) + added
     if origin in (Union, UnionType):
-        return [kind for argument in arguments for kind in shape_of(argument)]
+        return [kind for argument in arguments for kind in types_in(argument)]
     return [annotation]
 
 
-def _shape_of_field(field: FieldInfo) -> Shape:
+def _types_of_field(field: FieldInfo) -> Types:
     """Everything that a key may be; pydantic keeps the marks of an annotation apart from it."""
-    return shape_of(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
+    return types_in(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
 
 
-def specs(shape: Shape) -> list[type[Spec]]:
+def specs_in(shape: Types) -> list[type[Spec]]:
     """The classes among what a value may be."""
     return [kind for kind in shape if isinstance(kind, type) and issubclass(kind, Spec)]
 
@@ -46,39 +46,39 @@ def fields_of(spec: type[Spec]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in spec.model_fields.items()}
 
 
-def child_types(shape: Shape, key: Key) -> Shape:
+def child_types(shape: Types, key: Key) -> Types:
     """What may stand under `key`, whichever of the alternatives is chosen."""
-    found: Shape = []
+    found: Types = []
     for kind in shape:
         origin: Any = get_origin(kind)
         if origin is (list if isinstance(key, int) else dict):
-            found += shape_of(get_args(kind)[-1])
-        fields = [fields_of(spec).get(str(key)) for spec in specs([kind])]
-        found += [inner for field in fields if field for inner in _shape_of_field(field)]
+            found += types_in(get_args(kind)[-1])
+        fields = [fields_of(spec).get(str(key)) for spec in specs_in([kind])]
+        found += [inner for field in fields if field for inner in _types_of_field(field)]
     return found
 
 
-def shape_at(shape: Shape, keys: tuple[Key, ...]) -> Shape:
+def types_at(shape: Types, keys: tuple[Key, ...]) -> Types:
     """What may stand at the end of a path of keys."""
     return reduce(child_types, keys, shape)
 
 
-def choices(shape: Shape) -> list[type[Spec]]:
+def choices_in(shape: Types) -> list[type[Spec]]:
     """The classes that are chosen by their `type`."""
-    return [spec for spec in specs(shape) if "type" in spec.model_fields]
+    return [spec for spec in specs_in(shape) if "type" in spec.model_fields]
 
 
-def names_in(shape: Shape) -> dict[str, str]:
+def bare_names(shape: Types) -> dict[str, str]:
     """Accepted name -> tag, where a bare name is a choice; empty where any text may stand (a Hub id)."""
-    return {} if str in shape else accepted_names(choices(shape))
+    return {} if str in shape else accepted_names(choices_in(shape))
 
 
-def normalize_choices(node: Node, shape: Shape) -> Node:
+def normalize_choices(node: Node, shape: Types) -> Node:
     """The same tree with every bare name written as `{type: name}` and every alias as the tag it stands for.
 
     Then both spellings are merged, overridden and explained alike.
     """
-    names = names_in(shape)
+    names = bare_names(shape)
     if names and isinstance(node.value, str):
         return Node({"type": replace(node, value=names.get(node.value, node.value))}, node.mark, node.key)
     if isinstance(node.value, list):
@@ -93,13 +93,13 @@ def normalize_choices(node: Node, shape: Shape) -> Node:
 
 
 @cache
-def owners(model: type[Spec], section: str = "") -> dict[str, list[tuple[str, type[Spec]]]]:
+def key_owners(model: type[Spec], section: str = "") -> dict[str, list[tuple[str, type[Spec]]]]:
     """Key -> the sections (dotted; empty for the top level) and classes that know it."""
     found: dict[str, list[tuple[str, type[Spec]]]] = {}
     for key, field in fields_of(model).items():
         found.setdefault(key, []).append((section, model))
-        shape = _shape_of_field(field)
-        for spec in specs(shape + child_types(shape, 0)):
-            for inner, places in owners(spec, f"{section}.{key}".lstrip(".")).items():
+        shape = _types_of_field(field)
+        for spec in specs_in(shape + child_types(shape, 0)):
+            for inner, places in key_owners(spec, f"{section}.{key}".lstrip(".")).items():
                 found.setdefault(inner, []).extend(places)
     return found

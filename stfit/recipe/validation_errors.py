@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from stfit.errors import Problem, did_you_mean
 from stfit.recipe.marked_yaml import Mark, Node, quoted, resolve_plain
-from stfit.recipe.type_tree import Key, choices, fields_of, names_in, owners, shape_at, specs
+from stfit.recipe.type_tree import Key, bare_names, choices_in, fields_of, key_owners, specs_in, types_at
 from stfit.spec import Spec
 
 Keys: TypeAlias = tuple[Key, ...]
@@ -20,7 +20,7 @@ Keys: TypeAlias = tuple[Key, ...]
 RENAMED: dict[str, str] = {}
 """Dotted key of an older version of the recipe language -> what to do now ("is now `train.learning_rate`")."""
 
-CALLED_ELSEWHERE = {
+HF_ALIASES = {
     "bf16": "precision",
     "early_stopping_patience": "early_stopping",
     "eval_steps": "eval_every_steps",
@@ -63,7 +63,7 @@ EXPECTED: dict[str, str] = {
 
 MAX_SHOWN = 200
 """Nobody reads more; a file of ten thousand unknown keys should still be answered at once."""
-NAMED = re.compile(r"`([\w.]+)")
+QUOTED_KEY = re.compile(r"`([\w.]+)")
 """A key in the words of a rule."""
 
 RANGES = (
@@ -146,11 +146,11 @@ def _section_of(keys: Keys) -> str:
     return ".".join(key for key in keys[:-1] if isinstance(key, str))
 
 
-Finding: TypeAlias = tuple[Mark, str, str]
+_Explanation: TypeAlias = tuple[Mark, str, str]
 """Where, the message, and its code."""
 
 
-def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
     """A key that its section does not have: renamed, misplaced or misspelt."""
     parent, key = _node_at(root, keys[:-1]), str(keys[-1])
     section = _section_of(keys)
@@ -158,8 +158,8 @@ def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: typ
     old = f"{section}.{key}".lstrip(".")
     if old in RENAMED:
         return mark, f"{quoted(old)} {RENAMED[old]}", "renamed-key"
-    known = [name for spec in _chosen(parent, shape_at([model], keys[:-1])) for name in fields_of(spec)]
-    name = CALLED_ELSEWHERE.get(key, key)
+    known = [name for spec in _chosen(parent, types_at([model], keys[:-1])) for name in fields_of(spec)]
+    name = HF_ALIASES.get(key, key)
     hints = [f"here it is called `{name}`"] if name != key else []
     hints += [_where_it_belongs(name, section, model)] if name not in known else []
     hint = ", ".join(filter(None, hints)) or did_you_mean(key, known)
@@ -169,12 +169,12 @@ def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: typ
 def _chosen(node: Node, shape: list[Any]) -> list[type[Spec]]:
     """The classes a mapping may be, given its `type` where it has one."""
     tag = node.child("type")
-    return [spec for spec in choices(shape) if tag is not None and spec.tag() == tag.value] or specs(shape)
+    return [spec for spec in choices_in(shape) if tag is not None and spec.tag() == tag.value] or specs_in(shape)
 
 
 def _where_it_belongs(key: str, section: str, model: type[Spec]) -> str:
     """Where a key that is unknown in `section` is known, or nothing."""
-    places = [] if key == "type" else owners(model).get(key, [])
+    places = [] if key == "type" else key_owners(model).get(key, [])
     here = sorted({f"`{spec.tag()}`" for path, spec in places if path == section and "type" in spec.model_fields})
     if here:
         return f"it is a key of {', '.join(here)}"
@@ -183,19 +183,19 @@ def _where_it_belongs(key: str, section: str, model: type[Spec]) -> str:
     return f"it belongs {' or '.join(known)}" if known else ""
 
 
-def _missing_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _missing_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
     """A key that has no default and is not there."""
     parent = _node_at(root, keys[:-1])
-    fields = [fields_of(spec).get(str(keys[-1])) for spec in _chosen(parent, shape_at([model], keys[:-1]))]
+    fields = [fields_of(spec).get(str(keys[-1])) for spec in _chosen(parent, types_at([model], keys[:-1]))]
     about = next((" ".join(field.description.split()) for field in fields if field and field.description), "")
     return parent.where, f"{_dotted(keys)} is missing{': ' if about else ''}{about}", "missing-key"
 
 
-def _unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
     """A `type` that is not among the choices, or none."""
-    node, shape = _node_at(root, keys), shape_at([model], keys)
-    names = list(names_in(shape)) or [spec.tag() for spec in choices(shape)]
-    tags = ", ".join(spec.tag() for spec in choices(shape))
+    node, shape = _node_at(root, keys), types_at([model], keys)
+    names = list(bare_names(shape)) or [spec.tag() for spec in choices_in(shape)]
+    tags = ", ".join(spec.tag() for spec in choices_in(shape))
     tag = node.child("type")
     if tag is None or not isinstance(tag.value, str):
         return (tag or node).where, f"{_dotted(keys)} needs a `type`: one of {tags}", "missing-key"
@@ -203,7 +203,7 @@ def _unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: 
     return tag.where, f"{_dotted(keys)} can't be {quoted(tag.value)}{near or f'; known: {tags}'}", "unknown-choice"
 
 
-def _broken_rule(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _broken_rule(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
     """A rule between the keys of a section, or about one value, in the words of the class."""
     said = re.sub("^(Value error|Assertion failed), ", "", details[0]["msg"])
     node = _node_at(root, keys)
@@ -213,12 +213,12 @@ def _broken_rule(keys: Keys, details: list[ErrorDetails], root: Node, model: typ
 
 def _first_named(said: str, section: Node) -> Node:
     """The first key below a section that a rule names and the file holds; else the section itself."""
-    named = [tuple(int(key) if key.isdigit() else key for key in name.split(".")) for name in NAMED.findall(said)]
+    named = [tuple(int(key) if key.isdigit() else key for key in name.split(".")) for name in QUOTED_KEY.findall(said)]
     found = (_node_at(section, keys) for keys in named)
     return next((node for node in found if node is not section), section)
 
 
-def _general(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Finding:
+def _general(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
     """A value of the wrong type or out of range."""
     node = _node_at(root, keys)
     if any(detail["type"] not in EXPECTED for detail in details):
@@ -285,7 +285,7 @@ ADVICE: dict[str, Callable[[Any], str]] = {
 }
 """Error type of pydantic -> what to write instead, where that can be guessed."""
 
-FORMATTERS: dict[str, Callable[[Keys, list[ErrorDetails], Node, type[Spec]], Finding]] = {
+FORMATTERS: dict[str, Callable[[Keys, list[ErrorDetails], Node, type[Spec]], _Explanation]] = {
     "extra_forbidden": _unknown_key,
     "missing": _missing_key,
     "union_tag_invalid": _unknown_choice,

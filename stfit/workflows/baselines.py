@@ -40,7 +40,7 @@ def build_untrained(recipe: Recipe, device: str) -> Encoder:
             settings = settings.model_copy(update=dict.fromkeys(same))
 
     def texts() -> Iterator[str]:
-        for objective in recipe.trained_on.values():
+        for objective in recipe.objectives_by_path.values():
             yield from load_objective(objective, recipe.seed)[0].all_texts()
 
     seed_everything(recipe.seed)

@@ -94,7 +94,7 @@ def _describe_training(
         base_on_hub=on_hub,
         base_commit=recipe.model.revision,
         data=_describe_data(recipe, [made.get("rows") for made in lock["data"]], training or []),
-        losses=[each.loss for each in recipe.trained_on.values()],
+        losses=[each.loss for each in recipe.objectives_by_path.values()],
         recipe=to_yaml(recipe, for_others=True),
         steps=result["steps"],
         seconds=result["seconds"],
@@ -108,7 +108,7 @@ def _describe_training(
 def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[DatasetFacts]:
     """The source of every objective, with its count and first rows where they are known."""
     shown = recipe.push.samples if recipe.push else 0
-    sources = [_rows_of(each.data, "data", each.data.format) for each in recipe.trained_on.values()]
+    sources = [_rows_of(each.data, "data", each.data.format) for each in recipe.objectives_by_path.values()]
     return [
         replace(rows, rows=count, samples=first_rows(examples, shown) if examples else [])
         for rows, count, examples in zip_longest(sources, counts, training)
@@ -126,7 +126,7 @@ def _rows_of(source: Source | Mteb, label: str, format: str | None = None) -> Da
 
 def _scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:
     """What one evaluator found at the end, with the whole embedding and with each prefix of it that was measured."""
-    rows = _rows_of(recipe.holding_out if evaluator.from_ and recipe.holding_out else evaluator, evaluator.label)
+    rows = _rows_of(recipe.holdout_source if evaluator.from_ and recipe.holdout_source else evaluator, evaluator.label)
     found: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         head, _, metric = name.partition("/")

@@ -38,7 +38,7 @@ def plan_run(
 ) -> BatchSchedule:
     """Which rows every step trains on, in all processes together. Raises DataError where no batch can be made."""
     train = recipe.train
-    objectives = list(recipe.trained_on.values())
+    objectives = list(recipe.objectives_by_path.values())
     weights = [objective.weight for objective in objectives if objective.weight is not None]
     # An epoch is asked for several times, to count, to check and to train: the last one made is kept.
     epoch_batches = [
@@ -67,7 +67,9 @@ def plan_problems(
 ) -> list[Problem]:
     """Warnings that need the batches: rows and texts that are not used whole, and durations longer than the run."""
     problems = []
-    for objective, table, epoch_batches in zip(recipe.trained_on.values(), tables, plan.objectives, strict=True):
+    for objective, table, epoch_batches in zip(
+        recipe.objectives_by_path.values(), tables, plan.objectives, strict=True
+    ):
         found = [
             *cut_texts(table.lengths(), max_seq_length),
             *empty_texts(table.lengths()),
@@ -133,7 +135,7 @@ def estimate(
         "memory_mib": _memory(recipe, base, max(map(max, tokens_of_batch))),
         "objectives": [
             {"dataset": each.data.dataset, "loss": each.loss.type, "rows": len(table), "share": batches / sum(turns)}
-            for each, table, batches in zip(recipe.trained_on.values(), tables, turns, strict=True)
+            for each, table, batches in zip(recipe.objectives_by_path.values(), tables, turns, strict=True)
         ],
     }
 

@@ -54,13 +54,13 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
     device = choose_device(recipe.train.device)
     evaluators = prepare_evaluation(recipe)
     encoder = load_encoder(model_in(model), device)
-    measured = measure(encoder, evaluators, "end", recipe.dims)
+    measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims)
     gates = _check_gates(measured, evaluators, recipe, device)
     comparison = {}
     if baseline is not None:
-        of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.dims)
+        of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.matryoshka_dims)
         comparison = {name: compare(measured[name], of_baseline[name]) for name in measured if name in of_baseline}
-    main = main_metrics(evaluators, encoder.config.similarity, recipe.dims)
+    main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
     return ModelEvaluation(values_of(measured), gates, comparison, main)
 
 
@@ -123,7 +123,7 @@ def _measure_metrics(encoder: Encoder, evaluators: Evaluators, metrics: Iterable
     """Run only the evaluators of these metrics."""
     labels = {evaluator_of(metric) for metric in metrics}
     needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
-    return measure(encoder, needed, "end", recipe.dims)
+    return measure(encoder, needed, "end", recipe.matryoshka_dims)
 
 
 def gate_error(results: list[GateResult]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _unfit_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     fits_of = {loss.tag(): loss.fits for loss in LOSSES}
     return [
         Finding(f"{key}loss", "loss-format", problem)
-        for key, objective in recipe.trained_on.items()
+        for key, objective in recipe.objectives_by_path.items()
         if (problem := format_problem(objective.loss.type, objective.data.format, fits_of))
     ]
 
@@ -96,7 +96,9 @@ def _unknown_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 def _prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
     """(key, roles, role -> name of a prompt) of every source that chooses prompts."""
-    sources = [(f"{key}data", ROLES[each.data.format], each.data.prompts) for key, each in recipe.trained_on.items()]
+    sources = [
+        (f"{key}data", ROLES[each.data.format], each.data.prompts) for key, each in recipe.objectives_by_path.items()
+    ]
     sources += [(f"eval.{i}", evaluator.prompt_roles, evaluator.prompts) for i, evaluator in enumerate(recipe.eval)]
     return [(f"{key}.prompts", roles, prompts) for key, roles, prompts in sources if prompts]
 
@@ -107,7 +109,7 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     wanted += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
     found = []
     for key, metric, moment in wanted:
-        known = known_metrics(recipe.eval, moment, recipe.dims)
+        known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
         if metric is not None and metric not in known:
             when = "during the run" if moment == "during" else f"at the {moment}"
             there = f"known: {', '.join(known)}" if known else "see `eval`"
@@ -133,7 +135,7 @@ def _too_many_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
         return []
     wanted = {
         f"{key}loss.matryoshka_dims": max(getattr(each.loss, "matryoshka_dims", None) or [0])
-        for key, each in recipe.trained_on.items()
+        for key, each in recipe.objectives_by_path.items()
     }
     wanted["model.truncate_dim"] = recipe.model.truncate_dim or 0
     message = f"embeddings have {dim} dimensions"
@@ -164,7 +166,7 @@ def _margin_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     if _is_normalized(recipe, base):
         farthest |= {"euclidean": 2.0, "squared_euclidean": 4.0}
     found = []
-    for key, each in recipe.trained_on.items():
+    for key, each in recipe.objectives_by_path.items():
         distance, margin = getattr(each.loss, "distance", None), getattr(each.loss, "margin", 0.0)
         if distance not in farthest or margin < farthest[distance]:
             continue
@@ -207,7 +209,7 @@ def _frozen_whole(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A scale below 1 is mostly a temperature: the softmax stays flat, and nothing is learnt."""
-    scales = {f"{key}loss.scale": getattr(each.loss, "scale", 1.0) for key, each in recipe.trained_on.items()}
+    scales = {f"{key}loss.scale": getattr(each.loss, "scale", 1.0) for key, each in recipe.objectives_by_path.items()}
     return [
         Finding(key, "scale", f"multiplies the cosine: for a temperature of {scale:g} write {1 / scale:g}")
         for key, scale in scales.items()
@@ -218,7 +220,7 @@ def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 def few_negatives(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Where the other rows of a batch are the negatives, a small batch makes the task too easy."""
     size = recipe.train.batch_size * world_size()
-    in_batch = any(each.loss.sampler == "no_duplicates" for each in recipe.trained_on.values())
+    in_batch = any(each.loss.sampler == "no_duplicates" for each in recipe.objectives_by_path.values())
     if not in_batch or size >= FEW_NEGATIVES:
         return []
     message = f"{size} rows give {size - 1} negatives; with `mini_batch_size`, 64 and more fit into memory"
@@ -242,7 +244,7 @@ def _other_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
             "sampler",
             f"`{each.sampler}`, but loss `{each.loss.type}` learns from what `{each.loss.sampler}` puts together",
         )
-        for key, each in recipe.trained_on.items()
+        for key, each in recipe.objectives_by_path.items()
         if each.loss.sampler not in ("shuffle", each.sampler)
     ]
 
@@ -278,7 +280,7 @@ def _idle_evaluators(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     ]
     if not any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
         message = "no evaluator says `from: holdout`, so its rows are wasted"
-        holding_out = [key for key, each in recipe.trained_on.items() if each.data.holdout is not None]
+        holding_out = [key for key, each in recipe.objectives_by_path.items() if each.data.holdout is not None]
         found += [Finding(f"{key}data.holdout", "idle-holdout", message) for key in holding_out]
     return found
 
@@ -286,7 +288,7 @@ def _idle_evaluators(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 def _idle_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A prompt that no text gets while training makes embeddings worse where it is used later."""
     names = {name for _, _, prompts in _prompt_choices(recipe) for name in prompts.values()}
-    usual = {ROLE_PROMPTS.get(role) for each in recipe.trained_on.values() for role in ROLES[each.data.format]}
+    usual = {ROLE_PROMPTS.get(role) for each in recipe.objectives_by_path.values() for role in ROLES[each.data.format]}
     return [
         Finding(f"model.prompts.{name}", "idle-prompt", "no column is given this prompt: name it in `data.prompts`")
         for name in recipe.model.prompts
@@ -331,7 +333,7 @@ def _one_view(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     if recipe.model.dropout != 0 and base.source == "Transformer":
         return []
     message = "tells the dropouts of a text apart in the format text, and the model has none: see `model.dropout`"
-    return [Finding(f"{key}loss", "one-view", message) for key, each in recipe.trained_on.items() if each.views]
+    return [Finding(f"{key}loss", "one-view", message) for key, each in recipe.objectives_by_path.items() if each.views]
 
 
 def _unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
@@ -344,7 +346,7 @@ def _unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
         ("train.epochs", train.epochs is not None, f"{unknown}: say `max_steps` instead"),
         ("train.max_steps", train.epochs is None and train.max_steps is None, f"{unknown}: say how long to train"),
     ]
-    for key, each in recipe.trained_on.items():
+    for key, each in recipe.objectives_by_path.items():
         data = each.data
         if not data.streaming:
             continue
@@ -356,7 +358,7 @@ def _unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
             (f"{key}loss.teacher", each.teacher is not None, f"embeds all texts before the first step, {never}"),
         ]
     if recipe.objectives:
-        unweighted = [f"{key}weight" for key, each in recipe.trained_on.items() if each.weight is None]
+        unweighted = [f"{key}weight" for key, each in recipe.objectives_by_path.items() if each.weight is None]
         wrong += [(key, True, f"{unknown}: say what share of the batches each objective has") for key in unweighted]
     learning: list[tuple[str, object]] = [("model.base", model.base)]
     learning += [(f"model.token_layers.{i}", layer) for i, layer in enumerate(model.token_layers or [])]

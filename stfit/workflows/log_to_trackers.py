@@ -12,7 +12,7 @@ from typing import Any
 from stfit.distributed import is_rank_zero
 from stfit.errors import RecipeError
 from stfit.io.atomic import atomic_write
-from stfit.recipe.dump import leaves_of, on_one_line
+from stfit.recipe.dump import flatten, to_inline_yaml
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, read_json
 from stfit.tracking.trackers import TrackedRun, Tracker, Value, Write
@@ -84,7 +84,7 @@ def _id_of(folder: RunFolder) -> str:
 
 def _settings_of(recipe: Recipe) -> dict[str, Value]:
     """Every value of a recipe by its dotted name; what is no plain value, as the recipe would write it."""
-    values = leaves_of(recipe.model_dump(mode="json", by_alias=True, exclude={"track"}))
+    values = flatten(recipe.model_dump(mode="json", by_alias=True, exclude={"track"}))
     return {
-        name: value if isinstance(value, str | int | float) else on_one_line(value) for name, value in values.items()
+        name: value if isinstance(value, str | int | float) else to_inline_yaml(value) for name, value in values.items()
     }

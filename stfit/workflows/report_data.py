@@ -128,7 +128,7 @@ def choose_samples(recipe: Recipe, prepared: Prepared, evaluators: Evaluators) -
         examples = evaluator.examples_of(rows)
         if examples is not None and len(examples) > 1 and examples.format not in found:
             found[examples.format] = build_sample(evaluator.label, examples, partial(prompt_of, evaluator))
-    for objective, examples in zip(recipe.trained_on.values(), prepared.training, strict=True):
+    for objective, examples in zip(recipe.objectives_by_path.values(), prepared.training, strict=True):
         wanted = not found or (examples.format == "labeled_text" and examples.format not in found)
         if wanted and len(examples) > 1:
             name = "rows that it was trained on"

@@ -9,8 +9,8 @@ from stfit.distributed import world_size
 from stfit.errors import LockError, ModelError
 from stfit.io.atomic import atomic_write
 from stfit.recipe.dump import to_yaml
-from stfit.recipe.load import Loaded, load_recipe
-from stfit.recipe.lock import is_same
+from stfit.recipe.load import LoadedRecipe, load_recipe
+from stfit.recipe.lock import is_same_input
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, differences
 from stfit.training.checkpoint import Checkpoint, frozen_by_lora, newest_checkpoint, restore_checkpoint
@@ -56,7 +56,7 @@ def restore_or_start(
             f"{checkpoint.folder}: its weights are those of other tokens: a vocabulary that is learnt from the "
             "training texts changes with them. Put the texts back, or start anew with --fresh"
         )
-    if frozen_by_lora(learner.encoder) and not is_same(checkpoint.facts["made"]["base"], made["base"]):
+    if frozen_by_lora(learner.encoder) and not is_same_input(checkpoint.facts["made"]["base"], made["base"]):
         raise ModelError(
             f"{checkpoint.folder}: holds adapters of another base, and none of its weights. Put the base back, or "
             "start anew with --fresh"
@@ -68,7 +68,7 @@ def restore_or_start(
     return progress
 
 
-def update_run_recipe(folder: RunFolder, loaded: Loaded[Recipe]) -> None:
+def update_run_recipe(folder: RunFolder, loaded: LoadedRecipe[Recipe]) -> None:
     """Write down what a finished run's recipe says now: evaluators, gate and push change without a new training."""
     atomic_write(folder.recipe, loaded.text)
     atomic_write(folder.resolved, to_yaml(with_earlier_choices(loaded.recipe, folder)))

@@ -133,7 +133,7 @@ class TrainingSession:
     def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
         """What the evaluators of a moment find; the same in all processes."""
         with self.progress.timed("evaluation"):
-            found = measure(encoder, self.evaluators, moment, self.recipe.dims)
+            found = measure(encoder, self.evaluators, moment, self.recipe.matryoshka_dims)
             if moment != "during":
                 self.record.note_metrics(moment, found)
         values = values_of(found)

@@ -9,7 +9,7 @@ from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import BootstrapDraws, compare_draws
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write
-from stfit.recipe.dump import leaves_of, on_one_line
+from stfit.recipe.dump import flatten, to_inline_yaml
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.report.page import report_page
@@ -42,7 +42,7 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
         state=state or _state_of(folder, log, bool(finished)),
         date=f"{last_written(folder):%Y-%m-%d %H:%M}",
         made_of=_made_of(recipe, lock, result),
-        recipe={key: on_one_line(value) for key, value in leaves_of(recipe.model_dump(by_alias=True)).items()},
+        recipe={key: to_inline_yaml(value) for key, value in flatten(recipe.model_dump(by_alias=True)).items()},
         resolved=folder.resolved.read_text(encoding="utf-8"),
         lock=folder.lock.read_text(encoding="utf-8"),
         main=main,
@@ -108,7 +108,7 @@ def _made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> li
     lora = recipe.model.lora
     parts = [name, f"commit {commit}" if commit else "", f"LoRA of rank {lora.rank}" if lora else ""]
     facts = [("base", ", ".join(filter(None, parts)))]
-    for objective, data in zip(recipe.trained_on.values(), lock["data"], strict=True):
+    for objective, data in zip(recipe.objectives_by_path.values(), lock["data"], strict=True):
         source = objective.data
         rows = f"{data['rows']} examples" if "rows" in data else "a stream"
         read = [str(source.dataset), f"split {source.split}", rows, source.format]

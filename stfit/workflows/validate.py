@@ -48,7 +48,7 @@ class ValidationReport:
 
     base: ModelInfo = field(default_factory=ModelInfo)
     training: dict[str, Examples] = field(default_factory=dict)
-    """By the start of the objective's keys (see Recipe.trained_on)."""
+    """By the start of the objective's keys (see Recipe.objectives_by_path)."""
     evaluation: list[Any] = field(default_factory=list)
     errors: list[StfitError] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
@@ -114,7 +114,7 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> ValidationReport:
     with found.noting():
         _check_recipe(recipe, origins, found)
     own: TrainAndHoldout | None = None
-    for key, objective in recipe.trained_on.items():
+    for key, objective in recipe.objectives_by_path.items():
         with found.noting(said=RecipeLocation(origins, f"{key}loss", "teacher")):
             _check_teacher(recipe, objective, found)
         said = RecipeLocation(origins, f"{key}data", "dataset")
@@ -208,14 +208,14 @@ def _leftovers(source: TrainingData, training: Examples) -> list[Problem]:
 
 def _origin_of(evaluator: Evaluator, recipe: Recipe) -> str:
     """The dataset that an evaluator's rows are of."""
-    held_out_of = recipe.holding_out
+    held_out_of = recipe.holdout_source
     return evaluator.origin or (held_out_of.dataset if held_out_of else "")
 
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:
     """Evaluators with their rows, for a model that is there already."""
     own: TrainAndHoldout | None = None
-    source = recipe.holding_out
+    source = recipe.holdout_source
     if source is not None and any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
         own = load_examples(source, source.format, recipe.seed, source.holdout)
     return [(evaluator, evaluator.load(recipe.seed, own)) for evaluator in recipe.eval]

@@ -107,7 +107,7 @@ def overrides_of(name: str, path: Path, places: dict[str, str]) -> list[str]:
     """What lets a recipe run here, shortened."""
     given = [*SHORTENED, *CASES[name]]
     recipe = load_recipe(path).recipe
-    own = [each.data.dataset for each in recipe.trained_on.values()]
+    own = [each.data.dataset for each in recipe.objectives_by_path.values()]
     for i, evaluator in enumerate(recipe.eval):
         if evaluator.dataset is not None:
             given.append(f"eval.{i}.limit=400")

@@ -7,7 +7,7 @@ import torch
 
 from stfit.commands.train import Finished
 from stfit.errors import LockError, RecipeError
-from stfit.recipe.lock import same_training
+from stfit.recipe.lock import is_same_training
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def test_what_is_no_lock_is_refused(trained, run, tmp_path):
 def test_an_input_is_the_same_by_its_commit_or_by_its_rows():
     here = {"recipe": {}, "base": {"base": "scratch"}, "data": [{"dataset": "a/b", "commit": "1", "fingerprint": "x"}]}
     moved = {"dataset": "a/b", "commit": "2", "fingerprint": "x"}
-    assert same_training(here, here | {"data": [{"dataset": "a/b", "commit": "1"}]})
-    assert same_training(here, here | {"data": [moved]})
-    assert not same_training(here, here | {"data": [{"dataset": "a/b", "commit": "2"}]})
-    assert not same_training(here, here | {"data": [moved | {"fingerprint": "y"}]})
-    assert not same_training(here, here | {"recipe": {"seed": 1}})
-    assert not same_training({}, here)
+    assert is_same_training(here, here | {"data": [{"dataset": "a/b", "commit": "1"}]})
+    assert is_same_training(here, here | {"data": [moved]})
+    assert not is_same_training(here, here | {"data": [{"dataset": "a/b", "commit": "2"}]})
+    assert not is_same_training(here, here | {"data": [moved | {"fingerprint": "y"}]})
+    assert not is_same_training(here, here | {"recipe": {"seed": 1}})
+    assert not is_same_training({}, here)

@@ -26,9 +26,9 @@ def test_recipe_is_valid_and_says_how_it_is_run(path):
 @every_recipe
 def test_data_of_the_recipe_loads_where_it_is_local(path):
     recipe = load_recipe(path).recipe
-    sources = [objective.data.dataset for objective in recipe.trained_on.values()]
+    sources = [objective.data.dataset for objective in recipe.objectives_by_path.values()]
     datasets = [*sources, *(evaluator.dataset for evaluator in recipe.eval if evaluator.dataset)]
-    teachers = [objective.teacher for objective in recipe.trained_on.values() if objective.teacher]
+    teachers = [objective.teacher for objective in recipe.objectives_by_path.values() if objective.teacher]
     if isinstance(recipe.model.base, str) or teachers or any(is_remote(dataset) for dataset in datasets):
         pytest.skip("its base, its teacher or its data is on the Hub")
     prepared = load_and_validate(recipe)

@@ -13,7 +13,7 @@ from processes import die, fork, run_apart, wait
 from stfit.commands.train import train
 from stfit.errors import RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
-from stfit.recipe.lock import trained_part
+from stfit.recipe.lock import training_sections
 from stfit.runtime.run_folder import lock_folder, open_folder
 from stfit.workflows.session import Started
 
@@ -81,7 +81,9 @@ def test_every_change_of_what_is_trained_is_named_and_refused_by_resume(tmp_path
     for change in CHANGES:
         key = change.partition("=")[0]
         with pytest.raises(RecipeError, match=re.escape(key.removesuffix(".label"))):
-            open_folder(tmp_path / "runs" / "tiny", trained_part(load_recipe(recipe, [change]).recipe), False, True)
+            open_folder(
+                tmp_path / "runs" / "tiny", training_sections(load_recipe(recipe, [change]).recipe), False, True
+            )
         named += 1
     promise("changes of the recipe named, and refused by --resume", f"{named}/{len(CHANGES)}")
 

@@ -94,7 +94,7 @@ def test_card_names_no_folder_of_this_machine(trained, facts):
 
 def test_card_shows_rows_only_when_asked(trained, facts):
     recipe = load_recipe(trained / "resolved.yaml").recipe
-    examples, _ = load_examples(recipe.trained_on[""].data, "positive_pair", recipe.seed)
+    examples, _ = load_examples(recipe.objectives_by_path[""].data, "positive_pair", recipe.seed)
     assert "about rain" not in (trained / "model" / "README.md").read_text()
     rows = replace(facts.training.data[0], samples=first_rows(examples, 2))
     asked = replace(facts, training=replace(facts.training, data=[rows]))

@@ -20,7 +20,7 @@ from stfit.commands.train import train
 from stfit.errors import StfitError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.type_tree import child_types, shape_of, specs
+from stfit.recipe.type_tree import child_types, specs_in, types_in
 from stfit.spec import Spec
 from stfit.workflows.validate import load_and_validate
 
@@ -350,8 +350,8 @@ def keys_of(spec: type[Spec], path: str, choices: list[type[Spec]], seen: set[ty
         owner = next(each for each in spec.__mro__ if name in vars(each).get("__annotations__", {}))
         choice = f"[{owner.tag()}]" if owner in choices else ""
         key = f"{path}{choice}.{field.alias or name}".lstrip(".")
-        shape = shape_of(field.annotation)
-        inner = specs(shape + child_types(shape, 0) + child_types(shape, ""))
+        shape = types_in(field.annotation)
+        inner = specs_in(shape + child_types(shape, 0) + child_types(shape, ""))
         if name != "type" and set(shape) - set(inner) - {NoneType}:
             yield key
         for section in inner:
