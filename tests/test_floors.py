@@ -14,6 +14,7 @@ FLOORS = {
     "lazy": 0,
     "paths": 0,
     "plugins": 0.3,
+    "similarity": 0.3,
     "distributed": 0.3,
     "spec": 0.6,
     "io": 1,

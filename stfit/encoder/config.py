@@ -12,6 +12,7 @@ from stfit.encoder.layers import Layer
 from stfit.encoder.token_layers import TokenLayer
 from stfit.paths import Location
 from stfit.plugins import installed_entry_points
+from stfit.similarity import Similarity
 from stfit.spec import Spec
 
 ST_POOLINGS = {"lasttoken": "last_token", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
@@ -27,7 +28,6 @@ Pooling = Annotated[
     PoolingMode,
     BeforeValidator(lambda name: ST_POOLINGS.get(name, name) if isinstance(name, str) else name),
 ]
-Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
 
 class Lora(Spec):

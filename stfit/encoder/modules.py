@@ -14,9 +14,7 @@ from torch.nn.utils import rnn
 from transformers import PreTrainedModel
 
 from stfit.encoder.pooling import TokenStates
-
-SHORTEST = 1e-12
-"""A vector of a smaller norm is left as it is in torch.nn.functional.normalize, and here gets no gradient."""
+from stfit.similarity import normalize
 
 
 class Projection(nn.Module):
@@ -47,17 +45,11 @@ class Norm(nn.Module):
 
 
 class UnitLength(nn.Module):
-    """Scales every embedding to length 1; a zero vector stays zero, and gets zero gradient.
-
-    Divided by an epsilon, as usual, it would get 1e12 times the gradient of the others, and clipping would leave them
-    nothing.
-    """
+    """Scales every embedding to length 1; a zero vector stays zero and gets zero gradient."""
 
     def forward(self, embedding_rd: Tensor) -> Tensor:
         """[rows, dim] -> [rows, dim]."""
-        norm_r1 = torch.linalg.vector_norm(embedding_rd, dim=-1, keepdim=True)
-        unit_rd: Tensor = embedding_rd / norm_r1.masked_fill(norm_r1 < SHORTEST, torch.inf)
-        return unit_rd
+        return normalize(embedding_rd)
 
 
 class Convolutions(nn.Module):

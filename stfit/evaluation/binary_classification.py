@@ -9,9 +9,9 @@ import numpy as np
 from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
-from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
-from stfit.evaluation.pairwise import SIMILARITIES
+from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout, score_pairs
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
+from stfit.similarity import SIMILARITIES
 
 
 class BinaryClassification(EvaluatorBase):
@@ -42,8 +42,8 @@ class BinaryClassification(EvaluatorBase):
         label = self.zeros_and_ones(rows)
         one, other = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
         found: dict[str, Statistic] = {}
-        for name, compute in SIMILARITIES.items():
-            ranking = rank(compute(one, other), label)
+        for name, score_r in score_pairs(one, other).items():
+            ranking = rank(score_r, label)
             found |= {f"{kind}_{name}": statistic_of(kind, ranking) for kind in KINDS}
         return found
 

@@ -5,36 +5,25 @@ Tensor names: q = queries, c = rows of a chunk of the corpus, k = neighbours, d 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stfit.evaluation.base import Embed
 from stfit.lazy import lazy
+from stfit.similarity import similarity_matrix
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from torch.nn import functional
 else:
     torch = lazy("torch")
-    functional = lazy("torch.nn.functional")
 
 CHUNK = 50_000
 """Rows of a corpus that are embedded and compared at once."""
 MOST_SCORES = 2**24
 """Similarities that are held at once."""
-
-MATRICES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": lambda query_qd, corpus_cd: (
-        functional.normalize(query_qd, dim=1) @ functional.normalize(corpus_cd, dim=1).T
-    ),
-    "dot": lambda query_qd, corpus_cd: query_qd @ corpus_cd.T,
-    "euclidean": lambda query_qd, corpus_cd: -torch.cdist(query_qd, corpus_cd),
-    "manhattan": lambda query_qd, corpus_cd: -torch.cdist(query_qd, corpus_cd, p=1.0),
-}
-"""Similarity of every query to every row [q, c]; a distance counts as its negative."""
 
 
 def in_chunks(embed: Embed, role: str, texts: list[str]) -> Iterator[np.ndarray]:
@@ -58,7 +47,7 @@ def nearest(
     for chunk_cd in chunks:
         corpus = torch.from_numpy(np.ascontiguousarray(chunk_cd))
         block = max(1, MOST_SCORES // len(corpus))
-        found = [_top_of(MATRICES[similarity](part_qd, corpus), k) for part_qd in queries.split(block)]
+        found = [_top_of(similarity_matrix(similarity, part_qd, corpus), k) for part_qd in queries.split(block)]
         score_qk = np.concatenate([score_qk, np.concatenate([score for score, _ in found])], axis=1)
         index_qk = np.concatenate([index_qk, np.concatenate([index for _, index in found]) + start], axis=1)
         order_qk = np.lexsort((index_qk, -score_qk))[:, :k]

@@ -12,10 +12,9 @@ import numpy as np
 
 from stfit.errors import HubError, RecipeError
 from stfit.evaluation.base import Embed, Named, TrainAndHoldout
-from stfit.evaluation.knn import MATRICES
-from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.statistic import Statistic
 from stfit.lazy import lazy
+from stfit.similarity import pairwise_similarity, similarity_matrix
 
 if TYPE_CHECKING:
     import torch
@@ -121,8 +120,8 @@ class Adapter:
 
     def similarity(self, one_qd: Any, other_cd: Any) -> torch.Tensor:
         """Every row with every row."""
-        return MATRICES[self.name](torch.as_tensor(one_qd), torch.as_tensor(other_cd))
+        return similarity_matrix(self.name, torch.as_tensor(one_qd), torch.as_tensor(other_cd))
 
     def similarity_pairwise(self, one_rd: Any, other_rd: Any) -> torch.Tensor:
         """Row by row."""
-        return torch.as_tensor(SIMILARITIES[self.name](np.asarray(one_rd), np.asarray(other_rd)))
+        return pairwise_similarity(self.name, torch.as_tensor(one_rd), torch.as_tensor(other_rd))

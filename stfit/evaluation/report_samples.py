@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.knn import MATRICES
 from stfit.evaluation.similarity import compute_ranks
+from stfit.similarity import similarity_matrix
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ class Sample:
         embed = {role: self.prompt_of(encoder, role) for role, _ in [*self.left, *self.right]}
         left_ld, right_rd = (_embed_side(encoder, side, embed) for side in (self.left, self.right))
         kind = encoder.config.similarity
-        similarity_lr = MATRICES[kind](torch.from_numpy(left_ld), torch.from_numpy(right_rd)).numpy()
+        similarity_lr = similarity_matrix(kind, torch.from_numpy(left_ld), torch.from_numpy(right_rd)).numpy()
         positive, negative = self.relation_lr == 1, self.relation_lr == -1
         nearest_lr = np.argsort(-np.where(self.same_text(), -np.inf, similarity_lr), axis=1, kind="stable")[:QUERIES]
         return {

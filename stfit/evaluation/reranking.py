@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,8 +10,14 @@ from pydantic import Field
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.ir_metrics import metrics_at
-from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.statistic import Statistic
+from stfit.lazy import lazy
+from stfit.similarity import pairwise_similarity
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy("torch")
 
 
 class Reranking(EvaluatorBase):
@@ -45,14 +51,14 @@ class Reranking(EvaluatorBase):
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """The metrics, a mean over queries; among equally near candidates, the wrong ones come first."""
         candidates = _candidates_of(rows)
-        queries = embed("anchor", list(candidates))
+        queries = torch.from_numpy(embed("anchor", list(candidates)))
         documents = list(dict.fromkeys(text for listed in candidates.values() for text in listed))
-        vectors = embed("positive", documents)
+        vectors = torch.from_numpy(embed("positive", documents))
         at = {text: position for position, text in enumerate(documents)}
         hits = []
         for query, listed in zip(queries, candidates.values(), strict=True):
             listed_nd = vectors[[at[text] for text in listed]]
-            score_n = SIMILARITIES[similarity](np.broadcast_to(query, listed_nd.shape), listed_nd)
+            score_n = pairwise_similarity(similarity, query, listed_nd).numpy()
             right_n = np.array(list(listed.values()))
             hits.append(right_n[np.lexsort((right_n, -score_n))])
         most = max(map(len, hits))

@@ -8,9 +8,9 @@ import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.errors import DataError
-from stfit.evaluation.base import Embed, EvaluatorBase
-from stfit.evaluation.pairwise import SIMILARITIES
+from stfit.evaluation.base import Embed, EvaluatorBase, score_pairs
 from stfit.evaluation.statistic import Statistic
+from stfit.similarity import SIMILARITIES
 
 
 class Similarity(EvaluatorBase):
@@ -31,10 +31,9 @@ class Similarity(EvaluatorBase):
             )
         one, other = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
         found = {}
-        for name, compute in SIMILARITIES.items():
-            score = compute(one, other)
-            found[f"spearman_{name}"] = spearman(gold, score)
-            found[f"pearson_{name}"] = pearson(gold, score)
+        for name, score_r in score_pairs(one, other).items():
+            found[f"spearman_{name}"] = spearman(gold, score_r)
+            found[f"pearson_{name}"] = pearson(gold, score_r)
         return found
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.base import Embed, EvaluatorBase
-from stfit.evaluation.pairwise import SIMILARITIES
+from stfit.evaluation.base import Embed, EvaluatorBase, score_pairs
 from stfit.evaluation.statistic import Statistic, mean_of
+from stfit.similarity import SIMILARITIES
 
 
 class Triplet(EvaluatorBase):
@@ -29,11 +29,13 @@ class Triplet(EvaluatorBase):
         anchor, positive = (embed(role, rows.column(role)) for role in ("anchor", "positive"))
         negatives = {role: embed(role, rows.column(role)) for role in rows.negatives}
         missing = {role: np.array([text is None for text in rows.texts[role]]) for role in negatives}
-        found = {}
-        for name, compute in SIMILARITIES.items():
-            to_positive = compute(anchor, positive)
-            right = np.ones(len(anchor), dtype=bool)
-            for role, negative in negatives.items():
-                right &= missing[role] | (to_positive > compute(anchor, negative) + self.margin)
-            found[f"accuracy_{name}"] = mean_of(right)
-        return found
+        to_positive = score_pairs(anchor, positive)
+        to_negative = {role: score_pairs(anchor, negative) for role, negative in negatives.items()}
+        return {
+            f"accuracy_{name}": mean_of(
+                np.all(
+                    [missing[role] | (score_r > to_negative[role][name] + self.margin) for role in negatives], axis=0
+                )
+            )
+            for name, score_r in to_positive.items()
+        }

@@ -24,8 +24,8 @@ from stfit.losses.base import (
     require_columns,
     require_columns_with_teacher,
 )
-from stfit.losses.distances import pairwise_cosine
 from stfit.paths import Location
+from stfit.similarity import pairwise_cosine, pairwise_similarity
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -201,9 +201,7 @@ def _candidates_of(columns: dict[str, Any]) -> list[str]:
 def _scores(similarity: str, texts: list[Tensor]) -> Tensor:
     """[rows, candidates]: the first of `texts`, each [rows, dim], with each of the others."""
     anchor_rd, *candidates = texts
-    if similarity == "cosine":
-        return torch.stack([pairwise_cosine(anchor_rd, each_rd) for each_rd in candidates], dim=1)
-    return torch.stack([(anchor_rd * each_rd).sum(dim=1) for each_rd in candidates], dim=1)
+    return torch.stack([pairwise_similarity(similarity, anchor_rd, text_rd) for text_rd in candidates], dim=1)
 
 
 def _margins(score_rn: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from stfit.lazy import lazy
 from stfit.losses.base import Accepts, Columns, Dims, DimWeights, Sampler, require_columns
-from stfit.losses.distances import Distance, normalize, pairwise_cosine, pairwise_distance
+from stfit.similarity import normalize, pairwise_cosine, pairwise_distance
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch")
     F = lazy("torch.nn.functional")
+
+Distance = Literal["cosine", "euclidean", "manhattan"]
 
 OFFSET = 1e-6
 """Added to coordinate differences by both contrastive losses, as torch.nn.functional.pairwise_distance does."""

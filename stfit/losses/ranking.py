@@ -21,8 +21,8 @@ from stfit.losses.base import (
     require_columns,
     require_columns_with_teacher,
 )
-from stfit.losses.distances import normalize
 from stfit.paths import Location
+from stfit.similarity import normalize
 from stfit.spec import Spec
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pydantic import Field
 from stfit.errors import DataError
 from stfit.lazy import lazy
 from stfit.losses.base import Accepts, Columns, Dims, DimWeights, Sampler, require_columns
-from stfit.losses.distances import BatchDistance, Distance, distance_matrix, pairwise_distance
+from stfit.similarity import distance_matrix, pairwise_distance
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 else:
     torch = lazy("torch")
     F = lazy("torch.nn.functional")
+
+
+Distance = Literal["cosine", "euclidean", "manhattan"]
+BatchDistance = Literal["euclidean", "squared_euclidean", "cosine"]
 
 
 class Triplet(Spec):

@@ -9,7 +9,7 @@ from sklearn import metrics
 
 from stfit.errors import DataError
 from stfit.evaluation.binary_classification import BinaryClassification
-from stfit.evaluation.pairwise import SIMILARITIES
+from stfit.similarity import SIMILARITIES
 
 PEER_KINDS = ("ap", "accuracy", "f1", "precision", "recall", "mcc")
 

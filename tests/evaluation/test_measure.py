@@ -9,9 +9,9 @@ from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
 from stfit.errors import DivergedError
 from stfit.evaluation.measure import known_metrics, main_metrics
-from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.similarity import Similarity
 from stfit.evaluation.triplet import Triplet
+from stfit.similarity import SIMILARITIES, pairwise_similarity
 
 PROMPTS = {"query": "find: ", "document": "text: "}
 TRIPLETS = [
@@ -36,7 +36,7 @@ def sent(monkeypatch):
             texts.extend(batch)
             return tokens(batch)
 
-        monkeypatch.setattr(encoder, "tokens", watched)
+        monkeypatch.setattr(encoder, "tokenizer", watched)
         return texts
 
     return watch
@@ -117,4 +117,4 @@ def test_similarities_are_those_of_their_definitions(name):
         "euclidean": [-np.sqrt(((x - y) ** 2).sum()) for x, y in zip(one, other, strict=True)],
         "manhattan": [-abs(x - y).sum() for x, y in zip(one, other, strict=True)],
     }
-    np.testing.assert_allclose(SIMILARITIES[name](one, other), expected[name])
+    np.testing.assert_allclose(pairwise_similarity(name, *map(torch.from_numpy, (one, other))), expected[name])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from measured import measured
 
-from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.reranking import Reranking
+from stfit.similarity import SIMILARITIES
 
 
 @pytest.mark.parametrize("k", [10, 2])

@@ -9,8 +9,9 @@ import pytest
 from measured import measured
 
 from stfit.errors import DataError, RecipeError
-from stfit.evaluation.knn import MATRICES, nearest
+from stfit.evaluation.knn import nearest
 from stfit.evaluation.retrieval import Retrieval
+from stfit.similarity import SIMILARITIES
 
 RIGHT = {"q1": {"d2": 2, "d0": 1}, "q2": {"d5": 1, "d3": 0}, "q4": {"d4": 1, "d1": 1, "d6": 3}}
 
@@ -36,7 +37,7 @@ def load(**settings):
     return evaluator, evaluator.load(0, None)
 
 
-@pytest.mark.parametrize("similarity", MATRICES)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_values_are_those_of_sentence_transformers(encoder, beir, peer_of, similarity):
     encoder.config.similarity = similarity
     peer = peer_of(encoder)
@@ -146,7 +147,7 @@ def test_rows_come_from_one_place(settings):
         Retrieval.model_validate(settings)
 
 
-@pytest.mark.parametrize("similarity", MATRICES)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize("chunk", [1, 7, 100])
 def test_chunks_give_what_one_sorted_list_gives_ties_included(similarity, chunk):
     random = np.random.default_rng(0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from measured import measured
 
-from stfit.evaluation.pairwise import SIMILARITIES
 from stfit.evaluation.triplet import Triplet
+from stfit.similarity import SIMILARITIES
 
 
 def triplets(sentences, extra=""):

@@ -12,11 +12,12 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from stfit.encoder.config import ST_POOLINGS, Similarity
+from stfit.encoder.config import ST_POOLINGS
 from stfit.encoder.layers import Layer
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
 from stfit.plugins import installed_entry_points
+from stfit.similarity import Similarity
 from stfit.spec import union_members
 
 SOURCES = {"Transformer": False, "WordEmbeddings": False, "StaticEmbedding": True, "BoW": True}
