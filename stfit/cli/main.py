@@ -48,9 +48,9 @@ def _leave(code: int) -> NoReturn:
 
     Those of a request to the Hub would keep it, those of a group that has lost a process abort it.
     """
-    from stfit.hub.retry import left_behind
+    from stfit.hub.retry import has_abandoned_threads
 
-    if left_behind.is_set() or is_initialized():
+    if has_abandoned_threads() or is_initialized():
         console.flush()
         os._exit(code)
     sys.exit(code)

@@ -1,7 +1,7 @@
-"""What stfit loads from the Hub: commits of repositories, their listings, and files that arrived whole.
+"""Downloads from the Hub: commits of repositories, their listings, and files that are verified by their hash.
 
-The Hub's own client takes a damaged file of the right size for a whole one, and falls back on an older copy without a
-word; both are mended below. Files lie in the client's own cache, so that other tools find them.
+The Hub's client accepts a damaged file of the right size, and silently falls back to an older copy; this module does
+neither. Files are stored in the client's own cache, so other tools find them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stfit.errors import HubError, Problem, ResourceError
-from stfit.hub.retry import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, ask, meter, not_here
+from stfit.hub.explain import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, not_cached
+from stfit.hub.retry import call_with_retries, progress_meter
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -33,18 +34,18 @@ COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def find_account(repo: str) -> dict[str, Any]:
-    """The account whose token is used, to push to `repo` or to see what is there. Raises HubError."""
+    """The account of the token, which is needed to access `repo`. Raises HubError."""
     if client.get_token() is None:
         raise HubError(f"`{repo}` needs a token: {LOG_IN}")
-    account: dict[str, Any] = ask(lambda: client.HfApi().whoami(), "model", repo)
+    account: dict[str, Any] = call_with_retries(lambda: client.HfApi().whoami(), "model", repo)
     return account
 
 
 def find_commit(kind: Kind, id: str, revision: str | None) -> str:
-    """The commit that a branch, tag or short commit of a repository is now; offline, what it was when last asked for.
+    """The current commit of a branch, tag or short hash; offline, the one that was last seen.
 
-    A whole commit stays what it is, unasked. Raises HubError where the Hub can't be reached, or shows no such
-    repository or revision.
+    A full commit hash is returned as it is, without a request. Raises HubError if the Hub cannot be reached, or if the
+    repository or revision does not exist.
     """
     if COMMIT.fullmatch(revision or ""):
         return str(revision)
@@ -52,22 +53,24 @@ def find_commit(kind: Kind, id: str, revision: str | None) -> str:
     if constants.HF_HUB_OFFLINE:
         if seen.is_file():
             return seen.read_text(encoding="utf-8").strip()
-        raise HubError(not_here(kind, id))
+        raise HubError(not_cached(kind, id))
     commit = str(look_up(kind, id, revision).sha)
     _keep(seen, commit)
     return commit
 
 
 def look_up(kind: Kind, id: str, revision: str | None = None) -> Any:
-    """What the client knows of a repository as it is now (its ModelInfo or DatasetInfo). Raises HubError."""
-    found = ask(lambda: client.HfApi().repo_info(id, repo_type=kind, revision=revision), kind, id, revision)
-    if found.id != id:
-        log.warning("the %s `%s` is called `%s` now", kind, id, found.id)
-    return found
+    """The client's ModelInfo or DatasetInfo of a repository. Raises HubError."""
+    info = call_with_retries(
+        lambda: client.HfApi().repo_info(id, repo_type=kind, revision=revision), kind, id, revision
+    )
+    if info.id != id:
+        log.warning("the %s `%s` was renamed to `%s`", kind, id, info.id)
+    return info
 
 
 def find_newest(repo: str) -> str | None:
-    """The newest commit of a model's repository; None where the Hub shows no such repository. Raises HubError."""
+    """The newest commit of a model repository, or None if it does not exist. Raises HubError."""
     try:
         return find_commit("model", repo, None)
     except HubError as error:
@@ -77,21 +80,23 @@ def find_newest(repo: str) -> str | None:
 
 
 def with_owner(id: str) -> str:
-    """The id of a model's repository, which is the token's account's where no owner is written."""
+    """The full id of a model repository; without an owner, the account of the token is the owner."""
     return id if "/" in id else f"{find_account(id)['name']}/{id}"
 
 
 def list_files(kind: Kind, id: str, commit: str) -> list[str]:
-    """Paths of all files of a commit; kept, as they never change. Raises HubError."""
-    kept = Path(client.cached_assets_path("stfit", "listings", kind)) / id.replace("/", "--") / f"{commit}.json"
-    if kept.is_file():
-        listed: list[str] = json.loads(kept.read_text(encoding="utf-8"))
-        return listed
+    """Paths of all files of a commit, cached because they never change. Raises HubError."""
+    cached = Path(client.cached_assets_path("stfit", "listings", kind)) / id.replace("/", "--") / f"{commit}.json"
+    if cached.is_file():
+        paths: list[str] = json.loads(cached.read_text(encoding="utf-8"))
+        return paths
     if constants.HF_HUB_OFFLINE:
-        raise HubError(not_here(kind, id))
-    listed = ask(lambda: client.HfApi().list_repo_files(id, repo_type=kind, revision=commit), kind, id, commit)
-    _keep(kept, json.dumps(listed))
-    return listed
+        raise HubError(not_cached(kind, id))
+    paths = call_with_retries(
+        lambda: client.HfApi().list_repo_files(id, repo_type=kind, revision=commit), kind, id, commit
+    )
+    _keep(cached, json.dumps(paths))
+    return paths
 
 
 def _keep(path: Path, text: str) -> None:
@@ -106,35 +111,34 @@ def _keep(path: Path, text: str) -> None:
 
 
 def fetch(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
-    """Folder that holds the files of a commit whose paths fit one of `patterns`, each compared with its hash.
+    """The folder with those files of a commit whose paths match one of `patterns`, each verified by its hash.
 
-    Raises HubError where they can't be had whole, ResourceError where there is no room for them.
+    Raises HubError if they cannot be downloaded intact, and ResourceError if the disk is full.
     """
     paths = [path for path in list_files(kind, id, commit) if any(fnmatch(path, pattern) for pattern in patterns)]
     folder = snapshot_folder(kind, id, commit)
     for _ in range(2):
         if not all((folder / path).is_file() for path in paths):
             _download(kind, id, commit, patterns)
-        damaged = [path for path in paths if not _is_whole(folder / path)]
+        damaged = [path for path in paths if not _verify_hash(folder / path)]
         if not damaged:
             return folder
         for path in damaged:
-            log.warning("%s of the %s `%s` is damaged, and fetched again", path, kind, id)
+            log.warning("%s of the %s `%s` is damaged and downloaded again", path, kind, id)
             (folder / path).resolve().unlink(missing_ok=True)
-    raise HubError(Problem(f"{', '.join(damaged)} of the {kind} `{id}` arrives damaged, twice", OUT_OF_REACH))
+    raise HubError(Problem(f"{', '.join(damaged)} of the {kind} `{id}` arrived damaged twice", OUT_OF_REACH))
 
 
 def _download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None:
-    """Files of a commit into the cache."""
     if constants.HF_HUB_OFFLINE:
-        raise HubError(not_here(kind, id))
+        raise HubError(not_cached(kind, id))
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    log.info("fetching the %s `%s` at %s", kind, id, commit[:8])
-    ask(
+    log.info("downloading the %s `%s` at %s", kind, id, commit[:8])
+    call_with_retries(
         lambda: client.snapshot_download(
-            id, repo_type=kind, revision=commit, allow_patterns=list(patterns), tqdm_class=meter()
+            id, repo_type=kind, revision=commit, allow_patterns=list(patterns), tqdm_class=progress_meter()
         ),
         kind,
         id,
@@ -142,8 +146,8 @@ def _download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None
     )
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a cached file is what its name in the cache says: the sha256 of an LFS file, or a git blob's sha1."""
+def _verify_hash(path: Path) -> bool:
+    # The client names a blob in its cache by the file's sha256 (LFS) or git blob sha1.
     blob = path.resolve()
     if not blob.is_file():
         return False
@@ -155,10 +159,10 @@ def _is_whole(path: Path) -> bool:
 
 
 def _repository_folder(kind: Kind, id: str) -> Path:
-    """Where the client's cache keeps a repository (https://huggingface.co/docs/huggingface_hub/guides/manage-cache)."""
+    # https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     return Path(constants.HF_HUB_CACHE) / f"{kind}s--{id.replace('/', '--')}"
 
 
 def snapshot_folder(kind: Kind, id: str, commit: str) -> Path:
-    """Where it keeps the files of a commit."""
+    """Where the client's cache stores the files of a commit."""
     return _repository_folder(kind, id) / "snapshots" / commit

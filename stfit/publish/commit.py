@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from stfit.errors import HubError, ModelError
 from stfit.hub.download import find_account, look_up
-from stfit.hub.retry import LOG_IN, NO_REVISION, NOT_THERE, ask
+from stfit.hub.explain import LOG_IN, NO_REVISION, NOT_THERE
+from stfit.hub.retry import call_with_retries
 from stfit.lazy import lazy
 from stfit.publish.allowlist import MANIFEST, is_allowed, listed
 
@@ -118,7 +119,7 @@ def _read_files(repo: str, commit: str) -> dict[str, File]:
     """Path -> file of a commit."""
     from huggingface_hub.hf_api import RepoFile
 
-    entries = ask(
+    entries = call_with_retries(
         lambda: list(client.HfApi().list_repo_tree(repo, recursive=True, revision=commit)), "model", repo, commit
     )
     files = [entry for entry in entries if isinstance(entry, RepoFile)]
@@ -129,7 +130,9 @@ def read_file(repo: str, head: BranchState, path: str) -> bytes | None:
     """A small file of a head; None where there is none."""
     if path not in head.files:
         return None
-    local = ask(lambda: client.hf_hub_download(repo, path, revision=head.commit), "model", repo, head.commit)
+    local = call_with_retries(
+        lambda: client.hf_hub_download(repo, path, revision=head.commit), "model", repo, head.commit
+    )
     content = Path(local).read_bytes()
     if not is_same(content, head.files[path]):
         raise HubError(f"{path} of `{repo}` arrives damaged: run the same again")
@@ -185,12 +188,12 @@ def holds(file: Path | bytes, words: bytes) -> bool:
 
 def create_repository(repo: str, private: bool) -> None:
     """Make a repository that is not there yet."""
-    ask(lambda: client.create_repo(repo, private=private, exist_ok=True), "model", repo)
+    call_with_retries(lambda: client.create_repo(repo, private=private, exist_ok=True), "model", repo)
 
 
 def create_branch(repo: str, branch: str) -> None:
     """Make a branch of what main holds."""
-    ask(lambda: client.create_branch(repo, branch=branch, exist_ok=True), "model", repo, branch)
+    call_with_retries(lambda: client.create_branch(repo, branch=branch, exist_ok=True), "model", repo, branch)
 
 
 @dataclass(frozen=True)
@@ -225,9 +228,9 @@ def commit(
     def find_it() -> Published | None:
         return find_published(repo, files, branch, as_pull_request)
 
-    unseen = _bytes_of(change) if is_xet_available() else 0
+    unobservable_bytes = _bytes_of(change) if is_xet_available() else 0
     try:
-        return ask(send, "model", repo, branch, done=find_it, unseen=unseen)
+        return call_with_retries(send, "model", repo, branch, done=find_it, unobservable_bytes=unobservable_bytes)
     except HubError:
         if read_branch(repo, branch).commit != head.commit:
             message = f"somebody else pushed to `{repo}` meanwhile, nothing of this is there: run the same again"
@@ -255,7 +258,7 @@ def find_published(
     if not as_pull_request:
         head = read_branch(repo, branch)
         return Published(head.commit) if head.commit and is_published(files, head) else None
-    refs = ask(lambda: client.HfApi().list_repo_refs(repo, include_pull_requests=True), "model", repo)
+    refs = call_with_retries(lambda: client.HfApi().list_repo_refs(repo, include_pull_requests=True), "model", repo)
     for request in reversed((refs.pull_requests or [])[-NEWEST:]):
         if is_published(files, BranchState(request.target_commit, _read_files(repo, request.target_commit))):
             number = request.ref.rpartition("/")[2]
@@ -280,12 +283,14 @@ def require_published(repo: str, files: Mapping[str, Path | bytes], published: P
 
 def commit_of_tag(repo: str, tag: str) -> str | None:
     """The commit that a tag names, if there is such a tag."""
-    refs = ask(lambda: client.HfApi().list_repo_refs(repo), "model", repo)
+    refs = call_with_retries(lambda: client.HfApi().list_repo_refs(repo), "model", repo)
     return next((found.target_commit for found in refs.tags if found.name == tag), None)
 
 
 def create_tag(repo: str, tag: str, commit: str) -> None:
     """Name a commit. Raises HubError where another one has the name."""
-    ask(lambda: client.HfApi().create_tag(repo, tag=tag, revision=commit, exist_ok=True), "model", repo, tag)
+    call_with_retries(
+        lambda: client.HfApi().create_tag(repo, tag=tag, revision=commit, exist_ok=True), "model", repo, tag
+    )
     if (named := commit_of_tag(repo, tag)) != commit:
         raise HubError(f"`{repo}` is published as {commit}, but its tag `{tag}` names {named}: choose another --tag")

@@ -9,7 +9,7 @@ from stfit.data.source import is_remote
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import is_on_hub
 from stfit.hub.download import find_commit
-from stfit.hub.retry import Kind
+from stfit.hub.explain import Kind
 from stfit.spec import Spec
 
 

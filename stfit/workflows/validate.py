@@ -21,7 +21,7 @@ from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, 
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
-from stfit.hub.retry import OUT_OF_REACH
+from stfit.hub.explain import OUT_OF_REACH
 from stfit.losses.distillation import require_same_dim
 from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark

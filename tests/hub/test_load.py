@@ -94,7 +94,7 @@ def test_a_renamed_repository_is_followed_and_said(filled, stfit):
     filled.state.move("dataset", "me/rows", "me/better-rows")
     ended = stfit("check recipe.yaml")
     assert ended.returncode == 0, ended.stderr
-    assert "`me/rows` is called `me/better-rows` now" in ended.stderr
+    assert "`me/rows` was renamed to `me/better-rows`" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_renamed_repository_is_followed_and_said(filled, stfit):
         ("data.dataset=me/nothing data.config=null", None, "hf auth login"),
         ("data.revision=v9", "hf_me", "has no revision `v9`; known: main"),
         ("model.revision=mian", "hf_me", "did you mean `main`?"),
-        ("model.base=a/b/c", "hf_me", "is no id of a model"),
+        ("model.base=a/b/c", "hf_me", "is not the id of a model"),
         ("eval.0.limit=10", None, "hf auth login"),
         ("eval.0.limit=10", "hf_guest", "this account may not see it"),
         ("eval.0.limit=10", "hf_nobody", "does not accept the token: log in with `hf auth login`"),

@@ -21,7 +21,7 @@ from stfit.data.source import TableSource
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError
 from stfit.hub.download import fetch, find_commit, list_files, snapshot_folder
-from stfit.hub.retry import ask
+from stfit.hub.retry import call_with_retries
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class HubDataset:
         if not far:
             self.refuse_bombs(Path(root), split)
         read = partial(self.read, split, root, limit)
-        return ask(read, "dataset", self.id, self.commit) if far else read()
+        return call_with_retries(read, "dataset", self.id, self.commit) if far else read()
 
     def refuse_bombs(self, folder: Path, split: str) -> None:
         """Raise DataError for a file of a split that says far more than it holds."""
