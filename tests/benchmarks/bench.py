@@ -29,6 +29,9 @@ SETS = {
 }
 
 
+MODULES = {"stfit": "stfit.commands.train", "sentence-transformers": "sentence_transformers"}
+
+
 def cranfield_pairs(shared: Path, folder: Path) -> Path:
     """Titles against abstracts: short and long texts in one batch."""
     path = folder / "cranfield.jsonl.gz"
@@ -54,7 +57,7 @@ def run_stfit(shared: Path, data: Path, columns: list[str], limit: int, steps: i
     return run_json(command, first_step=" step 1/")
 
 
-def run_peer(shared: Path, data: Path, columns: list[str], limit: int, steps: int) -> dict:
+def run_st(shared: Path, data: Path, columns: list[str], limit: int, steps: int) -> dict:
     script = str(shared / "bench/peer_train.py")
     options = {
         "model": shared / MODEL,
@@ -111,7 +114,7 @@ def measure(shared: Path, name: str, rounds: int, steps: int) -> dict:
         ours, theirs, peaks = [], [], []
         for _ in range(rounds):
             ours.append(run_stfit(shared, data, columns, limit, steps, folder))
-            theirs.append(run_peer(shared, data, columns, limit, steps))
+            theirs.append(run_st(shared, data, columns, limit, steps))
             peaks.append(matrix_peak(round(BATCH * tokens)))
     speed = statistics.median(run["examples_per_second"] for run in ours)
     share = speed * tokens * FLOPS_PER_TOKEN / 1e9 / statistics.median(peaks)
@@ -120,19 +123,19 @@ def measure(shared: Path, name: str, rounds: int, steps: int) -> dict:
         "set": name,
         "tokens_per_row": round(tokens, 1),
         "stfit_examples_per_second": round(speed, 1),
-        "peer_examples_per_second": round(statistics.median(run["examples_per_second"] for run in theirs), 1),
+        "st_examples_per_second": round(statistics.median(run["examples_per_second"] for run in theirs), 1),
         "ratio": round(statistics.median(a["examples_per_second"] / b["examples_per_second"] for a, b in pairs), 2),
         "ratios": [round(a["examples_per_second"] / b["examples_per_second"], 2) for a, b in pairs],
         "peak_share": round(share, 2),
         "matrix_gflops": round(statistics.median(peaks)),
         "stfit_peak_mib": round(statistics.median(run["peak_rss_mib"] for run in ours)),
-        "peer_peak_mib": round(statistics.median(run["peak_rss_mib"] for run in theirs)),
+        "st_peak_mib": round(statistics.median(run["peak_rss_mib"] for run in theirs)),
         "stfit_first_step_seconds": round(statistics.median(run["first_step_seconds"] for run in ours), 1),
-        "peer_first_step_seconds": peer_first_step_seconds(theirs, steps),
+        "st_first_step_seconds": st_first_step_seconds(theirs, steps),
     }
 
 
-def peer_first_step_seconds(runs: list[dict], steps: int) -> float:
+def st_first_step_seconds(runs: list[dict], steps: int) -> float:
     """From the command to the end of the first step: the whole run, which saves nothing, less its later steps."""
     return round(statistics.median(r["wall_seconds"] - (steps - 1) * BATCH / r["examples_per_second"] for r in runs), 1)
 
@@ -155,13 +158,13 @@ def main() -> None:
     options = parser.parse_args()
     shared = find_shared()
     rows = [measure(shared, name, options.rounds, options.steps) for name in SETS if options.only in (None, name)]
-    imports = {"stfit": import_seconds("stfit.commands.train"), "peer": import_seconds("sentence_transformers")}
+    imports = {name: import_seconds(module) for name, module in MODULES.items()}
     machine = f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}; float32, batch {BATCH}, in-batch negatives, dropout on; medians of {options.rounds} rounds\n")
     header = [
         "data",
         "stfit ex/s",
-        "peer ex/s",
+        "sentence-transformers ex/s",
         "ratio",
         "share of the matrix peak",
         "peak memory MiB",
@@ -172,14 +175,14 @@ def main() -> None:
         cells = [
             row["set"],
             row["stfit_examples_per_second"],
-            row["peer_examples_per_second"],
+            row["st_examples_per_second"],
             row["ratio"],
             f"{row['peak_share']:.0%}",
-            f"{row['stfit_peak_mib']} / {row['peer_peak_mib']}",
-            f"{row['stfit_first_step_seconds']} / {row['peer_first_step_seconds']}",
+            f"{row['stfit_peak_mib']} / {row['st_peak_mib']}",
+            f"{row['stfit_first_step_seconds']} / {row['st_first_step_seconds']}",
         ]
         print(f"| {' | '.join(map(str, cells))} |")
-    print(f"\nimports: stfit {imports['stfit']} s, sentence-transformers {imports['peer']} s")
+    print(f"\nimports: stfit {imports['stfit']} s, sentence-transformers {imports['sentence-transformers']} s")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"rows": rows, "import_seconds": imports}, indent=2) + "\n")

@@ -61,19 +61,19 @@ def peak(hidden: int, inner: int) -> float:
     return sum(2 * 1024 * k * n for k, n in shapes) / statistics.median(times[5:]) / 1e9
 
 
-def measure(name: str, texts: list[str], encoder: Encoder, peer: SentenceTransformer, rounds: int) -> dict:
+def measure(name: str, texts: list[str], encoder: Encoder, st_model: SentenceTransformer, rounds: int) -> dict:
     sample = texts[: len(texts) // 8]
     encoder.encode(sample)
-    best = min(BATCH_SIZES, key=lambda size: seconds(lambda: peer.encode(sample, batch_size=size)))
+    best = min(BATCH_SIZES, key=lambda size: seconds(lambda: st_model.encode(sample, batch_size=size)))
     ours, fast, theirs, peaks = [], [], [], []
     config = encoder.backbone.config
     for _ in range(rounds):
         ours.append(seconds(lambda: encoder.encode(texts)))
-        theirs.append(seconds(lambda: peer.encode(texts, batch_size=best)))
+        theirs.append(seconds(lambda: st_model.encode(texts, batch_size=best)))
         peaks.append(peak(config.hidden_size, config.intermediate_size))
     sequences = encoder.tokenizer(list(dict.fromkeys(texts)))
     fast = [seconds(lambda: encoder.embed(sequences, fast=True)) for _ in range(rounds)]
-    difference = np.abs(encoder.encode(sample) - peer.encode(sample, batch_size=best)).max()
+    difference = np.abs(encoder.encode(sample) - st_model.encode(sample, batch_size=best)).max()
     tokens = sum(map(len, sequences))
     weights = config.num_hidden_layers * config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size)
     return {
@@ -118,8 +118,8 @@ def main() -> None:
     names = [name for name in SETS if options.only in (None, name)]
     texts = {name: texts_of(Path(shared), name) for name in names}
     start = round(statistics.median(first_row(options.model, next(iter(texts.values()))) for _ in range(5)), 1)
-    encoder, peer = load_encoder(options.model), SentenceTransformer(options.model, device="cpu")
-    rows = [measure(name, texts[name], encoder, peer, options.rounds) for name in names]
+    encoder, st_model = load_encoder(options.model), SentenceTransformer(options.model, device="cpu")
+    rows = [measure(name, texts[name], encoder, st_model, options.rounds) for name in names]
     print(
         f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores; texts a second, medians of {options.rounds}\n"
     )

@@ -60,15 +60,15 @@ def rows_of(path: Path) -> list[dict]:
         return [json.loads(line) for line in lines]
 
 
-def measure_peer(model: str, data: Path) -> dict:
+def measure_st(model: str, data: Path) -> dict:
     """The same metrics by sentence-transformers, under the same names."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import evaluation
 
-    peer = SentenceTransformer(model, device="cpu")
+    st_model = SentenceTransformer(model, device="cpu")
     pairs = rows_of(data / "stsb/test.jsonl.gz")
     columns = [[row[name] for row in pairs] for name in ("sentence1", "sentence2", "score")]
-    similarity = evaluation.EmbeddingSimilarityEvaluator(*columns, write_csv=False)(peer)
+    similarity = evaluation.EmbeddingSimilarityEvaluator(*columns, write_csv=False)(st_model)
     corpus = {
         row["_id"]: f"{row['title']} {row['text']}".strip() for row in rows_of(data / "cranfield/corpus.jsonl.gz")
     }
@@ -78,10 +78,10 @@ def measure_peer(model: str, data: Path) -> dict:
         for row in csv.DictReader(lines, delimiter="\t"):
             if int(row["score"]) > 0:
                 relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])
-    retrieval = evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, write_csv=False)(peer)
+    retrieval = evaluation.InformationRetrievalEvaluator(queries, corpus, relevant, write_csv=False)(st_model)
     triplets = rows_of(data / "allnli_triplets/test.jsonl.gz")
     columns = [[row[name] for row in triplets] for name in ("anchor", "positive", "negative")]
-    triplet = evaluation.TripletEvaluator(*columns, write_csv=False)(peer)
+    triplet = evaluation.TripletEvaluator(*columns, write_csv=False)(st_model)
     return {
         "stsb/spearman_cosine": similarity["spearman_cosine"],
         "cranfield/ndcg@10": retrieval["cosine_ndcg@10"],
@@ -94,25 +94,23 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--peer", action="store_true", help="be the rival's process")
+    parser.add_argument("--sentence-transformers", action="store_true", help="run as the sentence-transformers process")
     options = parser.parse_args()
     data = Path(os.environ["STFIT_SHARED"]) / "data"
-    if options.peer:
-        print(
-            json.dumps({"metrics": {name: float(value) for name, value in measure_peer(options.model, data).items()}})
-        )
+    if options.sentence_transformers:
+        print(json.dumps({"metrics": {name: float(value) for name, value in measure_st(options.model, data).items()}}))
         return
-    seconds: dict[str, list[float]] = {"stfit": [], "peer": []}
+    seconds: dict[str, list[float]] = {"stfit": [], "sentence-transformers": []}
     for _ in range(options.rounds):
         ours, took = run_stfit(options.model, data, paired_sets(data))
         seconds["stfit"].append(took)
-        theirs, took = timed([sys.executable, __file__, options.model, "--peer"])
-        seconds["peer"].append(took)
+        theirs, took = timed([sys.executable, __file__, options.model, "--sentence-transformers"])
+        seconds["sentence-transformers"].append(took)
     print(f"{date.today()}, {os.cpu_count()} CPUs\n\n| metric | stfit | sentence-transformers |\n| --- | --: | --: |")
     for name in PAIRED:
         print(f"| {name} | {ours[name]:.4f} | {theirs[name]:.4f} |")
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"| seconds | {medians['stfit']:.1f} | {medians['peer']:.1f} |")
+    print(f"| seconds | {medians['stfit']:.1f} | {medians['sentence-transformers']:.1f} |")
     worst = max(abs(ours[name] - theirs[name]) for name in PAIRED)
     print(f"\nlargest difference {worst:.1e}; all seconds {json.dumps(seconds)}")
 

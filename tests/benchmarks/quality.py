@@ -33,12 +33,12 @@ def stfit_spearman(shared: Path, seed: int, folder: Path) -> float:
     return result["metrics"]["stsb/spearman_cosine"]
 
 
-def peer_spearman(seed: int) -> float:
-    return run_json([sys.executable, __file__, "--peer", str(seed)])["spearman"]
+def st_spearman(seed: int) -> float:
+    return run_json([sys.executable, __file__, "--sentence-transformers", str(seed)])["spearman"]
 
 
-def train_peer(shared: Path, seed: int) -> float:
-    """The peer's own training loop and evaluator, in this process."""
+def train_st(shared: Path, seed: int) -> float:
+    """sentence-transformers' own training loop and evaluator, in this process."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from datasets import load_dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -70,17 +70,17 @@ def train_peer(shared: Path, seed: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--peer", type=int, help="train the peer with this seed and print its result")
+    parser.add_argument("--sentence-transformers", type=int, help="train with sentence-transformers and this seed")
     options = parser.parse_args()
     shared = find_shared()
-    if options.peer is not None:
-        print(json.dumps({"spearman": train_peer(shared, options.peer)}))
+    if options.sentence_transformers is not None:
+        print(json.dumps({"spearman": train_st(shared, options.sentence_transformers)}))
         return
     print("| seed | stfit | sentence-transformers |\n| --- | --- | --- |")
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for seed in options.seeds:
-            found.append((stfit_spearman(shared, seed, Path(scratch)), peer_spearman(seed)))
+            found.append((stfit_spearman(shared, seed, Path(scratch)), st_spearman(seed)))
             print(f"| {seed} | {found[-1][0]:.4f} | {found[-1][1]:.4f} |", flush=True)
     means = [statistics.mean(column) for column in zip(*found, strict=True)]
     print(f"| mean | {means[0]:.4f} | {means[1]:.4f} |")

@@ -12,12 +12,12 @@ MODEL = "models/plain-minilm-l6-h384"
 
 
 def find_shared() -> Path:
-    """The folder with data, models and the peer's script; leaves with a message where that or the peer is missing."""
+    """The folder with data, models and the sentence-transformers script. Exits with a message if it is missing."""
     if not find_spec("sentence_transformers"):
-        sys.exit('the peer is not installed: pip install "stfit[peer]"')
+        sys.exit('sentence-transformers is not installed: pip install "stfit[sentence-transformers]"')
     shared = os.environ.get("STFIT_SHARED")
     if not shared:
-        sys.exit("STFIT_SHARED has to name the folder with the data, the models and the peer's script")
+        sys.exit("STFIT_SHARED must name the folder with data, models and the sentence-transformers script")
     return Path(shared)
 
 
