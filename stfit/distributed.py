@@ -97,15 +97,15 @@ def write_error_file(name: str, message: str, exit_code: int) -> None:
 
 
 @contextmanager
-def translate_dist_errors(at_work: bool = False) -> Iterator[None]:
+def translate_dist_errors(mixed: bool = False) -> Iterator[None]:
     """A block that waits for the other processes; PeerLost where one of them is gone.
 
-    `at_work`: a block that does other things, too, and may fail in them.
+    `mixed`: a block that does other things, too, and may fail in them.
     """
     try:
         yield
     except RuntimeError as error:  # gloo and NCCL say it in many ways
-        if at_work and not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if mixed and not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         raise WorkerLostError(f"another process of this run is gone: {str(error).splitlines()[0]}") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from stfit.errors import RecipeError, ResourceError
+from stfit.io.atomic import atomic_cache_entry
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -64,10 +65,9 @@ class Parts:
     def write(self, number: int, digest: str, rows: Rows) -> None:
         """Add or replace a part."""
         names = np.frombuffer(json.dumps([rows.ids, rows.texts], default=str).encode(), dtype=np.uint8)
-        scratch = self.path(number).with_suffix(".tmp")
         tensors = {"values": np.ascontiguousarray(rows.values), "names": names}
-        safetensors.numpy.save_file(tensors, scratch, {"digest": digest})
-        scratch.replace(self.path(number))
+        with atomic_cache_entry(self.path(number)) as temporary:
+            safetensors.numpy.save_file(tensors, temporary, {"digest": digest})
 
     def read(self, number: int) -> Rows:
         """One part."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -19,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from stfit.errors import HubError, Problem, ResourceError
 from stfit.hub.explain import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, not_cached
 from stfit.hub.retry import call_with_retries, progress_meter
+from stfit.io.atomic import atomic_cache_entry
+from stfit.io.hashing import hash_file
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -102,10 +103,8 @@ def list_files(kind: Kind, id: str, commit: str) -> list[str]:
 def _keep(path: Path, text: str) -> None:
     """Write a file of the cache, whole or not at all. Raises ResourceError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f"{path.name}.{os.getpid()}")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
+        with atomic_cache_entry(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"{path} can't be written: {error.strerror}; HF_HOME names the folder") from error
 
@@ -152,10 +151,7 @@ def _verify_hash(path: Path) -> bool:
     if not blob.is_file():
         return False
     digest = sha256() if len(blob.name) == 64 else sha1(b"blob %d\0" % blob.stat().st_size)
-    with blob.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest() == blob.name
+    return hash_file(blob, digest) == blob.name
 
 
 def _repository_folder(kind: Kind, id: str) -> Path:

@@ -1,6 +1,6 @@
-"""Files and folders on disk that a reader finds whole or not at all, whenever the writer dies.
+"""Files and folders that a reader finds whole or not at all, no matter when the writer dies.
 
-What is new is written beside its name, with `.tmp` at the end, flushed to the disk, and only then renamed.
+New content is written to a temporary path beside the final one and then renamed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -19,83 +19,106 @@ from stfit.errors import ResourceError, StfitError
 
 @contextmanager
 def wrap_os_errors(path: Path) -> Iterator[None]:
-    """Name `path` in a ResourceError where it can't be written."""
+    """Convert errors raised while writing `path` to ResourceError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise ResourceError(f"{path}: can't be written, what was there before is kept: {error}") from error
+        raise ResourceError(f"{path}: can't be written, the previous content is kept: {error}") from error
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a file, if this is the first process. Raises ResourceError, and then leaves the old one."""
+    """Write a text file from rank 0 and flush it to disk. Raises ResourceError, and then keeps the previous file."""
     if not is_rank_zero():
         return
     with wrap_os_errors(path):
-        scratch = path.with_name(path.name + ".tmp")
-        scratch.write_text(text, encoding="utf-8")
-        sync(scratch)
-        scratch.replace(path)
+        temporary = temporary_path(path)
+        temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
+        temporary.replace(path)
         sync(path.parent)
 
 
-def scratch_of(folder: Path) -> Path:
-    """Where a folder is written until it is whole."""
-    return folder.with_name(folder.name + ".tmp")
+def temporary_path(path: Path) -> Path:
+    """Where a file or folder is written before it is renamed to `path`."""
+    return path.with_name(path.name + ".tmp")
+
+
+@contextmanager
+def atomic_cache_entry(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for a file or folder; rename it to `path` after the block. Raises OSError.
+
+    For caches: several processes may write one entry at once, and nothing is flushed, because a reader treats a
+    damaged entry as missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        _delete(temporary)
+        raise
 
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which afterwards takes the place of `folder`.
+    """Yield an empty folder to fill; it replaces `folder` after the block.
 
-    Raises ResourceError where something can't be written. After any error the old one stays, and nothing beside it.
+    Raises ResourceError if something can't be written. After an error the previous folder is kept, and nothing is left
+    beside it.
     """
-    scratch = scratch_of(folder)
-    shutil.rmtree(scratch, ignore_errors=True)
+    temporary = temporary_path(folder)
+    _delete(temporary)
     try:
         with wrap_os_errors(folder):
-            scratch.mkdir(parents=True)
-            yield scratch
-            _commit_directory(scratch, folder)
+            temporary.mkdir(parents=True)
+            yield temporary
+            _commit_directory(temporary, folder)
     except StfitError:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _delete(temporary)
         raise
 
 
-def _commit_directory(scratch: Path, folder: Path) -> None:
-    """Give a finished folder its name, once it is on the disk; the one that had it before is gone only after."""
-    for path in (*scratch.rglob("*"), scratch):
+def _commit_directory(temporary: Path, folder: Path) -> None:
+    """Flush a finished folder to disk and rename it; the previous one is deleted last."""
+    for path in (*temporary.rglob("*"), temporary):
         sync(path)
     old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
+    _delete(old)
     if folder.exists():
         folder.rename(old)
-    scratch.rename(folder)
+    temporary.rename(folder)
     sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _delete(old)
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder; a half-deleted one does not have its name."""
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    folder.rename(scratch)
-    shutil.rmtree(scratch)
+    """Delete a folder; renames it first, so that a half-deleted folder never has its name."""
+    temporary = temporary_path(folder)
+    _delete(temporary)
+    folder.rename(temporary)
+    shutil.rmtree(temporary)
 
 
 def recover(parent: Path) -> None:
-    """Finish or undo what a writer that died left in `parent`."""
-    for scratch in parent.glob("*.tmp"):
-        shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink()
+    """Finish or undo what a writer that was killed left in `parent`."""
+    for temporary in parent.glob("*.tmp"):
+        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
     for old in parent.glob("*.old"):
         folder = old.with_suffix("")
         if folder.exists():
             shutil.rmtree(old)
-        else:  # died after the old one lost its name, before the new one had it
+        else:  # killed between the two renames
             old.rename(folder)
 
 
+def _delete(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def sync(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import file_digest, sha1, sha256
+from hashlib import sha1, sha256
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from stfit.errors import HubError, ModelError
 from stfit.hub.download import find_account, look_up
 from stfit.hub.explain import LOG_IN, NO_REVISION, NOT_THERE
 from stfit.hub.retry import call_with_retries
+from stfit.io.hashing import hash_file
 from stfit.lazy import lazy
 from stfit.publish.allowlist import MANIFEST, is_allowed, listed
 
@@ -147,10 +148,8 @@ def _content_of(file: Path | bytes) -> bytes:
 def is_same(local: Path | bytes, remote: File) -> bool:
     """Whether a local file has the content of a remote one."""
     if remote.sha256 is not None:
-        if isinstance(local, bytes):
-            return sha256(local).hexdigest() == remote.sha256
-        with local.open("rb") as stream:
-            return file_digest(stream, "sha256").hexdigest() == remote.sha256
+        digest = sha256(local).hexdigest() if isinstance(local, bytes) else hash_file(local)
+        return digest == remote.sha256
     content = _content_of(local)
     return sha1(b"blob %d\0" % len(content) + content).hexdigest() == remote.oid
 

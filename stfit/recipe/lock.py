@@ -16,6 +16,8 @@ from stfit.data.source import TrainingData
 from stfit.encoder.config import Model
 from stfit.encoder.folder.st_config import model_folder
 from stfit.errors import LockError, RecipeError
+from stfit.io.hashing import hash_file
+from stfit.io.json_files import load_json
 from stfit.paths import without_folder
 from stfit.recipe.hub_refs import hub_ref
 from stfit.recipe.recipe import Recipe
@@ -91,9 +93,7 @@ def _describe_model(model: Model) -> dict[str, Any]:
     folder = model_folder(Path(base))
     for path in sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.rglob(pattern)):
         digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        hash_file(path, digest)
     return {"base": base, "fingerprint": digest.hexdigest()}
 
 
@@ -145,7 +145,7 @@ def is_same_input(was: Any, now: dict[str, Any]) -> bool:
 def load_lock(file: Path) -> Lock:
     """A lock. Raises RecipeError where there is none, or it is damaged."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = load_json(file)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{file} can't be read as a lock, like the {LOCK} in a run folder: {error}") from error
     if not isinstance(found, dict) or "recipe" not in found:

@@ -15,6 +15,7 @@ from typing import Any
 from stfit.distributed import is_rank_zero, on_rank_zero
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import atomic_write, recover, wrap_os_errors
+from stfit.io.json_files import load_json_object
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,19 @@ class RunFolder:
 
     def read_lock(self) -> dict[str, Any] | None:
         """The lock; None where the run has none yet, or a damaged one."""
-        return read_json(self.lock)
+        return load_json_object(self.lock)
 
     def read_result(self) -> dict[str, Any] | None:
         """What a finished run measured; None where it has not finished."""
-        return read_json(self.result)
+        return load_json_object(self.result)
 
     def read_record(self) -> dict[str, Any] | None:
         """The notes for the report; None where there are none, or damaged ones."""
-        return read_json(self.record)
+        return load_json_object(self.record)
 
     def read_verdict(self) -> dict[str, Any] | None:
         """What its gate said; None where it was never asked."""
-        return read_json(self.verdict)
+        return load_json_object(self.verdict)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl, if this is the first process."""
@@ -121,15 +122,6 @@ class RunFolder:
 def list_checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, newest first."""
     return sorted((path for path in folder.glob("step-*") if path.suffix == ""), reverse=True)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where there is none, or a damaged one."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

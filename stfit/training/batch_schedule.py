@@ -1,6 +1,6 @@
 """Which rows every step trains on.
 
-A pure function of the seed, the data and the settings, so that a run can be resumed at any step.
+A pure function of the seed, the data and the settings, so that a run can resume at any step.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ EpochBatches = Callable[[int], list[np.ndarray]]
 """Epoch -> batches of example indices, in order."""
 
 Streams = Mapping[int, Iterable[LazyBatch]]
-"""Objective -> its batches without end, where they are drawn from a stream; its epoch is then an example of them."""
+"""Index of a streaming objective -> its endless batches. Its EpochBatches then only give the size of an epoch."""
 
 
 class ScheduledBatch(NamedTuple):
-    """One batch of an objective, at its place in the order of all."""
+    """One batch of an objective, with its place in the run."""
 
     time: float
     """In epochs of the run."""
     objective: int
     rows: np.ndarray | LazyBatch
-    """Of the objective's examples, or as drawn from its stream."""
+    """Indices of the objective's examples, or a batch of its stream."""
 
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """The run as steps. A step takes `accumulate` batches of one epoch; an epoch's last step may have fewer.
+    """The steps of a run. A step takes `accumulate` batches of one epoch; the last step of an epoch may take fewer.
 
-    With streams there are no epochs of the run.
+    A run with a stream has no epochs.
     """
 
     objectives: Sequence[EpochBatches]
     sampling_rates: list[float]
-    """How often each objective's rows are seen in an epoch of the run."""
+    """How often each objective's rows are seen per epoch of the run."""
     seed: int
     accumulate: int
     total_steps: int
@@ -49,45 +49,49 @@ class BatchSchedule:
     streams: Streams = field(default_factory=dict)
 
     def steps(self, first_step: int) -> Iterator[list[ScheduledBatch]]:
-        """Batches of each step from the 0-based `first_step` to the end of the run; those before are drawn now."""
+        """Batches of each step from the 0-based `first_step` to the end; skips the earlier steps at once."""
         steps = self.infinite_steps()
         next(islice(steps, first_step, first_step), None)
         return islice(steps, self.total_steps - first_step)
 
     def infinite_steps(self) -> Iterator[list[ScheduledBatch]]:
-        """Batches of each step, epoch after epoch; an epoch is made when its first step is asked for."""
-        for _, epoch in groupby(self.interleave(), lambda turn: 0 if self.streams else int(turn.time)):
+        """Batches of each step, epoch after epoch. An epoch is sampled when its first step is needed."""
+        for _, epoch in groupby(self.interleave(), lambda batch: 0 if self.streams else int(batch.time)):
             while step := list(islice(epoch, self.accumulate)):
                 yield step
 
     def interleave(self) -> Iterator[ScheduledBatch]:
-        """The batches of all objectives without end, those of each evenly spread over the run.
+        """The endless batches of all objectives, those of each objective evenly spread over the run.
 
-        Which of them begins follows from the seed; objectives with as many batches take turns in one order.
+        The seed decides which objective begins; objectives with equally many batches alternate in a fixed order.
         """
         places = np.random.default_rng(self.seed).permutation(len(self.objectives)).tolist()
-        turns = []
-        for index, (epoch_batches, speed) in enumerate(zip(self.objectives, self.sampling_rates, strict=True)):
-            place = (places[index] + 0.5) / len(self.objectives)
+        sequences = []
+        for index, (epoch_batches, rate) in enumerate(zip(self.objectives, self.sampling_rates, strict=True)):
+            offset = (places[index] + 0.5) / len(self.objectives)
             if index in self.streams:
-                turns.append(_timed_stream(index, self.streams[index], speed * len(epoch_batches(0)), place))
+                batches_per_epoch = rate * len(epoch_batches(0))
+                sequences.append(_schedule_stream(index, self.streams[index], batches_per_epoch, offset))
             else:
-                turns.append(_timed_batches(index, epoch_batches, speed, place))
-        return merge(*turns, key=lambda turn: turn.time)
+                sequences.append(_schedule_epochs(index, epoch_batches, rate, offset))
+        return merge(*sequences, key=lambda batch: batch.time)
 
 
-def _timed_stream(objective: int, stream: Iterable[LazyBatch], rate: float, place: float) -> Iterator[ScheduledBatch]:
-    """The batches of a stream, `rate` of them in an epoch of the run; `place` as in timed_batches."""
-    for number, drawn in enumerate(stream):
-        yield ScheduledBatch((number + place) / rate, objective, drawn)
+def _schedule_stream(
+    objective: int, stream: Iterable[LazyBatch], batches_per_epoch: float, offset: float
+) -> Iterator[ScheduledBatch]:
+    for number, batch in enumerate(stream):
+        yield ScheduledBatch((number + offset) / batches_per_epoch, objective, batch)
 
 
-def _timed_batches(objective: int, epoch_batches: EpochBatches, speed: float, place: float) -> Iterator[ScheduledBatch]:
-    """The batches of one objective, epoch after epoch; `place`: where in its time a batch comes, in 0..1."""
+def _schedule_epochs(
+    objective: int, epoch_batches: EpochBatches, rate: float, offset: float
+) -> Iterator[ScheduledBatch]:
+    """`offset`: where a batch lies within its share of the epoch, in 0..1."""
     for epoch in count():
-        made = epoch_batches(epoch)
-        for number, rows in enumerate(made):
-            yield ScheduledBatch((epoch + (number + place) / len(made)) / speed, objective, rows)
+        batches = epoch_batches(epoch)
+        for number, rows in enumerate(batches):
+            yield ScheduledBatch((epoch + (number + offset) / len(batches)) / rate, objective, rows)
 
 
 def build_batch_schedule(
@@ -99,14 +103,14 @@ def build_batch_schedule(
     max_steps: int | None,
     streams: Streams | None = None,
 ) -> BatchSchedule:
-    """Count the steps: `max_steps` where given, else `epochs` times the steps of the first epoch.
+    """Schedule `max_steps` steps, or else `epochs` times the steps of the first epoch.
 
-    An epoch has as many batches as all objectives together have in theirs. `weights`: share of each; None gives each
-    its own number, so that an epoch sees all rows once.
+    An epoch of the run has as many batches as the epochs of all objectives together. `weights` are the objectives'
+    shares of the batches; None gives each objective as many as it has, so that an epoch sees every row once.
     """
     sizes = [len(epoch_batches(0)) for epoch_batches in objectives]
     steps_per_epoch = -(-sum(sizes) // accumulate)
     weights = weights or [float(size) for size in sizes]
-    speeds = [weight / sum(weights) * sum(sizes) / size for weight, size in zip(weights, sizes, strict=True)]
+    rates = [weight / sum(weights) * sum(sizes) / size for weight, size in zip(weights, sizes, strict=True)]
     total = max_steps if max_steps is not None else max(1, round(epochs * steps_per_epoch))
-    return BatchSchedule(objectives, speeds, seed, accumulate, total, steps_per_epoch, streams or {})
+    return BatchSchedule(objectives, rates, seed, accumulate, total, steps_per_epoch, streams or {})

@@ -1,12 +1,11 @@
 """Resumable state on disk: whole or absent, never a pickle.
 
-A checkpoint is written beside its final name, its manifest (hashes of the other files) last, flushed to the disk, and
-only then renamed into place. What does not verify against its manifest does not exist.
+A checkpoint is an atomically renamed folder. Its manifest, written last, lists the hashes of the other files; a
+checkpoint that does not match its manifest is ignored.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stfit.distributed import all_gather_object, broadcast_object, is_rank_zero, rank
+from stfit.distributed import all_gather_object, barrier, is_rank_zero, rank
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.validate import name_some
 from stfit.encoder.folder.weights import weights_of
 from stfit.encoder.lora import weights_of_the_base
 from stfit.errors import ModelError, ResourceError
-from stfit.io.atomic import atomic_directory, discard, scratch_of, sync, wrap_os_errors
+from stfit.io.atomic import atomic_directory, discard, sync, temporary_path, wrap_os_errors
+from stfit.io.hashing import hash_file
+from stfit.io.json_files import load_json
 from stfit.runtime.run_folder import list_checkpoints
 from stfit.training.fsdp import is_sharded_tensor, shard_like, to_local
 from stfit.training.gradients import trained_weights
@@ -43,50 +44,50 @@ class Checkpoint:
 
     folder: Path
     facts: dict[str, Any]
-    """What the caller stored beside the state: step, best metric, fingerprints."""
+    """JSON data that the caller stored with the state."""
 
 
-def save_checkpoint(folder: Path, learner: TrainObjects, facts: Mapping[str, Any]) -> None:
-    """Write the state after a step to `folder`, in the place of a damaged one that may be there.
+def save_checkpoint(folder: Path, objects: TrainObjects, facts: Mapping[str, Any]) -> None:
+    """Write the training state to `folder`, replacing a damaged checkpoint of that name. A collective operation.
 
-    All processes have the same state but for their generators, which the first one, who writes, gets from all, and for
-    an optimizer that is cut up among them, of which each writes its part. Raises DivergedError for weights that are not
-    finite, ResourceError where they can't be written.
+    Rank 0 writes the weights, the optimizer state and the random state of all ranks. If the optimizer state is
+    sharded, every rank writes its shard. Raises DivergedError if a weight is not finite, ResourceError if the
+    checkpoint can't be written.
     """
-    randomness = {
+    random_states = {
         f"{number}.{name}": state
         for number, states in enumerate(all_gather_object(capture_all_rng()))
         for name, state in states.items()
     }
-    with learner.full_encoder() as encoder:
-        modules = trainable_modules(encoder, learner.losses)
+    with objects.full_encoder() as encoder:
+        modules = trainable_modules(encoder, objects.losses)
         require_finite_weights(*modules)
-        with atomic_directory(folder) if is_rank_zero() else nullcontext(scratch_of(folder)) as scratch:
+        with atomic_directory(folder) if is_rank_zero() else nullcontext(temporary_path(folder)) as temporary:
             if is_rank_zero():
-                save_file(_unshared(_kept_weights(modules)), scratch / "weights.safetensors")
-                save_file(_flatten_optimizer(learner.optimizer), scratch / "optimizer.safetensors")
-                save_file(randomness, scratch / "randomness.safetensors")
-                state = {"facts": dict(facts), "scaler": learner.scaler.state_dict()}
-                (scratch / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-            if learner.unsharded is not None:
-                _add_parts(scratch, learner.optimizer)
+                save_file(_clone_tied(_checkpoint_weights(modules)), temporary / "weights.safetensors")
+                save_file(_flatten_optimizer(objects.optimizer), temporary / "optimizer.safetensors")
+                save_file(random_states, temporary / "randomness.safetensors")
+                state = {"facts": dict(facts), "scaler": objects.scaler.state_dict()}
+                (temporary / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+            if objects.unsharded is not None:
+                _save_optimizer_shards(temporary, objects.optimizer)
             if is_rank_zero():
-                write_manifest(scratch)
+                write_manifest(temporary)
 
 
-def _add_parts(scratch: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Have the other processes write their parts of the optimizer's state, once the first one has made the folder."""
-    broadcast_object(None)
+def _save_optimizer_shards(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Save the optimizer shards of the other ranks, between two barriers: rank 0 creates and commits the folder."""
+    barrier()
     if not is_rank_zero():
-        path = scratch / f"optimizer.{rank()}.safetensors"
+        path = folder / f"optimizer.{rank()}.safetensors"
         with wrap_os_errors(path):
-            save_file(_flatten_optimizer(optimizer, parts_only=True), path)
+            save_file(_flatten_optimizer(optimizer, sharded_only=True), path)
             sync(path)
-    all_gather_object(None)
+    barrier()
 
 
-def _kept_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """The weights of all modules, but for what they leave to the base, named `<module>.<name>`."""
+def _checkpoint_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Weights of all modules named `<module>.<name>`, without those of a base that LoRA leaves frozen."""
     return {
         f"{index}.{name}": tensor
         for index, module in enumerate(modules)
@@ -96,21 +97,23 @@ def _kept_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 
 def frozen_by_lora(module: nn.Module) -> set[str]:
-    """Weights that no checkpoint holds, since the base has them and adapters leave them alone."""
-    return (
-        {f"backbone.{name}" for name in weights_of_the_base(module.backbone)} if isinstance(module, Encoder) else set()
-    )
+    """Names of the base's weights if LoRA adapters are trained instead of them; checkpoints leave them out."""
+    if not isinstance(module, Encoder):
+        return set()
+    return {f"backbone.{name}" for name in weights_of_the_base(module.backbone)}
 
 
-def _load_all_but(module: nn.Module, left_out: set[str], weights: dict[str, Tensor]) -> None:
-    """Fill a module; only what is `left_out` may be missing. Raises RuntimeError where the names are others."""
-    missing, unknown = module.load_state_dict(weights, strict=False)
-    if wrong := [*(set(missing) - left_out), *unknown]:
-        raise RuntimeError(f"weights are missing or unknown: {name_some(wrong)}")
+def _load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load checkpoint weights into a module. Raises RuntimeError if names are missing or unknown."""
+    current = module.state_dict()
+    sharded = {name: shard_like(tensor, current.get(name, tensor)) for name, tensor in weights.items()}
+    missing, unknown = module.load_state_dict(sharded, strict=False)
+    if wrong := [*(set(missing) - frozen_by_lora(module)), *unknown]:
+        raise RuntimeError(f"missing or unknown weights: {name_some(wrong)}")
 
 
-def _unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tied weights as copies: safetensors refuses two names for one memory."""
+def _clone_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Clone tied weights, because safetensors refuses two names for the same memory."""
     seen: set[int] = set()
     result = {}
     for name, tensor in weights.items():
@@ -119,130 +122,120 @@ def _unshared(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _flatten_optimizer(optimizer: torch.optim.Optimizer, parts_only: bool = False) -> dict[str, Tensor]:
-    """Tensors of the optimizer's state, named `<weight>.<name>`; its settings follow from the recipe.
+def _flatten_optimizer(optimizer: torch.optim.Optimizer, sharded_only: bool = False) -> dict[str, Tensor]:
+    """Local tensors of the optimizer state, named `<weight>.<name>`; the hyperparameters follow from the recipe.
 
-    Of those that are cut up, the part of this process. `parts_only` leaves out what all processes have.
+    `sharded_only` leaves out the tensors that all ranks hold in full.
     """
     return {
         f"{weight}.{name}": to_local(tensor).detach().cpu().contiguous()
         for weight, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
-        if not parts_only or is_sharded_tensor(tensor)
+        if not sharded_only or is_sharded_tensor(tensor)
     }
 
 
-def digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def write_manifest(folder: Path) -> None:
-    """Name and hash of every other file."""
-    hashes = {path.name: digest(path) for path in sorted(folder.iterdir())}
+    """Write the sha256 of every other file of the checkpoint."""
+    hashes = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
 
 
 def verify_checkpoint(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None when it holds the files of its manifest, and nothing else."""
+    """Why a checkpoint is invalid; None if it holds exactly the files of its manifest, undamaged."""
     try:
-        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        found = {path.name for path in folder.iterdir()}
-        if {*hashes, MANIFEST} != found or not found >= set(FILES):
-            return f"holds {', '.join(sorted(found))}, which is not what its {MANIFEST} says"
+        hashes = load_json(folder / MANIFEST)
+        names = {path.name for path in folder.iterdir()}
+        if {*hashes, MANIFEST} != names or not names >= set(FILES):
+            return f"holds {', '.join(sorted(names))}, which differs from its {MANIFEST}"
         for name, expected in hashes.items():
-            if digest(folder / name) != expected:
+            if hash_file(folder / name) != expected:
                 return f"{name} is damaged"
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return f"can't be read: {error}"
     return None
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint under `folder` that verifies, and a line for each newer one that was skipped."""
+    """The newest valid checkpoint in `folder`, and a message for each newer one that was skipped."""
     skipped: list[str] = []
     for candidate in list_checkpoints(folder):
         problem = verify_checkpoint(candidate)
         if problem is None:
-            state = json.loads((candidate / "state.json").read_text(encoding="utf-8"))
-            return Checkpoint(candidate, state["facts"]), skipped
+            return Checkpoint(candidate, load_json(candidate / "state.json")["facts"]), skipped
         skipped.append(f"{candidate}: skipped, {problem}")
     return None, skipped
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` lies; names sort by step."""
+    """Folder of the checkpoint after `step`; names sort by step."""
     return folder / f"step-{step:08d}"
 
 
 def delete_old_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints.
 
-    Raises ResourceError, and deletes none, where the newest is damaged.
+    Raises ResourceError, and deletes nothing, if the newest one is damaged.
     """
     newest, *older = list_checkpoints(folder)
     if problem := verify_checkpoint(newest):
-        raise ResourceError(f"{newest}: was written, and now {problem}: can this disk be trusted?")
+        raise ResourceError(f"{newest}: was just written, and now {problem}; check the disk")
     for old in older[keep - 1 :]:
         with wrap_os_errors(old):
             discard(old)
 
 
-def require_disk_space(folder: Path, learner: TrainObjects, keep: int) -> None:
-    """Raise ResourceError where the disk has no room for the checkpoints and the models of a run."""
-    weights = sum(weight.nbytes for module in learner.modules for weight in module.state_dict().values())
-    moments = 2 * sum(weight.nbytes for _, weight in trained_weights(*learner.modules))
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    needed = (keep + 1) * (weights + moments) + 2 * weights - there  # one more of each while it is replaced
+def require_disk_space(folder: Path, objects: TrainObjects, keep: int) -> None:
+    """Raise ResourceError if the disk has no space for the checkpoints and the model of a run."""
+    weights = sum(weight.nbytes for module in objects.modules for weight in module.state_dict().values())
+    moments = 2 * sum(weight.nbytes for _, weight in trained_weights(*objects.modules))
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = (keep + 1) * (weights + moments) + 2 * weights - used  # a new one is written before the old is deleted
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ResourceError(
-            f"{folder}: {needed >> 20} MiB are needed for {keep} checkpoints and the model, {free >> 20} MiB are free; "
+            f"{folder}: {keep} checkpoints and the model need {needed >> 20} MiB, but only {free >> 20} MiB are free; "
             "lower train.keep_checkpoints, or choose another folder with --runs"
         )
 
 
-def restore_checkpoint(checkpoint: Checkpoint, learner: TrainObjects) -> None:
-    """Put weights, optimizer and generators back where the checkpoint left them.
-
-    Raises ModelError where they are not those of the learner's model.
-    """
+def restore_checkpoint(checkpoint: Checkpoint, objects: TrainObjects) -> None:
+    """Restore weights, optimizer and random state. Raises ModelError if the weights are those of another model."""
     folder = checkpoint.folder
     weights = load_file(folder / "weights.safetensors")
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     try:
-        for index, module in enumerate(learner.modules):
-            own = module.state_dict()
-            cut = {name: shard_like(tensor, own.get(name, tensor)) for name, tensor in _of_one(weights, index).items()}
-            _load_all_but(module, frozen_by_lora(module), cut)
-        moved = [weight for group in learner.optimizer.param_groups for weight in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _read_optimizer(folder):
-            number, _, part = name.partition(".")
-            weight = moved[int(number)]
-            moments.setdefault(int(number), {})[part] = shard_like(tensor, weight if tensor.ndim else tensor)
-        groups = learner.optimizer.state_dict()["param_groups"]
-        learner.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for index, module in enumerate(objects.modules):
+            _load_weights(module, _strip_prefix(weights, index))
+        _load_optimizer(folder, objects.optimizer)
     except (RuntimeError, ValueError, IndexError) as error:
-        raise ModelError(f"{folder}: its weights are not those of this model; did the base change? {error}") from error
-    learner.scaler.load_state_dict(state["scaler"])
-    if own := _of_one(load_file(folder / "randomness.safetensors"), rank()):
-        restore_all_rng(own)  # else there were fewer processes, and this one's generators are new
+        raise ModelError(f"{folder}: its weights do not fit this model; did the base change? {error}") from error
+    objects.scaler.load_state_dict(load_json(folder / "state.json")["scaler"])
+    if states := _strip_prefix(load_file(folder / "randomness.safetensors"), rank()):
+        restore_all_rng(states)  # a rank that the checkpointed run did not have keeps its fresh generators
+
+
+def _load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _read_optimizer(folder):
+        number, _, name = key.partition(".")
+        weight = weights[int(number)]
+        states.setdefault(int(number), {})[name] = shard_like(tensor, weight if tensor.ndim else tensor)
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _read_optimizer(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of the optimizer's state by name, one at a time, put together from the parts of all processes."""
+    """Yield the full tensors of the optimizer state by name, concatenated from the shards of all ranks."""
     others = sorted(folder.glob("optimizer.*.safetensors"), key=lambda path: int(path.name.split(".")[1]))
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(path, "pt")) for path in (folder / "optimizer.safetensors", *others)]
         names = [file.keys() for file in files]
         for name in names[0]:
-            parts = [file.get_tensor(name) for file, held in zip(files, names, strict=True) if name in held]
-            yield name, torch.cat(parts) if len(parts) > 1 else parts[0]
+            shards = [file.get_tensor(name) for file, held in zip(files, names, strict=True) if name in held]
+            yield name, torch.cat(shards) if len(shards) > 1 else shards[0]
 
 
-def _of_one(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    """Those named `<number>.<name>`, by name."""
+def _strip_prefix(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+    """The tensors named `<number>.<name>`, keyed by name."""
     prefix = f"{number}."
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

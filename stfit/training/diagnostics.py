@@ -1,4 +1,4 @@
-"""A run that goes on without learning anything, said by name."""
+"""Detect a run that continues without learning."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from stfit.errors import Problem
 if TYPE_CHECKING:
     from stfit.training.loop import StepInfo
 
-LONG = 5
-"""Steps in a row that are no accident."""
-SAME = 1e-6
-"""Embeddings that differ by less are the same, but for rounding."""
+PATIENCE = 5
+"""Consecutive steps that show a problem before it is reported."""
+MIN_SPREAD = 1e-6
+"""Embeddings that differ by less are equal up to rounding."""
 
 
 class Diagnostics:
-    """Watches the steps of a process."""
+    """Watches the steps of a run of `total_steps`."""
 
-    def __init__(self, steps: int) -> None:
-        """`steps`: how many there will be."""
-        self.patience = min(LONG, steps)
+    def __init__(self, total_steps: int) -> None:
+        self.patience = min(PATIENCE, total_steps)
         self.consecutive = {"zero-gradient": 0, "constant-embeddings": 0}
 
     def check_step(self, info: StepInfo) -> list[Problem]:
-        """What is wrong since some steps, told once."""
-        signs = {"zero-gradient": info.grad_norm == 0, "constant-embeddings": info.spread < SAME}
-        self.consecutive = {code: self.consecutive[code] + 1 if seen else 0 for code, seen in signs.items()}
-        since = f"in {self.patience} steps in a row, up to step {info.step}: nothing is learnt"
+        """Problems that the last `patience` steps had in common; each series is reported once."""
+        symptoms = {"zero-gradient": info.grad_norm == 0, "constant-embeddings": info.spread < MIN_SPREAD}
+        self.consecutive = {code: self.consecutive[code] + 1 if present else 0 for code, present in symptoms.items()}
+        since = f"in {self.patience} consecutive steps up to step {info.step}: nothing is learned"
         messages = {
-            "zero-gradient": f"the gradient was 0 {since}. Is every row good enough for the loss (its margin), "
-            "or all that it depends on frozen (train.freeze)?",
+            "zero-gradient": f"the gradient was 0 {since}. Does every row already satisfy the loss (its margin), "
+            "or is every weight that the loss depends on frozen (train.freeze)?",
             "constant-embeddings": f"all texts had the same embedding {since}. "
-            "Are the base's weights good, or is train.learning_rate too high?",
+            "Are the base's weights usable, or is train.learning_rate too high?",
         }
         return [Problem(messages[code], code) for code, count in self.consecutive.items() if count == self.patience]

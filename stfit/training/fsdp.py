@@ -1,8 +1,8 @@
-"""Weights, gradients and optimizer state cut up among the processes, for models that don't fit into each.
+"""Shard weights, gradients and optimizer state across processes, for models that do not fit into each of them.
 
-FSDP2 (Zhao et al., 2023, https://arxiv.org/abs/2304.11277; torch.distributed.fsdp.fully_shard): every process keeps a
-part of each weight, gets a layer's weights together when it computes the layer, and lets go of them afterwards. To get
-them together is something that all processes do at once, so all have to call the encoder equally often.
+FSDP2 (Zhao et al., 2023, https://arxiv.org/abs/2304.11277; torch.distributed.fsdp.fully_shard): every rank keeps a
+shard of each weight, gathers the weights of a layer to compute it, and frees them afterwards. Gathering is collective,
+so every rank must call the encoder equally often.
 """
 
 from __future__ import annotations
@@ -26,43 +26,44 @@ from stfit.errors import RecipeError
 
 
 def shard(encoder: Encoder) -> Encoder:
-    """Shard the encoder in place (FSDP2), and return an unsharded copy without weights.
+    """Shard the encoder in place, and return an unsharded copy without weights.
 
-    The copy measures, saves and encodes as any other encoder does once `summon_full_params` has filled it. Raises
-    RecipeError if torch is too old.
+    The copy can measure, save and encode once `summon_full_params` has filled it. Raises RecipeError if torch is too
+    old.
     """
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-        raise RecipeError(f"train.shard needs a newer torch than {torch.__version__}: leave it out, or update torch")
+        raise RecipeError(f"train.shard needs a newer torch than {torch.__version__}: remove it, or update torch")
     unsharded = copy.deepcopy(encoder, {id(encoder.tokenizer): encoder.tokenizer})
     for weight in unsharded.parameters():
         weight.data = weight.new_empty(0)
-    if encoder.layout.name == "padded":  # rectangles would be so many calls, in each process other ones
+    if encoder.layout.name == "padded":  # one forward per rectangle would be a different number of calls on each rank
         encoder.layout = replace(encoder.layout, forward=forward_in_one_rectangle)
-    # A fused layer gives a view, and FSDP2 warns that nothing may be added to it in place: nothing is.
+    # A fused layer returns a view. FSDP2 warns that views must not be modified in place, which never happens here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(encoder.device.type, (world_size(),))
-    for module in (*_layers_of(encoder.backbone), encoder):
+    for module in (*_transformer_layers(encoder.backbone), encoder):
         fully_shard(module, mesh=mesh)
     for module in encoder.modules():
         if isinstance(module, FSDPModule):
-            module.set_gradient_divide_factor(1.0)  # gradients are added up, as they are without shards,
-            module.set_force_sum_reduction_for_comms(True)  # by a sum that gloo knows
+            module.set_gradient_divide_factor(1.0)  # sum gradients, as without sharding
+            module.set_force_sum_reduction_for_comms(True)  # gloo does not support the default reduction
     return unsharded
 
 
-def _layers_of(backbone: nn.Module) -> Iterable[nn.Module]:
-    """The layers of a transformer: its longest list of modules."""
-    return max((each for each in backbone.modules() if isinstance(each, nn.ModuleList)), key=len, default=[])
+def _transformer_layers(backbone: nn.Module) -> Iterable[nn.Module]:
+    """The longest ModuleList of the backbone."""
+    lists = (module for module in backbone.modules() if isinstance(module, nn.ModuleList))
+    return max(lists, key=len, default=[])
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether this process has a part of the weights only."""
+    """Whether this process holds only a shard of the module's weights."""
     return isinstance(module, FSDPModule)
 
 
 @contextmanager
 def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder]:
-    """Fill `unsharded` with all weights of the sharded `encoder` while the block runs. A collective operation."""
+    """Fill `unsharded` with the full weights of the sharded `encoder` during the block. A collective operation."""
     try:
         with translate_dist_errors(), torch.no_grad():
             for empty, weight in zip(unsharded.parameters(), encoder.parameters(), strict=True):
@@ -74,25 +75,25 @@ def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder
 
 
 def is_sharded_tensor(tensor: Tensor) -> bool:
-    """Whether a tensor is cut up among the processes."""
+    """Whether a tensor is sharded across processes."""
     return isinstance(tensor, DTensor)
 
 
 def to_local(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor: its rows of one that is cut up, else all of it."""
+    """The local shard of a sharded tensor; any other tensor unchanged."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, cut up as `like` is. All processes have it whole, so nothing is sent."""
+    """Shard a full tensor the way `like` is sharded. Every rank has it, so nothing is communicated."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
 def clip_grad_norm(weights: Sequence[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients down to `max_norm` in all, those included of which this process has a part; their norm before."""
-    kinds = [[weight for weight in weights if isinstance(weight, DTensor) is cut] for cut in (True, False)]
+    """Scale gradients, sharded and full ones, to a total norm of at most `max_norm`; returns the norm before."""
+    kinds = [[weight for weight in weights if is_sharded_tensor(weight) is sharded] for sharded in (True, False)]
     norms = []
     for kind in filter(None, kinds):
         norm = nn.utils.get_total_norm([weight.grad for weight in kind if weight.grad is not None])

@@ -1,9 +1,11 @@
-"""From a batch to gradients: in one piece, or in mini-batches with the same result.
+"""From a batch to gradients: in one pass, or in mini-batches with the same result.
 
-Gradient caching (Gao et al., 2021, https://arxiv.org/abs/2101.06983): embed mini-batch by mini-batch without a graph,
-take the loss's gradient with respect to the embeddings, then embed each mini-batch again, with the same dropout, and
-push its part of that gradient through. Memory is that of one mini-batch; since a loss only sees embeddings, it works
-for every loss.
+Gradient caching (Gao et al., 2021, https://arxiv.org/abs/2101.06983): embed each mini-batch without a graph, compute
+the gradient of the loss with respect to the embeddings, then embed each mini-batch again with the same dropout and
+backpropagate its slice of that gradient. Needs the memory of one mini-batch, and works with every loss, because a loss
+only sees embeddings.
+
+Shape suffixes: s = distinct sequences of the batch, d = embedding dim.
 """
 
 from __future__ import annotations
@@ -26,74 +28,73 @@ from stfit.training.rng import capture_rng, restore_rng
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
 Splitter = Callable[[Batch, np.ndarray], list[np.ndarray]]
-"""Batch, and those of its sequences that this process embeds -> which of them are embedded together."""
+"""Batch, indices of the sequences that this rank embeds -> those indices as mini-batches."""
 
 
 class BatchResult(NamedTuple):
-    """What a batch came to."""
+    """What the forward pass of a batch gave."""
 
     loss: Tensor
     finite_s: Tensor
     """Whether each sequence has a finite embedding."""
     spread: Tensor
-    """Largest difference between two embeddings in one dimension, over the largest number: 0 if all are the same."""
+    """Largest difference between two embeddings in one dimension, relative to the largest value; 0 if all are equal."""
 
 
-def no_split(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
-    """Everything at once."""
-    return [mine]
+def no_split(batch: Batch, sequences: np.ndarray) -> list[np.ndarray]:
+    """A single mini-batch."""
+    return [sequences]
 
 
 def split_rows(rows: int) -> Splitter:
-    """So many sequences at once as `rows` rows hold."""
+    """Mini-batches of as many sequences as `rows` rows have."""
 
-    def split(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
+    def split(batch: Batch, sequences: np.ndarray) -> list[np.ndarray]:
         size = rows * len(batch.columns)
-        return np.split(mine, range(size, len(mine), size))
+        return np.split(sequences, range(size, len(sequences), size))
 
     return split
 
 
 def split_tokens(tokens: int) -> Splitter:
-    """At most `tokens` tokens at once, but at least one sequence."""
+    """Mini-batches of at most `tokens` tokens, but at least one sequence."""
 
-    def split(batch: Batch, mine: np.ndarray) -> list[np.ndarray]:
+    def split(batch: Batch, sequences: np.ndarray) -> list[np.ndarray]:
         starts, start, total = [], 0, 0
-        for end, sequence in enumerate(mine.tolist()):
+        for end, sequence in enumerate(sequences.tolist()):
             length = len(batch.sequences[sequence])
             if end > start and total + length > tokens:
                 starts.append(end)
                 start, total = end, 0
             total += length
-        return np.split(mine, starts)
+        return np.split(sequences, starts)
 
     return split
 
 
 def choose_splitter(mini_batch_size: int | None, mini_batch_tokens: int | None) -> Splitter:
-    """How a recipe cuts its batches."""
+    """The splitter that `train.mini_batch_size` or `train.mini_batch_tokens` asks for."""
     if mini_batch_size is not None:
         return split_rows(mini_batch_size)
     return no_split if mini_batch_tokens is None else split_tokens(mini_batch_tokens)
 
 
-def embed(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
-    """Embeddings of some of a batch's sequences, never in half precision."""
-    if is_sharded(encoder) and not any(len(batch.sequences[sequence]) for sequence in part):
-        longest = np.argmax([len(sequence) for sequence in batch.sequences])
-        return _embed_all(encoder, batch, np.append(part, longest))[: len(part)]  # the others wait for a call
-    return _embed_all(encoder, batch, part)
+def embed(encoder: Encoder, batch: Batch, sequences: np.ndarray) -> Tensor:
+    """Embeddings of some of a batch's sequences, at least float32 [len(sequences), dim]."""
+    if is_sharded(encoder) and not any(len(batch.sequences[sequence]) for sequence in sequences):
+        longest = np.argmax([len(sequence) for sequence in batch.sequences])  # the other ranks wait for a forward
+        return _forward(encoder, batch, np.append(sequences, longest))[: len(sequences)]
+    return _forward(encoder, batch, sequences)
 
 
-def _embed_all(encoder: Encoder, batch: Batch, part: np.ndarray) -> Tensor:
-    """The same by one call of the encoder."""
-    skips = None if batch.prompt_lengths is None else batch.prompt_lengths[part]
-    return upcast(encoder([batch.sequences[sequence] for sequence in part], skips))
+def _forward(encoder: Encoder, batch: Batch, sequences: np.ndarray) -> Tensor:
+    prompt_lengths = None if batch.prompt_lengths is None else batch.prompt_lengths[sequences]
+    return upcast(encoder([batch.sequences[sequence] for sequence in sequences], prompt_lengths))
 
 
 def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) -> Tensor:
-    """The loss of a batch whose sequences have these embeddings."""
-    with_zero_sd = functional.pad(embedding_sd, (0, 0, 0, 1))  # index -1, a missing text, is the row of zeros
+    """The loss of a batch, given the embeddings of its sequences."""
+    with_zero_sd = functional.pad(embedding_sd, (0, 0, 0, 1))  # a missing text has index -1: the zero row
     device = embedding_sd.device
     columns = {role: with_zero_sd[torch.from_numpy(index).to(device)] for role, index in batch.columns.items()}
     label = None if batch.label is None else torch.from_numpy(np.asarray(batch.label)).to(device)
@@ -106,58 +107,61 @@ def backward(
     batch: Batch,
     split: Splitter,
     scale: Callable[[Tensor], Tensor],
-    watch: Timer,
+    timer: Timer,
     check_interrupt: Callable[[], None] = lambda: None,
 ) -> BatchResult:
     """Add the gradients of `scale(loss)` to every weight.
 
-    Of several processes each embeds a share of the texts, and all compute the loss of the whole batch: a weight of the
-    encoder gets the gradient of the share, a weight of the loss that of the batch.
+    Each rank embeds a share of the texts, and all ranks compute the loss of the whole batch: the encoder's weights get
+    the gradient of the share, the weights of the loss that of the batch.
 
-    `scale` stands for what multiplies the loss before the backward pass: the share of a batch in an accumulated step,
-    and the loss scaling of float16. `watch` is told of the forward and the backward pass; to embed again is part of
-    the latter. `check_interrupt` is called before each mini-batch.
+    `scale` multiplies the loss before the backward pass (accumulation, float16 loss scaling). `timer` counts the second
+    forward pass of gradient caching as backward. `check_interrupt` is called before each mini-batch and may raise.
     """
     shares = partition([len(sequence) for sequence in batch.sequences])
     parts = split(batch, shares[rank()])
-    if is_sharded(encoder):
+    if is_sharded(encoder):  # every rank must call the encoder equally often
         parts += [parts[0][:0]] * (all_reduce_max(len(parts)) - len(parts))
-    if len(parts) == 1:
+    cached = len(parts) > 1
+    if cached:
+        rng_states, local_sd = _embed_without_graph(encoder, batch, parts, check_interrupt)
+        embedding_sd = all_gather_rows(local_sd, shares).requires_grad_()
+    else:
         embedding_sd = all_gather_rows(embed(encoder, batch, parts[0]), shares)
-        value = compute_batch_loss(embedding_sd, batch, loss)
-        watch.lap("forward")
-        scale(value).backward()
-        watch.lap("backward")
-        return _batch_result(value, embedding_sd)
-    before = []
-    embeddings = []
+    value = compute_batch_loss(embedding_sd, batch, loss)
+    timer.lap("forward")
+    scale(value).backward()
+    if cached:
+        assert embedding_sd.grad is not None
+        for part, rng_state in zip(parts, rng_states, strict=True):
+            check_interrupt()
+            restore_rng(rng_state)
+            embed(encoder, batch, part).backward(embedding_sd.grad[part])
+    timer.lap("backward")
+    return _batch_result(value, embedding_sd)
+
+
+def _embed_without_graph(
+    encoder: Encoder, batch: Batch, parts: list[np.ndarray], check_interrupt: Callable[[], None]
+) -> tuple[list[dict[str, Tensor]], Tensor]:
+    """The random state before each mini-batch, and the embeddings of all."""
+    rng_states, embeddings = [], []
     with torch.no_grad():
         for part in parts:
             check_interrupt()
-            before.append(capture_rng())
+            rng_states.append(capture_rng())
             embeddings.append(embed(encoder, batch, part))
-    leaf_sd = all_gather_rows(torch.cat(embeddings), shares).requires_grad_()
-    value = compute_batch_loss(leaf_sd, batch, loss)
-    watch.lap("forward")
-    scale(value).backward()
-    assert leaf_sd.grad is not None
-    for part, randomness in zip(parts, before, strict=True):
-        check_interrupt()
-        restore_rng(randomness)
-        embed(encoder, batch, part).backward(leaf_sd.grad[part])
-    watch.lap("backward")
-    return _batch_result(value, leaf_sd)
+    return rng_states, torch.cat(embeddings)
 
 
 def _batch_result(loss: Tensor, embedding_sd: Tensor) -> BatchResult:
-    """The loss of a batch with these embeddings, and whether they are good for anything."""
     embedding_sd = embedding_sd.detach()
-    width = (embedding_sd.amax(0) - embedding_sd.amin(0)).max()
+    range_d = embedding_sd.amax(0) - embedding_sd.amin(0)
     largest = embedding_sd.abs().max().clamp(min=torch.finfo(embedding_sd.dtype).tiny)
-    return BatchResult(loss.detach(), embedding_sd.isfinite().all(dim=1), width / largest)
+    return BatchResult(loss.detach(), embedding_sd.isfinite().all(dim=1), range_d.max() / largest)
 
 
 def trained_weights(*modules: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Weights of the modules that training moves, by name."""
+    """Names and weights of the modules that are not frozen."""
     for module in modules:
         yield from ((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)

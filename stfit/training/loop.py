@@ -1,4 +1,4 @@
-"""The training loop: batches in, one StepInfo a step out. It knows nothing of logs, evaluators or files."""
+"""The training loop: batches in, one StepInfo per step out. It knows nothing of logs, evaluators or files."""
 
 from __future__ import annotations
 
@@ -26,27 +26,29 @@ from stfit.training.rng import capture_rng, restore_rng
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What one optimizer step did. `step` counts finished steps: 1 after the first."""
+    """One finished optimizer step. The field names are keys of metrics.jsonl."""
 
     step: int
+    """Finished steps: 1 after the first."""
     loss: float
     """Mean over the batches of the step."""
     objectives: list[int]
-    """Which objective each of the batches is of."""
+    """Objective of each batch."""
     learning_rate: float
     grad_norm: float
+    """Before clipping."""
     spread: float
-    """Largest difference between two embeddings in one dimension, over the largest number: 0 if all are the same."""
+    """Largest difference between two embeddings in one dimension, relative to the largest value; 0 if all are equal."""
     rows: int
     tokens: int
     seconds: float
     spent: dict[str, float]
-    """The seconds by what they went into: data, forward, backward, optimizer."""
+    """Seconds by part of the step: data, forward, backward, optimizer."""
 
 
 @dataclass(frozen=True)
 class TrainObjects:
-    """Everything that a step changes."""
+    """The objects that a step changes."""
 
     encoder: Encoder
     losses: list[ComputeLoss]
@@ -54,16 +56,16 @@ class TrainObjects:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     unsharded: Encoder | None = None
-    """Where the encoder's weights are cut up among the processes: what can be lent all of them."""
+    """A copy to gather the weights into, if the encoder is sharded."""
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The modules whose weights are trained: the encoder, and the losses that have weights."""
+        """The encoder, and the losses that have weights."""
         return trainable_modules(self.encoder, self.losses)
 
     @contextmanager
     def full_encoder(self) -> Iterator[Encoder]:
-        """The encoder with all of its weights, to measure and to save; all processes go through the block at once."""
+        """The encoder with all of its weights, to measure or save it. A collective operation."""
         if self.unsharded is None:
             yield self.encoder
         else:
@@ -84,10 +86,10 @@ def build_train_objects(
     layer_decay: float | None = None,
     sharded: bool = False,
 ) -> TrainObjects:
-    """AdamW over the weights whose names match no pattern in `frozen`; biases and norms (vectors) do not decay.
+    """AdamW over all weights whose names match no pattern in `frozen`.
 
-    `sharded`: of several processes, each keeps a part of the encoder only. Raises RecipeError for a pattern that
-    matches nothing, or when nothing is left to train.
+    `sharded` shards the encoder across the processes, if there are several. Raises RecipeError if a pattern matches no
+    weight, or if no weight is left to train.
     """
     _freeze(encoder, frozen)
     unsharded = shard(encoder) if sharded and world_size() > 1 else None
@@ -100,21 +102,20 @@ def build_train_objects(
 
 
 def _freeze(encoder: Encoder, patterns: list[str]) -> None:
-    """Leave the encoder's weights that match a pattern as they are."""
     names = [name for name, _ in encoder.named_parameters()]
     for pattern in patterns:
-        matched = set(fnmatch.filter(names, pattern))
-        if not matched:
+        matches = set(fnmatch.filter(names, pattern))
+        if not matches:
             raise RecipeError(f"train.freeze: `{pattern}` matches no weight; names look like {', '.join(names[:3])}")
         for name, weight in encoder.named_parameters():
-            if name in matched:
+            if name in matches:
                 weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in encoder.parameters()):
         raise RecipeError("train.freeze: leaves no weight of the encoder to train")
 
 
 def train_steps(
-    learner: TrainObjects,
+    objects: TrainObjects,
     steps: Iterable[list[tuple[int, Batch]]],
     learning_rate_at: Callable[[int], float],
     *,
@@ -123,80 +124,96 @@ def train_steps(
     max_grad_norm: float | None,
     check_interrupt: Callable[[], None] = lambda: None,
 ) -> Iterator[StepInfo]:
-    """Run the optimizer steps from the 0-based `first_step` on, each on its batches (several = accumulated).
+    """Run optimizer steps from the 0-based `first_step` on. A step is a list of batches, whose gradients accumulate.
 
-    A batch comes with the number of its objective, whose loss it is given to. `check_interrupt` is called before each
-    mini-batch; where it raises InterruptedRun, or a loss DataError, everything but the gradients is as before the step.
+    Each batch comes with the index of its objective. `check_interrupt` is called before each mini-batch. If it raises
+    InterruptedRun, or a loss raises DataError, everything except the gradients is as it was before the step.
 
-    Raises DivergedError before the optimizer moves when an embedding, the loss or the gradient is not finite.
+    Raises DivergedError before the optimizer changes a weight if an embedding, the loss or the gradient is not finite.
     """
-    weights = [weight for _, weight in trained_weights(*learner.modules)]
-    learner.encoder.train()
-    watch = Timer()
+    weights = [weight for _, weight in trained_weights(*objects.modules)]
+    objects.encoder.train()
+    timer = Timer()
     for step, group in enumerate(steps, start=first_step):
-        watch.lap("data")
-        objectives, batches = [objective for objective, _ in group], [batch for _, batch in group]
-        share = 1 / len(group)
-
-        def scale(loss: Tensor, share: float = share) -> Tensor:
-            return learner.scaler.scale(loss * share)
-
-        before = capture_rng()
-        try:
-            with translate_dist_errors(at_work=True):
-                outcomes = [
-                    backward(learner.encoder, learner.losses[which], batch, split, scale, watch, check_interrupt)
-                    for which, batch in group
-                ]
-        except (InterruptedRun, DataError):
-            restore_rng(before)
-            raise
-        _add_up_gradients(learner)
-        loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
-        learner.scaler.unscale_(learner.optimizer)
+        timer.lap("data")
+        batches = [batch for _, batch in group]
+        results = _accumulate_gradients(objects, group, split, timer, check_interrupt)
+        _reduce_gradients(objects)
+        loss = torch.stack([result.loss for result in results]).mean().item()
+        objects.scaler.unscale_(objects.optimizer)
         grad_norm = clip_grad_norm(weights, max_grad_norm or float("inf")).item()
-        _require_finite(step + 1, outcomes, loss, 0.0 if learner.scaler.is_enabled() else grad_norm, batches)
-        rate = learning_rate_at(step)
-        for parameters in learner.optimizer.param_groups:
-            parameters["lr"] = rate * parameters["lr_scale"]
-        learner.scaler.step(learner.optimizer)
-        learner.scaler.update()
-        learner.optimizer.zero_grad(set_to_none=True)
-        watch.lap("optimizer")
+        _require_finite(step + 1, results, loss, 0.0 if objects.scaler.is_enabled() else grad_norm, batches)
+        learning_rate = learning_rate_at(step)
+        _optimizer_step(objects, learning_rate)
+        timer.lap("optimizer")
         yield StepInfo(
-            step + 1,
-            loss,
-            objectives,
-            rate,
-            grad_norm,
-            max(outcome.spread.item() for outcome in outcomes),
-            sum(len(batch.rows) for batch in batches),
-            sum(batch.tokens for batch in batches),
-            sum(watch.seconds.values()),
-            dict(watch.seconds),
+            step=step + 1,
+            loss=loss,
+            objectives=[objective for objective, _ in group],
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            spread=max(result.spread.item() for result in results),
+            rows=sum(len(batch.rows) for batch in batches),
+            tokens=sum(batch.tokens for batch in batches),
+            seconds=sum(timer.seconds.values()),
+            spent=dict(timer.seconds),
         )
-        learner.encoder.train()  # an evaluation in between may have left it in evaluation mode
-        watch = Timer()
+        objects.encoder.train()  # the caller may have evaluated
+        timer = Timer()
 
 
-def _add_up_gradients(learner: TrainObjects) -> None:
-    """Put together what the processes have: of the encoder, its share each; of the losses, all the same.
+def _accumulate_gradients(
+    objects: TrainObjects,
+    group: list[tuple[int, Batch]],
+    split: Splitter,
+    timer: Timer,
+    check_interrupt: Callable[[], None],
+) -> list[BatchResult]:
+    """Add up the gradients of the mean loss of a step's batches; restores the random state if it is interrupted."""
 
-    What is cut up among the processes was put together in the backward pass.
+    def scale(loss: Tensor) -> Tensor:
+        return objects.scaler.scale(loss * (1 / len(group)))
+
+    rng_state = capture_rng()
+    try:
+        with translate_dist_errors(mixed=True):
+            return [
+                backward(objects.encoder, objects.losses[index], batch, split, scale, timer, check_interrupt)
+                for index, batch in group
+            ]
+    except (InterruptedRun, DataError):
+        restore_rng(rng_state)
+        raise
+
+
+def _reduce_gradients(objects: TrainObjects) -> None:
+    """Sum the gradients over all ranks. Those of a sharded encoder were summed in the backward pass.
+
+    Every rank holds the gradients of its share for the encoder, but those of the whole batch for the losses: of these,
+    only rank 0's count.
     """
     if not is_rank_zero():
-        for _, weight in trained_weights(*learner.modules[1:]):
+        for _, weight in trained_weights(*objects.modules[1:]):
             if weight.grad is not None:
                 weight.grad.zero_()
-    all_reduce_grads([weight for _, weight in trained_weights(*learner.modules[learner.unsharded is not None :])])
+    all_reduce_grads([weight for _, weight in trained_weights(*objects.modules[objects.unsharded is not None :])])
 
 
-def _require_finite(
-    step: int, outcomes: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch]
-) -> None:
-    """Stop before a NaN reaches the weights. `grad_norm`: 0 under float16 scaling, which only skips such a step."""
-    for batch, outcome in zip(batches, outcomes, strict=True):
-        broken = np.flatnonzero(~outcome.finite_s.cpu().numpy())
+def _optimizer_step(objects: TrainObjects, learning_rate: float) -> None:
+    for group in objects.optimizer.param_groups:
+        group["lr"] = learning_rate * group["lr_scale"]
+    objects.scaler.step(objects.optimizer)
+    objects.scaler.update()
+    objects.optimizer.zero_grad(set_to_none=True)
+
+
+def _require_finite(step: int, results: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch]) -> None:
+    """Raise DivergedError before a NaN reaches the weights.
+
+    `grad_norm` is 0 with float16 loss scaling, which skips a step whose gradients overflow.
+    """
+    for batch, result in zip(batches, results, strict=True):
+        broken = np.flatnonzero(~result.finite_s.cpu().numpy())
         if len(broken):
             raise _diverged(f"embeddings are not finite in step {step}", [(batch, batch.rows_with(broken))])
     for name, value in (("the loss", loss), ("the gradient norm", grad_norm)):
@@ -204,19 +221,16 @@ def _require_finite(
             raise _diverged(f"{name} is {value} in step {step}", [(batch, batch.rows) for batch in batches])
 
 
-def _diverged(what: str, rows: list[tuple[Batch, np.ndarray]]) -> DivergedError:
-    """The error that names the rows of these batches, and their texts."""
-    named = "; ".join(batch.examples.describe(chosen) for batch, chosen in rows)
+def _diverged(problem: str, rows: list[tuple[Batch, np.ndarray]]) -> DivergedError:
+    """The error that names the rows of these batches and their texts."""
+    texts = "; ".join(batch.examples.describe(indices) for batch, indices in rows)
     return DivergedError(
-        f"{what}, in {named}. The last checkpoint is kept. Lower train.learning_rate, or look at these rows"
+        f"{problem}, in {texts}. The last checkpoint is kept. Lower train.learning_rate, or check these rows"
     )
 
 
 def require_finite_weights(*modules: nn.Module) -> None:
-    """Stop before weights that are not finite are kept: the last step of a run is followed by none that would notice.
-
-    Raises DivergedError with their names.
-    """
+    """Raise DivergedError if a weight is not finite. No step follows the last one that would notice."""
     broken = [name for module in modules for name in not_finite(module.state_dict().items())]
     if broken:
         raise DivergedError(

@@ -1,4 +1,7 @@
-"""The generators that training draws from, as state that can be written down and put back."""
+"""Seed, capture and restore the random generators that training uses.
+
+In this room and not in runtime/, because the generator of the encoder's dropout is one of them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from stfit.encoder.kernels.dropout import dropout_bits
 
 
 def seed_everything(seed: int) -> None:
-    """Start every generator from `seed`: weights drawn next are the same in all processes."""
+    """Seed every generator; weights initialised next are the same on all ranks."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries that still draw from the global generator
     torch.manual_seed(seed)
@@ -21,10 +24,10 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_per_rank(seed: int) -> None:
-    """Start the generators of all processes but the first from seeds of their own: each drops other numbers."""
+    """Reseed every rank but 0, so that each has its own dropout masks."""
     if not is_rank_zero():
-        (own,) = np.random.SeedSequence([seed, rank()]).generate_state(1)
-        seed_everything(int(own))
+        (rank_seed,) = np.random.SeedSequence([seed, rank()]).generate_state(1)
+        seed_everything(int(rank_seed))
 
 
 def capture_rng() -> dict[str, torch.Tensor]:
@@ -36,7 +39,7 @@ def capture_rng() -> dict[str, torch.Tensor]:
 
 
 def restore_rng(states: dict[str, torch.Tensor]) -> None:
-    """Put the generators back where `capture_rng` found them."""
+    """Restore what `capture_rng` captured."""
     torch.set_rng_state(states["torch"])
     dropout_bits.restore(states["dropout"])
     cuda = [states[name] for name in sorted(states) if name.startswith("cuda")]
@@ -45,7 +48,7 @@ def restore_rng(states: dict[str, torch.Tensor]) -> None:
 
 
 def capture_all_rng() -> dict[str, torch.Tensor]:
-    """State of every generator of the process: also those that only a library could draw from."""
+    """State of every generator of the process, also of those that only a library may draw from."""
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state()  # noqa: NPY002
     name, key, position, has_gauss, cached = numpy
@@ -59,7 +62,7 @@ def capture_all_rng() -> dict[str, torch.Tensor]:
 
 
 def restore_all_rng(states: dict[str, torch.Tensor]) -> None:
-    """Put the generators back where `capture_all_rng` found them."""
+    """Restore what `capture_all_rng` captured."""
     restore_rng(states)
     gauss = states["python_gauss"].tolist()
     random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))

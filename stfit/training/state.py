@@ -1,4 +1,4 @@
-"""What a run remembers from step to step, and what is due after each. Part of every checkpoint."""
+"""What a run carries from step to step, and what is due after each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stfit.training.loop import StepInfo
 
 WARM_UP_STEPS = 2
-"""Steps of each process that the measured speed leaves out."""
+"""Steps of each process that do not count towards the measured speed."""
 
 DEFAULT_EPOCHS = 1.0
 DEFAULT_WARMUP = 0.1
@@ -24,25 +24,26 @@ DEFAULT_INTERVAL = 0.25
 
 @dataclass
 class TrainState:
-    """Where a run stands."""
+    """Progress of a run. Checkpoints store these fields by name: renaming one breaks the runs of earlier versions."""
 
     step: int = 0
     processes: int = 1
-    """How many the run began with, and whose rows together make a batch ever after."""
+    """World size when the run began. It determines the rows of a batch, so a resumed run keeps it."""
     measured_step: int = 0
-    """The last step after which an evaluation came to its end."""
+    """The last step after which an evaluation finished."""
     best: float | None = None
+    """Best value of the metric `train.best`."""
     best_step: int | None = None
     evaluations_without_gain: int = 0
     baseline: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    """Spent in steps."""
+    """Time spent in steps."""
     spent: dict[str, float] = field(default_factory=dict)
-    """Seconds of the whole run by what they went into: the parts of the steps, preparing, evaluation, saving."""
+    """Seconds of the whole run by activity: the parts of the steps, preparing, evaluation, saving."""
     timed_rows: int = 0
     timed_seconds: float = 0.0
-    """Rows and seconds of the steps that count for the speed."""
+    """Rows and seconds of the steps that count towards the speed."""
 
     def update(self, info: StepInfo, first_step: int) -> None:
         """Count a finished step; `first_step` is where this process began."""
@@ -55,20 +56,20 @@ class TrainState:
             self.timed_seconds += info.seconds
 
     def add_seconds(self, name: str, seconds: float) -> None:
-        """Count seconds that went into `name`."""
+        """Add to the time spent on the activity `name`."""
         self.spent[name] = self.spent.get(name, 0.0) + seconds
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """A block whose seconds go into `name`."""
+        """Add the duration of the block to the activity `name`."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.add_seconds(name, time.perf_counter() - start)
 
-    def improves(self, value: float, min_delta: float) -> bool:
-        """Whether a value of the `best` metric is a new best one; remembers it."""
+    def update_best(self, value: float, min_delta: float) -> bool:
+        """Record a value of the metric `train.best`; returns whether it is a new best."""
         if self.best is None or value > self.best + min_delta:
             self.best, self.best_step, self.evaluations_without_gain = value, self.step, 0
             return True
@@ -77,13 +78,13 @@ class TrainState:
 
     @property
     def examples_per_second(self) -> float | None:
-        """Training speed; None for runs too short to tell."""
+        """Training speed; None if the run is too short to measure it."""
         return self.timed_rows / self.timed_seconds if self.timed_seconds else None
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """What is due after a step of a run of `total_steps`."""
+    """When to evaluate, save and log in a run of `total_steps`, and its learning rate. All durations are in steps."""
 
     total_steps: int
     warmup_steps: int
@@ -94,25 +95,24 @@ class Intervals:
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of the 0-based `step`."""
-        return learning_rate_at(
-            step, self.total_steps, self.warmup_steps, self.settings.schedule, self.settings.learning_rate
-        )
+        settings = self.settings
+        return learning_rate_at(step, self.total_steps, self.warmup_steps, settings.schedule, settings.learning_rate)
 
     def is_due(self, step: int, every: int) -> bool:
-        """After every so many steps, and after the last."""
+        """Whether `step` is a multiple of `every`, or the last step."""
         return step % every == 0 or step == self.total_steps
 
     def is_evaluation_due(self, step: int) -> bool:
-        """Every so many steps, and after the last."""
+        """Whether to evaluate after `step`; always after the last."""
         return self.is_due(step, self.evaluate_every)
 
     def is_save_due(self, step: int) -> bool:
-        """Not after the last step, whose weights become the model anyway."""
+        """Whether to save after `step`; not after the last, whose weights become the model."""
         return step % self.save_every == 0 and step != self.total_steps
 
 
 def build_intervals(settings: Train, total_steps: int) -> Intervals:
-    """Turn every duration of a recipe into steps, once."""
+    """Convert the durations of a recipe to steps."""
     warmup = settings.warmup_ratio if settings.warmup_ratio is not None else DEFAULT_WARMUP
     return Intervals(
         total_steps,

@@ -12,9 +12,10 @@ from typing import Any
 from stfit.distributed import is_rank_zero
 from stfit.errors import RecipeError
 from stfit.io.atomic import atomic_write
+from stfit.io.json_files import load_json_object
 from stfit.recipe.dump import flatten, to_inline_yaml
 from stfit.recipe.recipe import Recipe
-from stfit.runtime.run_folder import RunFolder, read_json
+from stfit.runtime.run_folder import RunFolder
 from stfit.tracking.trackers import TrackedRun, Tracker, Value, Write
 from stfit.training.loop import StepInfo
 from stfit.workflows.session import Evaluated, Started
@@ -75,7 +76,7 @@ def _numbers_of(event: Any, every: int) -> dict[str, float]:
 
 def _id_of(folder: RunFolder) -> str:
     """The run's name for trackers, which is kept in its folder."""
-    if found := read_json(folder.tracked):
+    if found := load_json_object(folder.tracked):
         return str(found["id"])
     made = uuid.uuid4().hex
     atomic_write(folder.tracked, json.dumps({"id": made}) + "\n")

@@ -193,7 +193,7 @@ class TrainingSession:
         best, stopping = self.recipe.train.best, self.recipe.train.early_stopping
         if best is None or best not in metrics:
             return False
-        return self.progress.improves(metrics[best], stopping.min_delta if stopping else 0.0)
+        return self.progress.update_best(metrics[best], stopping.min_delta if stopping else 0.0)
 
     @property
     def is_over(self) -> bool:

@@ -233,7 +233,7 @@ GUARDS = [
         "training/health.py",
         "if count == self.patience]",
         "if False]",
-        "training/test_health.py",
+        "training/test_diagnostics.py",
         "test",
     ),
     Guard(
@@ -241,7 +241,7 @@ GUARDS = [
         "encoder/modules.py",
         "norm_r1.masked_fill(norm_r1 < SHORTEST, torch.inf)",
         "norm_r1.clamp(min=SHORTEST)",
-        "training/test_health.py",
+        "training/test_diagnostics.py",
         "zero_embedding",
     ),
     Guard(

@@ -28,7 +28,7 @@ WRONG = [
     ("train: {schedule: linaer}\n", 4, "did you mean `linear`"),
     ("train: {freeze: backbone}\n", 4, "write [backbone]"),
     ("train: {freeze: [1]}\n", 4, 'quotes, "1"'),
-    ("train: {epochs: 1, max_steps: 2}\n", 4, "say the same thing"),
+    ("train: {epochs: 1, max_steps: 2}\n", 4, "exclude each other"),
     ("train: {shard: true, precision: float16}\n", 4, "use bfloat16"),
     ("train: {early_stopping: {patience: 0}}\n", 4, "more than 0"),
     ("train: 3\n", 4, "expected a mapping"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stfit.errors import DivergedError, ModelError, ResourceError
+from stfit.io.hashing import hash_file
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import build_loss, compute_loss
@@ -18,7 +19,6 @@ from stfit.runtime.run_folder import list_checkpoints
 from stfit.training.checkpoint import (
     checkpoint_path,
     delete_old_checkpoints,
-    digest,
     newest_checkpoint,
     require_disk_space,
     restore_checkpoint,
@@ -131,7 +131,7 @@ def test_checkpoint_that_names_other_files_than_it_holds_is_none(tmp_path, learn
     save_checkpoint(checkpoint_path(tmp_path, 2), learner, {})
     folder = checkpoint_path(tmp_path, 4)
     shutil.copytree(checkpoint_path(tmp_path, 2), folder)
-    (folder / "manifest.json").write_text(json.dumps({name: digest(folder / name) for name in names}))
+    (folder / "manifest.json").write_text(json.dumps({name: hash_file(folder / name) for name in names}))
     found, skipped = newest_checkpoint(tmp_path)
     assert found is not None
     assert found.folder.name == "step-00000002"
@@ -146,7 +146,7 @@ def test_checkpoint_of_another_model_is_refused_by_name(tmp_path, build):
         for size in (8, 9)
     ]
     save_checkpoint(checkpoint_path(tmp_path, 1), learners[0], {})
-    with pytest.raises(ModelError, match=r"step-00000001: its weights are not those of this model(.|\n)*layers\.0"):
+    with pytest.raises(ModelError, match=r"step-00000001: its weights do not fit this model(.|\n)*layers\.0"):
         restore_checkpoint(newest_checkpoint(tmp_path)[0], learners[1])
 
 
@@ -163,7 +163,7 @@ def test_run_that_its_disk_can_not_hold_is_refused_before_it_starts(tmp_path, le
     tensors = sum(weight.nbytes for weight in learner.encoder.state_dict().values())
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * tensors))
-    with pytest.raises(ResourceError, match=r"MiB are needed for 2 checkpoints .* MiB are free"):
+    with pytest.raises(ResourceError, match=r"2 checkpoints and the model need .* MiB are free"):
         require_disk_space(tmp_path, learner, 2)
 
 
@@ -197,7 +197,9 @@ def test_rotation_keeps_the_newest_and_deletes_nothing_when_the_newest_is_damage
     for step in (1, 2, 3):
         save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
     flip(checkpoint_path(tmp_path, 3) / "weights.safetensors")
-    with pytest.raises(ResourceError, match=r"step-00000003: was written, and now weights\.safetensors is damaged"):
+    with pytest.raises(
+        ResourceError, match=r"step-00000003: was just written, and now weights\.safetensors is damaged"
+    ):
         delete_old_checkpoints(tmp_path, 1)
     assert len(list_checkpoints(tmp_path)) == 3
     save_checkpoint(checkpoint_path(tmp_path, 3), learner, {"step": 3})

@@ -40,6 +40,7 @@ from stfit.data.reading.split import is_whole
 from stfit.data.source import Source, is_remote
 from stfit.data.table import Table, build_table, name_rows
 from stfit.errors import DataError, Problem, RecipeError
+from stfit.io.hashing import hash_file
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -232,7 +233,5 @@ def fingerprint_of(source: Source) -> str | None:
     digest = sha256()
     for path in filter(Path.is_file, files):
         digest.update(f"{path.stat().st_size} ".encode())
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        hash_file(path, digest)
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -19,6 +18,7 @@ from stfit.data.reading.split import parse_split, rows_needed, slice_of
 from stfit.data.source import TableSource, is_remote
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, at_key, closest_hint, did_you_mean
+from stfit.io.json_files import load_json
 from stfit.lazy import lazy
 from stfit.paths import DATA_SUFFIXES
 
@@ -154,9 +154,9 @@ def read_label_names(path: Path) -> dict[str, list[str]]:
     if path.stat().st_size > LARGEST_LABELS:
         raise DataError(f"{path}: is larger than {LARGEST_LABELS >> 20} MiB: are these the names of classes?")
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = load_json(path)
         return {column: _ordered_names(names) for column, names in written.items()}
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f'{path} should map a column to the names of its classes, like {{"label": ["no", "yes"]}}: {error}'
         ) from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from stfit.errors import DataError
+from stfit.io.json_files import load_json
 
 
 def require_inside(folder: Path) -> None:
@@ -28,7 +28,7 @@ def _names_in(folder: Path) -> Iterator[tuple[Path, str]]:
         listed = folder / name
         if listed.is_file():
             try:
-                names = pick(json.loads(listed.read_text(encoding="utf-8")))
-            except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+                names = pick(load_json(listed))
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{listed}: can't be read: {error!r}") from error
             yield from ((listed, str(each)) for each in names)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stfit.encoder.backbone import Backbone
 from stfit.encoder.bases.word_vectors import weigh
 from stfit.encoder.config import Model
-from stfit.encoder.folder.st_config import read_json, write_json
+from stfit.encoder.folder.st_config import read_json
 from stfit.encoder.folder.validate import require_vectors
 from stfit.encoder.folder.weights import read_weights
 from stfit.encoder.kernels.packing import Forward, Layout
@@ -28,6 +28,7 @@ from stfit.encoder.tokenizer import (
     words_by_id,
 )
 from stfit.errors import ModelError
+from stfit.io.json_files import write_json
 
 WORD_TOKENIZER = "sentence_transformers.models.tokenizer.WhitespaceTokenizer.WhitespaceTokenizer"
 

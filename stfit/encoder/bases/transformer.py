@@ -20,13 +20,14 @@ from stfit.encoder.bases.transformer_tokenizer import (
     lower_case,
 )
 from stfit.encoder.config import Model
-from stfit.encoder.folder.st_config import count_positions, read_json, read_sentence_config, write_json
+from stfit.encoder.folder.st_config import count_positions, read_json, read_sentence_config
 from stfit.encoder.folder.validate import other_shapes, require_no_code, require_right_weights, require_vectors
 from stfit.encoder.kernels.dropout import DROPOUT_SETTING
 from stfit.encoder.kernels.packing import choose_layout
 from stfit.encoder.lora import merged_weights
 from stfit.encoder.tokenizer import words_by_id
 from stfit.errors import ModelError
+from stfit.io.json_files import write_json
 
 
 def load_transformer(folder: Path, settings: Model, plain: bool) -> Backbone:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from stfit.encoder.encoder import Encoder, token_batches
 from stfit.encoder.folder.save import st_settings
-from stfit.encoder.folder.st_config import write_json
 from stfit.errors import ModelError
+from stfit.io.json_files import write_json
 
 RUNTIME_TOKENS = 2048
 """Tokens, padding included, that a runtime is given at once."""

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from stfit.errors import DataError, ResourceError
+from stfit.io.json_files import load_json
 
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 
@@ -64,7 +65,7 @@ def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
 def load_ranges(path: Path, dim: int) -> Ranges | None:
     """The ranges of a calibration file; None where there is no such file yet. Raises DataError where it doesn't fit."""
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = load_json(path)
         low, high = (np.array(written[key], dtype=np.float32) for key in ("low", "high"))
     except FileNotFoundError:
         return None

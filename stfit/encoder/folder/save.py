@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 
 from stfit.encoder.config import ST_POOLINGS
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.st_config import POOLING_FLAGS, ModelConfig, write_json
+from stfit.encoder.folder.st_config import POOLING_FLAGS, ModelConfig
 from stfit.encoder.folder.weights import weights_of
+from stfit.io.json_files import write_json
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:

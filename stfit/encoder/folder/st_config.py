@@ -5,7 +5,6 @@ Nothing is executed: a module's class path is only ever looked up by its last pa
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
@@ -16,6 +15,7 @@ from stfit.encoder.config import ST_POOLINGS
 from stfit.encoder.layers import Layer
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
+from stfit.io.json_files import load_json
 from stfit.plugins import installed_entry_points
 from stfit.similarity import Similarity
 from stfit.spec import union_members
@@ -78,15 +78,9 @@ def read_json(path: Path, default: Any = None) -> Any:
     if default is not None and not path.is_file():
         return default
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return load_json(path)
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: can't be read as JSON: {error}") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Indented JSON, its folder made on the way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def is_st_model(folder: Path) -> bool:

@@ -1,0 +1,13 @@
+"""Content hashes of files."""
+
+from __future__ import annotations
+
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+
+def hash_file(path: Path, digest: Any = None) -> str:
+    """Feed a file to `digest`, a new sha256 by default; returns the digest as hex. Raises OSError."""
+    with path.open("rb") as stream:
+        return file_digest(stream, lambda: sha256() if digest is None else digest).hexdigest()
