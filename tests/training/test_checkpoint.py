@@ -198,7 +198,7 @@ def test_rotation_keeps_the_newest_and_deletes_nothing_when_the_newest_is_damage
         save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
     flip(checkpoint_path(tmp_path, 3) / "weights.safetensors")
     with pytest.raises(
-        ResourceError, match=r"step-00000003: was just written, and now weights\.safetensors is damaged"
+        ResourceError, match=r"step-00000003: was just written, and now weights\.safetensors is"
     ):
         delete_old_checkpoints(tmp_path, 1)
     assert len(list_checkpoints(tmp_path)) == 3
