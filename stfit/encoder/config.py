@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from stfit.encoder.bases.registry import Base
 from stfit.encoder.layers import Layer
+from stfit.encoder.pooling import PoolingName
 from stfit.encoder.token_layers import TokenLayer
 from stfit.paths import Location
-from stfit.plugins import installed_entry_points
 from stfit.similarity import Similarity
 from stfit.spec import Spec
-
-ST_POOLINGS = {"lasttoken": "last_token", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
-"""sentence-transformers' spellings -> ours."""
-
-if TYPE_CHECKING:
-    PoolingMode = str
-else:
-    PoolingMode = Literal[
-        ("mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last_token", *installed_entry_points("pooling"))
-    ]
-Pooling = Annotated[
-    PoolingMode,
-    BeforeValidator(lambda name: ST_POOLINGS.get(name, name) if isinstance(name, str) else name),
-]
 
 
 class Lora(Spec):
@@ -59,7 +45,7 @@ class Model(Spec):
     `base`."""
     max_seq_length: int | None = Field(None, gt=2)
     """Longest text in tokens, special tokens included; the rest is cut. Default: the base's own limit."""
-    pooling: Pooling | Annotated[list[Pooling], Field(min_length=1)] | None = None
+    pooling: PoolingName | Annotated[list[PoolingName], Field(min_length=1)] | None = None
     """How token embeddings become one: mean, cls, max, mean_sqrt_len, weighted_mean, last_token, or a list of them
     (concatenated). Default: the base's own; last_token for a plain causal decoder, mean for any other plain encoder."""
     token_layers: list[TokenLayer] | None = None

@@ -122,7 +122,7 @@ class Encoder(nn.Module):
             return self._weight.new_zeros(0, self.pooled_dim, requires_grad=torch.is_grad_enabled())
         with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
             states_td, order = forward(self.backbone, sequences)
-            tokens = TokenStates.of(states_td, [sequences[i] for i in order])
+            tokens = TokenStates.from_sequences(states_td, [sequences[i] for i in order])
             for token_layer in self.token_layers:
                 tokens = token_layer(tokens)
         if prompt_lengths is not None:

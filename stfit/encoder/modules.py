@@ -95,8 +95,8 @@ class TokenWeights(nn.Module):
     def forward(self, tokens: TokenStates) -> TokenStates:
         """States are scaled, and the weights of each sequence added up."""
         weight_t1 = self.emb_layer(tokens.ids_t)
-        mass_r = tokens.total(weight_t1)[:, 0]
-        return replace(tokens, states_td=tokens.states_td * weight_t1, mass_r=mass_r)
+        weight_sum_r = tokens.total(weight_t1)[:, 0]
+        return replace(tokens, states_td=tokens.states_td * weight_t1, weight_sum_r=weight_sum_r)
 
 
 class LayerMix(nn.Module):

@@ -1,7 +1,8 @@
-"""Token embeddings -> one embedding per sequence, over sequences laid end to end.
+"""Token embeddings -> one embedding per sequence.
 
-No mode knows of padding: whatever laid the tokens out (layout.py) has already left it behind.
-Tensor names: t = tokens of all sequences, r = sequences, d = dim of a token embedding.
+A pooling is one function of TokenStates, and its entry in POOLINGS. It may use what TokenStates and PaddedStates have
+in common, so that the same function pools sequences laid end to end and, in an exported graph, padded rectangles.
+Tensor names: t = tokens of all sequences, r = sequences, l = tokens of the longest, d = dim of a token embedding.
 """
 
 from __future__ import annotations
@@ -9,114 +10,196 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+from pydantic import BeforeValidator
 
+from stfit.lazy import lazy
 from stfit.plugins import installed_entry_points, load_entry_point
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy("torch")
 
 
 @dataclass(frozen=True)
 class TokenStates:
     """Token embeddings of sequences end to end: sequence i owns `lengths_r[i]` tokens from `starts_r[i]` on.
 
-    A length of 0 is an error of the caller.
+    No length may be 0.
     """
 
     states_td: Tensor
     lengths_r: Tensor
     ids_t: Tensor
-    """What the tokens are."""
-    mass_r: Tensor | None = None
-    """Sum of the weights of each sequence's tokens, where they were weighted: what a mean divides by."""
+    """Token ids."""
+    weight_sum_r: Tensor | None = None
+    """Sum of the weights of each sequence's tokens, if they were weighted: what a mean divides by."""
 
     @classmethod
-    def of(cls, states_td: Tensor, sequences: list[np.ndarray]) -> TokenStates:
+    def from_sequences(cls, states_td: Tensor, sequences: list[np.ndarray]) -> TokenStates:
         """From the states and the token ids of sequences in the same order."""
         lengths_r = torch.tensor([len(sequence) for sequence in sequences], device=states_td.device)
         ids_t = torch.from_numpy(np.concatenate(sequences)).to(states_td.device)
         return cls(states_td, lengths_r, ids_t)
 
+    @property
+    def states(self) -> Tensor:
+        """The token embeddings."""
+        return self.states_td
+
     @cached_property
     def starts_r(self) -> Tensor:
-        """Where each sequence starts."""
+        """Index of the first token of each sequence."""
         return self.lengths_r.cumsum(0) - self.lengths_r
 
     @cached_property
     def owner_t(self) -> Tensor:
-        """Which sequence each token is of."""
+        """Index of the sequence of each token."""
         return torch.arange(len(self.lengths_r), device=self.lengths_r.device).repeat_interleave(self.lengths_r)
 
     @cached_property
     def position_t(self) -> Tensor:
-        """Place of each token in its sequence, 0 for the first."""
+        """Position of each token in its sequence, 0 for the first."""
         return torch.arange(len(self.owner_t), device=self.owner_t.device) - self.starts_r[self.owner_t]
+
+    @property
+    def positions(self) -> Tensor:
+        """Position of each token in its sequence, 0 for the first."""
+        return self.position_t
 
     def total(self, values_td: Tensor) -> Tensor:
         """Sum over each sequence, in float32 also for half-precision values."""
         wide_td = values_td.float() if values_td.dtype in (torch.float16, torch.bfloat16) else values_td
         return wide_td.new_zeros(len(self.lengths_r), values_td.shape[1]).index_add(0, self.owner_t, wide_td)
 
-    def mass_or(self, plain_r: Tensor) -> Tensor:
-        """[sequences, 1] to divide a sum by: `plain_r`, or the tokens' weights where they have some."""
-        return (plain_r if self.mass_r is None else self.mass_r.clamp(min=1e-9))[:, None]
+    def mean_divisor(self, unweighted_r: Tensor) -> Tensor:
+        """[sequences, 1] to divide a sum by: `unweighted_r`, or the tokens' weights if they have some."""
+        return (unweighted_r if self.weight_sum_r is None else self.weight_sum_r.clamp(min=1e-9))[:, None]
+
+    def largest(self) -> Tensor:
+        """Largest value of each dimension."""
+        return torch.segment_reduce(self.states_td, "max", lengths=self.lengths_r)
+
+    def first(self) -> Tensor:
+        """The first token's embedding."""
+        return self.states_td[self.starts_r]
+
+    def last(self) -> Tensor:
+        """The last token's embedding."""
+        return self.states_td[self.starts_r + self.lengths_r - 1]
 
 
-def _pool_mean(tokens: TokenStates) -> Tensor:
-    """Average of the token embeddings."""
-    return tokens.total(tokens.states_td) / tokens.mass_or(tokens.lengths_r)
+@dataclass(frozen=True)
+class PaddedStates:
+    """Token embeddings in a rectangle with padding on either side, for graphs without data-dependent shapes."""
+
+    states: Tensor
+    """[r, l, d]."""
+    mask_rl: Tensor
+    """1 for a token, 0 for padding."""
+
+    @property
+    def lengths_r(self) -> Tensor:
+        """Number of tokens of each sequence."""
+        return self.mask_rl.sum(dim=1)
+
+    @property
+    def positions(self) -> Tensor:
+        """Position of each token in its sequence, 0 for the first."""
+        return self.mask_rl.cumsum(dim=1) - 1
+
+    def total(self, values_rld: Tensor) -> Tensor:
+        """Sum over each sequence."""
+        return (values_rld * self.mask_rl[:, :, None]).sum(dim=1)
+
+    def mean_divisor(self, unweighted_r: Tensor) -> Tensor:
+        """[sequences, 1] to divide a sum by."""
+        return unweighted_r[:, None]
+
+    def largest(self) -> Tensor:
+        """Largest value of each dimension."""
+        return self.states.masked_fill(self.mask_rl[:, :, None] == 0, -torch.inf).amax(dim=1)
+
+    def first(self) -> Tensor:
+        """The first token's embedding."""
+        return self._at(self.mask_rl.argmax(dim=1))
+
+    def last(self) -> Tensor:
+        """The last token's embedding."""
+        return self._at(self.mask_rl.cumsum(dim=1).argmax(dim=1))
+
+    def _at(self, column_r: Tensor) -> Tensor:
+        return self.states.gather(1, column_r[:, None, None].expand(-1, 1, self.states.shape[2]))[:, 0]
 
 
-def _pool_mean_sqrt_len(tokens: TokenStates) -> Tensor:
+Tokens = TokenStates | PaddedStates
+
+
+def _pool_mean(tokens: Tokens) -> Tensor:
+    return tokens.total(tokens.states) / tokens.mean_divisor(tokens.lengths_r)
+
+
+def _pool_mean_sqrt_len(tokens: Tokens) -> Tensor:
     """Sum of the token embeddings over the square root of their number."""
-    return tokens.total(tokens.states_td) / tokens.mass_or(tokens.lengths_r).sqrt()
+    return tokens.total(tokens.states) / tokens.mean_divisor(tokens.lengths_r).sqrt()
 
 
-def _pool_weighted_mean(tokens: TokenStates) -> Tensor:
+def _pool_weighted_mean(tokens: Tokens) -> Tensor:
     """Average weighted by position, 1 for the first token (SGPT, https://arxiv.org/abs/2202.08904)."""
-    wide = torch.float64 if tokens.states_td.dtype == torch.float64 else torch.float32
-    weight_t = (tokens.position_t + 1).to(wide)
+    wide = torch.float64 if tokens.states.dtype == torch.float64 else torch.float32
+    weights = (tokens.positions + 1).to(wide)
     weight_sum_r = tokens.lengths_r * (tokens.lengths_r + 1) / 2
-    return tokens.total(tokens.states_td * weight_t[:, None]) / tokens.mass_or(weight_sum_r)
+    return tokens.total(tokens.states * weights[..., None]) / tokens.mean_divisor(weight_sum_r)
 
 
-def _pool_max(tokens: TokenStates) -> Tensor:
-    """Largest value of each dimension."""
-    return torch.segment_reduce(tokens.states_td, "max", lengths=tokens.lengths_r)
+class Pooling(NamedTuple):
+    """A way to pool, and what sentence-transformers calls it."""
+
+    pool: Callable[[Any], Tensor]
+    st_name: str
+    st_flag: str
+    """Its key in the pooling config that every version reads."""
 
 
-def _pool_cls(tokens: TokenStates) -> Tensor:
-    """The first token's embedding."""
-    return tokens.states_td[tokens.starts_r]
-
-
-def _pool_last_token(tokens: TokenStates) -> Tensor:
-    """The last token's embedding."""
-    return tokens.states_td[tokens.starts_r + tokens.lengths_r - 1]
-
-
-POOLINGS: dict[str, Callable[[TokenStates], Tensor]] = {
-    "mean": _pool_mean,
-    "cls": _pool_cls,
-    "max": _pool_max,
-    "mean_sqrt_len": _pool_mean_sqrt_len,
-    "weighted_mean": _pool_weighted_mean,
-    "last_token": _pool_last_token,
+POOLINGS = {
+    "cls": Pooling(lambda tokens: tokens.first(), "cls", "pooling_mode_cls_token"),
+    "max": Pooling(lambda tokens: tokens.largest(), "max", "pooling_mode_max_tokens"),
+    "mean": Pooling(_pool_mean, "mean", "pooling_mode_mean_tokens"),
+    "mean_sqrt_len": Pooling(_pool_mean_sqrt_len, "mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens"),
+    "weighted_mean": Pooling(_pool_weighted_mean, "weightedmean", "pooling_mode_weightedmean_tokens"),
+    "last_token": Pooling(lambda tokens: tokens.last(), "lasttoken", "pooling_mode_lasttoken"),
 }
+"""Name in a recipe -> pooling, in the order in which sentence-transformers concatenates those whose flags are set."""
+
+ST_POOLINGS = {pooling.st_name: name for name, pooling in POOLINGS.items()}
+"""sentence-transformers' names -> ours."""
+
+if TYPE_CHECKING:
+    _Name = str
+else:
+    _default_first = sorted(POOLINGS, key=lambda name: name != "mean")
+    _Name = Literal[(*_default_first, *installed_entry_points("pooling"))]
+PoolingName = Annotated[
+    _Name, BeforeValidator(lambda name: ST_POOLINGS.get(name, name) if isinstance(name, str) else name)
+]
+"""A pooling in a recipe, also under sentence-transformers' name."""
 
 
-def pooling_of(mode: str) -> Callable[[TokenStates], Tensor]:
-    """The function of a mode, of an installed package where it is none of stfit's."""
-    if mode in POOLINGS:
-        return POOLINGS[mode]
-    function: Callable[[TokenStates], Tensor] = load_entry_point(installed_entry_points("pooling")[mode])
+def pooling_function(name: str) -> Callable[[Any], Tensor]:
+    """The function of a pooling of stfit or of an installed package."""
+    if name in POOLINGS:
+        return POOLINGS[name].pool
+    function: Callable[[TokenStates], Tensor] = load_entry_point(installed_entry_points("pooling")[name])
     return function
 
 
-def compute_pooled(modes: tuple[str, ...], tokens: TokenStates) -> Tensor:
-    """[sequences, len(modes) * dim]: the modes side by side, in their order."""
-    return torch.cat([pooling_of(mode)(tokens).to(tokens.states_td.dtype) for mode in modes], dim=1)
+def compute_pooled(names: tuple[str, ...], tokens: Tokens) -> Tensor:
+    """[sequences, len(names) * dim]: the results of several poolings side by side, in their order."""
+    return torch.cat([pooling_function(name)(tokens).to(tokens.states.dtype) for name in names], dim=1)
 
 
 def without_prompts(tokens: TokenStates, prompts_r: Tensor) -> TokenStates:

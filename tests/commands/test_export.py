@@ -9,9 +9,9 @@ from stfit.commands.export import export
 from stfit.data.source import Source
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.export.onnx import POOLINGS, Graph, require_exportable
+from stfit.encoder.export.onnx import Graph, require_exportable
 from stfit.encoder.folder.save import save_encoder
-from stfit.encoder.pooling import TokenStates, pooling_of
+from stfit.encoder.pooling import POOLINGS, PaddedStates, TokenStates
 from stfit.errors import ModelError, RecipeError
 from stfit.workflows.text_windows import Inputs
 
@@ -48,8 +48,8 @@ def test_pooling_over_padding_is_pooling_without(mode):
             mask[row, 5 - length :] = 1
             if not left:
                 mask[row] = mask[row].flip(0)
-        flat = TokenStates.of(states[mask == 1], [np.zeros(length, np.int64) for length in lengths])
-        torch.testing.assert_close(POOLINGS[mode](states, mask), pooling_of(mode)(flat))
+        flat = TokenStates.from_sequences(states[mask == 1], [np.zeros(length, np.int64) for length in lengths])
+        torch.testing.assert_close(POOLINGS[mode].pool(PaddedStates(states, mask)), POOLINGS[mode].pool(flat))
 
 
 @pytest.mark.parametrize("kind", ["bert", pytest.param("mpnet", marks=pytest.mark.slow)])

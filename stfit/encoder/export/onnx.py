@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from stfit.encoder.encoder import Encoder, token_batches
 from stfit.encoder.folder.save import st_settings
+from stfit.encoder.pooling import POOLINGS, PaddedStates, compute_pooled
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 
@@ -27,48 +28,6 @@ RUNTIME_TOKENS = 2048
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and mask [r, l], int64 -> embeddings."""
-
-
-def _first_token(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
-    """The first token's embedding."""
-    return _pick(states_rld, mask_rl.argmax(dim=1))
-
-
-def _last_token(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
-    """The last token's embedding."""
-    return _pick(states_rld, mask_rl.cumsum(dim=1).argmax(dim=1))
-
-
-def _pick(states_rld: Tensor, place_r: Tensor) -> Tensor:
-    """One token's embedding of each text."""
-    return states_rld.gather(1, place_r[:, None, None].expand(-1, 1, states_rld.shape[2]))[:, 0]
-
-
-def _weighted(states_rld: Tensor, weight_rl: Tensor) -> Tensor:
-    """Sum of the token embeddings, each times its weight."""
-    return (states_rld * weight_rl[:, :, None]).sum(dim=1)
-
-
-def _largest(states_rld: Tensor, mask_rl: Tensor) -> Tensor:
-    """Largest value of each dimension."""
-    return states_rld.masked_fill(mask_rl[:, :, None] == 0, -torch.inf).amax(dim=1)
-
-
-def _position_weights(mask_rl: Tensor) -> Tensor:
-    """1 for the first token, 2 for the second, 0 for padding, over their sum."""
-    position_rl = mask_rl.cumsum(dim=1) * mask_rl
-    return position_rl / position_rl.sum(dim=1, keepdim=True)
-
-
-POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mean": lambda states_rld, mask_rl: _weighted(states_rld, mask_rl / mask_rl.sum(dim=1, keepdim=True)),
-    "mean_sqrt_len": lambda states_rld, mask_rl: _weighted(states_rld, mask_rl / mask_rl.sum(1, keepdim=True).sqrt()),
-    "weighted_mean": lambda states_rld, mask_rl: _weighted(states_rld, _position_weights(mask_rl)),
-    "max": _largest,
-    "cls": _first_token,
-    "last_token": _last_token,
-}
-"""Those of pooling.py, over a rectangle with padding: token embeddings [r, l, d] and mask [r, l] -> [r, d]."""
 
 
 class Graph(nn.Module):
@@ -83,7 +42,7 @@ class Graph(nn.Module):
         """See the class."""
         states_rld = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask_rl = attention_mask.to(states_rld.dtype)
-        embedding_rd = torch.cat([POOLINGS[mode](states_rld, mask_rl) for mode in self.modes], dim=1)
+        embedding_rd = compute_pooled(self.modes, PaddedStates(states_rld, mask_rl))
         for layer in self.layers:
             embedding_rd = layer(embedding_rd)
         return embedding_rd[:, : self.dim]

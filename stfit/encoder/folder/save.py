@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from stfit.encoder.config import ST_POOLINGS
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.st_config import POOLING_FLAGS, ModelConfig
+from stfit.encoder.folder.st_config import ModelConfig
 from stfit.encoder.folder.weights import weights_of
+from stfit.encoder.pooling import POOLINGS
 from stfit.io.json_files import write_json
 
 
@@ -56,12 +56,11 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
 def _pooling_config(traits: ModelConfig, token_dim: int) -> dict[str, Any]:
     """Flags that every version reads, and `pooling_mode` for an order of several modes that flags can't say."""
     config: dict[str, Any] = {"word_embedding_dimension": token_dim}
-    config |= {flag: mode in traits.pooling for mode, flag in POOLING_FLAGS.items()}
+    config |= {pooling.st_flag: mode in traits.pooling for mode, pooling in POOLINGS.items()}
     config["include_prompt"] = traits.include_prompt
-    in_flag_order = tuple(mode for mode in POOLING_FLAGS if mode in traits.pooling)
+    in_flag_order = tuple(mode for mode in POOLINGS if mode in traits.pooling)
     if in_flag_order != traits.pooling:
-        peer_names = {ours: peer for peer, ours in ST_POOLINGS.items()}
-        config["pooling_mode"] = [peer_names.get(mode, mode) for mode in traits.pooling]
+        config["pooling_mode"] = [POOLINGS[mode].st_name if mode in POOLINGS else mode for mode in traits.pooling]
     return config
 
 

@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from stfit.encoder.config import ST_POOLINGS
 from stfit.encoder.layers import Layer
+from stfit.encoder.pooling import POOLINGS, ST_POOLINGS
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
 from stfit.io.json_files import load_json
@@ -39,16 +39,6 @@ UNSUPPORTED = {
     "SparseStaticEmbedding": SPARSE,
 }
 """Modules of sentence-transformers that stfit does not have -> why."""
-
-POOLING_FLAGS = {
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-    "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
-    "weighted_mean": "pooling_mode_weightedmean_tokens",
-    "last_token": "pooling_mode_lasttoken",
-}
-"""Our mode -> sentence-transformers' flag, in the order in which it concatenates the modes whose flags are set."""
 
 TRANSFORMER_CONFIGS = [
     f"sentence_{kind}_config.json"
@@ -218,8 +208,8 @@ def _read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
         named = config["pooling_mode"]
         modes = [ST_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
     else:
-        modes = [mode for mode, flag in POOLING_FLAGS.items() if config.get(flag)] or ["mean"]
-    unknown = [mode for mode in modes if mode not in POOLING_FLAGS and mode not in installed_entry_points("pooling")]
+        modes = [mode for mode, pooling in POOLINGS.items() if config.get(pooling.st_flag)] or ["mean"]
+    unknown = [mode for mode in modes if mode not in POOLINGS and mode not in installed_entry_points("pooling")]
     if unknown:
         raise ModelError(f"{folder / 'config.json'}: unknown pooling {', '.join(map(str, unknown))}")
     return tuple(modes), bool(config.get("include_prompt", True))
