@@ -27,7 +27,7 @@ FLOORS = {
     "evaluation": 3,
     "publish": 3,
     "tracking": 3,
-    "report": 3.5,
+    "report": 3,
     "recipe": 4,
     "workflows": 5,
     "commands": 6,

@@ -49,7 +49,7 @@ def _list_entry(folder: RunFolder) -> dict[str, Any]:
     summary = summarize_run(folder)
     metric = summary.main[0] if summary.main else ""
     delta = summary.gains.get(metric)
-    parts = dict(reversed(summary.made_of))  # of several objectives, the first
+    parts = dict(reversed(summary.inputs))  # of several objectives, the first
     base, data = (Path(parts[name].split(",")[0]).name for name in ("base", "data"))
     return {
         "run": str(folder.path),

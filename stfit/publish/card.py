@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from stfit.io.display import format_duration, format_metric
 from stfit.publish.destination import Push
 from stfit.publish.markdown import block, code, plain, table
 from stfit.spec import Spec
@@ -231,10 +232,10 @@ def _evaluation(facts: CardData) -> list[str]:
         return ["## Evaluation\n\nThis model was not evaluated."]
     columns = {
         "Metric": [code(line.metric) for line in facts.lines],
-        "Base": [number(line.base) for line in facts.lines],
-        "This model": [number(line.tuned) for line in facts.lines],
+        "Base": [format_metric(line.base) for line in facts.lines],
+        "This model": [format_metric(line.tuned) for line in facts.lines],
         "Gain (interval)": [_gain_of(line.tuned, line.base, line.base_interval) for line in facts.lines],
-        "Published before": [number(line.published) for line in facts.lines],
+        "Published before": [format_metric(line.published) for line in facts.lines],
         "Gain over it (interval)": [_gain_of(line.tuned, line.published, line.gain_interval) for line in facts.lines],
     }
     kept = {title: cells for title, cells in columns.items() if any(cells)}
@@ -242,11 +243,6 @@ def _evaluation(facts: CardData) -> list[str]:
     parts.append("Base is the model before its training. Intervals are of 95 %, by a paired bootstrap over the rows.")
     described = [f"- {code(scores.label)}: {_described_rows(scores.rows)}" for scores in facts.scores]
     return [*parts, "\n".join(described)] if described else parts
-
-
-def number(value: float | None) -> str:
-    """Four digits, as the terminal shows them."""
-    return "" if value is None else f"{value:.4f}"
 
 
 def _gain_of(value: float | None, other: float | None, interval: tuple[float, float] | None) -> str:
@@ -288,7 +284,7 @@ def _training_run(training: Training) -> list[str]:
     speed = f", {training.examples_per_second:.0f} examples a second" if training.examples_per_second else ""
     facts = [
         *(f"- Loss: {code(loss.tag())}: {plain(_first_sentence(loss))}" for loss in training.losses),
-        f"- {training.steps} steps in {duration(training.seconds)}{speed}",
+        f"- {training.steps} steps in {format_duration(training.seconds)}{speed}",
         f"- Hardware: {plain(training.hardware)}",
         f"- Versions: {', '.join(f'{name} {plain(version)}' for name, version in training.versions.items())}",
     ]
@@ -296,13 +292,6 @@ def _training_run(training: Training) -> list[str]:
     if training.has_curve:
         parts.append("![Training loss over the steps](loss_curve.png)")
     return [*parts, "The whole recipe; folders of local files are left out:", block(training.recipe, "yaml")]
-
-
-def duration(seconds: float) -> str:
-    """In the unit that suits."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _first_sentence(loss: Spec) -> str:

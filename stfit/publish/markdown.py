@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 
-LONGEST = 300
-"""Characters of a text that are shown."""
-
-
-def visible(text: str) -> str:
-    """On one line, cut, with control and direction characters spelled out: they could hide or reorder what follows."""
-    line = " ".join(text.split())
-    line = line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
-    return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char for char in line)
+from stfit.io.display import single_line
 
 
 def plain(text: str) -> str:
     """Text without formatting: neither Markdown nor HTML reads anything into it. Not for the start of a line."""
-    escaped = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", visible(text).replace("&", "&amp;").replace("<", "&lt;"))
+    escaped = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", single_line(text).replace("&", "&amp;").replace("<", "&lt;"))
     return escaped.replace("://", ":&#47;&#47;").replace("@", "&#64;")
 
 
 def code(text: str) -> str:
     """Text as inline code, also in a table."""
-    shown = visible(text).replace("|", "\\|")
+    shown = single_line(text).replace("|", "\\|")
     ticks = "`" * (_longest_run(shown) + 1)
     space = " " if shown.startswith("`") or shown.endswith("`") or not shown else ""
     return f"{ticks}{space}{shown}{space}{ticks}"

@@ -1,4 +1,4 @@
-"""The pictures of a report: SVG that is part of the page, takes the page's colours and is told apart in grey too."""
+"""The figures of a report: inline SVG in the colours of the page, whose lines and bars also differ in greyscale."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from stfit.report.run_summary import Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,15 +22,15 @@ SERIES = ["#000003", "#000004", "#000005", "#000006", "#000007", "#000008"]
 COLOURS = {INK: "var(--ink)", LINE: "var(--line)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)
 }
-"""What a figure is drawn with -> what the page says it looks like, in the light and in the dark."""
+"""Placeholder colour of a drawing -> variable of the style sheet, which has a value for light and for dark pages."""
 DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 HATCHES = ["", "///", "\\\\\\", "xx", "---", "|||"]
-"""Lines only: dots make a page ten times as long."""
-MOST_PANELS = 6
-"""Plots next to one another in a figure."""
+"""Hatches of lines only: dotted ones make a page ten times as large."""
+MAX_PANELS = 6
+"""Maximum number of plots in a figure."""
 
-COLOURED = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
+INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "stfit",
@@ -40,16 +43,33 @@ STYLE: Any = {
     "grid.alpha": 0.5,
     "hatch.linewidth": 0.6,
     "hatch.color": INK,
-    **dict.fromkeys(COLOURED, INK),
+    **dict.fromkeys(INKED, INK),
 }
 
-Curve = tuple[Sequence[float], Sequence[float]]
-"""x and y of a line."""
+
+class Picture(NamedTuple):
+    """A figure of a page, and its caption, which is also its text alternative."""
+
+    svg: str
+    caption: str
+
+
+def figure_style() -> Any:
+    """A context manager that sets the style of every figure."""
+    _silence_font_manager()
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def _silence_font_manager() -> None:
+    """Suppress the message that matplotlib builds its font cache, which it logs once on each machine."""
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 def _draw_panels(titles: Sequence[str], height: float = 2.4, columns: int = 2) -> tuple[Figure, list[Any]]:
-    """A figure as wide as a page with a panel for each title."""
-    from matplotlib.figure import Figure  # no pyplot: it would keep a state, and look for a display
+    """A figure of the page's width with a panel for each title."""
+    from matplotlib.figure import Figure  # pyplot would keep global state and look for a display
 
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
@@ -60,65 +80,56 @@ def _draw_panels(titles: Sequence[str], height: float = 2.4, columns: int = 2) -
         panel.set_title(title)
         panel.grid(color=LINE, linewidth=0.6)
         panel.set_axisbelow(True)
-        panel.yaxis.set_major_formatter("{x:.4g}")  # no common factor above the panel, where its title stands
+        panel.yaxis.set_major_formatter("{x:.4g}")  # a common factor would overlap the title
     for empty in panels[len(titles) :]:
         empty.set_visible(False)
     return figure, panels[: len(titles)]
 
 
-def _to_svg(figure: Figure, name: str, label: str) -> str:
-    """A figure as an element of a page. `name` sets its ids apart from other figures', `label` says what it shows."""
+def _to_picture(figure: Figure, id: str, caption: str) -> Picture:
+    """Convert a figure to an element of a page. Its ids begin with `id`, so that they are unique on the page."""
     stream = StringIO()
     figure.savefig(stream, format="svg", transparent=True)
     svg = stream.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\g<1>#{name}-", svg).replace("xlink:href", "href")
-    for drawn, shown in COLOURS.items():
-        svg = svg.replace(drawn, shown)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
-
-
-def drawing() -> Any:
-    """The style of every figure, for a `with`."""
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # the first picture of a machine is no news
-    import matplotlib
-
-    return matplotlib.rc_context(STYLE)
+    svg = re.sub(r' id="([^"]+)"', lambda match: f' id="{id}-{match[1]}"' if match[1] in used else "", svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\g<1>#{id}-", svg).replace("xlink:href", "href")
+    for placeholder, variable in COLOURS.items():
+        svg = svg.replace(placeholder, variable)
+    return Picture(svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1), caption)
 
 
 def draw_curves(
-    name: str,
-    label: str,
+    id: str,
+    caption: str,
     panels: Mapping[str, Mapping[str, Curve]],
-    x: str,
-    y: Sequence[str],
+    units: Sequence[str],
     order: Sequence[str] = (),
-) -> str:
-    """Panels (title -> line -> curve) of lines over `x`; `y` names what each panel's height is, with its unit.
+) -> Picture:
+    """Panels (title -> line -> curve) over the steps; `units` are the labels of the y axes.
 
-    `order`: all lines, where one has to look the same in every panel.
+    `order`: the names of all lines, if a line must look the same in all_values panel.
     """
     figure, axes = _draw_panels(list(panels))
-    for panel, lines, unit in zip(axes, panels.values(), y, strict=True):
+    for panel, lines, unit in zip(axes, panels.values(), units, strict=True):
         for position, (line, (xs, ys)) in enumerate(lines.items()):
             number = order.index(line) if order else position
             marker = MARKERS[number % 6] if len(xs) < 30 else None
             style: dict[str, Any] = {"color": SERIES[number % 6], "linestyle": DASHES[number % 6], "marker": marker}
             panel.plot(xs, ys, linewidth=1.4, markersize=4, label=line, **style)
-        panel.set(xlabel=x, ylabel=unit)
+        panel.set(xlabel="step", ylabel=unit)
         if len(lines) > 1 or order:
             panel.legend(fontsize=8)
-    return _to_svg(figure, name, label)
+    return _to_picture(figure, id, caption)
 
 
-def draw_histograms(name: str, label: str, panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> str:
-    """Panels (title -> kind -> values) of overlaid histograms, each kind of an area of 1, over one range."""
+def draw_histograms(id: str, caption: str, panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> Picture:
+    """Panels (title -> kind -> values) of overlaid histograms over one range, in per cent of each kind's values."""
     figure, axes = _draw_panels(list(panels))
-    every = [value for kinds in panels.values() for values in kinds.values() for value in values]
-    bins = np.linspace(min(every), max(max(every), min(every) + 1e-6), 31)
+    all_values = [value for kinds in panels.values() for values in kinds.values() for value in values]
+    bins = np.linspace(min(all_values), max(max(all_values), min(all_values) + 1e-6), 31)
     for panel, kinds in zip(axes, panels.values(), strict=True):
         for number, (kind, values) in enumerate(kinds.items()):
             weight = np.full(len(values), 100 / max(len(values), 1))
@@ -127,45 +138,50 @@ def draw_histograms(name: str, label: str, panels: Mapping[str, Mapping[str, Seq
             panel.hist(values, bins, weights=weight, histtype="step", color=colour, linestyle=DASHES[number])
         panel.set(xlabel=x, ylabel="% of the pairs")
         panel.legend(fontsize=8)
-    return _to_svg(figure, name, label)
+    return _to_picture(figure, id, caption)
 
 
-def draw_lengths(name: str, label: str, tokens: Sequence[int], texts: Sequence[int], limit: int | None) -> str:
-    """How many texts have how many tokens, and where they are cut."""
+def draw_lengths(id: str, caption: str, tokens: Sequence[int], texts: Sequence[int], limit: int | None) -> Picture:
+    """A histogram: `texts[i]` texts have `tokens[i]` tokens; a line marks `limit`, at which texts are truncated."""
     figure, (panel,) = _draw_panels([""], 2.2)
-    width = -(-(max(tokens) + 1 - min(tokens)) // 60)  # whole tokens, or some bars would stand for more lengths
+    width = -(-(max(tokens) + 1 - min(tokens)) // 60)  # whole tokens, so that all bars cover equally many lengths
     bins = np.arange(min(tokens), max(tokens) + 2 * width, width) - 0.5
     panel.hist(tokens, bins=bins.tolist(), weights=texts, color=SERIES[0], alpha=0.7)
-    if limit is not None and limit <= 2 * max(tokens):  # a limit far away would only squeeze the rest
+    if limit is not None and limit <= 2 * max(tokens):  # a distant limit would compress the bars
         panel.axvline(limit, color=INK, linestyle="--", linewidth=1.2)
         panel.annotate(
-            f"cut at {limit} ", (limit, 0.95), xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=9
+            f"truncated at {limit} ",
+            (limit, 0.95),
+            xycoords=("data", "axes fraction"),
+            ha="right",
+            va="top",
+            fontsize=9,
         )
     panel.set(xlabel="tokens", ylabel="distinct texts")
-    return _to_svg(figure, name, label)
+    return _to_picture(figure, id, caption)
 
 
-def draw_maps(name: str, label: str, panels: Mapping[str, Sequence[Sequence[float]]], labels: Sequence[str]) -> str:
-    """Panels (title -> points) of texts in two dimensions; the most frequent classes have a colour and a mark."""
+def draw_maps(id: str, caption: str, panels: Mapping[str, Sequence[Sequence[float]]], labels: Sequence[str]) -> Picture:
+    """Panels (title -> points) of texts in two dimensions; the most frequent classes have a colour and a marker."""
     figure, axes = _draw_panels(list(panels), 3.6)
     figure.subplots_adjust(bottom=0.31)
-    shown = sorted(set(labels), key=lambda each: (-labels.count(each), each))[: len(SERIES)]
-    for panel, points in zip(axes, panels.values(), strict=True):
-        where = np.array(points)
-        kind = np.array([shown.index(each) if each in shown else -1 for each in labels])
-        if (kind == -1).any():
-            panel.scatter(*where[kind == -1].T, s=14, marker="x", color=LINE, linewidths=0.8, label="others")
-        for number, each in enumerate(shown):
-            at = where[kind == number].T
-            panel.scatter(*at, s=18, marker=MARKERS[number], color=SERIES[number], alpha=0.85, label=each[:24])
+    classes = sorted(set(labels), key=lambda label: (-labels.count(label), label))[: len(SERIES)]
+    kinds = np.array([classes.index(label) if label in classes else -1 for label in labels])
+    for panel, pairs in zip(axes, panels.values(), strict=True):
+        points = np.array(pairs)
+        if (kinds == -1).any():
+            panel.scatter(*points[kinds == -1].T, s=14, marker="x", color=LINE, linewidths=0.8, label="others")
+        for number, label in enumerate(classes):
+            style: dict[str, Any] = {"marker": MARKERS[number], "color": SERIES[number], "label": label[:24]}
+            panel.scatter(*points[kinds == number].T, s=18, alpha=0.85, **style)
         panel.set(xlabel="first component", ylabel="second component")
     handles, names = axes[-1].get_legend_handles_labels()
     figure.legend(handles, names, ncols=3, fontsize=8, loc="lower center")
-    return _to_svg(figure, name, label)
+    return _to_picture(figure, id, caption)
 
 
-def draw_shares(name: str, label: str, seconds: Mapping[str, float]) -> str:
-    """A bar for each thing that time was spent on."""
+def draw_durations(id: str, caption: str, seconds: Mapping[str, float]) -> Picture:
+    """A bar for the duration of each phase."""
     figure, (panel,) = _draw_panels([""], 0.5 + 0.25 * len(seconds))
     figure.subplots_adjust(0.12, 0.5 / figure.get_figheight(), 0.93, 0.98)
     bars = panel.barh(range(len(seconds)), list(seconds.values()), color=SERIES[0], alpha=0.7)
@@ -174,4 +190,17 @@ def draw_shares(name: str, label: str, seconds: Mapping[str, float]) -> str:
     panel.invert_yaxis()
     panel.grid(visible=False, axis="y")
     panel.set(xlabel="seconds")
-    return _to_svg(figure, name, label)
+    return _to_picture(figure, id, caption)
+
+
+def draw_loss_curve(steps: Sequence[float], losses: Sequence[float], path: Path) -> None:
+    """Draw the loss over the steps as a PNG, for the model card."""
+    _silence_font_manager()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(steps, losses, linewidth=1.2)
+    axes.set(xlabel="step", ylabel="training loss")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""What a run folder tells of its run, for the pages that show it."""
+"""The contents of a run folder, as its report and the comparison of runs need them."""
 
 from __future__ import annotations
 
@@ -6,103 +6,105 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stfit.report.figures import Curve
+Curve = tuple[list[float], list[float]]
+"""x and y of a line."""
 
-MOMENTS = {"start": "before", "end": "after"}
-PARTS = ("preparing", "data", "forward", "backward", "optimizer", "evaluation", "saving")
-"""What the seconds of a run go into, in the order in which it is shown."""
+STAGE_TITLES = {"start": "before", "end": "after"}
+PHASES = ("preparing", "data", "forward", "backward", "optimizer", "evaluation", "saving")
+"""What the time of a run is spent on, in the order in which it is shown."""
 
 
 @dataclass(frozen=True)
 class MetricDelta:
-    """What a metric gained over another model's."""
+    """A metric of one model compared with that of another."""
 
     value: float
     other: float
     low: float | None
-    """The 95 % interval of the gain; None where it is not known."""
+    """Lower end of the 95 % interval of the gain; None if it is unknown."""
     high: float | None
     verdict: str | None
-    """better, worse, or no evidence of either."""
+    """`better`, `worse` or `no evidence`; None without an interval."""
 
     @property
     def gain(self) -> float:
-        """The difference."""
+        """`value` minus `other`."""
         return self.value - self.other
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Its ends."""
+        """Both ends of the interval."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run folder tells of its run."""
+    """What a run folder records of its run."""
 
     name: str
     state: str
-    """`finished`, `in progress`, `stopped at step 40`, and `stopped at step 44, saved at 40` after a kill."""
+    """`finished`, `in progress`, `stopped at step 40`, or `stopped at step 44, saved at 40` after a kill."""
     date: str
-    made_of: list[tuple[str, str]]
-    """Base, data, losses and the like, by name."""
+    inputs: list[tuple[str, str]]
+    """Base model, data, losses, evaluators and versions, by name."""
     recipe: dict[str, Any]
-    """Dotted key -> value, all of them."""
+    """Every value by its dotted key."""
     resolved: str
-    """The whole recipe as YAML."""
+    """The resolved recipe as YAML."""
     lock: str
     main: list[str]
-    """Metrics worth showing first."""
+    """Metrics to show first."""
     before: dict[str, float]
     after: dict[str, float]
-    """Empty for a run that is not over."""
+    """Empty if the run has not finished."""
     gains: dict[str, MetricDelta]
-    """What the main metrics gained in training."""
+    """Gain of each main metric during training."""
     log: list[dict[str, Any]]
+    """Entries of metrics.jsonl."""
     record: dict[str, Any]
+    """Samples, snapshots and warnings that were recorded during the run."""
     seconds: dict[str, float]
-    """What they went into -> seconds."""
+    """Duration of each phase."""
     machine: list[tuple[str, str]]
-    """Hardware, memory and speed, by name."""
+    """Hardware, peak memory and speed, by name."""
 
-    def seen(self) -> Iterator[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]]:
-        """Each sample: its name, what it is of, and what the model made of it before and after."""
-        moments = self.record.get("seen", {})
+    def snapshots(self) -> Iterator[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]]:
+        """Each recorded sample: its name, its texts, and a snapshot of the embeddings `before` and `after`."""
+        stages = self.record.get("seen", {})
         for position, sample in enumerate(self.record.get("samples", [])):
-            looks = {MOMENTS[moment]: seen[position] for moment, seen in moments.items() if position < len(seen)}
-            yield sample["name"], sample, looks
+            by_title = {STAGE_TITLES[stage]: seen[position] for stage, seen in stages.items() if position < len(seen)}
+            yield sample["name"], sample, by_title
 
-    def curves(self) -> dict[str, Curve]:
-        """Each main metric over the steps."""
-        measured = [entry for entry in self.log if entry["event"] == "eval"]
-        lines: dict[str, Curve] = {}
+    def metric_curves(self) -> dict[str, Curve]:
+        """Each main metric over the steps, if it was measured at more than one."""
+        evaluations = [entry for entry in self.log if entry["event"] == "eval"]
+        curves: dict[str, Curve] = {}
         for name in self.main:
-            points = [(entry["step"], entry[name]) for entry in measured if name in entry]
+            points = [(entry["step"], entry[name]) for entry in evaluations if name in entry]
             if len(points) > 1:
-                lines[name] = ([step for step, _ in points], [value for _, value in points])
-        return lines
+                curves[name] = ([step for step, _ in points], [value for _, value in points])
+        return curves
 
-    def steps(self, key: str) -> Curve:
-        """Something of the steps that were logged."""
-        return curve_of(_logged_steps(self.log), key)
+    def loss_curve(self) -> Curve:
+        """See `loss_curve`."""
+        return loss_curve(self.log)
 
-    def losses(self) -> Curve:
-        """The loss of full batches."""
-        return curve_of(full_batches(self.log), "loss")
+    def learning_rates(self) -> Curve:
+        """The learning rate of each logged step."""
+        steps = _logged_steps(self.log)
+        return [entry["step"] for entry in steps], [entry["learning_rate"] for entry in steps]
+
+
+def loss_curve(log: list[dict[str, Any]]) -> Curve:
+    """The loss of each logged step whose batch is at least half full.
+
+    The small batches at the end of an epoch are left out: their losses are not comparable.
+    """
+    steps = _logged_steps(log)
+    largest = max((entry["rows"] for entry in steps), default=0)
+    full = [entry for entry in steps if entry["rows"] > largest / 2]
+    return [entry["step"] for entry in full], [entry["loss"] for entry in full]
 
 
 def _logged_steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of steps."""
     return [entry for entry in log if entry["event"] == "step"]
-
-
-def full_batches(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines of steps, but for those on what an epoch leaves over: a loss among few rows is another one."""
-    steps = _logged_steps(log)
-    most = max((entry["rows"] for entry in steps), default=0)
-    return [entry for entry in steps if entry["rows"] > most / 2]
-
-
-def curve_of(steps: list[dict[str, Any]], key: str) -> Curve:
-    """One of their values."""
-    return [entry["step"] for entry in steps], [entry[key] for entry in steps]

@@ -20,8 +20,8 @@ from stfit.publish.readme import write_readme
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.report.loss_curve import draw_loss_curve
-from stfit.report.run_summary import curve_of, full_batches
+from stfit.report.figures import draw_loss_curve
+from stfit.report.run_summary import loss_curve
 from stfit.runtime.run_folder import RunFolder
 from stfit.workflows.summarize_run import bootstrap_draws, metric_deltas
 
@@ -29,7 +29,7 @@ from stfit.workflows.summarize_run import bootstrap_draws, metric_deltas
 def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:
     """Put the card and the loss curve of a training that is over into its model folder."""
     recipe = load_recipe(folder.resolved).recipe
-    steps, losses = curve_of(full_batches(folder.read_log()), "loss")
+    steps, losses = loss_curve(folder.read_log())
     if steps:
         with wrap_os_errors(folder.model / CURVE):
             draw_loss_curve(steps, losses, folder.model / CURVE)

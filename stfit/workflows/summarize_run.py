@@ -41,7 +41,7 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
         name=folder.path.name,
         state=state or _state_of(folder, log, bool(finished)),
         date=f"{last_written(folder):%Y-%m-%d %H:%M}",
-        made_of=_made_of(recipe, lock, result),
+        inputs=_inputs(recipe, lock, result),
         recipe={key: to_inline_yaml(value) for key, value in flatten(recipe.model_dump(by_alias=True)).items()},
         resolved=folder.resolved.read_text(encoding="utf-8"),
         lock=folder.lock.read_text(encoding="utf-8"),
@@ -100,7 +100,7 @@ def _main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
     return [name for name in found if name]
 
 
-def _made_of(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
+def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
     """Base, data, losses and versions."""
     base = recipe.model.base
     name = base if isinstance(base, str) else base.type

@@ -35,7 +35,7 @@ def test_a_stopped_run_goes_on_to_the_same_merged_weights(recipe, run, tmp_path)
 
 def test_a_checkpoint_holds_what_is_trained_alone(recipe, run, tmp_path):
     run(recipe)
-    assert "LoRA of rank 2" in dict(summarize_run(RunFolder(tmp_path / "runs" / "tiny")).made_of)["base"]
+    assert "LoRA of rank 2" in dict(summarize_run(RunFolder(tmp_path / "runs" / "tiny")).inputs)["base"]
     (newest, *_) = sorted((tmp_path / "runs" / "tiny" / "checkpoints").glob("step-*"), reverse=True)
     kept = load_file(newest / "weights.safetensors")
     assert all(".lora_" in name or name.startswith("0.layers.") for name in kept)

@@ -81,7 +81,7 @@ def test_two_processes_with_half_the_rows_are_one_with_all(tmp_path, write, run,
     assert group(2, half, "two") == [0, 0], (tmp_path / "output").read_text()
     one, two = tmp_path / "one" / "tiny", tmp_path / "two" / "tiny"
     assert_near(two, one)
-    assert "3 rows on each of 2 processes" in dict(summarize_run(RunFolder(two)).made_of)["batches"]
+    assert "3 rows on each of 2 processes" in dict(summarize_run(RunFolder(two)).inputs)["batches"]
     texts = ["a cat on a hill", "nothing but dogs"]
     expected, found = (load_encoder(run / "model").encode(texts, normalize=True) for run in (one, two))
     np.testing.assert_allclose(found, expected, atol=1e-5)

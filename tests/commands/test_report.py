@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from publish.pages import assert_sound
+from report.pages import assert_sound
 
 from stfit.commands import train as training
 from stfit.commands.report import report, runs_in
@@ -147,7 +147,7 @@ SECTIONS = [
     (1, title)
     for title in (
         "Before and after",
-        "What was trained on what",
+        "Model, data and evaluators",
         "Training",
         "Similarities",
         "Map of the embeddings",

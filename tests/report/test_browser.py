@@ -13,7 +13,7 @@ import pytest
 from stfit.commands.report import report
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
-from stfit.report.html import POLICY
+from stfit.report.render import POLICY
 from stfit.runtime.run_folder import RunFolder
 from stfit.workflows.summarize_run import write_report
 
