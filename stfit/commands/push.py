@@ -13,7 +13,7 @@ from stfit.errors import HubError, ModelError, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
-from stfit.publish.card import CardData, body_of, metadata_of
+from stfit.publish.card import CardData, card_body, card_metadata
 from stfit.publish.destination import Push, repo_name
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
@@ -153,11 +153,11 @@ def _write_card(
     there = hub.read_file(repo, head, CARD)
     own = model / CARD
     facts = _describe(model, run, recipe, settings, repo)
-    fresh = write_readme(metadata_of(facts), body_of(facts)).encode()
+    fresh = write_readme(card_metadata(facts), card_body(facts)).encode()
     if there is None:
         return fresh if run or not own.is_file() else own.read_bytes()
     try:
-        renewed = merge_readme(there.decode("utf-8"), metadata_of(facts), body_of(facts))
+        renewed = merge_readme(there.decode("utf-8"), card_metadata(facts), card_body(facts))
     except UnicodeDecodeError:
         renewed = None
     if renewed is None:
@@ -187,10 +187,10 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
         )
         if (both := compared.get(line.metric))
         else line
-        for line in facts.lines
+        for line in facts.metrics
     ]
     forced = [f"Published by force: {verdict['error']['message']}."] if "error" in verdict else []
-    return replace(facts, lines=lines, notes=forced)
+    return replace(facts, metrics=lines, notes=forced)
 
 
 def _publish(files: Files, wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> hub.Published:

@@ -1,4 +1,7 @@
-"""A README that stfit and people write together: stfit owns a marked section, and keys of the metadata."""
+"""A README that stfit shares with the owner of a repository.
+
+stfit owns a marked section and some keys of the metadata; the rest of the text and of the metadata is kept.
+"""
 
 from __future__ import annotations
 
@@ -11,55 +14,48 @@ END = "<!-- stfit: end of the generated section -->"
 
 
 def write_readme(metadata: dict[str, Any], body: str) -> str:
-    """A README of the generated section only."""
-    return _joined(metadata, f"{BEGIN}\n\n{body.strip()}\n\n{END}\n")
+    """A README that consists of metadata and the generated section."""
+    from huggingface_hub import CardData
+
+    return f"---\n{CardData(**metadata).to_yaml()}\n---\n\n{_section(body)}"
 
 
 def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
-    """The README `old` with its section and metadata renewed; None where people wrote it without leaving a section.
+    """Update the metadata and the generated section of `old`.
 
-    Tags are added to those that are there; other keys that people gave and stfit does not, are kept.
+    Returns None if `old` was written by hand, that is, if it has text but no marked section, or unreadable metadata.
     """
-    front, text = parted(old)
-    if front is None:
+    from huggingface_hub import CardData, RepoCard
+
+    old = old.removeprefix("\ufeff")
+    if not old.startswith("---"):
+        old = f"---\n\n---\n{old}"  # without metadata, RepoCard logs a warning
+    try:
+        card = RepoCard(old)
+    except (yaml.YAMLError, ValueError, TypeError):  # TypeError: keys that are not text
         return None
-    if not text.strip():  # the Hub's own form makes a README of metadata only
-        return write_readme(_merged(front, metadata), body)
-    lines = text.splitlines(keepends=True)
-    marks = [line.strip("\r\n") for line in lines]
-    if BEGIN not in marks or END not in marks:
+    merged = _merge_metadata(card.data.to_dict(), metadata)
+    if not card.text.strip():  # the web form of the Hub creates a README of metadata only
+        return write_readme(merged, body)
+    lines = card.text.splitlines(keepends=True)
+    stripped = [line.strip("\r\n") for line in lines]
+    if BEGIN not in stripped or END not in stripped:
         return None
-    first, last = marks.index(BEGIN), len(marks) - 1 - marks[::-1].index(END)
+    first, last = stripped.index(BEGIN), len(stripped) - 1 - stripped[::-1].index(END)
     if last < first:
         return None
-    section = f"{BEGIN}\n\n{body.strip()}\n\n{END}\n"
-    return _joined(_merged(front, metadata), "".join(lines[:first]) + section + "".join(lines[last + 1 :]))
+    card.data = CardData(**merged)
+    card.text = "".join(lines[:first]) + _section(body) + "".join(lines[last + 1 :])
+    return card.content
 
 
-def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of a README, renewed."""
+def _section(body: str) -> str:
+    return f"{BEGIN}\n\n{body.strip()}\n\n{END}\n"
+
+
+def _merge_metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Update the keys that stfit writes. Tags are added to the existing ones, but replace the losses among them."""
     given = old.get("tags") or []
     tags = [*(given if isinstance(given, list) else [given]), *new.get("tags", [])]
-    kept_tags = [tag for tag in tags if tag in new.get("tags", []) or not str(tag).startswith("loss:")]
-    return {**old, **new, "tags": list(dict.fromkeys(kept_tags))}
-
-
-def parted(readme: str) -> tuple[dict[str, Any] | None, str]:
-    """Metadata and text. The metadata is None where it can't be read."""
-    lines = readme.lstrip("\ufeff").splitlines(keepends=True)
-    ends = [number for number, line in enumerate(lines) if line.rstrip() == "---"]
-    if len(ends) < 2 or ends[0] != 0:
-        return {}, readme
-    try:
-        front = yaml.safe_load("".join(lines[1 : ends[1]]))
-    except yaml.YAMLError:
-        return None, readme
-    if front is None:
-        front = {}
-    return (front if isinstance(front, dict) else None), "".join(lines[ends[1] + 1 :]).lstrip("\n")
-
-
-def _joined(metadata: dict[str, Any], text: str) -> str:
-    """Metadata and text as one file."""
-    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=10**6)
-    return f"---\n{front}---\n\n{text}"
+    kept = [tag for tag in tags if tag in new.get("tags", []) or not str(tag).startswith("loss:")]
+    return {**old, **new, "tags": list(dict.fromkeys(kept))}

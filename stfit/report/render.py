@@ -1,11 +1,12 @@
-"""Jinja2 environment of the pages: every expression is escaped and put on one line unless a template opts out."""
+"""HTML from the templates of the pages."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from stfit.io.display import format_duration, format_gain, format_interval, format_metric, single_line
+from stfit.io.display import format_gain, format_interval, format_metric, single_line
+from stfit.io.templates import build_environment
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,25 +22,5 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("stfit.report"),
-        autoescape=True,
-        finalize=_to_single_line,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "duration": format_duration,
-        "gain": format_gain,
-        "interval": format_interval,
-        "metric": format_metric,
-    }
-    return environment
-
-
-def _to_single_line(value: Any) -> Any:
-    """Reduce text to one line, except markup (`__html__`), which a template has escaped already."""
-    return single_line(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    filters = {"gain": format_gain, "interval": format_interval, "metric": format_metric}
+    return build_environment("stfit.report", single_line, filters)

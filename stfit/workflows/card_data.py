@@ -15,7 +15,7 @@ from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write, wrap_os_errors
 from stfit.publish.allowlist import CARD, CURVE
-from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, Training, body_of, metadata_of
+from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, Training, card_body, card_metadata
 from stfit.publish.readme import write_readme
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import load_recipe
@@ -34,7 +34,7 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
         with wrap_os_errors(folder.model / CURVE):
             draw_loss_curve(steps, losses, folder.model / CURVE)
     facts = describe_run(folder, recipe, result, main, recipe.push.repo if recipe.push else recipe.name, training)
-    atomic_write(folder.model / CARD, write_readme(metadata_of(facts), body_of(facts)))
+    atomic_write(folder.model / CARD, write_readme(card_metadata(facts), card_body(facts)))
 
 
 def describe_folder(folder: Path, name: str) -> CardData:
@@ -72,7 +72,7 @@ def describe_run(
         push=recipe.push,
         training=_describe_training(folder, recipe, result, training),
         scores=scores,
-        lines=[
+        metrics=[
             MetricRow(metric, before.get(metric), after[metric], base_interval=gained[metric].interval)
             if metric in gained
             else MetricRow(metric, None, after[metric])

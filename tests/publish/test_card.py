@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, RepoCard
 from markdown_it import MarkdownIt
 
 from stfit.data.mapping.examples import load_examples
 from stfit.losses.registry import LOSSES
-from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, body_of, metadata_of, references_of
-from stfit.publish.readme import merge_readme, parted, write_readme
+from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, card_body, card_metadata, references_of
+from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
 from stfit.workflows.card_data import describe_folder, describe_run, first_rows
 
@@ -47,7 +47,7 @@ def facts(trained):
 
 
 def rendered(facts: CardData) -> str:
-    return MarkdownIt("gfm-like", {"linkify": False}).render(body_of(facts))
+    return MarkdownIt("gfm-like", {"linkify": False}).render(card_body(facts))
 
 
 def test_train_leaves_a_card_that_the_hubs_own_reader_takes(trained, facts):
@@ -57,7 +57,7 @@ def test_train_leaves_a_card_that_the_hubs_own_reader_takes(trained, facts):
     assert card.data.license == "apache-2.0"
     assert card.data.language == ["en"]
     assert {"sentence-transformers", "loss:MultipleNegativesRankingLoss"} <= set(card.data.tags)
-    assert (trained / "model" / "README.md").read_text() == write_readme(metadata_of(facts), body_of(facts))
+    assert (trained / "model" / "README.md").read_text() == write_readme(card_metadata(facts), card_body(facts))
     assert (trained / "model" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -69,15 +69,15 @@ def test_numbers_of_the_card_are_those_of_the_run(trained, facts):
     }
     main = "scores/spearman_cosine"
     row = f"| `{main}` | {result['baseline'][main]:.4f} | {result['metrics'][main]:.4f} |"
-    assert row in body_of(facts)
-    assert re.search(rf"{re.escape(row)} [+-][0-9.]+ \([+-][0-9.]+ to [+-][0-9.]+\) \|", body_of(facts))
-    assert "6 steps in" in body_of(facts)
-    assert f"torch {facts.training.versions['torch']}" in body_of(facts)
-    assert "12-dimensional" in body_of(facts)
+    assert row in card_body(facts)
+    assert re.search(rf"{re.escape(row)} [+-][0-9.]+ \([+-][0-9.]+ to [+-][0-9.]+\) \|", card_body(facts))
+    assert "6 steps in" in card_body(facts)
+    assert f"torch {facts.training.versions['torch']}" in card_body(facts)
+    assert "12-dimensional" in card_body(facts)
 
 
 def test_recipe_of_the_card_is_the_whole_recipe(trained, facts):
-    block = re.search(r"```yaml\n(.*?)```", body_of(facts), re.DOTALL)[1]
+    block = re.search(r"```yaml\n(.*?)```", card_body(facts), re.DOTALL)[1]
     shown, resolved = yaml.safe_load(block), yaml.safe_load((trained / "resolved.yaml").read_text())
     for source in (shown["data"], shown["eval"][0]):
         assert source["dataset"] == "./rows.jsonl"
@@ -98,8 +98,8 @@ def test_card_shows_rows_only_when_asked(trained, facts):
     assert "about rain" not in (trained / "model" / "README.md").read_text()
     rows = replace(facts.training.data[0], samples=first_rows(examples, 2))
     asked = replace(facts, training=replace(facts.training, data=[rows]))
-    assert "| `about rain` | `all of rains` |" in body_of(asked)
-    assert metadata_of(asked)["widget"] == [
+    assert "| `about rain` | `all of rains` |" in card_body(asked)
+    assert card_metadata(asked)["widget"] == [
         {"source_sentence": "about rain", "sentences": ["all of rains", "about bread", "all of breads"]}
     ]
 
@@ -114,7 +114,7 @@ def test_text_of_others_stays_text(facts, text):
         prompts={"query": text, "document": text, text: text},
         notes=[text],
         scores=[Scores(name, "similarity", rows, {"spearman_cosine": 0.5})],
-        lines=[MetricRow(f"{name}/spearman_cosine", 0.1, 0.5)],
+        metrics=[MetricRow(f"{name}/spearman_cosine", 0.1, 0.5)],
         training=replace(
             facts.training,
             base=text,
@@ -130,36 +130,36 @@ def test_text_of_others_stays_text(facts, text):
     assert re.findall(r'<img src="([^"]*)"', html) == ["loss_curve.png"]
     assert "evil.example" not in "".join(re.findall(r'href="([^"]*)"', html))
     assert html.count("<h2>") == rendered(facts).count("<h2>")
-    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", body_of(nasty).replace("\n", ""))
-    tables = re.findall(r"(?:^\|.*\n)+", body_of(nasty), re.MULTILINE)
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", card_body(nasty).replace("\n", ""))
+    tables = re.findall(r"(?:^\|.*\n)+", card_body(nasty), re.MULTILINE)
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
-    readme = write_readme(metadata_of(nasty), body_of(nasty))
-    assert parted(readme)[0] == metadata_of(nasty)
-    assert merge_readme(readme, metadata_of(nasty), body_of(nasty)) == readme
+    readme = write_readme(card_metadata(nasty), card_body(nasty))
+    assert RepoCard(readme).data.to_dict() == card_metadata(nasty)
+    assert merge_readme(readme, card_metadata(nasty), card_body(nasty)) == readme
 
 
 def test_cuts_a_text_of_ten_kilobytes(facts):
-    assert len(body_of(replace(facts, prompts={"query": "word " * 2000}))) < len(body_of(facts)) + 400
+    assert len(card_body(replace(facts, prompts={"query": "word " * 2000}))) < len(card_body(facts)) + 400
 
 
 def test_unmeasured_model_says_so(trained):
     facts = describe_folder(trained / "model", "me/tiny")
-    assert "This model was not evaluated." in body_of(facts)
-    assert "How this model was trained is not recorded." in body_of(facts)
-    assert "model-index" not in metadata_of(facts)
+    assert "This model was not evaluated." in card_body(facts)
+    assert "How this model was trained is not recorded." in card_body(facts)
+    assert "model-index" not in card_metadata(facts)
 
 
 def test_interval_and_published_value_stand_in_the_table(facts):
     line = MetricRow("scores/spearman_cosine", 0.1, 0.5, 0.4, (0.02, 0.18))
-    body = body_of(replace(facts, lines=[line]))
+    body = card_body(replace(facts, metrics=[line]))
     assert "| `scores/spearman_cosine` | 0.1000 | 0.5000 | +0.4000 | 0.4000 | +0.1000 (+0.0200 to +0.1800) |" in body
 
 
 def test_hub_base_and_datasets_are_linked_in_the_metadata(facts):
     training = replace(facts.training, base="org/base", base_on_hub=True, base_commit="c" * 40)
     rows = DatasetFacts("org/pairs", "org/pairs", None, "train", "d" * 40, 9, {})
-    metadata = metadata_of(replace(facts, training=replace(training, data=[rows])))
+    metadata = card_metadata(replace(facts, training=replace(training, data=[rows])))
     assert metadata["base_model"] == "org/base"
     assert metadata["base_model_relation"] == "finetune"
     assert metadata["datasets"] == ["org/pairs"]
@@ -171,7 +171,7 @@ def test_references_of_a_loss_are_whole_addresses(loss):
     found = references_of(loss.model_construct())
     assert len(found) == len(urls)
     assert all(re.fullmatch(r"https://[\w./-]+\w", url) for _, url in found)
-    assert all(re.fullmatch(r"|[\w .-]+(, \d{4})?: ", words) for words, _ in found), found
+    assert all(re.fullmatch(r"|[\w .-]+(, \d{4})?", words) for words, _ in found), found
 
 
 @pytest.mark.parametrize("prompts", [{}, {"query": "ask: ", "document": "say: "}], ids=["plain", "prompts"])
@@ -179,7 +179,7 @@ def test_snippets_run_as_they_stand(trained, facts, tmp_path, prompts):
     pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
     (tmp_path / "me").mkdir()
     (tmp_path / "me" / "tiny").symlink_to(trained / "model")
-    body = body_of(replace(facts, prompts=prompts))
+    body = card_body(replace(facts, prompts=prompts))
     python, shell = (re.search(rf"```{kind}\n(.*?)```", body, re.DOTALL)[1] for kind in ("python", "sh"))
     stfit = f'#!/bin/sh\nexec {sys.executable} -m stfit "$@"\n'
     (tmp_path / "stfit").write_text(stfit)

@@ -2,8 +2,9 @@
 
 import pytest
 import yaml
+from huggingface_hub import RepoCard
 
-from stfit.publish.readme import BEGIN, END, merge_readme, parted, write_readme
+from stfit.publish.readme import BEGIN, END, merge_readme, write_readme
 
 METADATA = {"library_name": "sentence-transformers", "tags": ["stfit", "loss:New"], "model-index": [{"name": "new"}]}
 BODY = "# New\n\nThe new body."
@@ -29,7 +30,7 @@ def test_what_stands_outside_of_the_section_is_kept(end):
     mine = [f"# Mine{end}{end}Before: `code` --- é{end}{end}", f"{end}## After{end}no end of line"]
     old = f"---{end}license: mit{end}---{end}{mine[0]}{BEGIN}{end}old body{end}{END}{end}{mine[1]}"
     new = merge_readme(old, METADATA, BODY)
-    text = parted(new)[1]
+    text = RepoCard(new).text
     assert text.startswith(mine[0])
     assert text.endswith(mine[1])
     assert BODY in text
@@ -46,7 +47,7 @@ def test_merging_again_changes_nothing():
 
 def test_keys_that_people_gave_are_kept_and_those_of_stfit_renewed():
     old = write_readme({"license": "mit", "tags": ["mine", "loss:Old"], "model-index": [{"name": "old"}]}, "old")
-    front, _ = parted(merge_readme(old, METADATA, BODY))
+    front = RepoCard(merge_readme(old, METADATA, BODY)).data.to_dict()
     assert front == {
         "license": "mit",
         "tags": ["mine", "stfit", "loss:New"],

@@ -1,0 +1,31 @@
+"""Jinja2 environments in which every expression is escaped unless a template opts out with `safe`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def build_environment(
+    package: str, escape: Callable[[str], str], filters: dict[str, Callable[..., Any]]
+) -> Environment:
+    """An environment for the templates in the folder `templates` of a package.
+
+    The output of an expression is passed through `escape`, except markup (objects with `__html__`), and then through
+    the HTML escaping of jinja2, except if `escape` returns markup itself.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        finalize=lambda value: value if hasattr(value, "__html__") else escape(str(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters)
+    return environment
