@@ -14,7 +14,7 @@ from stfit.io.atomic import atomic_write
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
 from stfit.publish.card import CardData, card_body, card_metadata
-from stfit.publish.destination import Push, repo_name
+from stfit.publish.destination import Push, validate_repo_name
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
@@ -51,8 +51,8 @@ def push(target: str, wish: PushOptions) -> dict[str, Any]:
     recipe = load_recipe(run.resolved).recipe if run else None
     settings = _settings_of(wish, recipe)
     files = _files_of(model)
-    hub.refuse_token(files)
-    repo = hub.find_repository(settings.repo, open_to_all=wish.create_pr)
+    hub.reject_token(files)
+    repo = hub.resolve_repository(settings.repo, for_pull_request=wish.create_pr)
     head = hub.read_branch(repo, wish.branch)
     _refuse_impossible(wish, settings, repo, head)
 
@@ -73,7 +73,7 @@ def push(target: str, wish: PushOptions) -> dict[str, Any]:
         result.pop("error", None)
     files[CARD] = _write_card(model, run, recipe, settings, repo, head)
     files = hub.with_manifest(files)
-    change = hub.find_change(files, head)
+    change = hub.diff_files(files, head)
     result |= {"add": sorted(change.add), "delete": change.delete}
     if wish.dry_run:
         return result
@@ -115,7 +115,7 @@ def _settings_of(wish: PushOptions, recipe: Recipe | None) -> Push:
         raise RecipeError("--create-pr asks to change main: leave out --branch")
     said = recipe.push if recipe else None
     try:
-        repo = repo_name(wish.repo) if wish.repo else said.repo if said else None
+        repo = validate_repo_name(wish.repo) if wish.repo else said.repo if said else None
     except ValueError as error:
         raise RecipeError(f"--repo: {error}") from error
     if repo is None:
@@ -142,7 +142,8 @@ def _refuse_impossible(wish: PushOptions, settings: Push, repo: str, head: hub.B
 def _holds_model(files: Files, head: hub.BranchState) -> bool:
     """Whether a head holds this model already; its card may differ."""
     return all(
-        path == CARD or (path in head.files and hub.is_same(file, head.files[path])) for path, file in files.items()
+        path == CARD or (path in head.files and hub.has_same_content(file, head.files[path]))
+        for path, file in files.items()
     )
 
 
@@ -193,21 +194,21 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
     return replace(facts, metrics=lines, notes=forced)
 
 
-def _publish(files: Files, wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> hub.Published:
+def _publish(files: Files, wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> hub.PublishedCommit:
     """One commit that holds the files, or the one that holds them already."""
-    if head.commit is not None and hub.is_published(files, head):
-        return hub.Published(head.commit)
+    if head.commit is not None and hub.diff_files(files, head).is_empty:
+        return hub.PublishedCommit(head.commit)
     if wish.create_pr and (found := hub.find_published(repo, files, wish.branch, wish.create_pr)):
         return found
     if head.private is None:
         hub.create_repository(repo, settings.private)
         head = hub.read_branch(repo)
-    elif wish.tag and hub.commit_of_tag(repo, wish.tag) is not None:
+    elif wish.tag and hub.find_tag(repo, wish.tag) is not None:
         raise HubError(f"`{repo}` has a tag `{wish.tag}` already: choose another --tag")
     if wish.branch != hub.MAIN and hub.read_branch(repo, wish.branch).commit is None:
         hub.create_branch(repo, wish.branch)
         head = hub.read_branch(repo, wish.branch)
     message = f"Published by stfit {version('stfit')}"
-    published = hub.commit(repo, files, head, message, wish.branch, wish.create_pr)
-    hub.require_published(repo, files, published)
+    published = hub.create_commit(repo, files, head, message, wish.branch, wish.create_pr)
+    hub.verify_commit(repo, files, published.commit)
     return published

@@ -1,4 +1,4 @@
-"""Which files of a model folder may be published: a list of what is allowed, and nothing else."""
+"""The files of a model folder that may be published. All others are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stfit.errors import ModelError
 CARD = "README.md"
 CURVE = "loss_curve.png"
 MANIFEST = ".stfit-files"
-"""In a repository only: what the newest push put there, a path a line. The next push deletes what it no longer has."""
+"""A file of the repository that lists the paths of the latest push, so that the next push can delete stale ones."""
 
 ALLOWED = re.compile(
     r"""
@@ -23,38 +23,38 @@ ALLOWED = re.compile(
     """,
     re.VERBOSE,
 )
-"""Paths that a model of stfit, or of sentence-transformers in safetensors, consists of."""
+"""Paths of a model that stfit writes, or that sentence-transformers writes with safetensors."""
 
 
 def is_allowed(path: str) -> bool:
-    """Whether a path inside a model folder, or a repository, is one that stfit writes."""
+    """Whether a path in a model folder or a repository may be published."""
     return ALLOWED.fullmatch(path) is not None
 
 
 def files_to_publish(folder: Path) -> dict[str, Path]:
-    """Path in the repository -> file, of a model folder.
+    """Path in the repository -> file, for every file of a model folder.
 
-    Raises ModelError for whatever else lies there: links could lead anywhere, and a stray file may be a secret.
+    Raises ModelError if the folder contains anything else: a link could lead anywhere, another file may be a secret.
     """
-    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    links = [path for path in found if path.is_symlink()]
-    named = {path.relative_to(folder).as_posix(): path for path in found}
-    strays = [name for name, path in named.items() if path not in links and not (path.is_file() and is_allowed(name))]
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    links = [path for path in paths if path.is_symlink()]
+    files = {path.relative_to(folder).as_posix(): path for path in paths}
+    others = [name for name, path in files.items() if path not in links and not (path.is_file() and is_allowed(name))]
     problems = []
     if links:
-        problems.append(f"{folder} holds links, which are not followed: {listed([str(path) for path in links])}")
-    if strays:
+        problems.append(f"{folder} contains links, which are not followed: {abbreviate([str(path) for path in links])}")
+    if others:
         problems.append(
-            f"{folder} holds files that are no part of a model, so nothing is published: {listed(strays)}. "
-            "Move them out of it"
+            f"{folder} contains files that are not part of a model, so nothing was published: {abbreviate(others)}. "
+            "Move them to another folder"
         )
     if problems:
         raise ModelError("\n".join(problems))
-    if "modules.json" not in named:
-        raise ModelError(f"{folder}: is no model folder (it has no modules.json)")
-    return named
+    if "modules.json" not in files:
+        raise ModelError(f"{folder} is not a model folder: modules.json is missing")
+    return files
 
 
-def listed(names: list[str]) -> str:
-    """The first few names."""
+def abbreviate(names: list[str]) -> str:
+    """The first eight names, and the number of the others."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -169,7 +170,12 @@ def card_body(card: CardData) -> str:
 
 @cache
 def _template() -> Template:
-    filters = {"block": block, "code": code, "duration": format_duration, "row_values": dict.values}
+    filters: dict[str, Callable[..., Any]] = {
+        "block": block,
+        "code": code,
+        "duration": format_duration,
+        "row_values": dict.values,
+    }
     return build_environment("stfit.publish", plain, filters).get_template("card.md.jinja")
 
 

@@ -1,7 +1,7 @@
-"""A model's files as one commit of a repository on the Hub: all of them, or none.
+"""Publish the files of a model as one commit: all of them, or none.
 
-The commit stands on the one that was read (`parent_commit`). After a reply that was lost, the repository is read again:
-where it holds what was to be published, it is published, and nothing is sent a second time.
+The commit builds on the one that was read (`parent_commit`). If the reply is lost, the repository is read again; if it
+contains the files, the push has succeeded and nothing is sent a second time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from stfit.hub.explain import LOG_IN, NO_REVISION, NOT_THERE
 from stfit.hub.retry import call_with_retries
 from stfit.io.hashing import hash_file
 from stfit.lazy import lazy
-from stfit.publish.allowlist import MANIFEST, is_allowed, listed
+from stfit.publish.allowlist import MANIFEST, abbreviate, is_allowed
 
 if TYPE_CHECKING:
     import huggingface_hub as client
     from huggingface_hub import constants
+    from huggingface_hub.hf_api import RepoFile
 else:
     client = lazy("huggingface_hub")
     constants = lazy("huggingface_hub.constants")
@@ -32,264 +33,257 @@ else:
 log = logging.getLogger("stfit")
 
 MAIN = "main"
-NEWEST = 20
-"""Pull requests that are looked at for what is to be published."""
+MAX_PULL_REQUESTS = 20
+"""Number of pull requests, newest first, in which an earlier push is searched."""
 
-
-@dataclass(frozen=True)
-class File:
-    """A file of a commit. `oid`: the sha1 of its git blob; `sha256` where it is stored through LFS."""
-
-    oid: str
-    sha256: str | None = None
+Files = Mapping[str, Path | bytes]
+"""Path in the repository -> content."""
 
 
 @dataclass(frozen=True)
 class BranchState:
-    """What a branch holds. `commit` is None where there is no such branch, or no repository, yet."""
+    """The newest commit of a branch."""
 
     commit: str | None = None
-    files: Mapping[str, File] = field(default_factory=dict)
+    """None if the branch or the repository does not exist."""
+    files: Mapping[str, RepoFile] = field(default_factory=dict)
     private: bool | None = None
-    """None where there is no repository."""
+    """None if the repository does not exist."""
     pushed: frozenset[str] = frozenset()
-    """Paths that the newest push put there."""
+    """Paths that the latest push has written."""
 
     @property
     def has_model(self) -> bool:
-        """Whether a model is published there."""
+        """Whether the branch contains a model."""
         return "modules.json" in self.files
 
 
 @dataclass(frozen=True)
-class Change:
-    """What a commit does to the files of a head."""
+class FileDiff:
+    """The files that a commit adds or replaces, and those that it deletes."""
 
     add: dict[str, Path | bytes]
     delete: list[str]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not self.add and not self.delete
 
-def find_repository(name: str, open_to_all: bool = False) -> str:
-    """The full id of a repository that this token may write to; one without an owner is of the token's account.
 
-    Asks for the account only, so that it can be called before a training. `open_to_all`: for a pull request, which
-    needs no right of the repository's owner. Raises HubError.
+def resolve_repository(name: str, for_pull_request: bool = False) -> str:
+    """The full id of a repository; the default owner is the account of the token.
+
+    Reads only the account, so that it can be called before a training. Raises HubError if the token may not write to
+    the repository; a pull request needs no rights in the owner's account.
     """
     account = find_account(name)
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
-        raise HubError(f"the token of `{account['name']}` may only read: make one that may write, and {LOG_IN}")
+        raise HubError(f"the token of `{account['name']}` may only read: create one with write access, and {LOG_IN}")
     owner, slash, _ = name.rpartition("/")
     if not slash:
         return f"{account['name']}/{name}"
     rights = {org["name"]: org.get("roleInOrg") for org in account.get("orgs", [])}
-    if open_to_all or owner == account["name"]:
+    if for_pull_request or owner == account["name"]:
         return name
     if owner not in rights:
         known = ", ".join([account["name"], *rights])
-        raise HubError(f"the token is of `{account['name']}`, which may not push to `{owner}` (but to {known})")
+        raise HubError(f"the token belongs to `{account['name']}`, which may not push to `{owner}`, only to {known}")
     if rights[owner] == "read":
-        raise HubError(f"`{account['name']}` may only read in the organisation `{owner}`")
+        raise HubError(f"`{account['name']}` has only read access to the organisation `{owner}`")
     return name
 
 
 def preflight(name: str) -> None:
-    """Find out before a training, not after it, whether its model can be pushed. Raises HubError."""
+    """Check before a training whether its model can be pushed. Raises HubError if not."""
     if constants.HF_HUB_OFFLINE:
-        log.warning("HF_HUB_OFFLINE is set: whether `%s` can be pushed to is not asked", name)
+        log.warning("HF_HUB_OFFLINE is set: not checking whether `%s` can be pushed to", name)
     else:
-        log.info("may be pushed to %s", find_repository(name))
+        log.info("the model can be pushed to %s", resolve_repository(name))
 
 
 def read_branch(repo: str, branch: str = MAIN) -> BranchState:
-    """The newest commit of a branch, and its files. Raises HubError where the Hub can't be asked."""
+    """Read the newest commit of a branch. Raises HubError if the Hub can't be reached."""
     try:
-        found = look_up("model", repo, branch)
+        info = look_up("model", repo, branch)
     except HubError as error:
         if error.problems[0].code == NOT_THERE:
             return BranchState()
         if error.problems[0].code == NO_REVISION:
             return BranchState(private=bool(look_up("model", repo).private))
         raise
-    head = BranchState(found.sha, _read_files(repo, found.sha), bool(found.private))
-    manifest = read_file(repo, head, MANIFEST) or b""
-    return replace(head, pushed=frozenset(manifest.decode("utf-8", "replace").splitlines()))
+    state = BranchState(info.sha, _read_files(repo, info.sha), bool(info.private))
+    manifest = read_file(repo, state, MANIFEST) or b""
+    return replace(state, pushed=frozenset(manifest.decode("utf-8", "replace").splitlines()))
 
 
-def _read_files(repo: str, commit: str) -> dict[str, File]:
-    """Path -> file of a commit."""
+def _read_files(repo: str, commit: str) -> dict[str, RepoFile]:
     from huggingface_hub.hf_api import RepoFile
 
     entries = call_with_retries(
         lambda: list(client.HfApi().list_repo_tree(repo, recursive=True, revision=commit)), "model", repo, commit
     )
-    files = [entry for entry in entries if isinstance(entry, RepoFile)]
-    return {file.path: File(file.blob_id, file.lfs.sha256 if file.lfs else None) for file in files}
+    return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
-def read_file(repo: str, head: BranchState, path: str) -> bytes | None:
-    """A small file of a head; None where there is none."""
-    if path not in head.files:
+def read_file(repo: str, state: BranchState, path: str) -> bytes | None:
+    """Read a small file of a branch; None if it does not exist. Raises HubError if the download is corrupt."""
+    if path not in state.files:
         return None
     local = call_with_retries(
-        lambda: client.hf_hub_download(repo, path, revision=head.commit), "model", repo, head.commit
+        lambda: client.hf_hub_download(repo, path, revision=state.commit), "model", repo, state.commit
     )
     content = Path(local).read_bytes()
-    if not is_same(content, head.files[path]):
-        raise HubError(f"{path} of `{repo}` arrives damaged: run the same again")
+    if not has_same_content(content, state.files[path]):
+        raise HubError(f"the download of {path} from `{repo}` is corrupt: run the command again")
     return content
 
 
-def _content_of(file: Path | bytes) -> bytes:
-    """What is in a file."""
-    return file if isinstance(file, bytes) else file.read_bytes()
-
-
-def is_same(local: Path | bytes, remote: File) -> bool:
-    """Whether a local file has the content of a remote one."""
-    if remote.sha256 is not None:
+def has_same_content(local: Path | bytes, remote: RepoFile) -> bool:
+    """Compare a local file with one on the Hub, by the SHA-256 of LFS files and the git blob hash of the others."""
+    if remote.lfs:
         digest = sha256(local).hexdigest() if isinstance(local, bytes) else hash_file(local)
-        return digest == remote.sha256
-    content = _content_of(local)
-    return sha1(b"blob %d\0" % len(content) + content).hexdigest() == remote.oid
+        return digest == remote.lfs.sha256
+    content = local if isinstance(local, bytes) else local.read_bytes()
+    return sha1(b"blob %d\0" % len(content) + content).hexdigest() == remote.blob_id
 
 
-def find_change(files: Mapping[str, Path | bytes], head: BranchState) -> Change:
-    """What has to be done to a head to publish these files. Deletes what an earlier push left, and nothing else."""
-    add = {path: file for path, file in files.items() if path not in head.files or not is_same(file, head.files[path])}
-    stale = (path for path in head.pushed if path in head.files and path not in files and is_allowed(path))
-    return Change(add, sorted(stale))
+def diff_files(files: Files, state: BranchState) -> FileDiff:
+    """The difference between a branch and the files to publish. Deletes only files that an earlier push has written."""
+    add = {
+        path: file
+        for path, file in files.items()
+        if path not in state.files or not has_same_content(file, state.files[path])
+    }
+    stale = (path for path in state.pushed if path in state.files and path not in files and is_allowed(path))
+    return FileDiff(add, sorted(stale))
 
 
-def with_manifest(files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
-    """The files, and the list of them."""
+def with_manifest(files: Files) -> dict[str, Path | bytes]:
+    """The files, and a manifest that lists them."""
     return {**files, MANIFEST: "".join(f"{path}\n" for path in sorted(files)).encode()}
 
 
-def refuse_token(files: Mapping[str, Path | bytes]) -> None:
-    """Raises ModelError where a file to be published holds the token that publishes it."""
+def reject_token(files: Files) -> None:
+    """Raise ModelError if a file contains the token that is used for publishing."""
     token = (client.get_token() or "").encode()
-    found = [path for path, file in files.items() if token and holds(file, token)]
-    if found:
-        raise ModelError(f"the Hub token stands in {listed(found)}: nothing is published. Take it out, and revoke it")
+    leaks = [path for path, file in files.items() if token and _contains(file, token)]
+    if leaks:
+        names = abbreviate(leaks)
+        raise ModelError(f"the Hub token is in {names}: nothing was published. Remove it from there, and revoke it")
 
 
-def holds(file: Path | bytes, words: bytes) -> bool:
-    """Whether a file, of any size, holds these bytes."""
+def _contains(file: Path | bytes, token: bytes) -> bool:
+    """Search a file of any size."""
     if isinstance(file, bytes):
-        return words in file
+        return token in file
     with file.open("rb") as stream:
         if file.stat().st_size == 0:
             return False
         with mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
-            return content.find(words) >= 0
+            return content.find(token) >= 0
 
 
 def create_repository(repo: str, private: bool) -> None:
-    """Make a repository that is not there yet."""
+    """Create a repository if it does not exist."""
     call_with_retries(lambda: client.create_repo(repo, private=private, exist_ok=True), "model", repo)
 
 
 def create_branch(repo: str, branch: str) -> None:
-    """Make a branch of what main holds."""
+    """Create a branch from main if it does not exist."""
     call_with_retries(lambda: client.create_branch(repo, branch=branch, exist_ok=True), "model", repo, branch)
 
 
 @dataclass(frozen=True)
-class Published:
-    """A commit that holds what was to be published."""
+class PublishedCommit:
+    """A commit that contains the published files. `pull_request`: its URL."""
 
     commit: str
     pull_request: str | None = None
 
 
-def commit(
-    repo: str, files: Mapping[str, Path | bytes], head: BranchState, message: str, branch: str, as_pull_request: bool
-) -> Published:
-    """Publish as one commit on top of `head`. Raises HubError where it did not come to be, or somebody was faster."""
+def create_commit(
+    repo: str, files: Files, parent: BranchState, message: str, branch: str, as_pull_request: bool
+) -> PublishedCommit:
+    """Publish files as one commit on top of `parent`. Raises HubError if that fails or the branch has moved on."""
     from huggingface_hub.utils._runtime import is_xet_available
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
-    change = find_change(files, head)
+    diff = diff_files(files, parent)
 
-    def send() -> Published:
-        made = client.HfApi().create_commit(
+    def send() -> PublishedCommit:
+        info = client.HfApi().create_commit(
             repo,
-            _operations_of(change),
+            _build_operations(diff),
             commit_message=message,
             revision=branch,
             create_pr=as_pull_request,
-            parent_commit=head.commit,
+            parent_commit=parent.commit,
         )
-        return Published(made.oid, made.pr_url)
+        return PublishedCommit(info.oid, info.pr_url)
 
-    def find_it() -> Published | None:
+    def find_it() -> PublishedCommit | None:
         return find_published(repo, files, branch, as_pull_request)
 
-    unobservable_bytes = _bytes_of(change) if is_xet_available() else 0
+    unobservable_bytes = _added_bytes(diff) if is_xet_available() else 0
     try:
         return call_with_retries(send, "model", repo, branch, done=find_it, unobservable_bytes=unobservable_bytes)
     except HubError:
-        if read_branch(repo, branch).commit != head.commit:
-            message = f"somebody else pushed to `{repo}` meanwhile, nothing of this is there: run the same again"
+        if read_branch(repo, branch).commit != parent.commit:
+            message = f"somebody else pushed to `{repo}` in the meantime: nothing was published. Run the command again"
             raise HubError(message) from None
         raise
 
 
-def _bytes_of(change: Change) -> int:
-    """How much a change adds."""
-    return sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in change.add.values())
+def _added_bytes(diff: FileDiff) -> int:
+    return sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in diff.add.values())
 
 
-def _operations_of(change: Change) -> list[Any]:
-    """A change in the client's words, which it uses up: a second try needs new ones."""
+def _build_operations(diff: FileDiff) -> list[Any]:
+    """The client's operations for a commit. It modifies them, so each attempt needs new ones."""
     return [
-        *(client.CommitOperationAdd(path, file) for path, file in change.add.items()),
-        *(client.CommitOperationDelete(path) for path in change.delete),
+        *(client.CommitOperationAdd(path, file) for path, file in diff.add.items()),
+        *(client.CommitOperationDelete(path) for path in diff.delete),
     ]
 
 
-def find_published(
-    repo: str, files: Mapping[str, Path | bytes], branch: str, as_pull_request: bool
-) -> Published | None:
-    """A commit that holds exactly these files of stfit's: the branch's newest, or that of a pull request."""
+def find_published(repo: str, files: Files, branch: str, as_pull_request: bool) -> PublishedCommit | None:
+    """Find a commit that contains exactly these files of stfit: the newest of the branch, or that of a pull request."""
     if not as_pull_request:
-        head = read_branch(repo, branch)
-        return Published(head.commit) if head.commit and is_published(files, head) else None
+        state = read_branch(repo, branch)
+        return PublishedCommit(state.commit) if state.commit and diff_files(files, state).is_empty else None
     refs = call_with_retries(lambda: client.HfApi().list_repo_refs(repo, include_pull_requests=True), "model", repo)
-    for request in reversed((refs.pull_requests or [])[-NEWEST:]):
-        if is_published(files, BranchState(request.target_commit, _read_files(repo, request.target_commit))):
+    for request in reversed((refs.pull_requests or [])[-MAX_PULL_REQUESTS:]):
+        if _diff_with_commit(repo, files, request.target_commit).is_empty:
             number = request.ref.rpartition("/")[2]
-            return Published(request.target_commit, f"{constants.ENDPOINT}/{repo}/discussions/{number}")
+            return PublishedCommit(request.target_commit, f"{constants.ENDPOINT}/{repo}/discussions/{number}")
     return None
 
 
-def is_published(files: Mapping[str, Path | bytes], head: BranchState) -> bool:
-    """Whether a head holds these files, their list among them, and nothing stale."""
-    change = find_change(files, head)
-    return not change.add and not change.delete
+def _diff_with_commit(repo: str, files: Files, commit: str) -> FileDiff:
+    return diff_files(files, BranchState(commit, _read_files(repo, commit)))
 
 
-def require_published(repo: str, files: Mapping[str, Path | bytes], published: Published) -> None:
-    """Raises HubError where the commit does not hold what was sent."""
-    found = BranchState(published.commit, _read_files(repo, published.commit))
-    if not is_published(files, found):
-        change = find_change(files, found)
-        wrong = listed([*change.add, *change.delete])
-        raise HubError(f"commit {published.commit} of `{repo}` is not what was sent: {wrong}. Run the same again")
+def verify_commit(repo: str, files: Files, commit: str) -> None:
+    """Raise HubError if a commit does not contain the files that were sent."""
+    diff = _diff_with_commit(repo, files, commit)
+    if not diff.is_empty:
+        names = abbreviate([*diff.add, *diff.delete])
+        raise HubError(f"commit {commit} of `{repo}` differs from what was sent, in {names}. Run the command again")
 
 
-def commit_of_tag(repo: str, tag: str) -> str | None:
-    """The commit that a tag names, if there is such a tag."""
+def find_tag(repo: str, tag: str) -> str | None:
+    """The commit of a tag; None if the tag does not exist."""
     refs = call_with_retries(lambda: client.HfApi().list_repo_refs(repo), "model", repo)
-    return next((found.target_commit for found in refs.tags if found.name == tag), None)
+    return next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
 
 
 def create_tag(repo: str, tag: str, commit: str) -> None:
-    """Name a commit. Raises HubError where another one has the name."""
+    """Tag a commit. Raises HubError if the tag exists for another commit."""
     call_with_retries(
         lambda: client.HfApi().create_tag(repo, tag=tag, revision=commit, exist_ok=True), "model", repo, tag
     )
-    if (named := commit_of_tag(repo, tag)) != commit:
-        raise HubError(f"`{repo}` is published as {commit}, but its tag `{tag}` names {named}: choose another --tag")
+    if (tagged := find_tag(repo, tag)) != commit:
+        raise HubError(f"`{repo}` is published as {commit}, but its tag `{tag}` is at {tagged}: choose another --tag")

@@ -1,4 +1,4 @@
-"""What a recipe says about publishing."""
+"""The `push` section of a recipe."""
 
 from __future__ import annotations
 
@@ -9,34 +9,37 @@ from pydantic import AfterValidator, Field
 
 from stfit.spec import Spec
 
-LONGEST_ID = 96
+MAX_ID_LENGTH = 96
 
 
-def repo_name(name: str) -> str:
-    """A name that the Hub takes, with or without an owner (its own rules: huggingface_hub.utils.validate_repo_id)."""
+def validate_repo_name(name: str) -> str:
+    """Raise ValueError if the Hub would not accept a repository name, with or without an owner.
+
+    The rules are those of huggingface_hub.utils.validate_repo_id.
+    """
     part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
-    taken = re.fullmatch(rf"(?:{part}/)?{part}", name) and len(name) <= LONGEST_ID
-    if not taken or "--" in name or ".." in name or name.endswith(".git"):
+    valid = re.fullmatch(rf"(?:{part}/)?{part}", name) and len(name) <= MAX_ID_LENGTH
+    if not valid or "--" in name or ".." in name or name.endswith(".git"):
         raise ValueError(
-            f"`{name}` can't be the name of a repo: write `name` or `owner/name`, at most {LONGEST_ID} of letters, "
-            "digits, `-`, `_` and `.`; no `--` or `..`, no `-` or `.` at an end of either, and no `.git` at the end"
+            f"`{name}` can't be the name of a repo: write `name` or `owner/name` with at most {MAX_ID_LENGTH} letters, "
+            "digits, `-`, `_` and `.`, without `--` or `..`, `-` or `.` at either end of a part, and `.git` at the end"
         )
     return name
 
 
-RepoName = Annotated[str, AfterValidator(repo_name)]
+RepoName = Annotated[str, AfterValidator(validate_repo_name)]
 
 
 class Push(Spec):
-    """Where `stfit push` publishes the model, and what its card says that no training can know."""
+    """Where `stfit push` publishes the model, and facts for its card that a run does not record."""
 
     repo: RepoName
-    """Repository on the Hub: `owner/name`; without an owner, of the account whose token is used."""
+    """Repository on the Hub: `owner/name`. The default owner is the account of the token."""
     private: bool = False
-    """Create the repository as a private one. A repository that is there already stays as it is."""
+    """Create the repository as private. The visibility of an existing repository is not changed."""
     license: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.-]*$")
-    """The card's license, an identifier of the Hub such as `apache-2.0`; null = the card names none."""
+    """License of the model, as an identifier of the Hub such as `apache-2.0`; null = not stated."""
     language: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = []
-    """The card's languages: ISO codes such as `[en, de]`."""
+    """Languages of the model, as ISO 639 codes such as `[en, de]`."""
     samples: int = Field(0, ge=0, le=20)
-    """Training rows that the card shows, the first ones. They are published word by word."""
+    """Number of training rows to show on the card, from the first. Their texts are published verbatim."""

@@ -34,7 +34,8 @@ def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
         card = RepoCard(old)
     except (yaml.YAMLError, ValueError, TypeError):  # TypeError: keys that are not text
         return None
-    merged = _merge_metadata(card.data.to_dict(), metadata)
+    existing: dict[str, Any] = card.data.to_dict()  # type: ignore[no-untyped-call]
+    merged = _merge_metadata(existing, metadata)
     if not card.text.strip():  # the web form of the Hub creates a README of metadata only
         return write_readme(merged, body)
     lines = card.text.splitlines(keepends=True)
@@ -46,7 +47,8 @@ def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
         return None
     card.data = CardData(**merged)
     card.text = "".join(lines[:first]) + _section(body) + "".join(lines[last + 1 :])
-    return card.content
+    readme: str = card.content
+    return readme
 
 
 def _section(body: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,5 +23,5 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    filters = {"gain": format_gain, "interval": format_interval, "metric": format_metric}
+    filters: dict[str, Callable[..., Any]] = {"gain": format_gain, "interval": format_interval, "metric": format_metric}
     return build_environment("stfit.report", single_line, filters)

@@ -1,8 +1,8 @@
-"""Where a run can be watched beside its own files: trackers of other makers, one class each.
+"""Experiment trackers that a run is logged to, one class each.
 
-A tracker gets the hyper-parameters once, by their dotted names in the recipe, and then numbers by theirs: `train/loss`,
-`stsb/spearman_cosine`. How it reaches its server, or that it shall stay offline, is its own business: its environment
-variables (WANDB_MODE, MLFLOW_TRACKING_URI, TRACKIO_DIR) count.
+A tracker receives the hyper-parameters once, by their dotted names in the recipe, and then metrics by name, such as
+`train/loss` or `stsb/spearman_cosine`. Its own environment variables set its server or an offline mode (WANDB_MODE,
+MLFLOW_TRACKING_URI, TRACKIO_DIR). To add a tracker, write its class and mention it in `Tracker` below.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from stfit.spec import Choice, Spec
 log = logging.getLogger("stfit")
 
 Value = str | int | float | bool
-Write = Callable[[int, dict[str, float]], object]
-"""Takes a step, and numbers by their names."""
+LogMetrics = Callable[[int, dict[str, float]], object]
+"""Logs the metrics of a step."""
 
 
 class TrackedRun(NamedTuple):
-    """A run as a tracker sees it."""
+    """The run that a tracker logs."""
 
     folder: Path
     name: str
     id: str
-    """Stays the same where a run goes on, and is new for one that starts anew."""
+    """Unchanged when a run resumes; new when it starts again."""
     first_step: int
     settings: dict[str, Value]
     """Hyper-parameters by their dotted names."""
 
 
 class TensorBoard(Spec):
-    """Event files in the run folder; `tensorboard --logdir runs` shows them."""
+    """Event files in the run folder. View them with `tensorboard --logdir runs`."""
 
     package: ClassVar[str] = "tensorboard"
 
     type: Literal["tensorboard"] = "tensorboard"
 
     @contextmanager
-    def watch(self, run: TrackedRun) -> Iterator[Write]:
-        """Open until the block ends."""
+    def start(self, run: TrackedRun) -> Iterator[LogMetrics]:
+        """Start or resume the run, and finish it at the end of the block."""
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
@@ -51,33 +51,33 @@ class TensorBoard(Spec):
             for summary in hparams(run.settings, {}):
                 writer.file_writer.add_summary(summary)
 
-            def write(step: int, numbers: dict[str, float]) -> None:
-                for name, value in numbers.items():
+            def log_metrics(step: int, metrics: dict[str, float]) -> None:
+                for name, value in metrics.items():
                     writer.add_scalar(name, value, step)
 
-            yield write
+            yield log_metrics
 
 
 class WandB(Spec):
-    """Weights & Biases; `wandb login` comes first, or WANDB_MODE=offline and later `wandb sync`.
+    """Weights & Biases. Run `wandb login` first, or set WANDB_MODE=offline and run `wandb sync` later.
 
-    Offline, a run that goes on has a folder for each part: `wandb sync --id ID` takes them all.
+    An offline run that is resumed has one folder for each part; `wandb sync --id ID` uploads all of them.
     """
 
     package: ClassVar[str] = "wandb"
 
     type: Literal["wandb"] = "wandb"
     project: str = "stfit"
-    """Project that the run is filed under."""
+    """Project of the run."""
     entity: str | None = None
-    """User or team that owns the project; null = the account's own default."""
+    """User or team that owns the project; null = the default of the account."""
 
     @contextmanager
-    def watch(self, run: TrackedRun) -> Iterator[Write]:
-        """Open until the block ends."""
+    def start(self, run: TrackedRun) -> Iterator[LogMetrics]:
+        """Start or resume the run, and finish it at the end of the block."""
         import wandb
 
-        opened = wandb.init(
+        session = wandb.init(
             project=self.project,
             entity=self.entity,
             dir=run.folder,
@@ -86,38 +86,38 @@ class WandB(Spec):
             config=run.settings,
             resume="allow",
         )
-        if opened.offline and run.first_step:
+        if session.offline and run.first_step:
             log.warning(
-                "track: wandb can't go on with a run offline, and keeps what follows in a folder of its own. Send all "
-                "of the run's folders at once: wandb sync --id %s %s/offline-run-*",
+                "track: wandb can't resume a run offline, and logs the remaining steps to a new folder. Upload all "
+                "folders of the run together: wandb sync --id %s %s/offline-run-*",
                 run.id,
                 run.folder / "wandb",
             )
         failed = 1
         try:
-            yield lambda step, numbers: opened.log(numbers, step=step)
+            yield lambda step, metrics: session.log(metrics, step=step)
             failed = 0
-        finally:  # its own `with` would print the traceback of whatever ends the run, a signal too
-            opened.finish(exit_code=failed)
+        finally:  # wandb's own context manager would print a traceback, even for a signal
+            session.finish(exit_code=failed)
 
 
 class Trackio(Spec):
-    """Trackio, local as long as no Space is named; `trackio show` shows it."""
+    """Trackio, on this machine unless `space` is set. View the run with `trackio show`."""
 
     package: ClassVar[str] = "trackio"
 
     type: Literal["trackio"] = "trackio"
     project: str = "stfit"
-    """Project that the run is filed under."""
+    """Project of the run."""
     space: str | None = None
-    """Space on the Hub (`owner/name`) that shows the run; null = this machine."""
+    """Space on the Hub (`owner/name`) that the run is logged to; null = this machine."""
 
     @contextmanager
-    def watch(self, run: TrackedRun) -> Iterator[Write]:
-        """Open until the block ends."""
+    def start(self, run: TrackedRun) -> Iterator[LogMetrics]:
+        """Start or resume the run, and finish it at the end of the block."""
         import trackio
 
-        opened = trackio.init(
+        session = trackio.init(
             project=self.project,
             name=f"{run.name}-{run.id[:8]}",
             space_id=self.space,
@@ -126,35 +126,35 @@ class Trackio(Spec):
             embed=False,
         )
         try:
-            yield lambda step, numbers: opened.log(numbers, step=step)
+            yield lambda step, metrics: session.log(metrics, step=step)
         finally:
-            opened.finish()
+            session.finish()
 
 
 class MLflow(Spec):
-    """MLflow, at MLFLOW_TRACKING_URI."""
+    """MLflow, on the server that MLFLOW_TRACKING_URI names."""
 
     package: ClassVar[str] = "mlflow"
 
     type: Literal["mlflow"] = "mlflow"
     experiment: str = "stfit"
-    """Experiment that the run is filed under."""
+    """Experiment of the run."""
 
     @contextmanager
-    def watch(self, run: TrackedRun) -> Iterator[Write]:
-        """Open until the block ends."""
+    def start(self, run: TrackedRun) -> Iterator[LogMetrics]:
+        """Start or resume the run, and finish it at the end of the block."""
         import mlflow
 
         mlflow.set_experiment(self.experiment)
-        there = mlflow.search_runs(filter_string=f"tags.stfit_run = '{run.id}'", output_format="list")
-        known = there[0].info.run_id if there else None
-        with mlflow.start_run(run_id=known, run_name=run.name, tags={"stfit_run": run.id}):
-            if not known:  # a parameter can be said once
+        earlier = mlflow.search_runs(filter_string=f"tags.stfit_run = '{run.id}'", output_format="list")
+        run_id = earlier[0].info.run_id if earlier else None
+        with mlflow.start_run(run_id=run_id, run_name=run.name, tags={"stfit_run": run.id}):
+            if run_id is None:  # parameters can't be logged again
                 mlflow.log_params(run.settings)
-            # Its names have no `@`.
-            yield lambda step, numbers: mlflow.log_metrics(
-                {name.replace("@", "_at_"): value for name, value in numbers.items()}, step=step
+            # MLflow does not allow `@` in names.
+            yield lambda step, metrics: mlflow.log_metrics(
+                {name.replace("@", "_at_"): value for name, value in metrics.items()}, step=step
             )
 
 
-Tracker = Annotated[TensorBoard | WandB | Trackio | MLflow, Choice("tracker", "package", "watch")]
+Tracker = Annotated[TensorBoard | WandB | Trackio | MLflow, Choice("tracker", "package", "start")]

@@ -16,7 +16,7 @@ from stfit.io.json_files import load_json_object
 from stfit.recipe.dump import flatten, to_inline_yaml
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
-from stfit.tracking.trackers import TrackedRun, Tracker, Value, Write
+from stfit.tracking.trackers import LogMetrics, TrackedRun, Tracker, Value
 from stfit.training.loop import StepInfo
 from stfit.workflows.session import Evaluated, Started
 
@@ -29,7 +29,7 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
     Raises RecipeError where a tracker can't start. One that fails later is dropped, which is said: no training is lost
     for being watched.
     """
-    writers: dict[str, Write] = {}
+    writers: dict[str, LogMetrics] = {}
     with ExitStack() as opened:
         for event in events:
             if isinstance(event, Started) and is_rank_zero():
@@ -47,12 +47,12 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
 
 
 @contextmanager
-def _start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[Write]:
+def _start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[LogMetrics]:
     """A tracker that knows the run."""
     run = TrackedRun(folder.path, recipe.name, _id_of(folder), started.first_step, _settings_of(recipe))
     with ExitStack() as opened:
         try:
-            write = opened.enter_context(tracker.watch(run))
+            write = opened.enter_context(tracker.start(run))
         except Exception as error:  # whatever a package or its server does
             raise RecipeError(f"track: {tracker.tag()} can't be started: {error}") from error
         yield write

@@ -32,7 +32,7 @@ def test_a_stray_file_is_refused_by_name(model, stray):
     path = model / stray
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("secret")
-    with pytest.raises(ModelError, match="no part of a model") as caught:
+    with pytest.raises(ModelError, match="not part of a model") as caught:
         files_to_publish(model)
     assert stray in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -55,7 +55,7 @@ def test_a_pipe_is_refused(model):
 
 def test_a_plain_checkpoint_is_refused(model):
     (model / "modules.json").unlink()
-    with pytest.raises(ModelError, match="is no model folder"):
+    with pytest.raises(ModelError, match="is not a model folder"):
         files_to_publish(model)
 
 

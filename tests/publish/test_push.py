@@ -206,7 +206,7 @@ def test_file_that_holds_the_token_is_not_published(server, stfit, run):
     (run / "model" / "config.json").write_text('{"token": "hf_me"}')
     ended = stfit("push", run)
     assert ended.code == 4
-    assert "the Hub token stands in config.json" in ended.err
+    assert "the Hub token is in config.json" in ended.err
     assert "hf_me" not in ended.err
     assert not server.log
 
