@@ -1,4 +1,8 @@
-"""`--processes N`: torchrun, as a library, starts the same command N times; whatever goes wrong is said once."""
+"""`--processes N`: run the same command in N worker processes and print their failure once.
+
+torchrun is used as a library, because its own command line would print a traceback of each worker. Which worker's error
+is the root cause has to be worked out here: a failing worker also brings the others down.
+"""
 
 from __future__ import annotations
 
@@ -9,51 +13,50 @@ import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
+import typer
+
+from stfit.cli.failures import Failure, print_failure
 from stfit.distributed import launched_world_size
 from stfit.errors import InterruptedRun, RecipeError, ResourceError, WorkerLostError
 
-PARALLEL = ("train", "eval", "encode")
-"""The verbs that share their work out."""
+PARALLEL_VERBS = ("train", "eval", "encode")
 
 
-class Failure(NamedTuple):
-    """How a run of several processes failed; `message` is None where a process has said it already."""
+def launch_workers(processes: int | None, as_json: bool) -> None:
+    """Run this command in worker processes and exit with their code; return if this process is to do the work itself.
 
-    name: str
-    message: str | None
-    exit_code: int
-
-
-def is_alone(processes: int | None) -> bool:
-    """Whether this process does the work, alone or as one of those that torchrun has started.
-
-    Raises RecipeError where torchrun has started another number than is asked for.
+    Raises RecipeError if torchrun has started another number of processes.
     """
     started = launched_world_size()
-    if started is None:
-        return processes in (None, 1)
-    if processes not in (None, started):
-        raise RecipeError(f"--processes {processes}: torchrun has started {started} already: leave it out")
-    return True
+    if started is None and processes in (None, 1):
+        return
+    if started is not None:
+        if processes not in (None, started):
+            raise RecipeError(f"--processes {processes}: torchrun has started {started} already; remove the option")
+        return
+    failure = _launch(processes or 1)
+    if failure:
+        print_failure(failure, as_json)
+    raise typer.Exit(failure.exit_code if failure else 0)
 
 
 def require_parallel(arguments: list[str]) -> None:
-    """Raise RecipeError where torchrun has started a verb that is for one process."""
+    """Raise RecipeError if torchrun has started a verb that runs in one process only."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if launched_world_size() is not None and verb not in PARALLEL:
-        raise RecipeError(f"torchrun starts {', '.join(PARALLEL)}; `stfit {verb}` is for one process")
+    if launched_world_size() is not None and verb not in PARALLEL_VERBS:
+        raise RecipeError(f"`stfit {verb}` runs in one process; torchrun can start {', '.join(PARALLEL_VERBS)}")
 
 
-def launch(processes: int) -> Failure | None:
-    """Start this command in so many processes, and wait for them. No process outlives the call."""
+def _launch(processes: int) -> Failure | None:
+    """Start the workers and wait until all of them have ended."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # some have a level of their own
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # some set their own level
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     with TemporaryDirectory(prefix="stfit-") as folder:
@@ -69,54 +72,61 @@ def launch(processes: int) -> Failure | None:
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
-            elastic_launch(config, sys.executable)(*import_path(), "-m", "stfit", *sys.argv[1:])
+            elastic_launch(config, sys.executable)(*safe_path_option(), "-m", "stfit", *sys.argv[1:])
         except ChildFailedError as error:
-            return explain(_read_reports(Path(folder)), {rank: end.exitcode for rank, end in error.failures.items()})
+            exits = {rank: worker.exitcode for rank, worker in error.failures.items()}
+            return root_cause(_read_error_files(Path(folder)), exits)
         except SignalException as error:
-            return explain(_read_reports(Path(folder)), {}) or _interrupted(error.sigval)
+            return root_cause(_read_error_files(Path(folder)), {}) or _interrupted(error.sigval)
     return None
 
 
-def import_path() -> list[str]:
-    """No option where this process imports from the current folder, else the one that keeps `-m` from it.
+def safe_path_option() -> list[str]:
+    """Python's `-P` for the workers, unless this process imports from the current folder itself.
 
-    What lies beside a recipe is not run.
+    `-m` puts the current folder on the path: Python files next to a recipe must not be imported.
     """
     return [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
 
 
-def _read_reports(folder: Path) -> dict[int, dict[str, Any]]:
-    """What the processes have reported, by their rank."""
+def _read_error_files(folder: Path) -> dict[int, dict[str, Any]]:
+    """Rank -> the error that this worker has written."""
     return {int(path.parent.name): json.loads(path.read_text("utf-8")) for path in folder.rglob("error.json")}
 
 
-def explain(reports: dict[int, dict[str, Any]], exits: dict[int, int]) -> Failure | None:
-    """What began it: an error by itself, else a process that was killed, else a signal to all; a lost peer follows."""
+def root_cause(errors: dict[int, dict[str, Any]], exits: dict[int, int]) -> Failure | None:
+    """The failure to show, by priority: an error of a worker, a killed worker, a signal to all, a lost worker.
 
-    def first(wanted: bool, *names: str) -> Failure | None:
-        found = [report for _, report in sorted(reports.items()) if (report["class"] in names) == wanted]
-        lowest = min(found, key=lambda report: int(report["exit_code"]), default=None)
-        return Failure(lowest["class"], lowest["message"], lowest["exit_code"]) if lowest else None
+    `errors` are the error files by rank, `exits` the exit codes of the workers that failed.
+    """
+    consequences = (InterruptedRun.__name__, WorkerLostError.__name__)
+    causes = [error for error in errors.values() if error["class"] not in consequences]
+    # A worker that has written an error was stopped by torchrun afterwards: it is not the one that was killed first.
+    killed = [rank for rank, code in exits.items() if code < 0 and -code != signal.SIGTERM and rank not in errors]
+    if causes:
+        return _lowest(causes)
+    if killed:
+        return _killed_by_signal(min(killed), -exits[min(killed)])
+    for name in consequences:
+        if same := [error for error in errors.values() if error["class"] == name]:
+            return _lowest(same)
+    return Failure("", None, max(exits.values())) if exits else None
 
-    struck = [rank for rank, code in sorted(exits.items()) if code < 0 and -code != signal.SIGTERM]
-    killed = [rank for rank in struck if rank not in reports]  # who could still say something did not begin it
-    return (
-        first(False, WorkerLostError.__name__, InterruptedRun.__name__)
-        or (_killed_by(killed[0], -exits[killed[0]]) if killed else None)
-        or first(True, InterruptedRun.__name__)
-        or first(True, WorkerLostError.__name__)
-        or (Failure("", None, max(exits.values())) if exits else None)
+
+def _lowest(errors: list[dict[str, Any]]) -> Failure:
+    """Of several errors, the one with the lowest exit code."""
+    error = min(errors, key=lambda error: int(error["exit_code"]))
+    return Failure(error["class"], error["message"], error["exit_code"])
+
+
+def _killed_by_signal(rank: int, number: int) -> Failure:
+    reason = " (out of memory?)" if number == signal.SIGKILL else ""
+    message = (
+        f"process {rank} was killed by {signal.Signals(number).name}{reason}; run the same command again to resume"
     )
-
-
-def _killed_by(rank: int, number: int) -> Failure:
-    """A process that could not say anything itself."""
-    name = signal.Signals(number).name
-    why = " (no memory left?)" if number == signal.SIGKILL else ""
-    message = f"process {rank} was killed by {name}{why}; the same command goes on from what is saved"
     return Failure(ResourceError.__name__, message, ResourceError.exit_code)
 
 
 def _interrupted(number: signal.Signals) -> Failure:
-    """A signal before there was anything to save."""
+    """For a signal that arrived before any worker could write an error."""
     return Failure(InterruptedRun.__name__, f"stopped by {number.name}", 128 + number)

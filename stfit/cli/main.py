@@ -1,56 +1,68 @@
-"""The whole of a command: run it, and make of every failure a message and an exit code."""
+"""Entry point of the command line: run a verb, turn every failure into a message and an exit code."""
 
 from __future__ import annotations
 
 import gc
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 from stfit.cli import console
 from stfit.cli.app import app
+from stfit.cli.failures import failure_from, print_failure
 from stfit.cli.launch import require_parallel
-from stfit.distributed import is_initialized, is_rank_zero, process_group
+from stfit.distributed import is_initialized, is_rank_zero, launched_world_size, process_group, write_error_file
 from stfit.errors import InterruptedRun
 
 
-def _with_lone_lock(arguments: list[str]) -> list[str]:
-    """The arguments with `--locked=` for a `--locked` that no FILE follows: typer knows no optional values."""
-    following = [*arguments[1:], ""]
-    return [
-        "--locked=" if argument == "--locked" and not after.endswith(".lock") else argument
-        for argument, after in zip(arguments, following, strict=False)  # none, where there are no arguments
-    ]
-
-
 def main() -> NoReturn:
-    """Run the command line; every failure becomes a message and an exit code, a traceback only with --debug."""
+    """Run the command line and exit. Tracebacks are shown only with --debug.
+
+    --debug is removed before the arguments are parsed, so that it also applies to errors of parsing.
+    """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    arguments = _with_lone_lock([argument for argument in arguments if argument != "--debug"]) or ["--help"]
-    gc.set_threshold(100_000)  # importing torch makes a million objects and no garbage: looking for some costs 0.3 s
+    arguments = _default_lock_argument([argument for argument in arguments if argument != "--debug"]) or ["--help"]
+    gc.set_threshold(100_000)  # importing torch creates a million objects and no garbage: collecting costs 0.3 s
     console.start_logging()
     try:
         require_parallel(arguments)
         with process_group():
             if not is_rank_zero():
-                console.be_silent()
+                console.silence()
             code = app(arguments, standalone_mode=False, prog_name="stfit")
         sys.exit(code)
     except (Exception, InterruptedRun) as error:
         if debug:
-            console.show_traceback(error)
-        _leave(console.show_error(error, as_json="--json" in arguments))
+            sys.stderr.write("".join(traceback.format_exception(error)))
+        failure = failure_from(error)
+        if launched_world_size():
+            write_error_file(failure.name, failure.message or "", failure.exit_code)
+        else:
+            print_failure(failure, as_json="--json" in arguments)
+        _exit_process(failure.exit_code)
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process; in the hard way where threads are left behind.
+def _default_lock_argument(arguments: list[str]) -> list[str]:
+    """Write `--locked` without a FILE as `--locked=`: typer has no options with an optional value."""
+    following = [*arguments[1:], ""]
+    return [
+        "--locked=" if argument == "--locked" and not after.endswith(".lock") else argument
+        for argument, after in zip(arguments, following, strict=False)  # `following` is longer if there are none
+    ]
 
-    Those of a request to the Hub would keep it, those of a group that has lost a process abort it.
+
+def _exit_process(code: int) -> NoReturn:
+    """Exit, with os._exit if threads were abandoned.
+
+    A stalled Hub request would keep the process alive, and the threads of a process group that lost a worker would
+    abort it.
     """
     from stfit.hub.retry import has_abandoned_threads
 
     if has_abandoned_threads() or is_initialized():
-        console.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs have."""
+"""Arguments and options that several verbs share."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import typer
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe file (.yaml).", metavar="RECIPE")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides: train.epochs=1, eval.0.split=test, ~gate."),
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as train.epochs=1, eval.0.split=test or ~gate."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
 Processes = Annotated[
-    int | None, typer.Option("--processes", help="Share the work out to N processes, by torchrun.", min=1)
+    int | None, typer.Option("--processes", help="Number of worker processes, started with torchrun.", min=1)
 ]
 ModelArgument = Annotated[str, typer.Argument(help="Run folder, model folder or Hub id.", metavar="MODEL")]
 InputArgument = Annotated[
-    str, typer.Argument(help="Texts: .txt, .jsonl[.gz], .csv, .tsv, .parquet, Hub id, or - (stdin).", metavar="INPUT")
+    str,
+    typer.Argument(help="Texts: .txt, .jsonl[.gz], .csv, .tsv, .parquet, Hub id, or - for stdin.", metavar="INPUT"),
 ]
-Column = Annotated[str | None, typer.Option(help="Column of the texts, or a selector: set.query, set.pos[*].")]
-Split = Annotated[str, typer.Option(help="Split of a dataset.")]
+Column = Annotated[str | None, typer.Option(help="Column that holds the texts, or a selector: set.query, set.pos[*].")]
+Split = Annotated[str, typer.Option(help="Split of the dataset.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
-Page = Annotated[Path | None, typer.Option("--output", "-o", help="File to write, in place of stdout.")]
+Page = Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")]

@@ -6,7 +6,9 @@ import re
 import pytest
 import yaml
 
-from stfit.cli import console, live_line, results
+from stfit.cli.console import print_table
+from stfit.cli.progress import is_interactive
+from stfit.cli.tables import gain_row
 
 
 def test_every_verb_with_json_prints_one_object_and_nothing_else(run):
@@ -98,21 +100,22 @@ ESCAPE = "\x1b["
 def test_colour_on_a_pipe_only_when_it_is_forced(environment, coloured, monkeypatch, capsys):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    console.table(["metric", "before", "after", "gain"], results.cells_of([("a/b", 0.5, 0.75)]))
+    print_table(["metric", "before", "after", "gain"], [gain_row("a/b", 0.5, 0.75)])
     out = capsys.readouterr().out
     assert (ESCAPE in out) == coloured
     assert "+0.2500" in out
 
 
-def test_the_live_line_needs_a_terminal_that_is_no_ci(monkeypatch):
+def test_the_progress_bar_needs_a_terminal_outside_of_ci(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert live_line.is_watched()
+    monkeypatch.setenv("TERM", "xterm")
+    assert is_interactive()
     monkeypatch.setenv("CI", "true")
-    assert not live_line.is_watched()
+    assert not is_interactive()
     monkeypatch.delenv("CI")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
-    assert not live_line.is_watched()
+    assert not is_interactive()
 
 
 def test_a_gate_that_is_not_passed_ends_with_its_own_code(run, folder):

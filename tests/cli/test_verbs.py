@@ -115,8 +115,8 @@ def test_encode_refuses_what_it_can_not_read_or_write(run, folder):
         ("encode runs/recipe latin.txt -o out.npy", 3, "latin.txt:1: line 1 is not UTF-8"),
         ("encode runs/recipe texts.csv -o out.npy", 3, "texts.csv does not exist: did you mean `texts.txt`?"),
         ("encode runs/recipe texts.txt -o out.txt", 2, "the output is a .npy"),
-        ("encode runs/recipe texts.txt -o out.npy --precision int4", 2, "is one of float32, float16"),
-        ("encode runs/recipe texts.txt -o out.npy --batch-tokens 0", 2, "is a number above 0, or auto"),
+        ("encode runs/recipe texts.txt -o out.npy --precision int4", 2, "must be one of float32, float16"),
+        ("encode runs/recipe texts.txt -o out.npy --batch-tokens 0", 2, "must be a number above 0, or auto"),
         ("encode runs/recipe texts.txt -o no/out.npy", 9, "no/out.npy: can't be written"),
     ):
         ended, _, err = run(line)
@@ -129,7 +129,7 @@ def test_trained_again_prints_the_same_result(run):
     code, out, err = run("train recipe.yaml --json")
     assert code == 0
     assert json.loads(out) == first
-    assert "finished before; --fresh trains anew" in err
+    assert "already finished; use --fresh to train again" in err
 
 
 def test_texts_nearest_to_a_query_come_first(run, folder):

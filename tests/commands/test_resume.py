@@ -144,19 +144,19 @@ def test_checkpoints_are_rotated(tmp_path, write, run):
 
 CHILD = """
 import os
-from stfit.cli import results
 from stfit.cli.main import main
+from stfit.commands import train as command
 from stfit.training.loop import StepInfo
 
-show = results.show_training
+train = command.train
 
-def struck(events):
+def interrupted(events):
     for event in events:
         if isinstance(event, StepInfo) and event.step == 3:
             os.kill(os.getpid(), int(os.environ["SIGNAL"]))
         yield event
 
-results.show_training = lambda events, *options: show(struck(events), *options)
+command.train = lambda loaded, runs, **options: interrupted(train(loaded, runs, **options))
 main()
 """
 

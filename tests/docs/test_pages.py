@@ -101,7 +101,7 @@ def test_every_command_of_the_pages_runs(walked, hub_of_readme):
 def test_the_example_of_every_help_runs(walked, stfit):
     done = {line for page in PAGES for block in blocks(page, "sh") for line, _ in commands_in(block)}
     for command in app.registered_commands:
-        example = (command.epilog or "").removeprefix("Example: ")
+        example = " ".join((command.callback.__doc__ or "").partition("Example: ")[2].split())
         if not command.hidden and " ".join(shlex.split(example)) not in done:
             follow(stfit, [shlex.split(part) for part in example.split("&&")], walked, (0, 7))
 

@@ -1,0 +1,78 @@
+"""`stfit check`: arguments and result."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stfit.cli.console import print_json
+from stfit.cli.options import Json, Overrides, RecipeArgument
+
+if TYPE_CHECKING:
+    from stfit.errors import Problem
+
+
+def check_command(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read all rows of streams and Hub datasets.")] = False,
+    json: Json = False,
+) -> None:
+    """Find what is wrong with a recipe and its data before training.
+
+    Example: stfit check recipe.yaml
+    """
+    from stfit.commands.check import check
+
+    result = check(recipe, overrides or [], full=full, strict=strict)
+    if not json:
+        _print_preview(result)
+    for kind in ("warning", "error"):
+        for problem in result[f"{kind}s"]:
+            sys.stderr.write(f"{kind}[{problem.code}]: {problem}\n")
+    if json:
+        kinds = ("errors", "warnings")
+        print_json(result | {kind: [_problem_to_dict(problem) for problem in result[kind]] for kind in kinds})
+    else:
+        counts = [_count(len(result["errors"]), "error"), _count(len(result["warnings"]), "warning")]
+        sys.stdout.write(f"{'wrong' if result['errors'] else 'ok'}: {', '.join(counts)}\n")
+    if "error" in result:
+        raise typer.Exit(result["error"]["exit_code"])
+
+
+def _print_preview(result: dict[str, Any]) -> None:
+    """Print examples as the model will see them, and the estimate; the problems follow, at the end of the screen."""
+    for number, sample in enumerate(result.get("samples", []), start=1):
+        sys.stdout.write(f"example {number}\n" + "".join(f"  {role}: {text}\n" for role, text in sample.items()))
+    if "steps" in result:
+        sys.stdout.write(_estimate(result))
+    sys.stdout.flush()
+
+
+def _estimate(result: dict[str, Any]) -> str:
+    """Rows, steps, memory and text lengths, one line each."""
+    objectives = [
+        f"  {part['share']:.0%} of the batches: {part['loss']} on {part['rows']} examples of {part['dataset']}\n"
+        for part in result["objectives"]
+    ]
+    memory = f", about {result['memory_mib']} MiB of memory" if result["memory_mib"] else ""
+    lengths = ", ".join(f"{name} {value}" for name, value in result["lengths"].items())
+    limit = result["max_seq_length"]
+    return (
+        f"{result['rows']} examples ({result['looked_at']})\n"
+        f"{''.join(objectives if len(objectives) > 1 else [])}"
+        f"{result['steps']} steps, {result['tokens']} tokens{memory}\n"
+        f"lengths in {result['counted']}: {lengths}{f'; truncated at {limit}' if limit else ''}\n"
+    )
+
+
+def _problem_to_dict(problem: Problem) -> dict[str, Any]:
+    """The fields of a problem that --json documents."""
+    return {name: value for name, value in vars(problem).items() if name not in ("snippet", "key")}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,86 @@
+"""`stfit eval`: arguments and result."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stfit.cli.console import print_json, print_table
+from stfit.cli.github_summary import add_to_summary
+from stfit.cli.launch import launch_workers
+from stfit.cli.options import Json, Processes, Runs
+from stfit.cli.tables import GATE_HEADER, format_gain, format_metric, gate_row
+from stfit.distributed import barrier
+
+
+def evaluate_command(
+    target: Annotated[str, typer.Argument(help="Recipe (evaluates its run), run folder, model folder or Hub id.")],
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe whose evaluators are run.")] = None,
+    compare: Annotated[
+        str | None, typer.Option("--compare", help="Run folder, model folder or Hub id to compare with.")
+    ] = None,
+    runs: Runs = Path("runs"),
+    processes: Processes = None,
+    json: Json = False,
+) -> None:
+    """Evaluate a model, compare it with another, check the gate.
+
+    Example: stfit eval runs/recipe --compare runs/recipe.1
+    """
+    from stfit.recipe.load import load_recipe
+
+    is_recipe = target.endswith((".yaml", ".yml"))
+    if recipe is None and not is_recipe and (Path(target) / "recipe.yaml").is_file():
+        recipe = Path(target) / "resolved.yaml"  # a run folder has its own evaluators, with absolute paths
+    if recipe is None and not is_recipe:
+        raise typer.BadParameter(f"no evaluators given: stfit eval {target} --recipe RECIPE")
+    model = str(runs / load_recipe(Path(target)).recipe.name) if is_recipe else target
+    if is_recipe and not Path(model).is_dir():
+        raise typer.BadParameter(f"{target}: there is no run in {model}; train it first: stfit train {target}")
+    loaded = load_recipe(recipe or Path(target))
+    launch_workers(processes, json)
+    from stfit.commands.evaluate import evaluate
+
+    result, main_metrics = evaluate(model, loaded.recipe, compare)
+    _print_evaluation(result, main_metrics, json)
+    barrier()  # torchrun stops the other workers as soon as one has failed
+    if "error" in result:
+        raise typer.Exit(result["error"]["exit_code"])
+
+
+def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: bool) -> None:
+    """Print the metrics, the main ones first, and the gate."""
+    metrics = result["metrics"]
+    names = [
+        *(name for name in main_metrics if name in metrics),
+        *(name for name in metrics if name not in main_metrics),
+    ]
+    header, rows = ["metric", "value"], [[name, format_metric(metrics[name])] for name in names]
+    title = f"stfit eval: {result['model']}"
+    if "compare" in result:
+        compared = result["compare"]["metrics"]
+        header = ["metric", "value", "other", "gain", "95 % interval", "verdict"]
+        rows = [_comparison_row(name, compared[name]) for name in names if name in compared]
+        title += f" and {result['compare']['model']}"
+    gates = [gate_row(gate) for gate in result.get("gate", [])]
+    add_to_summary(title, header, rows)
+    if gates:
+        add_to_summary("gate", GATE_HEADER, gates)
+    if as_json:
+        print_json(result)
+        return
+    print_table(header, rows)
+    if gates:
+        sys.stdout.write("\n")
+        print_table(GATE_HEADER, gates)
+    if "error" in result:
+        sys.stderr.write(f"stfit: {result['error']['message']}\n")
+
+
+def _comparison_row(name: str, compared: dict[str, Any]) -> list[str]:
+    interval = "" if compared["low"] is None else f"{compared['low']:+.4f} to {compared['high']:+.4f}"
+    values = [format_metric(compared["value"]), format_metric(compared["other"]), format_gain(compared["gain"])]
+    return [name, *values, interval, compared["verdict"] or ""]

@@ -1,0 +1,50 @@
+"""Exceptions -> the message, class name and exit code that the user sees."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import NamedTuple
+
+import typer
+
+from stfit.cli.console import print_json
+from stfit.errors import InterruptedRun, ResourceError, StfitError
+
+OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
+"""In torch's messages, on a CPU and on a GPU."""
+USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
+"""click.UsageError, or the copy of it that newer versions of typer bring."""
+
+
+class Failure(NamedTuple):
+    """Why a command failed; `message` is None if a worker process has printed it already."""
+
+    name: str
+    message: str | None
+    exit_code: int
+
+
+def failure_from(error: BaseException) -> Failure:
+    """Classify an exception; anything unforeseen is a bug with exit code 1."""
+    if isinstance(error, typer.Abort):
+        return Failure(InterruptedRun.__name__, "stopped", 130)
+    if isinstance(error, USAGE_ERROR):
+        return Failure("usage", error.format_message(), 2)  # type: ignore[attr-defined]
+    if isinstance(error, StfitError | InterruptedRun):
+        return Failure(type(error).__name__, str(error), error.exit_code)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+        message = "out of memory: lower train.mini_batch_size or train.batch_size"
+        return Failure(ResourceError.__name__, message, ResourceError.exit_code)
+    message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; run again with --debug for a traceback."
+    return Failure("bug", message, 1)
+
+
+def print_failure(failure: Failure, as_json: bool) -> None:
+    """Print the message on stderr, and with `as_json` the error object on stdout."""
+    if failure.message is None:
+        return
+    sys.stderr.write(f"stfit: {failure.message}\n")
+    if as_json:
+        error = {"class": failure.name, "message": failure.message, "exit_code": failure.exit_code}
+        print_json({"error": error})

@@ -1,0 +1,69 @@
+"""`stfit mine`: arguments and result."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stfit.cli.console import print_json
+from stfit.cli.options import Column, Device, Json, ModelArgument, Overrides, RecipeArgument
+
+
+def mine_command(
+    model: ModelArgument,
+    recipe: RecipeArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of triplets to write (.jsonl).")],
+    overrides: Overrides = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="File or dataset to take negatives from [default: the recipe's other rows].")
+    ] = None,
+    column: Column = None,
+    ranks: Annotated[
+        str, typer.Option(help="FIRST:LAST: range of nearest neighbors to choose from, known positives excluded.")
+    ] = "1:100",
+    margin: Annotated[
+        float, typer.Option(help="Minimum difference between the similarities of positive and negative.")
+    ] = 0.0,
+    relative_margin: Annotated[float, typer.Option(help="The same as a fraction of the positive's similarity.")] = 0.05,
+    duplicate: Annotated[
+        float, typer.Option(help="Exclude texts at least this similar to the anchor or the positive.")
+    ] = 0.95,
+    per_row: Annotated[int, typer.Option(help="Maximum number of negatives per row.", min=1)] = 1,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Mine hard negatives for the pairs of a recipe.
+
+    Example: stfit mine runs/recipe recipe.yaml -o mined.jsonl
+    """
+    first, colon, last = ranks.partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise typer.BadParameter(f"--ranks {ranks}: write FIRST:LAST, such as 10:50")
+    if output.suffix != ".jsonl":
+        raise typer.BadParameter(f"{output}: the output must be a .jsonl file")
+    from stfit.commands.mine import MiningOptions, mine
+    from stfit.data.source import Source
+    from stfit.recipe.load import load_recipe
+
+    options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
+    source = Source(dataset=corpus) if corpus else None
+    loaded = load_recipe(recipe, overrides or [])
+    result = mine(model, loaded.recipe, output, options, corpus=source, column=column, device=device)
+    if json:
+        print_json(result)
+    else:
+        _print_result(result)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    """Print what was mined and how to train on it."""
+    negatives, positives = result["mean_negative_score"], result["mean_positive_score"]
+    dropped = f"; {result['rows_without']} rows without a negative were dropped" if result["rows_without"] else ""
+    sys.stdout.write(
+        f"{result['output']}: {result['negatives']} negatives in {result['rows']} rows "
+        f"(mean cosine {negatives:.3f}, positives {positives:.3f}){dropped}\n"
+        f"To train on them, put this into a recipe in the same folder: {result['data']}\n"
+    )

@@ -1,0 +1,79 @@
+"""Progress on stderr: a live bar on a terminal, plain lines at intervals on a pipe and in CI."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+from stfit.cli.console import log_line
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+Update: TypeAlias = "Callable[[str, float | None], None]"
+"""Shows a text and the share of the work that is done (0 to 1); None if the amount of work is unknown."""
+
+SHARE_PER_LINE = 0.05
+SECONDS_PER_LINE = 30.0
+"""Interval between plain lines if the amount of work is unknown."""
+
+
+def is_interactive() -> bool:
+    """Whether stderr is a terminal that somebody watches; unlike rich, this ignores FORCE_COLOR."""
+    return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def show_progress() -> Iterator[Update]:
+    """Yield the function that updates the display; the display is removed at the end, also after an error."""
+    if not is_interactive():
+        yield PlainProgress().update
+        return
+    with _live_progress() as progress:
+        task = progress.add_task("", total=None)
+        yield lambda text, share: progress.update(
+            task, description=_with_percentage(text, share), completed=share or 0, total=None if share is None else 1
+        )
+
+
+def _live_progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    return Progress(
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="crop", ratio=1)),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+        transient=True,
+        expand=True,
+    )
+
+
+class PlainProgress:
+    """Prints a line every 5 % of the work, or every 30 seconds if the amount of work is unknown."""
+
+    def __init__(self) -> None:
+        self.last_time = time.monotonic()
+        self.last_share = 0.0
+
+    def update(self, text: str, share: float | None) -> None:
+        """Print the text if a line is due; the last one (share 1) always is."""
+        now = time.monotonic()
+        if share is None:
+            is_due = now - self.last_time > SECONDS_PER_LINE
+        else:
+            is_due = share == 1 or share >= self.last_share + SHARE_PER_LINE - 1e-9
+        if is_due:
+            self.last_time, self.last_share = now, share or 0.0
+            log_line(_with_percentage(text, share))
+
+
+def _with_percentage(text: str, share: float | None) -> str:
+    return text if share is None else f"{share:4.0%}  {text}"

@@ -1,0 +1,61 @@
+"""`stfit push`: arguments and result."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from stfit.cli.console import print_json, print_table
+from stfit.cli.github_summary import add_to_summary
+from stfit.cli.options import Json
+from stfit.cli.tables import GATE_HEADER, gate_row
+
+
+def push_command(
+    target: Annotated[str, typer.Argument(help="Run folder or model folder.", metavar="RUN_OR_MODEL")],
+    repo: Annotated[str | None, typer.Option(help="owner/name or name [default: the recipe's push.repo].")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Create the repository as private.")] = False,
+    branch: Annotated[str, typer.Option(help="Branch to commit to; created from main if it is missing.")] = "main",
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Tag for the commit.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the gate and list the files; publish nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Publish even if the gate is not passed; the model card mentions it.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Publish a model to the Hub if it passes the recipe's gate.
+
+    Example: stfit push runs/recipe --repo me/my-encoder
+    """
+    from stfit.commands.push import PushOptions, push
+
+    result = push(target, PushOptions(repo, private, branch, create_pr, tag, dry_run, force))
+    _print_result(result, dry_run, json)
+    if "error" in result:
+        raise typer.Exit(result["error"]["exit_code"])
+
+
+def _print_result(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:
+    """Print the gate, then the commit or, with --dry-run, the files."""
+    gates = [gate_row(gate) for gate in result.get("gate", [])]
+    outcome = "published" if result["changed"] else "not published" if "error" in result else "nothing to do"
+    add_to_summary(f"stfit push: {result['repo']}", GATE_HEADER, gates, f"{outcome}; commit {result['commit']}")
+    if as_json:
+        print_json(result)
+        return
+    if gates:
+        print_table(GATE_HEADER, gates)
+    if "error" in result:
+        sys.stderr.write(f"stfit: {result['error']['message']}\n")
+        return
+    if dry_run:
+        sys.stdout.write("".join(f"would add     {path}\n" for path in result["add"]))
+        sys.stdout.write("".join(f"would delete  {path}\n" for path in result["delete"]))
+        return
+    tag = f", tagged {result['tag']}" if result.get("tag") else ""
+    sys.stdout.write(f"{result['pull_request'] or result['repo']}: {outcome}, commit {result['commit']}{tag}\n")

@@ -1,0 +1,59 @@
+"""`stfit similar`: arguments and result."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from stfit.cli.console import log_line, print_json
+from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Split
+
+
+def similar_command(
+    model: ModelArgument,
+    texts: InputArgument,
+    query: Annotated[list[str] | None, typer.Option("--query", help="Text to search for; can be repeated.")] = None,
+    top: Annotated[int, typer.Option(help="Number of texts per query, or of pairs.", min=1)] = 3,
+    column: Column = None,
+    split: Split = "train",
+    approximate: Annotated[
+        bool, typer.Option("--approximate", help="Search pairs with faiss, for large numbers of texts.")
+    ] = False,
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Find the texts nearest to a query. Without one, find the closest pairs.
+
+    Example: stfit similar runs/recipe texts.txt --query "how do I reset my password"
+    """
+    from stfit.commands.similar import closest, similar
+    from stfit.data.source import Source
+    from stfit.workflows.text_windows import Inputs
+
+    inputs = Inputs(Source(dataset=texts, split=split), column)
+    if query:
+        result = similar(model, inputs, query, top, device)
+    else:
+        result = closest(model, inputs, top, device, approximate=approximate)
+    if json:
+        print_json(result)
+    elif query:
+        _print_nearest(result)
+    else:
+        _print_pairs(result)
+
+
+def _print_nearest(result: dict[str, Any]) -> None:
+    for query in result["queries"]:
+        sys.stdout.write(f"\n{query['query']}\n")
+        for neighbor in query["nearest"]:
+            sys.stdout.write(f"  {neighbor['similarity']:.3f}  {neighbor['text']}\n")
+
+
+def _print_pairs(result: dict[str, Any]) -> None:
+    for pair in result["pairs"]:
+        sys.stdout.write(f"\n{pair['similarity']:.3f}  {pair['text1']}\n       {pair['text2']}\n")
+    timings = f"{result['seconds_encoding']:.1f} s to embed, {result['seconds_comparing']:.1f} s to compare"
+    log_line(f"{result['texts']} distinct texts: {timings}")

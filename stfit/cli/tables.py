@@ -1,0 +1,32 @@
+"""Cells of the tables that several verbs print: metrics, their gains, gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+GATE_HEADER = ["gate", "value", "needed", ""]
+
+
+def format_metric(value: float | None) -> str:
+    """A metric with four decimals; empty if there is no value."""
+    return "" if value is None else f"{value:.4f}"
+
+
+def format_gain(gain: float) -> str:
+    """A signed difference with an arrow."""
+    return f"{gain:+.4f} {'=' if abs(gain) < 5e-5 else '↑' if gain > 0 else '↓'}"
+
+
+def gain_row(name: str, before: float | None, after: float | None) -> list[str]:
+    """The cells metric, before, after, gain."""
+    gain = "" if before is None or after is None else format_gain(after - before)
+    return [name, format_metric(before), format_metric(after), gain]
+
+
+def gate_row(gate: dict[str, Any]) -> list[str]:
+    """The cells of GATE_HEADER for one entry of a gate's result."""
+    condition = gate["metric"] + (f" against {gate['against']}" if gate["against"] else "")
+    verdict = "passed" if gate["passed"] else "NOT PASSED"
+    if gate["passed"] is None:
+        verdict = f"skipped: {gate['note']}"
+    return [condition, format_metric(gate["value"]), format_metric(gate["limit"]), verdict]
