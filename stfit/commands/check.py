@@ -13,7 +13,7 @@ from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.data.reading.block_reader import open_tables
 from stfit.data.reading.split import Preview
 from stfit.data.source import Source, is_remote
-from stfit.encoder.folder.inspect import ModelInfo
+from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.prompts import prompt_name
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb

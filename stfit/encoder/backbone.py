@@ -1,34 +1,47 @@
-"""Where token embeddings come from: a transformer, or a table."""
+"""The first module of a model: a transformer or a table of vectors, with its tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from stfit.encoder.kernels.packing import Layout
 from stfit.encoder.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from stfit.encoder.kernels.packing import Layout
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """The keys of `model` that a backbone is built with."""
+
+    max_seq_length: int | None = None
+    pooling: tuple[str, ...] | None = None
+    dropout: float | None = None
+    append_eos: bool | Literal["auto"] = "auto"
+    precision: str = "float32"
 
 
 @dataclass
 class Backbone:
-    """The first module of a model: its weights, its tokenizer, and how both are used and kept."""
+    """Weights and tokenizer, and how they are used and saved."""
 
     st_name: str
-    """What sentence-transformers calls it."""
+    """Its name in sentence-transformers."""
     module: Any
-    """A module with weights."""
+    """The torch module with the weights."""
     tokenizer: Tokenizer
     dim: int
-    """Size of what comes out for each token, or for each sequence where there is no pooling."""
+    """Size of a token embedding, or of the embedding of a text if nothing is pooled."""
     choose_layout: Callable[[str], Layout]
-    """`attention` of a recipe -> how sequences go through the backbone."""
+    """`model.attention` -> how batches go through the module."""
     write: Callable[[Path], None]
     """Writes the backbone into a folder."""
     pooling: str | None = "mean"
-    """The mode where neither the recipe nor the base says one; None where nothing is pooled."""
+    """Default mode; None if nothing is pooled."""
     num_layers: int = 0
-    """Layers of a transformer."""
+    """Number of transformer layers."""
     subfolder: str = ""
-    """Where it lies in a model folder."""
+    """Its folder within a model folder."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stfit.encoder.backbone import Backbone
-from stfit.encoder.folder.st_config import ModelConfig
+from stfit.encoder.folder.model_config import ModelConfig
 from stfit.encoder.kernels.dropout import DROPOUT_SETTING, use_fast_dropout
 from stfit.encoder.kernels.fused_infer import build_fused, fused_supports
 from stfit.encoder.kernels.packing import Forward, Layout

@@ -7,18 +7,43 @@ https://arxiv.org/abs/2106.09685).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
-from stfit.encoder.config import Lora
 from stfit.errors import ModelError
+from stfit.lazy import lazy
+from stfit.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+else:
+    torch, nn = lazy("torch"), lazy("torch.nn")
 
 WRAPPED = ".base_layer."
 """Stands in the name of a weight that has an adapter."""
 ADAPTER = ".lora_"
 """Stands in the names of an adapter's own weights."""
+
+
+class Lora(Spec):
+    """Trains low-rank matrices beside the linear maps of a pretrained transformer, whose own weights stay fixed.
+
+    A model folder holds the merged weights, a checkpoint only the adapters. They need a higher `train.learning_rate`
+    than full fine-tuning: 1e-4 to 1e-3. Needs `pip install 'stfit[lora]'` (Hu et al., 2021,
+    https://arxiv.org/abs/2106.09685).
+    """
+
+    rank: int = Field(8, gt=0)
+    """Rank of the matrices."""
+    alpha: int = Field(16, gt=0)
+    """Their product is multiplied by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout rate on their inputs while training."""
+    target: Annotated[list[str], Field(min_length=1)] | None = None
+    """Names of the linear maps that get an adapter, or the ends of their names: `[query, value]`. Default: all in the
+    transformer's layers."""
 
 
 def add_adapters(backbone: nn.Module, settings: Lora) -> None:

@@ -14,7 +14,7 @@ from stfit.data.mapping.examples import Examples
 from stfit.data.reading.block_reader import fingerprint_of
 from stfit.data.source import TrainingData
 from stfit.encoder.config import Model
-from stfit.encoder.folder.st_config import model_folder
+from stfit.encoder.folder.resolve import model_folder
 from stfit.errors import LockError, RecipeError
 from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from stfit.distributed import all_gather_object, barrier, is_rank_zero, rank
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.validate import name_some
-from stfit.encoder.folder.weights import weights_of
+from stfit.encoder.folder.files import name_some, weights_of
 from stfit.encoder.lora import weights_of_the_base
 from stfit.errors import ModelError, ResourceError
 from stfit.io.atomic import atomic_directory, discard, sync, temporary_path, wrap_os_errors

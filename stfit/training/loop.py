@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stfit.data.batching.batches import Batch
 from stfit.distributed import all_reduce_grads, is_rank_zero, translate_dist_errors, world_size
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.validate import name_some, not_finite
+from stfit.encoder.folder.files import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
 from stfit.runtime.timer import Timer
 from stfit.training.fsdp import clip_grad_norm, shard, summon_full_params

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.resolve import ALL_FILES, locate, model_in
-from stfit.encoder.folder.st_config import is_st_model, read_folder
+from stfit.encoder.folder.resolve import ALL_FILES, is_st_model, locate, model_in
+from stfit.encoder.folder.st_config import read_folder
 from stfit.hub.download import fetch, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.rng import seed_everything

@@ -10,7 +10,6 @@ from typing import Any
 from stfit.data.mapping.examples import Examples
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.inspect import inspect_folder
-from stfit.encoder.folder.st_config import read_settings
 from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write, wrap_os_errors
@@ -39,14 +38,14 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
 
 def describe_folder(folder: Path, name: str) -> CardData:
     """What a model folder says of itself."""
-    glance, settings = inspect_folder(folder), read_settings(folder)
+    glance = inspect_folder(folder)
     return CardData(
         name=name,
         embedding_dim=None,
         max_seq_length=glance.max_seq_length,
         parameters=glance.parameters,
-        modules=[glance.source, *(glance.config.modules() if glance.config else [])],
-        similarity=settings["similarity"],
+        modules=[glance.st_name, *(glance.config.modules() if glance.config else [])],
+        similarity=glance.config.similarity if glance.config else "cosine",
         prompts=glance.prompts,
     )
 

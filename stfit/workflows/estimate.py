@@ -11,7 +11,7 @@ import numpy as np
 from stfit.data.batching.batches import MISSING, TokenTable, number_texts
 from stfit.data.batching.sampling import count_unused, sample_batches
 from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles
-from stfit.encoder.folder.inspect import ModelInfo
+from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import Problem
 from stfit.recipe.recipe import Recipe
 from stfit.training.batch_schedule import BatchSchedule, Streams, build_batch_schedule

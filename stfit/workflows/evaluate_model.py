@@ -9,7 +9,7 @@ from typing import Any
 
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.inspect import ModelInfo
+from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import ALL_FILES, model_in
 from stfit.errors import GateError, ModelError, RecipeError
 from stfit.evaluation.bootstrap import Comparison, compare

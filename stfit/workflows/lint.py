@@ -15,8 +15,7 @@ from stfit.data.reading.split import is_of_whole
 from stfit.data.source import ROLES
 from stfit.distributed import world_size
 from stfit.encoder.config import unsupported_keys
-from stfit.encoder.folder.inspect import ModelInfo
-from stfit.encoder.folder.st_config import ModelConfig
+from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
 from stfit.encoder.layers import Layer
 from stfit.encoder.prompts import ROLE_PROMPTS
 from stfit.errors import Problem, closest_hint, did_you_mean
@@ -183,7 +182,7 @@ def _is_normalized(recipe: Recipe, base: ModelInfo) -> bool:
 
 def _learning_rate(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """The run takes its time, and the model is as it was, or worse."""
-    rate, pretrained = recipe.train.learning_rate, not base.is_random and base.source == "Transformer"
+    rate, pretrained = recipe.train.learning_rate, not base.is_random and base.st_name == "Transformer"
     pretrained = pretrained and recipe.model.lora is None
     if rate == 0:
         message = "is 0: no weight will change"
@@ -317,20 +316,20 @@ def _replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A setting of transformers says nothing to a table."""
-    found = unsupported_keys(recipe.model, base.source)
+    found = unsupported_keys(recipe.model, base.st_name)
     return [Finding(f"model.{key}", "misplaced", message) for key, message in found.items()]
 
 
 def _nothing_to_train(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Counts of words have no weights, so that those of a layer after them are all that can learn."""
-    if base.source != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in _layers_of(recipe, base)):
+    if base.st_name != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in _layers_of(recipe, base)):
         return []
     return [Finding("model.layers", "nothing-to-train", "a bag of words has nothing to train: add a dense layer")]
 
 
 def _one_view(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """Without dropout, a text is its own positive at a cosine of 1, and nothing is learnt."""
-    if recipe.model.dropout != 0 and base.source == "Transformer":
+    if recipe.model.dropout != 0 and base.st_name == "Transformer":
         return []
     message = "tells the dropouts of a text apart in the format text, and the model has none: see `model.dropout`"
     return [Finding(f"{key}loss", "one-view", message) for key, each in recipe.objectives_by_path.items() if each.views]

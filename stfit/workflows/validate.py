@@ -16,7 +16,8 @@ from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import LABELED, TrainingData
 from stfit.encoder.config import Model
-from stfit.encoder.folder.inspect import ModelInfo, inspect_model
+from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, at_key
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators

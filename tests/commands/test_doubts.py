@@ -4,8 +4,8 @@ import pytest
 import yaml
 from processes import run_group
 
-from stfit.encoder.folder.inspect import ModelInfo, inspect_model
-from stfit.encoder.folder.st_config import ModelConfig
+from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
 from stfit.encoder.layers import Normalize
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from stfit.encoder.build import build_encoder, load_encoder
-from stfit.encoder.config import Lora, Model
+from stfit.encoder.config import Model
 from stfit.encoder.folder.save import save_encoder
-from stfit.encoder.lora import adapted, merged_weights
+from stfit.encoder.lora import Lora, adapted, merged_weights
 from stfit.errors import ModelError
 
 KINDS = ["bert", "mpnet", "modernbert", "distilbert", "t5", "qwen3"]

@@ -6,8 +6,7 @@ import sys
 
 import torch
 
-from stfit.encoder.bases.bert_scratch import SPECIAL, learn_pieces, train_tokenizer
-from stfit.encoder.bases.registry import Scratch
+from stfit.encoder.bases.bert_scratch import SPECIAL_TOKENS, Scratch, learn_pieces, train_tokenizer
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
 
@@ -46,7 +45,7 @@ def test_frequent_words_become_one_piece_and_the_size_is_kept(sentences) -> None
     tokenizer = train_tokenizer(["stfit embeds text"] * 20 + sentences, 150)
     assert tokenizer.tokenize("Stfit") == ["stfit"]
     assert len(tokenizer) <= 150
-    assert tokenizer.convert_tokens_to_ids(SPECIAL) == list(range(len(SPECIAL)))
+    assert tokenizer.convert_tokens_to_ids(SPECIAL_TOKENS) == list(range(len(SPECIAL_TOKENS)))
 
 
 def test_pieces_of_one_word_start_plain_and_go_on_with_the_prefix() -> None:

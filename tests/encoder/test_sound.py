@@ -60,7 +60,7 @@ def put(value):
 WRONG = {
     "missing": (with_weights(lambda weights: weights.pop(LAYER)), f"missing: {LAYER}"),
     "left over": (with_weights(lambda weights: weights.update({f"{LAYER}_2": torch.ones(2)})), f"{LAYER}_2"),
-    "a layer too many": (with_config(num_hidden_layers=1), f"no part of this model: encoder.layer.1.*{LAYER[:15]}"),
+    "a layer too many": (with_config(num_hidden_layers=1), f"not part of this model: encoder.layer.1.*{LAYER[:15]}"),
     "a layer too few": (with_config(num_hidden_layers=3), r"missing: encoder\.layer\.2"),
     "other shape": (with_weights(lambda weights: weights.update({LAYER: torch.ones(3, 5)})), rf"{LAYER} \[3, 5\] inst"),
     "other width": (with_config(hidden_size=48), r"word_embeddings\.weight \[\d+, 32\] instead of \[\d+, 48\]"),
@@ -110,7 +110,7 @@ def test_tokenizer_with_tokens_that_have_no_vector_is_refused(tmp_path, tiny_bas
         with_json("whitespacetokenizer_config.json", lambda said: said["vocab"].append("<new>"))(tmp_path / "model")
     else:
         with_bytes(with_another_token, next((tmp_path / "model").rglob("tokenizer.json")))(tmp_path)
-    with pytest.raises(ModelError, match=r"its tokenizer has \d+ tokens, up to `<new>`, and its table \d+ vectors"):
+    with pytest.raises(ModelError, match=r"its tokenizer has \d+ tokens, up to `<new>`, but its table has \d+ vectors"):
         load_encoder(tmp_path / "model")
 
 
@@ -245,6 +245,6 @@ def test_links_of_the_hubs_own_cache_and_links_that_a_user_types_are_fine(model_
 
 
 def test_json_of_a_model_that_is_no_small_file_is_not_read(model_folder, monkeypatch):
-    monkeypatch.setattr(sound, "LARGEST_JSON", 1_000)
+    monkeypatch.setattr(sound, "MAX_JSON_BYTES", 1_000)
     with pytest.raises(ModelError, match=r"tokenizer\.json: is larger than"):
         load_encoder(model_folder)

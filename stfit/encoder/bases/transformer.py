@@ -1,93 +1,115 @@
-"""A transformer as the source of token embeddings."""
+"""A pretrained transformer, or one that was just initialised, as the backbone."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
-
-from stfit.encoder.backbone import Backbone
+from stfit.encoder.backbone import Backbone, BackboneOptions
+from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.transformer_tokenizer import (
     TransformerTokenizer,
     append_eos,
     load_tokenizer,
-    longest_sequence,
-    lower_case,
+    lowercase,
+    own_limit,
 )
-from stfit.encoder.config import Model
-from stfit.encoder.folder.st_config import count_positions, read_json, read_sentence_config
-from stfit.encoder.folder.validate import other_shapes, require_no_code, require_right_weights, require_vectors
-from stfit.encoder.kernels.dropout import DROPOUT_SETTING
-from stfit.encoder.kernels.packing import choose_layout
+from stfit.encoder.folder.files import count_parameters, read_json, write_json
+from stfit.encoder.folder.model_config import ModelInfo
+from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors, wrong_shapes
 from stfit.encoder.lora import merged_weights
-from stfit.encoder.tokenizer import words_by_id
+from stfit.encoder.tokenizer import untruncated_tokenizer, words_by_id
 from stfit.errors import ModelError
-from stfit.io.json_files import write_json
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    import torch
+    import transformers
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from stfit.encoder.kernels import dropout, packing
+else:
+    torch, transformers = lazy("torch"), lazy("transformers")
+    dropout, packing = lazy("stfit.encoder.kernels.dropout"), lazy("stfit.encoder.kernels.packing")
+
+ST_NAME = "Transformer"
+
+ST_CONFIG_FILES = [
+    f"sentence_{architecture}_config.json"
+    for architecture in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+"""Files with sentence-transformers' max_seq_length; the names after the first are those of its versions 0.x."""
+
+ROBERTA_FAMILY = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "roberta-prelayernorm",
+    "longformer",
+    "data2vec-text",
+    "ibert",
+)
+"""Model types that number positions from pad_token_id + 1, so that their position table has that many unused rows."""
 
 
-def load_transformer(folder: Path, settings: Model, plain: bool) -> Backbone:
-    """The transformer in a folder; `plain` if nothing there says how it is pooled."""
-    backbone, tokenizer, said = _load_backbone(folder, settings), load_tokenizer(folder), read_sentence_config(folder)
-    table: Any = backbone.get_input_embeddings()
-    require_vectors(words_by_id(tokenizer.get_vocab()), len(table.weight), folder)
-    if said.get("do_lower_case"):
-        lower_case(tokenizer)
-    return build_transformer(backbone, tokenizer, settings, said.get("max_seq_length"), plain)
+def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
+    """The transformer of a checkpoint. Raises ModelError if it can't be used as a text encoder."""
+    module, tokenizer, st_config = _load_module(folder, options), load_tokenizer(folder), _read_st_config(folder)
+    embeddings: Any = module.get_input_embeddings()
+    require_vectors(words_by_id(tokenizer.get_vocab()), len(embeddings.weight), folder)
+    if st_config.get("do_lower_case"):
+        lowercase(tokenizer)
+    return build_transformer(module, tokenizer, options, st_config.get("max_seq_length"))
 
 
 def build_transformer(
-    backbone: PreTrainedModel,
+    module: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    settings: Model,
+    options: BackboneOptions,
     max_seq_length: int | None = None,
-    plain: bool = True,
 ) -> Backbone:
-    """A transformer with its tokenizer; `max_seq_length` is what its folder says."""
-    config = backbone.config
+    """A transformer with its tokenizer; `max_seq_length` is the limit in its folder."""
+    config = module.config
     pooling = "last_token" if _is_causal(config) else "mean"
-    by_default = plain and _is_decoder(config) and "last_token" in (settings.modes or (pooling,))
-    if by_default if settings.append_eos == "auto" else settings.append_eos:
+    is_eos_pooled = _is_decoder(config) and "last_token" in (options.pooling or (pooling,))
+    if is_eos_pooled if options.append_eos == "auto" else options.append_eos:
         append_eos(tokenizer)
-    tokens = TransformerTokenizer(
-        tokenizer, _choose_limit(tokenizer, settings.max_seq_length or max_seq_length, config)
-    )
+    limit = _choose_limit(tokenizer, options.max_seq_length or max_seq_length, config)
+    transformer_tokenizer = TransformerTokenizer(tokenizer, limit)
     return Backbone(
-        st_name="Transformer",
-        module=backbone,
-        tokenizer=tokens,
+        st_name=ST_NAME,
+        module=module,
+        tokenizer=transformer_tokenizer,
         dim=int(config.hidden_size),
-        choose_layout=partial(choose_layout, backbone),
-        write=partial(_write_transformer, backbone, tokens),
+        choose_layout=partial(packing.choose_layout, module),
+        write=partial(_write, module, transformer_tokenizer),
         pooling=pooling,
         num_layers=int(config.num_hidden_layers),
     )
 
 
-def _write_transformer(backbone: PreTrainedModel, tokens: TransformerTokenizer, folder: Path) -> None:
-    """Weights, config, tokenizer, and the limit where older versions look for it."""
-    backbone.save_pretrained(folder, state_dict=merged_weights(backbone))
-    tokens.save(folder)
-    config = {"max_seq_length": tokens.max_seq_length, "do_lower_case": False}
-    write_json(folder / "sentence_bert_config.json", config)
+def _write(module: PreTrainedModel, tokenizer: TransformerTokenizer, folder: Path) -> None:
+    module.save_pretrained(folder, state_dict=merged_weights(module))
+    tokenizer.save(folder)
+    # Versions before 6 read the limit here.
+    write_json(folder / ST_CONFIG_FILES[0], {"max_seq_length": tokenizer.max_seq_length, "do_lower_case": False})
 
 
-def _load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
-    """The transformer of a checkpoint, in the recipe's precision, with every weight it needs."""
-    require_no_code(read_json(folder / "config.json", {}), folder, CONFIG_MAPPING)
+def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
+    """The transformer in the precision of the recipe, with all its weights."""
+    require_no_code(read_json(folder / "config.json", {}), folder, transformers.CONFIG_MAPPING)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        set_dropout(config, settings.dropout)
-        config.use_cache = False  # a decoder would fill a key-value cache that nobody reads
-        config.output_hidden_states = False  # a layer that wants them says so
-        backbone, loading = _text_encoder(config, folder).from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        set_dropout(config, options.dropout)
+        config.use_cache = False  # a decoder would fill a key-value cache that is never read
+        config.output_hidden_states = False  # weighted_layer_pooling switches them on
+        module, loading = _text_encoder_class(config, folder).from_pretrained(
             folder,
             config=config,
-            dtype=getattr(torch, settings.precision),
+            dtype=getattr(torch, options.precision),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -95,28 +117,29 @@ def _load_backbone(folder: Path, settings: Model) -> PreTrainedModel:
         )
     except ModelError:
         raise
-    except Exception as error:  # whatever transformers stumbles over in a file that says anything
+    except Exception as error:  # transformers raises anything for a damaged file
         if "ignore_mismatched_sizes" in str(error):
-            error = RuntimeError(f"weights of another shape: {_shapes_other_than_meant(folder, config)}")
+            error = RuntimeError(f"weights with a wrong shape: {_list_wrong_shapes(folder, config)}")
         raise ModelError(f"{folder}: can't be loaded as a text encoder: {error}") from error
-    require_right_weights(backbone, loading, folder)
-    checked: PreTrainedModel = backbone
+    require_right_weights(module, loading, folder)
+    checked: PreTrainedModel = module
     return checked
 
 
-def _shapes_other_than_meant(folder: Path, config: PretrainedConfig) -> str:
-    """The weights that don't have the shapes of the config, which transformers only logs."""
+def _list_wrong_shapes(folder: Path, config: PretrainedConfig) -> str:
+    """The weights whose shape is not that of the config; transformers only logs them."""
     with torch.device("meta"):
-        model = _text_encoder(config, folder)(config)
-    return other_shapes(model.state_dict(), folder, model.base_model_prefix)
+        module = _text_encoder_class(config, folder)(config)
+    return wrong_shapes(module.state_dict(), folder, module.base_model_prefix)
 
 
-def _text_encoder(config: PretrainedConfig, folder: Path) -> Any:
-    """The class of the text encoder in a checkpoint: of T5 and its kin, that is the encoder alone.
+def _text_encoder_class(config: PretrainedConfig, folder: Path) -> Any:
+    """The class of the text encoder in a checkpoint; for T5 and similar models, that is the encoder alone.
 
-    Raises ModelError where there is none.
+    Raises ModelError if there is none.
     """
-    known = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None) or MODEL_MAPPING.get(type(config), None)
+    text_encoders, models = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING, transformers.MODEL_MAPPING
+    known = text_encoders.get(type(config), None) or models.get(type(config), None)
     encoder: type[PreTrainedModel] | None = known[0] if isinstance(known, tuple) else known
     kind = f"a `{config.model_type}` model"
     if encoder is None:
@@ -124,43 +147,78 @@ def _text_encoder(config: PretrainedConfig, folder: Path) -> Any:
     elif encoder.main_input_name != "input_ids":
         reason = f"{kind} reads {encoder.main_input_name}, not text"
     elif parts := [name for name in config.sub_configs if name in ("vision_config", "audio_config")]:
-        reason = f"{kind} is not of text alone: it has a {parts[0]}"
+        reason = f"{kind} is not only for text: it has a {parts[0]}"
     elif config.is_encoder_decoder and not encoder.__name__.endswith("EncoderModel"):
-        reason = f"{kind} is an encoder with a decoder, and transformers has no class of the encoder alone"
+        reason = f"{kind} is an encoder-decoder, and transformers has no class for its encoder alone"
     else:
         return encoder
     raise ModelError(f"{folder}: can't be a text encoder: {reason}")
 
 
 def set_dropout(config: PretrainedConfig, rate: float | None) -> None:
-    """Give every dropout of a config the same rate; None leaves them."""
+    """Set every dropout rate of a config; None leaves them unchanged."""
     if rate is None:
         return
     for name, value in list(vars(config).items()):
-        if DROPOUT_SETTING.search(name) and isinstance(value, int | float) and not isinstance(value, bool):
+        if dropout.DROPOUT_SETTING.search(name) and isinstance(value, int | float) and not isinstance(value, bool):
             setattr(config, name, rate)
 
 
 def _is_causal(config: PretrainedConfig) -> bool:
-    """Whether the checkpoint is a plain decoder, whose last token alone has seen the whole text."""
+    """Whether the checkpoint is a plain decoder, so that only the last token attends to the whole text."""
     architectures: list[str] = getattr(config, "architectures", None) or []
     return bool(architectures and architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True))
 
 
-def _choose_limit(tokenizer: PreTrainedTokenizerBase, wanted: int | None, config: PretrainedConfig) -> int:
-    """Longest sequence in tokens. Raises ModelError where more is wanted than there are positions."""
-    positions = position_limit(config)
-    limit = wanted or longest_sequence(tokenizer, positions)
+def _is_decoder(config: PretrainedConfig) -> bool:
+    return _is_causal(config) or bool(getattr(config, "is_decoder", False))
+
+
+def _choose_limit(tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None, config: PretrainedConfig) -> int:
+    """Maximum length in tokens. Raises ModelError if `max_seq_length` exceeds the position table."""
+    positions = count_positions(config.to_dict())
+    limit = max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
     if positions and limit > positions:
         raise ModelError(f"max_seq_length {limit} is more than the {positions} positions of the base")
     return limit
 
 
-def _is_decoder(config: PretrainedConfig) -> bool:
-    """Whether the transformer is of a decoder's kind (an encoder with last_token pooling has its own end token)."""
-    return _is_causal(config) or bool(getattr(config, "is_decoder", False))
+def count_positions(config: dict[str, Any]) -> int | None:
+    """Maximum length that the position table of a config.json allows; None without such a table."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    padding = config.get("pad_token_id", 1) or 0
+    return positions - (padding + 1 if config.get("model_type") in ROBERTA_FAMILY else 0)
 
 
-def position_limit(config: PretrainedConfig) -> int | None:
-    """Longest sequence that the position table holds; None where there is no such table."""
-    return count_positions(config.to_dict())
+def _read_st_config(folder: Path) -> dict[str, Any]:
+    """`max_seq_length` and `do_lower_case` of a sentence-transformers model."""
+    contents = (read_json(folder / name, {}) for name in ST_CONFIG_FILES)
+    config: dict[str, Any] = next((content for content in contents if content), {})
+    return config
+
+
+def inspect_transformer(folder: Path) -> ModelInfo:
+    """What the config and the tokenizer of a checkpoint say."""
+    config = read_json(folder / "config.json", {})
+    positions = count_positions(config)
+    tokenizer_limit = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
+    tokenizer_file = folder / "tokenizer.json"
+    return ModelInfo(
+        ST_NAME,
+        load_tokenizer=partial(untruncated_tokenizer, tokenizer_file) if tokenizer_file.is_file() else None,
+        max_seq_length=_read_st_config(folder).get("max_seq_length") or own_limit(tokenizer_limit, positions),
+        positions=positions,
+        hidden_size=_first_int(config, "hidden_size", "dim", "d_model"),
+        num_layers=_first_int(config, "num_hidden_layers", "n_layers", "num_layers"),
+        parameters=count_parameters(folder),
+    )
+
+
+def _first_int(config: dict[str, Any], *names: str) -> int | None:
+    """The first of several names that a config has; architectures name the same value differently."""
+    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
+
+
+TRANSFORMER = BaseKind(ST_NAME, load_transformer, inspect_transformer)

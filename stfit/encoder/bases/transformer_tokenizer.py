@@ -1,21 +1,32 @@
-"""Texts -> token ids of a transformer, by its own fast tokenizer."""
+"""The fast tokenizer of a transformer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import normalizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from stfit.encoder.tokenizer import words_by_id
 from stfit.errors import ModelError
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    import transformers
+    from transformers import PreTrainedTokenizerBase
+else:
+    transformers = lazy("transformers")
+
+NO_LIMIT = 1_000_000
+"""transformers' limits above this mean that there is none."""
+DEFAULT_LIMIT = 512
 
 
 class TransformerTokenizer:
-    """A transformer's tokenizer with its limit; special tokens are included."""
+    """A tokenizer of transformers, with special tokens and truncation."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
         self.hf_tokenizer = tokenizer
@@ -27,12 +38,12 @@ class TransformerTokenizer:
 
     @property
     def max_seq_length(self) -> int:
-        """Longest sequence in tokens."""
+        """Maximum length in tokens, special tokens included."""
         return int(self.hf_tokenizer.model_max_length)
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides which token ids a text gets."""
+        """Everything that decides the token ids of a text."""
         return self._backend.to_str()
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -40,7 +51,7 @@ class TransformerTokenizer:
         return [np.array(encoding.ids, dtype=np.int32) for encoding in self._backend.encode_batch_fast(list(texts))]
 
     def prompt_length(self, prompt: str) -> int:
-        """Tokens that `prompt` puts before a text, the leading special token included."""
+        """Number of tokens that `prompt` puts before a text, the leading special token included."""
         if not prompt:
             return 0
         ids = self._backend.encode(prompt).ids
@@ -52,17 +63,14 @@ class TransformerTokenizer:
         return words_by_id(self.hf_tokenizer.get_vocab())
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json and its companions."""
+        """Write tokenizer.json and the files that belong to it."""
         self.hf_tokenizer.save_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model folder, on any transformers class.
-
-    Raises ModelError where there is none.
-    """
+    """The tokenizer of a checkpoint. Raises ModelError if there is no fast tokenizer."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise ModelError(f"{folder}: its tokenizer can't be loaded: {error}") from error
     if not tokenizer.is_fast:
@@ -70,15 +78,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the tokenizer lower-case its texts (`do_lower_case` of old sentence-transformers folders)."""
+def lowercase(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the tokenizer lower-case its texts (`do_lower_case` of old sentence-transformers models)."""
     backend = tokenizer.backend_tokenizer
     steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer is not None else [])
     backend.normalizer = normalizers.Sequence(steps)
 
 
 def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make every sequence end with the end-of-sequence token, where it doesn't already. Travels with tokenizer.json."""
+    """Make every sequence end with the end-of-sequence token, also after saving. Raises ModelError if it has none."""
     backend = tokenizer.backend_tokenizer
     token, token_id = tokenizer.eos_token, tokenizer.eos_token_id
     if token is None:
@@ -93,7 +101,7 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
     )
 
 
-def longest_sequence(tokenizer: PreTrainedTokenizerBase, max_positions: int | None) -> int:
-    """The base's own limit in tokens: the smaller of what its tokenizer and its position table say, else 512."""
-    limits = [limit for limit in (int(tokenizer.model_max_length), max_positions) if limit and 0 < limit < 1_000_000]
-    return min(limits, default=512)
+def own_limit(tokenizer_limit: int | None, positions: int | None) -> int:
+    """The base's own limit in tokens: the smaller of its tokenizer's and its position table's, else 512."""
+    limits = [limit for limit in (tokenizer_limit, positions) if limit and 0 < limit < NO_LIMIT]
+    return min(limits, default=DEFAULT_LIMIT)

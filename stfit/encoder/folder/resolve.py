@@ -1,10 +1,9 @@
-"""Where a base model's files are: a local folder, or the Hub's cache after fetching them."""
+"""The local folder of a base model, downloaded from the Hub if needed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from stfit.encoder.folder.st_config import model_folder
 from stfit.errors import ModelError
 from stfit.hub.download import fetch, find_commit
 
@@ -15,29 +14,51 @@ ALL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 
 def is_on_hub(base: str) -> bool:
-    """Whether a base is fetched from the Hub. What a command line names may be a folder without `./`."""
+    """Whether a base is downloaded from the Hub. On the command line, a folder may be named without `./`."""
     return not Path(base).is_absolute() and not Path(base).is_dir()
 
 
 def locate(base: str, revision: str | None, files: list[str]) -> Path:
-    """Folder with those files of a model.
+    """The folder of a model, with those of its files that match `files`.
 
-    Raises ModelError where it is no model folder, HubError where the Hub does not give them.
+    Raises ModelError if it is not a model folder, HubError if the download fails.
     """
-    found = fetch("model", base, find_commit("model", base, revision), files) if is_on_hub(base) else Path(base)
-    return model_folder(found)
+    return model_folder(
+        fetch("model", base, find_commit("model", base, revision), files) if is_on_hub(base) else Path(base)
+    )
+
+
+def is_st_model(folder: Path) -> bool:
+    """Whether a folder is a sentence-transformers model, rather than a plain transformer checkpoint."""
+    return (folder / "modules.json").is_file()
+
+
+def model_folder(path: Path) -> Path:
+    """`path` itself, or `model/` in it if `path` is a run folder.
+
+    Raises ModelError if neither is a model folder.
+    """
+    inner = path / "model"
+    folder = inner if is_st_model(inner) else path
+    if (folder / "config.json").is_file() or is_st_model(folder):
+        return folder
+    if not path.is_dir():
+        raise ModelError(f"{path} does not exist")
+    is_run = (path / "resolved.yaml").is_file()
+    reason = "its run has not finished yet" if is_run else "it has neither config.json nor modules.json"
+    raise ModelError(f"{path}: is not a model folder ({reason})")
 
 
 def model_in(path: str) -> str:
-    """The model folder that a user means by a run folder, a model folder or a Hub id.
+    """The model that a command line names: of a run folder its `model/`, else `path` itself, a folder or a Hub id.
 
-    Raises ModelError for a name in a folder of this machine that has nothing of that name: asking the Hub for
-    `runs/typo` would only take longer to fail. A run that is named without its folder is no Hub id either.
+    Raises ModelError instead of asking the Hub for a missing path whose parent folder exists, such as `runs/typo`, and
+    for a run that is named without `runs/`.
     """
     named, run = Path(path), Path("runs") / path
     if not named.exists() and named.parent.name and named.parent.is_dir():
         raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
     if not named.exists() and (run / "model").is_dir():
-        raise ModelError(f"{path}: there is no such folder here. Write {run}, if you mean that run")
-    inner = Path(path) / "model"
-    return str(inner) if (inner / "modules.json").is_file() else path
+        raise ModelError(f"{path}: no such folder. Did you mean {run}?")
+    inner = named / "model"
+    return str(inner) if is_st_model(inner) else path

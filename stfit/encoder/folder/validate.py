@@ -1,43 +1,39 @@
-"""Whether the files of a model folder can be believed: looked at before anything is built from what they say."""
+"""Checks of the files in a model folder, before anything is built from them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stfit.encoder.folder.st_config import read_json
+from stfit.encoder.folder.files import name_some, not_finite, read_json, read_shapes
 from stfit.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-LARGEST_JSON = 200 * 2**20
-"""Bytes. Tokenizers of a quarter of a million words take 35 MB."""
-LARGEST_HEADER = 100 * 2**20
-"""Bytes of the JSON that a safetensors file starts with; the format's own limit."""
-LAYERS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "num_decoder_layers")
+MAX_JSON_BYTES = 200 * 2**20
+"""A tokenizer.json with 250,000 tokens takes 35 MB."""
+LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "num_decoder_layers")
+"""Names of the number of layers in the config.json of different architectures."""
 COMPUTED = ("position_ids", "inv_freq")
-"""Tables that older checkpoints hold, and today's code computes."""
-
-Shapes = dict[str, tuple[int, ...]]
+"""Buffers that old checkpoints hold and current models compute."""
 
 
 @contextmanager
 def wrap_errors(folder: Path) -> Iterator[None]:
-    """What goes wrong where the files of a folder say what nobody thought of, as a ModelError."""
+    """Convert errors raised while interpreting a model folder to ModelError."""
     try:
         yield
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
-        raise ModelError(f"{folder}: what its files say can't be used: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{folder}: its files can't be interpreted: {type(error).__name__}: {error}") from error
 
 
 def validate_folder(folder: Path) -> None:
-    """Raise ModelError for a folder that leads out of itself, or says things that can't be true.
+    """Raise ModelError for links that lead out of the folder, and for JSON files with impossible values.
 
-    A link may lead anywhere within the Hub's cache, which is made of them: large files lie beside the repositories.
+    Links within the Hub's cache are allowed: its snapshots consist of links to blobs beside them.
     """
     root = (folder.parents[2] if folder.parent.name == "snapshots" else folder).resolve()
     for path in (*folder.glob("*"), *folder.glob("*/*")):
@@ -50,104 +46,77 @@ def validate_folder(folder: Path) -> None:
 
 
 def _validate_json(path: Path) -> None:
-    """The same for one of its JSON files."""
-    if path.stat().st_size > LARGEST_JSON:
-        raise ModelError(f"{path}: is larger than {LARGEST_JSON >> 20} MiB")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ModelError(f"{path}: is larger than {MAX_JSON_BYTES >> 20} MiB")
     if path.name.endswith(".index.json"):
         shards = read_json(path).get("weight_map", {})
         if outside := sorted({str(name) for name in shards.values() if Path(str(name)).name != name}):
-            raise ModelError(f"{path}: names {outside[0]}, which is no file beside it")
+            raise ModelError(f"{path}: names {outside[0]}, which is not a file beside it")
     if path.name == "config.json":
         config = read_json(path)
         if not isinstance(config, dict):
-            raise ModelError(f"{path}: is no JSON object")
+            raise ModelError(f"{path}: is not a JSON object")
         if "/" in str(config.get("_attn_implementation", config.get("attn_implementation", ""))):
-            raise ModelError(f"{path}: asks for attention code from the Hub, which is not run")
-        layers = max((config[key] for key in LAYERS if isinstance(config.get(key), int)), default=0)
-        tensors = len(read_shapes(path.parent)) if "model_type" in config else 0  # other modules count another's layers
+            raise ModelError(f"{path}: asks for attention code from the Hub, which stfit does not run")
+        layers = max((config[key] for key in LAYER_COUNTS if isinstance(config.get(key), int)), default=0)
+        # Configs without `model_type`, such as WeightedLayerPooling's, count the layers of another module.
+        tensors = len(read_shapes(path.parent)) if "model_type" in config else 0
         if tensors and layers > tensors:
-            raise ModelError(f"{path}: says {layers} layers, and there are weights for {tensors} tensors only")
+            raise ModelError(f"{path}: says {layers} layers, but the weights are only {tensors} tensors")
 
 
-def read_shapes(folder: Path) -> Shapes:
-    """Shape of every tensor in a folder's safetensors files; nothing of a file whose start can't be read.
+def require_right_weights(module: nn.Module, loading: dict[str, Any], folder: Path) -> None:
+    """Raise ModelError, with their names, for weights that are missing, unexpected or not finite.
 
-    https://github.com/huggingface/safetensors#format
+    `loading` is the loading info of transformers. The head of another task may be left over, and a pooler may be
+    missing: neither is used.
     """
-    found: Shapes = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size)) if size <= LARGEST_HEADER else {}
-            found |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
-            continue  # loading will say what is wrong with it
-    return found
-
-
-def require_right_weights(backbone: nn.Module, loading: dict[str, Any], folder: Path) -> None:
-    """Raise ModelError, with their names, for weights that are missing, left over or not finite.
-
-    Left over may be the head of another task, and missing a pooler, which is not used.
-    """
-    parts = {name.partition(".")[0] for name in backbone.state_dict()}
+    parts = {name.partition(".")[0] for name in module.state_dict()}
     wrong = {
         "missing": [name for name in loading["missing_keys"] if not name.startswith("pooler.")],
-        "in the file, and no part of this model": [
+        "in the file, but not part of this model": [
             name
             for name in loading["unexpected_keys"]
             if name.partition(".")[0] in parts and not name.startswith("pooler.") and not name.endswith(COMPUTED)
         ],
-        "not finite": not_finite(backbone.state_dict().items()),
+        "not finite": not_finite(module.state_dict().items()),
     }
     if any(wrong.values()):
-        listed = "; ".join(f"{what}: {name_some(names)}" for what, names in wrong.items() if names)
-        raise ModelError(f"{folder}: its weights are not those of its config: {listed}")
+        listed = "; ".join(f"{fault}: {name_some(names)}" for fault, names in wrong.items() if names)
+        raise ModelError(f"{folder}: its weights do not match its config: {listed}")
 
 
-def require_vectors(words: list[str], vectors: int, folder: Path) -> None:
-    """Raise ModelError for a tokenizer with tokens that the table has no vector for."""
-    if len(words) > vectors:
+def require_vectors(vocabulary: list[str], num_vectors: int, folder: Path) -> None:
+    """Raise ModelError if the tokenizer has more tokens than the table has vectors."""
+    if len(vocabulary) > num_vectors:
         raise ModelError(
-            f"{folder}: its tokenizer has {len(words)} tokens, up to `{words[-1]}`, and its table {vectors} vectors: "
-            "they are not of one model"
+            f"{folder}: its tokenizer has {len(vocabulary)} tokens, up to `{vocabulary[-1]}`, but its table has "
+            f"{num_vectors} vectors: they belong to different models"
         )
 
 
 def require_no_code(config: dict[str, Any], folder: Path, known: Container[str]) -> None:
-    """Raise ModelError for a checkpoint whose architecture is code that it brings along.
+    """Raise ModelError for a checkpoint whose architecture is code in its own repository.
 
-    `known`: architectures that transformers has itself; it then takes its own code, and not that of the checkpoint.
+    `known` holds the architectures of transformers, which uses its own code for them even if the checkpoint has code.
     """
-    kind = config.get("model_type")
-    if config.get("auto_map") and kind not in known:
+    model_type = config.get("model_type")
+    if config.get("auto_map") and model_type not in known:
         raise ModelError(
-            f"{folder}: its architecture ({kind}) is code in its repository, which stfit never runs, and transformers "
-            "does not have it: choose another base, or a version of this one that transformers knows"
+            f"{folder}: its architecture ({model_type}) is code in its repository, which stfit never runs, and "
+            "transformers does not have it: choose another base, or a version of this one that transformers supports"
         )
 
 
-def other_shapes(meant: dict[str, Tensor], folder: Path, prefix: str) -> str:
-    """The weights in a folder that have another shape than `meant`, and both shapes.
+def wrong_shapes(expected: dict[str, Tensor], folder: Path, prefix: str) -> str:
+    """The weights in a folder whose shape differs from `expected`, with both shapes.
 
-    In a checkpoint that has a head, their names start with `prefix`.
+    `prefix` comes before their names in a checkpoint that has a head.
     """
-    found = read_shapes(folder)
+    shapes = read_shapes(folder)
     wrong = []
-    for name, tensor in meant.items():
-        shape = found.get(name, found.get(f"{prefix}.{name}"))
+    for name, tensor in expected.items():
+        shape = shapes.get(name, shapes.get(f"{prefix}.{name}"))
         if shape is not None and shape != tuple(tensor.shape):
             wrong.append(f"{name} {list(shape)} instead of {list(tensor.shape)}")
     return name_some(wrong)
-
-
-def not_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Names of the weights that hold a NaN or an infinity."""
-    return [name for name, weight in weights if weight.is_floating_point() and not weight.isfinite().all()]
-
-
-def name_some(names: Iterable[str]) -> str:
-    """The first names of many."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")

@@ -1,0 +1,86 @@
+"""What the bases without a transformer share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from stfit.encoder.bases.word_vectors import vector_dim
+from stfit.encoder.folder.files import count_parameters, read_shapes
+from stfit.encoder.folder.model_config import ModelInfo
+from stfit.lazy import lazy
+from stfit.paths import Location
+from stfit.spec import Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor, nn
+
+    from stfit.encoder.kernels import packing
+    from stfit.encoder.modules import WordCounts
+else:
+    torch, packing = lazy("torch"), lazy("stfit.encoder.kernels.packing")
+
+DEFAULT_VOCAB_SIZE = 30_000
+
+
+class VectorTable(Spec):
+    """The keys of a table with one vector per word or token."""
+
+    st_name: ClassVar[str]
+    default_dim: ClassVar[int]
+    type: str
+    vectors: Location | None = None
+    """Text file of word vectors in the format of GloVe, word2vec and fastText (.txt or .vec, also .gz). Default: random
+    vectors for a vocabulary learnt from the training texts."""
+    embedding_dim: int | None = Field(None, gt=0)
+    """Size of the vectors. Default: that of `vectors`, else 256 for static and 300 for word_embeddings."""
+    vocab_size: int | None = Field(None, gt=0)
+    """Maximum vocabulary size. Default: all words of `vectors`, even those that are in no training text, else 30000. A
+    smaller number keeps the first words of the file, which are the most frequent ones in files of this kind."""
+
+    @model_validator(mode="after")
+    def _vectors_decide_the_size(self) -> Self:
+        if self.vectors is not None and self.embedding_dim is not None:
+            raise ValueError("`embedding_dim` is given by the file of `vectors`: leave it out")
+        return self
+
+    @property
+    def learns_from_texts(self) -> bool:
+        """Whether the vocabulary is learnt from the training texts."""
+        return self.vectors is None
+
+    @property
+    def dim(self) -> int:
+        """Size of a vector."""
+        return self.embedding_dim or (self.default_dim if self.vectors is None else vector_dim(Path(self.vectors)))
+
+    def inspect(self) -> ModelInfo:
+        """Sizes before the vocabulary is known."""
+        parameters = self.dim * (self.vocab_size or DEFAULT_VOCAB_SIZE)
+        return ModelInfo(self.st_name, is_random=True, hidden_size=self.dim, num_layers=0, parameters=parameters)
+
+
+def inspect_table(folder: Path) -> dict[str, Any]:
+    """`hidden_size`, `num_layers` and `parameters` of a saved table."""
+    dim = next((shape[1] for shape in read_shapes(folder).values() if len(shape) == 2), None)
+    return {"hidden_size": dim, "num_layers": 0, "parameters": count_parameters(folder)}
+
+
+def single_layout(forward: packing.Forward) -> Callable[[str], packing.Layout]:
+    """The `choose_layout` of a backbone without attention, for which all layouts are the same."""
+    return lambda _: packing.Layout("auto", forward, "a table has no attention")
+
+
+def forward_bags(bags: nn.EmbeddingBag | WordCounts, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+    """One embedding per sequence [sequences, dim], and the order of the sequences."""
+    ids = np.concatenate(sequences).astype(np.int64)
+    lengths = np.array([len(sequence) for sequence in sequences])
+    starts_r = torch.from_numpy(np.cumsum(lengths) - lengths).to(bags.weight.device)
+    embedding_rd: Tensor = bags(torch.from_numpy(ids).to(bags.weight.device), starts_r)
+    return embedding_rd, np.arange(len(sequences))
