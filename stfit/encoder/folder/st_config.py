@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,7 +19,7 @@ from stfit.encoder.pooling import POOLINGS, ST_POOLINGS
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
 from stfit.plugins import installed_entry_points
-from stfit.similarity import Similarity
+from stfit.similarity import SIMILARITIES
 from stfit.spec import union_members
 
 TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.aliases[0]: choice for choice in union_members(TokenLayer)}  # type: ignore[misc]
@@ -150,7 +150,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return {
         "prompts": prompts,
         "default_prompt": default_prompt if default_prompt in prompts else None,  # an empty prompt changes nothing
-        "similarity": similarity if similarity in get_args(Similarity) else "cosine",
+        "similarity": similarity if similarity in SIMILARITIES else "cosine",
         "truncate_dim": content.get("truncate_dim"),
     }
 
