@@ -159,11 +159,11 @@ def test_a_folder_of_the_peer_keeps_its_embeddings(vectors, tiny_base, texts, tm
         assert largest_error(encoder.encode(texts), theirs) < 1e-5, name
         save_encoder(encoder, folder / "again")
         assert largest_error(load_encoder(folder / "again").encode(texts), theirs) < 1e-5, name
-        glance = inspect_model(Model(base=str(folder)))
-        assert glance.hidden_size == encoder.source.dim, name
-        assert [list(ids) for ids in glance.load_tokenizer()(texts)] == [
-            list(ids) for ids in encoder.tokenizer(texts)
-        ], name
+        info = inspect_model(Model(base=str(folder)))
+        assert info.hidden_size == encoder.source.dim, name
+        assert [list(ids) for ids in info.load_tokenizer()(texts)] == [list(ids) for ids in encoder.tokenizer(texts)], (
+            name
+        )
 
 
 def test_shared_and_weighted_rows_of_model2vec_are_one_table(tiny_base, sentences, tmp_path):
@@ -257,8 +257,8 @@ def test_too_few_layers_and_settings_that_mean_nothing_to_a_folder_are_model_err
     [
         (["Pooling", "WordEmbeddings"], "starts with Pooling"),
         (["WordEmbeddings", "CNN"], "has no Pooling"),
-        (["WordEmbeddings", "Dense", "Pooling"], "Dense stands where only"),
-        (["StaticEmbedding", "Pooling"], "Pooling stands where only"),
+        (["WordEmbeddings", "Dense", "Pooling"], "Dense is in a place where only"),
+        (["StaticEmbedding", "Pooling"], "Pooling is in a place where only"),
     ],
 )
 def test_modules_in_an_order_without_meaning_are_refused(order, reason, tmp_path):

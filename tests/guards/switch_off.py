@@ -34,7 +34,7 @@ class Guard(NamedTuple):
     chosen: str
 
 
-CHECKPOINT, LOOP, SOUND = "training/test_checkpoint.py", "training/test_loop.py", "encoder/test_sound.py"
+CHECKPOINT, LOOP, VALIDATE = "training/test_checkpoint.py", "training/test_loop.py", "encoder/test_validate.py"
 SIGNALS, FOLDER, RESUME = "commands/test_signals.py", "commands/test_run_folder.py", "commands/test_resume.py"
 GUARDS = [
     Guard(
@@ -246,54 +246,83 @@ GUARDS = [
     ),
     Guard(
         "missing weights",
-        "encoder/sound.py",
+        "encoder/folder/validate.py",
         'for name in loading["missing_keys"] if not',
         "for name in [] if not",
-        SOUND,
+        VALIDATE,
         "missing and by_name",
     ),
     Guard(
         "left-over weights",
-        "encoder/sound.py",
+        "encoder/folder/validate.py",
         'for name in loading["unexpected_keys"]',
         "for name in []",
-        SOUND,
+        VALIDATE,
         "left",
     ),
     Guard(
-        "weights are finite", "encoder/sound.py", "and not weight.isfinite().all()]", "and False]", SOUND, "nan or inf"
+        "weights are finite",
+        "encoder/folder/files.py",
+        "and not weight.isfinite().all()]",
+        "and False]",
+        VALIDATE,
+        "nan or inf",
     ),
-    Guard("a vector for each token", "encoder/sound.py", "if len(words) > vectors:", "if False:", SOUND, "no_vector"),
+    Guard(
+        "a vector for each token",
+        "encoder/folder/validate.py",
+        "if len(vocabulary) > num_vectors:",
+        "if False:",
+        VALIDATE,
+        "no_vector",
+    ),
     Guard(
         "code of a repository",
-        "encoder/sound.py",
-        'if config.get("auto_map") and kind not in known:',
+        "encoder/folder/validate.py",
+        'if config.get("auto_map") and model_type not in known:',
         "if False:",
-        SOUND,
+        VALIDATE,
         "code",
     ),
-    Guard("links stay inside", "encoder/sound.py", "if path.is_symlink() and not", "if False and not", SOUND, "linked"),
+    Guard(
+        "links stay inside",
+        "encoder/folder/validate.py",
+        "if path.is_symlink() and not",
+        "if False and not",
+        VALIDATE,
+        "linked",
+    ),
     Guard(
         "shards stay inside",
-        "encoder/sound.py",
+        "encoder/folder/validate.py",
         "if outside := sorted(",
         "if outside := [] and sorted(",
-        SOUND,
+        VALIDATE,
         "shard",
     ),
     Guard(
         "layers have weights",
-        "encoder/sound.py",
+        "encoder/folder/validate.py",
         "if tensors and layers > tensors:",
         "if False:",
-        SOUND,
+        VALIDATE,
         "layers and without",
     ),
     Guard(
-        "adapters", "encoder/sound.py", 'if (folder / "adapter_config.json").is_file():', "if False:", SOUND, "adapter"
+        "adapters",
+        "encoder/folder/validate.py",
+        'if (folder / "adapter_config.json").is_file():',
+        "if False:",
+        VALIDATE,
+        "adapter",
     ),
     Guard(
-        "modules stay inside", "encoder/model_json.py", '".." in pure.parts or', "False or", SOUND, "module and above"
+        "modules stay inside",
+        "encoder/folder/st_config.py",
+        '".." in pure.parts or',
+        "False or",
+        VALIDATE,
+        "module and above",
     ),
     Guard(
         "bombs",

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.folder import validate as sound
+from stfit.encoder.folder import validate
 from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
@@ -46,9 +46,9 @@ def with_config(**changes):
 def with_json(name, change):
     def damage(folder):
         (path,) = folder.rglob(name)
-        said = json.loads(path.read_text())
-        change(said)
-        path.write_text(json.dumps(said))
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
 
     return damage
 
@@ -96,10 +96,10 @@ def test_wrong_weights_are_refused_by_name(tmp_path, tiny_base, damage, message)
 
 def with_another_token(backend):
     """A tokenizer of one token more than it had."""
-    said = json.loads(backend)
-    token = {"id": len(said["model"]["vocab"]), "content": "<new>", "special": True}
+    content = json.loads(backend)
+    token = {"id": len(content["model"]["vocab"]), "content": "<new>", "special": True}
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return json.dumps(said | {"added_tokens": [*said["added_tokens"], token | flags]}).encode()
+    return json.dumps(content | {"added_tokens": [*content["added_tokens"], token | flags]}).encode()
 
 
 @pytest.mark.parametrize("kind", ["transformer", "static", "words"])
@@ -107,7 +107,9 @@ def test_tokenizer_with_tokens_that_have_no_vector_is_refused(tmp_path, tiny_bas
     base = {"transformer": str(tiny_base("bert")), "static": {"type": "static"}, "words": {"type": "word_embeddings"}}
     save_encoder(build_encoder(Model.model_validate({"base": base[kind]}), lambda: sentences), tmp_path / "model")
     if kind == "words":
-        with_json("whitespacetokenizer_config.json", lambda said: said["vocab"].append("<new>"))(tmp_path / "model")
+        with_json("whitespacetokenizer_config.json", lambda content: content["vocab"].append("<new>"))(
+            tmp_path / "model"
+        )
     else:
         with_bytes(with_another_token, next((tmp_path / "model").rglob("tokenizer.json")))(tmp_path)
     with pytest.raises(ModelError, match=r"its tokenizer has \d+ tokens, up to `<new>`, but its table has \d+ vectors"):
@@ -245,6 +247,6 @@ def test_links_of_the_hubs_own_cache_and_links_that_a_user_types_are_fine(model_
 
 
 def test_json_of_a_model_that_is_no_small_file_is_not_read(model_folder, monkeypatch):
-    monkeypatch.setattr(sound, "MAX_JSON_BYTES", 1_000)
+    monkeypatch.setattr(validate, "MAX_JSON_BYTES", 1_000)
     with pytest.raises(ModelError, match=r"tokenizer\.json: is larger than"):
         load_encoder(model_folder)
