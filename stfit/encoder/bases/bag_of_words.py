@@ -13,10 +13,11 @@ from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.table import forward_bags, single_layout
 from stfit.encoder.bases.word_vectors import frequent_words, inverse_frequencies, read_weights_of_words, weigh
-from stfit.encoder.folder.files import read_json, write_json
+from stfit.encoder.folder.files import read_json
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.tokenizer import WhitespaceTokenizer
 from stfit.errors import ModelError
+from stfit.io.json_files import write_json
 from stfit.lazy import lazy
 from stfit.paths import Location
 from stfit.spec import Spec

@@ -15,12 +15,13 @@ from stfit.encoder.bases.transformer_tokenizer import (
     lowercase,
     own_limit,
 )
-from stfit.encoder.folder.files import count_parameters, read_json, write_json
+from stfit.encoder.folder.files import count_parameters, read_json
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors, wrong_shapes
 from stfit.encoder.lora import merged_weights
 from stfit.encoder.tokenizer import untruncated_tokenizer, words_by_id
 from stfit.errors import ModelError
+from stfit.io.json_files import write_json
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:

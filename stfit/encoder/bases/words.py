@@ -13,11 +13,12 @@ from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.table import DEFAULT_VOCAB_SIZE, VectorTable, inspect_table, single_layout
 from stfit.encoder.bases.word_vectors import frequent_words, read_vectors
-from stfit.encoder.folder.files import read_json, read_weights, write_json, write_weights
+from stfit.encoder.folder.files import read_json, read_weights, write_weights
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.validate import require_vectors
 from stfit.encoder.tokenizer import WhitespaceTokenizer, load_word_tokens
 from stfit.errors import ModelError
+from stfit.io.json_files import write_json
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from stfit.errors import ModelError
+from stfit.io.json_files import load_json
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -31,15 +32,9 @@ def read_json(path: Path, default: Any = None) -> Any:
     if default is not None and not path.is_file():
         return default
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return load_json(path)
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: can't be read as JSON: {error}") from error
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON, and create the folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.files import weights_of, write_json, write_weights
+from stfit.encoder.folder.files import weights_of, write_weights
 from stfit.encoder.folder.st_config import pooling_config, st_settings
+from stfit.io.json_files import write_json
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
