@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stfit.encoder.encoder import Encoder, token_batches
-from stfit.encoder.folder.save import st_settings
+from stfit.encoder.folder.st_config import st_settings
 from stfit.encoder.pooling import POOLINGS, PaddedStates, compute_pooled
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
