@@ -1,7 +1,7 @@
-"""The processes of one run: which of them this is, and what they tell one another.
+"""The processes of one run, and their collective operations.
 
-Every process draws the same batches and embeds its share of the texts; all get all embeddings, and compute the same
-loss. Only the first one writes and prints. One process alone goes through the same functions, which then do nothing.
+Every rank samples the same batches and embeds its share of the texts; all ranks gather all embeddings and compute the
+same loss. Only rank 0 writes and prints. In a run of one process, the functions below do nothing.
 """
 
 from __future__ import annotations
@@ -31,87 +31,87 @@ else:
 T = TypeVar("T")
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun, or whoever does as it does, puts into the environment of each process."""
+"""Environment variables that torchrun, or a launcher like it, sets for each process."""
 TIMEOUT = timedelta(hours=6)
-"""How long processes wait for one that is alive, and reads or tokenises. A dead one is noticed at once."""
+"""How long ranks wait for one that still reads or tokenises. A dead rank is noticed at once."""
 BUCKET_BYTES = 2**25
-"""Gradients that travel together."""
+"""Size of the gradient buckets of an all-reduce."""
 PR_SET_PDEATHSIG = 1
 """From linux/prctl.h."""
 
 
 def launched_world_size() -> int | None:
-    """How many processes torchrun has started, of which this is one; None where it hasn't."""
+    """Number of processes that torchrun started; None if this process was not started by it."""
     return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in LAUNCHED) else None
 
 
 def is_initialized() -> bool:
-    """Whether there is a group of processes; asks without loading torch."""
+    """Whether there is a process group; does not import torch."""
     return "torch.distributed" in sys.modules and dist.is_available() and dist.is_initialized()
 
 
 def world_size() -> int:
-    """How many processes this run has."""
+    """Number of processes of this run."""
     return dist.get_world_size() if is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Index of this process, from 0."""
     return dist.get_rank() if is_initialized() else 0
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Whether this process writes and prints."""
     return rank() == 0
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """A block in which this process is one of those that torchrun has started; any other process is alone."""
+    """Join the process group of torchrun during the block; does nothing if torchrun did not start this process."""
     if launched_world_size() is None:
         yield
         return
     _die_with_parent()
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # `cuda` is then a GPU of its own for each
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # makes `cuda` this rank's GPU
     with translate_dist_errors():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     yield
-    dist.destroy_process_group()  # not after an error: it could wait for those that have none
+    dist.destroy_process_group()  # skipped after an error, where it could wait for healthy ranks
 
 
 def _die_with_parent() -> None:
-    """Have the kernel send SIGTERM when torchrun is gone, however it went: no orphan goes on."""
+    """Have the kernel send SIGTERM when torchrun dies, so that no orphan keeps running."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def write_error_file(name: str, message: str, exit_code: int) -> None:
-    """Leave an error where torchrun looks for it, so that it is said once whichever process it comes from."""
+    """Write an error to the file that torchrun collects, so that it is printed once whichever rank raised it."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if path:
-        said = {"message": message, "timestamp": int(time.time()), "class": name, "exit_code": exit_code}
+        content = {"message": message, "timestamp": int(time.time()), "class": name, "exit_code": exit_code}
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(said, file)
+            json.dump(content, file)
 
 
 @contextmanager
 def translate_dist_errors(mixed: bool = False) -> Iterator[None]:
-    """A block that waits for the other processes; PeerLost where one of them is gone.
+    """Convert errors of collective operations to WorkerLostError.
 
-    `mixed`: a block that does other things, too, and may fail in them.
+    `mixed`: the block also does other work, whose errors must pass unchanged.
     """
     try:
         yield
-    except RuntimeError as error:  # gloo and NCCL say it in many ways
+    except RuntimeError as error:  # gloo and NCCL have many messages
         if mixed and not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise WorkerLostError(f"another process of this run is gone: {str(error).splitlines()[0]}") from error
+        raise WorkerLostError(f"another process of this run was lost: {str(error).splitlines()[0]}") from error
 
 
 def broadcast_object(value: T) -> T:
-    """The value that the first process has, in all."""
+    """The value of rank 0, on all ranks."""
     if world_size() == 1:
         return value
     box = [value]
@@ -121,13 +121,13 @@ def broadcast_object(value: T) -> T:
 
 
 def on_rank_zero(action: Callable[[], T]) -> T:
-    """What `action` gives, done by the first process alone; the others wait for it."""
-    return broadcast_object(action() if is_rank_zero() else None)  # type: ignore[return-value]  # all get that of the first
+    """Run `action` on rank 0 only; all ranks return its result."""
+    return broadcast_object(action() if is_rank_zero() else None)  # type: ignore[return-value]  # rank 0 has a T
 
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """A block that the first process goes through before the others, who then find its files in the cache."""
+    """Run the block on rank 0 first; the other ranks then find its files in the cache."""
     if not is_rank_zero():
         broadcast_object(None)
     yield
@@ -136,7 +136,7 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def all_reduce_max(number: int) -> int:
-    """The largest that a process has."""
+    """Maximum over all ranks."""
     if world_size() == 1:
         return number
     box = torch.tensor([number])
@@ -146,52 +146,52 @@ def all_reduce_max(number: int) -> int:
 
 
 def all_gather_object(value: T) -> list[T]:
-    """The values of all processes, in their order."""
+    """The values of all ranks, by rank."""
     if world_size() == 1:
         return [value]
-    box: list[T | None] = [None] * world_size()
+    values: list[T | None] = [None] * world_size()
     with translate_dist_errors():
-        dist.all_gather_object(box, value)
-    return box  # type: ignore[return-value]  # all are there now
+        dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]  # none is None any more
 
 
 def barrier() -> None:
-    """Until all processes are here."""
+    """Wait until all ranks have reached this point."""
     all_gather_object(None)
 
 
 def partition(sizes: Sequence[int]) -> list[np.ndarray]:
-    """Which of some things each process takes, ascending: about as many each, of about the same total size."""
+    """Indices of the items that each rank takes, ascending: about equally many, of about equal total size."""
     longest_first = np.argsort(-np.asarray(sizes, dtype=np.int64), kind="stable")
     return [np.sort(longest_first[first :: world_size()]) for first in range(world_size())]
 
 
-def all_gather_rows(own_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
-    """Rows of all processes, each at its place; `own_sd` are this one's, in the order of its share.
+def all_gather_rows(local_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
+    """Rows of all ranks in their original order [rows, dim]; `local_sd` are this rank's, in the order of its share.
 
-    Gradients reach the own rows. That is all of them: every process computes the same loss, each for its own rows.
+    Gradients flow to the local rows only. Every rank computes the same loss, so together they cover all rows.
     """
-    most = max(map(len, shares))
-    if world_size() == 1 or not most:
-        return own_sd
-    padded = own_sd.new_zeros(most, own_sd.shape[1])
-    padded[: len(own_sd)] = own_sd.detach()
-    gathered = own_sd.new_empty(world_size() * most, own_sd.shape[1])
+    largest = max(map(len, shares))
+    if world_size() == 1 or not largest:
+        return local_sd
+    padded = local_sd.new_zeros(largest, local_sd.shape[1])
+    padded[: len(local_sd)] = local_sd.detach()
+    gathered = local_sd.new_empty(world_size() * largest, local_sd.shape[1])
     with translate_dist_errors():
-        dist.all_gather(list(gathered.split(most)), padded)
-    place = np.concatenate([number * most + np.arange(len(share)) for number, share in enumerate(shares)])
+        dist.all_gather(list(gathered.split(largest)), padded)
+    place = np.concatenate([number * largest + np.arange(len(share)) for number, share in enumerate(shares)])
     order = np.argsort(np.concatenate(shares))
-    whole_sd = gathered[torch.from_numpy(place[order]).to(own_sd.device)]
-    return whole_sd.index_copy(0, torch.from_numpy(shares[rank()]).to(own_sd.device), own_sd)
+    full_sd = gathered[torch.from_numpy(place[order]).to(local_sd.device)]
+    return full_sd.index_copy(0, torch.from_numpy(shares[rank()]).to(local_sd.device), local_sd)
 
 
-def all_gather_numpy(own_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
-    """The same for embeddings that nothing is learnt from."""
-    return own_rd if world_size() == 1 else all_gather_rows(torch.from_numpy(own_rd), shares).numpy()
+def all_gather_numpy(local_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
+    """`all_gather_rows` for arrays, without gradients."""
+    return local_rd if world_size() == 1 else all_gather_rows(torch.from_numpy(local_rd), shares).numpy()
 
 
 def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
-    """Overwrite tensors with those of the first process."""
+    """Overwrite tensors with those of rank 0."""
     if world_size() > 1:
         with translate_dist_errors(), torch.no_grad():
             for tensor in tensors:
@@ -199,7 +199,7 @@ def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
 
 
 def all_reduce_grads(weights: Sequence[torch.nn.Parameter]) -> None:
-    """Give every weight the sum of its gradients over all processes; a weight without any has none afterwards."""
+    """Sum the gradients of every weight over all ranks; a weight without a gradient on any rank keeps None."""
     if world_size() == 1:
         return
     has_gradient = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.uint8)
@@ -214,11 +214,11 @@ def all_reduce_grads(weights: Sequence[torch.nn.Parameter]) -> None:
 
 
 def _buckets(weights: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    """Weights of one kind that lie next to each other, up to BUCKET_BYTES together."""
+    """Consecutive weights of the same dtype and device, up to BUCKET_BYTES together."""
     bucket: list[torch.nn.Parameter] = []
     for weight in weights:
-        alike = bucket and (bucket[0].dtype, bucket[0].device) == (weight.dtype, weight.device)
-        if bucket and not (alike and sum(each.nbytes for each in bucket) + weight.nbytes <= BUCKET_BYTES):
+        fits = bucket and (bucket[0].dtype, bucket[0].device) == (weight.dtype, weight.device)
+        if bucket and not (fits and sum(member.nbytes for member in bucket) + weight.nbytes <= BUCKET_BYTES):
             yield bucket
             bucket = []
         bucket.append(weight)

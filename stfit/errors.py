@@ -1,16 +1,18 @@
-"""Every way stfit can refuse or fail, with its exit code.
+"""The exceptions that stfit raises, with their exit codes.
 
-StfitError                 1  a bug, when nothing more precise fits
-├── RecipeError            2  the recipe (or the command line) is wrong by itself
-├── DataError              3  rows, columns or splits are not what the recipe says
-├── ModelError             4  a base or model folder can't serve
-├── HubError               5  the Hub can't be reached, or refuses
-├── DivergedError          6  loss, gradient or weights are no longer finite
-├── GateError              7  measured, and not good enough to publish
-├── LockError              8  something moved since the lock was written
-└── ResourceError          9  disk, memory, or another process in the way
-    └── PeerLost           9  another process of this run is gone
-InterruptedRun       130/143  stopped by a signal, resumable; no Exception, so that no library mistakes it for a failure
+BaseException
+├── Exception
+│   └── StfitError                 1  a bug, if nothing more specific applies
+│       ├── RecipeError            2  the recipe or the command line is invalid by itself
+│       ├── DataError              3  rows, columns or splits do not match the recipe
+│       ├── ModelError             4  a base model or model folder can't be used
+│       ├── HubError               5  the Hub can't be reached, or refuses the request
+│       ├── DivergedError          6  loss, gradient or weights are not finite
+│       ├── GateError              7  the model does not pass its gate
+│       ├── LockError              8  something changed since the lock was written
+│       └── ResourceError          9  no disk space or memory, or a folder is in use
+│           └── WorkerLostError    9  another process of this run was lost
+└── InterruptedRun     129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; the run can resume
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Problem:
     row: int | None = None
     snippet: str | None = None
     key: str | None = None
-    """What it is about, below the section of a recipe that names the data: `split`, `columns.anchor`."""
+    """The recipe key it is about, relative to the data section: `split`, `columns.anchor`."""
 
     def __str__(self) -> str:
         where = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
@@ -42,27 +44,27 @@ class Problem:
 
 
 class StfitError(Exception):
-    """What a user reads instead of a traceback: one message, or a list of problems found together."""
+    """Shown to the user without a traceback: one message, or a list of problems found together."""
 
     exit_code = 1
     code = "error"
-    """That of a problem which has none of its own."""
+    """Code of a problem that is given as a message only."""
 
     def __init__(self, message: str | Problem | list[Problem]) -> None:
-        found = message if isinstance(message, list) else [message]
-        self.problems = [Problem(item, self.code) if isinstance(item, str) else item for item in found]
+        messages = message if isinstance(message, list) else [message]
+        self.problems = [Problem(item, self.code) if isinstance(item, str) else item for item in messages]
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class RecipeError(StfitError):
-    """The recipe, or an argument, is wrong before any data is seen."""
+    """The recipe or an argument is invalid; raised before any data is read."""
 
     exit_code = 2
     code = "recipe"
 
 
 class DataError(StfitError):
-    """The data is not what the recipe says."""
+    """The data does not match the recipe."""
 
     exit_code = 3
     code = "data"
@@ -76,46 +78,45 @@ class ModelError(StfitError):
 
 
 class HubError(StfitError):
-    """The Hub could not be reached, or said no."""
+    """The Hub can't be reached, or refuses the request."""
 
     exit_code = 5
     code = "hub"
 
 
 class DivergedError(StfitError):
-    """Training stopped because a number was no longer finite."""
+    """Training stopped because a number is not finite."""
 
     exit_code = 6
 
 
 class GateError(StfitError):
-    """The model was measured and does not pass its gate."""
+    """The model does not pass its gate."""
 
     exit_code = 7
 
 
 class LockError(StfitError):
-    """Something the lock pins has moved."""
+    """Something that the lock pins has changed."""
 
     exit_code = 8
 
 
 class ResourceError(StfitError):
-    """The disk is full, memory ran out, or the run folder is in use."""
+    """The disk is full, memory ran out, or a folder is in use."""
 
     exit_code = 9
     code = "resource"
 
 
 class WorkerLostError(ResourceError):
-    """One of several processes is gone: what it met with is the news, not this."""
+    """Another process of this run was lost; report the error that it met instead of this one."""
 
 
 class InterruptedRun(BaseException):
-    """A signal stopped the run; exit code 128 + the signal's number.
+    """A signal stopped the run; the exit code is 128 + the number of the signal.
 
-    Like KeyboardInterrupt it is no Exception: a library that tries a download again, or reports a failed one as its
-    own error, has to let it pass.
+    Not an Exception, like KeyboardInterrupt, so that libraries neither retry nor convert it.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -125,7 +126,7 @@ class InterruptedRun(BaseException):
 
 @contextmanager
 def at_key(key: str) -> Iterator[None]:
-    """A block whose mistakes are about a key of the data's section, where they don't say so themselves."""
+    """Set the key of problems that the block raises without one: a key of the data section."""
     try:
         yield
     except (RecipeError, DataError) as error:
@@ -133,16 +134,17 @@ def at_key(key: str) -> Iterator[None]:
 
 
 def closest_hint(word: str, known: list[str]) -> str:
-    """A hint that names the nearest known word; empty where none is near.
+    """A hint that names the closest known word; empty if none is close.
 
-    Of words that only go on, the first: `stsb/spearman` is likelier `stsb/spearman_cosine` than the shorter `..._dot`.
+    Prefers the first word that continues `word`: `stsb/spearman` suggests `stsb/spearman_cosine`, not the shorter
+    `..._dot`.
     """
-    near = [name for name in known if name.startswith(f"{word}_")] or get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean `{near[0]}`?" if near else ""
+    matches = [name for name in known if name.startswith(f"{word}_")] or get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean `{matches[0]}`?" if matches else ""
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """A hint that names the nearest known word, or lists what is known when there are few."""
-    if near := closest_hint(word, known):
-        return near
+    """A hint that names the closest known word, or lists the known words if they are few."""
+    if hint := closest_hint(word, known):
+        return hint
     return f"known: {', '.join(known)}" if 0 < len(known) <= 30 else ""

@@ -1,32 +1,32 @@
-"""Heavy packages on first use, so that declaring a choice or printing `--help` costs nothing.
+"""Import heavy packages on first use, so that declaring a choice or printing `--help` costs nothing.
 
-Write, in a module that only uses torch inside functions::
+In a module that uses torch inside functions only::
 
     if TYPE_CHECKING:
         import torch
     else:
         torch = lazy("torch")
 
-`importlib.util.LazyLoader` is no substitute: it registers a half-made module in sys.modules, which transformers
-replaces under its feet and which `inspect.getmodule` (pydantic calls it for every class) loads at once.
+`importlib.util.LazyLoader` is no substitute: it registers an unfinished module in sys.modules, which transformers
+replaces while it loads and which `inspect.getmodule` (called by pydantic for every class) loads at once.
 """
 
 from importlib import import_module
 from typing import Any
 
 
-class Lazy:
-    """A stand-in for the module `name` that imports it when an attribute is first asked for."""
+class _LazyModule:
+    """Imports the module `name` when an attribute is first read."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__"):  # inspect and pickle probe dunders; they must not load the module
+        if attribute.startswith("__"):  # inspect and pickle probe dunders, which must not load the module
             raise AttributeError(attribute)
         return getattr(import_module(self._name), attribute)
 
 
 def lazy(name: str) -> Any:
     """The module `name`, imported on first use."""
-    return Lazy(name)
+    return _LazyModule(name)

@@ -24,7 +24,7 @@ def types_in(annotation: Any) -> Types:
     """Everything a value of this annotation may be."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        added = [spec for mark in arguments[1:] if isinstance(mark, Choice) for spec in mark.added]
+        added = [spec for mark in arguments[1:] if isinstance(mark, Choice) for spec in mark.plugin_choices]
         return types_in(arguments[0]) + added
     if origin in (Union, UnionType):
         return [kind for argument in arguments for kind in types_in(argument)]

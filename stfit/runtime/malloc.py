@@ -1,7 +1,7 @@
-"""What becomes of memory that is freed: it stays with the process for the next step, or goes back to the system.
+"""Whether freed memory stays with the process or returns to the operating system.
 
-glibc gives large blocks back when they are freed. A training step takes the same gigabytes as the step before it, and
-fetching them again page by page was a sixth of its time on long texts.
+glibc returns large blocks when they are freed. Every training step allocates the same gigabytes again, and faulting
+them in page by page took a sixth of its time on long texts.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from stfit.distributed import world_size
 log = logging.getLogger("stfit")
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Names of settings, from glibc's malloc.h (man 3 mallopt)."""
-LARGEST_THRESHOLD = 32 * 2**20
-"""Blocks up to this size come from the heap; glibc takes no larger number."""
-GIVEN_BACK = 2**20
-"""Blocks from this size on go back to the system, where memory is scarce; by itself glibc comes to keep larger ones."""
+"""Parameters of mallopt(3), from glibc's malloc.h."""
+MAX_MMAP_THRESHOLD = 32 * 2**20
+"""Blocks up to this size come from the heap; glibc accepts no larger value."""
+LOW_MMAP_THRESHOLD = 2**20
+"""With sharding, blocks of this size and more are returned at once; by default glibc raises the threshold over time."""
 
 
 def configure_malloc(sharded: bool) -> None:
-    """Keep what is freed, but where a model is cut up for want of memory; does nothing on systems without glibc."""
+    """Keep freed memory, unless the model is sharded to save memory. Does nothing on systems without glibc."""
     if sharded and world_size() > 1:
-        _set_malloc(MMAP_THRESHOLD, GIVEN_BACK)
+        _set_malloc(MMAP_THRESHOLD, LOW_MMAP_THRESHOLD)
         return
-    _set_malloc(MMAP_THRESHOLD, LARGEST_THRESHOLD)
+    _set_malloc(MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
     _set_malloc(TRIM_THRESHOLD, -1)
     if sharded:
-        log.warning("train.shard changes nothing, since there is one process: start several with `--processes`")
+        log.warning("train.shard has no effect with a single process: start several with `--processes`")
 
 
 def _set_malloc(setting: int, value: int) -> None:
-    """Change a setting of the allocator, where it is glibc's."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(setting, value)

@@ -1,4 +1,4 @@
-"""One training's folder under runs/: what is in it, and whether a recipe goes on with it or starts anew."""
+"""The folder of one training under runs/: its files, its lock, and whether a recipe resumes it or starts anew."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stfit.io.json_files import load_json_object
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run."""
+    """The files of a run."""
 
     path: Path
 
@@ -31,27 +31,27 @@ class RunFolder:
 
     @property
     def resolved(self) -> Path:
-        """Every value of the recipe, those chosen at run time included."""
+        """The recipe with every value, including those chosen at run time."""
         return self.path / "resolved.yaml"
 
     @property
     def lock(self) -> Path:
-        """What the run was made of."""
+        """Commits, fingerprints and versions of the inputs."""
         return self.path / "stfit.lock"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line: steps and evaluations."""
+        """One JSON object per line: steps and evaluations."""
         return self.path / "metrics.jsonl"
 
     @property
     def record(self) -> Path:
-        """What the report shows besides: notes of data and of some rows as the model saw them, before and after."""
+        """Data for the report: facts about the training data, and sample rows before and after training."""
         return self.path / "record.json"
 
     @property
     def report(self) -> Path:
-        """The page for people."""
+        """The report page."""
         return self.path / "report.html"
 
     @property
@@ -66,37 +66,37 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """What a finished run measured; its presence says that the run finished."""
+        """Result of a finished run; the run has finished if this file exists."""
         return self.path / "result.json"
 
     @property
     def verdict(self) -> Path:
-        """What its gate said when it was last to be published, beside what was published then."""
+        """Result of the gate at the last attempt to publish."""
         return self.path / "gate.json"
 
     @property
     def tracked(self) -> Path:
-        """By which name trackers know the run."""
+        """The run's id at trackers."""
         return self.path / "tracked.json"
 
     def read_lock(self) -> dict[str, Any] | None:
-        """The lock; None where the run has none yet, or a damaged one."""
+        """The lock; None if it is missing or damaged."""
         return load_json_object(self.lock)
 
     def read_result(self) -> dict[str, Any] | None:
-        """What a finished run measured; None where it has not finished."""
+        """The result; None if the run has not finished."""
         return load_json_object(self.result)
 
     def read_record(self) -> dict[str, Any] | None:
-        """The notes for the report; None where there are none, or damaged ones."""
+        """The report data; None if it is missing or damaged."""
         return load_json_object(self.record)
 
     def read_verdict(self) -> dict[str, Any] | None:
-        """What its gate said; None where it was never asked."""
+        """The result of the gate; None if it was never evaluated."""
         return load_json_object(self.verdict)
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl, if this is the first process."""
+        """Append a line to metrics.jsonl, on rank 0."""
         if not is_rank_zero():
             return
         with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
@@ -108,12 +108,12 @@ class RunFolder:
         for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
             try:
                 entries.append(json.loads(line))
-            except ValueError:  # the last line of a killed run may be half a line
+            except ValueError:  # a killed run may leave an incomplete last line
                 continue
         return entries
 
     def truncate_log(self, step: int) -> None:
-        """Cut metrics.jsonl back to `step`: a resumed run writes the later lines again."""
+        """Delete the lines of metrics.jsonl after `step`, which a resumed run writes again."""
         if self.metrics.is_file():
             kept = [entry for entry in self.read_log() if entry["step"] <= step]
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
@@ -125,7 +125,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Lines `path: old -> new` for every value that differs."""
+    """A line `path: old -> new` for every value that differs."""
     if isinstance(old, list) and isinstance(new, list) and any(isinstance(item, dict) for item in old + new):
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
@@ -139,36 +139,31 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def _archive(folder: RunFolder) -> Path:
-    """Rename a run folder to the first free `<name>.N`."""
+    """Rename a run folder to the first unused `<name>.N`."""
     number = 1
-    while (kept := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
+    while (archive := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
         number += 1
     with wrap_os_errors(folder.path):
-        folder.path.rename(kept)
-    return kept
-
-
-def _holds_files(path: Path) -> bool:
-    """Whether there is anything to lose: a run that was killed before its first step leaves empty folders."""
-    return any(found.is_file() for found in path.rglob("*"))
+        folder.path.rename(archive)
+    return archive
 
 
 def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:
-    """The folder to train `recipe` in, and what a user should know of it.
+    """The folder to train `recipe` in, and messages for the user.
 
-    An unfinished run of the same recipe is gone on with; one of another recipe (or whatever else lies there), or any
-    with `fresh`, is put aside. With `resume`, another recipe raises RecipeError instead.
+    Resumes a run of the same recipe. A run of another recipe, or other files, are archived; with `fresh`, any run is.
+    With `resume`, another recipe raises RecipeError instead.
     """
     folder = RunFolder(path)
     notes: list[str] = []
-    if _holds_files(path):
+    if any(file.is_file() for file in path.rglob("*")):  # a run killed before its first step leaves empty folders
         lock = folder.read_lock()
-        changed = differences(lock["recipe"], recipe) if lock else ["it has no readable stfit.lock"]
+        changed = differences(lock["recipe"], recipe) if lock else ["its stfit.lock is missing or damaged"]
         if resume and changed:
-            raise RecipeError(f"--resume: {path} was made by another recipe:\n  " + "\n  ".join(changed))
+            raise RecipeError(f"--resume: {path} belongs to another recipe:\n  " + "\n  ".join(changed))
         if fresh or changed:
-            kept = _archive(folder)
-            notes = [f"kept the earlier run as {kept}", *(f"  {line}" for line in changed)]
+            archive = _archive(folder)
+            notes = [f"kept the earlier run as {archive}", *(f"  {line}" for line in changed)]
     elif resume:
         raise RecipeError(f"--resume: there is no run in {path}")
     with wrap_os_errors(path):
@@ -178,38 +173,41 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
     return folder, notes
 
 
-def _lock_beside(path: Path) -> Path:
-    """The file that says who trains in the run folder `path`: beside it, since the folder may be put aside then."""
+def _lock_file(path: Path) -> Path:
+    """Lies beside the run folder, which may be archived while it is locked, and holds the process id of the owner."""
     return path.with_name(f".{path.name}.lock")
 
 
 def require_shared(path: Path) -> None:
-    """Raise ResourceError where this process, on another host, does not see the run folder that the first one holds."""
-    holder = on_rank_zero(_lock_beside(path).read_text)
+    """Raise ResourceError if this rank, on another host, does not see the run folder that rank 0 has locked."""
+    owner = on_rank_zero(_lock_file(path).read_text)
     try:
-        seen = _lock_beside(path).read_text()
+        visible_owner = _lock_file(path).read_text()
     except OSError:
-        seen = ""
-    if seen != holder:
+        visible_owner = ""
+    if visible_owner != owner:
         raise ResourceError(
-            f"{path.absolute()}: on {platform.node()}, this is not the run folder of the first process. All hosts have "
-            "to see the same folder: put it on a file system that they share (--runs), or have them start in it"
+            f"{path.absolute()}: on {platform.node()}, this is not the run folder of rank 0. All hosts must see the "
+            "same folder: put it on a shared file system (--runs), and start all processes in the same folder"
         )
 
 
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
-    """Keep other runs out of the run folder `path`. The system frees the lock of a process that dies."""
-    if not is_rank_zero():  # the first process of this run holds it for all
+    """Lock the run folder `path` during the block. The operating system frees the lock of a process that dies.
+
+    Raises ResourceError if another process holds the lock.
+    """
+    if not is_rank_zero():  # rank 0 locks it for all
         yield
         return
-    beside = _lock_beside(path)
+    lock_file = _lock_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = beside.open("a+", encoding="utf-8")
+        stream = lock_file.open("a+", encoding="utf-8")
     except OSError as error:
         raise ResourceError(
-            f"{beside}: can't be written: {error.strerror}; choose another folder with --runs"
+            f"{lock_file}: can't be written: {error.strerror}; choose another folder with --runs"
         ) from error
     with stream:
         try:
@@ -224,9 +222,9 @@ def lock_folder(path: Path) -> Iterator[None]:
 
 
 def is_folder_locked(path: Path) -> bool:
-    """Whether a process trains in the run folder `path` now."""
+    """Whether a process is training in the run folder `path`."""
     try:
-        with _lock_beside(path).open(encoding="utf-8") as stream:
+        with _lock_file(path).open(encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

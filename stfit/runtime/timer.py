@@ -1,4 +1,4 @@
-"""Where the time goes. A GPU works on while Python goes on: there, the parts of a step blur into one another."""
+"""Where the time of a step goes. GPU kernels run asynchronously, so on a GPU the boundaries are approximate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 
 
 class Timer:
-    """Seconds by what they were spent on."""
+    """Seconds by activity."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)

@@ -20,7 +20,7 @@ FAILURES = {
     "two options against each other": ("train recipe.yaml --fresh --resume", 2, "are mutually exclusive"),
     "nothing to resume": ("train recipe.yaml --resume", 2, "there is no run in runs/recipe"),
     "device of no kind": ("train recipe.yaml train.device=gpu", 2, "write auto, cpu, cuda"),
-    "device": ("train recipe.yaml train.device=mps:7", 2, "device `mps:7` can't be used here"),
+    "device": ("train recipe.yaml train.device=mps:7", 2, "device `mps:7` is not available"),
     "best metric": ("train recipe.yaml train.best=kept/accuracy", 2, "no evaluation during the run gives"),
     "eval of nothing": (
         "eval recipe.yaml",

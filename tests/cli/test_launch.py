@@ -10,7 +10,7 @@ from stfit.errors import DataError, WorkerLostError
 
 LOST = {
     "class": WorkerLostError.__name__,
-    "message": "another process of this run is gone",
+    "message": "another process of this run was lost",
     "exit_code": WorkerLostError.exit_code,
 }
 WRONG = {"class": DataError.__name__, "message": "row 3 is wrong", "exit_code": DataError.exit_code}

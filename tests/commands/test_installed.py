@@ -74,8 +74,8 @@ def test_without_the_package_its_choice_is_unknown(write, stfit, tmp_path):
 
 
 BROKEN = {
-    "loss.broken = nowhere:Loss": "`loss.broken` to stfit.choices, and nowhere:Loss can't be loaded (ModuleNotFound",
-    "loss.broken = json:loads": "json:loads is no Spec with a `type`",
+    "loss.broken = nowhere:Loss": "`loss.broken` to stfit.choices, but nowhere:Loss can't be loaded (ModuleNotFound",
+    "loss.broken = json:loads": "json:loads is not a Spec with a `type`",
     "loss.broken = stfit.encoder.layers:Normalize": "has no `fits`, has no `sampler`",
     "loss.again = stfit.losses.triplets:Triplet": "several packages add the choice `triplet`",
 }

@@ -145,7 +145,7 @@ def test_sharded_run_is_one_without_and_goes_on_to_the_same_bytes_after_a_proces
 def test_one_process_has_nothing_to_share_its_model_with_and_says_so(tmp_path, write, run, caplog):
     for shard in (False, True):
         run(write(train={"shard": shard}), f"shard {shard}")
-        assert ("train.shard changes nothing, since there is one process" in caplog.text) is shard
+        assert ("train.shard has no effect with a single process" in caplog.text) is shard
     assert weights(tmp_path / "shard True" / "tiny") == weights(tmp_path / "shard False" / "tiny")
 
 

@@ -146,7 +146,7 @@ def test_holdout_is_trained_on_by_nobody_and_measured(write, run):
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
 def test_device_that_is_not_there_is_refused(device):
-    with pytest.raises(RecipeError, match=f"device `{device}` can't be used here"):
+    with pytest.raises(RecipeError, match=f"device `{device}` is not available"):
         choose_device(device)
 
 

@@ -104,7 +104,7 @@ def test_run_goes_on_to_the_same_bytes_after_a_host_died(tmp_path, write, hosts,
     os.kill(both[victim].pid, signal.SIGKILL)
     _, said = both[1 - victim].communicate(timeout=300)
     assert both[1 - victim].returncode != 0
-    assert said.count("another process of this run is gone") >= 1, said
+    assert said.count("another process of this run was lost") >= 1, said
     assert [ip("netns", "pids", name).stdout for name, _ in hosts] == ["", ""]  # no orphan
     assert [host.wait(300) for host in start(recipe, *[tmp_path / "killed"] * 2)] == [0, 0]
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")

@@ -61,7 +61,7 @@ def test_a_damaged_window_is_made_again(teacher, tmp_path, damage):
 def test_a_disk_without_room_costs_the_next_run_its_time(teacher, tmp_path, caplog):
     (tmp_path / "stfit").write_text("a file where the folder should be")
     assert np.array_equal(load_embeddings(texts(5), teacher, "me")[np.arange(5)], teacher(texts(5)))
-    assert "not kept for the next run" in caplog.text
+    assert "can't be cached for the next run" in caplog.text
 
 
 def test_a_label_of_rows_is_what_the_teacher_makes_of_each_column(teacher):

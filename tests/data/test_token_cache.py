@@ -22,7 +22,7 @@ class Counting:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_cache, "WORTH_KEEPING", 3)
+    monkeypatch.setattr(token_cache, "MIN_CACHED_TEXTS", 3)
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
     return tmp_path / "stfit" / "tokens"
 

@@ -1,6 +1,6 @@
 """Examples -> batches of token sequences.
 
-Every distinct text is tokenised once, before the first step; a batch then only picks slices of one flat array.
+Every distinct text is tokenised once, before the first step; a batch then takes slices of one flat array.
 """
 
 from __future__ import annotations
@@ -18,39 +18,40 @@ if TYPE_CHECKING:
     from stfit.data.mapping.examples import Examples
 
 MISSING = -1
-"""Stands where an example has no text in a column (rows with fewer negatives than others)."""
+"""Index of a text that an example does not have, such as a negative of a row with fewer negatives than others."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples, as the encoder and the loss take them."""
+    """Some examples, as input of the encoder and the loss."""
 
     rows: np.ndarray
     """Indices of the examples."""
     sequences: list[np.ndarray]
     """Token ids of every text of the batch."""
     prompt_lengths: np.ndarray | None
-    """Tokens at the start of each sequence that pooling leaves out; None where it pools all."""
+    """Tokens at the start of each sequence that pooling skips; None if it skips none."""
     columns: dict[str, np.ndarray]
-    """Role -> for each row, which of `sequences` it is; MISSING where it has none."""
+    """Role -> index into `sequences` for each row, or MISSING."""
     label: np.ndarray | None
     examples: Examples
-    """What the rows are indices of."""
+    """The examples that `rows` indexes."""
 
     @property
     def tokens(self) -> int:
-        """Real tokens of the batch."""
+        """Number of tokens, without padding."""
         return sum(len(sequence) for sequence in self.sequences)
 
-    def rows_with(self, sequence: np.ndarray) -> np.ndarray:
-        """Those of `rows` that have one of these sequences in a column."""
-        found: np.ndarray = self.rows[np.any([np.isin(places, sequence) for places in self.columns.values()], axis=0)]
-        return found
+    def rows_with(self, sequences: np.ndarray) -> np.ndarray:
+        """Those of `rows` that have one of these sequences in any column."""
+        has_one = np.any([np.isin(index, sequences) for index in self.columns.values()], axis=0)
+        rows: np.ndarray = self.rows[has_one]
+        return rows
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Examples as token ids: distinct texts end to end, and which of them each example has in each column."""
+    """Tokenised examples: the distinct texts concatenated, and the index of each example's text in each column."""
 
     flat: np.ndarray
     starts: np.ndarray
@@ -58,73 +59,73 @@ class TokenTable:
     prompt_lengths: np.ndarray | None
     text_ids: dict[str, np.ndarray]
     label: np.ndarray | TeacherEmbeddings | None
-    """Of the rows: one number each, or what a teacher makes of their texts."""
+    """One number per example, or a teacher's embeddings of its texts."""
     examples: Examples
 
     def __len__(self) -> int:
         return len(next(iter(self.text_ids.values())))
 
-    def duplicate_columns(self, views: tuple[str, ...]) -> TokenTable:
-        """The texts of the one column in each of several, or as they are where there are no `views`."""
-        if not views:
+    def duplicate_columns(self, columns: tuple[str, ...]) -> TokenTable:
+        """Copy the only column to each of `columns`; unchanged if `columns` is empty."""
+        if not columns:
             return self
         (text_ids,) = self.text_ids.values()
-        return replace(self, text_ids=dict.fromkeys(views, text_ids))
+        return replace(self, text_ids=dict.fromkeys(columns, text_ids))
 
     def lengths(self) -> np.ndarray:
-        """Tokens of each distinct text."""
+        """Number of tokens of each distinct text."""
         return np.diff(self.starts)
 
     def batch(self, rows: np.ndarray, distinct: bool) -> Batch:
-        """The batch of these examples. `distinct`: a text that occurs twice is embedded once (right if no dropout)."""
-        wanted = {role: ids[rows] for role, ids in self.text_ids.items()}
-        flat_ids = np.concatenate(list(wanted.values()))
-        present = flat_ids[flat_ids != MISSING]
-        places = np.full(len(flat_ids), MISSING)
+        """The batch of these examples. `distinct`: embed a repeated text once, which is correct without dropout."""
+        ids = np.concatenate([column[rows] for column in self.text_ids.values()])
+        is_present = ids != MISSING
+        texts = ids[is_present]
+        index = np.full(len(ids), MISSING)
         if distinct:
-            present, places[flat_ids != MISSING] = np.unique(present, return_inverse=True)
+            texts, index[is_present] = np.unique(texts, return_inverse=True)
         else:
-            places[flat_ids != MISSING] = np.arange(len(present))
-        columns = dict(zip(wanted, np.split(places, len(wanted)), strict=True))
-        sequences = [self.flat[self.starts[i] : self.starts[i + 1]] for i in present]
-        skips = None if self.prompt_lengths is None else self.prompt_lengths[present]
+            index[is_present] = np.arange(len(texts))
+        columns = dict(zip(self.text_ids, np.split(index, len(self.text_ids)), strict=True))
+        sequences = [self.flat[self.starts[text] : self.starts[text + 1]] for text in texts]
+        prompt_lengths = None if self.prompt_lengths is None else self.prompt_lengths[texts]
         label = None if self.label is None else self.label[rows]
-        return Batch(rows, sequences, skips, columns, label, self.examples)
+        return Batch(rows, sequences, prompt_lengths, columns, label, self.examples)
 
 
 def tokenize_examples(
     examples: Examples,
     prompts: dict[str, str],
     tokenize: Tokenize,
-    tokenizer: str | None,
-    pooled_from: Callable[[str], int],
+    cache_name: str | None,
+    prompt_skip: Callable[[str], int],
 ) -> TokenTable:
     """Token ids of all examples.
 
-    `prompts`: role -> text put before its texts; `tokenizer`: names the tokenizer and its settings, where the ids are
-    worth keeping on disk; `pooled_from`: tokens of a prompt that pooling leaves out.
+    `prompts`: role -> text to put before its texts. `cache_name`: identifies the tokenizer and its settings in the
+    cache on disk; None does not use the cache. `prompt_skip`: number of tokens of a prompt that pooling skips.
     """
     ids: dict[tuple[str, str], int] = {}
     text_ids = {
         role: np.array([_number(ids, (prompts[role], text)) for text in texts])
         for role, texts in examples.texts.items()
     }
-    flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, tokenizer)
-    skips = {prompt: pooled_from(prompt) for prompt in prompts.values()}
+    flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, cache_name)
+    skips = {prompt: prompt_skip(prompt) for prompt in prompts.values()}
     prompt_lengths = np.array([skips[prompt] for prompt, _ in ids], dtype=np.int64) if any(skips.values()) else None
     return TokenTable(flat, starts, prompt_lengths, text_ids, examples.label, examples)
 
 
 def number_texts(examples: Examples) -> np.ndarray:
-    """[examples, columns]: a number for each distinct text, MISSING for none, as the samplers take them.
+    """The index of each example's texts [examples, columns], MISSING for none, for the samplers.
 
-    Without prompts: one text under two prompts has one meaning.
+    Ignores prompts: a text means the same under two prompts.
     """
     ids: dict[tuple[str, str], int] = {}
     return np.stack([[_number(ids, ("", text)) for text in texts] for texts in examples.texts.values()], axis=1)
 
 
 def _number(ids: dict[tuple[str, str], int], key: tuple[str, str | None]) -> int:
-    """The number of a text under its prompt, in order of appearance; MISSING for no text."""
+    """Index of a text with its prompt, in order of appearance; MISSING for no text."""
     prompt, text = key
     return MISSING if text is None else ids.setdefault((prompt, text), len(ids))

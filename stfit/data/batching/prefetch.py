@@ -1,4 +1,4 @@
-"""An iterator that runs in a thread, one item ahead of whoever takes from it."""
+"""Run an iterator in a thread, one item ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Iterable, Iterator
 from queue import Queue
 from typing import TypeVar
 
-Item = TypeVar("Item")
+T = TypeVar("T")
 
 
-class End:
-    """Comes after the last item, with the error that ended the iterator, if one did."""
+class _End:
+    """Follows the last item; holds the error that ended the iterator, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
-def prefetch(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items in the same order. While one is used the next is made, and one more may wait: memory for three.
+def prefetch(items: Iterable[T]) -> Iterator[T]:
+    """Yield the same items in the same order; computes the next one while one is used. Holds up to three in memory.
 
-    An error of `items` is raised where its item would have come. Whoever stops early closes this iterator.
+    An error of `items` is raised in place of the item. A consumer that stops early must close this iterator.
     """
-    waiting: Queue[Item | End] = Queue(maxsize=1)
-    unwanted = threading.Event()
+    queue: Queue[T | _End] = Queue(maxsize=1)
+    stopped = threading.Event()
 
     def work() -> None:
         error = None
         try:
             for item in items:
-                waiting.put(item)
-                if unwanted.is_set():
+                queue.put(item)
+                if stopped.is_set():
                     return
-        except BaseException as caught:  # raised again on the other side
+        except BaseException as caught:  # raised again in the consumer
             error = caught
-        waiting.put(End(error))
+        queue.put(_End(error))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        while not isinstance(item := waiting.get(), End):
+        while not isinstance(item := queue.get(), _End):
             yield item
         if item.error is not None:
             raise item.error
     finally:
-        unwanted.set()
-        while thread.is_alive() and not waiting.empty():
-            waiting.get_nowait()
+        stopped.set()
+        while thread.is_alive() and not queue.empty():
+            queue.get_nowait()

@@ -1,6 +1,6 @@
-"""Which examples stand together in a batch: a pure function of the data, the seed and the epoch.
+"""Which examples form a batch: a pure function of the data, the seed and the epoch.
 
-Nothing here depends on hashing, on threads or on what was drawn before, so any epoch can be made again, alone.
+Independent of hash seeds, threads and earlier draws, so any epoch can be sampled again on its own.
 """
 
 from __future__ import annotations
@@ -28,87 +28,87 @@ def sample_batches(
 ) -> list[np.ndarray]:
     """Batches of example indices for one epoch; no index twice.
 
-    `text_ids` is an integer matrix [examples, columns], -1 where a text is missing. Batches smaller than
-    `min_batch_size` are left out: count what is in none with `unused`. Raises DataError when no batch is left.
+    `text_ids` is an integer matrix [examples, columns], with -1 for a missing text. Batches smaller than
+    `min_batch_size` are dropped. Raises DataError if no batch is left.
     """
     digest = sha256(f"{fingerprint}:{seed}:{epoch}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest))
     if sampler == "no_duplicates":
-        made = no_duplicates(text_ids, batch_size, random)
+        batches = no_duplicates(text_ids, batch_size, random)
     elif sampler == "group_by_label":
         if label is None:
             raise RecipeError("`sampler: group_by_label` needs a format with labels")
-        made = group_by_label(label, batch_size, random)
+        batches = group_by_label(label, batch_size, random)
     else:
-        made = shuffle(len(text_ids), batch_size, random)
-    made = [batch for batch in made if len(batch) >= min_batch_size]
-    if not made:
+        batches = shuffle(len(text_ids), batch_size, random)
+    batches = [batch for batch in batches if len(batch) >= min_batch_size]
+    if not batches:
         raise DataError(
-            f"no batch of {min_batch_size} rows or more, as the loss needs, can be made of {len(text_ids)} examples "
-            f"(sampler {sampler}, {batch_size} rows at most)"
+            f"{len(text_ids)} examples make no batch of at least {min_batch_size} rows, which the loss needs "
+            f"(sampler {sampler}, at most {batch_size} rows)"
         )
-    return made
+    return batches
 
 
-def count_unused(made: list[np.ndarray], examples: int) -> int:
-    """How many examples stand in no batch of an epoch."""
-    return examples - sum(len(batch) for batch in made)
+def count_unused(batches: list[np.ndarray], examples: int) -> int:
+    """Number of examples that are in no batch of an epoch."""
+    return examples - sum(map(len, batches))
 
 
 def shuffle(examples: int, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
-    """A permutation cut into batches; the last one may be smaller."""
+    """A permutation, split into batches; the last one may be smaller."""
     return np.split(random.permutation(examples), range(batch_size, examples, batch_size))
 
 
 def no_duplicates(text_ids: np.ndarray, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Batches in which no two examples share a text, in any column: a shared one would be a negative that is right.
+    """Batches in which no two examples share a text in any column: a shared text would be a false negative.
 
-    An example that can't join a batch waits for one without the text it shares. As a batch closes, one example per text
-    it holds stops waiting, since the next batch can take no more than one. So every example is moved a few times only,
-    however often texts repeat, and a frequent text is spread over the epoch, one example a batch.
+    An example that shares a text with the current batch waits. When the batch is full, one waiting example per text of
+    the batch returns to the queue, since the next batch can hold at most one. So each example moves only a few times,
+    however often texts repeat, and the examples of a frequent text are spread over the epoch, one per batch.
     """
     texts_of = [[text for text in texts if text >= 0] for texts in text_ids.tolist()]
     queue = deque(random.permutation(len(text_ids)).tolist())
     waiting: dict[int, deque[int]] = {}
-    made: list[np.ndarray] = []
+    batches: list[np.ndarray] = []
     while queue:
         batch: list[int] = []
-        held: dict[int, None] = {}
+        batch_texts: dict[int, None] = {}  # ordered, unlike a set
         while queue and len(batch) < batch_size:
             example = queue.popleft()
-            shared = next((text for text in texts_of[example] if text in held), None)
+            shared = next((text for text in texts_of[example] if text in batch_texts), None)
             if shared is None:
                 batch.append(example)
-                held.update(dict.fromkeys(texts_of[example]))
+                batch_texts.update(dict.fromkeys(texts_of[example]))
             else:
                 waiting.setdefault(shared, deque()).append(example)
-        made.append(np.array(batch))
-        queue.extendleft(waiting[text].popleft() for text in held if waiting.get(text))
-    return made
+        batches.append(np.array(batch))
+        queue.extendleft(waiting[text].popleft() for text in batch_texts if waiting.get(text))
+    return batches
 
 
 def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Batches that hold at least two labels, one of them at least twice: what triplets are mined from.
+    """Batches with at least two labels, one of them at least twice, so that triplets can be mined.
 
-    Rows of a label are dealt out in pairs. The largest label comes last, to where there is most room, so that it is
-    spread over the epoch, and fills no batch alone while others have rows left. A label with one row is never used.
+    Rows of a label are distributed in pairs. The largest label comes last and fills the emptiest batches, so that it is
+    spread over the epoch and no batch holds it alone while other labels have rows left. Labels with one row are unused.
     """
     if batch_size < 4:
-        raise RecipeError("`sampler: group_by_label` needs room for pairs of two labels: `batch_size` of at least 4")
+        raise RecipeError("`sampler: group_by_label` needs a `batch_size` of at least 4, for pairs of two labels")
     rows = random.permutation(len(label))
     _, classes, counts = np.unique(label[rows], return_inverse=True, return_counts=True)
     rows, classes = rows[counts[classes] > 1], classes[counts[classes] > 1]
     largest = classes == np.argmax(counts)
-    pairs, singles = _cut_into_pairs(rows[~largest], classes[~largest], random)
-    filler_pairs, filler_singles = _cut_into_pairs(rows[largest], classes[largest], random)
+    pairs, singles = _split_into_pairs(rows[~largest], classes[~largest], random)
+    filler_pairs, filler_singles = _split_into_pairs(rows[largest], classes[largest], random)
     fillers = np.concatenate([filler_pairs.reshape(-1), filler_singles])
 
     others = 2 * len(pairs) + len(singles)
     count = max(-(-len(rows) // batch_size), -(-len(pairs) // (batch_size // 2)))
-    count = min(count, others)  # every batch needs a row that is not of the largest label
+    count = min(count, others)  # every batch needs a row of another label than the largest
     if not count:
         return []
-    split = max(0, count - len(pairs) - len(singles))  # pairs to part, so that there is one for every batch
+    split = max(0, count - len(pairs) - len(singles))  # pairs to split, so that every batch gets a row
     singles = np.concatenate([singles, pairs[len(pairs) - split :].reshape(-1)])
     pairs = pairs[: len(pairs) - split]
 
@@ -120,14 +120,14 @@ def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generat
 
     used = np.flatnonzero(batch_of >= 0)
     used = used[np.argsort(batch_of[used], kind="stable")]
-    made = np.split(used, np.cumsum(filled)[:-1])
-    return [made[i] for i in random.permutation(count) if _has_triplet(label[made[i]])]
+    batches = np.split(used, np.cumsum(filled)[:-1])
+    return [batches[i] for i in random.permutation(count) if _has_triplet(label[batches[i]])]
 
 
-def _cut_into_pairs(
+def _split_into_pairs(
     rows: np.ndarray, classes: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as pairs of one class [pairs, 2], classes in random order, and the odd one of each class that has one."""
+    """Pairs of rows of one class [pairs, 2], classes in random order, and the last row of each class of odd size."""
     place = random.permutation(int(classes.max(initial=0)) + 1)[classes]
     order = np.argsort(place, kind="stable")
     rows, place = rows[order], place[order]
@@ -137,7 +137,10 @@ def _cut_into_pairs(
 
 
 def _round_robin(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, batch_size: int) -> None:
-    """Put units (rows [units, rows of a unit]) one by one into the emptiest batch, as long as one has room."""
+    """Put units (rows [units, rows per unit]) one by one into the emptiest batch, while any has room.
+
+    Updates `batch_of` (the batch of each row) and `filled` (the size of each batch) in place.
+    """
     width = units.shape[1]
     room = (batch_size - filled) // width
     batch = np.repeat(np.arange(len(filled)), room)
@@ -148,6 +151,5 @@ def _round_robin(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, ba
 
 
 def _has_triplet(label: np.ndarray) -> bool:
-    """Whether an anchor, a positive and a negative can be found among rows with these labels."""
     counts = np.unique(label, return_counts=True)[1]
     return len(counts) > 1 and bool(counts.max() > 1)

@@ -1,7 +1,7 @@
-"""A source as a stream: a chunk of examples at a time, drawn from like a dataset of its own, epoch after epoch.
+"""Batches of a streamed source: reads a chunk of examples at a time and samples it like a dataset of its own.
 
-What is drawn is a pure function of rows, seed and settings: to go on anywhere, a stream is read again from its start,
-and nothing is tokenised but what a step needs. A chunk that holds all rows gives the batches of the whole source.
+The batches are a pure function of rows, seed and settings. To resume, the stream is read again from its start; only the
+batches that a step needs are tokenised. If one chunk holds all rows, the batches equal those of a source in memory.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ log = logging.getLogger("stfit")
 
 @dataclass(frozen=True)
 class LazyBatch:
-    """A batch as the sampler made it; its chunk is tokenised when the first batch of it is asked for."""
+    """A batch of a chunk that is tokenised when its first batch is needed."""
 
     table: Callable[[], TokenTable]
     rows: np.ndarray
 
     def batch(self, distinct: bool) -> Batch:
-        """The batch itself, as TokenTable.batch gives it."""
+        """See TokenTable.batch."""
         return self.table().batch(self.rows, distinct)
 
 
 @dataclass
 class ThrottledWarning:
-    """What is left out, said whenever it has doubled: a line for each chunk would bury all others."""
+    """Logs a running total each time it has doubled, since a line per chunk would flood the log."""
 
     total: int = 0
-    said: int = 0
+    last_logged: int = 0
 
     def add(self, number: int, message: str) -> None:
-        """So many more."""
+        """Add to the total; `message` describes what is counted."""
         self.total += number
-        if number and self.total >= 2 * self.said:
-            self.said = self.total
+        if number and self.total >= 2 * self.last_logged:
+            self.last_logged = self.total
             log.warning("%s; %d so far", message, self.total)
 
 
 @dataclass(frozen=True)
 class StreamingBatches:
-    """The batches of a source that is never in memory whole."""
+    """The batches of a source that is never in memory as a whole."""
 
     source: TrainingData
     sampler: str
@@ -65,22 +65,19 @@ class StreamingBatches:
     min_batch_size: int
     seed: int
     check: Callable[[Examples], None]
-    """Raises DataError where the loss can't learn from the labels of some examples."""
+    """Raises DataError if the loss can't use the labels of the examples."""
     tokenize: Callable[[Examples], TokenTable]
     check_interrupt: Callable[[], None] = lambda: None
-    """Called after each block of rows; may raise, where reading takes too long."""
+    """Called after each block of rows; may raise."""
     unused: ThrottledWarning = field(default_factory=ThrottledWarning)
 
     @property
     def chunk_size(self) -> int:
-        """Examples that are drawn from at once: as many full batches as fit into the shuffle buffer."""
+        """Examples per chunk: as many full batches as fit into the shuffle buffer."""
         return max(1, self.source.shuffle_buffer // self.batch_size) * self.batch_size
 
     def __iter__(self) -> Iterator[LazyBatch]:
-        """The batches of one epoch after the other, without end.
-
-        Raises DataError as soon as a row is read that is not what the recipe says.
-        """
+        """The batches of all epochs, without end. Raises DataError when it reads an invalid row."""
         read, dropped = open_tables(self.source), ThrottledWarning()
 
         def tables() -> Iterator[Table]:
@@ -89,30 +86,32 @@ class StreamingBatches:
                 self.check_interrupt()
 
         for epoch in count():
-            yield from self.draw(read_examples(tables(), self.source, dropped), epoch)
+            yield from self.sample_epoch(read_examples(tables(), self.source, dropped), epoch)
 
-    def draw(self, blocks: Iterator[Examples], epoch: int) -> Iterator[LazyBatch]:
-        """The batches of one epoch, chunk after chunk; what stands in no full batch waits for the next chunk."""
+    def sample_epoch(self, blocks: Iterator[Examples], epoch: int) -> Iterator[LazyBatch]:
+        """The batches of one epoch, chunk by chunk; examples in no full batch wait for the next chunk."""
         rest: list[Examples] = []
-        begun = last = False
+        started = last = False
         while not last:
             chunk, rest, last = _take_chunk(rest, blocks, self.chunk_size)
             with _with_row_location(chunk.row, self.source.dataset):
                 self.check(chunk)
-                made, waiting = self.sample(chunk, epoch, last, begun)
+                batches, waiting = self.sample_chunk(chunk, epoch, last, started)
             table = cache(partial(self.tokenize, chunk))
-            yield from (LazyBatch(table, rows) for rows in made)
-            begun = True
+            yield from (LazyBatch(table, rows) for rows in batches)
+            started = True
             rest = [chunk.take(waiting), *rest]
 
-    def sample(self, chunk: Examples, epoch: int, last: bool, begun: bool) -> tuple[list[np.ndarray], np.ndarray]:
-        """Batches of a chunk, and which of its examples wait for the next one.
+    def sample_chunk(
+        self, chunk: Examples, epoch: int, last: bool, started: bool
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Batches of a chunk, and the examples that wait for the next one.
 
-        Not more than half of a chunk waits: of a text or label that most rows have, more would with every chunk. Only
-        the last one of an epoch that has `begun` may make no batch at all.
+        If more than half of a chunk would wait, none does: with a text or label that most rows have, the rest would
+        grow with every chunk. Only the last chunk of an epoch that has `started` may have no batch.
         """
         try:
-            made = sample_batches(
+            batches = sample_batches(
                 self.sampler,
                 number_texts(chunk),
                 chunk.label,
@@ -123,21 +122,21 @@ class StreamingBatches:
                 epoch,
             )
         except DataError as error:
-            if not (last and begun):
+            if not (last and started):
                 hint = "" if last else ": shuffle the rows, or raise `shuffle_buffer`"
                 raise DataError(f"{error}{hint}") from error
-            made = []
-        full = [rows for rows in made if len(rows) == self.batch_size]
+            batches = []
+        full = [rows for rows in batches if len(rows) == self.batch_size]
         waiting = _outside(full, len(chunk))
         if not last and len(waiting) <= len(chunk) / 2:
             return full, waiting
-        alone = len(_outside(made, len(chunk)))
-        self.unused.add(alone, f"{alone} of {len(chunk)} examples fit into no batch and are not trained on")
-        return made, waiting[:0]
+        unused = len(_outside(batches, len(chunk)))
+        self.unused.add(unused, f"{unused} of {len(chunk)} examples fit into no batch and are not trained on")
+        return batches, waiting[:0]
 
 
 def _take_chunk(rest: list[Examples], blocks: Iterator[Examples], size: int) -> tuple[Examples, list[Examples], bool]:
-    """The next examples, those that were read beyond them, and whether there are none."""
+    """The next chunk, the examples read beyond it, and whether it is the last."""
     while sum(map(len, rest)) <= size and (block := next(blocks, None)) is not None:
         rest.append(block)
     read = join(rest)
@@ -146,12 +145,12 @@ def _take_chunk(rest: list[Examples], blocks: Iterator[Examples], size: int) -> 
     return read.take(np.arange(size)), [read.take(np.arange(size, len(read)))], False
 
 
-def _outside(made: Sequence[np.ndarray], examples: int) -> np.ndarray:
-    """Which of so many examples stand in no batch."""
-    free = np.ones(examples, dtype=bool)
-    for rows in made:
-        free[rows] = False
-    return np.flatnonzero(free)
+def _outside(batches: Sequence[np.ndarray], examples: int) -> np.ndarray:
+    """Indices of the examples that are in no batch."""
+    is_outside = np.ones(examples, dtype=bool)
+    for rows in batches:
+        is_outside[rows] = False
+    return np.flatnonzero(is_outside)
 
 
 def read_examples(
@@ -159,41 +158,41 @@ def read_examples(
 ) -> Iterator[Examples]:
     """The examples of each block of rows.
 
-    Raises DataError, with the row, where one is not what the recipe says, or all of them make no example.
+    Raises DataError, with its row, if a row does not match the recipe, and if no row makes an example.
     """
-    rows = found = 0
+    rows = total = 0
     for table in tables:
         with _with_row_location(table.row, table.origin):
             examples = examples_in(table, source)
         if dropped is not None:
             for problem in dropped_rows(table, source, examples):
                 dropped.add(sum(examples.dropped.values()), problem.message)
-        rows, found = rows + len(table), found + len(examples)
+        rows, total = rows + len(table), total + len(examples)
         yield examples
-    if not found:
-        message = f"none of {rows} rows makes an example: look at `columns` and `where`"
+    if not total:
+        message = f"none of {rows} rows makes an example: check `columns` and `where`"
         raise DataError(Problem(message, "no-rows", source.dataset))
 
 
 @contextmanager
 def _with_row_location(rows: np.ndarray, origin: str) -> Iterator[None]:
-    """Say of a mistake in which rows of which file it is, where it does not say so itself."""
+    """Add file and rows to errors that do not have them."""
     try:
         yield
     except DataError as error:
-        where = f" (in rows {rows[0]} to {rows[-1]})"
+        location = f" (in rows {rows[0]} to {rows[-1]})"
         raise DataError(
             [
                 replace(problem, file=problem.file or origin)
                 if problem.row is not None
-                else replace(problem, file=problem.file or origin, row=int(rows[0]), message=problem.message + where)
+                else replace(problem, file=problem.file or origin, row=int(rows[0]), message=problem.message + location)
                 for problem in error.problems
             ]
         ) from error
 
 
 def read_first_examples(source: TrainingData) -> Examples:
-    """The first examples of a stream, at least as many as the shuffle buffer holds if there are so many."""
+    """The first examples of a stream: at least as many as the shuffle buffer holds, if there are that many."""
     check_roles(source.columns, source.format)
     parts: list[Examples] = []
     for examples in read_examples(open_tables(source)(), source):
@@ -204,7 +203,7 @@ def read_first_examples(source: TrainingData) -> Examples:
 
 
 def read_rows_until(source: TrainingData, last: int) -> Table:
-    """The rows of a stream up to the block with the row number `last`."""
+    """The rows of a stream up to the block that holds row number `last`."""
     tables = []
     for table in open_tables(source)():
         tables.append(table)

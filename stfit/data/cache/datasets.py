@@ -1,14 +1,14 @@
-"""A dataset in memory -> a folder of the same rows, which a recipe can name."""
+"""Save a dataset in memory to a folder that a recipe can name."""
 
 from __future__ import annotations
 
-import os
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stfit.data.cache.tokens import cache_folder
 from stfit.errors import ResourceError
+from stfit.io.atomic import atomic_cache_entry
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -17,26 +17,21 @@ ROWS_AT_ONCE = 10_000
 
 
 def cache_dataset(splits: DatasetDict) -> Path:
-    """Write the splits where `datasets` finds them again, once: the folder, which reports show, is named after them.
-
-    Raises ResourceError where it can't be written.
-    """
+    """Save the splits once, to a folder named after their fingerprint. Raises ResourceError if that fails."""
     folder = cache_folder("datasets") / f"from-python-{_fingerprint(splits)[:16]}"
     if folder.is_dir():
         return folder
-    scratch = folder.with_suffix(f".{os.getpid()}.tmp")
     try:
-        splits.save_to_disk(str(scratch))
-        scratch.rename(folder)
+        with atomic_cache_entry(folder) as temporary:
+            splits.save_to_disk(str(temporary))
     except OSError as error:
-        if folder.is_dir():  # another process was faster
-            return folder
-        raise ResourceError(f"{folder}: the dataset can't be kept there: {error}") from error
+        if not folder.is_dir():  # else another process was faster
+            raise ResourceError(f"{folder}: the dataset can't be saved: {error}") from error
     return folder
 
 
 def _fingerprint(splits: DatasetDict) -> str:
-    """sha256 of names, features and rows of the splits, however they are laid out in memory."""
+    """sha256 of names, features and rows of the splits, independent of their chunks in memory."""
     digest = sha256()
     for name, dataset in splits.items():
         digest.update(f"{name} {dataset.features} {len(dataset)}".encode())

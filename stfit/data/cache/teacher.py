@@ -1,13 +1,12 @@
-"""What a teacher makes of texts, on disk, so that a corpus is embedded once over all runs that learn from it.
+"""Cache of a teacher's embeddings, so that a corpus is embedded once for all runs that learn from it.
 
-The texts come in windows, one file each, named by the teacher and the texts: an interrupted run goes on with the window
-it was in, and rows added at the end of a dataset cost no more than themselves. Deleting the folder loses only time.
+Each file holds a window of texts and is named after teacher and texts. An interrupted run resumes at the window it was
+in, and rows added at the end of a dataset cost only themselves. The folder can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from stfit.data.cache.tokens import cache_folder, cache_key
+from stfit.io.atomic import atomic_cache_entry
 
 log = logging.getLogger("stfit")
 
 WINDOW = 4096
-"""Texts in a file: some seconds of a teacher's time."""
+"""Texts per file: a few seconds of a teacher's time."""
 
 Embed = Callable[[list[str]], np.ndarray]
 """Texts -> [texts, dim], float32."""
@@ -27,63 +27,55 @@ Embed = Callable[[list[str]], np.ndarray]
 
 @dataclass(frozen=True)
 class WindowedEmbeddings:
-    """Embeddings of distinct texts, in windows that are memory-mapped where the disk had room for them."""
+    """Embeddings of distinct texts in windows, memory-mapped unless the disk was full."""
 
     windows: list[np.ndarray]
 
-    def __getitem__(self, places: np.ndarray) -> np.ndarray:
-        """[rows, dim] of the texts at these places; of no text (-1) zeros."""
-        found = np.zeros((len(places), self.windows[0].shape[1]), np.float32)
-        for number in np.unique(places[places >= 0] // WINDOW):
-            inside = places // WINDOW == number
-            found[inside] = self.windows[number][places[inside] % WINDOW]
-        return found
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        """Embeddings [len(index), dim] of the texts with these indices; zeros for a missing text (-1)."""
+        embedding_nd = np.zeros((len(index), self.windows[0].shape[1]), np.float32)
+        for number in np.unique(index[index >= 0] // WINDOW):
+            inside = index // WINDOW == number
+            embedding_nd[inside] = self.windows[number][index[inside] % WINDOW]
+        return embedding_nd
 
 
 @dataclass(frozen=True)
 class TeacherEmbeddings:
-    """A teacher's embeddings in the place of a label: indexed by rows, they are [rows, columns, dim]."""
+    """A teacher's embeddings used as labels: indexing by rows gives [rows, columns, dim]."""
 
     columns: list[tuple[WindowedEmbeddings, np.ndarray]]
-    """For each column its embeddings, and at which place there each row has its text."""
+    """For each column: its embeddings, and the index of each row's text among them."""
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """What the teacher makes of these rows' texts."""
-        return np.stack([embeddings[places[rows]] for embeddings, places in self.columns], axis=1)
+        """The teacher's embeddings of these rows [rows, columns, dim]."""
+        return np.stack([embeddings[index[rows]] for embeddings, index in self.columns], axis=1)
 
 
 def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmbeddings:
-    """Embeddings of distinct texts, from disk as far as they are there. `teacher` names all that decides them."""
+    """Embeddings of distinct texts, cached under `teacher`, which identifies the teacher and its settings."""
     windows = []
     for start in range(0, len(texts), WINDOW):
         window = texts[start : start + WINDOW]
         path = cache_folder("teachers") / f"{cache_key(window, teacher)}.npy"
         try:
-            found = _read(path, len(window))
-        except (OSError, ValueError, EOFError):  # not there yet, or damaged
-            found = embed(window)
-            log.info("taught: %d of %d texts", start + len(window), len(texts))
+            embedding_td = _read(path, len(window))
+        except (OSError, ValueError, EOFError):  # missing or damaged
+            embedding_td = embed(window)
+            log.info("teacher: embedded %d of %d texts", start + len(window), len(texts))
             try:
-                _write(path, found)
-                found = _read(path, len(window))
-            except OSError as error:  # a full or read-only disk costs memory and the next run's time, not this run
-                log.warning("embeddings of the teacher are not kept for the next run: %s", error)
-        windows.append(found)
+                with atomic_cache_entry(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, embedding_td)
+                embedding_td = _read(path, len(window))
+            except OSError as error:  # a full or read-only disk must not end the run
+                log.warning("the teacher's embeddings can't be cached for the next run: %s", error)
+        windows.append(embedding_td)
     return WindowedEmbeddings(windows)
 
 
 def _read(path: Path, texts: int) -> np.ndarray:
-    """What `write` wrote, memory-mapped. Raises OSError, EOFError or ValueError where it can't be used."""
-    found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    if found.ndim != 2 or len(found) != texts or found.dtype != np.float32:
-        raise ValueError(f"{path} holds {found.dtype} of shape {found.shape} instead of {texts} embeddings")
-    return found
-
-
-def _write(path: Path, embedding_td: np.ndarray) -> None:
-    """One window; a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    with scratch.open("wb") as file:
-        np.save(file, embedding_td)
-    scratch.replace(path)
+    """A cached window, memory-mapped. Raises OSError, EOFError or ValueError if it can't be used."""
+    window: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    if window.ndim != 2 or len(window) != texts or window.dtype != np.float32:
+        raise ValueError(f"{path} holds {window.dtype} of shape {window.shape} instead of {texts} embeddings")
+    return window
