@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from stfit.distributed import is_rank_zero
-from stfit.publish.markdown import table
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
 """https://docs.github.com/actions/writing-workflows/choosing-what-your-workflow-does/workflow-commands-for-github-actions"""
@@ -21,9 +20,15 @@ def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: s
     if not path or not is_rank_zero():
         return
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    parts = [f"### {title}", table(header, escaped), *([note] if note else [])]
+    parts = [f"### {title}", _table(header, escaped), *([note] if note else [])]
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write("\n\n".join(parts) + "\n\n")
     except OSError:
         return
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; the first column is left-aligned, the others right-aligned."""
+    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
