@@ -184,7 +184,9 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
     compared = verdict["compared"]
     lines = [
         replace(
-            line, published=both["other"], gain_interval=None if both["low"] is None else (both["low"], both["high"])
+            line,
+            published=both["other"],
+            published_interval=None if both["low"] is None else (both["low"], both["high"]),
         )
         if (both := compared.get(line.metric))
         else line

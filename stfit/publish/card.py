@@ -65,10 +65,10 @@ class MetricRow:
     base: float | None = None
     tuned: float | None = None
     published: float | None = None
-    gain_interval: tuple[float, float] | None = None
-    """95 % interval of the gain over the published model."""
     base_interval: tuple[float, float] | None = None
     """95 % interval of the gain over the base."""
+    published_interval: tuple[float, float] | None = None
+    """95 % interval of the gain over the published model."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def _metric_columns(rows: list[MetricRow]) -> dict[str, list[str]]:
         "This model": [format_metric(row.tuned) for row in rows],
         "Gain (interval)": [_format_gain(row.tuned, row.base, row.base_interval) for row in rows],
         "Published before": [format_metric(row.published) for row in rows],
-        "Gain over it (interval)": [_format_gain(row.tuned, row.published, row.gain_interval) for row in rows],
+        "Gain over it (interval)": [_format_gain(row.tuned, row.published, row.published_interval) for row in rows],
     }
     return {title: cells for title, cells in columns.items() if any(cells)}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from stfit.report.figures import MAX_PANELS, Picture, draw_curves, figure_style
 from stfit.report.render import render
-from stfit.report.run_summary import PHASES, MetricDelta, RunSummary
+from stfit.report.run_summary import PHASES, MetricDelta, RunSummary, loss_curve
 
 
 def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, MetricDelta]]) -> str:
@@ -41,7 +41,7 @@ def _differences(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
 def _curves(runs: Sequence[RunSummary]) -> Iterator[Picture]:
     """The loss and the main metrics, each with a line for every run."""
     metrics = list(dict.fromkeys(name for run in runs for name in run.main))[: MAX_PANELS - 1]
-    curves = {run.name: {"Loss": run.loss_curve()} | run.metric_curves() for run in runs}
+    curves = {run.name: {"Loss": loss_curve(run.log)} | run.metric_curves() for run in runs}
     panels = {
         title: {name: of_run[title] for name, of_run in curves.items() if title in of_run and of_run[title][0]}
         for title in ["Loss", *metrics]

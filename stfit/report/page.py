@@ -17,7 +17,7 @@ from stfit.report.figures import (
     figure_style,
 )
 from stfit.report.render import render
-from stfit.report.run_summary import PHASES, STAGE_TITLES, RunSummary
+from stfit.report.run_summary import PHASES, STAGE_TITLES, RunSummary, loss_curve
 
 MAX_EXAMPLES = 10
 
@@ -40,7 +40,7 @@ def report_page(run: RunSummary) -> str:
 
 
 def _training_figures(run: RunSummary) -> Iterator[Picture]:
-    steps, losses = run.loss_curve()
+    steps, losses = loss_curve(run.log)
     if len(steps) > 1:
         caption = (
             f"Training loss from {losses[0]:.4g} at step {steps[0]} to {losses[-1]:.4g} at step {steps[-1]}, of "

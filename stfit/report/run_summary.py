@@ -85,10 +85,6 @@ class RunSummary:
                 curves[name] = ([step for step, _ in points], [value for _, value in points])
         return curves
 
-    def loss_curve(self) -> Curve:
-        """See `loss_curve`."""
-        return loss_curve(self.log)
-
     def learning_rates(self) -> Curve:
         """The learning rate of each logged step."""
         steps = _logged_steps(self.log)

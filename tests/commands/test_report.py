@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from report.pages import assert_sound
+from report.pages import assert_valid_page
 
 from stfit.commands import train as training
 from stfit.commands.report import report, runs_in
@@ -133,7 +133,7 @@ def folder(tmp_path, write, run, similarity):
 def test_report_is_one_sound_page_and_texts_stay_texts(folder):
     write_report(RunFolder(folder))
     text = (folder / "report.html").read_text(encoding="utf-8")
-    page = assert_sound(text)
+    page = assert_valid_page(text)
     assert "<script" not in text
     assert any("<script>alert(1)</script>" in shown for shown in page.texts)
     assert "\u202e" not in text
@@ -175,7 +175,7 @@ def test_runs_are_compared_on_one_page(tmp_path, write, run, similarity):
     found = report(runs)
     text = (tmp_path / "runs" / "comparison.html").read_text(encoding="utf-8")
     assert found["output"] == str(tmp_path / "runs" / "comparison.html")
-    page = assert_sound(text)
+    page = assert_valid_page(text)
     assert "seed" in page.texts
     assert " to " in "".join(page.texts)
     assert "None" not in page.texts  # a value is written as recipes write it

@@ -151,7 +151,7 @@ def test_unmeasured_model_says_so(trained):
 
 
 def test_interval_and_published_value_stand_in_the_table(facts):
-    line = MetricRow("scores/spearman_cosine", 0.1, 0.5, 0.4, (0.02, 0.18))
+    line = MetricRow("scores/spearman_cosine", 0.1, 0.5, 0.4, published_interval=(0.02, 0.18))
     body = card_body(replace(facts, metrics=[line]))
     assert "| `scores/spearman_cosine` | 0.1000 | 0.5000 | +0.4000 | 0.4000 | +0.1000 (+0.0200 to +0.1800) |" in body
 

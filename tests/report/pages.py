@@ -1,4 +1,4 @@
-"""What holds for every page that stfit writes, by the rules of HTML and of the house."""
+"""Checks for every page that stfit writes: valid HTML, accessible, self-contained."""
 
 import re
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 class Page(HTMLParser):
-    """A page's elements, ids, references and texts; raises AssertionError where tags are not closed in turn."""
+    """Elements and texts of a page. Raises AssertionError if tags are not nested correctly."""
 
     def __init__(self, text):
         super().__init__()
@@ -36,12 +36,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def assert_sound(text):
-    """Tags in turn, ids unique and referred to rightly, landmarks, a name for each picture, nothing from elsewhere."""
+def assert_valid_page(text):
+    """Check nesting, ids and references, landmarks, text alternatives, and that nothing is loaded or executed."""
     assert text.startswith("<!DOCTYPE html>")
     page = Page(text)
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids)), "ids that stand there twice"
+    assert len(ids) == len(set(ids)), "duplicate ids"
     named = re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]+)', text)
     assert set(named) <= set(ids)
     assert [len(page.all(tag)) for tag in ("html", "title", "header", "main", "h1")] == [1] * 5

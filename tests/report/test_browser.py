@@ -1,4 +1,4 @@
-"""A report in a real browser: no errors, no request, and what axe-core finds wrong for people who see or hear it."""
+"""A report in a real browser: no errors, no requests, and no violation that axe-core finds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Only the model leaves the machine."""
+"""Only the files of a model are published."""
 
 import os
 import shutil
