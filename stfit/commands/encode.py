@@ -98,7 +98,7 @@ def encode(
             "input where there is no such file yet, and needed again to make queries comparable with their corpus"
         )
     encoder = load_encoder(model_in(model), choose_device(device))
-    dim = encoder.dim_of(choices.truncate_dim)
+    dim = encoder.resolve_dim(choices.truncate_dim)
     if choices.precision in ("binary", "ubinary") and dim % 8:
         raise RecipeError(f"{choices.precision} puts 8 dimensions into a byte, and {dim} is no multiple of 8")
     ranges = load_ranges(calibration, dim) if calibration else None
@@ -135,7 +135,7 @@ def _merge_parts(
     if calibration and ranges is None:
         if not work.rows:
             raise DataError(f"{inputs.source.dataset}: holds no text to make ranges from")
-        made = reduce(Ranges.with_also, (Ranges.of(part.values) for part in rows))
+        made = reduce(Ranges.union, (Ranges.from_embeddings(part.values) for part in rows))
         save_ranges(made, calibration)
         rows = (_quantized(parts.read(number), choices.precision, made) for number in range(work.parts))
     write_output(rows, parts.folder / "output", output, work.rows)
@@ -153,7 +153,7 @@ def _write_parts(
 ) -> Iterator[Encoded]:
     """Every window as a part on disk."""
     prompt = encoder.prompt(choices.prompt_name)
-    skip = encoder.pooled_from(prompt)
+    skip = encoder.prompt_skip(prompt)
     # Without ranges the parts hold floats: they can only be counted once all are known.
     precision = "float32" if choices.precision in CALIBRATED and ranges is None else choices.precision
     ranged = [ranges.low.tolist(), ranges.high.tolist()] if ranges else None

@@ -13,13 +13,13 @@ from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.onnx import (
+    embed_with_graph,
+    graph_mib,
     load_graph,
-    run_graph,
-    size_of,
+    save_tokenizer_and_config,
     write_int8,
     write_onnx,
     write_openvino,
-    write_surroundings,
 )
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
@@ -61,7 +61,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
             write_openvino(onnx, *graphs)
             for file in (*onnx.parent.iterdir(), onnx.parent):
                 file.rmdir() if file.is_dir() else file.unlink()
-        write_surroundings(traced, scratch)
+        save_tokenizer_and_config(traced, scratch)
         compared = [_compare(graph, sequences, own) for graph in graphs]
         if compared[0]["lowest_cosine"] < LOWEST_COSINE:
             raise ModelError(
@@ -69,7 +69,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
                 "this architecture can't be exported"
             )
         files = [
-            {"file": str(graph.relative_to(scratch)), "mib": size_of(graph), **found}
+            {"file": str(graph.relative_to(scratch)), "mib": graph_mib(graph), **found}
             for graph, found in zip(graphs, compared, strict=True)
         ]
     return {
@@ -102,7 +102,7 @@ def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
 def _compare(graph: Path, sequences: list[np.ndarray], own_nd: np.ndarray) -> dict[str, float]:
     """How far a graph's embeddings are from stfit's own, and how many of them it makes in a second."""
     run = load_graph(graph)
-    found_nd, rate = _timed(lambda: run_graph(run, sequences, own_nd.shape[1]), len(sequences))
+    found_nd, rate = _timed(lambda: embed_with_graph(run, sequences, own_nd.shape[1]), len(sequences))
     lengths = np.linalg.norm(found_nd, axis=1) * np.linalg.norm(own_nd, axis=1)
     cosine_n = (found_nd * own_nd).sum(axis=1) / lengths
     return {

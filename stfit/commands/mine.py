@@ -74,7 +74,7 @@ def mine(
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, column)))
     encoder = load_encoder(model_in(model), choose_device(device))
-    prompts = {role: encoder.prompt_of_role(role, None) for role in ("anchor", "positive")}
+    prompts = {role: encoder.role_prompt(role, None) for role in ("anchor", "positive")}
     anchor_bd, positive_bd, text_cd = (
         torch.from_numpy(encoder.encode(some, prompt=prompts[role], normalize=True))
         for some, role in (

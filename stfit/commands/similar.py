@@ -19,13 +19,13 @@ from stfit.workflows.text_windows import Inputs, stream_text_windows
 def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: str) -> dict[str, Any]:
     """For each query, the `top` most similar texts by cosine, most similar first. The texts are not kept in memory."""
     encoder = load_encoder(model_in(model), choose_device(device))
-    query_prompt, prompt = (encoder.prompt_of_role(role, None) for role in ("query", "corpus"))
+    query_prompt, prompt = (encoder.role_prompt(role, None) for role in ("query", "corpus"))
     query_qd = encoder.encode(queries, prompt=query_prompt, normalize=True)
     found: list[dict[str, float]] = [{} for _ in queries]
     for window in stream_text_windows(inputs, encoder, prompt):
         if not window.sequences:
             break
-        text_nd = encoder.embed(window.sequences, encoder.pooled_from(prompt), normalize=True)
+        text_nd = encoder.embed(window.sequences, encoder.prompt_skip(prompt), normalize=True)
         blank = sum(not text.strip() for text in window.distinct)
         score_qk, index_qk = nearest(query_qd, [text_nd], top + blank, "cosine")
         for near, score_k, index_k in zip(found, score_qk.tolist(), index_qk.tolist(), strict=True):
@@ -53,12 +53,12 @@ def closest(model: str, inputs: Inputs, top: int, device: str, *, approximate: b
     prompt = encoder.prompt(None)
     start = time.perf_counter()
     texts: dict[str, None] = {}
-    parts = [np.empty((0, encoder.dim_of(None)), dtype=np.float32)]
+    parts = [np.empty((0, encoder.resolve_dim(None)), dtype=np.float32)]
     for window in stream_text_windows(inputs, encoder, prompt):
         assert window.sequences is not None
         new = [i for i, text in enumerate(window.distinct) if text.strip() and text not in texts]
         sequences = [window.sequences[i] for i in new]
-        parts.append(encoder.embed(sequences, encoder.pooled_from(prompt), normalize=True))
+        parts.append(encoder.embed(sequences, encoder.prompt_skip(prompt), normalize=True))
         texts |= dict.fromkeys(window.distinct[i] for i in new)
     if len(texts) < 2:
         raise DataError(f"{inputs.source.dataset}: holds {len(texts)} distinct texts, and a pair takes two")

@@ -233,11 +233,11 @@ def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Tok
 
     With the labels that the loss's teacher gives them, and as often as the loss wants to see a text.
     """
-    prompts = {role: encoder.prompt_of_role(role, objective.data.prompts) for role in examples.texts}
+    prompts = {role: encoder.role_prompt(role, objective.data.prompts) for role in examples.texts}
     tokens = encoder.tokenizer
     kept_as = None if objective.data.streaming else tokens.fingerprint
     table = embed_with_teacher(
-        tokenize_examples(examples, prompts, tokens, kept_as, encoder.pooled_from), objective, encoder
+        tokenize_examples(examples, prompts, tokens, kept_as, encoder.prompt_skip), objective, encoder
     )
     if objective.views and not encoder.has_dropout:
         raise ModelError(

@@ -132,7 +132,7 @@ class Encoder(nn.Module):
         back[order] = np.arange(len(order))
         return pooled_rd[torch.from_numpy(back).to(pooled_rd.device)]
 
-    def dim_of(self, truncate_dim: int | None) -> int:
+    def resolve_dim(self, truncate_dim: int | None) -> int:
         """Numbers of an embedding that is cut as said, or else as the model says."""
         return min(truncate_dim or self.output_dim, self.embedding_dim)
 
@@ -149,11 +149,11 @@ class Encoder(nn.Module):
             raise ModelError(f"the model has no prompt `{name}`: {hint}")
         return self.config.prompts[name]
 
-    def prompt_of_role(self, role: str, chosen: dict[str, str] | None) -> str:
+    def role_prompt(self, role: str, chosen: dict[str, str] | None) -> str:
         """The text put before a column's texts: as `chosen` says, else the role's usual prompt, else the default."""
         return self.prompt(prompt_name(role, chosen, self.config.prompts))
 
-    def pooled_from(self, prompt: str) -> int:
+    def prompt_skip(self, prompt: str) -> int:
         """Tokens that pooling leaves out at the start of a sequence with this prompt: 0 where prompts are pooled."""
         return 0 if self.config.include_prompt else self.tokenizer.prompt_length(prompt)
 
@@ -176,7 +176,7 @@ class Encoder(nn.Module):
         prompt = self.prompt(prompt_name) if prompt is None else prompt
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         sequences = self.tokenizer([prompt + text for text in row_of])
-        embeddings = self.embed(sequences, self.pooled_from(prompt), normalize=normalize, truncate_dim=truncate_dim)
+        embeddings = self.embed(sequences, self.prompt_skip(prompt), normalize=normalize, truncate_dim=truncate_dim)
         return embeddings if len(row_of) == len(texts) else embeddings[[row_of[text] for text in texts]]
 
     @torch.inference_mode()
@@ -194,7 +194,7 @@ class Encoder(nn.Module):
 
         `batch_tokens`: tokens at once; default: what suits the device. `fast`: matrix products in bfloat16.
         """
-        dim = self.dim_of(truncate_dim)
+        dim = self.resolve_dim(truncate_dim)
         most = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
         forward, precision = self.layout.forward, "bfloat16" if fast else self.precision
         dtype = getattr(torch, precision)

@@ -1,11 +1,11 @@
-"""Layers between pooling and the final embedding: what a recipe and a model folder write, and how each is built.
+"""Layers between pooling and the final embedding: their recipe keys, their config in a model folder, their modules.
 
-The first of the other names is the class of sentence-transformers.
+The first alias is the class name in sentence-transformers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -30,11 +30,30 @@ ACTIVATIONS = {
 """Activation name -> class of torch.nn; sentence-transformers only takes the path of a module class."""
 
 
-class Dense(Spec):
+class LayerSpec(Spec):
+    """What layers before and after pooling share; the defaults are those of a layer that keeps the size."""
+
+    config_file: ClassVar[str] = "config.json"
+    """File of its config in its folder of a model."""
+
+    def dim_after(self, dim: int) -> int:
+        """Size of the embeddings that come out, if those of size `dim` come in."""
+        return dim
+
+    def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
+        """Its config in a model folder."""
+        return {}
+
+    @classmethod
+    def from_st(cls, config: dict[str, Any]) -> Self:
+        """From its config in a model folder. Raises ValueError or KeyError for a config that stfit can't follow."""
+        return cls()
+
+
+class Dense(LayerSpec):
     """A linear map followed by an activation."""
 
     aliases: ClassVar[tuple[str, ...]] = ("Dense",)
-    config_file: ClassVar[str] = "config.json"
     type: Literal["dense"] = "dense"
     out_features: int = Field(gt=0)
     """Size of the embedding that comes out."""
@@ -49,11 +68,9 @@ class Dense(Spec):
         return modules.Projection(dim, self.out_features, self.bias, activation)
 
     def dim_after(self, dim: int) -> int:
-        """Size of the embeddings that come out."""
         return self.out_features
 
-    def to_peer(self, dim: int, module: nn.Module) -> dict[str, Any]:
-        """Its config in a model folder."""
+    def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
         activation = ACTIVATIONS[self.activation]
         file = "linear" if activation == "Identity" else "activation"
         return {
@@ -64,14 +81,13 @@ class Dense(Spec):
         }
 
     @classmethod
-    def from_peer(cls, config: dict[str, Any]) -> Dense:
-        """From its config in a model folder. Raises ValueError where it does not work on the embedding alone."""
-        names = {config.get(key) or "sentence_embedding" for key in ("module_input_name", "module_output_name")}
-        if names != {"sentence_embedding"} or config.get("use_residual"):
-            raise ValueError(f"a dense layer on {', '.join(sorted(names))}, or with a residual, is not supported")
+    def from_st(cls, config: dict[str, Any]) -> Self:
+        features = {config.get(key) or "sentence_embedding" for key in ("module_input_name", "module_output_name")}
+        if features != {"sentence_embedding"} or config.get("use_residual"):
+            raise ValueError(f"a dense layer on {', '.join(sorted(features))}, or with a residual, is not supported")
         path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-        names_of_classes = {name: activation for activation, name in ACTIVATIONS.items()}
-        activation = names_of_classes.get(path.rpartition(".")[2])
+        activation_of_class = {name: activation for activation, name in ACTIVATIONS.items()}
+        activation = activation_of_class.get(path.rpartition(".")[2])
         if activation is None:
             raise ValueError(f"unknown activation {path}")
         return cls.model_validate(
@@ -79,80 +95,48 @@ class Dense(Spec):
         )
 
 
-class Normalize(Spec):
+class Normalize(LayerSpec):
     """Scales every embedding to length 1."""
 
     aliases: ClassVar[tuple[str, ...]] = ("Normalize",)
-    config_file: ClassVar[str] = "config.json"
     type: Literal["normalize"] = "normalize"
 
     def build(self, dim: int) -> nn.Module:
-        """Has no weights."""
+        """A module without weights."""
         return modules.UnitLength()
 
-    def dim_after(self, dim: int) -> int:
-        """Size of the embeddings that come out."""
-        return dim
 
-    def to_peer(self, dim: int, module: nn.Module) -> dict[str, Any]:
-        """Nothing to say."""
-        return {}
-
-    @classmethod
-    def from_peer(cls, config: dict[str, Any]) -> Normalize:
-        """There is nothing to read; git does not even keep its empty folder."""
-        return cls()
-
-
-class LayerNorm(Spec):
-    """Layer normalisation of the embedding."""
+class LayerNorm(LayerSpec):
+    """Layer normalization of the embedding, with a learned scale and shift."""
 
     aliases: ClassVar[tuple[str, ...]] = ("LayerNorm",)
-    config_file: ClassVar[str] = "config.json"
     type: Literal["layer_norm"] = "layer_norm"
 
     def build(self, dim: int) -> nn.Module:
-        """Scale and shift are learnt."""
+        """A module with two weights of size `dim`."""
         return modules.Norm(dim)
 
-    def dim_after(self, dim: int) -> int:
-        """Size of the embeddings that come out."""
-        return dim
-
-    def to_peer(self, dim: int, module: nn.Module) -> dict[str, Any]:
-        """Its config in a model folder."""
+    def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
         return {"dimension": dim}
 
-    @classmethod
-    def from_peer(cls, config: dict[str, Any]) -> LayerNorm:
-        """From its config in a model folder."""
-        return cls()
 
-
-class Dropout(Spec):
-    """Zeroes a random share of the embedding while training."""
+class Dropout(LayerSpec):
+    """Zeroes a random share of the embedding during training."""
 
     aliases: ClassVar[tuple[str, ...]] = ("Dropout",)
-    config_file: ClassVar[str] = "config.json"
     type: Literal["dropout"] = "dropout"
     rate: float = Field(0.2, ge=0, lt=1)
     """Share that is zeroed."""
 
     def build(self, dim: int) -> nn.Module:
-        """Has no weights."""
+        """A module without weights."""
         return nn.Dropout(self.rate)
 
-    def dim_after(self, dim: int) -> int:
-        """Size of the embeddings that come out."""
-        return dim
-
-    def to_peer(self, dim: int, module: nn.Module) -> dict[str, Any]:
-        """Its config in a model folder."""
+    def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
         return {"dropout": self.rate}
 
     @classmethod
-    def from_peer(cls, config: dict[str, Any]) -> Dropout:
-        """From its config in a model folder."""
+    def from_st(cls, config: dict[str, Any]) -> Self:
         return cls(rate=float(config.get("dropout", 0.2)))
 
 

@@ -78,7 +78,7 @@ def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
     return [name for name in linear if any(f".{name}".endswith(f".{wanted}") for wanted in target)]
 
 
-def adapted(backbone: nn.Module) -> dict[str, Any]:
+def adapted_linears(backbone: nn.Module) -> dict[str, Any]:
     """Linear maps with an adapter, by name."""
     return {name: module for name, module in backbone.named_modules() if hasattr(module, "lora_A")}
 
@@ -88,7 +88,7 @@ def merged_weights(backbone: nn.Module) -> dict[str, Tensor] | None:
 
     Raises ModelError where no adapter has learnt anything: the model would be its base.
     """
-    maps = adapted(backbone)
+    maps = adapted_linears(backbone)
     if not maps:
         return None
     states = backbone.state_dict()
@@ -104,8 +104,8 @@ def merged_weights(backbone: nn.Module) -> dict[str, Tensor] | None:
     return merged
 
 
-def weights_of_the_base(backbone: nn.Module) -> set[str]:
+def frozen_weight_names(backbone: nn.Module) -> set[str]:
     """Names of the weights that a checkpoint need not hold: beside adapters, those that stay as the base has them."""
-    if not adapted(backbone):
+    if not adapted_linears(backbone):
         return set()
     return {name for name, weight in backbone.named_parameters() if not weight.requires_grad}

@@ -107,7 +107,7 @@ class LayerMix(nn.Module):
         self.first = first
         self.layer_weights = nn.Parameter(torch.ones(num_layers + 1 - first))
 
-    def listen(self, backbone: PreTrainedModel) -> None:
+    def attach_hook(self, backbone: PreTrainedModel) -> None:
         """Let the transformer give the average in the place of its last layer, however its tokens are laid out."""
         backbone.config.output_hidden_states = True
         backbone.register_forward_hook(self.mix)

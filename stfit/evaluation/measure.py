@@ -88,7 +88,7 @@ def prompt_of(evaluator: Evaluator, encoder: Encoder, role: str) -> str:
     """What stands before the texts of a role."""
     if evaluator.symmetric:
         return encoder.prompt((evaluator.prompts or {}).get(role))
-    return encoder.prompt_of_role(role, evaluator.prompts)
+    return encoder.role_prompt(role, evaluator.prompts)
 
 
 def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = ()) -> list[str]:

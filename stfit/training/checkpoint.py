@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from stfit.distributed import all_gather_object, barrier, is_rank_zero, rank
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, weights_of
-from stfit.encoder.lora import weights_of_the_base
+from stfit.encoder.lora import frozen_weight_names
 from stfit.errors import ModelError, ResourceError
 from stfit.io.atomic import atomic_directory, discard, sync, temporary_path, wrap_os_errors
 from stfit.io.hashing import hash_file
@@ -99,7 +99,7 @@ def frozen_by_lora(module: nn.Module) -> set[str]:
     """Names of the base's weights if LoRA adapters are trained instead of them; checkpoints leave them out."""
     if not isinstance(module, Encoder):
         return set()
-    return {f"backbone.{name}" for name in weights_of_the_base(module.backbone)}
+    return {f"backbone.{name}" for name in frozen_weight_names(module.backbone)}
 
 
 def _load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -138,7 +138,7 @@ def choose_samples(recipe: Recipe, prepared: Prepared, evaluators: Evaluators) -
 
 def _prompt_in_training(source: Source, encoder: Encoder, role: str) -> str:
     """What stands before the texts of a role of the training data."""
-    return encoder.prompt_of_role(role, source.prompts)
+    return encoder.role_prompt(role, source.prompts)
 
 
 def _draws_for(rows: int) -> int:

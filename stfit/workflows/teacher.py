@@ -31,7 +31,7 @@ def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder
 
 def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> TeacherEmbeddings:
     """The teacher's embeddings of these columns, each text with the teacher's own prompt of its role before it."""
-    prompts = {role: teacher.prompt_of_role(role, None) for role in roles}
+    prompts = {role: teacher.role_prompt(role, None) for role in roles}
     places = {role: np.full(len(examples), MISSING) for role in roles}
     embeddings = {}
     for prompt in set(prompts.values()):

@@ -24,7 +24,7 @@ def two_steps(sentences) -> Callable[[Encoder], set[str]]:
         examples = Examples("positive_pair", rows, None, "none", None, np.arange(1, len(sentences) + 1), {})
         prompts = dict.fromkeys(rows, "")
         table = tokenize_examples(
-            examples, prompts, encoder.tokenizer, encoder.tokenizer.fingerprint, encoder.pooled_from
+            examples, prompts, encoder.tokenizer, encoder.tokenizer.fingerprint, encoder.prompt_skip
         )
         batch = table.batch(np.arange(len(sentences)), distinct=False)
         encoder.use_fast_dropout()

@@ -7,7 +7,7 @@ import torch
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.folder.save import save_encoder
-from stfit.encoder.lora import Lora, adapted, merged_weights
+from stfit.encoder.lora import Lora, adapted_linears, merged_weights
 from stfit.errors import ModelError
 
 KINDS = ["bert", "mpnet", "modernbert", "distilbert", "t5", "qwen3"]
@@ -21,7 +21,7 @@ def build(tiny_base):
         torch.manual_seed(1)
         encoder = build_encoder(Model(base=str(tiny_base(kind)), lora=Lora(**settings)))
         with torch.no_grad():
-            for module in adapted(encoder.backbone).values() if moved else ():
+            for module in adapted_linears(encoder.backbone).values() if moved else ():
                 module.lora_B["default"].weight.normal_(std=0.1)
         return encoder
 
@@ -34,7 +34,7 @@ def test_a_folder_holds_the_merged_weights_under_the_names_of_the_base(build, ti
     save_encoder(encoder, tmp_path)
     merged = load_encoder(tmp_path)
     plain = load_encoder(tiny_base(kind))
-    assert not adapted(merged.backbone)
+    assert not adapted_linears(merged.backbone)
     assert merged.backbone.state_dict().keys() == plain.backbone.state_dict().keys()
     embedding = encoder.encode(sentences)
     assert np.abs(merged.encode(sentences) - embedding).max() < 1e-5
@@ -65,7 +65,7 @@ def test_only_adapters_and_layers_after_pooling_learn(tiny_base):
 
 
 def test_a_target_is_the_end_of_a_name(build):
-    names = list(adapted(build(target=["query", "output.dense"]).backbone))
+    names = list(adapted_linears(build(target=["query", "output.dense"]).backbone))
     assert len(names) == 2 * 3  # two layers of a query and the two maps called output.dense
     with pytest.raises(ModelError, match="`kwery` is no linear map of this base; it has dense, key, query, value"):
         build(target=["kwery"])
@@ -78,5 +78,5 @@ def test_adapters_that_have_learnt_nothing_make_no_model(build, tmp_path):
 
 
 def test_a_base_from_nothing_is_refused():
-    with pytest.raises(ValueError, match="starts from nothing"):
+    with pytest.raises(ValueError, match="adapts pretrained weights"):
         Model.model_validate({"base": {"type": "scratch"}, "lora": {}})

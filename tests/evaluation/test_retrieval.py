@@ -90,7 +90,7 @@ def test_prompts_of_queries_and_documents_differ(tiny_base, beir, sentences):
     sent = []
 
     def embed(role, texts):
-        prompt = encoder.prompt_of_role(role, None)
+        prompt = encoder.role_prompt(role, None)
         sent.append((role, prompt))
         return encoder.encode(texts, prompt=prompt)
 

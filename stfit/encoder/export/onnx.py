@@ -110,7 +110,7 @@ def write_openvino(onnx: Path, path: Path) -> None:
     openvino.save_model(openvino.convert_model(onnx), path, compress_to_fp16=False)
 
 
-def write_surroundings(encoder: Encoder, folder: Path) -> None:
+def save_tokenizer_and_config(encoder: Encoder, folder: Path) -> None:
     """Tokenizer, config of the transformer, prompts and similarity."""
     encoder.tokenizer.save(folder)
     encoder.backbone.config.save_pretrained(folder)
@@ -136,7 +136,7 @@ def load_graph(path: Path) -> Run:
     return lambda ids, mask: np.asarray(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
 
 
-def run_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndarray:
+def embed_with_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndarray:
     """Embeddings [sequences, dim], sorted by length so that little is padding."""
     found = np.empty((len(sequences), dim), np.float32)
     for members in token_batches([len(sequence) for sequence in sequences], RUNTIME_TOKENS):
@@ -148,6 +148,6 @@ def run_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndarray:
     return found
 
 
-def size_of(path: Path) -> float:
+def graph_mib(path: Path) -> float:
     """MiB of a graph and its weights, which may lie beside it."""
     return sum(each.stat().st_size for each in path.parent.glob(f"{path.stem}.*")) / 2**20

@@ -31,11 +31,11 @@ class Ranges:
     high: np.ndarray
 
     @classmethod
-    def of(cls, embedding_rd: np.ndarray) -> Ranges:
+    def from_embeddings(cls, embedding_rd: np.ndarray) -> Ranges:
         """Of these embeddings."""
         return cls(embedding_rd.min(axis=0), embedding_rd.max(axis=0))
 
-    def with_also(self, other: Ranges) -> Ranges:
+    def union(self, other: Ranges) -> Ranges:
         """Those of both."""
         return Ranges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 

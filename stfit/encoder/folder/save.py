@@ -27,13 +27,13 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
 
     dim = source.dim
     for token_layer, module in zip(config.token_layers, encoder.token_layers, strict=True):
-        add(token_layer.aliases[0], token_layer.config_file, token_layer.to_peer(dim, module), weights_of(module))
+        add(token_layer.aliases[0], token_layer.config_file, token_layer.to_st(dim, module), weights_of(module))
         dim = token_layer.dim_after(dim)
     if config.pooling:
         add("Pooling", "config.json", pooling_config(config, dim), {})
         dim *= len(config.pooling)
     for layer, module in zip(config.layers, encoder.layers, strict=True):
-        add(layer.aliases[0], layer.config_file, layer.to_peer(dim, module), weights_of(module))
+        add(layer.aliases[0], layer.config_file, layer.to_st(dim, module), weights_of(module))
         dim = layer.dim_after(dim)
     write_json(
         folder / "modules.json",

@@ -106,7 +106,7 @@ def _read_layer(known: dict[str, Any], name: str, folder: Path, listed: Path) ->
         raise ModelError(f"{listed}: {name} is in a place where only {', '.join(known)} can be")
     path = folder / known[name].config_file
     try:
-        return known[name].from_peer(read_json(path, {}))
+        return known[name].from_st(read_json(path, {}))
     except KeyError as error:
         raise ModelError(f"{path}: {error} is missing") from error
     except (ValidationError, ValueError, TypeError) as error:
