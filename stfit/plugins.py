@@ -4,7 +4,7 @@ An installed package is code that the user trusts; code in a model folder or dat
 of the package, `<kind>.<name>` is on the left, the object on the right::
 
     [project.entry-points."stfit.choices"]
-    "loss.focal" = "my_package:Focal"              # a Spec like those in stfit/losses
+    "loss.focal" = "my_package:Focal"              # a LossBase: see stfit/losses
     "evaluator.coherence" = "my_package:Coherence" # an EvaluatorBase like those in stfit/evaluation
     "pooling.top_two" = "my_package:pool_top_two"  # a function like those in stfit/encoder/pooling.py
 """

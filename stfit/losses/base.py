@@ -1,14 +1,17 @@
-"""What a loss is given, and what it says about the data it can use."""
+"""The base of every loss, and checks of what a loss is given."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema
 
-from stfit.errors import DataError, RecipeError
+from stfit.errors import DataError, ModelError, RecipeError
 from stfit.lazy import lazy
+from stfit.paths import Location
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -19,41 +22,22 @@ else:
 
 Columns = dict[str, "Tensor"]
 """Name of a text column -> embeddings [rows, dim]."""
+BuiltLoss = Callable[[Columns, "Tensor | None"], "Tensor"]
+"""A loss to call with columns and label; an nn.Module if it has weights."""
 Sampler = Literal["shuffle", "no_duplicates", "group_by_label"]
-Dims = Annotated[
-    list[Annotated[int, Field(gt=0)]] | None,
-    Field(
-        min_length=1,
-        description="Prefixes of the embedding to train, the full length among them: losses are summed. null = off.",
-    ),
-]
 
 
-def _one_for_each_dim(weights: list[float] | None, others: ValidationInfo) -> list[float] | None:
-    """As many weights as dimensions."""
+def _one_per_dim(weights: list[float] | None, others: ValidationInfo) -> list[float] | None:
     dims = others.data.get("matryoshka_dims") or []
     if weights is not None and len(weights) != len(dims):
         raise ValueError(f"{len(weights)} weights for the {len(dims)} dimensions of `matryoshka_dims`")
     return weights
 
 
-DimWeights = Annotated[
-    list[Annotated[float, Field(gt=0)]] | None,
-    AfterValidator(_one_for_each_dim),
-    Field(description="What the loss of each of `matryoshka_dims` counts in the sum; null = 1 each."),
-]
-
-
-def _of_the_hub(revision: str | None, others: ValidationInfo) -> str | None:
-    """A folder of this machine has no revisions to choose from."""
+def _only_on_hub(revision: str | None, others: ValidationInfo) -> str | None:
     if revision is not None and Path(others.data.get("teacher") or "/").is_absolute():
-        raise ValueError("names a version on the Hub, and `teacher` is not there")
+        raise ValueError("selects a version on the Hub, but `teacher` is not on the Hub")
     return revision
-
-
-TeacherRevision = Annotated[
-    str | None, AfterValidator(_of_the_hub), Field(description="Branch, tag or commit of a teacher on the Hub.")
-]
 
 
 class Accepts(NamedTuple):
@@ -62,58 +46,119 @@ class Accepts(NamedTuple):
     format: str
     """One of the five formats."""
     label: Literal["none", "binary", "class", "score", "number", "teacher"]
-    """What its label means: 0 or 1, the number of a class, a similarity from 0 to 1, any number; or that a teacher's
-    embeddings take its place, see `require_columns_with_teacher`."""
+    """Meaning of the label: 0 or 1, a class number, a similarity from 0 to 1, any number, or a teacher's embeddings
+    (see `TeacherLoss`)."""
+
+
+class LossBase(Spec):
+    """A loss: the data it accepts, how that data is batched, and the value of a batch.
+
+    A loss without weights implements `__call__`; a loss with weights implements `build`.
+    """
+
+    fits: ClassVar[tuple[Accepts, ...]]
+    """The formats and labels that the loss accepts."""
+    sampler: ClassVar[Sampler] = "shuffle"
+    """How `train.sampler: auto` forms batches."""
+    min_batch_size: ClassVar[int] = 1
+    """Minimum number of rows in a batch."""
+    views: ClassVar[tuple[str, ...]] = ()
+    """Columns into which each text of the format `text` is copied; empty keeps its own column."""
+
+    matryoshka_dims: list[Annotated[int, Field(gt=0)]] | None = Field(None, min_length=1)
+    """Sizes of the embedding to train, including the full one: the losses of all prefixes are summed. null = off."""
+    matryoshka_weights: Annotated[list[Annotated[float, Field(gt=0)]] | None, AfterValidator(_one_per_dim)] = None
+    """Weight of each of `matryoshka_dims` in the sum; null = 1 each."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Order fields for the schema and dumps: `type` first, Matryoshka last (pydantic: inherited first)."""
+        place = {"type": -1, "matryoshka_dims": 1, "matryoshka_weights": 1}
+        fields = sorted(cls.model_fields.items(), key=lambda item: place.get(item[0], 0))
+        cls.model_fields.clear()
+        cls.model_fields.update(fields)
+        return handler(source)
+
+    def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
+        """Scalar loss of a batch: `columns` [rows, dim] each, `label` [rows] if the format has one."""
+        raise NotImplementedError
+
+    def build(self, embedding_dim: int, num_classes: int | None) -> BuiltLoss:
+        """The loss to call: an nn.Module to train and checkpoint if it has weights, else the loss itself."""
+        return self
+
+
+class TeacherLoss(LossBase):
+    """A loss that learns from the embeddings of another model.
+
+    The teacher embeds every text once, before the first step. Its embeddings replace the label of a batch: [rows,
+    columns it reads, its dim], columns in their order.
+    """
+
+    same_dim: ClassVar[bool] = False
+    """Whether teacher and model must have the same embedding size."""
+
+    teacher: Location
+    """Hub id or folder of the model to learn from. Its embeddings are cached on disk and reused by other runs."""
+    revision: Annotated[str | None, AfterValidator(_only_on_hub)] = None
+    """Branch, tag or commit of a teacher on the Hub."""
+
+    def taught_roles(self, roles: list[str]) -> list[str]:
+        """The columns whose texts the teacher embeds."""
+        return roles
+
+    def require_teacher_dim(self, model_dim: int, teacher_dim: int) -> None:
+        """Raise ModelError if the loss needs embeddings of equal size and these differ."""
+        if self.same_dim and model_dim != teacher_dim:
+            raise ModelError(
+                f"loss `{self.tag()}` needs embeddings of equal size, but the teacher has {teacher_dim} dimensions and "
+                f"the model {model_dim}: end `model.layers` with {{type: dense, out_features: {teacher_dim}, "
+                "activation: identity}, or use loss teacher_cosine or margin_mse"
+            )
+
+    def require_columns_with_teacher(
+        self, columns: Columns, label: Tensor | None, names: list[str]
+    ) -> tuple[list[Tensor], Tensor]:
+        """The tensors of `names` [rows, dim], and the teacher's embeddings [rows, columns it reads, its dim].
+
+        Raises RecipeError and DataError as `require_columns`.
+        """
+        tensors = require_columns(self.tag(), columns, None, *names)
+        rows, texts = len(tensors[0]), len(self.taught_roles(names))
+        if label is None or label.ndim != 3 or label.shape[:2] != (rows, texts):
+            shape = "is missing" if label is None else f"has the shape {list(label.shape)}"
+            raise DataError(
+                f"loss `{self.tag()}` needs a teacher's embeddings of {texts} texts in {rows} rows; the label {shape}"
+            )
+        return tensors, upcast(label).to(tensors[0].dtype)
 
 
 def require_columns(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list[Tensor]:
-    """The tensors of `names` in their order (`label` is one of the names), half precision widened to float32.
+    """The tensors of `names` in this order (`label` is one of the names), half precision as float32.
 
-    RecipeError where a column is missing or would be ignored; DataError where `label` isn't one number a row.
+    Raises RecipeError if a column is missing or would be ignored, DataError unless `label` is one number per row.
     """
     given = columns if label is None else {**columns, "label": label}
     if set(given) != set(names):
         unused = ", ".join(name for name in given if name not in names) or "none"
-        absent = ", ".join(name for name in names if name not in given) or "none"
+        missing = ", ".join(name for name in names if name not in given) or "none"
         raise RecipeError(
-            f"loss `{loss}` takes the columns {', '.join(names)}; not used: {unused}; missing: {absent}. "
-            "Change `data.columns`, or choose a loss that fits them"
+            f"loss `{loss}` takes the columns {', '.join(names)}; not used: {unused}; missing: {missing}. "
+            "Change `data.columns`, or choose another loss"
         )
     rows = len(given[names[0]])
     if label is not None and label.shape != (rows,):
-        raise DataError(f"loss `{loss}` needs one label a row: {rows} rows, but labels of shape {list(label.shape)}")
+        raise DataError(f"loss `{loss}` needs one label per row: {rows} rows, but labels of shape {list(label.shape)}")
     return [upcast(given[name]) for name in names]
 
 
-def require_columns_with_teacher(
-    loss: Spec, columns: Columns, label: Tensor | None, names: list[str]
-) -> tuple[list[Tensor], Tensor]:
-    """The tensors of `names`, and what the teacher makes of their texts, [rows, columns it reads, its dim].
-
-    RecipeError and DataError as `require_columns`.
-    """
-    tensors = require_columns(loss.tag(), columns, None, *names)
-    rows, texts = len(tensors[0]), len(taught_roles(loss, names))
-    if label is None or label.ndim != 3 or label.shape[:2] != (rows, texts):
-        found = "none" if label is None else f"of shape {list(label.shape)}"
-        raise DataError(
-            f"loss `{loss.tag()}` needs a teacher's embeddings of {texts} texts in {rows} rows; its label is {found}"
-        )
-    return tensors, upcast(label).to(tensors[0].dtype)
-
-
-def taught_roles(loss: Spec, roles: list[str]) -> list[str]:
-    """The columns whose texts the loss's teacher reads."""
-    return roles[:1] if getattr(loss, "target", "own") == "anchor" else roles
-
-
 def presence_mask(names: list[str], tensors: list[Tensor]) -> Tensor:
-    """Which texts are there, [rows, columns]: a negative of exact zeros is missing."""
+    """Which texts exist, [rows, columns]: a negative of exact zeros is missing."""
     zero_rc = torch.stack([(tensor == 0).all(dim=1) for tensor in tensors], dim=1)
     can_miss_c = torch.tensor([name.startswith("negative") for name in names], device=zero_rc.device)
     return ~(zero_rc & can_miss_c)
 
 
 def upcast(tensor: Tensor) -> Tensor:
-    """float32 for half precision; anything else as it is."""
+    """float32 for half precision; any other dtype is unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

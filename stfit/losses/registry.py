@@ -1,21 +1,20 @@
-"""All losses, and how one is built and computed.
+"""All losses, and how a loss is built and computed.
 
-Values and gradients are those of sentence-transformers 6.2, except where stfit refuses or guards on purpose:
+Values and gradients equal those of sentence-transformers 6.2, with these deliberate exceptions:
 
-- a zero vector gets zero gradient from a cosine (there: 1e7 to 1e13, which drowns the batch);
-- a batch whose labels are all the same is a DataError for the batch triplet losses (there: a constant, or noise);
+- a zero vector gets zero gradient from a cosine (there: 1e7 to 1e13, which dominates the batch);
+- a batch whose labels are all equal is a DataError for the batch triplet losses (there: a constant, or noise);
 - a column or a label that a loss would ignore is a RecipeError (there: embedded and dropped, or silently wrong);
-- a Matryoshka prefix is given to its loss as it is (there: at length 1, which a cosine does not see).
+- a Matryoshka prefix reaches its loss unchanged (there: scaled to length 1, which makes no difference to a cosine).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from stfit.errors import DataError, ModelError
+from stfit.errors import ModelError
 from stfit.lazy import lazy
-from stfit.losses.base import Columns
+from stfit.losses.base import BuiltLoss, Columns, LossBase, TeacherLoss
 from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
 from stfit.losses.ranking import GISTEmbed, MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
@@ -26,15 +25,13 @@ from stfit.losses.triplets import (
     BatchSemiHardTriplet,
     Triplet,
 )
-from stfit.spec import Choice, union_members
+from stfit.spec import Choice, Spec, union_members
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
     torch = lazy("torch")
-
-BuiltLoss = Callable[[Columns, "Tensor | None"], "Tensor"]
 
 Loss = Annotated[
     Contrastive
@@ -57,37 +54,47 @@ Loss = Annotated[
     | TeacherCosine
     | MarginMSE
     | DistillKLDiv,
-    Choice("loss", "fits", "sampler", "min_batch_size", "__call__"),
+    Choice("loss", "fits", "sampler", "min_batch_size"),
 ]
 
 LOSSES: list[Any] = list(union_members(Loss))
-"""The classes of the union, those of installed packages among them."""
+"""The classes of the union, including those of installed packages."""
 
 
-def build_loss(spec: Loss, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:
-    """The loss to call: the spec itself, or what its `build` gives, an nn.Module with weights to train and checkpoint.
+def _register_plain_spec(choice: type[Spec]) -> None:
+    """Complete the class of an installed package that was written before LossBase and derives from Spec."""
+    base = TeacherLoss if "teacher" in choice.model_fields else LossBase
+    base.register(choice)  # for isinstance
+    for name, value in (vars(LossBase) | vars(base)).items():
+        if not name.startswith("_") and not hasattr(choice, name):
+            setattr(choice, name, value)
+    for name in base.model_fields.keys() - choice.model_fields.keys():
+        setattr(choice, name, None)
 
-    ModelError where a Matryoshka dimension exceeds the embedding; DataError where softmax has no classes to tell apart.
+
+for _choice in LOSSES:
+    if not issubclass(_choice, LossBase):
+        _register_plain_spec(_choice)
+
+
+def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:
+    """The loss to call: the loss itself, or an nn.Module with weights to train and checkpoint.
+
+    Raises ModelError if a Matryoshka dimension exceeds the embedding, DataError if softmax has fewer than two classes.
     """
-    if isinstance(spec, Softmax) and (num_classes is None or num_classes < 2):
-        raise DataError(f"loss `softmax` tells classes apart, but the data has {num_classes or 'no'} class labels")
-    if (build := getattr(spec, "build", None)) is not None:  # what it builds has weights
-        built: BuiltLoss = build(embedding_dim, num_classes)
-        return built
-    too_large = [dim for dim in getattr(spec, "matryoshka_dims", None) or [] if dim > embedding_dim]
+    too_large = [dim for dim in loss.matryoshka_dims or [] if dim > embedding_dim]
     if too_large:
         raise ModelError(f"`loss.matryoshka_dims` {too_large}: the model's embeddings have {embedding_dim} dimensions")
-    return spec  # type: ignore[return-value]  # softmax, which can't be called, was built above
+    return loss.build(embedding_dim, num_classes)
 
 
 def compute_loss(loss: BuiltLoss, columns: Columns, label: Tensor | None) -> Tensor:
-    """Scalar loss of one batch, never in half precision; with `matryoshka_dims`, the sum over embeddings cut to each.
+    """Scalar loss of one batch, never in half precision; with `matryoshka_dims`, the sum over all prefixes.
 
     `columns`: name -> [rows, dim]; `label`: [rows]. Matryoshka: Kusupati et al., 2022,
     https://arxiv.org/abs/2205.13147.
     """
-    dims: list[int] | None = getattr(loss, "matryoshka_dims", None)
-    weights: list[float] | None = getattr(loss, "matryoshka_weights", None)
+    dims, weights = (loss.matryoshka_dims, loss.matryoshka_weights) if isinstance(loss, LossBase) else (None, None)
     device = next(iter(columns.values())).device.type
     with torch.autocast(device, enabled=False):  # it would round the similarities, which `scale` then multiplies
         if dims is None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from stfit.io.display import format_duration, format_gain, format_interval, format_metric
 from stfit.io.templates import build_environment
+from stfit.losses.base import LossBase
 from stfit.publish.destination import Push
 from stfit.publish.markdown import block, code, plain
-from stfit.spec import Spec
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -80,7 +80,7 @@ class Training:
     base_on_hub: bool
     base_commit: str | None
     data: list[DatasetFacts]
-    losses: list[Spec]
+    losses: list[LossBase]
     recipe: str
     steps: int
     seconds: float
@@ -198,14 +198,14 @@ def _format_gain(value: float | None, other: float | None, interval: tuple[float
     return format_gain(value - other) + (f" ({format_interval(interval)})" if interval else "")
 
 
-def _first_sentence(loss: Spec) -> str:
+def _first_sentence(loss: LossBase) -> str:
     return " ".join(inspect.getdoc(type(loss)).split("\n\n")[0].split())  # type: ignore[union-attr]
 
 
-def references_of(loss: Spec) -> list[tuple[str, str]]:
+def references_of(loss: LossBase) -> list[tuple[str, str]]:
     """(authors and year or "", URL) of each source in the docstring of a loss."""
     text = " ".join(inspect.getdoc(type(loss)).split())  # type: ignore[union-attr]
     sources = re.findall(r"(?:^|[(;.] ?)((?:[\w -]+(?: et al\.)?, (?:\d{4}, )?)?)(https?://[^\s;),]+[^\s;),.])", text)
     references = [(authors.rstrip(", "), url) for authors, url in sources]
-    dims = getattr(loss, "matryoshka_dims", None)
-    return references + ([("Kusupati et al., 2022", "https://arxiv.org/abs/2205.13147")] if dims else [])
+    matryoshka = [("Kusupati et al., 2022", "https://arxiv.org/abs/2205.13147")]
+    return references + (matryoshka if loss.matryoshka_dims else [])

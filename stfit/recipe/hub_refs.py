@@ -10,6 +10,7 @@ from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import is_on_hub
 from stfit.hub.download import find_commit
 from stfit.hub.explain import Kind
+from stfit.losses.base import TeacherLoss
 from stfit.spec import Spec
 
 
@@ -26,8 +27,9 @@ def hub_ref(spec: Any) -> HubRef | None:
     if isinstance(spec, Model):
         on_hub = isinstance(spec.base, str) and is_on_hub(spec.base)
         return HubRef("model", str(spec.base), spec.revision) if on_hub else None
-    if isinstance(teacher := getattr(spec, "teacher", None), str):  # that of an Objective is a Model
-        return HubRef("model", teacher, spec.revision) if is_on_hub(teacher) else None
+    if isinstance(spec, TeacherLoss):
+        on_hub = spec.teacher is not None and is_on_hub(spec.teacher)
+        return HubRef("model", spec.teacher, spec.revision) if on_hub else None
     dataset = getattr(spec, "dataset", None)
     return HubRef("dataset", dataset, spec.revision) if dataset and is_remote(dataset) else None
 

@@ -12,6 +12,7 @@ from stfit.data.source import TrainingData
 from stfit.encoder.config import Model
 from stfit.evaluation.gate import Gate
 from stfit.evaluation.registry import Evaluator
+from stfit.losses.base import TeacherLoss
 from stfit.losses.registry import Loss
 from stfit.publish.destination import Push
 from stfit.spec import Spec
@@ -47,13 +48,15 @@ class Objective(Spec):
     @property
     def teacher(self) -> Model | None:
         """The other model that its loss learns from, if it does."""
-        base = getattr(self.loss, "teacher", None)
-        return base and Model(base=base, revision=getattr(self.loss, "revision", None))
+        loss = self.loss
+        if not isinstance(loss, TeacherLoss) or loss.teacher is None:
+            return None
+        return Model(base=loss.teacher, revision=loss.revision)
 
     @property
     def views(self) -> tuple[str, ...]:
         """The columns that each text of the format `text` stands in; none where it keeps its own."""
-        return getattr(self.loss, "views", ()) if self.data.format == "text" else ()
+        return self.loss.views if self.data.format == "text" else ()
 
 
 class Recipe(Spec):
@@ -139,11 +142,7 @@ class Recipe(Spec):
     @property
     def matryoshka_dims(self) -> list[int]:
         """Prefixes of the embedding that losses train, the longest first: each is measured by itself."""
-        trained = {
-            dim
-            for each in self.objectives_by_path.values()
-            for dim in getattr(each.loss, "matryoshka_dims", None) or []
-        }
+        trained = {dim for each in self.objectives_by_path.values() for dim in each.loss.matryoshka_dims or []}
         return sorted((dim for dim in trained if dim <= (self.model.truncate_dim or dim)), reverse=True)
 
     @model_validator(mode="after")

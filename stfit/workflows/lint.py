@@ -133,7 +133,7 @@ def _too_many_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     if dim is None:
         return []
     wanted = {
-        f"{key}loss.matryoshka_dims": max(getattr(each.loss, "matryoshka_dims", None) or [0])
+        f"{key}loss.matryoshka_dims": max(each.loss.matryoshka_dims or [0])
         for key, each in recipe.objectives_by_path.items()
     }
     wanted["model.truncate_dim"] = recipe.model.truncate_dim or 0
@@ -166,7 +166,8 @@ def _margin_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
         farthest |= {"euclidean": 2.0, "squared_euclidean": 4.0}
     found = []
     for key, each in recipe.objectives_by_path.items():
-        distance, margin = getattr(each.loss, "distance", None), getattr(each.loss, "margin", 0.0)
+        settings = dict(each.loss)
+        distance, margin = settings.get("distance"), settings.get("margin", 0.0)
         if distance not in farthest or margin < farthest[distance]:
             continue
         of = "the cosine distance" if distance == "cosine" else f"the {distance} distance of normalised embeddings"
@@ -208,7 +209,7 @@ def _frozen_whole(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     """A scale below 1 is mostly a temperature: the softmax stays flat, and nothing is learnt."""
-    scales = {f"{key}loss.scale": getattr(each.loss, "scale", 1.0) for key, each in recipe.objectives_by_path.items()}
+    scales = {f"{key}loss.scale": dict(each.loss).get("scale", 1.0) for key, each in recipe.objectives_by_path.items()}
     return [
         Finding(key, "scale", f"multiplies the cosine: for a temperature of {scale:g} write {1 / scale:g}")
         for key, scale in scales.items()

@@ -11,8 +11,7 @@ from stfit.data.cache.teacher import TeacherEmbeddings, load_embeddings
 from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.losses.base import taught_roles
-from stfit.losses.distillation import require_same_dim
+from stfit.losses.base import TeacherLoss
 from stfit.recipe.recipe import Objective
 
 
@@ -21,11 +20,12 @@ def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder
 
     Raises ModelError where the teacher can't serve, HubError where it can't be fetched.
     """
-    if objective.teacher is None:
+    loss = objective.loss
+    if objective.teacher is None or not isinstance(loss, TeacherLoss):
         return table
     teacher = build_encoder(objective.teacher, device=str(encoder.device))
-    require_same_dim(objective.loss, encoder.embedding_dim, teacher.output_dim)
-    roles = taught_roles(objective.loss, list(table.text_ids))
+    loss.require_teacher_dim(encoder.embedding_dim, teacher.output_dim)
+    roles = loss.taught_roles(list(table.text_ids))
     return replace(table, label=_embed_roles(teacher, table.examples, roles))
 
 

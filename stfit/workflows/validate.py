@@ -23,7 +23,7 @@ from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
 from stfit.hub.explain import OUT_OF_REACH
-from stfit.losses.distillation import require_same_dim
+from stfit.losses.base import TeacherLoss
 from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
@@ -173,12 +173,12 @@ def _check_recipe(recipe: Recipe, origins: Mapping[str, Mark], found: Validation
 
 def _check_teacher(recipe: Recipe, objective: Objective, found: ValidationReport) -> None:
     """Whether the teacher of a loss is there, and has embeddings of the size that the loss needs."""
-    if objective.teacher is None:
+    if objective.teacher is None or not isinstance(objective.loss, TeacherLoss):
         return
     teacher = _inspect_if_reachable(objective.teacher, found)
     own, of_teacher = embedding_dim(recipe, found.base), teacher.output_dim
     if own is not None and of_teacher is not None:
-        require_same_dim(objective.loss, own, of_teacher)
+        objective.loss.require_teacher_dim(own, of_teacher)
 
 
 def _inspect_if_reachable(model: Model, found: ValidationReport) -> ModelInfo:

@@ -11,16 +11,16 @@ from torch.nn import functional
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import EvaluatorBase
 from stfit.evaluation.statistic import mean_of
-from stfit.losses.base import Accepts, require_columns
+from stfit.losses.base import Accepts, LossBase, require_columns
 from stfit.spec import Spec
 
 
-class AlignAndUniform(Spec):
+class AlignAndUniform(LossBase):
     """Positives near each other, all texts spread over the sphere (Wang and Isola, 2020)."""
 
-    fits: ClassVar = (Accepts("positive_pair", "none"),)
-    sampler: ClassVar = "no_duplicates"
-    min_batch_size: ClassVar = 2
+    fits = (Accepts("positive_pair", "none"),)
+    sampler = "no_duplicates"
+    min_batch_size = 2
 
     type: Literal["align_and_uniform"] = "align_and_uniform"
     uniformity: float = Field(1.0, ge=0)
@@ -35,11 +35,11 @@ class AlignAndUniform(Spec):
 
 
 class Prototypes(Spec):
-    """Texts near the learnt centre of their class."""
+    """Texts near the learnt centre of their class; written before LossBase, with the names of that time."""
 
     fits: ClassVar = (Accepts("labeled_text", "class"),)
     sampler: ClassVar = "shuffle"
-    min_batch_size: ClassVar = 1
+    smallest_batch: ClassVar = 1
 
     type: Literal["prototypes"] = "prototypes"
 
@@ -70,9 +70,9 @@ class Alignment(EvaluatorBase):
     """How near positives are."""
 
     type: Literal["alignment"] = "alignment"
-    format: ClassVar = "positive_pair"
-    per_similarity: ClassVar = False
-    main_metric: ClassVar = "alignment"
+    format = "positive_pair"
+    per_similarity = False
+    main_metric = "alignment"
     metrics: ClassVar = ["alignment"]
 
     def measure(self, rows: Examples, embed, similarity):

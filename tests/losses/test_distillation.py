@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from stfit.errors import DataError, ModelError
-from stfit.losses.base import taught_roles
-from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine, require_same_dim
+from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
 from stfit.losses.pairs import CosineSimilarity
 from stfit.losses.ranking import GISTEmbed, MultipleNegativesRanking
 from stfit.losses.registry import compute_loss
@@ -79,7 +78,7 @@ def test_mse_with_the_anchor_as_target_is_that_of_one_label_for_all_columns(peer
     columns, label = texts(2), taught(1)
     expected = of_peer(peer.MSELoss(Given()), columns, label[:, 0])
     loss = MSE(teacher=TEACHER, target="anchor")
-    assert taught_roles(loss, ["anchor", "positive"]) == ["anchor"]
+    assert loss.taught_roles(["anchor", "positive"]) == ["anchor"]
     assert_same(loss, columns, label, expected)
 
 
@@ -182,9 +181,9 @@ def test_weighted_prefixes_cost_what_they_cost_the_peer(peer):
 
 
 def test_a_teacher_of_another_size_is_refused_where_numbers_are_compared():
-    with pytest.raises(ModelError, match=r"teacher's embeddings have 384 .* model's 16.*out_features: 384"):
-        require_same_dim(MSE(teacher=TEACHER), 16, 384)
-    require_same_dim(TeacherCosine(teacher=TEACHER), 16, 384)
+    with pytest.raises(ModelError, match=r"teacher has 384 dimensions and the model 16.*out_features: 384"):
+        MSE(teacher=TEACHER).require_teacher_dim(16, 384)
+    TeacherCosine(teacher=TEACHER).require_teacher_dim(16, 384)
 
 
 def test_embeddings_of_other_columns_are_refused():
