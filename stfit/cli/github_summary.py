@@ -19,8 +19,8 @@ def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: s
     path = os.environ.get(VARIABLE)
     if not path or not is_rank_zero():
         return
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    parts = [f"### {title}", _table(header, escaped), *([note] if note else [])]
+    table = "\n".join(map(_table_row, [header, [":--", *["--:"] * (len(header) - 1)], *rows]))
+    parts = [f"### {title}", table, *([note] if note else [])]
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write("\n\n".join(parts) + "\n\n")
@@ -28,7 +28,5 @@ def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: s
         return
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the first column is left-aligned, the others right-aligned."""
-    lines = [header, [":--", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _table_row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

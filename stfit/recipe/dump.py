@@ -1,4 +1,4 @@
-"""A recipe -> YAML with every value written out (resolved.yaml), which reads back to the same recipe."""
+"""A recipe -> YAML with all values (resolved.yaml), which loads as the same recipe."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from stfit.spec import Spec
 
 
 class RecipeDumper(yaml.SafeDumper):
-    """Puts quotes around what either YAML 1.1 or our own reader would take for something else than text."""
+    """Quotes text that YAML 1.1 or stfit's reader would not read as text."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Equal lists are written out twice: recipes have no aliases."""
+        """Recipes have no aliases: write equal lists twice."""
         return True
 
 
 def _represent_text(dumper: RecipeDumper, text: str) -> yaml.Node:
-    """Text; the line breaks that only YAML knows are escaped, or they would be read back as plain ones."""
+    """Escape the line breaks that only YAML knows: they would be read back as normal ones."""
     style = '"' if any(char in text for char in "\x85\u2028\u2029") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
 RecipeDumper.add_representer(str, _represent_text)
-# The rules of YAML 1.1 are asked first, so this one is left with `1e-5` and the like. `\Z`: PyYAML calls match().
+# The resolvers of YAML 1.1 come first, so this one only sees numbers such as `1e-5`. `\Z`: PyYAML uses match().
 RecipeDumper.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(rf"({FLOAT.pattern})\Z"), list("-+.0123456789")
 )
 
 
 def to_yaml(recipe: Spec, for_others: bool = False) -> str:
-    """Every value of the recipe in the order in which the classes declare them.
+    """All values of a recipe as YAML, in the order of the classes' fields.
 
-    Paths are absolute; in a recipe for others, they lose their folders.
+    Paths are absolute; `for_others` removes their folders.
     """
     values = recipe.model_dump(by_alias=True, context=FOR_OTHERS if for_others else None)
     return yaml.dump(
@@ -47,21 +47,20 @@ def to_yaml(recipe: Spec, for_others: bool = False) -> str:
 
 
 def values_with_origins(loaded: LoadedRecipe[Any], path: Path) -> dict[str, tuple[Any, str]]:
-    """Dotted key -> its value, and where that was said: a default, a line of `path` or of what it extends, an override.
+    """Dotted key -> value and origin: default, command line, or a line of `path` or of a file that it extends.
 
-    Lists of plain values and empty mappings count as one value.
+    A list of plain values and an empty mapping are one value.
     """
-    own = f"{path}:"
-    found = {}
+    values = {}
     for key, value in flatten(loaded.recipe.model_dump(by_alias=True)).items():
         origin = str(loaded.origins.get(key, "the file's name" if key == "name" else "default"))
-        extended = ":" in origin and not origin.startswith(own)
-        found[key] = (value, f"extends {origin}" if extended else origin)
-    return found
+        extended = ":" in origin and not origin.startswith(f"{path}:")
+        values[key] = (value, f"extends {origin}" if extended else origin)
+    return values
 
 
 def flatten(value: Any, key: str = "") -> dict[str, Any]:
-    """Dotted key -> value, for all that lies below."""
+    """Dotted key -> value for every leaf; lists of mappings are flattened too."""
     if isinstance(value, dict) and value:
         children = list(value.items())
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
@@ -69,13 +68,15 @@ def flatten(value: Any, key: str = "") -> dict[str, Any]:
     else:
         return {key: value}
     return {
-        leaf: found for name, inner in children for leaf, found in flatten(inner, f"{key}.{name}".lstrip(".")).items()
+        leaf: leaf_value
+        for name, inner in children
+        for leaf, leaf_value in flatten(inner, f"{key}.{name}".lstrip(".")).items()
     }
 
 
 def to_inline_yaml(value: Any) -> str:
-    """A value in YAML that reads back to it, without line breaks."""
-    written: str = yaml.dump(
+    """A value as YAML on one line."""
+    text: str = yaml.dump(
         [value], Dumper=RecipeDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
     )
-    return written.strip()[1:-1]
+    return text.strip()[1:-1]

@@ -1,4 +1,4 @@
-"""What a recipe takes from the Hub, and the commits of it that a run stays with."""
+"""The Hub repositories that a recipe uses, and pinning them to commits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stfit.spec import Spec
 
 
 class HubRef(NamedTuple):
-    """A repository that a recipe names."""
+    """A repository and a revision."""
 
     kind: Kind
     id: str
@@ -23,7 +23,7 @@ class HubRef(NamedTuple):
 
 
 def hub_ref(spec: Any) -> HubRef | None:
-    """The repository that this part of a recipe names itself, if it does."""
+    """The repository that this part of a recipe uses directly, if any."""
     if isinstance(spec, Model):
         on_hub = isinstance(spec.base, str) and is_on_hub(spec.base)
         return HubRef("model", str(spec.base), spec.revision) if on_hub else None
@@ -35,24 +35,23 @@ def hub_ref(spec: Any) -> HubRef | None:
 
 
 def iter_hub_refs(spec: Any) -> Iterator[HubRef]:
-    """Every repository that a recipe names, in its order."""
-    if found := hub_ref(spec):
-        yield found
+    """Every repository in a part of a recipe, in order."""
+    if ref := hub_ref(spec):
+        yield ref
     for part in _parts_of(spec):
         yield from iter_hub_refs(part)
 
 
 def _parts_of(spec: Any) -> list[Any]:
-    """What a part of a recipe is made of."""
     if isinstance(spec, Spec):
         return [getattr(spec, name) for name in type(spec).model_fields]
     return spec if isinstance(spec, list) else list(spec.values()) if isinstance(spec, dict) else []
 
 
 def pin(spec: Any) -> Any:
-    """The same with a commit for every revision, so that nothing moves during a run.
+    """Replace every revision with a commit, so that nothing changes during a run.
 
-    Raises HubError where the Hub can't be asked, or shows no such repository or revision.
+    Raises HubError if the Hub cannot be reached, or a repository or revision does not exist.
     """
     if isinstance(spec, list):
         return [pin(part) for part in spec]
@@ -61,6 +60,6 @@ def pin(spec: Any) -> Any:
     if not isinstance(spec, Spec):
         return spec
     pinned = {name: pin(getattr(spec, name)) for name in type(spec).model_fields}
-    if found := hub_ref(spec):
-        pinned["revision"] = find_commit(*found)
+    if ref := hub_ref(spec):
+        pinned["revision"] = find_commit(*ref)
     return spec.model_copy(update=pinned)

@@ -1,4 +1,4 @@
-"""Recipe files and overrides -> a recipe that is right, or every mistake in them at once."""
+"""Recipe files and overrides -> a valid recipe, or all of their errors at once."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ LANGUAGE_VERSION = 1
 DATASET_KEYS = (
     "dataset", "config", "files", "revision", "read", "columns", "where", "label_map", "label_range", "max_per_row",
 )  # fmt: skip
-"""Keys of `data` that tell how to read its dataset, whichever split."""
+"""Keys of `data` that say how to read the dataset, independent of the split."""
 
 R = TypeVar("R", bound=Spec, default=Recipe)
 
 
 @dataclass(frozen=True)
 class LoadedRecipe(Generic[R]):
-    """A recipe, and what `--print-config` and the run folder need to know of where it came from."""
+    """A recipe with its text and the origin of its values."""
 
     recipe: R
     text: str
-    """The recipe's own file, as it was given."""
+    """The recipe's own file, unchanged."""
     origins: dict[str, Mark]
-    """Dotted path -> where it was said; what is not here is a default."""
+    """Dotted path -> where the value was set; the others are defaults."""
 
 
 @dataclass(frozen=True)
-class RecipeFile:
-    """One file of an `extends` chain, its bare names spelled out and its `extends` taken out."""
+class _RecipeFile:
+    """One file of an `extends` chain; `root` has normalized choices and no `extends`."""
 
     path: Path
     text: str
@@ -52,41 +52,43 @@ class RecipeFile:
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Recipe) -> LoadedRecipe[R]:  # type: ignore[assignment]
-    """Read `path` and what it extends, apply the overrides in their order, and validate the whole.
+    """Read `path` and the files it extends, apply the overrides in order, and validate the result.
 
-    An override is `key.path=value` (the value is YAML; lists by index) or `~key.path`, which deletes. A recipe without
-    a `name` is called as its file. Raises RecipeError with all problems, those of the outermost file first.
+    An override is `key.path=value` (the value is YAML; list items by index) or `~key.path`, which deletes. The default
+    of `name` is the file's stem. Raises RecipeError with all problems, those of the outermost file first.
     """
-    shape: Types = [model]
-    files = _read_files(path, shape)
+    types: Types = [model]
+    files = _read_files(path, types)
     problems = [problem for file in files for problem in file.problems]
     root = files[-1].root
     for file in reversed(files[:-1]):
-        root = merge(root, file.root, shape)
-    root, refused = apply_overrides(root, overrides, shape)
+        root = merge(root, file.root, types)
+    root, later_problems = apply_overrides(root, overrides, types)
     root = _expand_from_data(root)
     origins = _origins_of(root)
     root = _apply_default_name(root, path, model)
     try:
         recipe = model.model_validate(root.plain())
     except ValidationError as error:
-        # A line that YAML has already complained about gives odd values, which are not worth a second complaint.
+        # A line with a YAML problem has an odd value: one error about it is enough.
         lines = {(problem.file, problem.line) for problem in problems}
-        refused += [found for found in explain_errors(error, root, model) if (found.file, found.line) not in lines]
-    if problems or refused:
+        later_problems += [
+            problem for problem in explain_errors(error, root, model) if (problem.file, problem.line) not in lines
+        ]
+    if problems or later_problems:
         order = [str(file.path) for file in files]
-        raise RecipeError(sorted(problems + refused, key=lambda problem: _sort_key(order, problem)))
+        raise RecipeError(sorted(problems + later_problems, key=lambda problem: _sort_key(order, problem)))
     return LoadedRecipe(recipe, files[0].text, origins)
 
 
 def _sort_key(order: list[str], problem: Problem) -> tuple[int, int, int]:
-    """Sorts problems by file, line and column; those of the command line are last."""
+    """By file, line and column; the command line is last."""
     file = order.index(problem.file) if problem.file in order else len(order)
     return file, problem.line or 0, problem.column or 0
 
 
 def _expand_from_data(root: Node) -> Node:
-    """The recipe, with the keys of `data` in every evaluator that says `from: data`, where it has none of its own."""
+    """Copy the keys of `data` into every evaluator with `from: data`; the evaluator's own keys win."""
     data, evaluators = root.child("data"), root.child("eval")
     if not isinstance(root.value, dict) or not data or not evaluators or not isinstance(evaluators.value, list):
         return root
@@ -101,14 +103,13 @@ def _expand_from_data(root: Node) -> Node:
 
 
 def _apply_default_name(root: Node, path: Path, model: type[Spec]) -> Node:
-    """The recipe with the stem of its file as `name`, where it gives none."""
     if not isinstance(root.value, dict) or "name" in root.value or "name" not in model.model_fields:
         return root
     return replace(root, value={**root.value, "name": Node(path.stem, root.mark)})
 
 
 def _origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
-    """Dotted path -> where it was written, for every value below `node`."""
+    """Dotted path -> position, for every value below `node`."""
     if isinstance(node.value, str | int | float | None):
         children: list[tuple[Key, Node]] = []
     else:
@@ -119,60 +120,60 @@ def _origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
     return origins
 
 
-def _read_files(path: Path, shape: Types) -> list[RecipeFile]:
-    """The file at `path` and what it extends, outermost first."""
-    files: list[RecipeFile] = []
-    asked_by: Node | None = None
+def _read_files(path: Path, types: Types) -> list[_RecipeFile]:
+    """Read the file at `path` and the files it extends, outermost first."""
+    files: list[_RecipeFile] = []
+    extended_by: Node | None = None
     while True:
-        file = _read_file(path, asked_by, shape)
-        if asked_by and any(path.samefile(earlier.path) for earlier in files):
-            chain = " -> ".join(str(each) for each in [*(earlier.path for earlier in files), path])
-            raise RecipeError(asked_by.where.problem(f"`extends` goes in a circle: {chain}", "extends"))
+        file = _read_file(path, extended_by, types)
+        if extended_by and any(path.samefile(earlier.path) for earlier in files):
+            chain = " -> ".join(str(file) for file in [*(earlier.path for earlier in files), path])
+            raise RecipeError(extended_by.where.problem(f"circular `extends`: {chain}", "extends"))
         files.append(file)
-        asked_by = file.extends
-        if asked_by is None:
+        extended_by = file.extends
+        if extended_by is None:
             return files
-        path = Path(os.path.normpath(path.parent / os.path.expanduser(str(asked_by.value))))
+        path = Path(os.path.normpath(path.parent / os.path.expanduser(str(extended_by.value))))
 
 
-def _read_file(path: Path, asked_by: Node | None, shape: Types) -> RecipeFile:
-    """One file; `asked_by` is the `extends` that names it."""
-    text = decode(_read_bytes(path, asked_by), str(path))
+def _read_file(path: Path, extended_by: Node | None, types: Types) -> _RecipeFile:
+    """Read one file; `extended_by` is the `extends` that names it."""
+    text = decode(_read_bytes(path, extended_by), str(path))
     root, problems = read_yaml(text, str(path), Path(os.path.abspath(path.parent)))
-    root = normalize_choices(root, shape)
+    root = normalize_choices(root, types)
     _require_known_version(root)
     extends = root.child("extends")
     if isinstance(root.value, dict) and extends is not None:
         root = replace(root, value={key: child for key, child in root.value.items() if key != "extends"})
         if not isinstance(extends.value, str):
             problems.append(
-                extends.where.problem("`extends` is the path of one recipe, relative to this file", "extends")
+                extends.where.problem("`extends` must be the path of one recipe, relative to this file", "extends")
             )
             extends = None
-    return RecipeFile(path, text, root, problems, extends)
+    return _RecipeFile(path, text, root, problems, extends)
 
 
-def _read_bytes(path: Path, asked_by: Node | None) -> bytes:
-    """What the file holds, one byte more than is allowed at most."""
+def _read_bytes(path: Path, extended_by: Node | None) -> bytes:
+    """Read at most one byte more than MAX_BYTES, so that a larger file is noticed."""
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = "this is a folder" if path.is_dir() else getattr(error, "strerror", None) or str(error)
+        reason = "it is a folder" if path.is_dir() else getattr(error, "strerror", None) or str(error)
     siblings = sorted(file.name for file in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
     hint = "" if path.exists() else did_you_mean(path.name, siblings)
-    message = f"can't read recipe {quoted(str(path))}: {reason}{'; ' if hint else ''}{hint}"
+    message = f"cannot read recipe {quoted(str(path))}: {reason}{'; ' if hint else ''}{hint}"
     raise RecipeError(
-        asked_by.where.problem(message, "extends") if asked_by else Problem(message, "no-file", str(path))
+        extended_by.where.problem(message, "extends") if extended_by else Problem(message, "no-file", str(path))
     )
 
 
 def _require_known_version(root: Node) -> None:
-    """A recipe of a newer language would only give a page of unknown keys."""
+    """Fail early: a recipe of a newer language would only give a page of unknown keys."""
     version = root.child("version")
     if version is not None and isinstance(version.value, int) and version.value > LANGUAGE_VERSION:
         message = (
-            f"this recipe is written in version {version.value} of the recipe language; "
-            f"this stfit reads version {LANGUAGE_VERSION}: upgrade stfit"
+            f"the recipe uses version {version.value} of the recipe language, "
+            f"but this stfit supports version {LANGUAGE_VERSION}: upgrade stfit"
         )
         raise RecipeError(version.where.problem(message, "version"))

@@ -1,4 +1,4 @@
-"""stfit.lock: what a training is made of, and what of that is no longer the same."""
+"""stfit.lock: record the inputs of a run and report what has changed since."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import differences
 
 TRAINING_SECTIONS = ("model", "data", "loss", "objectives", "train", "seed")
-"""Sections of a recipe that decide what is trained; the others may change without a new training."""
+"""Sections of a recipe that affect training; the others can change without a new training."""
 PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
 LOCK = "stfit.lock"
 LOCATION_KEYS = ("dataset", "base", "vectors", "weights")
-"""Keys of a lock whose texts are locations."""
+"""Keys of a lock whose values are paths or Hub ids."""
 
 Lock = dict[str, Any]
 
 
 def training_sections(recipe: Recipe) -> dict[str, Any]:
-    """What decides the weights, as plain data: two recipes that agree here are one training."""
+    """The sections that affect the weights, as plain data."""
     part: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, include=set(TRAINING_SECTIONS))
     return part
 
 
 def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], threads: int, processes: int = 1) -> Lock:
-    """What a training is made of: the recipe, its base, rows, versions, threads and processes; and what measures it.
+    """Record recipe, base, training data, package versions, threads, processes and the evaluators' datasets.
 
-    What comes from the Hub has the commit that `pinned` names; rows, and a base of this machine, a fingerprint.
+    Inputs from the Hub have a commit, taken from `pinned`; rows and local models have a fingerprint.
     """
     sources = [objective.data for objective in pinned.objectives_by_path.values()]
-    rows = [_describe_rows(*each) for each in zip(sources, training, strict=True)]
+    rows = [_describe_rows(source, examples) for source, examples in zip(sources, training, strict=True)]
     return {
         "recipe": training_sections(given),
         **describe_inputs(pinned),
-        "data": [source | found for source, found in zip(describe_inputs(pinned)["data"], rows, strict=True)],
+        "data": [source | content for source, content in zip(describe_inputs(pinned)["data"], rows, strict=True)],
         "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": threads,
         "processes": processes,
-        "eval": {each.label: _describe_source(each) for each in pinned.eval if each.dataset},
+        "eval": {evaluator.label: _describe_source(evaluator) for evaluator in pinned.eval if evaluator.dataset},
     }
 
 
 def describe_inputs(pinned: Recipe) -> Lock:
-    """Base and data of a recipe as far as they are known without reading rows: ids and commits."""
+    """Base, teachers and datasets with their commits; no rows are read."""
     teachers = [objective.teacher for objective in pinned.objectives_by_path.values() if objective.teacher]
     return {
         "base": _describe_model(pinned.model),
@@ -69,13 +69,12 @@ def describe_inputs(pinned: Recipe) -> Lock:
 
 
 def _describe_source(source: Any) -> dict[str, Any]:
-    """A dataset, with its commit where it is on the Hub."""
-    found = hub_ref(source)
-    return {"dataset": source.dataset} | ({"commit": found.revision} if found else {})
+    ref = hub_ref(source)
+    return {"dataset": source.dataset} | ({"commit": ref.revision} if ref else {})
 
 
 def _describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
-    """The rows that are trained on: their number and fingerprint, or of a stream the fingerprint of its files."""
+    """Number and fingerprint of the training rows; for a stream, the fingerprint of its files."""
     if not source.streaming:
         return {"rows": len(examples), "fingerprint": examples.fingerprint}
     fingerprint = fingerprint_of(source)
@@ -83,10 +82,10 @@ def _describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
 
 
 def _describe_model(model: Model) -> dict[str, Any]:
-    """A base or a teacher, with its commit, or with a fingerprint of its files."""
-    found, base = hub_ref(model), model.base
-    if found:
-        return {"base": found.id, "commit": found.revision}
+    """A base or teacher with its commit, or with a fingerprint of its files."""
+    ref, base = hub_ref(model), model.base
+    if ref:
+        return {"base": ref.id, "commit": ref.revision}
     if not isinstance(base, str):
         return {"base": "scratch"}
     digest = sha256()
@@ -98,7 +97,7 @@ def _describe_model(model: Model) -> dict[str, Any]:
 
 
 def without_local_folders(lock: Any) -> Any:
-    """The lock without the folders of this machine."""
+    """Remove the folders of this machine from a lock."""
     if isinstance(lock, list):
         return [without_local_folders(part) for part in lock]
     if not isinstance(lock, dict):
@@ -110,47 +109,46 @@ def without_local_folders(lock: Any) -> Any:
 
 
 def _changes(old: Lock, new: Lock) -> list[str]:
-    """Lines `key: old -> new` for what differs, wherever the files lie.
-
-    A revision is what it led to: the commit counts, not whether it was called `main`.
-    """
+    """Lines `key: old -> new` for all differences other than folders and revisions: commits are compared instead."""
     lines = differences(without_local_folders(old), without_local_folders(new))
     return [line for line in lines if not line.partition(":")[0].endswith(".revision")]
 
 
 def require_unchanged(file: Path, old: Lock, new: Lock) -> None:
-    """Raises LockError, with every difference, where a training would not be that of the lock."""
+    """Raise LockError, with all differences, if a training would differ from the lock."""
     if lines := _changes(old, new):
-        raise LockError(f"{file} is of another training:\n  " + "\n  ".join(lines))
+        raise LockError(f"{file}: this training has other inputs:\n  " + "\n  ".join(lines))
 
 
 def is_same_training(old: Lock, new: Lock) -> bool:
-    """Whether a recipe and its inputs are those of a lock; packages, threads, processes and evaluators may differ.
-
-    An input is the same by its commit, or else by its fingerprint.
-    """
+    """Whether recipe and inputs equal those of a lock. Packages, threads, processes and evaluators can differ."""
     if _changes({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
         return False
-    was, now = ([lock.get("base"), *lock.get("data", []), *lock.get("teachers", [])] for lock in (old, new))
-    return len(was) == len(now) and all(map(is_same_input, without_local_folders(was), without_local_folders(now)))
+    old_inputs, new_inputs = map(_inputs_in, (old, new))
+    return len(old_inputs) == len(new_inputs) and all(map(is_same_input, old_inputs, new_inputs))
 
 
-def is_same_input(was: Any, now: dict[str, Any]) -> bool:
-    """Whether two descriptions are of the same files or rows."""
-    if was == now:
+def _inputs_in(lock: Lock) -> list[Any]:
+    inputs: list[Any] = without_local_folders([lock.get("base"), *lock.get("data", []), *lock.get("teachers", [])])
+    return inputs
+
+
+def is_same_input(old: Any, new: dict[str, Any]) -> bool:
+    """Whether two entries of a lock have the same commit or the same fingerprint."""
+    if old == new:
         return True
-    return isinstance(was, dict) and any(was.get(key) == now.get(key) is not None for key in ("commit", "fingerprint"))
+    return isinstance(old, dict) and any(old.get(key) == new.get(key) is not None for key in ("commit", "fingerprint"))
 
 
 def load_lock(file: Path) -> Lock:
-    """A lock. Raises RecipeError where there is none, or it is damaged."""
+    """Read a lock file. Raises RecipeError if it is missing or damaged."""
     try:
-        found = load_json(file)
+        lock = load_json(file)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{file} can't be read as a lock, like the {LOCK} in a run folder: {error}") from error
-    if not isinstance(found, dict) or "recipe" not in found:
-        raise RecipeError(f"{file} is no lock: {LOCK} of a run folder is one")
-    return found
+        raise RecipeError(f"{file}: cannot be read as a lock, such as the {LOCK} of a run folder: {error}") from error
+    if not isinstance(lock, dict) or "recipe" not in lock:
+        raise RecipeError(f"{file}: not a lock; use the {LOCK} of a run folder")
+    return lock
 
 
 def lock_to_json(lock: Lock) -> str:

@@ -1,4 +1,4 @@
-"""A recipe: the sections of every room, composed."""
+"""The recipe: all sections together, and the rules between them."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from stfit.training.hyperparameters import Train
 
 
 def _require_folder_name(name: str) -> str:
-    """A name that is safe as one folder of `runs/` and in a metric."""
+    """A name must be safe as a folder name and in a metric."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError("a name starts with a letter or digit and holds only letters, digits, `.`, `_` and `-`")
+        raise ValueError("a name must start with a letter or digit and contain only letters, digits, `.`, `_` and `-`")
     return name
 
 
 ALTERNATIVES = {"objectives": ("data", "loss")}
-"""A key that may be said instead of others, which then are not missing."""
+"""A key -> the required keys that it replaces."""
 
 
 class Objective(Spec):
-    """Rows to train on, and what their batches minimise."""
+    """A dataset and the loss to minimize on it."""
 
     data: TrainingData
-    """Its rows."""
+    """The training data."""
     loss: Loss
-    """What its batches minimise."""
+    """The loss to minimize."""
     weight: float | None = Field(None, gt=0)
-    """Its share of the batches, beside the other objectives' weights: equal weights take turns. An epoch has as many
-    batches as all objectives have rows for; rows that run out before its end start over, in another order. Default, for
-    all together: shares in proportion to their batches, so that an epoch trains on every row once."""
+    """Share of the batches, relative to the weights of the other objectives; with equal weights, objectives alternate.
+    An epoch has as many batches as all objectives together; an objective that runs out of rows starts over in another
+    order. By default, shares are proportional to the numbers of batches, so that an epoch uses every row once."""
     sampler: Sampler | Literal["auto"] | None = None
-    """How its rows form batches; default: as `train.sampler` says."""
+    """How rows are put into batches. Defaults to `train.sampler`."""
 
     @property
     def teacher(self) -> Model | None:
-        """The other model that its loss learns from, if it does."""
+        """The model that the loss learns from, if any."""
         loss = self.loss
         if not isinstance(loss, TeacherLoss) or loss.teacher is None:
             return None
@@ -60,114 +60,109 @@ class Objective(Spec):
 
 
 class Recipe(Spec):
-    """One training, from data to a measured model."""
+    """One training, from data to an evaluated model."""
 
     version: Literal[1] = 1
     """Version of the recipe language."""
     name: Annotated[str, AfterValidator(_require_folder_name)]
-    """Name of the run folder under runs/; default: the recipe file's own name."""
+    """Name of the run folder in runs/. Defaults to the name of the recipe file, without its suffix."""
     seed: int = Field(42, ge=0)
-    """Everything random follows from it: order of the data, dropout, new weights."""
+    """Random seed for the order of the data, dropout and new weights."""
     model: Model
-    """The encoder that is trained."""
+    """The encoder to train."""
     data: TrainingData | None
-    """What it is trained on."""
+    """The training data."""
     loss: Loss | None
-    """What training minimises."""
+    """The loss to minimize."""
     objectives: Annotated[list[Objective], Field(min_length=1)] | None = None
-    """Several of both, in place of `data` and `loss`: every batch is of one of them."""
+    """Several pairs of data and loss, instead of `data` and `loss`. Each batch comes from one of them."""
     train: Train = Train()
     """Batches, steps, optimizer and schedule."""
     eval: list[Evaluator] = []
-    """Measured before the first step, during the run, and at its end."""
+    """Evaluators, run before the first step, during training and at the end."""
     gate: list[Gate] = []
-    """What a model has to reach before it may be published; `stfit eval` exits with 7 where it does not."""
+    """Conditions that a model must meet to be published. If it does not, `stfit eval` exits with 7."""
     track: list[Tracker] = []
-    """Trackers that are told the hyper-parameters, the steps and the metrics; they change nothing of the training."""
+    """Experiment trackers that receive hyperparameters, steps and metrics. They do not affect training."""
     push: Push | None = None
     """Where `stfit push` publishes the model."""
 
     @property
     def objectives_by_path(self) -> dict[str, Objective]:
-        """Every objective, with its sampler chosen, by the start of its keys: nothing for `data` and `loss`."""
-        written = {f"objectives.{i}.": objective for i, objective in enumerate(self.objectives or [])}
+        """Start of its keys (empty for `data` and `loss`) -> objective, with its sampler resolved."""
+        objectives = {f"objectives.{i}.": objective for i, objective in enumerate(self.objectives or [])}
         if self.data is not None and self.loss is not None:
-            written = {"": Objective(data=self.data, loss=self.loss)}
-        return {key: self._with_sampler(objective) for key, objective in written.items()}
+            objectives = {"": Objective(data=self.data, loss=self.loss)}
+        return {key: self._with_sampler(objective) for key, objective in objectives.items()}
 
     def _with_sampler(self, objective: Objective) -> Objective:
-        """The objective, its rows put into batches as it says, else as the recipe says, else as its loss needs."""
+        """Resolve the sampler: the objective's own, the recipe's, or the one that the loss needs."""
         sampler = objective.sampler or self.train.sampler
         return objective.model_copy(update={"sampler": objective.loss.sampler if sampler == "auto" else sampler})
 
     @property
     def is_streamed(self) -> bool:
-        """Whether it has data whose rows are not known before they are read."""
-        return any(each.data.streaming for each in self.objectives_by_path.values())
+        """Whether any training data is streamed."""
+        return any(objective.data.streaming for objective in self.objectives_by_path.values())
 
     @property
     def holdout_source(self) -> TrainingData | None:
-        """The data that keeps rows for evaluators that say `from: holdout`."""
-        return next((each.data for each in self.objectives_by_path.values() if each.data.holdout is not None), None)
+        """The training data with a `holdout`, which `from: holdout` evaluates; None if there is none."""
+        return next((data for objective in self.objectives_by_path.values() if (data := objective.data).holdout), None)
 
     @model_validator(mode="before")
     @classmethod
     def objectives_replace_data_and_loss(cls, written: Any) -> Any:
-        """Where there are objectives, `data` and `loss` are not missing."""
+        """Fill in null for the keys that another key replaces, so that they are not reported as missing."""
         for key, replaced in ALTERNATIVES.items():
             if isinstance(written, dict) and written.get(key) is not None:
                 written = dict.fromkeys(replaced) | written
         return written
 
     @model_validator(mode="after")
-    def trained_once(self) -> Self:
-        """What is trained is said in one of two ways."""
+    def require_one_training_definition(self) -> Self:
+        """Either `data` and `loss`, or `objectives`."""
         both = self.data is not None and self.loss is not None
         either = self.data is not None or self.loss is not None
         if self.objectives is None and not both:
             missing = "data" if self.data is None else "loss"
-            raise ValueError(f"`{missing}` says nothing: write `data` and `loss`, or several `objectives`")
+            raise ValueError(f"`{missing}` is missing: write `data` and `loss`, or several `objectives`")
         if self.objectives is not None and either:
-            raise ValueError("`objectives` take the place of `data` and `loss`: move both into the list")
+            raise ValueError("`objectives` replaces `data` and `loss`: move both into the list")
         return self
 
     @model_validator(mode="after")
-    def all_weights_or_none(self) -> Self:
-        """A share is said beside the others' shares."""
+    def require_all_weights_or_none(self) -> Self:
+        """A weight is relative to the weights of the other objectives."""
         weights = [objective.weight for objective in self.objectives or []]
         if None in weights and any(weight is not None for weight in weights):
-            raise ValueError("give every objective a `weight`, or none of them")
+            raise ValueError("set `weight` for all objectives or for none")
         return self
 
     @property
     def matryoshka_dims(self) -> list[int]:
-        """Prefixes of the embedding that losses train, the longest first: each is measured by itself."""
-        trained = {dim for each in self.objectives_by_path.values() for dim in each.loss.matryoshka_dims or []}
-        return sorted((dim for dim in trained if dim <= (self.model.truncate_dim or dim)), reverse=True)
+        """Prefix lengths that the losses train, longest first; each is evaluated separately."""
+        losses = [objective.loss for objective in self.objectives_by_path.values()]
+        dims = {dim for loss in losses for dim in loss.matryoshka_dims or []}
+        return sorted((dim for dim in dims if dim <= (self.model.truncate_dim or dim)), reverse=True)
 
     @model_validator(mode="after")
-    def evaluators_are_told_apart(self) -> Self:
+    def require_unique_evaluator_names(self) -> Self:
         """Metrics are named after their evaluator."""
         names = [evaluator.label for evaluator in self.eval]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"several evaluators are called {', '.join(twice)}: give each a `name`")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"several evaluators have the name {', '.join(duplicates)}: set `name` of each")
         return self
 
     @model_validator(mode="after")
-    def data_is_one_dataset(self) -> Self:
-        """`from: data` has been replaced by the keys of `data`, where there is one."""
-        asking = [number for number, evaluator in enumerate(self.eval) if evaluator.from_ == "data"]
-        if asking:
-            raise ValueError(f"`eval.{asking[0]}` says `from: data`, but there are `objectives`: name its `dataset`")
-        return self
-
-    @model_validator(mode="after")
-    def holdout_exists(self) -> Self:
-        """`from: holdout` evaluates the rows that `data.holdout` keeps out of training."""
-        asking = [number for number, evaluator in enumerate(self.eval) if evaluator.from_ == "holdout"]
-        if self.holdout_source is None and asking:
-            raise ValueError(f"`eval.{asking[0]}` says `from: holdout`, but no `holdout` keeps rows out of training")
-        if sum(each.data.holdout is not None for each in self.objectives or []) > 1:
-            raise ValueError("`from: holdout` means the rows of one `holdout`: let the other objectives have none")
+    def require_source_of_from(self) -> Self:
+        """The loader has replaced `from: data` by the keys of `data`; `from: holdout` needs a `holdout`."""
+        for number, evaluator in enumerate(self.eval):
+            if evaluator.from_ == "data":
+                raise ValueError(f"`eval.{number}` has `from: data`, but the recipe has `objectives`: set `dataset`")
+            if evaluator.from_ == "holdout" and self.holdout_source is None:
+                raise ValueError(f"`eval.{number}` has `from: holdout`, but `data.holdout` is missing")
+        if sum(objective.data.holdout is not None for objective in self.objectives or []) > 1:
+            raise ValueError("several objectives have a `holdout`, but only one is allowed: remove the others")
         return self

@@ -1,4 +1,4 @@
-"""The recipe language as a JSON Schema, for editors: completion, descriptions and defaults while one types."""
+"""The JSON Schema of recipes, for completion and help in editors."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from stfit.spec import Spec
 
 
 class RecipeSchema(GenerateJsonSchema):
-    """Pydantic's schema, with the `type` of a choice required and every accepted name in it."""
+    """Pydantic's schema, in which the `type` of a choice is required and lists all accepted names."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """The schema of one section."""
-        made = super().model_schema(schema)
+        section_schema = super().model_schema(schema)
         section = schema["cls"]
         if issubclass(section, Spec) and "type" in section.model_fields:
-            made["properties"]["type"] = {"enum": [section.tag(), *section.aliases]}
-            made["required"] = ["type", *made.get("required", [])]
-        return made
+            section_schema["properties"]["type"] = {"enum": [section.tag(), *section.aliases]}
+            section_schema["required"] = ["type", *section_schema.get("required", [])]
+        return section_schema
 
 
 def json_schema(model: type[Spec]) -> dict[str, Any]:
-    """The schema of a recipe file (draft-07, the newest that the editors' YAML plugins agree on).
+    """The schema of a recipe file, in draft-07: the newest version that all YAML plugins of editors support.
 
-    `name` may be left out, and a file that says `extends` may leave out any section.
+    `name` is optional, and a file with `extends` can omit any section.
     """
-    made = model.model_json_schema(schema_generator=RecipeSchema, ref_template="#/definitions/{model}")
-    schema: dict[str, Any] = _as_draft_07(made)
+    generated = model.model_json_schema(schema_generator=RecipeSchema, ref_template="#/definitions/{model}")
+    schema: dict[str, Any] = _as_draft_07(generated)
     schema["definitions"] = schema.pop("$defs", {})
-    schema["properties"]["extends"] = {"type": "string", "description": "A recipe that this one overrides, key by key."}
+    schema["properties"]["extends"] = {"type": "string", "description": "Path of a recipe that this one overrides."}
     required = [key for key in schema.pop("required", []) if key != "name"]
-    ways = [required] + [
-        [key, *(other for other in required if other not in replaced)]
+    alternatives = [required] + [
+        [key, *(name for name in required if name not in replaced)]
         for key, replaced in ALTERNATIVES.items()
         if key in schema["properties"]
     ]
@@ -44,7 +44,7 @@ def json_schema(model: type[Spec]) -> dict[str, Any]:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "stfit recipe",
         **schema,
-        "anyOf": [{"required": way} for way in [*ways, ["extends"]]],
+        "anyOf": [{"required": keys} for keys in [*alternatives, ["extends"]]],
     }
 
 
@@ -54,12 +54,12 @@ def schema_page(model: type[Spec]) -> str:
 
 
 def _as_draft_07(part: Any) -> Any:
-    """Moves a `$ref` with neighbours into `allOf` (draft-07 ignores the neighbours), and drops the made-up titles."""
+    """Move a `$ref` with siblings into `allOf`, because draft-07 ignores the siblings; drop generated titles."""
     if isinstance(part, list):
         return [_as_draft_07(item) for item in part]
     if not isinstance(part, dict):
         return part
-    whole = {key: _as_draft_07(value) for key, value in part.items() if not (key == "title" and isinstance(value, str))}
-    if "$ref" in whole and len(whole) > 1:
-        whole["allOf"] = [{"$ref": whole.pop("$ref")}]
-    return whole
+    draft = {key: _as_draft_07(value) for key, value in part.items() if key != "title" or not isinstance(value, str)}
+    if "$ref" in draft and len(draft) > 1:
+        draft["allOf"] = [{"$ref": draft.pop("$ref")}]
+    return draft

@@ -1,7 +1,7 @@
-"""What the classes of a recipe allow at a place of the file.
+"""Which types the classes of a recipe allow at each place in the file.
 
-A shape is the list of things one value may be: Specs, `dict[str, X]`, `list[X]`, Literals and plain types, with
-Annotated and unions taken apart.
+`Types` lists what one value can be: Specs, `dict[str, X]`, `list[X]`, Literals and plain types. Annotated and unions
+are expanded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Key: TypeAlias = str | int
 
 
 def types_in(annotation: Any) -> Types:
-    """Everything a value of this annotation may be."""
+    """The types that a value with this annotation can have."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         added = [spec for mark in arguments[1:] if isinstance(mark, Choice) for spec in mark.plugin_choices]
@@ -32,24 +32,24 @@ def types_in(annotation: Any) -> Types:
 
 
 def _types_of_field(field: FieldInfo) -> Types:
-    """Everything that a key may be; pydantic keeps the marks of an annotation apart from it."""
+    """Pydantic stores the metadata of Annotated separately from the annotation."""
     return types_in(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
 
 
-def specs_in(shape: Types) -> list[type[Spec]]:
-    """The classes among what a value may be."""
-    return [kind for kind in shape if isinstance(kind, type) and issubclass(kind, Spec)]
+def specs_in(types: Types) -> list[type[Spec]]:
+    """The Specs among the types."""
+    return [kind for kind in types if isinstance(kind, type) and issubclass(kind, Spec)]
 
 
 def fields_of(spec: type[Spec]) -> dict[str, FieldInfo]:
-    """The keys of a section, as a recipe spells them."""
+    """The keys of a section as they are written in a recipe."""
     return {field.alias or name: field for name, field in spec.model_fields.items()}
 
 
-def child_types(shape: Types, key: Key) -> Types:
-    """What may stand under `key`, whichever of the alternatives is chosen."""
+def child_types(types: Types, key: Key) -> Types:
+    """The types of the value at `key`, for all alternatives together."""
     found: Types = []
-    for kind in shape:
+    for kind in types:
         origin: Any = get_origin(kind)
         if origin is (list if isinstance(key, int) else dict):
             found += types_in(get_args(kind)[-1])
@@ -58,34 +58,34 @@ def child_types(shape: Types, key: Key) -> Types:
     return found
 
 
-def types_at(shape: Types, keys: tuple[Key, ...]) -> Types:
-    """What may stand at the end of a path of keys."""
-    return reduce(child_types, keys, shape)
+def types_at(types: Types, keys: tuple[Key, ...]) -> Types:
+    """The types of the value at the end of a path of keys."""
+    return reduce(child_types, keys, types)
 
 
-def choices_in(shape: Types) -> list[type[Spec]]:
-    """The classes that are chosen by their `type`."""
-    return [spec for spec in specs_in(shape) if "type" in spec.model_fields]
+def choices_in(types: Types) -> list[type[Spec]]:
+    """The Specs that are chosen by a `type` key."""
+    return [spec for spec in specs_in(types) if "type" in spec.model_fields]
 
 
-def bare_names(shape: Types) -> dict[str, str]:
-    """Accepted name -> tag, where a bare name is a choice; empty where any text may stand (a Hub id)."""
-    return {} if str in shape else accepted_names(choices_in(shape))
+def bare_names(types: Types) -> dict[str, str]:
+    """Accepted name -> tag, if a bare name selects a choice; empty if any text is allowed (a Hub id)."""
+    return {} if str in types else accepted_names(choices_in(types))
 
 
-def normalize_choices(node: Node, shape: Types) -> Node:
-    """The same tree with every bare name written as `{type: name}` and every alias as the tag it stands for.
+def normalize_choices(node: Node, types: Types) -> Node:
+    """Write every bare name as `{type: name}` and every alias as its tag.
 
-    Then both spellings are merged, overridden and explained alike.
+    Merging, overrides and error messages then need to know one spelling only.
     """
-    names = bare_names(shape)
+    names = bare_names(types)
     if names and isinstance(node.value, str):
         return Node({"type": replace(node, value=names.get(node.value, node.value))}, node.mark, node.key)
     if isinstance(node.value, list):
-        return replace(node, value=[normalize_choices(item, child_types(shape, 0)) for item in node.value])
+        return replace(node, value=[normalize_choices(item, child_types(types, 0)) for item in node.value])
     if not isinstance(node.value, dict):
         return node
-    entries = {key: normalize_choices(child, child_types(shape, key)) for key, child in node.value.items()}
+    entries = {key: normalize_choices(child, child_types(types, key)) for key, child in node.value.items()}
     chosen = entries.get("type")
     if chosen and isinstance(chosen.value, str) and chosen.value in names:
         entries["type"] = replace(chosen, value=names[chosen.value])
@@ -94,12 +94,12 @@ def normalize_choices(node: Node, shape: Types) -> Node:
 
 @cache
 def key_owners(model: type[Spec], section: str = "") -> dict[str, list[tuple[str, type[Spec]]]]:
-    """Key -> the sections (dotted; empty for the top level) and classes that know it."""
+    """Key -> the sections (dotted; empty for the top level) and classes that have it."""
     found: dict[str, list[tuple[str, type[Spec]]]] = {}
     for key, field in fields_of(model).items():
         found.setdefault(key, []).append((section, model))
-        shape = _types_of_field(field)
-        for spec in specs_in(shape + child_types(shape, 0)):
+        types = _types_of_field(field)
+        for spec in specs_in(types + child_types(types, 0)):
             for inner, places in key_owners(spec, f"{section}.{key}".lstrip(".")).items():
                 found.setdefault(inner, []).extend(places)
     return found

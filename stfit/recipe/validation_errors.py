@@ -1,24 +1,20 @@
-"""What pydantic says about a recipe -> what its author reads: in plain words, at the line and word to change."""
+"""pydantic's validation errors -> messages in plain words, at the line and column to change."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from stfit.errors import Problem, did_you_mean
+from stfit.errors import Problem, closest_hint, did_you_mean
 from stfit.recipe.marked_yaml import Mark, Node, quoted, resolve_plain
 from stfit.recipe.type_tree import Key, bare_names, choices_in, fields_of, key_owners, specs_in, types_at
 from stfit.spec import Spec
 
 Keys: TypeAlias = tuple[Key, ...]
-
-RENAMED: dict[str, str] = {}
-"""Dotted key of an older version of the recipe language -> what to do now ("is now `train.learning_rate`")."""
 
 HF_ALIASES = {
     "bf16": "precision",
@@ -38,7 +34,7 @@ HF_ALIASES = {
     "save_total_limit": "keep_checkpoints",
     "train_batch_size": "batch_size",
 }
-"""Names that the training arguments of transformers have for a key."""
+"""Names of the training arguments of transformers -> keys of a recipe."""
 
 EXPECTED: dict[str, str] = {
     "int_type": "a whole number",
@@ -59,12 +55,12 @@ EXPECTED: dict[str, str] = {
     "too_long": "at most {max_length} items",
     "string_pattern_mismatch": "text like {pattern}",
 }
-"""Error type of pydantic -> what would have been right."""
+"""Error type of pydantic -> what is allowed."""
 
 MAX_SHOWN = 200
-"""Nobody reads more; a file of ten thousand unknown keys should still be answered at once."""
+"""Maximum number of errors to explain: thousands of unknown keys would take seconds."""
 QUOTED_KEY = re.compile(r"`([\w.]+)")
-"""A key in the words of a rule."""
+"""A key quoted in the message of a rule."""
 
 RANGES = (
     "finite_number",
@@ -79,55 +75,55 @@ BOOLEANS = {
     "yes": "true", "on": "true", "y": "true", "true": "true", "1": "true",
     "no": "false", "off": "false", "n": "false", "false": "false", "0": "false",
 }  # fmt: skip
-"""What people write for true and false, the words of YAML 1.1 first of all."""
+"""Words for true and false, mostly those of YAML 1.1."""
 
 
 def explain_errors(error: ValidationError, root: Node, model: type[Spec]) -> list[Problem]:
-    """What validation of `root.plain()` by `model` found, one Problem for each place of the file."""
-    found = error.errors(include_url=False)
+    """Explain what validating `root.plain()` with `model` found: one Problem for each place in the file."""
+    errors = error.errors(include_url=False)
     groups: dict[Keys, list[ErrorDetails]] = {}
-    for detail in found[:MAX_SHOWN]:
+    for detail in errors[:MAX_SHOWN]:
         groups.setdefault(_keys_of(detail, root), []).append(detail)
     shown = [
-        _place(keys, details, root, model) for keys, details in groups.items() if not _is_noise(keys, details, groups)
+        _explain(keys, details, root, model) for keys, details in groups.items() if not _is_noise(keys, details, groups)
     ]
-    left_out = len(found) - MAX_SHOWN
-    return [*shown, Problem(f"and {left_out} more: is it a recipe?")] if left_out > 0 else shown
+    hidden = len(errors) - MAX_SHOWN
+    return [*shown, Problem(f"and {hidden} more errors: is this file a recipe?")] if hidden > 0 else shown
 
 
 def _keys_of(detail: ErrorDetails, root: Node) -> Keys:
-    """The keys from the top of the file to the mistake.
+    """The keys from the top of the file to the error.
 
-    Pydantic's location also holds the tag of a choice and the names of a union's members, which are not in the file.
+    pydantic's location also contains the tag of a choice and the names of a union's members, which are not in the file.
     """
     keys: Keys = ()
-    node, tag_passed = root, False
+    node, skipped_tag = root, False
     for part in detail["loc"]:
         tag = node.child("type")
-        if not tag_passed and tag is not None and part == tag.value:
-            tag_passed = True
+        if not skipped_tag and tag is not None and part == tag.value:
+            skipped_tag = True
         elif (child := node.child(part)) is not None:
-            node, keys, tag_passed = child, (*keys, part), False
+            node, keys, skipped_tag = child, (*keys, part), False
     return (*keys, detail["loc"][-1]) if detail["type"] == "missing" else keys
 
 
 def _is_noise(keys: Keys, details: list[ErrorDetails], groups: dict[Keys, list[ErrorDetails]]) -> bool:
-    """Whether another member of a union fitted better, so that its mistake lies deeper and is the one to show."""
-    deeper = any(len(other) > len(keys) and other[: len(keys)] == keys for other in groups)
+    """Whether another member of the union matches better: then its error is deeper in the file and is shown instead."""
+    deeper = any(len(path) > len(keys) and path[: len(keys)] == keys for path in groups)
     return deeper and all(detail["type"] in EXPECTED for detail in details)
 
 
-def _place(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Problem:
-    """The Problem for all that is said about one place."""
-    # Of a union's members, the one that says more than "not my type" is the one that was meant.
-    telling = [detail for detail in details if detail["type"] not in EXPECTED] or details
-    word = FORMATTERS.get(telling[0]["type"], _general)
-    mark, message, code = word(keys, telling, root, model)
+def _explain(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Problem:
+    """The Problem for all errors at one place."""
+    # Of a union's members, the one whose error is not just "wrong type" is the one that was meant.
+    specific = [detail for detail in details if detail["type"] not in EXPECTED] or details
+    formatter = FORMATTERS.get(specific[0]["type"], _wrong_value)
+    mark, message, code = formatter(keys, specific, root, model)
     return mark.problem(message, code)
 
 
 def _node_at(root: Node, keys: Keys) -> Node:
-    """The node at the end of `keys`, or the last one on the way that exists."""
+    """The node at the end of `keys`, or its deepest existing ancestor."""
     for key in keys:
         child = root.child(key)
         if child is None:
@@ -137,42 +133,38 @@ def _node_at(root: Node, keys: Keys) -> Node:
 
 
 def _dotted(keys: Keys) -> str:
-    """`keys` as one writes them on the command line."""
     return quoted(".".join(str(key) for key in keys)) if keys else "the recipe"
 
 
 def _section_of(keys: Keys) -> str:
-    """The dotted section that holds `keys`, without indices of lists."""
+    """The dotted section that contains `keys`, without list indices."""
     return ".".join(key for key in keys[:-1] if isinstance(key, str))
 
 
 _Explanation: TypeAlias = tuple[Mark, str, str]
-"""Where, the message, and its code."""
+"""Place, message, error code."""
 
 
 def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A key that its section does not have: renamed, misplaced or misspelt."""
+    """A key that its section does not have: misplaced, misspelled, or called differently here."""
     parent, key = _node_at(root, keys[:-1]), str(keys[-1])
     section = _section_of(keys)
     mark = _node_at(root, keys).key or parent.where
-    old = f"{section}.{key}".lstrip(".")
-    if old in RENAMED:
-        return mark, f"{quoted(old)} {RENAMED[old]}", "renamed-key"
     known = [name for spec in _chosen(parent, types_at([model], keys[:-1])) for name in fields_of(spec)]
     name = HF_ALIASES.get(key, key)
-    hints = [f"here it is called `{name}`"] if name != key else []
-    hints += [_where_it_belongs(name, section, model)] if name not in known else []
+    hints = [f"it is called `{name}` here"] if name != key else []
+    hints += [_section_hint(name, section, model)] if name not in known else []
     hint = ", ".join(filter(None, hints)) or did_you_mean(key, known)
     return mark, f"unknown key {_dotted(keys)}{'; ' if hint else ''}{hint}", "unknown-key"
 
 
-def _chosen(node: Node, shape: list[Any]) -> list[type[Spec]]:
-    """The classes a mapping may be, given its `type` where it has one."""
+def _chosen(node: Node, types: list[Any]) -> list[type[Spec]]:
+    """The classes that a mapping can be, given its `type`."""
     tag = node.child("type")
-    return [spec for spec in choices_in(shape) if tag is not None and spec.tag() == tag.value] or specs_in(shape)
+    return [spec for spec in choices_in(types) if tag is not None and spec.tag() == tag.value] or specs_in(types)
 
 
-def _where_it_belongs(key: str, section: str, model: type[Spec]) -> str:
+def _section_hint(key: str, section: str, model: type[Spec]) -> str:
     """Where a key that is unknown in `section` is known, or nothing."""
     places = [] if key == "type" else key_owners(model).get(key, [])
     here = sorted({f"`{spec.tag()}`" for path, spec in places if path == section and "type" in spec.model_fields})
@@ -184,64 +176,61 @@ def _where_it_belongs(key: str, section: str, model: type[Spec]) -> str:
 
 
 def _missing_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A key that has no default and is not there."""
+    """A required key that is missing."""
     parent = _node_at(root, keys[:-1])
     fields = [fields_of(spec).get(str(keys[-1])) for spec in _chosen(parent, types_at([model], keys[:-1]))]
-    about = next((" ".join(field.description.split()) for field in fields if field and field.description), "")
-    return parent.where, f"{_dotted(keys)} is missing{': ' if about else ''}{about}", "missing-key"
+    description = next((" ".join(field.description.split()) for field in fields if field and field.description), "")
+    return parent.where, f"{_dotted(keys)} is missing{': ' if description else ''}{description}", "missing-key"
 
 
 def _unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A `type` that is not among the choices, or none."""
-    node, shape = _node_at(root, keys), types_at([model], keys)
-    names = list(bare_names(shape)) or [spec.tag() for spec in choices_in(shape)]
-    tags = ", ".join(spec.tag() for spec in choices_in(shape))
+    """A `type` that is missing or is not one of the choices."""
+    node, types = _node_at(root, keys), types_at([model], keys)
+    names = list(bare_names(types)) or [spec.tag() for spec in choices_in(types)]
+    tags = ", ".join(spec.tag() for spec in choices_in(types))
     tag = node.child("type")
     if tag is None or not isinstance(tag.value, str):
-        return (tag or node).where, f"{_dotted(keys)} needs a `type`: one of {tags}", "missing-key"
-    near = _nearest(tag.value, names)
-    return tag.where, f"{_dotted(keys)} can't be {quoted(tag.value)}{near or f'; known: {tags}'}", "unknown-choice"
+        return (tag or node).where, f"{_dotted(keys)} needs a `type`: {tags}", "missing-key"
+    hint = closest_hint(tag.value, names) or f"known: {tags}"
+    return tag.where, f"{_dotted(keys)}: unknown choice {quoted(tag.value)}; {hint}", "unknown-choice"
 
 
 def _broken_rule(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A rule between the keys of a section, or about one value, in the words of the class."""
-    said = re.sub("^(Value error|Assertion failed), ", "", details[0]["msg"])
+    """A rule about a value or between keys, with the message of the class that checks it."""
+    message = re.sub("^(Value error|Assertion failed), ", "", details[0]["msg"])
     node = _node_at(root, keys)
     value = f" {quoted(node.value)}" if isinstance(node.value, str) else ""
-    return _first_named(said, node).where, f"{_dotted(keys)}{value}: {said}", "invalid"
+    return _first_quoted_key(message, node).where, f"{_dotted(keys)}{value}: {message}", "invalid"
 
 
-def _first_named(said: str, section: Node) -> Node:
-    """The first key below a section that a rule names and the file holds; else the section itself."""
-    named = [tuple(int(key) if key.isdigit() else key for key in name.split(".")) for name in QUOTED_KEY.findall(said)]
-    found = (_node_at(section, keys) for keys in named)
-    return next((node for node in found if node is not section), section)
+def _first_quoted_key(message: str, section: Node) -> Node:
+    """The first key in a rule's message that exists below `section`; otherwise `section` itself."""
+    paths = [name.split(".") for name in QUOTED_KEY.findall(message)]
+    nodes = (_node_at(section, tuple(int(key) if key.isdigit() else key for key in path)) for path in paths)
+    return next((node for node in nodes if node is not section), section)
 
 
-def _general(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
+def _wrong_value(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
     """A value of the wrong type or out of range."""
     node = _node_at(root, keys)
     if any(detail["type"] not in EXPECTED for detail in details):
         return node.where, f"{_dotted(keys)}: {details[0]['msg']}", "invalid"
     kinds = {detail["type"]: EXPECTED[detail["type"]].format(**detail.get("ctx", {})) for detail in details}
-    *most, last = dict.fromkeys(kinds.values())
-    expected = (f"{', '.join(most)} or {last}" if most else last).replace("'", "`")
+    *others, last = dict.fromkeys(kinds.values())
+    expected = (f"{', '.join(others)} or {last}" if others else last).replace("'", "`")
     code = "out-of-range" if kinds.keys() & set(RANGES) else "wrong-type"
     known = re.findall(r"'([^']*)'", kinds.get("literal_error", ""))
     value = node.plain()
-    hint = _nearest(value, known) if isinstance(value, str) and known else ""
+    hint = closest_hint(value, known) if isinstance(value, str) else ""
     hint = hint or next(filter(None, (ADVICE[kind](value) for kind in kinds if kind in ADVICE)), "")
-    return node.where, f"{_dotted(keys)}: expected {expected}, found {_described(value)}{hint}", code
+    return (
+        node.where,
+        f"{_dotted(keys)}: expected {expected}, found {_describe(value)}{'; ' if hint else ''}{hint}",
+        code,
+    )
 
 
-def _nearest(word: str, known: list[str]) -> str:
-    """A near match, as the end of a message."""
-    near = get_close_matches(word, known, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
-
-
-def _described(value: Any) -> str:
-    """What stands in the file."""
+def _describe(value: Any) -> str:
     if value is None:
         return "nothing (null)"
     if isinstance(value, dict | list):
@@ -253,27 +242,27 @@ def _described(value: Any) -> str:
 
 def _boolean_advice(value: Any) -> str:
     """For a word of YAML 1.1, a quoted `true`, or 0 and 1."""
-    meant = BOOLEANS.get(str(value).lower())
-    return f": write {meant}" if meant else ""
+    boolean = BOOLEANS.get(str(value).lower())
+    return f"write {boolean}" if boolean else ""
 
 
 def _number_advice(value: Any) -> str:
-    """For a number in quotes, with `_` between its digits, or a whole one written as 3.0."""
+    """For a number in quotes, with `_` between digits, or an integer written as 3.0."""
     number = resolve_plain(value.strip().replace("_", "")) if isinstance(value, str) else value
     if isinstance(number, float) and number.is_integer():
         number = int(number)
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    return f": write {number}" if is_number and number is not value else ""
+    return f"write {number}" if is_number and number is not value else ""
 
 
 def _text_advice(value: Any) -> str:
-    """For a number or boolean where text is meant."""
-    return f': put it in quotes, "{str(value).lower()}"' if isinstance(value, int | float) else ""
+    """For a number or boolean instead of text."""
+    return f'put it in quotes, "{str(value).lower()}"' if isinstance(value, int | float) else ""
 
 
 def _list_advice(value: Any) -> str:
-    """For a single value where a list of them is meant."""
-    return f": write [{value}]" if isinstance(value, str | int | float) else ""
+    """For a single value instead of a list."""
+    return f"write [{value}]" if isinstance(value, str | int | float) else ""
 
 
 ADVICE: dict[str, Callable[[Any], str]] = {
@@ -283,7 +272,7 @@ ADVICE: dict[str, Callable[[Any], str]] = {
     "string_type": _text_advice,
     "list_type": _list_advice,
 }
-"""Error type of pydantic -> what to write instead, where that can be guessed."""
+"""Error type of pydantic -> a guess at what to write instead; empty if there is none."""
 
 FORMATTERS: dict[str, Callable[[Keys, list[ErrorDetails], Node, type[Spec]], _Explanation]] = {
     "extra_forbidden": _unknown_key,
@@ -293,4 +282,4 @@ FORMATTERS: dict[str, Callable[[Keys, list[ErrorDetails], Node, type[Spec]], _Ex
     "value_error": _broken_rule,
     "assertion_error": _broken_rule,
 }
-"""Error type of pydantic -> who words it; the others are wrong types and ranges."""
+"""Error type of pydantic -> what explains it; all other types are wrong types and ranges."""

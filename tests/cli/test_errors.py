@@ -12,7 +12,7 @@ from stfit.commands import train as command
 FAILURES = {
     "unknown key": ("train recipe.yaml train.epoch=1", 2, "did you mean `epochs`?"),
     "not a key": ("train recipe.yaml epochs", 2, "an override is `key.path=value`"),
-    "no recipe": ("train nowhere.yaml", 2, "can't read recipe `nowhere.yaml`"),
+    "no recipe": ("train nowhere.yaml", 2, "cannot read recipe `nowhere.yaml`"),
     "loss and format": ("train recipe.yaml loss=triplet", 2, "loss: `triplet` does not fit format `labeled_pair`"),
     "no such option": ("train recipe.yaml --frehs", 2, "No such option: --frehs"),
     "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),

@@ -77,7 +77,7 @@ def test_an_evaluator_from_the_data_needs_one_dataset(write, problems_of):
         "objectives: [{data: {dataset: a/c, format: triplet}, loss: triplet}]\n"
         "eval: [{type: triplet, from: data}]\n"
     )
-    assert "`from: data`, but there are `objectives`" in problems_of(path)[0].message
+    assert "`from: data`, but the recipe has `objectives`" in problems_of(path)[0].message
 
 
 def test_later_overrides_win(write, valid):
@@ -95,7 +95,7 @@ def test_paths_of_overrides_start_from_the_current_folder(write, valid, tmp_path
     [
         ("train.epochs=ten", "expected a number", "ten"),
         ("train.epoch=1", "did you mean `epochs`", "train.epoch"),
-        ("eval.7.split=x", "the items are 0 to 1", "eval.7.split"),
+        ("eval.7.split=x", "use 0 to 1", "eval.7.split"),
         ("eval.x.split=x", "not an index", "eval.x.split"),
         ("~gaet", "nothing to delete", "gaet"),
         ("~data.nothing.here", "nothing to delete", "data.nothing.here"),
@@ -103,9 +103,9 @@ def test_paths_of_overrides_start_from_the_current_folder(write, valid, tmp_path
         ("train", "key.path=value", "train"),
         ("=3", "key.path=value", None),
         ("a..b=3", "key.path=value", "a..b"),
-        ("train.freeze=[a", "`[` is opened", "["),
+        ("train.freeze=[a", "`[` opened", "["),
         ("train.freeze=*x", "alias", "*x"),
-        ("extends=x.yaml", "can't be overridden", "extends"),
+        ("extends=x.yaml", "cannot be overridden", "extends"),
         ("model.base=hf_abcdefghijklmnopqrstuvwxyz", "token", "hf_***********************" + "***"),
         ("seed=1\0", "U+0000", "?"),
         ("seed=\udcff", "U+DCFF", "?"),

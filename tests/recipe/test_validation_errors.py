@@ -1,7 +1,6 @@
 import pytest
 
 from stfit.errors import did_you_mean
-from stfit.recipe.validation_errors import RENAMED
 
 WRONG = [
     ("learning_rate: 1e-5\n", 4, "belongs under `train:`"),
@@ -48,7 +47,7 @@ WRONG = [
     ("eval: [{type: similarity, dataset: x, similarity: dot}]\n", 4, "belongs under `model:`"),
     ("eval: [{type: triplet}]\n", 4, "give `dataset`, or `from: holdout`"),
     ("eval: {type: triplet, dataset: x}\n", 4, "expected a list"),
-    ("loss: cosent\n", 4, "given twice"),
+    ("loss: cosent\n", 4, "duplicate key"),
 ]  # fmt: skip
 
 WRONG_INSIDE = [
@@ -116,18 +115,9 @@ def test_a_line_that_yaml_refuses_is_not_complained_about_twice(write, small, pr
     assert [problem.line for problem in found] == [4, 5]
 
 
-def test_a_renamed_key_says_what_it_is_now(write, monkeypatch, problems_of, small):
-    monkeypatch.setitem(RENAMED, "train.lr", "is now `train.learning_rate`")
-    monkeypatch.setitem(RENAMED, "eval.device", "was removed: evaluators run on `train.device`")
-    found = problems_of(write(small + "train: {lr: 1}\neval: [{type: triplet, dataset: x, device: cpu}]\n"))
-    assert [problem.message for problem in found] == [
-        "`train.lr` is now `train.learning_rate`", "`eval.device` was removed: evaluators run on `train.device`"
-    ]  # fmt: skip
-
-
 def test_arguments_of_a_script_are_known(write, problems_of, small):
     found = problems_of(write(small + "train: {per_device_train_batch_size: 8, lr: 1}\nnum_train_epochs: 3\n"))
-    hints = [f"here it is called `{name}`" for name in ("batch_size", "learning_rate", "epochs")]
+    hints = [f"it is called `{name}` here" for name in ("batch_size", "learning_rate", "epochs")]
     hints[2] += ", it belongs under `train:`"
     assert [problem.message.partition("; ")[2] for problem in found] == hints
 
