@@ -106,7 +106,7 @@ def test_holdout_of_an_objective_is_measured(several, run):
 WRONG = [
     ({"objectives": [RANKING], "data": RANKING["data"]}, "take the place of `data` and `loss`"),
     ({"objectives": [], "data": None, "loss": None}, "at least 1 items"),
-    ({"objectives": [RANKING | {"weight": 1.0}, CLASSES]}, "give every objective a `weight`, or none of them"),
+    ({"objectives": [RANKING | {"weight": 1.0}, CLASSES]}, "set `weight` for all objectives or for none"),
     ({"objectives": [RANKING | {"weight": 0.0}]}, "`objectives.0.weight`: expected more than 0"),
     ({"data": RANKING["data"]}, "`loss` is missing: What training minimises."),
     ({"data": RANKING["data"], "loss": None}, "`data` and `loss`, or several `objectives`"),

@@ -267,7 +267,7 @@ def kill_at(launcher, line, victim):
 
 
 def assert_said_once(launcher, victim, out, err):
-    message = f"process {victim} was killed by SIGKILL (no memory left?); the same command goes on from what is saved"
+    message = f"process {victim} was killed by SIGKILL (out of memory?); run the same command again to resume"
     assert launcher.returncode == 9
     assert err.count("stfit: ") == 1
     assert f"stfit: {message}" in err
@@ -370,4 +370,4 @@ def test_torchrun_around_the_command_is_recognised(tmp_path, write):
     assert json.loads(done.stdout)["steps"] == 6
     refused = torchrun("train", recipe, "--runs", str(tmp_path / "runs"), "--processes", "3")
     assert refused.returncode == 1  # torchrun's own
-    assert "torchrun has started 2 already: leave it out" in refused.stderr
+    assert "torchrun has started 2 already; remove the option" in refused.stderr
