@@ -104,15 +104,15 @@ def test_holdout_of_an_objective_is_measured(several, run):
 
 
 WRONG = [
-    ({"objectives": [RANKING], "data": RANKING["data"]}, "take the place of `data` and `loss`"),
+    ({"objectives": [RANKING], "data": RANKING["data"]}, "replaces `data` and `loss`"),
     ({"objectives": [], "data": None, "loss": None}, "at least 1 items"),
     ({"objectives": [RANKING | {"weight": 1.0}, CLASSES]}, "set `weight` for all objectives or for none"),
     ({"objectives": [RANKING | {"weight": 0.0}]}, "`objectives.0.weight`: expected more than 0"),
-    ({"data": RANKING["data"]}, "`loss` is missing: What training minimises."),
+    ({"data": RANKING["data"]}, "`loss` is missing: The loss to minimize."),
     ({"data": RANKING["data"], "loss": None}, "`data` and `loss`, or several `objectives`"),
-    ({}, "`data` is missing: What it is trained on."),
+    ({}, "`data` is missing: The training data."),
     ({"objectives": [{"loss": "cosent"}]}, "`objectives.0.data` is missing"),
-    ({"objectives": [RANKING, CLASSES | {"loss": "soft_max"}]}, "`objectives.1.loss` can't be `soft_max`; did you"),
+    ({"objectives": [RANKING, CLASSES | {"loss": "soft_max"}]}, "`objectives.1.loss`: unknown choice `soft_max`; did you"),
 ]
 
 
