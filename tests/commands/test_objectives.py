@@ -112,7 +112,7 @@ WRONG = [
     ({"data": RANKING["data"], "loss": None}, "`data` and `loss`, or several `objectives`"),
     ({}, "`data` is missing: The training data."),
     ({"objectives": [{"loss": "cosent"}]}, "`objectives.0.data` is missing"),
-    ({"objectives": [RANKING, CLASSES | {"loss": "soft_max"}]}, "`objectives.1.loss`: unknown choice `soft_max`; did you"),
+    ({"objectives": [RANKING, CLASSES | {"loss": "soft_max"}]}, "unknown choice `soft_max`; did you"),
 ]
 
 
