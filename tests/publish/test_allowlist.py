@@ -59,7 +59,7 @@ def test_a_plain_checkpoint_is_refused(model):
         files_to_publish(model)
 
 
-def test_peers_folder_is_publishable(model, tmp_path):
-    peer = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
-    peer.SentenceTransformer(str(model), device="cpu").save_pretrained(str(tmp_path / "peer"))
-    assert "modules.json" in files_to_publish(tmp_path / "peer")
+def test_a_folder_of_sentence_transformers_is_publishable(model, tmp_path):
+    st = pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
+    st.SentenceTransformer(str(model), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    assert "modules.json" in files_to_publish(tmp_path / "saved")

@@ -168,15 +168,15 @@ def test_hub_base_and_datasets_are_linked_in_the_metadata(facts):
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.tag())
 def test_references_of_a_loss_are_whole_addresses(loss):
     urls = re.findall(r"https?://", " ".join((loss.__doc__ or "").split()))
-    found = references_of(loss.model_construct())
-    assert len(found) == len(urls)
-    assert all(re.fullmatch(r"https://[\w./-]+\w", url) for _, url in found)
-    assert all(re.fullmatch(r"|[\w .-]+(, \d{4})?", words) for words, _ in found), found
+    references = references_of(loss.model_construct())
+    assert len(references) == len(urls)
+    assert all(re.fullmatch(r"https://[\w./-]+\w", url) for _, url in references)
+    assert all(re.fullmatch(r"|[\w .-]+(, \d{4})?", words) for words, _ in references), references
 
 
 @pytest.mark.parametrize("prompts", [{}, {"query": "ask: ", "document": "say: "}], ids=["plain", "prompts"])
 def test_snippets_run_as_they_stand(trained, facts, tmp_path, prompts):
-    pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+    pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
     (tmp_path / "me").mkdir()
     (tmp_path / "me" / "tiny").symlink_to(trained / "model")
     body = card_body(replace(facts, prompts=prompts))

@@ -82,28 +82,28 @@ def job(hub, tmp_path, trained) -> Callable[[list[str], int], tuple[int, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("commands", [steps_of_workflow, steps_of_makefile])
 def test_first_publish_then_nothing_to_do_then_better_then_worse(hub, job, commands):
-    code, said = job(commands(), 2)
-    assert code == 0, said
+    code, output = job(commands(), 2)
+    assert code == 0, output
     repository = hub.state.repositories["model", "me/tiny"]
     first = repository.head.oid
-    assert "skipped: nothing is published at me/tiny yet" in said
+    assert "skipped: nothing is published at me/tiny yet" in output
 
-    code, said = job(commands(), 2)
-    assert code == 0, said
-    assert "nothing to do" in said
+    code, output = job(commands(), 2)
+    assert code == 0, output
+    assert "nothing to do" in output
     assert repository.head.oid == first
 
-    code, said = job(commands(), 40)
-    assert code == 0, said
+    code, output = job(commands(), 40)
+    assert code == 0, output
     better = repository.head.oid
     assert better != first
     readme = repository.head.files["README.md"].content.decode()
     assert "| Metric | Base | This model | Gain (interval) | Published before | Gain over it (interval) |" in readme
 
-    code, said = job(commands(), 1)
-    assert code == 7, said
-    assert "NOT PASSED" in said
-    assert "| scores/spearman_cosine against published |" in said
+    code, output = job(commands(), 1)
+    assert code == 7, output
+    assert "NOT PASSED" in output
+    assert "| scores/spearman_cosine against published |" in output
     assert repository.head.oid == better
 
 
@@ -111,10 +111,10 @@ def test_first_publish_then_nothing_to_do_then_better_then_worse(hub, job, comma
 def test_force_publishes_and_says_so_in_the_card(hub, job):
     train, push = steps_of_makefile()[1], "stfit push runs/recipe --json"
     assert job([train, push], 40)[0] == 0
-    code, said = job([train, push], 1)
-    assert code == 7, said
-    code, said = job([train, push + " --force"], 1)
-    assert code == 0, said
+    code, output = job([train, push], 1)
+    assert code == 7, output
+    code, output = job([train, push + " --force"], 1)
+    assert code == 0, output
     readme = hub.state.repositories["model", "me/tiny"].head.files["README.md"].content.decode()
     assert "> **Published by force: 1 of 1 gates are not passed" in readme
     code, again = job([push + " --force"], 1)

@@ -25,8 +25,8 @@ def commits(server, repo="me/tiny"):
 
 
 def expected(run):
-    found = files_in(run / "model")
-    return found | {".stfit-files": "".join(f"{path}\n" for path in sorted(found)).encode()}
+    published = files_in(run / "model")
+    return published | {".stfit-files": "".join(f"{path}\n" for path in sorted(published)).encode()}
 
 
 def test_a_push_is_one_commit_of_the_whole_model(server, stfit, run):
@@ -35,19 +35,19 @@ def test_a_push_is_one_commit_of_the_whole_model(server, stfit, run):
     assert ended.json["repo"] == "me/tiny"
     assert ended.json["commit"] == head(server).oid
     assert set(ended.json["files"]) == set(contents(head(server))) == set(expected(run))
-    found = contents(head(server))
-    assert {path: found[path] for path in found if path != "README.md"} == {
+    published = contents(head(server))
+    assert {path: published[path] for path in published if path != "README.md"} == {
         path: content for path, content in expected(run).items() if path != "README.md"
     }
-    assert b'SentenceTransformer("me/tiny")' in found["README.md"]
+    assert b'SentenceTransformer("me/tiny")' in published["README.md"]
     assert commits(server) == 2  # the Hub's own first one, and the push
 
 
 def test_what_is_published_names_no_folder_of_this_machine(server, stfit, run):
     assert stfit("push", run).code == 0
-    found = contents(head(server))
-    assert "stfit.lock" in found
-    for path, content in found.items():
+    published = contents(head(server))
+    assert "stfit.lock" in published
+    for path, content in published.items():
         assert not [word for word in (b"secret-project", b"somebodys-home", b"/tmp", b"/home") if word in content], path
 
 
@@ -71,10 +71,10 @@ def test_another_model_replaces_stale_files_and_keeps_foreign_ones(server, stfit
     shutil.rmtree(run / "model" / "2_Dense")
     ended = stfit("push", run, "--json")
     assert ended.code == 0, ended.err
-    found = contents(head(server))
-    assert foreign.items() <= found.items()
-    assert not [path for path in found if path.startswith("2_Dense")]
-    assert found["modules.json"] == kept.encode()
+    published = contents(head(server))
+    assert foreign.items() <= published.items()
+    assert not [path for path in published if path.startswith("2_Dense")]
+    assert published["modules.json"] == kept.encode()
     assert commits(server) == 4
 
 
@@ -266,9 +266,9 @@ def test_token_goes_to_the_hub_only(server, stfit, run):
     server.account("hf_canary", "me")
     ended = stfit("push", run, "--debug", HF_TOKEN="hf_canary", HF_DEBUG="1")
     assert ended.code == 0, ended.err
-    strangers = [one for one in server.log if one.host.startswith("localhost")]
+    strangers = [request for request in server.log if request.host.startswith("localhost")]
     assert strangers
-    assert not any("hf_canary" in f"{one.path}{one.headers}{one.body}" for one in strangers)
+    assert not any("hf_canary" in f"{request.path}{request.headers}{request.body}" for request in strangers)
     assert "hf_canary" not in ended.out + ended.err
     assert not any(b"hf_canary" in content for content in contents(head(server)).values())
     assert "hf_canary" not in json.dumps(list(files_in(run).keys()))

@@ -76,22 +76,22 @@ def test_a_push_ends_right_or_with_one_line(server, stfit, run, tmp_path):
         assert case.struck, case
         old = {} if case.place == "create" else OLD
         new = old | without_card(expected(runs[case.name]))
-        there = server.state.repositories.get(("model", f"{case.name}/tiny"))
-        found = without_card(contents(there.head)) if there else {}
-        made = len(there.head.history()) - len(old) - 1 if there else 0
-        assert made <= 1, (case, ended)
+        repository = server.state.repositories.get(("model", f"{case.name}/tiny"))
+        published = without_card(contents(repository.head)) if repository else {}
+        commits = len(repository.head.history()) - len(old) - 1 if repository else 0
+        assert commits <= 1, (case, ended)
         if ended.code == 0:
-            assert (found, made) == (new, 1), (case, ended)
+            assert (published, commits) == (new, 1), (case, ended)
         else:
             require_one_line(case, ended)
-            assert found in (old, new), (case, ended)
+            assert published in (old, new), (case, ended)
             assert not case.passes, (case, ended)
 
 
 def test_killed_at_any_request_the_hub_has_the_old_model_or_the_new_one(server, stfit, run, tmp_path):
     """One push for each of its requests, killed when the Hub has got that one; then the same again, to its end."""
-    most = 30
-    names = [f"killed-{number:02}" for number in range(most)]
+    requests = 30
+    names = [f"killed-{number:02}" for number in range(requests)]
     runs, objects = {}, {}
     for name in names:
         server.account(f"hf_{name}", name)
@@ -101,10 +101,10 @@ def test_killed_at_any_request_the_hub_has_the_old_model_or_the_new_one(server, 
     old = {name: contents(repository.head) for name, repository in repositories.items()}
 
     orders = []
-    for number, (name, own) in enumerate(runs.items()):
-        (own / "model" / "2_Dense" / "model.safetensors").write_bytes(os.urandom(20_000))
-        (own / "model" / "1_Pooling" / "config.json").write_text("{}")
-        sent = sha256((own / "model" / "2_Dense" / "model.safetensors").read_bytes()).hexdigest()
+    for number, (name, folder) in enumerate(runs.items()):
+        (folder / "model" / "2_Dense" / "model.safetensors").write_bytes(os.urandom(20_000))
+        (folder / "model" / "1_Pooling" / "config.json").write_text("{}")
+        sent = sha256((folder / "model" / "2_Dense" / "model.safetensors").read_bytes()).hexdigest()
         orders.append(Fault("*", "", "hang", skip=number, times=1000, client=f"{of_account(name)}|{sent}"))
     server.faults.extend(orders)
 
@@ -116,7 +116,7 @@ def test_killed_at_any_request_the_hub_has_the_old_model_or_the_new_one(server, 
         Thread(target=wait_and_kill, daemon=True).start()
 
     ends = stfit.run(pushes(runs), kill_when_struck)
-    found = {name: contents(repository.head) for name, repository in repositories.items()}
+    published = {name: contents(repository.head) for name, repository in repositories.items()}
     server.faults.clear()
     again = stfit.run(pushes(runs))
 
@@ -126,9 +126,9 @@ def test_killed_at_any_request_the_hub_has_the_old_model_or_the_new_one(server, 
         new = contents(repositories[name].head)
         assert without_card(new) == without_card(expected(runs[name]))
         assert len(repositories[name].head.history()) == 3  # the Hub's own, and two pushes
-        assert found[name] in (old[name], new), name
+        assert published[name] in (old[name], new), name
         assert first.code in (0, -signal.SIGKILL), (name, first)
-        whole = "old" if found[name] == old[name] else "new"
+        whole = "old" if published[name] == old[name] else "new"
         seen["ended before" if first.code == 0 else f"killed, Hub has the {whole} model"] += 1
     sys.stdout.write(f"push {stfit.path}, killed at each of its requests: {dict(seen)}\n")
     assert seen["ended before"]  # so that there was no further request to be killed at

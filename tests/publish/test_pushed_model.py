@@ -30,7 +30,7 @@ print(json.dumps(model.encode(texts, show_progress_bar=False).tolist()))
 def test_sentence_transformers_loads_the_pushed_model_with_equal_embeddings(
     server, stfit, run, sentences, tmp_path, xet
 ):
-    pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+    pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
     assert stfit("push", run, "--private").code == 0
     env = server.env(tmp_path / "home", "hf_me", xet=xet)
     done = subprocess.run(
@@ -61,7 +61,7 @@ def test_token_is_in_no_log_file_card_argument_or_foreign_request(hub, trained, 
     for name in ("recipe.yaml", "secret-project/rows.jsonl"):
         (folder / name).write_bytes((home / name).read_bytes())
     env = hub.env(tmp_path / "home", CANARY) | {"HF_DEBUG": "1", "HF_HUB_VERBOSITY": "debug", "OMP_NUM_THREADS": "1"}
-    said, arguments = "", ""
+    output, arguments = "", ""
     if failing:
         method, path = failing.split()
         hub.break_(method, path, "status", status=403, times=1000)
@@ -71,21 +71,21 @@ def test_token_is_in_no_log_file_card_argument_or_foreign_request(hub, trained, 
         ["push", "runs/recipe"],
         ["push", "runs/recipe", "--json"],
     ):
-        with (tmp_path / "said").open("wb") as out:
+        with (tmp_path / "output").open("wb") as out:
             line = [sys.executable, "-m", "stfit", *command, "--debug"]
             process = subprocess.Popen(line, env=env, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
             while process.poll() is None:
                 arguments += "".join(arguments_below(process.pid))
                 time.sleep(0.05)
-        said += (tmp_path / "said").read_text(errors="replace")
+        output += (tmp_path / "output").read_text(errors="replace")
     assert "stfit" in arguments
-    assert ("Traceback" in said) == bool(failing)
-    assert CANARY not in said
+    assert ("Traceback" in output) == bool(failing)
+    assert CANARY not in output
     assert CANARY not in arguments
     assert not [name for name, content in files_in(folder).items() if CANARY.encode() in content]
-    assert any(one.token == CANARY for one in hub.log)
-    for one in hub.log:
-        assert one.host.startswith("127.0.0.1") or CANARY not in f"{one.path}{one.headers}"
-        assert CANARY.encode() not in one.body
+    assert any(request.token == CANARY for request in hub.log)
+    for request in hub.log:
+        assert request.host.startswith("127.0.0.1") or CANARY not in f"{request.path}{request.headers}"
+        assert CANARY.encode() not in request.body
     for repository in hub.state.repositories.values():
         assert not any(CANARY.encode() in file.content for file in repository.files())
