@@ -37,10 +37,10 @@ def reference(query, key, value, scale, masks):
 def masks_as_drawn(rate: float):
     """The masks of the generator's next draws, cut as the blocks cut them."""
     blocks = Packing(np.array(LENGTHS)).blocks(HEADS)
-    flat = keep_mask(torch.empty(0, dtype=torch.float64), sum(block.scores for block in blocks.all), rate)
+    flat = keep_mask(torch.empty(0, dtype=torch.float64), sum(block.scores for block in blocks.blocks), rate)
     rows = [
         mask
-        for block, part in zip(blocks.all, flat.split([block.scores for block in blocks.all]), strict=True)
+        for block, part in zip(blocks.blocks, flat.split([block.scores for block in blocks.blocks]), strict=True)
         for mask in part.view(block.count, HEADS, block.length, block.length)
     ]
     return [mask[:, :length, :length] for mask, length in zip(rows, LENGTHS, strict=True)]

@@ -29,9 +29,9 @@ def formula(states, all_weights):
     query, key, value, out, up, down = zip(all_weights[0:12:2], all_weights[1:12:2], strict=True)
     blocks = Packing(LENGTHS).blocks(HEADS)
     q, k, v = (functional.linear(states, *pair).view(-1, HEADS, WIDTH // HEADS) for pair in (query, key, value))
-    flat = dropout_mask(sum(block.scores for block in blocks.all), SETTINGS.attention_dropout)
+    flat = dropout_mask(sum(block.scores for block in blocks.blocks), SETTINGS.attention_dropout)
     attended, start = [], 0
-    for block, kept in zip(blocks.all, flat.split([block.scores for block in blocks.all]), strict=True):
+    for block, kept in zip(blocks.blocks, flat.split([block.scores for block in blocks.blocks]), strict=True):
         for mask in kept.view(block.count, HEADS, block.length, block.length):
             rows = slice(start, start + LENGTHS[len(attended)])
             length = rows.stop - rows.start

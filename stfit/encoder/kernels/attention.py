@@ -1,7 +1,7 @@
 """Attention within sequences that lie end to end, sorted by length.
 
 One call per distinct length works on a plain [sequences, heads, length, dim] slice, so no mask is needed. transformers
-calls `packed_attention` through its attention interface; `layout.py` registers and probes it.
+calls `packed_attention` through its attention interface; `packing.py` registers and probes it.
 
 Tensor names: t = tokens, h = heads, d = dim of a head, n = sequences of one length l, p = rows with heads first.
 """
@@ -23,95 +23,95 @@ from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 
 try:
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # younger than the oldest torch that stfit runs on
+except ImportError:  # newer than the oldest supported torch
     varlen_attn = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class Group:
-    """`count` sequences of one length, next to each other in the packed row."""
+    """`count` adjacent sequences of one length in the packed row."""
 
     count: int
     length: int
 
 
 class Packing:
-    """How the sequences of a batch lie in the packed row: their lengths, in rising order."""
+    """The lengths of the sequences of a packed row, in ascending order, and what attention derives from them."""
 
     def __init__(self, lengths: np.ndarray) -> None:
         self.lengths = lengths
-        self._blocks: dict[int, Blocks] = {}
+        self._blocks: dict[int, BlockLayout] = {}
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Sequences of equal length together."""
+        """Groups of equal length."""
         distinct, counts = np.unique(self.lengths, return_counts=True)
         return [Group(int(count), int(length)) for length, count in zip(distinct, counts, strict=True)]
 
-    def blocks(self, heads: int) -> Blocks:
-        """The layout of `AttentionWithDropout`; made once for all layers of a forward pass."""
+    def blocks(self, heads: int) -> BlockLayout:
+        """The heads-first layout, computed once for all layers of a forward pass."""
         if heads not in self._blocks:
-            self._blocks[heads] = Blocks(self.lengths, heads)
+            self._blocks[heads] = BlockLayout(self.lengths, heads)
         return self._blocks[heads]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Sequences filled up to one length, heads first: rows `start` ... of [p, d] are matrices [n * h, l, d]."""
+    """Sequences padded to one length, heads first: the rows of [p, d] from `start` are matrices [n * h, l, d]."""
 
     count: int
     heads: int
     length: int
     start: int
     padding: Tensor | None
-    """[n, 1, 1, l], -inf where a shorter sequence was filled up; None where none was."""
+    """[n, 1, 1, l], -inf for the padding of shorter sequences; None if there is none."""
 
     @property
     def scores(self) -> int:
-        """Attention weights of the block."""
+        """Number of attention weights of the block."""
         return self.count * self.heads * self.length**2
 
-    def of(self, states_pd: Tensor) -> Tensor:
-        """The block's part of a heads-first tensor, as matrices [n * h, l, d]."""
+    def view(self, states_pd: Tensor) -> Tensor:
+        """The rows of the block in a heads-first tensor, as matrices [n * h, l, d]."""
         rows = self.count * self.heads * self.length
         return states_pd[self.start : self.start + rows].view(-1, self.length, states_pd.shape[1])
 
 
-class Blocks:
-    """Where every head of every token lies when lengths are rounded up and heads come first.
+class BlockLayout:
+    """Index maps between packed tokens and the heads-first layout, whose lengths are rounded up.
 
-    p = rows of the heads-first tensor: for each block, sequence, head and position one.
+    p = rows of the heads-first tensor: one for each block, sequence, head and position.
     """
 
     def __init__(self, lengths: np.ndarray, heads: int) -> None:
         starts = np.cumsum(lengths) - lengths
         rounded = _round_up(lengths)
         head = np.arange(heads)
-        from_tokens, to_tokens, filled_up = [], [], []
+        from_tokens, to_tokens, padding_rows = [], [], []
         self.heads = heads
-        self.all: list[Block] = []
+        self.blocks: list[Block] = []
         start = 0
         for length in np.unique(rounded):
             members = np.flatnonzero(rounded == length)
             position = np.arange(length)
             real_nl = position < lengths[members, None]
             token_nl = starts[members, None] + np.minimum(position, lengths[members, None] - 1)
-            place_nhl = start + np.arange(len(members) * heads * length).reshape(len(members), heads, length)
+            row_nhl = start + np.arange(len(members) * heads * length).reshape(len(members), heads, length)
             from_tokens.append((token_nl[:, None, :] * heads + head[None, :, None]).reshape(-1))
-            to_tokens.append(place_nhl.transpose(0, 2, 1)[real_nl].reshape(-1))
-            filled_up.append(place_nhl.transpose(0, 2, 1)[~real_nl].reshape(-1))
+            to_tokens.append(row_nhl.transpose(0, 2, 1)[real_nl].reshape(-1))
+            padding_rows.append(row_nhl.transpose(0, 2, 1)[~real_nl].reshape(-1))
             padding = (
                 None if real_nl.all() else torch.from_numpy(np.where(real_nl, np.float32(0), -np.inf))[:, None, None]
             )
-            self.all.append(Block(len(members), heads, int(length), start, padding))
-            start += place_nhl.size
+            self.blocks.append(Block(len(members), heads, int(length), start, padding))
+            start += row_nhl.size
         self._from_tokens = torch.from_numpy(np.concatenate(from_tokens))
         self._to_tokens = torch.from_numpy(np.concatenate(to_tokens))
-        self.filled_up = torch.from_numpy(np.concatenate(filled_up))
-        """Rows that repeat a sequence's last token; nothing may come back from them."""
+        self.padding_rows = torch.from_numpy(np.concatenate(padding_rows))
+        """Padding rows, which repeat a sequence's last token; their gradients must be zeroed."""
 
     def heads_first(self, states: Tensor, parts: int = 1) -> Tensor:
-        """[t, parts * h * d], whatever its dimensions -> [parts * p, d], part after part."""
+        """[t, parts * h * d], of any shape -> [parts * p, d], one part after another."""
         index = self._from_tokens
         if parts > 1:
             token, head = index // self.heads, index % self.heads
@@ -127,7 +127,7 @@ class Blocks:
 
 
 def _round_up(lengths: np.ndarray) -> np.ndarray:
-    """Lengths rounded up to multiples of 4, above 64 of 16: few blocks, little filling."""
+    """Round up to multiples of 4, above 64 of 16: few blocks, little padding."""
     step = np.where(lengths <= 64, 4, 16)
     return (lengths + step - 1) // step * step
 
@@ -143,11 +143,11 @@ def packed_attention(
     packing: Packing | None = None,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
-    **_: Any,  # transformers hands over whatever a model adds; the probe shows whether ignoring it is right
+    **_: Any,  # models add arguments of their own; the probe shows whether they can be ignored
 ) -> tuple[Tensor, None]:
     """Attention within each sequence. query: [1, heads, tokens, dim]; key and value may have fewer heads."""
     if packing is None:
-        raise TypeError("this model does not hand `packing` to its attention")  # so that the probe finds out
+        raise TypeError("this model does not pass `packing` on to its attention")  # the probe catches it
     vars(module)["packed_calls"] = vars(module).get("packed_calls", 0) + 1
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     rows_thd = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
@@ -160,7 +160,7 @@ def packed_attention(
     if query.device.type == "cuda" and half and dropout == 0 and varlen_attn is not None:
         return attend_varlen(rows_thd, packing, scaling, causal, sliding_window)[None], None
     sizes = [group.count * group.length for group in packing.groups]
-    # One `split` gives one `cat` in the backward pass; a slice per group would give a full-size zero gradient each.
+    # One `split` becomes one `cat` in the backward pass; each slice would allocate a full-size zero gradient.
     parts = zip(packing.groups, *(tensor.split(sizes) for tensor in rows_thd), strict=True)
     outputs = [
         _attend(group, *states, scaling=scaling, dropout=dropout, causal=causal, window=sliding_window)
@@ -172,7 +172,7 @@ def packed_attention(
 def attend_varlen(
     rows_thd: list[Tensor], packing: Packing, scaling: float | None, causal: bool, window: int | None
 ) -> Tensor:
-    """Attention of all sequences in one kernel of torch, which is for half precision on a GPU and has no dropout."""
+    """Attention of all sequences in one kernel of torch, for half precision on a GPU without dropout."""
     query_thd, key_thd, value_thd = rows_thd
     ends = torch.from_numpy(np.concatenate([[0], np.cumsum(packing.lengths)])).to(query_thd.device, torch.int32)
     longest = int(packing.lengths.max())
@@ -189,14 +189,14 @@ def attend_varlen(
         window_size=(reach, 0 if causal else reach),
         enable_gqa=key_thd.shape[1] != query_thd.shape[1],
     )
-    assert isinstance(attended_thd, Tensor)  # a pair only where return_aux is asked for
+    assert isinstance(attended_thd, Tensor)  # a pair only with return_aux
     return attended_thd
 
 
 def _attend(
     group: Group, *states_thd: Tensor, scaling: float | None, dropout: float, causal: bool, window: int | None
 ) -> Tensor:
-    """Attention of one group by torch's own kernels, [tokens of the group, heads, dim]."""
+    """Attention of one group by torch's own kernels: [tokens of the group, heads, dim]."""
     q, k, v = (state.reshape(group.count, group.length, *state.shape[1:]).transpose(1, 2) for state in states_thd)
     mask = None if window is None else _window_mask(group.length, window, causal, q.device)
     attended = functional.scaled_dot_product_attention(
@@ -213,15 +213,15 @@ def _attend(
 
 
 def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
-    """[length, length], true where a query may see a key: less than `window` steps away, and behind it when causal."""
+    """[length, length], True if a query attends to a key: within `window` tokens, and not after it if causal."""
     position = torch.arange(length, device=device)
     steps = position[:, None] - position
     return (steps >= 0) & (steps < window) if causal else steps.abs() < window
 
 
 @dataclass(frozen=True)
-class Attention:
-    """What the backward pass needs of `attend_blocks`: each block's weights [n * h, l, l], and what dropout kept."""
+class SavedAttention:
+    """Saved for the backward pass of `attend_blocks`: weights [n * h, l, l] and dropout mask of each block."""
 
     weights: list[Tensor]
     masks: Sequence[Tensor | None]
@@ -229,63 +229,62 @@ class Attention:
     rate: float
 
 
-def attend_blocks(qkv_pd: Tensor, blocks: Blocks, scale: float, rate: float) -> tuple[Tensor, Attention]:
-    """softmax(scale * query key^T), dropped out, times value; query, key and value lie one after another."""
+def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float) -> tuple[Tensor, SavedAttention]:
+    """dropout(softmax(scale * query key^T)) value; query, key and value are the thirds of `qkv_pd`."""
     q_pd, k_pd, v_pd = qkv_pd.chunk(3)
     output_pd = torch.empty_like(q_pd)
-    sizes = [block.scores for block in blocks.all]
+    sizes = [block.scores for block in blocks.blocks]
     masks = dropout_mask(sum(sizes), rate).split(sizes) if rate else [None] * len(sizes)
     all_weights = []
-    for block, mask in zip(blocks.all, masks, strict=True):
-        q, k, v = (block.of(states_pd) for states_pd in (q_pd, k_pd, v_pd))
+    for block, mask in zip(blocks.blocks, masks, strict=True):
+        q, k, v = (block.view(states_pd) for states_pd in (q_pd, k_pd, v_pd))
         scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
         if block.padding is not None:
             scores.view(block.count, -1, block.length, block.length).add_(block.padding)
         weights = scores.softmax(-1)
-        torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.of(output_pd))
+        torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.view(output_pd))
         all_weights.append(weights)
     if rate:
         output_pd.mul_(kept_scale(rate))
-    return output_pd, Attention(all_weights, masks, scale, rate)
+    return output_pd, SavedAttention(all_weights, masks, scale, rate)
 
 
-def attend_backward(gradient_pd: Tensor, qkv_pd: Tensor, blocks: Blocks, attention: Attention) -> Tensor:
-    """Gradients of query, key and value, one after another."""
-    of_qkv_pd = torch.empty_like(qkv_pd)
-    gradient_pd[blocks.filled_up] = 0
-    if attention.rate:
-        gradient_pd.mul_(kept_scale(attention.rate))
-    for block, weights, flat_mask in zip(blocks.all, attention.weights, attention.masks, strict=True):
-        q, k, v = (block.of(states_pd) for states_pd in qkv_pd.chunk(3))
-        of_q, of_k, of_v = (block.of(states_pd) for states_pd in of_qkv_pd.chunk(3))
-        gradient = block.of(gradient_pd)
+def attend_backward(gradient_pd: Tensor, qkv_pd: Tensor, blocks: BlockLayout, saved: SavedAttention) -> Tensor:
+    """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`."""
+    qkv_grad_pd = torch.empty_like(qkv_pd)
+    gradient_pd[blocks.padding_rows] = 0
+    if saved.rate:
+        gradient_pd.mul_(kept_scale(saved.rate))
+    for block, weights, flat_mask in zip(blocks.blocks, saved.weights, saved.masks, strict=True):
+        q, k, v = (block.view(states_pd) for states_pd in qkv_pd.chunk(3))
+        q_grad, k_grad, v_grad = (block.view(states_pd) for states_pd in qkv_grad_pd.chunk(3))
+        gradient = block.view(gradient_pd)
         mask = None if flat_mask is None else flat_mask.view_as(weights)
-        torch.bmm((weights if mask is None else weights * mask).transpose(1, 2), gradient, out=of_v)
-        of_weights = torch.bmm(gradient, v.transpose(1, 2))
+        torch.bmm((weights if mask is None else weights * mask).transpose(1, 2), gradient, out=v_grad)
+        weights_grad = torch.bmm(gradient, v.transpose(1, 2))
         if mask is not None:
-            of_weights.mul_(mask)
-        of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype).mul_(attention.scale)
-        torch.bmm(of_scores, k, out=of_q)
-        torch.bmm(of_scores.transpose(1, 2), q, out=of_k)
-    return of_qkv_pd
+            weights_grad.mul_(mask)
+        scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype).mul_(saved.scale)
+        torch.bmm(scores_grad, k, out=q_grad)
+        torch.bmm(scores_grad.transpose(1, 2), q, out=k_grad)
+    return qkv_grad_pd
 
 
 class AttentionWithDropout(torch.autograd.Function):
     """Attention with dropout on its weights, differentiated by hand.
 
-    With dropout, torch's CPU kernels draw from a serial generator and leave a graph of some fifteen nodes for every
-    length in the batch. Here lengths are rounded up to a few, the masks of all are drawn at once, and one gather
-    brings the heads of all of them to the front.
+    With dropout, torch's CPU kernels draw from a serial generator and record about fifteen graph nodes for every length
+    in the batch. Here lengths are rounded up to a few, all masks are drawn at once, and one gather moves heads first.
     """
 
     @staticmethod
     def forward(
         ctx: Any, query_thd: Tensor, key_thd: Tensor, value_thd: Tensor, packing: Packing, scale: float, rate: float
     ) -> Tensor:
-        """softmax(scale * query key^T), dropped out, times value; [t, h, d]."""
+        """dropout(softmax(scale * query key^T)) value; [t, h, d]."""
         ctx.blocks = packing.blocks(query_thd.shape[1])
         ctx.qkv_pd = torch.cat([ctx.blocks.heads_first(states) for states in (query_thd, key_thd, value_thd)])
-        output_pd, ctx.attention = attend_blocks(ctx.qkv_pd, ctx.blocks, scale, rate)
+        output_pd, ctx.saved = attend_blocks(ctx.qkv_pd, ctx.blocks, scale, rate)
         output_thd: Tensor = ctx.blocks.tokens_first(output_pd).view_as(query_thd)
         return output_thd
 
@@ -293,5 +292,5 @@ class AttentionWithDropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient_thd: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value."""
-        of_qkv_pd = attend_backward(ctx.blocks.heads_first(gradient_thd), ctx.qkv_pd, ctx.blocks, ctx.attention)
-        return *(ctx.blocks.tokens_first(part).view_as(gradient_thd) for part in of_qkv_pd.chunk(3)), None, None, None
+        qkv_grad_pd = attend_backward(ctx.blocks.heads_first(gradient_thd), ctx.qkv_pd, ctx.blocks, ctx.saved)
+        return *(ctx.blocks.tokens_first(part).view_as(gradient_thd) for part in qkv_grad_pd.chunk(3)), None, None, None

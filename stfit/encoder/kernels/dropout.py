@@ -1,7 +1,7 @@
-"""Dropout that costs little on a CPU.
+"""Fast dropout masks on a CPU.
 
-torch draws CPU dropout masks from a serial generator, some five times slower than what is needed. Here 16 random bits
-per number come from numpy's SFC64 generator and are compared as integers. Its state is part of every checkpoint.
+torch draws CPU dropout masks from a serial generator, about five times slower than necessary. Here 16 random bits per
+number come from numpy's SFC64 generator and are compared as integers. Its state is part of every checkpoint.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ DROPOUT_SETTING = re.compile(r"dropout|_pdrop$")
 
 
 class DropoutGenerator:
-    """The generator behind every dropout mask of the process."""
+    """Random bits for all dropout masks of the process."""
 
     def __init__(self) -> None:
         self.seed(0)
 
     def seed(self, seed: int) -> None:
-        """Start anew."""
+        """Restart the sequence of bits."""
         self._generator = np.random.Generator(np.random.SFC64(seed))
 
     def draw(self, count: int) -> Tensor:
@@ -33,12 +33,12 @@ class DropoutGenerator:
         return torch.from_numpy(words.view(np.int16)[:count])
 
     def state(self) -> Tensor:
-        """Four words of the generator, as bytes."""
+        """The four words of the generator's state, as bytes."""
         state = self._generator.bit_generator.state["state"]["state"]
         return torch.from_numpy(state.view(np.uint8).copy())
 
     def restore(self, state: Tensor) -> None:
-        """Put the generator where `state` was taken."""
+        """Continue from a state that `state` returned."""
         full = self._generator.bit_generator.state
         full["state"]["state"] = state.numpy().copy().view(np.uint64)
         self._generator.bit_generator.state = full
@@ -48,22 +48,22 @@ dropout_bits = DropoutGenerator()
 
 
 def dropout_mask(count: int, rate: float) -> Tensor:
-    """`count` truth values: false with probability `rate` (to 1/65536)."""
+    """`count` booleans, False with probability `rate` (rounded to 1/65536)."""
     return dropout_bits.draw(count) >= round(rate * 65536) - 32768
 
 
 def kept_scale(rate: float) -> float:
-    """What keeps the mean where `dropout_mask` drops: 1 / (1 - rate)."""
+    """Factor that preserves the mean under `dropout_mask`: 1 / (1 - rate)."""
     return 65536 / (65536 - round(rate * 65536))
 
 
 def keep_mask(like: Tensor, count: int, rate: float) -> Tensor:
-    """`count` numbers of the type of `like`: 0 with probability `rate`, else 1 / (1 - rate)."""
+    """`count` numbers of the dtype of `like`: 0 with probability `rate`, else 1 / (1 - rate)."""
     return dropout_mask(count, rate).to(like.dtype).mul_(kept_scale(rate))
 
 
 class FastDropout(nn.Module):
-    """nn.Dropout with masks from `dropout_bits` on a CPU; torch's own elsewhere."""
+    """nn.Dropout with masks from `dropout_bits` on a CPU, and torch's own masks on other devices."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.activations import GELUActivation
 
-from stfit.encoder.kernels.attention import Blocks, Packing, attend_backward, attend_blocks
+from stfit.encoder.kernels.attention import BlockLayout, Packing, attend_backward, attend_blocks
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
 
@@ -106,7 +106,7 @@ class PostNormLayer(torch.autograd.Function):
     """Attention and a feed-forward pass, each with dropout, a residual and a norm after it."""
 
     @staticmethod
-    def forward(ctx: Any, states_tw: Tensor, blocks: Blocks, settings: LayerSettings, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, states_tw: Tensor, blocks: BlockLayout, settings: LayerSettings, *weights: Tensor) -> Tensor:
         """[t, w] -> [t, w]; `weights` are weight and bias of each of `LayerParts.linears`, then of its norms."""
         qkv_weight, qkv_bias = torch.cat(weights[0:6:2]), torch.cat(weights[1:6:2])
         out_weight, out_bias, up_weight, up_bias, down_weight, down_bias, *norms = weights[6:]
@@ -139,7 +139,7 @@ class PostNormLayer(torch.autograd.Function):
         """Gradients of the input and of every weight."""
         states_tw, qkv_weight, out_weight, up_weight, down_weight, *norms = ctx.saved_tensors
         qkv_pd, attended_tw, first_tw, first_stats, middle_tw, second_tw, second_stats = ctx.kept
-        blocks: Blocks = ctx.blocks
+        blocks: BlockLayout = ctx.blocks
         attention_rate, feed_forward_rate = ctx.settings.hidden_dropouts
         width, all_gradients = [states_tw.shape[1]], [True, True, True]
 

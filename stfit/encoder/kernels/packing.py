@@ -1,16 +1,15 @@
-"""How a batch of sequences of different lengths goes through the transformer: fused, packed, or padded.
+"""Layouts: how a batch of sequences of different lengths goes through the transformer (fused, packed or padded).
 
-All take sequences and give their token embeddings end to end, [tokens, dim], together with the order in which the
-sequences lie there: sorting the few embeddings back after pooling is cheaper than sorting all tokens back before it.
+Each takes sequences and returns their token embeddings end to end, [tokens, dim], and the order of the sequences in
+them: to reorder the few embeddings after pooling is cheaper than to reorder all tokens before it.
 
-Packed lays all sequences in one row, sorted by length. Linear layers see no padding, and attention runs once per
-distinct length on a plain [sequences, heads, length, dim] slice, without a mask. It needs a model that routes its
-attention through transformers' attention interface, so it is only chosen where a probe shows that it gives the padded
-forward's embeddings.
+Packed: all sequences in one row, sorted by length. Linear layers see no padding, and attention runs once per distinct
+length on a plain [sequences, heads, length, dim] slice, without a mask. The model must route its attention through
+transformers' attention interface, so packed is only chosen if a probe gives the embeddings of the padded forward.
 
-Fused is packed with every layer as one function (`bert_layer.py`), for the models built like BERT.
+Fused: packed, with every layer as one function (`fused_train.py`), for models built like BERT.
 
-Padded sorts by length and cuts into rectangles, so that a rectangle holds little padding. It works for every model.
+Padded: sorted by length and cut into rectangles with little padding. Works for every model.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from stfit.encoder.kernels.fused_train import fuse_layers, unfuse_layers
 from stfit.errors import ModelError
 
 Forward = Callable[[Any, list[np.ndarray]], tuple[Tensor, np.ndarray]]
-"""Backbone and sequences -> what comes out, end to end, and the order in which the sequences lie there."""
+"""Backbone and sequences -> token embeddings end to end, and the order of the sequences in them."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A way through the transformer, and why it was chosen; of a table there is only one, called auto."""
+    """A forward pass and why it was chosen. Bases that are no transformer have only one, called auto."""
 
     name: Literal["fused", "packed", "padded", "auto"]
     forward: Forward
@@ -43,14 +42,14 @@ class Layout:
 
 
 RECTANGLE_TOKENS = 8192
-"""Most tokens, padding included, that the padded layout sends through the model at once."""
+"""Maximum number of tokens, with padding, that the padded layout sends through the model at once."""
 
 PROBE_LENGTHS = (3, 17, 8, 3, 11, 2, 17, 5)
 PROBE_TOLERANCE = 1e-5
 
 
 def forward_padded(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """Token embeddings [tokens, dim] of `sequences` and their order, through rectangles of similar lengths."""
+    """Token embeddings [tokens, dim] and order of `sequences`, through rectangles of similar lengths."""
     lengths, order = _sorted_lengths(sequences)
     parts = []
     for rectangle in cut_rectangles(lengths):
@@ -58,14 +57,14 @@ def forward_padded(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tu
     return torch.cat(parts), order
 
 
-def forward_in_one_rectangle(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """The same with a single call of the model, however much padding that takes."""
+def forward_single_rectangle(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+    """Like `forward_padded`, with a single call of the model, however much padding that needs."""
     lengths, order = _sorted_lengths(sequences)
     return _forward_rectangle(backbone, [sequences[i] for i in order], lengths), order
 
 
 def _forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], lengths: np.ndarray) -> Tensor:
-    """Token embeddings [tokens, dim] of sequences whose lengths rise, padded to the last one's."""
+    """Token embeddings [tokens, dim] of sequences in ascending length."""
     real = np.arange(lengths[-1]) < lengths[:, None]
     token_ids = np.zeros(real.shape, dtype=np.int64)
     token_ids[real] = np.concatenate(members)
@@ -77,14 +76,14 @@ def _forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], len
 
 
 def _sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths in rising order, and the order that sorts the sequences so."""
+    """Ascending lengths, and the order that sorts the sequences by them."""
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(lengths, kind="stable")
     return lengths[order], order
 
 
 def cut_rectangles(lengths: np.ndarray) -> list[slice]:
-    """Slices of rising `lengths` such that count x longest stays within RECTANGLE_TOKENS (one sequence always fits)."""
+    """Slices of ascending `lengths` with count x longest <= RECTANGLE_TOKENS (or a single sequence)."""
     slices, start = [], 0
     for end, length in enumerate(lengths):
         if end > start and (end - start + 1) * length > RECTANGLE_TOKENS:
@@ -105,22 +104,22 @@ def _first_position(backbone: PreTrainedModel) -> int:
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """Sequences end to end, sorted by length."""
 
     token_ids: Tensor
     positions: Tensor
     packing: Packing
     order: np.ndarray
-    """Which of the sequences lies where."""
+    """Indices of the sequences in the row."""
 
 
-def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> Row:
-    """What a forward without padding takes."""
+def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> PackedRow:
+    """The inputs of a forward pass without padding."""
     lengths, order = _sorted_lengths(sequences)
     token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
     positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + _first_position(backbone)
-    return Row(
+    return PackedRow(
         torch.from_numpy(token_ids).to(backbone.device),
         torch.from_numpy(positions).to(backbone.device),
         Packing(lengths),
@@ -129,7 +128,6 @@ def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> Row:
 
 
 def _forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """Token embeddings [tokens, dim] of `sequences` and their order, all in one row without padding."""
     row = pack(backbone, sequences)
     states = backbone(
         input_ids=row.token_ids[None], position_ids=row.positions[None], packing=row.packing
@@ -138,59 +136,61 @@ def _forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> t
 
 
 @torch.no_grad()
-def choose_layout(backbone: PreTrainedModel, wanted: str) -> Layout:
-    """The layout `wanted` (fused, packed or padded), or with `auto` the first of these that the backbone can do.
+def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
+    """The layout that `attention` names (fused, packed or padded), or for `auto` the first of these that works.
 
-    Raises ModelError where it can't do the one that is wanted.
+    Raises ModelError if the named layout does not work for the backbone.
     """
-    if wanted == "padded":
-        return Layout("padded", forward_padded, "the recipe says so")
+    if attention == "padded":
+        return Layout("padded", forward_padded, "chosen by the recipe")
     was_training = backbone.training
     sequences = probe_sequences(backbone)
     expected_td, _ = forward_padded(backbone.eval(), sequences)
     packed = _try_packed(backbone, sequences, expected_td)
-    fused = _try_fused(backbone, sequences, expected_td) if packed.works and wanted != "packed" else None
+    fused = _try_fused(backbone, sequences, expected_td) if packed.works and attention != "packed" else None
     backbone.train(was_training)
-    for name, attempt in (("fused", fused), ("packed", packed)):
-        if attempt and attempt.works and wanted in ("auto", name):
-            return Layout(name, _forward_packed, attempt.finding)  # type: ignore[arg-type]  # mypy sees a str
-    refused = fused or packed
-    if wanted != "auto":
-        raise ModelError(f"attention: {wanted} does not work for this base ({refused.finding}); use auto or padded")
-    return Layout("padded", forward_padded, f"packed does not work: {refused.finding}")
+    for name, result in (("fused", fused), ("packed", packed)):
+        if result and result.works and attention in ("auto", name):
+            return Layout(name, _forward_packed, result.finding)  # type: ignore[arg-type]  # mypy sees a str
+    failed = fused or packed
+    if attention != "auto":
+        raise ModelError(f"attention: {attention} does not work for this base ({failed.finding}); use auto or padded")
+    return Layout("padded", forward_padded, f"packed does not work: {failed.finding}")
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What came of a layout on the probe."""
+    """Whether a layout works, and what the probe found."""
 
     works: bool
     finding: str
 
 
 def _compare(states_td: Tensor, expected_td: Tensor) -> ProbeResult:
-    """Whether these token embeddings are those of the padded forward."""
     error = relative_error(states_td, expected_td)
-    return ProbeResult(error <= PROBE_TOLERANCE, f"at most {error:.0e} off the padded forward, on a probe")
+    return ProbeResult(error <= PROBE_TOLERANCE, f"differs from the padded forward by at most {error:.0e} on a probe")
 
 
 def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
-    """Packed attention, which stays in place where it works.
+    """Route the attention through `packed_attention`, and keep it so if that works.
 
-    Some models take the new attention without a word and never call it, so the calls are counted too.
+    Some models accept the new attention and never call it, so the calls are counted too.
     """
     standard = backbone.config._attn_implementation
     try:
-        attentions = _replace_attention(backbone)
+        backbone.set_attn_implementation("stfit_packed")
+        is_replaced = backbone.config._attn_implementation == "stfit_packed"
         packed_td, _ = _forward_packed(backbone, sequences)
         calls = sum(vars(module).get("packed_calls", 0) for module in backbone.modules())  # ALBERT's layers are one
-        routed = attentions and calls == backbone.config.num_hidden_layers
-        found = _compare(packed_td, expected_td) if routed else ProbeResult(False, "its attention can't be replaced")
+        is_routed = is_replaced and calls == backbone.config.num_hidden_layers
+        result = ProbeResult(False, "its attention can't be replaced")
+        if is_routed:
+            result = _compare(packed_td, expected_td)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-        found = ProbeResult(False, "it refuses the arguments of a packed forward")
-    if not found.works:
+        result = ProbeResult(False, "it refuses the arguments of a packed forward")
+    if not result.works:
         backbone.set_attn_implementation(standard)
-    return found
+    return result
 
 
 def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
@@ -209,19 +209,13 @@ def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_
 
 
 def probe_sequences(backbone: PreTrainedModel) -> list[np.ndarray]:
-    """Random words of mixed lengths."""
+    """Random token ids in sequences of several lengths."""
     generator = np.random.default_rng(0)
-    # Padding tokens stay out: where RoBERTa meets one inside a text, it does not count the position.
-    words = np.setdiff1d(np.arange(backbone.config.vocab_size), [backbone.config.pad_token_id or 0])
-    return [generator.choice(words, length) for length in PROBE_LENGTHS]
+    # Without the padding token, which RoBERTa does not count as a position.
+    token_ids = np.setdiff1d(np.arange(backbone.config.vocab_size), [backbone.config.pad_token_id or 0])
+    return [generator.choice(token_ids, length) for length in PROBE_LENGTHS]
 
 
 def relative_error(states_td: Tensor, expected_td: Tensor) -> float:
     """Largest error of a token embedding, relative to max(1, its norm)."""
     return float(((states_td - expected_td).norm(dim=1) / expected_td.norm(dim=1).clamp(min=1)).max())
-
-
-def _replace_attention(backbone: PreTrainedModel) -> bool:
-    """Route the model's attention through `packed_attention`; whether the model agreed."""
-    backbone.set_attn_implementation("stfit_packed")
-    return bool(backbone.config._attn_implementation == "stfit_packed")
