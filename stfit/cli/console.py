@@ -60,19 +60,27 @@ def print_page(text: str, output: Path | None, as_json: bool = False) -> None:
 def print_table(header: list[str], rows: list[list[str]], text_columns: Collection[str] = ()) -> None:
     """Print a table. The first column and `text_columns` are aligned left, the others right.
 
-    No cell is shortened: on a terminal long cells are folded, elsewhere a line is as long as it needs to be.
+    No cell is shortened or wrapped: on a terminal that is too narrow, each row becomes a block of lines.
     """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
+    width = sum(max(map(cell_len, column)) + 2 for column in zip(header, *rows, strict=True))
+    plain = bool(os.environ.get("NO_COLOR"))  # https://no-color.org; rich alone would still print bold text
+    console = Console(highlight=False, markup=False, soft_wrap=True, color_system=None if plain else "auto")
     title, *columns = header
-    table = Table(box=None, pad_edge=False)
-    table.add_column(title, overflow="fold")
+    if sys.stdout.isatty() and width > console.width:
+        for first, *cells in rows:
+            lines = [
+                f"  {name}: {cell}" if name else f"  {cell}" for name, cell in zip(columns, cells, strict=True) if cell
+            ]
+            console.print("\n".join([first, *lines]))
+        return
+    table = Table(title, box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="left" if column in text_columns else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in text_columns else "right")
     for cells in rows:
         table.add_row(*cells)
-    plain = bool(os.environ.get("NO_COLOR"))  # https://no-color.org; rich alone would still print bold text
-    width = None if sys.stdout.isatty() else 10_000
-    console = Console(highlight=False, markup=False, width=width, color_system=None if plain else "auto")
+    console.width = max(width, console.width)  # on a pipe, rich assumes 80 columns
     console.print(table)

@@ -48,14 +48,14 @@ def fields_of(spec: type[Spec]) -> dict[str, FieldInfo]:
 
 def child_types(types: Types, key: Key) -> Types:
     """The types of the value at `key`, for all alternatives together."""
-    found: Types = []
+    children: Types = []
     for kind in types:
         origin: Any = get_origin(kind)
         if origin is (list if isinstance(key, int) else dict):
-            found += types_in(get_args(kind)[-1])
+            children += types_in(get_args(kind)[-1])
         fields = [fields_of(spec).get(str(key)) for spec in specs_in([kind])]
-        found += [inner for field in fields if field for inner in _types_of_field(field)]
-    return found
+        children += [inner for field in fields if field for inner in _types_of_field(field)]
+    return children
 
 
 def types_at(types: Types, keys: tuple[Key, ...]) -> Types:
@@ -95,11 +95,11 @@ def normalize_choices(node: Node, types: Types) -> Node:
 @cache
 def key_owners(model: type[Spec], section: str = "") -> dict[str, list[tuple[str, type[Spec]]]]:
     """Key -> the sections (dotted; empty for the top level) and classes that have it."""
-    found: dict[str, list[tuple[str, type[Spec]]]] = {}
+    owners: dict[str, list[tuple[str, type[Spec]]]] = {}
     for key, field in fields_of(model).items():
-        found.setdefault(key, []).append((section, model))
+        owners.setdefault(key, []).append((section, model))
         types = _types_of_field(field)
         for spec in specs_in(types + child_types(types, 0)):
             for inner, places in key_owners(spec, f"{section}.{key}".lstrip(".")).items():
-                found.setdefault(inner, []).extend(places)
-    return found
+                owners.setdefault(inner, []).extend(places)
+    return owners
