@@ -1,4 +1,4 @@
-"""`stfit check`: what train does before it loads weights, without torch."""
+"""`stfit check`: what `train` does before it loads weights, without torch."""
 
 from __future__ import annotations
 
@@ -19,62 +19,66 @@ from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.estimate import estimate, plan_problems, plan_run
+from stfit.workflows.estimate import build_schedule, estimate, lint_schedule
 from stfit.workflows.validate import RecipeLocation, ValidationReport, first_of, validate
 
 FIRST_ROWS = 10_000
-"""Rows of a Hub dataset that are looked at, unless all are asked for."""
+"""Rows that are read of each Hub dataset, without `full`."""
 SAMPLES = 3
+
+Prompts = dict[str, str]
+"""Role -> the text put before its texts."""
 
 
 def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool = False) -> dict[str, Any]:
-    """Everything that can be wrong with a recipe: `errors` and `warnings`, lists of Problem.
+    """Find everything that is wrong with a recipe: `errors` and `warnings`, lists of Problem.
 
-    Where the data could be loaded also `rows`, `dropped`, `samples` (as the model will see them), and the forecast:
-    `steps`, `tokens`, `lengths`, `memory_mib`, `objectives`. `error`, where there is one, is what train would end with.
-    `full` looks at all rows of datasets on the Hub, and reads streams to their end; `strict` makes errors of warnings.
+    If the data can be loaded, also `rows`, `dropped`, `samples` (as the model will see them) and the estimate: `steps`,
+    `tokens`, `lengths`, `memory_mib`, `objectives`. `error` is the error that `train` would end with, if any. `full`
+    reads all rows of Hub datasets and streams; `strict` turns warnings into errors.
     """
     try:
         loaded = load_recipe(path, overrides)
     except RecipeError as error:
-        return _report(ValidationReport(errors=[error]), strict)
+        return _summarize(ValidationReport(errors=[error]), strict)
     recipe = loaded.recipe if full else first_rows(loaded.recipe)
-    found = validate(recipe, loaded.origins)
+    report = validate(recipe, loaded.origins)
     facts: dict[str, Any] = {
         "looked_at": "all looked at" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"
     }
     if recipe.is_streamed and recipe == loaded.recipe:
         facts["looked_at"] = f"the first of a stream{', read to its end' if full else ''}"
     if full:
-        _read_streams(recipe, found)
-    if found.training.keys() == recipe.objectives_by_path.keys():
-        training = list(found.training.values())
-        sources = [objective.data for objective in recipe.objectives_by_path.values()]
-        prompts = [_prompts_of(recipe, found.base, *each) for each in zip(sources, training, strict=True)]
+        _read_streams(recipe, report)
+    if report.training.keys() == recipe.objectives_by_path.keys():
+        training = list(report.training.values())
+        prompts = [
+            _prompts_of(recipe, report.base, objective.data, examples)
+            for objective, examples in zip(recipe.objectives_by_path.values(), training, strict=True)
+        ]
         facts |= {
             "rows": sum(map(len, training)),
             "dropped": count_dropped(training),
-            "samples": [sample for each in zip(training, prompts, strict=True) for sample in _samples(*each)],
+            "samples": [sample for pair in zip(training, prompts, strict=True) for sample in _samples(*pair)],
         }
-        with found.noting(said=RecipeLocation(loaded.origins, "train", "batch_size")):
-            facts |= _look_ahead(recipe, found, prompts)
-    return _report(found, strict) | facts
+        with report.collect_errors(location=RecipeLocation(loaded.origins, "train", "batch_size")):
+            facts |= _estimate(recipe, report, prompts)
+    return _summarize(report, strict) | facts
 
 
-def _read_streams(recipe: Recipe, found: ValidationReport) -> None:
-    """Hold every row of the streams against the recipe, as training does when it reads them."""
+def _read_streams(recipe: Recipe, report: ValidationReport) -> None:
+    """Check every row of the streams, as training does when it reads them."""
     for key, objective in recipe.objectives_by_path.items():
         source, loss = objective.data, objective.loss
-        if source.streaming and key in found.training:
-            with found.noting(source.dataset):
+        if source.streaming and key in report.training:
+            with report.collect_errors(source.dataset):
                 for examples in read_examples(open_tables(source)(), source):
                     if len(examples):
                         check_kind(loss.type, loss.fits, examples)
 
 
-def _report(found: ValidationReport, strict: bool) -> dict[str, Any]:
-    """Mistakes, doubts, and the error that train would end with."""
-    errors, warnings = [*found.errors], found.warnings
+def _summarize(report: ValidationReport, strict: bool) -> dict[str, Any]:
+    errors, warnings = [*report.errors], report.warnings
     if strict and warnings:
         errors.append(DataError(warnings))
         warnings = []
@@ -86,61 +90,61 @@ def _report(found: ValidationReport, strict: bool) -> dict[str, Any]:
 
 
 def first_rows(recipe: Recipe) -> Recipe:
-    """The recipe with the first rows of whole splits on the Hub."""
+    """The recipe with every whole split of a Hub dataset limited to its first rows."""
     evaluators = [evaluator.model_copy(update=_shortened(evaluator)) for evaluator in recipe.eval]
     data = recipe.data and recipe.data.model_copy(update=_shortened(recipe.data))
     objectives = recipe.objectives and [
-        each.model_copy(update={"data": each.data.model_copy(update=_shortened(each.data))})
-        for each in recipe.objectives
+        objective.model_copy(update={"data": objective.data.model_copy(update=_shortened(objective.data))})
+        for objective in recipe.objectives
     ]
     return recipe.model_copy(update={"data": data, "objectives": objectives, "eval": evaluators})
 
 
 def _shortened(source: Source | Mteb) -> dict[str, str]:
-    """The split to read, where it is another."""
     if not source.dataset or not is_remote(source.dataset) or "[" in source.split:
         return {}
     return {"split": Preview("+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+")))}
 
 
-def _prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Examples) -> dict[str, str]:
-    """Role -> what will stand before its texts; nothing for a prompt that is not there, which is an error already."""
+def _prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Examples) -> Prompts:
+    """The prompt of each role; empty for an unknown prompt, which has been reported already."""
     known = {**base.prompts, **recipe.model.prompts}
     default = recipe.model.default_prompt or base.default_prompt
     names = {role: prompt_name(role, source.prompts, known) or default for role in examples.texts}
     return {role: known.get(name or "", "") for role, name in names.items()}
 
 
-def _samples(examples: Examples, prompts: dict[str, str]) -> list[dict[str, Any]]:
+def _samples(examples: Examples, prompts: Prompts) -> list[dict[str, Any]]:
     """The first rows as the model will see them."""
-    shown = []
+    samples = []
     for position in range(min(SAMPLES, len(examples))):
         texts = {role: column[position] for role, column in examples.texts.items()}
         row: dict[str, Any] = {role: prompts[role] + text for role, text in texts.items() if text is not None}
         if examples.label is not None:
             row["label"] = examples.label[position].item()
             row |= {"class": examples.label_names[row["label"]]} if examples.label_names else {}
-        shown.append(row)
-    return shown
+        samples.append(row)
+    return samples
 
 
-def _look_ahead(recipe: Recipe, found: ValidationReport, prompts: list[dict[str, str]]) -> dict[str, Any]:
-    """The run's forecast; adds the warnings that need it. Raises DataError where no batch can be made."""
-    limit = recipe.model.max_seq_length or found.base.max_seq_length
-    training = list(found.training.values())
+def _estimate(recipe: Recipe, report: ValidationReport, prompts: list[Prompts]) -> dict[str, Any]:
+    """The estimate of the run; adds the warnings that need its batches. Raises DataError if no batch can be formed."""
+    max_seq_length = recipe.model.max_seq_length or report.base.max_seq_length
     tables = [
-        count_tokens(found.base, *each).duplicate_columns(objective.views)
-        for objective, each in zip(recipe.objectives_by_path.values(), zip(training, prompts, strict=True), strict=True)
+        count_tokens(report.base, *pair).duplicate_columns(objective.views)
+        for objective, pair in zip(
+            recipe.objectives_by_path.values(), zip(report.training.values(), prompts, strict=True), strict=True
+        )
     ]
-    plan = plan_run(recipe, tables, [examples.fingerprint for examples in training])
-    found.warnings += plan_problems(recipe, tables, plan, limit)
-    counted = "tokens" if found.base.load_tokenizer else "words, as the base's tokenizer is not here yet"
-    return estimate(recipe, tables, plan, found.base, limit) | {"counted": counted}
+    schedule = build_schedule(recipe, tables)
+    report.warnings += lint_schedule(recipe, tables, schedule, max_seq_length)
+    counted = "tokens" if report.base.load_tokenizer else "words, as the base's tokenizer is not here yet"
+    return estimate(recipe, tables, schedule, report.base, max_seq_length) | {"counted": counted}
 
 
-def count_tokens(base: ModelInfo, examples: Examples, prompts: dict[str, str]) -> TokenTable:
-    """The texts as uncut tokens, or as words where the base's tokenizer is not here."""
+def count_tokens(base: ModelInfo, examples: Examples, prompts: Prompts) -> TokenTable:
+    """The texts as untruncated tokens, or as words if the base's tokenizer has not been downloaded."""
     if base.load_tokenizer is None:
         return tokenize_examples(examples, prompts, words, "words", lambda prompt: 0)
-    tokens = base.load_tokenizer()
-    return tokenize_examples(examples, prompts, tokens, f"uncut {tokens.fingerprint}", lambda prompt: 0)
+    tokenizer = base.load_tokenizer()
+    return tokenize_examples(examples, prompts, tokenizer, f"uncut {tokenizer.fingerprint}", lambda prompt: 0)

@@ -1,4 +1,4 @@
-"""What a run will take, from its plan: steps, tokens, memory, and what of the recipe will have no effect."""
+"""The batch schedule of a recipe, the warnings that need it, and an estimate of steps, tokens and memory."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from stfit.training.state import DEFAULT_EPOCHS, build_intervals
 
 BYTES_PER_WEIGHT = 16
 """float32 weight, gradient and the two moments of AdamW."""
-BYTES_BESIDE_ADAPTERS = 4
-"""The weight alone, where adapters learn in its place."""
+BYTES_PER_FROZEN_WEIGHT = 4
+"""The weight alone, when only adapters are trained."""
 BYTES_PER_ACTIVATION = 4
 KEPT_PER_TOKEN = 25
 """Numbers of size `hidden` that a transformer layer keeps per token for the backward pass. 17 by counting (Korthikanti
@@ -29,18 +29,14 @@ LIBRARIES_MIB = 450
 """torch and transformers themselves."""
 
 
-def plan_run(
-    recipe: Recipe,
-    tables: list[TokenTable],
-    fingerprints: list[str],
-    processes: int = 1,
-    streams: Streams | None = None,
+def build_schedule(
+    recipe: Recipe, tables: list[TokenTable], processes: int = 1, streams: Streams | None = None
 ) -> BatchSchedule:
-    """Which rows every step trains on, in all processes together. Raises DataError where no batch can be made."""
+    """Which rows each step trains on, of all processes together. Raises DataError if no batch can be formed."""
     train = recipe.train
     objectives = list(recipe.objectives_by_path.values())
     weights = [objective.weight for objective in objectives if objective.weight is not None]
-    # An epoch is asked for several times, to count, to check and to train: the last one made is kept.
+    # An epoch is asked for several times, to count, to check and to train: the last one is cached.
     epoch_batches = [
         lru_cache(maxsize=1)(
             partial(
@@ -50,11 +46,11 @@ def plan_run(
                 table.examples.label,
                 train.batch_size * processes,
                 recipe.seed,
-                fingerprint,
+                table.examples.fingerprint,
                 objective.loss.min_batch_size,
             )
         )
-        for objective, table, fingerprint in zip(objectives, tables, fingerprints, strict=True)
+        for objective, table in zip(objectives, tables, strict=True)
     ]
     epochs = train.epochs or DEFAULT_EPOCHS
     return build_batch_schedule(
@@ -62,98 +58,98 @@ def plan_run(
     )
 
 
-def plan_problems(
-    recipe: Recipe, tables: list[TokenTable], plan: BatchSchedule, max_seq_length: int | None, processes: int = 1
+def lint_schedule(
+    recipe: Recipe, tables: list[TokenTable], schedule: BatchSchedule, max_seq_length: int | None, processes: int = 1
 ) -> list[Problem]:
-    """Warnings that need the batches: rows and texts that are not used whole, and durations longer than the run."""
+    """Warnings about rows and texts that are not fully used, and about intervals longer than the run."""
     problems = []
     for objective, table, epoch_batches in zip(
-        recipe.objectives_by_path.values(), tables, plan.objectives, strict=True
+        recipe.objectives_by_path.values(), tables, schedule.objectives, strict=True
     ):
-        found = [
-            *cut_texts(table.lengths(), max_seq_length),
-            *empty_texts(table.lengths()),
-        ]
+        of_objective = [*cut_texts(table.lengths(), max_seq_length), *empty_texts(table.lengths())]
         if not objective.data.streaming:
-            found += _unused_rows(epoch_batches(0), len(table))
-            found += _oversized_batch(recipe.train.batch_size * processes, len(table))
-        problems += [replace(problem, file=objective.data.dataset) for problem in found]
-    calendar = build_intervals(recipe.train, plan.total_steps)
-    durations = {
-        "warmup_steps": (calendar.warmup_steps, "the learning rate never reaches its height"),
-        "eval_every_steps": (calendar.evaluate_every, "nothing is measured during it"),
-        "save_every_steps": (calendar.save_every, "it can't be resumed"),
-    }
-    problems += [
-        Problem(
-            f"train.{key}: {steps} is more than the {plan.total_steps} steps of the run: {effect}", "longer-than-run"
-        )
-        for key, (steps, effect) in durations.items()
-        if steps > plan.total_steps
-    ]
-    epoch = sum(len(epoch_batches(0)) for epoch_batches in plan.objectives)
-    if recipe.train.accumulate_steps > epoch and not recipe.is_streamed:
-        message = f"train.accumulate_steps: an epoch has only {epoch} batches"
-        problems.append(Problem(message, "longer-than-run"))
+            of_objective += _lint_batches(epoch_batches(0), len(table), recipe.train.batch_size * processes)
+        problems += [replace(problem, file=objective.data.dataset) for problem in of_objective]
+    return problems + _lint_intervals(recipe, schedule)
+
+
+def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int) -> list[Problem]:
+    problems = []
+    if unused := count_unused(epoch, examples):
+        message = f"{unused} of {examples} examples fit into no batch and are not used for training"
+        problems.append(Problem(message, "unused-rows"))
+    if batch_size > examples:
+        message = f"train.batch_size: {batch_size} is more than the {examples} examples, so no batch is ever full"
+        problems.append(Problem(message, "batch-size"))
     return problems
 
 
-def _unused_rows(epoch: list[np.ndarray], examples: int) -> list[Problem]:
-    """Rows that no batch of an epoch holds are seen less than others, or never."""
-    left_out = count_unused(epoch, examples)
-    message = f"{left_out} of {examples} examples fit into no batch and are not trained on"
-    return [Problem(message, "unused-rows")] if left_out else []
-
-
-def _oversized_batch(batch_size: int, examples: int) -> list[Problem]:
-    """Larger than all rows together is a slip of the pen more often than a wish."""
-    message = f"train.batch_size: {batch_size} is more than the {examples} examples, so no batch is ever full"
-    return [Problem(message, "batch-size")] if batch_size > examples else []
+def _lint_intervals(recipe: Recipe, schedule: BatchSchedule) -> list[Problem]:
+    intervals = build_intervals(recipe.train, schedule.total_steps)
+    steps_of = {
+        "warmup_steps": (intervals.warmup_steps, "the learning rate never reaches its maximum"),
+        "eval_every_steps": (intervals.evaluate_every, "nothing is measured during training"),
+        "save_every_steps": (intervals.save_every, "the run can't be resumed"),
+    }
+    messages = [
+        f"train.{key}: {steps} is more than the {schedule.total_steps} steps of the run, so {effect}"
+        for key, (steps, effect) in steps_of.items()
+        if steps > schedule.total_steps
+    ]
+    batches = sum(len(epoch_batches(0)) for epoch_batches in schedule.objectives)
+    accumulated = recipe.train.accumulate_steps
+    if accumulated > batches and not recipe.is_streamed:
+        messages.append(f"train.accumulate_steps: {accumulated} is more than the {batches} batches of an epoch")
+    return [Problem(message, "longer-than-run") for message in messages]
 
 
 def estimate(
-    recipe: Recipe, tables: list[TokenTable], plan: BatchSchedule, base: ModelInfo, max_seq_length: int | None
+    recipe: Recipe, tables: list[TokenTable], schedule: BatchSchedule, base: ModelInfo, max_seq_length: int | None
 ) -> dict[str, Any]:
-    """What a run will take.
+    """An estimate of the run.
 
-    `steps`, `tokens` (of the whole run), `lengths` (quantiles, in tokens), `memory_mib` (None where unknown), and
+    `steps`, `tokens` (of the whole run), `lengths` (quantiles, in tokens), `memory_mib` (None if unknown), and
     `objectives`: dataset, loss, rows and share of the batches of each.
     """
     tokens_of_batch = [
         _tokens_in(table, epoch_batches(0), max_seq_length)
-        for table, epoch_batches in zip(tables, plan.objectives, strict=True)
+        for table, epoch_batches in zip(tables, schedule.objectives, strict=True)
     ]
-    epochs = plan.total_steps / plan.steps_per_epoch
-    spread = list(zip(plan.sampling_rates, tokens_of_batch, strict=True))
-    turns = [speed * len(tokens) for speed, tokens in spread]
-    tokens_of_epoch = sum(speed * sum(tokens) for speed, tokens in spread)
+    rates = schedule.sampling_rates
+    batches = [rate * len(tokens) for rate, tokens in zip(rates, tokens_of_batch, strict=True)]
+    tokens_of_epoch = sum(rate * sum(tokens) for rate, tokens in zip(rates, tokens_of_batch, strict=True))
     return {
-        "steps": plan.total_steps,
-        "tokens": round(tokens_of_epoch * epochs),
+        "steps": schedule.total_steps,
+        "tokens": round(tokens_of_epoch * (schedule.total_steps / schedule.steps_per_epoch)),
         "lengths": quantiles(np.concatenate([table.lengths() for table in tables])),
         "max_seq_length": max_seq_length,
-        "memory_mib": _memory(recipe, base, max(map(max, tokens_of_batch))),
+        "memory_mib": _estimate_memory(recipe, base, max(map(max, tokens_of_batch))),
         "objectives": [
-            {"dataset": each.data.dataset, "loss": each.loss.type, "rows": len(table), "share": batches / sum(turns)}
-            for each, table, batches in zip(recipe.objectives_by_path.values(), tables, turns, strict=True)
+            {
+                "dataset": objective.data.dataset,
+                "loss": objective.loss.type,
+                "rows": len(table),
+                "share": number / sum(batches),
+            }
+            for objective, table, number in zip(recipe.objectives_by_path.values(), tables, batches, strict=True)
         ],
     }
 
 
 def _tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int | None) -> list[int]:
-    """Tokens of each batch, after texts are cut."""
+    """Tokens of each batch, after texts are truncated."""
     lengths = table.lengths() if max_seq_length is None else table.lengths().clip(max=max_seq_length)
     tokens_of_row = np.sum([np.where(ids == MISSING, 0, lengths[ids]) for ids in table.text_ids.values()], axis=0)
     return [int(tokens_of_row[rows].sum()) for rows in epoch]
 
 
-def _memory(recipe: Recipe, base: ModelInfo, tokens: int) -> int | None:
-    """MiB that training needs at its largest batch, of `tokens` tokens, as far as a rule of thumb can tell."""
+def _estimate_memory(recipe: Recipe, base: ModelInfo, tokens: int) -> int | None:
+    """MiB that training needs for its largest batch of `tokens` tokens: a rule of thumb."""
     if base.parameters is None or base.hidden_size is None or base.num_layers is None:
         return None
     train = recipe.train
     share = min(1.0, train.mini_batch_size / train.batch_size) if train.mini_batch_size else 1.0
     at_once = min(tokens * share, train.mini_batch_tokens or tokens)
-    per_weight = BYTES_PER_WEIGHT if recipe.model.lora is None else BYTES_BESIDE_ADAPTERS
-    kept = base.num_layers * at_once * base.hidden_size * KEPT_PER_TOKEN * BYTES_PER_ACTIVATION
-    return LIBRARIES_MIB + round((base.parameters * per_weight + kept) / 2**20)
+    per_weight = BYTES_PER_WEIGHT if recipe.model.lora is None else BYTES_PER_FROZEN_WEIGHT
+    activations = base.num_layers * at_once * base.hidden_size * KEPT_PER_TOKEN * BYTES_PER_ACTIVATION
+    return LIBRARIES_MIB + round((base.parameters * per_weight + activations) / 2**20)

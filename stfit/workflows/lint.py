@@ -1,7 +1,7 @@
-"""What a valid recipe says that can't be meant, or can't work: found from the recipe and a glance at its base alone.
+"""Checks of a valid recipe that need only the recipe and the files of its base, not the data.
 
-Every check is a function that gives its doubts; its docstring says what happens when they are ignored. IMPOSSIBLE ones
-would stop the run later, after weights were fetched and texts were tokenised; UNLIKELY ones are warnings.
+Every check returns findings; its docstring says what happens if they are ignored. ERRORS would stop the run later,
+after weights were downloaded and texts were tokenized; WARNINGS are probably mistakes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stfit.recipe.recipe import Recipe
 
 
 class Finding(NamedTuple):
-    """One of them: the dotted key to change, a stable code, and what is wrong."""
+    """The dotted key to change, a stable code, and what is wrong."""
 
     key: str
     code: str
@@ -36,121 +36,127 @@ class Finding(NamedTuple):
 
 Check = Callable[[Recipe, ModelInfo], list[Finding]]
 
-HIGH_RATE = 1e-3
-"""A pretrained transformer forgets everything at a rate from here on."""
-HIGHEST_RATE = 1.0
-"""A table of vectors may learn at 0.2."""
-LOW_SCRATCH_RATE = 1e-4
-"""Random weights hardly move at a rate below."""
-FEW_NEGATIVES = 8
-"""A batch smaller than this teaches little where its other rows are the negatives."""
+MAX_PRETRAINED_RATE = 1e-3
+"""From this learning rate on, a pretrained transformer forgets what it has learned."""
+MAX_RATE = 1.0
+"""A static embedding table may learn at 0.2."""
+MIN_SCRATCH_RATE = 1e-4
+"""Below this learning rate, random weights hardly change."""
+MIN_BATCH_SIZE = 8
+"""A smaller batch teaches little if its other rows are the negatives."""
 
 
 def lint_recipe(checks: list[Check], recipe: Recipe, base: ModelInfo, origins: Mapping[str, Mark]) -> list[Problem]:
-    """What the checks find; `origins` says where each key was written."""
-    return [_place(doubt, origins) for check in checks for doubt in check(recipe, base)]
+    """The findings of the checks, with their place in the recipe. `origins`: where each key is written."""
+    return [_locate(finding, origins) for check in checks for finding in check(recipe, base)]
 
 
-def _place(doubt: Finding, origins: Mapping[str, Mark]) -> Problem:
-    """A doubt with the place of its key, where the recipe says it; a default has none."""
-    mark, message = origins.get(doubt.key), f"{doubt.key}: {doubt.message}"
-    return mark.problem(message, doubt.code) if mark else Problem(message, doubt.code)
+def _locate(finding: Finding, origins: Mapping[str, Mark]) -> Problem:
+    """A finding at its key; a default value has no place in the file."""
+    mark, message = origins.get(finding.key), f"{finding.key}: {finding.message}"
+    return mark.problem(message, finding.code) if mark else Problem(message, finding.code)
 
 
-def _unfit_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A loss can't learn from rows of another format."""
-    fits_of = {loss.tag(): loss.fits for loss in LOSSES}
+def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """A loss can't be computed for rows of another format."""
+    fits = {loss.tag(): loss.fits for loss in LOSSES}
     return [
         Finding(f"{key}loss", "loss-format", problem)
         for key, objective in recipe.objectives_by_path.items()
-        if (problem := format_problem(objective.loss.type, objective.data.format, fits_of))
+        if (problem := format_problem(objective.loss.type, objective.data.format, fits))
     ]
 
 
 def missing_trackers(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A tracker whose package is not installed can't be told anything."""
+    """A tracker can't start if its package is not installed."""
     return [
-        Finding(f"track.{i}", "missing-package", f"{tracker.tag()} needs a package: pip install stfit[{tracker.tag()}]")
+        Finding(
+            f"track.{i}",
+            "missing-package",
+            f"{tracker.tag()} needs a package that is not installed: pip install stfit[{tracker.tag()}]",
+        )
         for i, tracker in enumerate(recipe.track)
         if find_spec(tracker.package) is None
     ]
 
 
 def _unknown_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A prompt that the model does not have can't be put before a text, and one for an unknown role never is."""
+    """A prompt that the model does not have can't be used, and a prompt of an unknown role never is."""
     known = {**base.prompts, **recipe.model.prompts}
-    found = []
+    findings = []
     for key, roles, prompts in _prompt_choices(recipe):
         for role, name in prompts.items():
             if role not in roles:
-                found.append(Finding(f"{key}.{role}", "unknown-role", f"is no role here: {', '.join(roles)}"))
+                message = f"`{role}` is not a role of this data; its roles are {', '.join(roles)}"
+                findings.append(Finding(f"{key}.{role}", "unknown-role", message))
             if name not in known:
                 hint = did_you_mean(name, list(known)) or "it has none"
-                found.append(Finding(f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"))
+                findings.append(Finding(f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"))
     default = recipe.model.default_prompt
     if default is not None and default not in known:
-        found.append(Finding("model.default_prompt", "unknown-prompt", f"the model has no prompt `{default}`"))
-    return found
+        findings.append(Finding("model.default_prompt", "unknown-prompt", f"the model has no prompt `{default}`"))
+    return findings
 
 
 def _prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
     """(key, roles, role -> name of a prompt) of every source that chooses prompts."""
     sources = [
-        (f"{key}data", ROLES[each.data.format], each.data.prompts) for key, each in recipe.objectives_by_path.items()
+        (f"{key}data", ROLES[objective.data.format], objective.data.prompts)
+        for key, objective in recipe.objectives_by_path.items()
     ]
     sources += [(f"eval.{i}", evaluator.prompt_roles, evaluator.prompts) for i, evaluator in enumerate(recipe.eval)]
     return [(f"{key}.prompts", roles, prompts) for key, roles, prompts in sources if prompts]
 
 
 def unknown_metrics(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A metric that no evaluation gives can't choose a model, and can't let one pass."""
-    wanted: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
-    wanted += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
-    found = []
-    for key, metric, moment in wanted:
+    """A metric that no evaluator computes can neither select a model nor decide a gate."""
+    used: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
+    used += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
+    findings = []
+    for key, metric, moment in used:
         known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
         if metric is not None and metric not in known:
-            when = "during the run" if moment == "during" else f"at the {moment}"
-            there = f"known: {', '.join(known)}" if known else "see `eval`"
-            hint = f"{closest_hint(metric, known)} {there}".lstrip()
-            found.append(Finding(key, "unknown-metric", f"no evaluation {when} gives `{metric}`: {hint}"))
-    return found
+            when = "during training" if moment == "during" else "after training"
+            known_hint = f"known metrics: {', '.join(known)}" if known else "add an evaluator to `eval`"
+            hint = f"{closest_hint(metric, known)} {known_hint}".lstrip()
+            findings.append(Finding(key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"))
+    return findings
 
 
-def _too_long(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """Tokens after the last position have no embedding."""
-    wanted = recipe.model.max_seq_length
-    if wanted is None or base.positions is None or wanted <= base.positions:
+def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """Tokens beyond the last position have no position embedding."""
+    length = recipe.model.max_seq_length
+    if length is None or base.positions is None or length <= base.positions:
         return []
-    return [
-        Finding("model.max_seq_length", "too-long", f"{wanted} is more than the {base.positions} positions of the base")
-    ]
+    message = f"{length} is more than the {base.positions} positions of the base"
+    return [Finding("model.max_seq_length", "too-long", message)]
 
 
-def _too_many_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A prefix longer than the embedding does not exist."""
+def _exceeded_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """A prefix can't be longer than the embedding."""
     dim = embedding_dim(recipe, base)
     if dim is None:
         return []
-    wanted = {
-        f"{key}loss.matryoshka_dims": max(each.loss.matryoshka_dims or [0])
-        for key, each in recipe.objectives_by_path.items()
+    sizes = {
+        f"{key}loss.matryoshka_dims": max(objective.loss.matryoshka_dims or [0])
+        for key, objective in recipe.objectives_by_path.items()
     }
-    wanted["model.truncate_dim"] = recipe.model.truncate_dim or 0
-    message = f"embeddings have {dim} dimensions"
-    return [Finding(key, "too-many-dimensions", f"{size}, but {message}") for key, size in wanted.items() if size > dim]
+    sizes["model.truncate_dim"] = recipe.model.truncate_dim or 0
+    return [
+        Finding(key, "too-many-dimensions", f"{size} is more than the {dim} dimensions of the embeddings")
+        for key, size in sizes.items()
+        if size > dim
+    ]
 
 
 def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
-    """Size of the embeddings; None where the base is out of reach."""
+    """Size of the embeddings; None if the base is unknown."""
     if base.hidden_size is None:
         return None
-    own, said = base.config or ModelConfig(pooling=("mean",)), recipe.model
-    pooling = (
-        own.pooling if said.pooling is None else (said.pooling,) if isinstance(said.pooling, str) else said.pooling
-    )
-    token_layers = own.token_layers if said.token_layers is None else said.token_layers
-    return ModelConfig(tuple(pooling), token_layers, _layers_of(recipe, base)).embedding_dim(base.hidden_size)
+    own, model = base.config or ModelConfig(pooling=("mean",)), recipe.model
+    pooling = own.pooling if model.modes is None else model.modes
+    token_layers = own.token_layers if model.token_layers is None else model.token_layers
+    return ModelConfig(pooling, token_layers, _layers_of(recipe, base)).embedding_dim(base.hidden_size)
 
 
 def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
@@ -159,239 +165,256 @@ def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
     return own if recipe.model.layers is None else recipe.model.layers
 
 
-def _margin_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A margin that no two embeddings can differ by keeps pushing at pairs that are as far apart as they can be."""
-    farthest = {"cosine": 2.0}
-    if _is_normalized(recipe, base):
-        farthest |= {"euclidean": 2.0, "squared_euclidean": 4.0}
-    found = []
-    for key, each in recipe.objectives_by_path.items():
-        settings = dict(each.loss)
+def _unreachable_margins(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """A margin larger than any distance keeps pushing pairs apart that are as far apart as possible."""
+    maximum = {"cosine": 2.0}
+    if [layer.type for layer in _layers_of(recipe, base)[-1:]] == ["normalize"]:
+        maximum |= {"euclidean": 2.0, "squared_euclidean": 4.0}
+    findings = []
+    for key, objective in recipe.objectives_by_path.items():
+        settings = dict(objective.loss)
         distance, margin = settings.get("distance"), settings.get("margin", 0.0)
-        if distance not in farthest or margin < farthest[distance]:
+        if distance not in maximum or margin < maximum[distance]:
             continue
-        of = "the cosine distance" if distance == "cosine" else f"the {distance} distance of normalised embeddings"
-        message = f"{margin:g} can't be reached: {of} is at most {farthest[distance]:g}"
-        found.append(Finding(f"{key}loss.margin", "margin", message))
-    return found
-
-
-def _is_normalized(recipe: Recipe, base: ModelInfo) -> bool:
-    """Whether the last layer scales embeddings to length 1."""
-    return [layer.type for layer in _layers_of(recipe, base)[-1:]] == ["normalize"]
+        name = "the cosine distance" if distance == "cosine" else f"the {distance} distance of normalized embeddings"
+        message = f"{margin:g} can't be reached: {name} is at most {maximum[distance]:g}"
+        findings.append(Finding(f"{key}loss.margin", "margin", message))
+    return findings
 
 
 def _learning_rate(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """The run takes its time, and the model is as it was, or worse."""
-    rate, pretrained = recipe.train.learning_rate, not base.is_random and base.st_name == "Transformer"
-    pretrained = pretrained and recipe.model.lora is None
+    """The run takes its full time, and the model does not improve, or gets worse."""
+    rate, lora = recipe.train.learning_rate, recipe.model.lora is not None
+    pretrained = not base.is_random and base.st_name == "Transformer" and not lora
     if rate == 0:
-        message = "is 0: no weight will change"
-    elif rate >= HIGH_RATE and pretrained:
-        message = f"{rate:g} is so high that a pretrained model forgets what it knows; 1e-5 to 1e-4 is usual"
-    elif rate > HIGHEST_RATE:
-        message = f"{rate:g} is higher than any in use: write 1.0e-3, say, for 0.001"
-    elif rate < LOW_SCRATCH_RATE and base.is_random:
-        message = f"{rate:g} is too low for random weights; 1e-3 is usual"
-    elif rate < LOW_SCRATCH_RATE and recipe.model.lora is not None:
-        message = f"{rate:g} is too low for adapters; 1e-4 to 1e-3 is usual"
+        message = "is 0, so no weight will change"
+    elif rate >= MAX_PRETRAINED_RATE and pretrained:
+        message = f"{rate:g} is too high for a pretrained model: it will forget what it has learned. Use 1e-5 to 1e-4"
+    elif rate > MAX_RATE:
+        message = f"{rate:g} is too high for any model; values are written like 1.0e-3, which means 0.001"
+    elif rate < MIN_SCRATCH_RATE and base.is_random:
+        message = f"{rate:g} is too low for random weights. Use about 1e-3"
+    elif rate < MIN_SCRATCH_RATE and lora:
+        message = f"{rate:g} is too low for adapters. Use 1e-4 to 1e-3"
     else:
         return []
     return [Finding("train.learning_rate", "learning-rate", message)]
 
 
-def _frozen_whole(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """With the transformer frozen, only layers after pooling learn, and most models have none."""
-    whole = [pattern for pattern in recipe.train.freeze if pattern in ("*", "backbone*", "backbone.*")]
-    message = f"`{whole[0]}` freezes the whole transformer" if whole else ""
-    return [Finding("train.freeze", "frozen", message)] if whole else []
+def _frozen_backbone(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """If the transformer is frozen, only layers after pooling are trained, and most models have none."""
+    patterns = [pattern for pattern in recipe.train.freeze if pattern in ("*", "backbone*", "backbone.*")]
+    return [Finding("train.freeze", "frozen", f"`{patterns[0]}` freezes the whole transformer")] if patterns else []
 
 
 def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A scale below 1 is mostly a temperature: the softmax stays flat, and nothing is learnt."""
-    scales = {f"{key}loss.scale": dict(each.loss).get("scale", 1.0) for key, each in recipe.objectives_by_path.items()}
+    """A scale below 1 is probably a temperature: the softmax stays flat, and little is learned."""
+    scales = {
+        f"{key}loss.scale": dict(objective.loss).get("scale", 1.0)
+        for key, objective in recipe.objectives_by_path.items()
+    }
     return [
-        Finding(key, "scale", f"multiplies the cosine: for a temperature of {scale:g} write {1 / scale:g}")
+        Finding(
+            key,
+            "scale",
+            f"{scale:g} multiplies the cosine. If you mean a temperature of {scale:g}, write {1 / scale:g}",
+        )
         for key, scale in scales.items()
         if scale < 1
     ]
 
 
 def few_negatives(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """Where the other rows of a batch are the negatives, a small batch makes the task too easy."""
+    """With in-batch negatives, a small batch makes the task too easy."""
     size = recipe.train.batch_size * world_size()
-    in_batch = any(each.loss.sampler == "no_duplicates" for each in recipe.objectives_by_path.values())
-    if not in_batch or size >= FEW_NEGATIVES:
+    in_batch = any(objective.loss.sampler == "no_duplicates" for objective in recipe.objectives_by_path.values())
+    if not in_batch or size >= MIN_BATCH_SIZE:
         return []
-    message = f"{size} rows give {size - 1} negatives; with `mini_batch_size`, 64 and more fit into memory"
+    message = (
+        f"{size} rows give only {size - 1} negatives. Use 64 or more; with `mini_batch_size`, they fit into memory"
+    )
     return [Finding("train.batch_size", "few-negatives", message)]
 
 
-def _gate_out_of_reach(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A share that was meant in percent lets no model pass."""
+def _unreachable_gates(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """A limit given in percent is never reached."""
     return [
-        Finding(f"gate.{i}.min", "gate-out-of-reach", f"{gate.min:g} can't be reached: metrics go up to 1")
+        Finding(
+            f"gate.{i}.min",
+            "gate-out-of-reach",
+            f"{gate.min:g} can't be reached: metrics are at most 1",
+        )
         for i, gate in enumerate(recipe.gate)
         if gate.min is not None and gate.min > 1
     ]
 
 
-def _other_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A loss that mines its batches gets batches with little to mine."""
+def _unsuitable_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """A loss that mines its batches finds little in batches of another sampler."""
     return [
         Finding(
-            "train.sampler" if each.sampler == recipe.train.sampler else f"{key}sampler",
+            "train.sampler" if objective.sampler == recipe.train.sampler else f"{key}sampler",
             "sampler",
-            f"`{each.sampler}`, but loss `{each.loss.type}` learns from what `{each.loss.sampler}` puts together",
+            f"loss `{objective.loss.type}` needs batches of `{objective.loss.sampler}`, not `{objective.sampler}`",
         )
-        for key, each in recipe.objectives_by_path.items()
-        if each.loss.sampler not in ("shuffle", each.sampler)
+        for key, objective in recipe.objectives_by_path.items()
+        if objective.loss.sampler not in ("shuffle", objective.sampler)
     ]
 
 
-def _idle_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A mini-batch as large as the batch saves nothing."""
-    size = recipe.train.mini_batch_size
-    if size is None or size < recipe.train.batch_size:
+def _useless_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """A mini-batch as large as the batch saves no memory."""
+    size, batch_size = recipe.train.mini_batch_size, recipe.train.batch_size
+    if size is None or size < batch_size:
         return []
-    return [
-        Finding("train.mini_batch_size", "mini-batch", f"{size} is no part of a batch of {recipe.train.batch_size}")
-    ]
+    return [Finding("train.mini_batch_size", "mini-batch", f"{size} saves no memory: the batch has {batch_size} rows")]
 
 
-def _chosen_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A model chosen by its test score has a test score that is too good to be true."""
+def _selection_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """A model selected by its test score has a test score that is too high."""
     best = [("train.best", "best-on-test", recipe.train.best or "")]
     gates = [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
     split_of = {evaluator.label: evaluator.split for evaluator in recipe.eval if evaluator.origin is not None}
     return [
-        Finding(key, code, f"chooses the model on the split `{split}`: use another one")
+        Finding(key, code, f"selects the model on the split `{split}`, whose score is then too high: use another split")
         for key, code, metric in best + gates
         if (split := split_of.get(evaluator_of(metric), "")).startswith("test")
     ]
 
 
-def _idle_evaluators(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """An evaluator that never runs measures nothing, and held-out rows without one are lost to training."""
-    found = [
+def _unused_evaluation(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """An evaluator that never runs measures nothing, and held-out rows without an evaluator are wasted."""
+    findings = [
         Finding(f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs")
         for i, evaluator in enumerate(recipe.eval)
         if not evaluator.when
     ]
     if not any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
-        message = "no evaluator says `from: holdout`, so its rows are wasted"
-        holding_out = [key for key, each in recipe.objectives_by_path.items() if each.data.holdout is not None]
-        found += [Finding(f"{key}data.holdout", "idle-holdout", message) for key in holding_out]
-    return found
+        message = "holds rows out that no evaluator uses: give one `from: holdout`, or remove this key"
+        keys = [key for key, objective in recipe.objectives_by_path.items() if objective.data.holdout is not None]
+        findings += [Finding(f"{key}data.holdout", "idle-holdout", message) for key in keys]
+    return findings
 
 
-def _idle_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A prompt that no text gets while training makes embeddings worse where it is used later."""
-    names = {name for _, _, prompts in _prompt_choices(recipe) for name in prompts.values()}
-    usual = {ROLE_PROMPTS.get(role) for each in recipe.objectives_by_path.values() for role in ROLES[each.data.format]}
+def _unused_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """A prompt that is not used in training makes embeddings worse when it is used later."""
+    chosen = {name for _, _, prompts in _prompt_choices(recipe) for name in prompts.values()}
+    roles = {role for objective in recipe.objectives_by_path.values() for role in ROLES[objective.data.format]}
+    used = {*chosen, *(ROLE_PROMPTS.get(role) for role in roles), recipe.model.default_prompt}
     return [
-        Finding(f"model.prompts.{name}", "idle-prompt", "no column is given this prompt: name it in `data.prompts`")
+        Finding(f"model.prompts.{name}", "idle-prompt", "no column uses this prompt: choose it in `data.prompts`")
         for name in recipe.model.prompts
-        if name not in {*names, *usual, recipe.model.default_prompt}
+        if name not in used
     ]
 
 
 def _replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A base that was trained with other modules has to learn anew what its token embeddings mean together."""
+    """A base that was trained with other modules has to adapt to the new ones."""
     if base.config is None:
         return []
-    found = []
+    findings = []
     modes = recipe.model.modes
     if modes and modes != base.config.pooling:
-        message = f"{', '.join(modes)} replaces the base's own {', '.join(base.config.pooling)}"
-        found.append(Finding("model.pooling", "replaced-pooling", message))
+        message = f"{', '.join(modes)} replaces the pooling of the base, {', '.join(base.config.pooling)}"
+        findings.append(Finding("model.pooling", "replaced-pooling", message))
     for key in ("token_layers", "layers"):
         own, given = getattr(base.config, key), getattr(recipe.model, key)
         if given is not None and given != own:
-            names = [", ".join(layer.type for layer in layers) for layers in (given, own)]
-            found.append(
-                Finding(f"model.{key}", "replaced-layers", f"[{names[0]}] replaces the base's own [{names[1]}]")
-            )
-    return found
+            own_types, given_types = (", ".join(layer.type for layer in layers) for layers in (own, given))
+            message = f"[{given_types}] replaces the layers of the base, [{own_types}]"
+            findings.append(Finding(f"model.{key}", "replaced-layers", message))
+    return findings
 
 
 def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A setting of transformers says nothing to a table."""
-    found = unsupported_keys(recipe.model, base.st_name)
-    return [Finding(f"model.{key}", "misplaced", message) for key, message in found.items()]
+    """A setting of transformers has no meaning for another kind of base."""
+    return [
+        Finding(f"model.{key}", "misplaced", message)
+        for key, message in unsupported_keys(recipe.model, base.st_name).items()
+    ]
 
 
 def _nothing_to_train(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """Counts of words have no weights, so that those of a layer after them are all that can learn."""
+    """A bag of words has no weights: only the layers after it can learn."""
     if base.st_name != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in _layers_of(recipe, base)):
         return []
-    return [Finding("model.layers", "nothing-to-train", "a bag of words has nothing to train: add a dense layer")]
+    return [Finding("model.layers", "nothing-to-train", "a bag of words has no weights to train: add a dense layer")]
 
 
-def _one_view(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """Without dropout, a text is its own positive at a cosine of 1, and nothing is learnt."""
+def _equal_views(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+    """Without dropout, both views of a text have the same embedding, and nothing is learned."""
     if recipe.model.dropout != 0 and base.st_name == "Transformer":
         return []
-    message = "tells the dropouts of a text apart in the format text, and the model has none: see `model.dropout`"
-    return [Finding(f"{key}loss", "one-view", message) for key, each in recipe.objectives_by_path.items() if each.views]
+    message = (
+        "needs dropout to tell the two views of a text apart, and this model has none: set `model.dropout`, "
+        "or use a transformer"
+    )
+    return [
+        Finding(f"{key}loss", "one-view", message)
+        for key, objective in recipe.objectives_by_path.items()
+        if objective.views
+    ]
 
 
 def _unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """What has to see all rows before the first step never sees them in a stream."""
+    """A setting that needs all rows before the first step can't be used with a stream."""
     if not recipe.is_streamed:
         return []
-    unknown, never = "how many rows a stream has is known at its end", "and a stream never has them"
     train, model = recipe.train, recipe.model
-    wrong: list[tuple[str, bool, str]] = [
-        ("train.epochs", train.epochs is not None, f"{unknown}: say `max_steps` instead"),
-        ("train.max_steps", train.epochs is None and train.max_steps is None, f"{unknown}: say how long to train"),
+    unknown = "the number of rows of a stream is not known in advance"
+    checks: list[tuple[str, bool, str]] = [
+        ("train.epochs", train.epochs is not None, f"{unknown}: set `train.max_steps` instead"),
+        ("train.max_steps", train.epochs is None and train.max_steps is None, f"is missing, and {unknown}"),
     ]
-    for key, each in recipe.objectives_by_path.items():
-        data = each.data
+    for key, objective in recipe.objectives_by_path.items():
+        data = objective.data
         if not data.streaming:
             continue
-        wrong += [
-            (f"{key}data.holdout", data.holdout is not None, f"is drawn from all rows, {never}: evaluate on others"),
-            (f"{key}data.shuffle", data.shuffle, f"needs all rows, {never}: see `shuffle_buffer`"),
-            (f"{key}data.limit", data.limit is not None, "is for rows in memory: `train.max_steps` ends a stream"),
-            (f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`, but a stream is one whole split"),
-            (f"{key}loss.teacher", each.teacher is not None, f"embeds all texts before the first step, {never}"),
+        checks += [
+            (f"{key}data.holdout", data.holdout is not None, "can't be drawn from a stream: evaluate on other data"),
+            (f"{key}data.shuffle", data.shuffle, "can't shuffle a stream as a whole: see `shuffle_buffer`"),
+            (f"{key}data.limit", data.limit is not None, "does not apply to a stream: set `train.max_steps` instead"),
+            (f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`: a stream reads one whole split"),
+            (
+                f"{key}loss.teacher",
+                objective.teacher is not None,
+                "embeds all texts in advance, which a stream does not allow",
+            ),
         ]
     if recipe.objectives:
-        unweighted = [f"{key}weight" for key, each in recipe.objectives_by_path.items() if each.weight is None]
-        wrong += [(key, True, f"{unknown}: say what share of the batches each objective has") for key in unweighted]
-    learning: list[tuple[str, object]] = [("model.base", model.base)]
-    learning += [(f"model.token_layers.{i}", layer) for i, layer in enumerate(model.token_layers or [])]
-    wrong += [
-        (key, getattr(part, "learns_from_texts", False), f"is learnt from all training texts, {never}")
-        for key, part in learning
-    ]
-    return [Finding(key, "streaming", message) for key, is_wrong, message in wrong if is_wrong]
+        weights = {f"{key}weight": objective.weight for key, objective in recipe.objectives_by_path.items()}
+        message = f"is missing, and {unknown}: give each objective its share of the batches"
+        checks += [(key, weight is None, message) for key, weight in weights.items()]
+    learned: dict[str, object] = {"model.base": model.base}
+    learned |= {f"model.token_layers.{i}": layer for i, layer in enumerate(model.token_layers or [])}
+    message = "is learned from all training texts in advance, which a stream does not allow"
+    checks += [(key, getattr(part, "learns_from_texts", False), message) for key, part in learned.items()]
+    return [Finding(key, "streaming", message) for key, is_wrong, message in checks if is_wrong]
 
 
 ERRORS: list[Check] = [
-    _unfit_losses,
+    _incompatible_losses,
     _unstreamable,
-    _one_view,
+    _equal_views,
     unknown_metrics,
     _unknown_prompts,
     missing_trackers,
-    _too_long,
-    _too_many_dimensions,
+    _exceeded_positions,
+    _exceeded_dimensions,
     _misplaced_settings,
     _nothing_to_train,
 ]
 WARNINGS: list[Check] = [
-    _margin_out_of_reach,
+    _unreachable_margins,
     _learning_rate,
-    _frozen_whole,
+    _frozen_backbone,
     _scale_for_temperature,
     few_negatives,
-    _gate_out_of_reach,
-    _other_sampler,
-    _idle_mini_batch,
-    _chosen_on_test,
-    _idle_evaluators,
-    _idle_prompts,
+    _unreachable_gates,
+    _unsuitable_sampler,
+    _useless_mini_batch,
+    _selection_on_test,
+    _unused_evaluation,
+    _unused_prompts,
     _replaced_modules,
 ]

@@ -1,6 +1,6 @@
-"""What a run notes down for its report while it is under way: its data, and what the model makes of some rows of it.
+"""What a run records for its report: warnings, text lengths, resampled metrics, and embeddings of some rows.
 
-Nothing of this draws from the generators that training draws from, and a failure of it is said and costs no training.
+None of it uses the random generators of the training, and a failure is logged without ending the run.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ log = logging.getLogger("stfit")
 
 Stage = Literal["start", "end"]
 
-MOST_DRAWN = 20_000_000
-"""Rows drawn to resample one metric: a second of a CPU."""
-FEWEST_DRAWS = 100
+MAX_DRAWN_ROWS = 20_000_000
+"""Rows drawn to resample one metric: about a second on a CPU."""
+MIN_DRAWS = 100
 
 
 @contextmanager
-def log_exceptions(what: str) -> Iterator[None]:
-    """A block whose failure is no reason to lose the training that it tells of: it is said, and that is all."""
+def log_exceptions(action: str) -> Iterator[None]:
+    """Log an exception of the block instead of raising it: no report is worth losing a training."""
     try:
         yield
     except Exception as error:
-        log.warning("%s failed, the training goes on without: %s: %s", what, type(error).__name__, error)
+        log.warning("%s failed, the run continues: %s: %s", action, type(error).__name__, error)
 
 
 @dataclass
 class ReportData:
-    """The notes of a run."""
+    """The record of a run, written to its folder after every change."""
 
     folder: RunFolder
     main: Sequence[str]
-    """The metrics that are resampled."""
+    """The metrics to resample."""
     samples: list[Sample]
     rows_of: dict[str, str | None]
     """Evaluator -> fingerprint of the rows that it measures on."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, tables: Sequence[TokenTable], max_seq_length: int | None, warnings: Sequence[Problem]) -> None:
-        """What is known before the first step."""
+        """Start a new record with what is known before the first step."""
         lengths = np.concatenate([table.lengths() for table in tables])
         length, count = np.unique(lengths, return_counts=True)
         self.facts = {
@@ -70,77 +70,75 @@ class ReportData:
             "samples": [sample.described() for sample in self.samples],
         }
 
-    def note_problem(self, problem: Problem) -> None:
-        """Something that is wrong with the steps; once, though a process that goes on takes some of them again."""
-        with log_exceptions("to note a warning for the report"):
+    def record_problem(self, problem: Problem) -> None:
+        """Record a warning once: a resumed run may repeat the step that gave it."""
+        with log_exceptions("recording a warning for the report"):
             warnings = self.facts.setdefault("warnings", [])
             if _problem_to_dict(problem) not in warnings:
                 warnings.append(_problem_to_dict(problem))
                 self.write()
 
-    def note_metrics(self, moment: Stage, found: dict[str, Statistic]) -> None:
-        """What the main metrics would be on rows like those they were measured on."""
-        with log_exceptions("to resample the metrics for the report"):
-            self.facts.setdefault("drawn", {})[moment] = {
+    def record_metrics(self, stage: Stage, statistics: dict[str, Statistic]) -> None:
+        """Record bootstrap draws of the main metrics."""
+        with log_exceptions("resampling the metrics for the report"):
+            self.facts.setdefault("drawn", {})[stage] = {
                 name: {
                     "rows": self.rows_of.get(evaluator_of(name)),
-                    "values": resample(found[name], _draws_for(found[name].rows)).round(6).tolist(),
+                    "values": resample(statistics[name], _draws_for(statistics[name].rows)).round(6).tolist(),
                 }
                 for name in self.main
-                if name in found and found[name].rows
+                if name in statistics and statistics[name].rows
             }
             self.write()
 
-    def note_samples(self, moment: Stage, encoder: Encoder) -> None:
-        """What a model makes of the rows."""
-        with log_exceptions("to embed rows for the report"):
-            self.facts.setdefault("seen", {})[moment] = [sample.seen_by(encoder) for sample in self.samples]
+    def record_samples(self, stage: Stage, encoder: Encoder) -> None:
+        """Record what the model makes of the samples."""
+        with log_exceptions("embedding rows for the report"):
+            self.facts.setdefault("seen", {})[stage] = [sample.seen_by(encoder) for sample in self.samples]
             self.write()
 
     def write(self) -> None:
-        """Keep the notes."""
+        """Write the record to the run folder."""
         atomic_write(self.folder.record, json.dumps(self.facts, ensure_ascii=False) + "\n")
 
 
 def _problem_to_dict(problem: Problem) -> dict[str, str]:
-    """A problem as the report shows it."""
     return {"code": problem.code, "message": str(problem)}
 
 
 def open_report_data(
     folder: RunFolder, recipe: Recipe, prepared: Prepared, evaluators: Evaluators, main: Sequence[str]
 ) -> ReportData:
-    """The notes of a run; those of an earlier process of it are kept."""
+    """The record of a run; a resumed run continues the one that is there."""
     rows_of = {}
     for evaluator, rows in evaluators:
         examples = evaluator.examples_of(rows)
         rows_of[evaluator.label] = examples.fingerprint if examples is not None else None
     samples: list[Sample] = []
-    with log_exceptions("to choose rows for the report"):
+    with log_exceptions("choosing rows for the report"):
         samples = choose_samples(recipe, prepared, evaluators)
     return ReportData(folder, main, samples, rows_of, folder.read_record() or {})
 
 
 def choose_samples(recipe: Recipe, prepared: Prepared, evaluators: Evaluators) -> list[Sample]:
-    """Held-out rows, at most one set of each format; labelled texts, and where nothing is held out, of the training."""
-    found: dict[str, Sample] = {}
+    """At most one sample of each format, of evaluation rows; training rows for labelled texts, or if there are none."""
+    samples: dict[str, Sample] = {}
     for evaluator, rows in evaluators:
         examples = evaluator.examples_of(rows)
-        if examples is not None and len(examples) > 1 and examples.format not in found:
-            found[examples.format] = build_sample(evaluator.label, examples, partial(prompt_of, evaluator))
+        if examples is not None and len(examples) > 1 and examples.format not in samples:
+            samples[examples.format] = build_sample(evaluator.label, examples, partial(prompt_of, evaluator))
     for objective, examples in zip(recipe.objectives_by_path.values(), prepared.training, strict=True):
-        wanted = not found or (examples.format == "labeled_text" and examples.format not in found)
-        if wanted and len(examples) > 1:
-            name = "rows that it was trained on"
-            found[examples.format] = build_sample(name, examples, partial(_prompt_in_training, objective.data))
-    return list(found.values())
+        needed = not samples or (examples.format == "labeled_text" and examples.format not in samples)
+        if needed and len(examples) > 1:
+            prompt_in_training = partial(_prompt_in_training, objective.data)
+            samples[examples.format] = build_sample("training rows", examples, prompt_in_training)
+    return list(samples.values())
 
 
 def _prompt_in_training(source: Source, encoder: Encoder, role: str) -> str:
-    """What stands before the texts of a role of the training data."""
     return encoder.role_prompt(role, source.prompts)
 
 
 def _draws_for(rows: int) -> int:
-    """How often rows are drawn anew: less often where there are very many, whose metric varies less."""
-    return int(np.clip(MOST_DRAWN // max(rows, 1), FEWEST_DRAWS, RESAMPLES))
+    """Number of bootstrap draws: fewer for many rows, whose metric varies less."""
+    return int(np.clip(MAX_DRAWN_ROWS // max(rows, 1), MIN_DRAWS, RESAMPLES))

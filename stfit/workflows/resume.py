@@ -1,16 +1,18 @@
-"""A run that is there already: the checkpoint it goes on from, and what may have moved since that was saved."""
+"""Resume a run: its checkpoint, the recipe it was trained with, and what has changed since."""
 
 from __future__ import annotations
 
 import logging
+from hashlib import sha256
 from typing import Any
 
 from stfit.distributed import world_size
 from stfit.errors import LockError, ModelError
 from stfit.io.atomic import atomic_write
 from stfit.recipe.dump import to_yaml
+from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import LoadedRecipe, load_recipe
-from stfit.recipe.lock import is_same_input
+from stfit.recipe.lock import Lock, is_same_input, lock_to_json
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, differences
 from stfit.training.checkpoint import Checkpoint, frozen_by_lora, newest_checkpoint, restore_checkpoint
@@ -21,54 +23,78 @@ log = logging.getLogger("stfit")
 
 
 def find_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    """The newest whole checkpoint of the run, if there is one."""
+    """The newest checkpoint that verifies; damaged ones are logged."""
     checkpoint, skipped = newest_checkpoint(folder.checkpoints)
     for line in skipped:
         log.warning(line)
     return checkpoint
 
 
+def pin_or_reuse(recipe: Recipe, resumed: RunFolder | None) -> Recipe:
+    """The recipe with a commit for every Hub revision; of a run to resume, with the values chosen when it began."""
+    pinned: Recipe = pin(with_earlier_choices(recipe, resumed) if resumed else recipe)
+    return pinned
+
+
 def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe, with the values that an earlier process of this run chose at run time."""
+    """The recipe with the values that the run chose when it began."""
     earlier = load_recipe(folder.resolved).recipe
     chosen = {name: getattr(earlier, name) for name in ("model", "data", "objectives", "train")}
     return recipe.model_copy(update=chosen)
 
 
-def restore_or_start(
-    folder: RunFolder, checkpoint: Checkpoint | None, learner: TrainObjects, made: dict[str, Any], strict: bool
-) -> TrainState:
-    """Put everything where the checkpoint left it; what the run remembers.
+def fingerprint_run(lock: Lock, tokenizer: str) -> dict[str, Any]:
+    """Everything that must not change when a run is resumed; evaluators may change. `tokenizer`: its fingerprint."""
+    return {key: value for key, value in lock.items() if key != "eval"} | {
+        "tokens": sha256(tokenizer.encode()).hexdigest()
+    }
 
-    What the run is made of may have moved since. That is said, and where `strict`, raises LockError. Other tokens,
-    and another base beneath adapters, raise ModelError.
+
+def restore_or_start(
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
+    objects: TrainObjects,
+    fingerprint: dict[str, Any],
+    strict: bool,
+) -> TrainState:
+    """Restore everything from the checkpoint, if there is one, and return the state of the run.
+
+    Changes since the checkpoint are logged, or raise LockError if `strict`. A changed vocabulary, or a changed base
+    beneath adapters, raises ModelError.
     """
     if checkpoint is None:
         folder.truncate_log(-1)
         return TrainState(processes=world_size())
-    moved = differences(checkpoint.facts["made"], made)
-    if moved and strict:
-        raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(moved))
-    for line in moved:
+    saved: dict[str, Any] = checkpoint.facts["made"]
+    changes = differences(saved, fingerprint)
+    if changes and strict:
+        raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(changes))
+    for line in changes:
         log.warning("changed since the checkpoint: %s", line)
-    if made["tokens"] != checkpoint.facts["made"]["tokens"]:
+    if fingerprint["tokens"] != saved["tokens"]:
         raise ModelError(
-            f"{checkpoint.folder}: its weights are those of other tokens: a vocabulary that is learnt from the "
-            "training texts changes with them. Put the texts back, or start anew with --fresh"
+            f"{checkpoint.folder}: its weights belong to another vocabulary, which was learned from other training "
+            "texts. Restore the texts, or start a new run with --fresh"
         )
-    if frozen_by_lora(learner.encoder) and not is_same_input(checkpoint.facts["made"]["base"], made["base"]):
+    if frozen_by_lora(objects.encoder) and not is_same_input(saved["base"], fingerprint["base"]):
         raise ModelError(
-            f"{checkpoint.folder}: holds adapters of another base, and none of its weights. Put the base back, or "
-            "start anew with --fresh"
+            f"{checkpoint.folder}: holds adapters of another base. Restore the base, or start a new run with --fresh"
         )
-    restore_checkpoint(checkpoint, learner)
-    progress = TrainState(**checkpoint.facts["progress"])
-    folder.truncate_log(progress.step)
-    log.warning("goes on after step %d", progress.step)
-    return progress
+    restore_checkpoint(checkpoint, objects)
+    state = TrainState(**checkpoint.facts["progress"])
+    folder.truncate_log(state.step)
+    log.warning("resuming after step %d", state.step)
+    return state
+
+
+def write_run_recipe(folder: RunFolder, text: str, resolved: Recipe, lock: Lock) -> None:
+    """Write the lock, the recipe as given and the resolved recipe."""
+    atomic_write(folder.lock, lock_to_json(lock))  # first: it decides whose folder this is
+    atomic_write(folder.recipe, text)
+    atomic_write(folder.resolved, to_yaml(resolved))
 
 
 def update_run_recipe(folder: RunFolder, loaded: LoadedRecipe[Recipe]) -> None:
-    """Write down what a finished run's recipe says now: evaluators, gate and push change without a new training."""
+    """Update the recipe of a finished run: its evaluators, gate and push may change without a new training."""
     atomic_write(folder.recipe, loaded.text)
     atomic_write(folder.resolved, to_yaml(with_earlier_choices(loaded.recipe, folder)))

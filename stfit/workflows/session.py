@@ -1,4 +1,4 @@
-"""A training under way: what is measured, saved and given up between its steps, at a signal too."""
+"""A training in progress: what is measured and saved between its steps, or when a signal interrupts one."""
 
 from __future__ import annotations
 
@@ -30,17 +30,23 @@ from stfit.workflows.report_data import ReportData, Stage
 log = logging.getLogger("stfit")
 
 
+def log_problem(problem: Problem) -> None:
+    """Log a warning with its code."""
+    log.warning("%s (%s)", problem, problem.code)
+
+
 @dataclass(frozen=True)
 class Started:
-    """Everything is ready for the first step. `main` names the metrics worth a place in a table."""
+    """The first step is about to begin."""
 
     run: Path
     rows: int | None
-    """Examples to train on; None where a stream is among them."""
+    """Training examples; None if one of the objectives is streamed."""
     dropped: dict[str, int]
     first_step: int
     total_steps: int
     main: list[str]
+    """The metrics to show in a table."""
 
 
 @dataclass(frozen=True)
@@ -65,138 +71,146 @@ class TrainingSession:
 
     recipe: Recipe
     folder: RunFolder
-    stop: SignalHandler
-    learner: TrainObjects
+    signals: SignalHandler
+    objects: TrainObjects
     evaluators: Evaluators
-    calendar: Intervals
-    progress: TrainState
-    made: dict[str, Any]
-    """What the run is made of."""
-    health: Diagnostics
-    record: ReportData
+    intervals: Intervals
+    state: TrainState
+    fingerprint: dict[str, Any]
+    """What the run is made of, kept in checkpoints to find changes on resume."""
+    diagnostics: Diagnostics
+    report_data: ReportData
 
-    def saved_where_given_up(self, steps: Iterator[StepInfo]) -> Iterator[StepInfo]:
-        """The steps; where a signal, or a wrong row of a stream, ends one, the state before it is kept."""
+    def measure_untrained(self) -> Evaluated:
+        """The baseline: what the evaluators find before the first step."""
+        with self.objects.full_encoder() as encoder:
+            self.state.baseline = self.measure(encoder, "start")
+            self.record_samples(encoder, "start")
+        self.folder.log({"step": 0, "event": "eval", **self.state.baseline})
+        return Evaluated(0, self.state.baseline)
+
+    def checkpoint_on_interrupt(self, steps: Iterator[StepInfo]) -> Iterator[StepInfo]:
+        """The steps. If a signal or a bad row of a stream ends one, the state before it is saved."""
         try:
             yield from steps
         except InterruptedRun:
             self.save()
-            self.leave_if_asked()
+            self.raise_if_interrupted()
         except DataError:
-            if world_size() == 1:  # of several processes, one may be alone with it
+            if world_size() == 1:  # with several processes, only this one may have failed
                 self.save()
             raise
 
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated | Saved]:
-        """What is due after a step."""
-        self.progress.update(info, first_step)
-        if self.calendar.is_due(info.step, self.calendar.log_every):
+        """Log, evaluate and save, as due after a step."""
+        self.state.update(info, first_step)
+        if self.intervals.is_due(info.step, self.intervals.log_every):
             self.folder.log({"step": info.step, "event": "step", **vars(info)})
-        for problem in self.health.check_step(info):
+        for problem in self.diagnostics.check_step(info):
             self.warn(problem)
         yield info
         yield from self.evaluate()
-        if self.stop.is_received() or (self.calendar.is_save_due(info.step) and not self.is_over):
+        if self.signals.is_received() or (self.intervals.is_save_due(info.step) and not self.is_over):
             yield self.save()
-            self.leave_if_asked()
+            self.raise_if_interrupted()
 
     def evaluate(self) -> Iterator[Evaluated | Saved]:
-        """Measure, where it is due after the last step and has not been done; keep the best."""
-        step = self.progress.step
-        if not self.evaluators or self.progress.measured_step == step or not self.calendar.is_evaluation_due(step):
+        """Run the evaluators if they are due after the last step and have not run yet; write the best model."""
+        step = self.state.step
+        if not self.evaluators or self.state.measured_step == step or not self.intervals.is_evaluation_due(step):
             return
-        at_end = step == self.calendar.total_steps and self.recipe.train.best is None
-        with self.saved_at_signal(), self.learner.full_encoder() as encoder:
+        at_end = step == self.intervals.total_steps and self.recipe.train.best is None
+        with self.interruptible(), self.objects.full_encoder() as encoder:
             metrics = self.measure(encoder, "end" if at_end else "during")
-        self.progress.measured_step = step
-        self.progress.metrics |= metrics
+        self.state.measured_step = step
+        self.state.metrics |= metrics
         self.folder.log({"step": step, "event": "eval", **metrics})
         yield Evaluated(step, metrics)
         if self.improves(metrics):
             yield self.write_model()
 
     def end(self) -> Iterator[Evaluated | Saved]:
-        """The model, and what it measures."""
+        """Write the final model; with `train.best`, measure the one that is there instead."""
         if self.recipe.train.best is None:
-            with self.saved_at_signal():
+            with self.interruptible():
                 saved = self.write_model()
-                with self.learner.full_encoder() as encoder:
-                    self.look(encoder, "end")
+                with self.objects.full_encoder() as encoder:
+                    self.record_samples(encoder, "end")
             yield saved
-        else:  # what is reported is what the model folder holds
-            with self.saved_at_signal():
-                best = load_encoder(self.folder.model, str(self.learner.encoder.device))
-                self.progress.metrics = self.measure(best, "end")
-                self.look(best, "end")
-            yield Evaluated(self.progress.step, self.progress.metrics)
+        else:  # report the metrics of the model that is kept
+            with self.interruptible():
+                best = load_encoder(self.folder.model, str(self.objects.encoder.device))
+                self.state.metrics = self.measure(best, "end")
+                self.record_samples(best, "end")
+            yield Evaluated(self.state.step, self.state.metrics)
 
     def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
-        """What the evaluators of a moment find; the same in all processes."""
-        with self.progress.timed("evaluation"):
-            found = measure(encoder, self.evaluators, moment, self.recipe.matryoshka_dims)
+        """Metrics of the evaluators that run at this moment; the same in all processes."""
+        with self.state.timed("evaluation"):
+            statistics = measure(encoder, self.evaluators, moment, self.recipe.matryoshka_dims)
             if moment != "during":
-                self.record.note_metrics(moment, found)
-        values = values_of(found)
+                self.report_data.record_metrics(moment, statistics)
+        values = values_of(statistics)
         if undefined := [name for name, value in values.items() if math.isnan(value)]:
-            message = f"{', '.join(undefined)}: undefined, as where numbers overflow. Lower train.learning_rate"
+            message = f"{', '.join(undefined)}: undefined, probably because numbers overflow. Lower train.learning_rate"
             self.warn(Problem(message, "undefined-metric"))
         return values
 
     def warn(self, problem: Problem) -> None:
-        """Say what is wrong with the training, and keep it for the report."""
-        log.warning("%s (%s)", problem, problem.code)
-        self.record.note_problem(problem)
+        """Log a warning and record it for the report."""
+        log_problem(problem)
+        self.report_data.record_problem(problem)
 
-    def look(self, encoder: Encoder, moment: Stage) -> None:
-        """Note what the model makes of some rows, for the report."""
-        with self.progress.timed("evaluation"):
-            self.record.note_samples(moment, encoder)
+    def record_samples(self, encoder: Encoder, stage: Stage) -> None:
+        """Record the embeddings of some rows for the report."""
+        with self.state.timed("evaluation"):
+            self.report_data.record_samples(stage, encoder)
 
     @contextmanager
-    def saved_at_signal(self) -> Iterator[None]:
-        """A block that a signal ends at once, and the last step is kept."""
+    def interruptible(self) -> Iterator[None]:
+        """A block that a signal ends at once; the state after the last step is then saved."""
         try:
-            with self.stop.interruptible():
+            with self.signals.interruptible():
                 yield
         except InterruptedRun:
             self.save()
-            self.leave_if_asked()
+            self.raise_if_interrupted()
 
-    def leave_if_asked(self) -> None:
-        """Raise InterruptedRun, if there was a signal."""
-        self.stop.raise_if_received(f"step {self.progress.step} is saved, the same command goes on from there")
+    def raise_if_interrupted(self) -> None:
+        """Raise InterruptedRun if a signal was received."""
+        self.signals.raise_if_received(f"step {self.state.step} is saved, run the same command to resume")
 
     def save(self) -> Saved:
-        """Keep the state after the last step."""
-        path = checkpoint_path(self.folder.checkpoints, self.progress.step)
-        with self.progress.timed("saving"):
-            save_checkpoint(path, self.learner, {"progress": vars(self.progress), "made": self.made})
+        """Write a checkpoint of the state after the last step."""
+        path = checkpoint_path(self.folder.checkpoints, self.state.step)
+        with self.state.timed("saving"):
+            save_checkpoint(path, self.objects, {"progress": vars(self.state), "made": self.fingerprint})
         if is_rank_zero():
             delete_old_checkpoints(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
-        return Saved(self.progress.step, path)
+        return Saved(self.state.step, path)
 
     def write_model(self) -> Saved:
-        """The encoder as a model folder, in the place of the one before.
+        """Write the encoder as the model folder, replacing the one before.
 
-        Raises DivergedError for weights that are not finite.
+        Raises DivergedError if weights are not finite.
         """
-        with self.learner.full_encoder() as encoder:
+        with self.objects.full_encoder() as encoder:
             require_finite_weights(encoder)
             if is_rank_zero():
-                with self.progress.timed("saving"), atomic_directory(self.folder.model) as scratch:
+                with self.state.timed("saving"), atomic_directory(self.folder.model) as scratch:
                     save_encoder(encoder, scratch)
-            barrier()  # who reads it next, reads this one
-        return Saved(self.progress.step, self.folder.model)
+            barrier()  # no process may read the model before it is written
+        return Saved(self.state.step, self.folder.model)
 
     def improves(self, metrics: dict[str, float]) -> bool:
-        """Whether an evaluation holds a new best value of the recipe's `best` metric."""
+        """Whether an evaluation gives a new best value of the metric `train.best`."""
         best, stopping = self.recipe.train.best, self.recipe.train.early_stopping
         if best is None or best not in metrics:
             return False
-        return self.progress.update_best(metrics[best], stopping.min_delta if stopping else 0.0)
+        return self.state.update_best(metrics[best], stopping.min_delta if stopping else 0.0)
 
     @property
     def is_over(self) -> bool:
         """Whether early stopping ends the run now."""
         stopping = self.recipe.train.early_stopping
-        return stopping is not None and self.progress.evaluations_without_gain >= stopping.patience
+        return stopping is not None and self.state.evaluations_without_gain >= stopping.patience

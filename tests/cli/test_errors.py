@@ -21,7 +21,7 @@ FAILURES = {
     "nothing to resume": ("train recipe.yaml --resume", 2, "there is no run in runs/recipe"),
     "device of no kind": ("train recipe.yaml train.device=gpu", 2, "write auto, cpu, cuda"),
     "device": ("train recipe.yaml train.device=mps:7", 2, "device `mps:7` is not available"),
-    "best metric": ("train recipe.yaml train.best=kept/accuracy", 2, "no evaluation during the run gives"),
+    "best metric": ("train recipe.yaml train.best=kept/accuracy", 2, "no evaluator computes `kept/accuracy`"),
     "eval of nothing": (
         "eval recipe.yaml",
         2,

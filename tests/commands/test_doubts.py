@@ -134,7 +134,7 @@ def test_a_metric_that_is_like_none_is_answered_with_what_there_is_once():
 def test_negatives_of_all_processes_count(tmp_path):
     recipe = changed({"loss": RANKING, "train.batch_size": 4})
     (alone,) = few_negatives(recipe, SENTENCE_MODEL)
-    assert alone.message.startswith("4 rows give 3 negatives")
+    assert alone.message.startswith("4 rows give only 3 negatives")
 
     def ask():
         assert few_negatives(recipe, SENTENCE_MODEL) == []

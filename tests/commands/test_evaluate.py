@@ -76,7 +76,9 @@ def test_a_model_compared_with_itself_is_no_better(trained) -> None:
 
 
 def test_a_gate_on_an_unknown_metric_lists_what_there_is(write, run, similarity) -> None:
-    with pytest.raises(RecipeError, match=r"gate\.0\.metric: no evaluation at the end gives .*known: scores/spear"):
+    with pytest.raises(
+        RecipeError, match=r"gate\.0\.metric: no evaluator computes .* after training: .*known metrics: scores/spear"
+    ):
         run(write(eval=[similarity], gate=[{"metric": "nothing", "min": 0.5}]))
     recipe = load_recipe(write(eval=[similarity], gate=[{"metric": "scores/spearman_cos", "min": 0}])).recipe
     with pytest.raises(RecipeError, match="did you mean `scores/spearman_cosine`"):

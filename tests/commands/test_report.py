@@ -36,7 +36,7 @@ def test_a_run_with_a_report_equals_a_run_without(tmp_path, write, run, similari
     run(recipe, "with")
     monkeypatch.setattr(training, "write_report", lambda folder: None)
     monkeypatch.setattr("stfit.workflows.report_data.choose_samples", lambda *arguments: [])
-    monkeypatch.setattr("stfit.workflows.report_data.ReportData.note_metrics", lambda *arguments: None)
+    monkeypatch.setattr("stfit.workflows.report_data.ReportData.record_metrics", lambda *arguments: None)
     run(recipe, "without")
     assert (tmp_path / "with" / "tiny" / "report.html").is_file()
     assert not (tmp_path / "without" / "tiny" / "report.html").exists()

@@ -179,7 +179,7 @@ def test_signal_in_the_middle_of_the_run_loses_nothing(tmp_path, write, run, num
     assert child.returncode == code, child.stderr
     assert "Traceback" not in child.stderr
     if code > 0:
-        assert "step 3 is saved, the same command goes on from there" in child.stderr
+        assert "step 3 is saved, run the same command to resume" in child.stderr
     events = run(recipe, "struck")
     assert isinstance(events[0], Started)
     assert events[0].first_step == first
@@ -216,7 +216,7 @@ def test_vocabulary_that_changed_with_the_texts_is_refused(tmp_path, write, run,
     rows.write_text(before.replace("hill", "meadow").replace("the", "one"))
     with pytest.raises(LockError, match=r"fingerprint.*->(.|\n)*tokens"):
         run(recipe, resume=True)
-    with pytest.raises(ModelError, match=r"step-00000002: its weights are those of other tokens(.|\n)*--fresh"):
+    with pytest.raises(ModelError, match=r"step-00000002: its weights belong to another vocabulary(.|\n)*--fresh"):
         run(recipe)
     assert "changed since the checkpoint: data.0.fingerprint" in caplog.text
     rows.write_text(before)

@@ -16,13 +16,13 @@ import pytest
 from processes import at_call, run_apart, send
 
 import stfit.commands.train as train_module
-import stfit.workflows.session as run_module
 from stfit.commands.train import train
 from stfit.errors import InterruptedRun
 from stfit.recipe.load import load_recipe
 from stfit.runtime import signals
 from stfit.training import checkpoint, gradients
 from stfit.training.loop import StepInfo
+from stfit.workflows import session
 from stfit.workflows.session import Evaluated
 
 NOT_STRUCK = 77
@@ -60,15 +60,15 @@ def saved_step(runs):
 
 
 PLACES = {
-    "data preparation": (train_module, "prepare", 1),
+    "data preparation": (train_module, "load_and_validate", 1),
     "building the model": (train_module, "build_encoder", 1),
     "tokenising": (train_module, "tokenize_examples", 1),
-    "the first evaluation": (run_module, "measure", 1),
-    "an evaluation": (run_module, "measure", 2),
+    "the first evaluation": (session, "measure", 1),
+    "an evaluation": (session, "measure", 2),
     "saving": (checkpoint, "write_manifest", 1),
-    "rotation": (run_module, "rotate", 2),
-    "writing the best model": (run_module, "write_folder", 1),
-    "the last evaluation": (run_module, "load_encoder", 1),
+    "rotation": (session, "delete_old_checkpoints", 2),
+    "writing the best model": (session, "save_encoder", 1),
+    "the last evaluation": (session, "load_encoder", 1),
 }
 
 
@@ -131,7 +131,7 @@ def test_step_that_takes_too_long_is_given_up_between_mini_batches(tmp_path, wri
 
 @pytest.mark.parametrize(
     ("module", "name", "steps"),
-    [(train_module, "prepare", []), (run_module, "load_encoder", list(range(1, 9)))],
+    [(train_module, "load_and_validate", []), (session, "load_encoder", list(range(1, 9)))],
     ids=["preparation", "the last evaluation"],
 )
 def test_signal_whose_exception_is_lost_is_remembered(tmp_path, write, similarity, module, name, steps):
@@ -170,7 +170,7 @@ def test_library_that_waits_for_its_threads_does_not_hold_a_signal_up(tmp_path, 
                 pool.submit(threading.Event().wait)
                 send(signal.SIGTERM)
 
-        train_module.prepare = stuck
+        train_module.load_and_validate = stuck
         list(train(load_recipe(write()), tmp_path / "runs"))
 
     assert run_apart(strike) == 143

@@ -152,7 +152,7 @@ def test_a_signal_does_not_wait_for_a_chunk_that_takes_too_long(tmp_path, stream
 
 
 def test_a_class_that_no_name_stands_for_is_refused_before_the_first_step(streamed, run):
-    with pytest.raises(DataError, match="a stream does not know all classes beforehand"):
+    with pytest.raises(DataError, match="the classes of a stream are not known in advance"):
         run(streamed(data={"format": "labeled_pair"}, loss="softmax"))
 
 

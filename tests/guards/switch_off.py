@@ -130,12 +130,12 @@ GUARDS = [
     Guard(
         "tokens of a checkpoint",
         "workflows/resume.py",
-        'if made["tokens"] != checkpoint.facts["made"]["tokens"]:',
+        'if fingerprint["tokens"] != saved["tokens"]:',
         "if False:",
         RESUME,
         "vocabulary",
     ),
-    Guard("--resume refuses what moved", "workflows/resume.py", "if moved and strict:", "if False:", RESUME, "moved"),
+    Guard("--resume refuses changes", "workflows/resume.py", "if changes and strict:", "if False:", RESUME, "moved"),
     Guard(
         "a step is finished first", "runtime/signals.py", "if not self.defers:", "if True:", SIGNALS, "TERM and saving"
     ),
@@ -158,7 +158,7 @@ GUARDS = [
     Guard(
         "saved where a step is given up",
         "workflows/session.py",
-        "            self.save()\n            self.leave_if_asked()\n        except DataError",
+        "            self.save()\n            self.raise_if_interrupted()\n        except DataError",
         "            raise\n        except DataError",
         SIGNALS,
         "too_long and graph",
@@ -190,15 +190,15 @@ GUARDS = [
     Guard(
         "saved at a signal",
         "workflows/session.py",
-        "            self.save()\n            self.leave_if_asked()\n\n    def leave_if_asked",
-        "            raise\n\n    def leave_if_asked",
+        "            self.save()\n            self.raise_if_interrupted()\n\n    def raise_if_interrupted",
+        "            raise\n\n    def raise_if_interrupted",
         SIGNALS,
         "TERM and evaluation",
     ),
     Guard(
         "evaluation made up for",
         "commands/train.py",
-        "yield from under_way.evaluate()  # a signal",
+        "yield from session.evaluate()  # a signal",
         "pass  # a signal",
         SIGNALS,
         "TERM and evaluation",

@@ -58,7 +58,7 @@ MUTANTS = {
         ("  truncate_dim: 4000", "dimensions"),
     ],
     9: [
-        ("  prompts: {search: 'find: '}", "no column is given"),
+        ("  prompts: {search: 'find: '}", "no column uses"),
         ("  default_prompt: qurey", "qurey"),
         ("  prompts: 'query: '", "mapping"),
     ],
@@ -116,7 +116,7 @@ MUTANTS = {
     18: [("  epochs: 1\n  max_steps: 10", "give one"), ("  epochs: 0", "more than 0"), ("  epochs: 1e", "number")],
     19: [
         ("  batch_size: 16\n  sampler: group_by_label", "group_by_label"),
-        ("  batch_size: 16\n  mini_batch_size: 64", "no part"),
+        ("  batch_size: 16\n  mini_batch_size: 64", "saves no memory"),
         ("  batch_size: 16\n  accumulate_steps: 100", "batches"),
         ("  batch_size: 16.0", "whole number"),
         ("  batchsize: 16", "batch_size"),
@@ -140,7 +140,7 @@ MUTANTS = {
     26: [("    dataset: SHARED/data/nowhere", "does not exist")],
     27: [
         ('    split: "train[:300]"', "trained on"),
-        ('    split: "test[:100]"', "chooses the model", 22),
+        ('    split: "test[:100]"', "selects the model", 22),
         ("    split: dev", "no split"),
     ],
 }  # fmt: skip
