@@ -1,4 +1,4 @@
-"""Processes that are made to die, forked off this one so that none has to import torch again."""
+"""Forked processes that tests kill. Forking avoids importing torch again."""
 
 import os
 import signal
@@ -17,7 +17,10 @@ from stfit.training.loop import StepInfo
 
 
 def fork(action: Callable[[], object], output: Path | None = None) -> int:
-    """A child that runs `action` and exits with 0, or 1 and a traceback; its id. What it prints goes to `output`."""
+    """Fork a child that runs `action`; returns its process id. Its output goes to `output`.
+
+    It exits with 0, with the exit code of an error of stfit, or with 1 and a traceback.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads of libraries, which the child does not touch
         child = os.fork()
@@ -43,29 +46,29 @@ def fork(action: Callable[[], object], output: Path | None = None) -> int:
 
 
 def wait(child: int) -> int:
-    """How a child ended: its exit code, or minus the signal that killed it."""
+    """Exit code of a child, or minus the number of the signal that killed it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def run_apart(action: Callable[[], object], output: Path | None = None) -> int:
-    """Run `action` in a child to its end."""
+def run_in_child(action: Callable[[], object], output: Path | None = None) -> int:
+    """Run `action` in a child and wait for it; see `wait`."""
     return wait(fork(action, output))
 
 
 def die() -> None:
-    """The end of this process, without any clean-up."""
+    """Kill this process without any clean-up."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def send(number: int) -> None:
-    """A signal to this process."""
+    """Send a signal to this process."""
     os.kill(os.getpid(), number)
 
 
 def at_call(action: Callable[[], object], number: int, strike: Callable[[], None] = die) -> int:
-    """Run `action` here, and die (or what `strike` does) at its call of that number, of Python or C.
+    """Run `action`, and call `strike` at its call number `number` of a Python or C function.
 
-    Gives the number of calls.
+    Returns the number of calls.
     """
     calls = 0
 
@@ -85,7 +88,7 @@ def at_call(action: Callable[[], object], number: int, strike: Callable[[], None
 
 
 def at_line(action: Callable[[], object], number: int, files: tuple[str, ...]) -> int:
-    """The same by lines of code that run in the files named."""
+    """Run `action`, and die when line number `number` runs of those in `files`. Returns the number of lines."""
     lines = 0
 
     def count(frame, event, argument):
@@ -107,27 +110,27 @@ def at_line(action: Callable[[], object], number: int, files: tuple[str, ...]) -
 
 
 def fork_group(count: int, action: Callable[[], object], output: Path | None = None) -> list[int]:
-    """So many children that run `action` as the processes of one run; their ids."""
+    """Fork `count` children that run `action` as the ranks of one run; returns their process ids."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    def join_and_act(rank: int) -> None:
+    def run_rank(rank: int) -> None:
         group = {"RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in group.items()})
         with process_group():
             action()
 
-    return [fork(partial(join_and_act, rank), output) for rank in range(count)]
+    return [fork(partial(run_rank, rank), output) for rank in range(count)]
 
 
 def run_group(count: int, action: Callable[[], object], output: Path | None = None) -> list[int]:
-    """Run `action` in the processes of one run to its end; how each ended."""
+    """Run `action` in the ranks of one run and wait for them; see `wait`."""
     return [wait(child) for child in fork_group(count, action, output)]
 
 
 def stop_at(recipe: Path, runs: Path, step: int) -> None:
-    """Train until `step` is finished, and leave the run like a process that is killed there."""
+    """Train until `step` is finished, then stop without saving, as if the process had been killed."""
     events = train(load_recipe(recipe), runs)
     for event in events:
         if isinstance(event, StepInfo) and event.step == step:

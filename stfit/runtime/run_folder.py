@@ -18,66 +18,43 @@ from stfit.io.atomic import atomic_write, recover, wrap_os_errors
 from stfit.io.json_files import load_json_object
 
 
+class _File:
+    """A path inside a run folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path:
+        return folder.path / self.name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of a run."""
 
     path: Path
-
-    @property
-    def recipe(self) -> Path:
-        """The recipe as given."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def resolved(self) -> Path:
-        """The recipe with every value, including those chosen at run time."""
-        return self.path / "resolved.yaml"
-
-    @property
-    def lock(self) -> Path:
-        """Commits, fingerprints and versions of the inputs."""
-        return self.path / "stfit.lock"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object per line: steps and evaluations."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def record(self) -> Path:
-        """Data for the report: facts about the training data, and sample rows before and after training."""
-        return self.path / "record.json"
-
-    @property
-    def report(self) -> Path:
-        """The report page."""
-        return self.path / "report.html"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Resumable state."""
-        return self.path / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        """The model folder."""
-        return self.path / "model"
-
-    @property
-    def result(self) -> Path:
-        """Result of a finished run; the run has finished if this file exists."""
-        return self.path / "result.json"
-
-    @property
-    def verdict(self) -> Path:
-        """Result of the gate at the last attempt to publish."""
-        return self.path / "gate.json"
-
-    @property
-    def tracked(self) -> Path:
-        """The run's id at trackers."""
-        return self.path / "tracked.json"
+    recipe = _File("recipe.yaml")
+    """The recipe as given."""
+    resolved = _File("resolved.yaml")
+    """The recipe with every value, including those chosen at run time."""
+    lock = _File("stfit.lock")
+    """Commits, fingerprints and versions of the inputs."""
+    metrics = _File("metrics.jsonl")
+    """One JSON object per line: steps and evaluations."""
+    record = _File("record.json")
+    """Data for the report: facts about the training data, and sample rows before and after training."""
+    report = _File("report.html")
+    """The report page."""
+    checkpoints = _File("checkpoints")
+    """Resumable state."""
+    model = _File("model")
+    """The model folder."""
+    result = _File("result.json")
+    """Result of a finished run; the run has finished if this file exists."""
+    verdict = _File("gate.json")
+    """Result of the gate at the last attempt to publish."""
+    tracked = _File("tracked.json")
+    """The run's id at trackers."""
 
     def read_lock(self) -> dict[str, Any] | None:
         """The lock; None if it is missing or damaged."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import run_apart
+from processes import run_in_child
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
@@ -35,7 +35,7 @@ def on_a_small_disk(folder, size, action):
         action(libc)
 
     output = folder.parent / "output"
-    return run_apart(mounted, output), output.read_text()
+    return run_in_child(mounted, output), output.read_text()
 
 
 @needs_mounts

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from processes import at_call, run_apart
+from processes import at_call, run_in_child
 from safetensors.numpy import load_file
 from transformers import BertModel
 
@@ -122,12 +122,12 @@ def test_encoding_that_was_killed_goes_on_in_another_process_to_the_same_bytes(m
     def again() -> dict:
         return run(model, source, tmp_path / name)
 
-    assert run_apart(lambda: counted.write_text(str(at_call(again, -1)))) == 0
+    assert run_in_child(lambda: counted.write_text(str(at_call(again, -1)))) == 0
     draw = random.Random(name)
     for _ in range(2):
         number = draw.randrange(int(counted.read_text()))
-        assert run_apart(lambda number=number: at_call(again, number)) == -9
-    assert run_apart(again) == 0
+        assert run_in_child(lambda number=number: at_call(again, number)) == -9
+    assert run_in_child(again) == 0
     assert contents(tmp_path / name) == whole
     assert not (tmp_path / f"{name}.parts").exists()
 

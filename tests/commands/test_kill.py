@@ -12,7 +12,7 @@ import shutil
 import signal
 
 import pytest
-from processes import at_call, at_line, run_apart
+from processes import at_call, at_line, run_in_child
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
@@ -51,7 +51,7 @@ def killable(tmp_path, write, similarity, tiny_base):
             return list(train(load_recipe(recipe), tmp_path / runs))
 
         start("warm")  # what is imported or compiled once is no part of the count
-        assert run_apart(lambda: counted.write_text(str(at_call(lambda: start("whole"), -1)))) == 0
+        assert run_in_child(lambda: counted.write_text(str(at_call(lambda: start("whole"), -1)))) == 0
         return start, outcome(tmp_path / "whole"), int(counted.read_text())
 
     return prepare
@@ -68,9 +68,9 @@ def outcome(runs):
 
 def kill_and_finish(start, runs, calls, root):
     """Die at each of `calls` in turn, then run to the end; how often it really died."""
-    died = sum(run_apart(lambda number=number: at_call(lambda: start(runs), number)) == -9 for number in calls)
+    died = sum(run_in_child(lambda number=number: at_call(lambda: start(runs), number)) == -9 for number in calls)
     log = root / "resumed.log"
-    assert run_apart(lambda: start(runs), log) == 0, log.read_text()
+    assert run_in_child(lambda: start(runs), log) == 0, log.read_text()
     left = {path.name for path in (root / runs).rglob("*") if path.suffix in (".tmp", ".old")}
     assert not left, f"left behind: {left}"
     assert not (root / runs / "tiny.1").exists()
@@ -150,7 +150,7 @@ def check_deaths(tmp_path, write, deaths, tried):
         for number, (name, death) in enumerate(deaths):
             shutil.rmtree(runs)
             shutil.copytree(before, runs)
-            assert run_apart(lambda death=death: death(events)) < 0, name
+            assert run_in_child(lambda death=death: death(events)) < 0, name
             found = list_checkpoints(runs / "tiny" / "checkpoints")
             assert found, f"{name}: no checkpoint is left"
             assert not [path for path in found if verify_checkpoint(path)], (
@@ -161,11 +161,11 @@ def check_deaths(tmp_path, write, deaths, tried):
             if number % chosen == 0:
                 shutil.copytree(runs, tmp_path / "left" / str(number))
 
-    assert run_apart(die_each_death, output) == 0, output.read_text()
+    assert run_in_child(die_each_death, output) == 0, output.read_text()
     assert len(endings.read_text().splitlines()) == len(deaths)
     assert {"step-00000004 1", "step-00000006 1"} <= set(endings.read_text().splitlines())
     for runs in (tmp_path / "left").iterdir():
-        assert run_apart(lambda runs=runs: list(train(load_recipe(recipe), runs))) == 0
+        assert run_in_child(lambda runs=runs: list(train(load_recipe(recipe), runs))) == 0
         assert outcome(runs) == outcome(tmp_path / "whole"), runs.name
     return len(deaths), len(list((tmp_path / "left").iterdir()))
 
@@ -178,7 +178,7 @@ def lines_of_a_save(tmp_path, write):
         events = started(recipe, tmp_path / "counted")
         counted.write_text(str(at_line(lambda: save_one(events), -1, SAVING)))
 
-    assert run_apart(count) == 0
+    assert run_in_child(count) == 0
     return int(counted.read_text())
 
 

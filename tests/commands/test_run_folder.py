@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import die, fork, run_apart, wait
+from processes import die, fork, run_in_child, wait
 
 from stfit.commands.train import train
 from stfit.errors import RecipeError, ResourceError
@@ -164,7 +164,7 @@ def test_lock_of_a_process_that_died_is_in_nobodys_way_and_that_of_a_living_one_
             beside.write_text(left)
         with lock_folder(path):
             recovered += beside.read_text() == str(os.getpid())
-            refused += run_apart(lambda: hold_and(lambda: None, path), tmp_path / "said") == ResourceError.exit_code
+            refused += run_in_child(lambda: hold_and(lambda: None, path), tmp_path / "said") == ResourceError.exit_code
             assert f"{path} is in use by process {os.getpid()}" in (tmp_path / "said").read_text()
     promise("lock of a killed process recovered, of a living one respected", f"{recovered}/20, {refused}/20")
     assert (recovered, refused) == (20, 20)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from processes import at_call, run_apart, send
+from processes import at_call, run_in_child, send
 
 import stfit.commands.train as train_module
 from stfit.commands.train import train
@@ -89,7 +89,7 @@ def test_signal_anywhere_ends_the_run_and_loses_nothing(tmp_path, write, similar
         list(train(load_recipe(recipe), runs))
 
     output = tmp_path / "output"
-    assert run_apart(strike, output) == code, output.read_text()
+    assert run_in_child(strike, output) == code, output.read_text()
     assert saved_step(runs) == max(steps_of(runs), default=0)
     list(train(load_recipe(recipe), runs))
     assert weights(runs) == weights(tmp_path / "whole")
@@ -104,7 +104,7 @@ def test_second_signal_leaves_at_once(tmp_path, write):
                 send(signal.SIGINT)
                 send(signal.SIGINT)
 
-    assert run_apart(strike) == 130
+    assert run_in_child(strike) == 130
     assert saved_step(tmp_path / "runs") == 2
 
 
@@ -120,7 +120,7 @@ def test_step_that_takes_too_long_is_given_up_between_mini_batches(tmp_path, wri
         list(train(load_recipe(recipe), runs))
 
     output = tmp_path / "output"
-    assert run_apart(strike, output) == 143, output.read_text()
+    assert run_in_child(strike, output) == 143, output.read_text()
     assert f"step {first - 1} is saved" in output.read_text()
     assert (steps_of(runs), saved_step(runs)) == (list(range(1, first)), first - 1)
     list(train(load_recipe(recipe), runs))
@@ -154,7 +154,7 @@ def test_signal_whose_exception_is_lost_is_remembered(tmp_path, write, similarit
         list(train(load_recipe(write(eval=[similarity], train=OFTEN)), tmp_path / "runs"))
 
     output = tmp_path / "output"
-    assert run_apart(strike, output) == 143, output.read_text()
+    assert run_in_child(strike, output) == 143, output.read_text()
     assert steps_of(tmp_path / "runs") == steps
     assert saved_step(tmp_path / "runs") == len(steps)
 
@@ -173,7 +173,7 @@ def test_library_that_waits_for_its_threads_does_not_hold_a_signal_up(tmp_path, 
         train_module.load_and_validate = stuck
         list(train(load_recipe(write()), tmp_path / "runs"))
 
-    assert run_apart(strike) == 143
+    assert run_in_child(strike) == 143
 
 
 def test_interruption_is_no_failure_that_a_library_would_catch():
@@ -187,8 +187,8 @@ def test_ignored_hangup_stays_ignored_and_another_one_stops(tmp_path, write):
             if isinstance(event, StepInfo) and event.step == 3:
                 send(signal.SIGHUP)
 
-    assert run_apart(lambda: strike(signal.SIG_IGN)) == 0
-    assert run_apart(lambda: strike(signal.SIG_DFL)) == 129
+    assert run_in_child(lambda: strike(signal.SIG_IGN)) == 0
+    assert run_in_child(lambda: strike(signal.SIG_DFL)) == 129
     assert saved_step(tmp_path / "SIG_DFL") == 3
 
 
@@ -224,7 +224,7 @@ def test_fifty_signals_at_random(tmp_path, write, similarity, promise):
         next(measured)  # of the best model
 
     start(tmp_path / "whole")
-    assert run_apart(lambda: counted.write_text(str(at_call(lambda: measure_last(tmp_path / "counted"), -1)))) == 0
+    assert run_in_child(lambda: counted.write_text(str(at_call(lambda: measure_last(tmp_path / "counted"), -1)))) == 0
     draw = random.Random(3)
     codes, lost, missed = [], 0, 0
     while len(codes) < 50:
@@ -236,7 +236,7 @@ def test_fifty_signals_at_random(tmp_path, write, similarity, promise):
                 sys.exit(NOT_STRUCK)  # waiting for a thread takes calls, on a busy machine more of them
 
         output = tmp_path / f"output{number}"
-        code = run_apart(strike, output)
+        code = run_in_child(strike, output)
         if code == NOT_STRUCK:
             missed += 1
             assert missed <= 5
@@ -246,7 +246,7 @@ def test_fifty_signals_at_random(tmp_path, write, similarity, promise):
         assert codes[-1] != -15 or not steps_of(runs)  # before anything began
         if codes[-1] == 143:
             lost += max(steps_of(runs), default=0) - saved_step(runs)
-        assert run_apart(partial(start, runs)) == 0
+        assert run_in_child(partial(start, runs)) == 0
         assert weights(runs) == weights(tmp_path / "whole")
     struck = codes.count(143)
     promise("SIGTERM at any call: exit code 143", f"{struck}/50 ({50 - struck} before signals were handled)")

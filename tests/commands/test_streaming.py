@@ -4,7 +4,7 @@ import json
 import signal
 
 import pytest
-from processes import run_apart, run_group, send, stop_at
+from processes import run_group, run_in_child, send, stop_at
 
 from stfit.commands.check import check
 from stfit.commands.train import train
@@ -145,7 +145,7 @@ def test_a_signal_does_not_wait_for_a_chunk_that_takes_too_long(tmp_path, stream
         chunks.examples_in = struck
         list(train(load_recipe(recipe), tmp_path / "struck"))
 
-    assert run_apart(strike, tmp_path / "output") == 143
+    assert run_in_child(strike, tmp_path / "output") == 143
     assert "step 4 is saved" in (tmp_path / "output").read_text()
     run(recipe, "struck", resume=True)
     assert weights(tmp_path / "struck" / "tiny") == weights(tmp_path / "whole" / "tiny")

@@ -24,7 +24,7 @@ FORMATS = {
 
 @pytest.mark.parametrize("case", FORMATS.values(), ids=FORMATS)
 def test_every_format_trains_and_sentence_transformers_loads_the_model(tmp_path, write, run, sentences, case):
-    peer = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+    peer = pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
     format, loss, data = case
     events = run(write(data={"format": format, **data}, loss=loss, train={"max_steps": 2}))
     assert [event.step for event in events if isinstance(event, StepInfo)] == [1, 2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from processes import run_apart
+from processes import run_in_child
 from pyarrow import parquet
 
 from stfit.data.reading import readers as files
@@ -82,7 +82,7 @@ def in_little_memory(action, output):
         except (DataError, ModelError) as error:
             said.write_text(str(error))
 
-    assert run_apart(limited, output) == 0, output.read_text()
+    assert run_in_child(limited, output) == 0, output.read_text()
     return said.read_text()
 
 

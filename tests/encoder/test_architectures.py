@@ -4,7 +4,7 @@
 """
 
 import pytest
-from peer import largest_error, peer_encode
+from st_reference import largest_error, st_encode
 from transformers import (
     BartConfig,
     CLIPConfig,
@@ -18,7 +18,7 @@ from stfit.encoder.config import Model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
 
-pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
 
 LAYOUTS = {
     "bert": "fused",
@@ -50,7 +50,7 @@ def test_an_architecture_trains_and_its_folder_is_the_peers(kind, tiny_base, two
     untrained = encoder.encode(sentences)
     moved = two_steps(encoder)
     save_encoder(encoder, tmp_path / "model")
-    ours, theirs = encoder.encode(sentences), peer_encode(tmp_path / "model", sentences)
+    ours, theirs = encoder.encode(sentences), st_encode(tmp_path / "model", sentences)
     assert largest_error(ours, untrained) > 1e-2
     assert largest_error(load_encoder(tmp_path / "model").encode(sentences), ours) < 1e-6
     error = largest_error(ours, theirs)
@@ -84,7 +84,7 @@ def test_a_causal_decoder_ends_every_text_with_eos_also_when_loaded_again(kind, 
             each.tokenizer.hf_tokenizer.eos_token_id
         }
     texts = [*sentences, ""]
-    assert largest_error(encoder.encode(texts), peer_encode(tmp_path / "model", texts)) < 1e-5
+    assert largest_error(encoder.encode(texts), st_encode(tmp_path / "model", texts)) < 1e-5
     without = build_encoder(Model(base=str(tiny_base(kind)), append_eos=False))
     assert largest_error(without.encode(sentences), encoder.encode(sentences)) > 1e-2
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from peer import largest_error, peer_encode
 from safetensors.torch import load_file
+from st_reference import largest_error, st_encode
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
 
-sentence_transformers = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+sentence_transformers = pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
 
 POOLINGS = ["mean", "cls", "max", "mean_sqrt_len", "weighted_mean", "last_token", ["mean", "max"], ["max", "cls"]]
 LAYERS = {
@@ -40,7 +40,7 @@ def test_written_folder_gives_the_peer_the_same_embeddings(tmp_path, tiny_base, 
     encoder = build(tiny_base("bert"), pooling=pooling, layers=LAYERS[layers])
     save_encoder(encoder, tmp_path / "model")
     ours = encoder.encode(sentences)
-    assert largest_error(ours, peer_encode(tmp_path / "model", sentences)) < 1e-5
+    assert largest_error(ours, st_encode(tmp_path / "model", sentences)) < 1e-5
     assert largest_error(load_encoder(tmp_path / "model").encode(sentences), ours) < 1e-6
 
 
@@ -49,8 +49,8 @@ def test_written_folder_gives_the_peer_the_same_embeddings(tmp_path, tiny_base, 
 def test_every_architecture_agrees_with_the_peer(tmp_path, tiny_base, sentences, kind, pooling) -> None:
     encoder = build(tiny_base(kind), pooling=pooling, prompts={"query": "find: "})
     save_encoder(encoder, tmp_path / "model")
-    assert largest_error(encoder.encode(sentences), peer_encode(tmp_path / "model", sentences)) < 1e-5
-    with_prompt = peer_encode(tmp_path / "model", sentences, prompt_name="query")
+    assert largest_error(encoder.encode(sentences), st_encode(tmp_path / "model", sentences)) < 1e-5
+    with_prompt = st_encode(tmp_path / "model", sentences, prompt_name="query")
     assert largest_error(encoder.encode(sentences, prompt_name="query"), with_prompt) < 1e-5
 
 
@@ -147,7 +147,7 @@ def test_every_layout_is_read(tmp_path, tiny_base, sentences, entries) -> None:
     encoder = load_encoder(folder)
     assert encoder.config.pooling == ("cls",)
     assert encoder.tokenizer.max_seq_length == 24
-    theirs = peer_encode(folder, sentences)
+    theirs = st_encode(folder, sentences)
     assert largest_error(encoder.encode(sentences), theirs) < 1e-5
 
 
@@ -159,7 +159,7 @@ def test_prompt_tokens_stay_out_of_the_pooling_where_the_folder_says_so(tmp_path
     path = tmp_path / "model" / "1_Pooling" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "include_prompt": False}))
     ours = load_encoder(tmp_path / "model").encode(sentences, prompt_name="query")
-    assert largest_error(ours, peer_encode(tmp_path / "model", sentences, prompt_name="query")) < 1e-5
+    assert largest_error(ours, st_encode(tmp_path / "model", sentences, prompt_name="query")) < 1e-5
     assert largest_error(ours, encoder.encode(sentences, prompt_name="query")) > 1e-3
 
 

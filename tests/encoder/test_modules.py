@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peer import largest_error, peer_encode
 from safetensors.torch import load_file
+from st_reference import largest_error, st_encode
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
@@ -18,7 +18,7 @@ from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
 
-sentence_transformers = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+sentence_transformers = pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
 
 VECTORS = """\
 the 0.5 1.5 -1 0.25
@@ -88,7 +88,7 @@ def test_a_recipe_builds_it_from_nothing_and_its_folder_is_the_peers(
     save_encoder(encoder, tmp_path / "model")
     ours = encoder.encode(texts)
     # In the peer a convolution over a transformer sees what it makes of the padding, so that each text goes alone.
-    theirs = peer_encode(tmp_path / "model", texts, batch_size=1 if name.endswith("CNN") else 32)
+    theirs = st_encode(tmp_path / "model", texts, batch_size=1 if name.endswith("CNN") else 32)
     if "max" in encoder.config.pooling:  # where the peer says -inf of no token, and we 0
         theirs[np.isinf(theirs)] = 0
     loaded = load_encoder(tmp_path / "model")
@@ -181,7 +181,7 @@ def test_shared_and_weighted_rows_of_model2vec_are_one_table(tiny_base, sentence
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     kind = "sentence_transformers.models.StaticEmbedding"
     (tmp_path / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": ".", "type": kind}]))
-    assert largest_error(load_encoder(tmp_path).encode(sentences), peer_encode(tmp_path, sentences)) < 1e-2
+    assert largest_error(load_encoder(tmp_path).encode(sentences), st_encode(tmp_path, sentences)) < 1e-2
     table = load_encoder(tmp_path).backbone.weight
     assert torch.equal(table[7], rows["embeddings"][2].float() * rows["weights"][7])
 

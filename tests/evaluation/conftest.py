@@ -48,7 +48,7 @@ def values() -> Callable[..., dict[str, float]]:
 @pytest.fixture
 def peer_of(tmp_path: Path) -> Callable[[Encoder], Any]:
     """The same model, loaded by sentence-transformers."""
-    peer = pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+    peer = pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
 
     def load(encoder: Encoder) -> Any:
         save_encoder(encoder, tmp_path / "model")

@@ -169,7 +169,7 @@ model.save_pretrained(sys.argv[2])
 @pytest.mark.slow
 def test_a_sentence_transformers_model_of_the_hub_is_gone_on_from(filled, stfit, tiny_base, tmp_path):
     """At the commit that its branch was at; with its own pooling, layers, length and prompts."""
-    pytest.importorskip("sentence_transformers", reason="the peer: pip install stfit[peer]")
+    pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
     theirs = tmp_path / "theirs"
     subprocess.run([sys.executable, "-c", SENTENCE_MODEL, tiny_base("bert"), theirs], check=True, capture_output=True)
     repository = filled.state.create("model", "team/sentences", files_in(theirs), private=True)

@@ -1,11 +1,11 @@
-"""sentence-transformers beside us: what it makes of a folder, and how far that is from what we make of it."""
+"""Embeddings by sentence-transformers, as a reference, and their difference from ours."""
 
 from pathlib import Path
 
 import numpy as np
 
 
-def peer_encode(folder: Path, texts: list[str], **options) -> np.ndarray:
+def st_encode(folder: Path, texts: list[str], **options) -> np.ndarray:
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(folder), device="cpu").encode(texts, show_progress_bar=False, **options)
