@@ -1,8 +1,10 @@
-"""The house keeps its floors, and what must be quick loads nothing heavy."""
+"""Rooms import only from rooms below them, files never in a circle, and quick commands load no heavy package."""
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -37,30 +39,47 @@ FLOORS = {
 }
 
 
-def room_of(path: Path) -> str:
-    relative = path.relative_to(PACKAGE)
-    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+def module_name(path: Path) -> str:
+    parts = ("stfit", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def rooms_imported_by(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The package's modules that a file imports: at once, inside a function, for type checkers, or on first use."""
+    source = path.read_text()
+    names = set(re.findall(r'lazy\("(stfit[\w.]+)"\)', source))
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= (
-                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "stfit" else {node.module}
-            )
-    return {name.split(".")[1] for name in names if name and name.startswith("stfit.")}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name in MODULES and not any(other.startswith(f"{name}.") for other in names)}
+
+
+IMPORTS = {name: imports_of(path) for name, path in MODULES.items()}
+
+
+def room_of(module: str) -> str:
+    return [*module.split("."), "__init__"][1]
 
 
 def test_a_room_imports_only_from_rooms_below_it() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        room = room_of(path)
-        for other in rooms_imported_by(path) - {room}:
-            assert FLOORS[other] < FLOORS[room], (
-                f"{path.relative_to(PACKAGE)} (floor {FLOORS[room]}) imports {other} (floor {FLOORS[other]})"
-            )
+    for module, imported in IMPORTS.items():
+        for other in imported:
+            below = FLOORS[room_of(other)] < FLOORS[room_of(module)]
+            assert below or room_of(other) == room_of(module), f"{module} imports {other}, which is not below it"
+
+
+def test_files_never_import_each_other_in_a_circle() -> None:
+    tuple(TopologicalSorter(IMPORTS).static_order())  # raises CycleError, which names the circle
+
+
+def test_no_verb_imports_another() -> None:
+    verbs = {module for module in MODULES if module.startswith("stfit.commands.")} - {"stfit.commands.api"}
+    assert not {(verb, other) for verb in verbs for other in IMPORTS[verb] & verbs}
 
 
 def test_only_the_command_line_prints() -> None:
