@@ -1,4 +1,4 @@
-"""Which prompt stands before which text."""
+"""Which prompt goes before which text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ROLE_PROMPTS = {
     "negative": "document",
     "corpus": "document",
 }
-"""Role -> the prompt its texts take where the model has one of that name; columns of symmetric formats take none."""
+"""Role -> its default prompt, if the model has one of that name; columns of symmetric formats have none."""
 
 
 def prompt_name(role: str, chosen: Mapping[str, str] | None, known: Collection[str]) -> str | None:
-    """The prompt of a role: as `chosen` says, else its usual one where it is known, else None (the default one).
+    """The prompt of a role: the one in `chosen`, else its default if known, else None for the model's default prompt.
 
-    The roles negative_1, negative_2, ... take what is chosen for `negative`.
+    The roles negative_1, negative_2, ... use that of `negative`.
     """
     role = role.partition("_")[0]
-    usual = ROLE_PROMPTS.get(role)
-    return (chosen or {}).get(role) or (usual if usual in known else None)
+    default = ROLE_PROMPTS.get(role)
+    return (chosen or {}).get(role) or (default if default in known else None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from stfit.encoder.bases.word_vectors import inverse_frequencies, read_weights_of_words, weigh
+from stfit.encoder.bases.word_vectors import inverse_frequencies, read_word_weights, weights_of_vocabulary
 from stfit.encoder.layers import LayerSpec
 from stfit.errors import ModelError
 from stfit.lazy import lazy
@@ -127,10 +127,11 @@ class WordWeights(LayerSpec):
         tokens, known = context.source.tokenizer, {}
         vocabulary = tokens.vocabulary()
         if self.weights is not None:
-            known = read_weights_of_words(Path(self.weights))
+            known = read_word_weights(Path(self.weights))
         elif context.texts is not None:
-            known = inverse_frequencies(vocabulary, tokens, context.texts())
-        return modules.TokenWeights(vocabulary, torch.tensor(weigh(vocabulary, known, self.unknown_word_weight)))
+            known = inverse_frequencies(tokens, context.texts())
+        weights = weights_of_vocabulary(vocabulary, known, self.unknown_word_weight)
+        return modules.TokenWeights(vocabulary, torch.tensor(weights))
 
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
         """sentence-transformers reads the weights from the config, and not from the file in which it saves them."""

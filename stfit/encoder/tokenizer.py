@@ -1,4 +1,4 @@
-"""Texts -> token ids. Here what needs no transformer; transformer_tokens.py has the rest."""
+"""Texts -> token ids, without transformers."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
 
 from stfit.errors import ModelError
+from stfit.io.json_files import load_json
 
 UNKNOWN = "[UNK]"
+WORDS_FILE = "whitespacetokenizer_config.json"
 
 
 class Tokenizer(Protocol):
-    """A tokenizer with its limit."""
+    """A tokenizer with truncation, and without padding."""
 
     @property
     def max_seq_length(self) -> int | None:
-        """Longest sequence in tokens; None where there is no limit."""
+        """Maximum length in tokens; None for no limit."""
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides which token ids a text gets."""
+        """Everything that decides the token ids of a text."""
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text (int32), cut at max_seq_length, not padded."""
+        """Token ids of each text (int32), cut at max_seq_length."""
 
     def prompt_length(self, prompt: str) -> int:
-        """Tokens that `prompt` puts before a text."""
+        """Number of tokens that `prompt` puts before a text."""
 
     def vocabulary(self) -> list[str]:
         """Every token, by id."""
@@ -42,8 +44,8 @@ class Tokenizer(Protocol):
         """Write the tokenizer's files."""
 
 
-class PlainTokenizer:
-    """The tokenizer of a tokenizer.json by itself, with the limit that the file has."""
+class FileTokenizer:
+    """The tokenizer of a tokenizer.json, with the truncation that the file sets."""
 
     def __init__(self, backend: HFTokenizer, special_tokens: bool = False) -> None:
         backend.no_padding()
@@ -51,13 +53,13 @@ class PlainTokenizer:
 
     @property
     def max_seq_length(self) -> int | None:
-        """Longest sequence in tokens; None where there is no limit."""
+        """Maximum length in tokens; None for no limit."""
         truncation = self._backend.truncation
         return None if truncation is None else int(truncation["max_length"])
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides which token ids a text gets."""
+        """Everything that decides the token ids of a text."""
         return f"{'with' if self._special_tokens else 'without'} special tokens {self._backend.to_str()}"
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -66,12 +68,16 @@ class PlainTokenizer:
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def prompt_length(self, prompt: str) -> int:
-        """Tokens that `prompt` puts before a text."""
+        """Number of tokens that `prompt` puts before a text."""
         return len(self([prompt])[0])
 
     def vocabulary(self) -> list[str]:
-        """Every token, by id."""
-        return words_by_id(self._backend.get_vocab())
+        """Every token, by id; empty for an unused id."""
+        vocab = self._backend.get_vocab()
+        tokens = [""] * (max(vocab.values()) + 1)
+        for token, token_id in vocab.items():
+            tokens[token_id] = token
+        return tokens
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json."""
@@ -79,26 +85,26 @@ class PlainTokenizer:
 
 
 def load_tokenizer_file(path: Path) -> HFTokenizer:
-    """The tokenizer of a tokenizer.json. Raises ModelError where it is damaged, or not there."""
+    """Read a tokenizer.json. Raises ModelError if it is damaged or missing."""
     try:
         return HFTokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises a bare Exception
         raise ModelError(f"{path}: its tokenizer can't be loaded: {error}") from error
 
 
-def untruncated_tokenizer(path: Path, special_tokens: bool = True) -> PlainTokenizer:
-    """The tokenizer of a tokenizer.json, without its limit."""
+def untruncated_tokenizer(path: Path, special_tokens: bool = True) -> FileTokenizer:
+    """The tokenizer of a tokenizer.json, without truncation."""
     backend = load_tokenizer_file(path)
     backend.no_truncation()
-    return PlainTokenizer(backend, special_tokens)
+    return FileTokenizer(backend, special_tokens)
 
 
 def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
-    """A tokenizer of whole words and punctuation marks, in lower case where all the words are.
+    """A tokenizer of whole words and punctuation marks, lower-casing if all the words are in lower case.
 
-    A word that is not there becomes UNKNOWN, which takes the number after the last where it is not one of the words.
+    Other words become UNKNOWN, whose id comes after the last word unless it is one of the words.
     """
-    vocab = {word: number for number, word in enumerate(words)}
+    vocab = {word: word_id for word_id, word in enumerate(words)}
     vocab.setdefault(UNKNOWN, len(vocab))
     backend = HFTokenizer(models.WordLevel(vocab, unk_token=UNKNOWN))
     if all(word == word.lower() for word in words):
@@ -108,9 +114,9 @@ def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
 
 
 class WhitespaceTokenizer:
-    """Words between white space; one that is not in the vocabulary is tried without punctuation, then in lower case.
+    """Words between white space; an unknown one is retried without punctuation, then in lower case, then left out.
 
-    What is still unknown is left out. The same steps as sentence-transformers' WhitespaceTokenizer.
+    The same steps as sentence-transformers' WhitespaceTokenizer.
     """
 
     def __init__(
@@ -122,60 +128,49 @@ class WhitespaceTokenizer:
     ) -> None:
         self.max_seq_length = max_seq_length
         self._words, self._stop_words, self._lower_case = list(words), list(stop_words), lower_case
-        numbers = {word: number for number, word in enumerate(words)}
         # A stop word hides the same word of the vocabulary.
-        self._known: dict[str, int | None] = {**numbers, **dict.fromkeys(stop_words)}
+        self._ids: dict[str, int | None] = {word: word_id for word_id, word in enumerate(words)}
+        self._ids.update(dict.fromkeys(stop_words))
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides which token ids a text gets."""
-        said = [self._words, self._stop_words, self._lower_case, self.max_seq_length]
-        return f"words {sha256(json.dumps(said).encode()).hexdigest()}"
+        """Everything that decides the token ids of a text."""
+        settings = [self._words, self._stop_words, self._lower_case, self.max_seq_length]
+        return f"words {sha256(json.dumps(settings).encode()).hexdigest()}"
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text."""
-        return [np.array(self.numbers(text)[: self.max_seq_length], dtype=np.int32) for text in texts]
+        return [np.array(self._known_ids(text)[: self.max_seq_length], dtype=np.int32) for text in texts]
 
-    def numbers(self, text: str) -> list[int]:
-        """Ids of the known words of a text."""
-        found = map(self.number, (text.lower() if self._lower_case else text).split())
-        return [number for number in found if number is not None]
+    def _known_ids(self, text: str) -> list[int]:
+        ids = (self._find_id(word) for word in (text.lower() if self._lower_case else text).split())
+        return [word_id for word_id in ids if word_id is not None]
 
-    def number(self, word: str) -> int | None:
-        """The first of the word's forms that is known; None for a stop word too."""
+    def _find_id(self, word: str) -> int | None:
+        """Id of the first known form of a word; None for a stop word too."""
         bare = word.strip(string.punctuation)
-        form = next((form for form in (word, bare, bare.lower()) if form in self._known), None)
-        return None if form is None else self._known[form]
+        return next((self._ids[form] for form in (word, bare, bare.lower()) if form in self._ids), None)
 
     def prompt_length(self, prompt: str) -> int:
-        """Tokens that `prompt` puts before a text."""
-        return len(self.numbers(prompt))
+        """Number of tokens that `prompt` puts before a text."""
+        return len(self._known_ids(prompt))
 
     def vocabulary(self) -> list[str]:
         """Every word, by id."""
         return self._words
 
     def save(self, folder: Path) -> None:
-        """Write the vocabulary in sentence-transformers' words."""
-        said = {"vocab": self._words, "stop_words": self._stop_words, "do_lower_case": self._lower_case}
-        path = folder / "whitespacetokenizer_config.json"
-        path.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
+        """Write the file of sentence-transformers."""
+        content = {"vocab": self._words, "stop_words": self._stop_words, "do_lower_case": self._lower_case}
+        (folder / WORDS_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def words_by_id(vocabulary: dict[str, int]) -> list[str]:
-    """Every entry at the place of its id; nothing where an id is not used."""
-    words = [""] * (max(vocabulary.values()) + 1)
-    for word, number in vocabulary.items():
-        words[number] = word
-    return words
-
-
-def load_word_tokens(folder: Path, max_seq_length: int | None = None) -> WhitespaceTokenizer:
-    """The tokenizer of a folder of word embeddings. Raises ModelError where it is damaged, or not there."""
-    path = folder / "whitespacetokenizer_config.json"
+def load_whitespace_tokenizer(folder: Path, max_seq_length: int | None = None) -> WhitespaceTokenizer:
+    """The tokenizer of saved word embeddings. Raises ModelError if its file is damaged or missing."""
+    path = folder / WORDS_FILE
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        stop_words, lower_case = said.get("stop_words") or [], bool(said.get("do_lower_case", False))
-        return WhitespaceTokenizer(said["vocab"], max_seq_length, stop_words, lower_case)
+        content = load_json(path)
+        stop_words, lower_case = content.get("stop_words") or [], bool(content.get("do_lower_case", False))
+        return WhitespaceTokenizer(content["vocab"], max_seq_length, stop_words, lower_case)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: can't be used: {error}") from error

@@ -206,7 +206,7 @@ def test_vectors_are_read_as_they_stand_in_the_file(tmp_path):
         ("a 1 2\nb 1\n", r"v\.txt:2: this line is not a word and 2 numbers"),
         ("a 1 2\nb 1 x\n", r"v\.txt:2: this line is not a word and 2 numbers"),
         ("a 1 2\nb 1 nan\n", r"v\.txt:2: this line is not a word and 2 numbers"),
-        ("", "holds no vector"),
+        ("", "has no vector"),
         (None, "can't be read"),
     ],
 )

@@ -12,7 +12,12 @@ from pydantic import Field
 from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.table import forward_bags, single_layout
-from stfit.encoder.bases.word_vectors import frequent_words, inverse_frequencies, read_weights_of_words, weigh
+from stfit.encoder.bases.word_vectors import (
+    frequent_words,
+    inverse_frequencies,
+    read_word_weights,
+    weights_of_vocabulary,
+)
 from stfit.encoder.folder.files import read_json
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.tokenizer import WhitespaceTokenizer
@@ -56,10 +61,11 @@ class BagOfWords(Spec):
         all_texts = list(texts)
         words = frequent_words(all_texts, self.vocab_size)
         if self.weights is None:
-            known = inverse_frequencies(words, WhitespaceTokenizer(words), all_texts)
+            known = inverse_frequencies(WhitespaceTokenizer(words), all_texts)
         else:
-            known = read_weights_of_words(Path(self.weights))
-        return _build(words, weigh(words, known, self.unknown_word_weight), self.cumulative_term_frequency)
+            known = read_word_weights(Path(self.weights))
+        weights = weights_of_vocabulary(words, known, self.unknown_word_weight)
+        return _build(words, weights, self.cumulative_term_frequency)
 
     def inspect(self) -> ModelInfo:
         """Sizes before the vocabulary is known."""
@@ -96,7 +102,8 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
     if not isinstance(config.get("vocab"), list):
         raise ModelError(f"{folder / 'config.json'}: `vocab` is missing or not a list")
     words = list(dict.fromkeys(config["vocab"]))
-    weights = weigh(words, config.get("word_weights") or {}, float(config.get("unknown_word_weight", 1)))
+    known, unknown = config.get("word_weights") or {}, float(config.get("unknown_word_weight", 1))
+    weights = weights_of_vocabulary(words, known, unknown)
     return _build(words, weights, bool(config.get("cumulative_term_frequency", True)))
 
 

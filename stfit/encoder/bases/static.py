@@ -17,13 +17,7 @@ from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.folder.files import read_json, read_weights, write_weights
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.validate import require_vectors
-from stfit.encoder.tokenizer import (
-    PlainTokenizer,
-    load_tokenizer_file,
-    untruncated_tokenizer,
-    word_tokenizer,
-    words_by_id,
-)
+from stfit.encoder.tokenizer import FileTokenizer, load_tokenizer_file, untruncated_tokenizer, word_tokenizer
 from stfit.errors import ModelError
 from stfit.lazy import lazy
 
@@ -46,33 +40,33 @@ class Static(VectorTable):
     def build(self, options: BackboneOptions, texts: Iterable[str]) -> Backbone:
         """Random vectors are drawn from torch's global generator."""
         if self.vectors is None:
-            tokenizer = train_tokenizer(texts, self.vocab_size or DEFAULT_VOCAB_SIZE).backend_tokenizer
-            table_vd = torch.randn(tokenizer.get_vocab_size(), self.dim)
+            backend = train_tokenizer(texts, self.vocab_size or DEFAULT_VOCAB_SIZE).backend_tokenizer
+            table_vd = torch.randn(backend.get_vocab_size(), self.dim)
         else:
             words, vectors = read_vectors(Path(self.vectors), self.vocab_size)
-            tokenizer, table_vd = word_tokenizer(words), torch.from_numpy(vectors)
-            unknown_vd = table_vd.new_zeros(tokenizer.get_vocab_size() - len(words), table_vd.shape[1])
+            backend, table_vd = word_tokenizer(words), torch.from_numpy(vectors)
+            unknown_vd = table_vd.new_zeros(backend.get_vocab_size() - len(words), table_vd.shape[1])
             table_vd = torch.cat([table_vd, unknown_vd])
-        return _build(table_vd, tokenizer, options)
+        return _build(table_vd, backend, options)
 
 
-def _build(table_vd: Tensor, tokenizer: HFTokenizer, options: BackboneOptions) -> Backbone:
+def _build(table_vd: Tensor, backend: HFTokenizer, options: BackboneOptions) -> Backbone:
     if options.max_seq_length is not None:
-        tokenizer.enable_truncation(options.max_seq_length)  # saved in tokenizer.json
-    plain_tokenizer = PlainTokenizer(tokenizer)
+        backend.enable_truncation(options.max_seq_length)  # saved in tokenizer.json
+    tokenizer = FileTokenizer(backend)
     bags = nn.EmbeddingBag.from_pretrained(table_vd, freeze=False)
     return Backbone(
         st_name=ST_NAME,
         module=bags,
-        tokenizer=plain_tokenizer,
+        tokenizer=tokenizer,
         dim=bags.embedding_dim,
         choose_layout=single_layout(forward_bags),
-        write=partial(_write, bags, plain_tokenizer),
+        write=partial(_write, bags, tokenizer),
         pooling=None,
     )
 
 
-def _write(bags: nn.EmbeddingBag, tokenizer: PlainTokenizer, folder: Path) -> None:
+def _write(bags: nn.EmbeddingBag, tokenizer: FileTokenizer, folder: Path) -> None:
     write_weights({"embedding.weight": bags.weight.detach().cpu().contiguous()}, folder)
     tokenizer.save(folder)
 
@@ -81,9 +75,9 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
     """A StaticEmbedding of sentence-transformers or of model2vec."""
     weights = read_weights(folder / "model.safetensors")
     table_vd = weights["embedding.weight"] if "embedding.weight" in weights else _expand_vocab(weights, folder)
-    tokenizer = load_tokenizer_file(folder / "tokenizer.json")
-    require_vectors(words_by_id(tokenizer.get_vocab()), len(table_vd), folder)
-    return _build(table_vd, tokenizer, options)
+    backbone = _build(table_vd, load_tokenizer_file(folder / "tokenizer.json"), options)
+    require_vectors(backbone.tokenizer, len(table_vd), folder)
+    return backbone
 
 
 def _expand_vocab(weights: dict[str, Tensor], folder: Path) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from stfit.encoder.bases.word_vectors import vector_dim
+from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.folder.files import count_parameters, read_shapes
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.lazy import lazy
@@ -58,7 +58,10 @@ class VectorTable(Spec):
     @property
     def dim(self) -> int:
         """Size of a vector."""
-        return self.embedding_dim or (self.default_dim if self.vectors is None else vector_dim(Path(self.vectors)))
+        if self.vectors is not None:
+            _, first_vector = read_vectors(Path(self.vectors), max_words=1)
+            return int(first_vector.shape[1])
+        return self.embedding_dim or self.default_dim
 
     def inspect(self) -> ModelInfo:
         """Sizes before the vocabulary is known."""

@@ -19,7 +19,7 @@ from stfit.encoder.folder.files import count_parameters, read_json
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors, wrong_shapes
 from stfit.encoder.lora import merged_weights
-from stfit.encoder.tokenizer import untruncated_tokenizer, words_by_id
+from stfit.encoder.tokenizer import untruncated_tokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 from stfit.lazy import lazy
@@ -59,11 +59,12 @@ ROBERTA_FAMILY = (
 def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
     """The transformer of a checkpoint. Raises ModelError if it can't be used as a text encoder."""
     module, tokenizer, st_config = _load_module(folder, options), load_tokenizer(folder), _read_st_config(folder)
-    embeddings: Any = module.get_input_embeddings()
-    require_vectors(words_by_id(tokenizer.get_vocab()), len(embeddings.weight), folder)
     if st_config.get("do_lower_case"):
         lowercase(tokenizer)
-    return build_transformer(module, tokenizer, options, st_config.get("max_seq_length"))
+    backbone = build_transformer(module, tokenizer, options, st_config.get("max_seq_length"))
+    embeddings: Any = module.get_input_embeddings()
+    require_vectors(backbone.tokenizer, len(embeddings.weight), folder)
+    return backbone
 
 
 def build_transformer(

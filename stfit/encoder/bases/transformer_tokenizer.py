@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import normalizers, processors
 
-from stfit.encoder.tokenizer import words_by_id
+from stfit.encoder.tokenizer import FileTokenizer
 from stfit.errors import ModelError
 from stfit.lazy import lazy
 
@@ -25,30 +23,21 @@ NO_LIMIT = 1_000_000
 DEFAULT_LIMIT = 512
 
 
-class TransformerTokenizer:
+class TransformerTokenizer(FileTokenizer):
     """A tokenizer of transformers, with special tokens and truncation."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
         self.hf_tokenizer = tokenizer
         tokenizer.model_max_length = max_seq_length
-        # A copy, since truncation set on the backend would be written into the saved tokenizer.json.
-        self._backend = HFTokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.no_padding()
-        self._backend.enable_truncation(max_seq_length)
-
-    @property
-    def max_seq_length(self) -> int:
-        """Maximum length in tokens, special tokens included."""
-        return int(self.hf_tokenizer.model_max_length)
+        # A copy, since truncation set on the tokenizer's own backend would be saved with it.
+        backend = HFTokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        backend.enable_truncation(max_seq_length)
+        super().__init__(backend, special_tokens=True)
 
     @property
     def fingerprint(self) -> str:
         """Everything that decides the token ids of a text."""
         return self._backend.to_str()
-
-    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, cut at max_seq_length."""
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in self._backend.encode_batch_fast(list(texts))]
 
     def prompt_length(self, prompt: str) -> int:
         """Number of tokens that `prompt` puts before a text, the leading special token included."""
@@ -57,10 +46,6 @@ class TransformerTokenizer:
         ids = self._backend.encode(prompt).ids
         ends_specially = ids and ids[-1] in (self.hf_tokenizer.sep_token_id, self.hf_tokenizer.eos_token_id)
         return len(ids) - bool(ends_specially)
-
-    def vocabulary(self) -> list[str]:
-        """Every token, by id."""
-        return words_by_id(self.hf_tokenizer.get_vocab())
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and the files that belong to it."""

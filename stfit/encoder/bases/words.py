@@ -16,7 +16,7 @@ from stfit.encoder.bases.word_vectors import frequent_words, read_vectors
 from stfit.encoder.folder.files import read_json, read_weights, write_weights
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.validate import require_vectors
-from stfit.encoder.tokenizer import WhitespaceTokenizer, load_word_tokens
+from stfit.encoder.tokenizer import WhitespaceTokenizer, load_whitespace_tokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 from stfit.lazy import lazy
@@ -92,11 +92,11 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
         hint = ", which joins words to phrases with nltk" if tokenizer_class == "PhraseTokenizer" else ""
         raise ModelError(f"{folder}: has a {tokenizer_class}{hint}; stfit only supports a WhitespaceTokenizer")
     limit = options.max_seq_length or config.get("max_seq_length") or NO_LIMIT
-    tokenizer = load_word_tokens(folder, limit if limit < NO_LIMIT else None)
+    tokenizer = load_whitespace_tokenizer(folder, limit if limit < NO_LIMIT else None)
     weights = read_weights(folder / "model.safetensors")
     if "emb_layer.weight" not in weights:
         raise ModelError(f"{folder}: model.safetensors does not hold `emb_layer.weight`")
-    require_vectors(tokenizer.vocabulary(), len(weights["emb_layer.weight"]), folder)
+    require_vectors(tokenizer, len(weights["emb_layer.weight"]), folder)
     is_trained = bool(config.get("update_embeddings", False))
     return _build(weights["emb_layer.weight"].float(), tokenizer, is_trained)
 
@@ -105,7 +105,7 @@ def _inspect(folder: Path) -> ModelInfo:
     limit = read_json(folder / CONFIG_FILE).get("max_seq_length", NO_LIMIT)
     return ModelInfo(
         ST_NAME,
-        load_tokenizer=partial(load_word_tokens, folder),
+        load_tokenizer=partial(load_whitespace_tokenizer, folder),
         max_seq_length=limit if limit < NO_LIMIT else None,
         **inspect_table(folder),
     )

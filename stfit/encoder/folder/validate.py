@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stfit.encoder.folder.files import name_some, not_finite, read_json, read_shapes
+from stfit.encoder.tokenizer import Tokenizer
 from stfit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def require_right_weights(module: nn.Module, loading: dict[str, Any], folder: Pa
         raise ModelError(f"{folder}: its weights do not match its config: {listed}")
 
 
-def require_vectors(vocabulary: list[str], num_vectors: int, folder: Path) -> None:
+def require_vectors(tokenizer: Tokenizer, num_vectors: int, folder: Path) -> None:
     """Raise ModelError if the tokenizer has more tokens than the table has vectors."""
+    vocabulary = tokenizer.vocabulary()
     if len(vocabulary) > num_vectors:
         raise ModelError(
             f"{folder}: its tokenizer has {len(vocabulary)} tokens, up to `{vocabulary[-1]}`, but its table has "
