@@ -56,7 +56,8 @@ def imports_of(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name in MODULES and not any(other.startswith(f"{name}.") for other in names)}
+    names &= MODULES.keys()
+    return {name for name in names if not any(other.startswith(f"{name}.") for other in names)}  # no packages
 
 
 IMPORTS = {name: imports_of(path) for name, path in MODULES.items()}
