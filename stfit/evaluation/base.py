@@ -1,4 +1,4 @@
-"""What every evaluator has: rows to measure on, a name for its metrics, and when it runs."""
+"""The base of every evaluator: its rows, the name of its metrics, and when it runs."""
 
 from __future__ import annotations
 
@@ -25,47 +25,46 @@ else:
 When = Literal["start", "during", "end"]
 
 Embed = Callable[[str, list[str]], np.ndarray]
-"""Texts of a role -> [texts, dim], each with the prompt of the role."""
-
+"""Role and texts -> embeddings [texts, dim], with the prompt of the role."""
 
 TrainAndHoldout = tuple[Examples, Examples | None]
-"""The rows that the recipe trains on, and those held out from them."""
+"""The training rows of the recipe, and those held out from them."""
 
 
 class Named(Spec):
-    """What an evaluator's metrics are called, and when they are measured."""
+    """The name of an evaluator's metrics, and when they are measured."""
 
     name: str | None = Field(None, pattern=r"^[^/@\s]+$")
-    """First part of the metrics' names; default: the last part of the dataset's name, or `holdout`."""
+    """First part of the metric names. Default: the last part of the dataset's name, or `holdout`."""
     when: list[When] = ["start", "during", "end"]
-    """At the start of a training, during it, at its end."""
+    """When to evaluate: at the start of training, during it, and at its end."""
 
 
 class EvaluatorBase(Named, Source):
-    """Rows that an evaluator measures on: a source like the training data's, or the training data's own holdout."""
+    """An evaluator on rows of its own: a source like the training data's, or the holdout of the training data."""
 
     format: ClassVar[str]
     """Format of the rows."""
     from_holdout_of: ClassVar[tuple[str, ...]] = ()
-    """Other formats of training data whose holdout has the roles that are needed."""
+    """Other formats of a holdout that have the required roles."""
     symmetric: ClassVar[bool] = False
-    """Whether no role takes a prompt, unless the recipe says so."""
+    """Whether roles have no prompt unless the recipe sets one."""
     main_metric: ClassVar[str]
-    """The metric that a table shows, without its similarity."""
+    """The metric to show in tables, without its similarity."""
     per_similarity: ClassVar[bool] = True
-    """Whether there is a metric for each similarity; else the model's own one is used."""
+    """Whether each metric is computed for every similarity; otherwise for the model's own only."""
 
     dataset: Location | None = None  # type: ignore[assignment]  # the one key that `from` replaces
-    """Hub id, file or glob, folder of splits, or a dataset saved to disk; left out with `from`."""
+    """Hub id, file or glob, folder of splits, or a dataset saved to disk. Omit it with `from`."""
     from_: Literal["holdout", "data"] | None = Field(None, alias="from")
-    """`holdout`: measure on the rows that `data.holdout` keeps out of training. `data`: on another split of the
-    training data's dataset, read as `data` says, where the evaluator says nothing else."""
+    """`holdout`: evaluate on the rows that `data.holdout` keeps out of training. `data`: evaluate on another split of
+    the training dataset, read with the settings of `data` that the evaluator does not override."""
     split: str = "test"
     """Split, with an optional slice."""
 
     @model_validator(mode="after")
     def one_origin(self) -> Self:
-        """Rows come from one place."""
+        """Rows have exactly one source."""
         given = self.origins_given
         if sum(given.values()) != 1:
             *all_but_last, last = given
@@ -74,12 +73,12 @@ class EvaluatorBase(Named, Source):
 
     @property
     def origins_given(self) -> dict[str, bool]:
-        """Where rows may come from, in words, and whether the recipe says so."""
+        """Possible sources of rows, as text -> whether the recipe sets it."""
         return {"`dataset`": self.dataset is not None, "`from: holdout`": self.from_ is not None}
 
     @property
     def label(self) -> str:
-        """First part of the metrics' names."""
+        """First part of the metric names."""
         if self.name is not None:
             return self.name
         if self.dataset is None:
@@ -89,30 +88,30 @@ class EvaluatorBase(Named, Source):
 
     @property
     def origin(self) -> str | None:
-        """Where the rows come from; None for the training data's own dataset."""
+        """The source of the rows; None for the training dataset."""
         return self.dataset
 
     @property
     def prompt_roles(self) -> tuple[str, ...]:
-        """The roles that `prompts` may give a prompt."""
+        """The roles that `prompts` accepts."""
         return ROLES[self.format]
 
     def load(self, seed: int, own: TrainAndHoldout | None) -> Any:
-        """The rows to measure on, as `measure` takes them; `own` are those of `from: holdout`."""
+        """The rows for `measure`; `own` holds those of `from: holdout`."""
         return load_examples(self, self.format, seed)[0] if self.from_ is None else self.held_out(own)
 
     def held_out(self, own: TrainAndHoldout | None) -> Examples:
-        """The holdout, where it has the format that is needed."""
+        """The holdout. Raises RecipeError if it has another format than the evaluator needs."""
         held_out = own[1] if own else None
         assert held_out is not None  # the recipe refuses `from: holdout` without data.holdout
         if held_out.format not in (self.format, *self.from_holdout_of):
             raise RecipeError(
-                f"evaluator `{self.label}` measures {self.format} rows, but the holdout is {held_out.format}"
+                f"evaluator `{self.label}` needs {self.format} rows, but the holdout has {held_out.format} rows"
             )
         return held_out
 
     def examples_of(self, rows: Any) -> Examples | None:
-        """What of the rows training must not have seen; None where it can't be known."""
+        """The rows that training must not contain; None if they are unknown."""
         examples: Examples = rows
         return examples
 

@@ -1,4 +1,4 @@
-"""Can a threshold on the similarity tell pairs that belong together from those that do not?"""
+"""Can a threshold on the similarity separate similar pairs from others?"""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout, score_pairs
-from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
+from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank_by_score
 from stfit.similarity import SIMILARITIES
 
 
 class BinaryClassification(EvaluatorBase):
-    """Pairs with label 1 (similar) or 0, told apart by a threshold on their similarity.
+    """Classifies pairs with label 1 (similar) or 0 by a threshold on their similarity.
 
-    The threshold is the one that is best for accuracy, and for the other metrics the one that is best for F1.
+    Accuracy uses the threshold with the best accuracy, the other metrics the threshold with the best F1.
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("BinaryClassificationEvaluator",)
+    aliases = ("BinaryClassificationEvaluator",)
     type: Literal["binary_classification"] = "binary_classification"
-    format: ClassVar[str] = "labeled_pair"
-    main_metric: ClassVar[str] = "ap"
+    format = "labeled_pair"
+    main_metric = "ap"
     metrics: ClassVar[list[str]] = [
         f"{kind}_{name}" for kind in ("ap", "accuracy", "f1", "precision", "recall", "mcc") for name in SIMILARITIES
     ]
@@ -31,31 +31,29 @@ class BinaryClassification(EvaluatorBase):
     def load(self, seed: int, own: TrainAndHoldout | None) -> Examples:
         """Pairs with label 0 or 1."""
         rows: Examples = super().load(seed, own)
-        self.zeros_and_ones(rows)
+        self._binary_labels(rows)
         return rows
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """`ap`, `accuracy`, `f1`, `precision`, `recall` and `mcc` (Matthews) of each similarity.
 
-        Pairs of equal similarity are on one side of every threshold. Of equally good thresholds, the highest is taken.
+        Pairs of equal similarity are on the same side of every threshold. Of tied thresholds, the highest counts.
         """
-        label = self.zeros_and_ones(rows)
-        one, other = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
+        label = self._binary_labels(rows)
+        first, second = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
         found: dict[str, Statistic] = {}
-        for name, score_r in score_pairs(one, other).items():
-            ranking = rank(score_r, label)
+        for name, score_r in score_pairs(first, second).items():
+            ranking = rank_by_score(score_r, label)
             found |= {f"{kind}_{name}": statistic_of(kind, ranking) for kind in KINDS}
         return found
 
-    def zeros_and_ones(self, rows: Examples) -> np.ndarray:
-        """The labels; DataError where there are others, or only one of the two."""
+    def _binary_labels(self, rows: Examples) -> np.ndarray:
+        """The labels. Raises DataError if there are others than 0 and 1, or only one of the two."""
         label = rows.label
         assert label is not None  # the format has one
         wrong = rows.row[~np.isin(label, (0, 1))]
         if len(wrong):
-            message = (
-                f"evaluator `{self.label}` needs labels that are 0 or 1; others are in {name_rows(wrong.tolist())}"
-            )
+            message = f"evaluator `{self.label}` needs labels 0 or 1; other labels are in {name_rows(wrong.tolist())}"
             raise DataError(Problem(f"{message}: see `label_map`", "bad-label", row=int(wrong[0]), key="columns.label"))
         if label.min() == label.max():
             raise DataError(f"evaluator `{self.label}` needs both labels, 0 and 1; all {len(label)} are {label[0]:g}")
@@ -63,7 +61,7 @@ class BinaryClassification(EvaluatorBase):
 
 
 def statistic_of(kind: str, ranking: Ranking) -> Statistic:
-    """One metric of pairs in the order of their similarity."""
+    """One metric of ranked pairs."""
 
     def at(weight_r: np.ndarray) -> float:
         right_g, all_g = ranking.counts(weight_r)
@@ -73,14 +71,14 @@ def statistic_of(kind: str, ranking: Ranking) -> Statistic:
 
 
 def _best_accuracy(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
-    """Accuracy at the best threshold, which may also lie above all pairs."""
+    """Accuracy at the best threshold, which may be above all pairs."""
     wrong_g = all_g - right_g
     correct_g = right_g + (wrong_g[-1] - wrong_g)
     return float(max(correct_g.max(), wrong_g[-1]) / all_g[-1])
 
 
 def _best_mcc(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
-    """Matthews correlation at the threshold that is best for F1; 0 where all pairs are on one side."""
+    """Matthews correlation at the threshold with the best F1; 0 if all pairs are on one side."""
     *_, best = best_f1(right_g, all_g, right)
     chosen, hits, total = all_g[best], right_g[best], all_g[-1]
     spread = np.sqrt(chosen * (total - chosen) * right * (total - right))

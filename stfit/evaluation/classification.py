@@ -44,9 +44,9 @@ class Classification(EvaluatorBase):
     """
 
     type: Literal["classification"] = "classification"
-    format: ClassVar[str] = "labeled_text"
-    per_similarity: ClassVar[bool] = False
-    main_metric: ClassVar[str] = "knn_accuracy"
+    format = "labeled_text"
+    per_similarity = False
+    main_metric = "knn_accuracy"
     metrics: ClassVar[list[str]] = ["knn_accuracy", "knn_f1", "logistic_accuracy", "logistic_f1", "v_measure"]
     train_split: str = "train"
     """Split of the labelled texts to learn from; with `from: holdout`, the training data are these."""

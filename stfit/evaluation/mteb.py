@@ -1,4 +1,4 @@
-"""A task of the Massive Text Embedding Benchmark, by its name (Muennighoff et al., https://arxiv.org/abs/2210.07316).
+"""A task of the Massive Text Embedding Benchmark (Muennighoff et al., https://arxiv.org/abs/2210.07316).
 
 Needs the extra: pip install stfit[mteb].
 """
@@ -25,7 +25,7 @@ ROLE_OF_PROMPT = {"query": "query", "document": "corpus"}
 
 
 class Mteb(Named):
-    """A task of the mteb package, with its own data and its own main score: the mean over its subsets and splits."""
+    """A task of the mteb package, with its own data and main score: the mean over its subsets and splits."""
 
     type: Literal["mteb"] = "mteb"
     format: ClassVar[str] = ""
@@ -34,7 +34,7 @@ class Mteb(Named):
     main_metric: ClassVar[str] = "main_score"
     metrics: ClassVar[list[str]] = ["main_score"]
     prompt_roles: ClassVar[tuple[str, ...]] = ("text", "query", "corpus")
-    # What evaluators on rows of their own say about those.
+    # Fields of evaluators with rows of their own.
     dataset: ClassVar[None] = None
     from_: ClassVar[None] = None
     config: ClassVar[None] = None
@@ -43,10 +43,10 @@ class Mteb(Named):
     columns: ClassVar[dict[str, str]] = {}
 
     task: str
-    """Name of the task: `STSBenchmark`, `SciFact`."""
+    """Name of the task, such as `STSBenchmark` or `SciFact`."""
     prompts: dict[str, str] | None = None
-    """Role (`text`, `query` or `corpus`) -> name of a prompt in `model.prompts`; default: those of query and document
-    where the task tells the two apart."""
+    """Role (`text`, `query` or `corpus`) -> name of a prompt in `model.prompts`. Default: those for queries and
+    documents if the task distinguishes the two."""
 
     @property
     def label(self) -> str:
@@ -59,7 +59,7 @@ class Mteb(Named):
         return f"mteb:{self.task}"
 
     def load(self, seed: int, own: TrainAndHoldout | None) -> Task:
-        """The task; its data is read when it is measured."""
+        """The task; its data is loaded when it is measured."""
         try:
             import mteb
         except ImportError as error:
@@ -70,7 +70,7 @@ class Mteb(Named):
             raise RecipeError(f"evaluator `{self.label}`: mteb has no such task: {error.args[0]}") from error
 
     def measure(self, rows: Task, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """`main_score`, which gives no rows to resample. Raises HubError where the task's data can't be fetched."""
+        """`main_score`, without rows to resample. Raises HubError if the task's data cannot be downloaded."""
         import mteb
 
         try:
@@ -82,16 +82,16 @@ class Mteb(Named):
                 show_progress_bar=False,
             )
         except OSError as error:
-            raise HubError(f"the data of the mteb task {self.task} can't be fetched: {error}") from error
+            raise HubError(f"the data of the mteb task {self.task} cannot be downloaded: {error}") from error
         score = float(result.task_results[0].get_score())
         return {"main_score": Statistic(0, lambda weight_r: score)}
 
     def examples_of(self, rows: Any) -> None:
-        """The task keeps its rows for itself."""
+        """None: mteb does not expose the rows."""
 
 
 class Task:
-    """A task as what an evaluator loads; it shares no texts with others."""
+    """A task in place of loaded rows; it has no texts to share with other evaluators."""
 
     texts: ClassVar[dict[str, list[str]]] = {}
 
@@ -100,7 +100,7 @@ class Task:
 
 
 class Adapter:
-    """The model as mteb sees it."""
+    """The model with the interface that mteb expects."""
 
     def __init__(self, embed: Embed, similarity: str) -> None:
         self.embed = embed
@@ -108,20 +108,20 @@ class Adapter:
 
     @property
     def mteb_model_meta(self) -> Any:
-        """Nothing that would be looked up."""
+        """Metadata that mteb does not look up."""
         from mteb.models import ModelMeta
 
         return ModelMeta.create_empty({"name": "stfit/model", "revision": "none"})
 
     def encode(self, inputs: Iterable[dict[str, list[str]]], *, prompt_type: Any = None, **_: Any) -> np.ndarray:
-        """Embeddings of batches of texts; mteb also says which task, split and subset they are of."""
+        """Embeddings of batches of texts; the other arguments name the task, split and subset."""
         texts = [text for batch in inputs for text in batch["text"]]
         return self.embed(ROLE_OF_PROMPT.get(str(getattr(prompt_type, "value", prompt_type)), "text"), texts)
 
-    def similarity(self, one_qd: Any, other_cd: Any) -> torch.Tensor:
-        """Every row with every row."""
-        return similarity_matrix(self.name, torch.as_tensor(one_qd), torch.as_tensor(other_cd))
+    def similarity(self, query_qd: Any, corpus_cd: Any) -> torch.Tensor:
+        """Similarity of every row to every row."""
+        return similarity_matrix(self.name, torch.as_tensor(query_qd), torch.as_tensor(corpus_cd))
 
-    def similarity_pairwise(self, one_rd: Any, other_rd: Any) -> torch.Tensor:
-        """Row by row."""
-        return pairwise_similarity(self.name, torch.as_tensor(one_rd), torch.as_tensor(other_rd))
+    def similarity_pairwise(self, first_rd: Any, second_rd: Any) -> torch.Tensor:
+        """Similarity of row i to row i."""
+        return pairwise_similarity(self.name, torch.as_tensor(first_rd), torch.as_tensor(second_rd))

@@ -1,8 +1,9 @@
-"""Are the nearest pairs of a heap of sentences the paraphrases among them?"""
+"""Are the most similar pairs of a set of sentences the paraphrases among them?"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from itertools import combinations
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,45 +11,52 @@ from pydantic import Field
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.knn import nearest
-from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank
+from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank_by_score
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    from scipy import sparse
+    from scipy.sparse import csgraph
+else:
+    sparse, csgraph = lazy("scipy.sparse"), lazy("scipy.sparse.csgraph")
 
 
 class ParaphraseMining(EvaluatorBase):
-    """Pairs of near sentences in the order of their similarity (the model's own): the paraphrases should come first.
+    """Ranks pairs of similar sentences by the model's own similarity: the paraphrases should come first.
 
-    The sentences are all texts of the rows, and each row is a pair of paraphrases: `where: {is_duplicate: 1}` takes
-    them from labelled pairs.
+    The sentences are all texts of the rows, and each row is a pair of paraphrases. To take them from labelled pairs,
+    select the positive rows: `where: {is_duplicate: 1}`.
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("ParaphraseMiningEvaluator",)
+    aliases = ("ParaphraseMiningEvaluator",)
     type: Literal["paraphrase_mining"] = "paraphrase_mining"
-    format: ClassVar[str] = "positive_pair"
-    symmetric: ClassVar[bool] = True
-    per_similarity: ClassVar[bool] = False
-    main_metric: ClassVar[str] = "average_precision"
+    format = "positive_pair"
+    symmetric = True
+    per_similarity = False
+    main_metric = "average_precision"
     metrics: ClassVar[list[str]] = ["average_precision", "f1", "precision", "recall"]
     top_k: int = Field(100, gt=0)
-    """Nearest sentences of each sentence that are looked at."""
+    """Number of most similar sentences to consider for each sentence."""
     transitive: bool = False
-    """Whether paraphrases of paraphrases are paraphrases too, where the data does not list those pairs."""
+    """true treats paraphrases of paraphrases as paraphrases, even if the data does not list those pairs."""
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """Average precision, and F1, precision and recall at the best threshold; rows to resample are sentences."""
+        """Average precision, and F1, precision and recall at the best threshold; sentences are resampled."""
         sentences, gold = paraphrases(rows, self.transitive)
         vectors = embed("anchor", sentences)
         score_sk, index_sk = nearest(vectors, [vectors], self.top_k + 1, similarity)
-        one, other = np.repeat(np.arange(len(sentences)), index_sk.shape[1]), index_sk.ravel()
-        low_high = np.stack([np.minimum(one, other), np.maximum(one, other)], axis=1)
-        apart = one != other
-        pairs, first = np.unique(low_high[apart], axis=0, return_index=True)
-        right = np.array([tuple(pair) in gold for pair in pairs.tolist()])
-        ranking = rank(score_sk.ravel()[apart][first], right)
-        listed = np.array(sorted(gold))
-        return {kind: _statistic_of(kind, ranking, pairs, listed, len(sentences)) for kind in self.metrics}
+        left, right = np.repeat(np.arange(len(sentences)), index_sk.shape[1]), index_sk.ravel()
+        low_high = np.stack([np.minimum(left, right), np.maximum(left, right)], axis=1)
+        distinct = left != right
+        pairs, first = np.unique(low_high[distinct], axis=0, return_index=True)
+        correct = np.array([tuple(pair) in gold for pair in pairs.tolist()])
+        ranking = rank_by_score(score_sk.ravel()[distinct][first], correct)
+        gold_pairs = np.array(sorted(gold))
+        return {kind: _build_statistic(kind, ranking, pairs, gold_pairs, len(sentences)) for kind in self.metrics}
 
 
-def _statistic_of(kind: str, ranking: Ranking, pairs: np.ndarray, gold: np.ndarray, sentences: int) -> Statistic:
-    """One metric of the found pairs; a pair counts as often as its two sentences' weights multiplied."""
+def _build_statistic(kind: str, ranking: Ranking, pairs: np.ndarray, gold: np.ndarray, sentences: int) -> Statistic:
+    """One metric of the ranked pairs; the weight of a pair is the product of its two sentences' weights."""
 
     def at(weight_s: np.ndarray) -> float:
         right = float(weight_s[gold].prod(axis=1).sum())
@@ -61,24 +69,20 @@ def _statistic_of(kind: str, ranking: Ranking, pairs: np.ndarray, gold: np.ndarr
 
 
 def paraphrases(rows: Examples, transitive: bool) -> tuple[list[str], set[tuple[int, int]]]:
-    """The distinct sentences, and the pairs (i < j) that are paraphrases."""
+    """The distinct sentences, and the pairs (i < j) of them that are paraphrases."""
     anchors, positives = rows.column("anchor"), rows.column("positive")
-    at = {text: position for position, text in enumerate(dict.fromkeys([*anchors, *positives]))}
-    listed = [sorted((at[one], at[other])) for one, other in zip(anchors, positives, strict=True) if one != other]
+    position = {text: number for number, text in enumerate(dict.fromkeys([*anchors, *positives]))}
+    pairs = {(position[anchor], position[positive]) for anchor, positive in zip(anchors, positives, strict=True)}
     if transitive:
-        listed = _closure(listed, len(at))
-    return list(at), {(low, high) for low, high in listed}
+        pairs = _close_transitively(pairs, len(position))
+    return list(position), {(min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]}
 
 
-def _closure(pairs: list[list[int]], sentences: int) -> list[list[int]]:
-    """All pairs within each connected group."""
-    group = list(range(sentences))
-    members = {position: [position] for position in group}
-    for low, high in pairs:
-        if (kept := group[low]) != (gone := group[high]):
-            for position in members[gone]:
-                group[position] = kept
-            members[kept] += members.pop(gone)
-    return [
-        sorted((one, other)) for listed in members.values() for i, one in enumerate(listed) for other in listed[i + 1 :]
-    ]
+def _close_transitively(pairs: set[tuple[int, int]], sentences: int) -> set[tuple[int, int]]:
+    """All pairs within each connected component."""
+    first, second = np.array(sorted(pairs)).T
+    graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(sentences, sentences))
+    _, component_s = csgraph.connected_components(graph, directed=False)
+    order_s = np.argsort(component_s, kind="stable")
+    groups = np.split(order_s, np.flatnonzero(np.diff(component_s[order_s])) + 1)
+    return {pair for group in groups for pair in combinations(group.tolist(), 2)}

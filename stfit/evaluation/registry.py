@@ -12,13 +12,13 @@ from stfit.evaluation.reranking import Reranking
 from stfit.evaluation.retrieval import Retrieval
 from stfit.evaluation.similarity import Similarity
 from stfit.evaluation.translation import Translation
-from stfit.evaluation.triplet import Triplet
+from stfit.evaluation.triplet import TripletAccuracy
 from stfit.spec import Choice, union_members
 
 Evaluator = Annotated[
     Similarity
     | BinaryClassification
-    | Triplet
+    | TripletAccuracy
     | Retrieval
     | Reranking
     | ParaphraseMining

@@ -1,8 +1,8 @@
-"""Do the right ones of a query's few candidates come first?"""
+"""Are the relevant candidates of a query ranked first?"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,17 +21,17 @@ else:
 
 
 class Reranking(EvaluatorBase):
-    """Candidates of a query in the order of their similarity (the model's own): the positives should come first.
+    """Ranks the candidates of each query by the model's own similarity: the positives should come first.
 
-    Rows of the same anchor are one query: `columns: {positive: "set.pos[*]", negative: "set.neg[:100]"}` takes lists.
+    Rows with the same anchor are one query. Lists: `columns: {positive: "set.pos[*]", negative: "set.neg[:100]"}`.
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("RerankingEvaluator",)
+    aliases = ("RerankingEvaluator",)
     type: Literal["reranking"] = "reranking"
-    format: ClassVar[str] = "triplet"
-    per_similarity: ClassVar[bool] = False
+    format = "triplet"
+    per_similarity = False
     k: int = Field(10, gt=0)
-    """Ranks that count for NDCG and MRR."""
+    """Number of ranks that count for NDCG and MRR."""
 
     @property
     def metrics(self) -> list[str]:
@@ -45,11 +45,11 @@ class Reranking(EvaluatorBase):
 
     @property
     def prompt_roles(self) -> tuple[str, ...]:
-        """The roles that `prompts` may give a prompt; negatives take that of the positives."""
+        """The roles that `prompts` accepts; negatives use the prompt of the positives."""
         return ("anchor", "positive")
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """The metrics, a mean over queries; among equally near candidates, the wrong ones come first."""
+        """The metrics as means over queries; among equally similar candidates, irrelevant ones rank first."""
         candidates = _candidates_of(rows)
         queries = torch.from_numpy(embed("anchor", list(candidates)))
         documents = list(dict.fromkeys(text for listed in candidates.values() for text in listed))
@@ -64,12 +64,12 @@ class Reranking(EvaluatorBase):
         most = max(map(len, hits))
         hit_qn = np.array([np.pad(right_n, (0, most - len(right_n))) for right_n in hits])
         relevant_q = hit_qn.sum(axis=1)
-        near, all_ranks = metrics_at(self.k, hit_qn, relevant_q), metrics_at(most, hit_qn, relevant_q)
-        return {name: near[name] for name in self.metrics[:2]} | {"map": all_ranks[f"map@{most}"]}
+        top_ranks, all_ranks = metrics_at(self.k, hit_qn, relevant_q), metrics_at(most, hit_qn, relevant_q)
+        return {name: top_ranks[name] for name in self.metrics[:2]} | {"map": all_ranks[f"map@{most}"]}
 
 
 def _candidates_of(rows: Examples) -> dict[str, dict[str, bool]]:
-    """Query -> its candidates, and whether each is right; one that is named as both is right."""
+    """Query -> candidate -> whether it is relevant; a candidate listed as both is relevant."""
     candidates: dict[str, dict[str, bool]] = {}
     for anchor, positive in zip(rows.column("anchor"), rows.column("positive"), strict=True):
         candidates.setdefault(anchor, {})[positive] = True

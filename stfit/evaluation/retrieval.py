@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -69,11 +69,11 @@ class Retrieval(EvaluatorBase):
     its text. Judgements above 0 count as relevant.
     """
 
-    aliases: ClassVar[tuple[str, ...]] = ("InformationRetrievalEvaluator",)
+    aliases = ("InformationRetrievalEvaluator",)
     type: Literal["retrieval"] = "retrieval"
-    format: ClassVar[str] = "positive_pair"
-    from_holdout_of: ClassVar[tuple[str, ...]] = ("triplet",)
-    per_similarity: ClassVar[bool] = False
+    format = "positive_pair"
+    from_holdout_of = ("triplet",)
+    per_similarity = False
     corpus: TableSource | None = None
     """Documents, with the columns `id`, `text` and, where there is one, `title`; instead of `dataset`."""
     queries: TableSource | None = None

@@ -1,4 +1,4 @@
-"""Does the similarity of two texts' embeddings rise with their gold score?"""
+"""Does the similarity of two embeddings correlate with a gold score?"""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from stfit.similarity import SIMILARITIES
 class Similarity(EvaluatorBase):
     """Correlation between the similarity of two sentences and their gold score, over labelled pairs."""
 
-    aliases: ClassVar[tuple[str, ...]] = ("EmbeddingSimilarityEvaluator",)
+    aliases = ("EmbeddingSimilarityEvaluator",)
     type: Literal["similarity"] = "similarity"
-    format: ClassVar[str] = "labeled_pair"
-    main_metric: ClassVar[str] = "spearman"
+    format = "labeled_pair"
+    main_metric = "spearman"
     metrics: ClassVar[list[str]] = [f"{kind}_{name}" for kind in ("spearman", "pearson") for name in SIMILARITIES]
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """`spearman_<similarity>` and `pearson_<similarity>`, each in [-1, 1]; 0 where all similarities are equal."""
+        """`spearman_<similarity>` and `pearson_<similarity>`, each in [-1, 1]; 0 if all similarities are equal."""
         gold = rows.label
         if gold is None or len(gold) < 2 or np.ptp(gold) == 0:
             raise DataError(
                 f"evaluator `{self.label}` needs rows with different labels: a correlation with a constant is undefined"
             )
-        one, other = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
-        found = {}
-        for name, score_r in score_pairs(one, other).items():
-            found[f"spearman_{name}"] = spearman(gold, score_r)
-            found[f"pearson_{name}"] = pearson(gold, score_r)
-        return found
+        first, second = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
+        metrics = {}
+        for name, score_r in score_pairs(first, second).items():
+            metrics[f"spearman_{name}"] = spearman(gold, score_r)
+            metrics[f"pearson_{name}"] = pearson(gold, score_r)
+        return metrics
 
 
-def pearson(one_r: np.ndarray, other_r: np.ndarray) -> Statistic:
-    """Pearson's correlation."""
-    one_r, other_r = one_r.astype(np.float64), other_r.astype(np.float64)
-    return Statistic(len(one_r), lambda weight_r: _compute_correlation(one_r, other_r, weight_r))
+def pearson(first_r: np.ndarray, second_r: np.ndarray) -> Statistic:
+    """Pearson correlation."""
+    first_r, second_r = first_r.astype(np.float64), second_r.astype(np.float64)
+    return Statistic(len(first_r), lambda weight_r: _compute_correlation(first_r, second_r, weight_r))
 
 
-def spearman(one_r: np.ndarray, other_r: np.ndarray) -> Statistic:
-    """Spearman's correlation: Pearson's of the ranks, where equal values share their mean rank."""
-    groups = [np.unique(values, return_inverse=True)[1] for values in (one_r, other_r)]
+def spearman(first_r: np.ndarray, second_r: np.ndarray) -> Statistic:
+    """Spearman correlation: Pearson correlation of the ranks; ties share their mean rank."""
+    groups = [np.unique(values, return_inverse=True)[1] for values in (first_r, second_r)]
 
     def at(weight_r: np.ndarray) -> float:
-        one, other = (compute_ranks(group_r, weight_r) for group_r in groups)
-        return _compute_correlation(one, other, weight_r)
+        first, second = (compute_ranks(group_r, weight_r) for group_r in groups)
+        return _compute_correlation(first, second, weight_r)
 
-    return Statistic(len(one_r), at)
+    return Statistic(len(first_r), at)
 
 
 def compute_ranks(group_r: np.ndarray, weight_r: np.ndarray) -> np.ndarray:
@@ -61,12 +61,12 @@ def compute_ranks(group_r: np.ndarray, weight_r: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _compute_correlation(one_r: np.ndarray, other_r: np.ndarray, weight_r: np.ndarray) -> float:
-    """Pearson's correlation of weighted rows; 0 where one side is constant (a collapsed model)."""
-    there_r = weight_r > 0
-    if np.ptp(one_r[there_r]) == 0 or np.ptp(other_r[there_r]) == 0:  # what is left of their means would be noise
+def _compute_correlation(first_r: np.ndarray, second_r: np.ndarray, weight_r: np.ndarray) -> float:
+    """Pearson correlation of weighted rows; 0 if one side is constant (a collapsed model)."""
+    drawn_r = weight_r > 0
+    if np.ptp(first_r[drawn_r]) == 0 or np.ptp(second_r[drawn_r]) == 0:  # the rest would be rounding noise
         return 0.0
     total = weight_r.sum()
-    one_r, other_r = (values_r - weight_r @ values_r / total for values_r in (one_r, other_r))
-    spread = np.sqrt((weight_r @ one_r**2) * (weight_r @ other_r**2))
-    return float(weight_r @ (one_r * other_r) / spread)
+    first_r, second_r = (values_r - weight_r @ values_r / total for values_r in (first_r, second_r))
+    spread = np.sqrt((weight_r @ first_r**2) * (weight_r @ second_r**2))
+    return float(weight_r @ (first_r * second_r) / spread)

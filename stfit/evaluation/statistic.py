@@ -43,7 +43,7 @@ class Ranking:
         return right_g, np.bincount(self.group_r, weight_r).cumsum()
 
 
-def rank(score_r: np.ndarray, right_r: np.ndarray) -> Ranking:
+def rank_by_score(score_r: np.ndarray, right_r: np.ndarray) -> Ranking:
     """Rows by falling score."""
     _, group_r = np.unique(-score_r, return_inverse=True)
     return Ranking(group_r, right_r.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Is an anchor nearer to its positive than to its negative?"""
+"""Is an anchor closer to its positive than to its negatives?"""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stfit.evaluation.statistic import Statistic, mean_of
 from stfit.similarity import SIMILARITIES
 
 
-class Triplet(EvaluatorBase):
-    """Share of triplets whose anchor is nearer to the positive than to every negative."""
+class TripletAccuracy(EvaluatorBase):
+    """Share of triplets whose anchor is closer to the positive than to every negative."""
 
-    aliases: ClassVar[tuple[str, ...]] = ("TripletEvaluator",)
+    aliases = ("TripletEvaluator",)
     type: Literal["triplet"] = "triplet"
-    format: ClassVar[str] = "triplet"
-    main_metric: ClassVar[str] = "accuracy"
+    format = "triplet"
+    main_metric = "accuracy"
     metrics: ClassVar[list[str]] = [f"accuracy_{name}" for name in SIMILARITIES]
     margin: float = Field(0.0, ge=0)
-    """The positive has to be nearer by more than this."""
+    """The similarity to the positive must be higher by more than this."""
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """`accuracy_<similarity>`, in [0, 1]; a tie counts as wrong."""

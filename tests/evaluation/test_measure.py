@@ -10,7 +10,7 @@ from stfit.encoder.config import Model
 from stfit.errors import DivergedError
 from stfit.evaluation.measure import known_metrics, main_metrics
 from stfit.evaluation.similarity import Similarity
-from stfit.evaluation.triplet import Triplet
+from stfit.evaluation.triplet import TripletAccuracy
 from stfit.similarity import SIMILARITIES, pairwise_similarity
 
 PROMPTS = {"query": "find: ", "document": "text: "}
@@ -43,14 +43,18 @@ def sent(monkeypatch):
 
 
 def test_shared_texts_are_embedded_once(encoder, examples_of, sent):
-    evaluators = [examples_of(Triplet, TRIPLETS), examples_of(Similarity, PAIRS), examples_of(Triplet, TRIPLETS)]
+    evaluators = [
+        examples_of(TripletAccuracy, TRIPLETS),
+        examples_of(Similarity, PAIRS),
+        examples_of(TripletAccuracy, TRIPLETS),
+    ]
     texts = sent(encoder)
     measured(encoder, evaluators, "end")
     assert sorted(texts) == ["a cat", "cat", "it rained all day", "rain"]
 
 
 def test_every_matryoshka_prefix_is_measured_from_one_embedding_of_each_text(encoder, examples_of, sent):
-    evaluators = [examples_of(Similarity, PAIRS, name="pairs"), examples_of(Triplet, TRIPLETS, name="kept")]
+    evaluators = [examples_of(Similarity, PAIRS, name="pairs"), examples_of(TripletAccuracy, TRIPLETS, name="kept")]
     texts = sent(encoder)
     found = measured(encoder, evaluators, "end", dims=[64, 32, 8])
     assert sorted(texts) == ["a cat", "cat", "it rained all day", "rain"]
@@ -65,7 +69,7 @@ def test_every_matryoshka_prefix_is_measured_from_one_embedding_of_each_text(enc
 def test_each_role_has_its_prompt(tiny_base, examples_of, sent):
     encoder = build_encoder(Model(base=str(tiny_base("bert")), prompts=PROMPTS))
     texts = sent(encoder)
-    measured(encoder, [examples_of(Triplet, TRIPLETS)], "end")
+    measured(encoder, [examples_of(TripletAccuracy, TRIPLETS)], "end")
     assert texts == ["find: rain", "find: cat", "text: it rained all day", "text: a cat"]
 
 
@@ -79,22 +83,22 @@ def test_recipe_may_choose_other_prompts(tiny_base, examples_of, sent):
 
 def test_only_evaluators_of_the_moment_run(encoder, examples_of):
     evaluators = [
-        examples_of(Triplet, TRIPLETS, name="always"),
-        examples_of(Triplet, TRIPLETS, name="first", when=["start"]),
+        examples_of(TripletAccuracy, TRIPLETS, name="always"),
+        examples_of(TripletAccuracy, TRIPLETS, name="first", when=["start"]),
     ]
     assert {name.split("/")[0] for name in measured(encoder, evaluators, "start")} == {"always", "first"}
     assert {name.split("/")[0] for name in measured(encoder, evaluators, "end")} == {"always"}
 
 
 def test_main_metric_is_that_of_the_models_own_similarity(examples_of):
-    evaluators = [examples_of(Similarity, PAIRS, name="pairs"), examples_of(Triplet, TRIPLETS, name="kept")]
+    evaluators = [examples_of(Similarity, PAIRS, name="pairs"), examples_of(TripletAccuracy, TRIPLETS, name="kept")]
     for similarity in SIMILARITIES:
         assert main_metrics(evaluators, similarity) == [f"pairs/spearman_{similarity}", f"kept/accuracy_{similarity}"]
 
 
 def test_measuring_draws_no_random_number_and_keeps_training_mode(encoder, examples_of):
     encoder.train()
-    evaluators = [examples_of(Triplet, TRIPLETS)]
+    evaluators = [examples_of(TripletAccuracy, TRIPLETS)]
     before = torch.get_rng_state()
     assert measured(encoder, evaluators, "during") == measured(encoder, evaluators, "during")
     assert encoder.training
