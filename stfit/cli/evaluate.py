@@ -12,8 +12,9 @@ from stfit.cli.console import print_json, print_table
 from stfit.cli.github_summary import add_to_summary
 from stfit.cli.launch import launch_workers
 from stfit.cli.options import Json, Processes, Runs
-from stfit.cli.tables import GATE_HEADER, format_gain, format_metric, gate_row
+from stfit.cli.tables import GATE_HEADER, gain_with_arrow, gate_row
 from stfit.distributed import barrier
+from stfit.io.display import format_interval, format_metric
 
 
 def evaluate_command(
@@ -81,6 +82,6 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
 
 
 def _comparison_row(name: str, compared: dict[str, Any]) -> list[str]:
-    interval = "" if compared["low"] is None else f"{compared['low']:+.4f} to {compared['high']:+.4f}"
-    values = [format_metric(compared["value"]), format_metric(compared["other"]), format_gain(compared["gain"])]
-    return [name, *values, interval, compared["verdict"] or ""]
+    interval = None if compared["low"] is None else (compared["low"], compared["high"])
+    values = [format_metric(compared["value"]), format_metric(compared["other"]), gain_with_arrow(compared["gain"])]
+    return [name, *values, format_interval(interval), compared["verdict"] or ""]

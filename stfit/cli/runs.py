@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stfit.cli.console import log_line, print_json, print_table
 from stfit.cli.options import Json, Runs
-from stfit.cli.tables import format_metric
+from stfit.io.display import format_metric
 
 COLUMNS = ["run", "state", "metric", "before", "after", "verdict", "date", "recipe"]
 METRIC_COLUMNS = ["before", "after"]

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from stfit.io.display import format_gain, format_metric
+
 GATE_HEADER = ["gate", "value", "needed", ""]
 
 
-def format_metric(value: float | None) -> str:
-    """A metric with four decimals; empty if there is no value."""
-    return "" if value is None else f"{value:.4f}"
-
-
-def format_gain(gain: float) -> str:
-    """A signed difference with an arrow."""
-    return f"{gain:+.4f} {'=' if abs(gain) < 5e-5 else '↑' if gain > 0 else '↓'}"
+def gain_with_arrow(gain: float) -> str:
+    """A signed gain and its direction."""
+    return f"{format_gain(gain)} {'=' if abs(gain) < 5e-5 else '↑' if gain > 0 else '↓'}"
 
 
 def gain_row(name: str, before: float | None, after: float | None) -> list[str]:
     """The cells metric, before, after, gain."""
-    gain = "" if before is None or after is None else format_gain(after - before)
+    gain = "" if before is None or after is None else gain_with_arrow(after - before)
     return [name, format_metric(before), format_metric(after), gain]
 
 

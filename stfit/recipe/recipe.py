@@ -55,7 +55,7 @@ class Objective(Spec):
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The columns that each text of the format `text` stands in; none where it keeps its own."""
+        """The columns into which each text of format `text` is copied; empty for other formats."""
         return self.loss.views if self.data.format == "text" else ()
 
 
