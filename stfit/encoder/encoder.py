@@ -1,4 +1,4 @@
-"""Token sequences -> one embedding each: a transformer or a table, token layers, pooling, layers."""
+"""Token sequences -> one embedding each: the base (transformer or table), token layers, pooling, layers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stfit.encoder.prompts import prompt_name
 from stfit.errors import ModelError, did_you_mean
 
 BATCH_TOKENS = {"cpu": 1024}
-"""Kind of device -> tokens that `encode` sends through the model at once: on a CPU their widest activations stay in the
+"""Device type -> tokens that `encode` sends through the model at once. On a CPU their widest activations fit into the
 cache, and a call still takes long enough for its overhead not to matter."""
 BATCH_TOKENS_ELSEWHERE = 16_384
 
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         self.precision = "float32"
         """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
         self.fused = False
-        """Whether the fused forward gives the same token embeddings, for `encode`."""
+        """Whether `encode` may use the fused forward, which gives the same token embeddings."""
         self.source = source
         self.backbone = source.module
         self.tokenizer = source.tokenizer
@@ -54,23 +54,23 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the weights, the tokenizer, and what is done with the token embeddings."""
+        """sha256 of the weights, the tokenizer, and the model's config."""
         digest = sha256(json.dumps([self.tokenizer.fingerprint, str(self.config)]).encode())
         for name, weight in self.state_dict().items():
-            if ".pooler." in name:  # no part of any embedding, and drawn anew at each start where the folder has none
+            if ".pooler." in name:  # unused, and random at each start if the folder has none
                 continue
             digest.update(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
     @property
     def output_dim(self) -> int:
-        """Numbers of an embedding that `encode` gives."""
+        """Size of the embeddings that `encode` returns."""
         return min(self.config.truncate_dim or self.embedding_dim, self.embedding_dim)
 
     @property
     def has_dropout(self) -> bool:
-        """Whether the same text can have two embeddings in training mode."""
-        config = getattr(self.backbone, "config", None)  # a table has none
+        """Whether training mode is random, so that one text can have two embeddings."""
+        config = getattr(self.backbone, "config", None)  # a table has no config
         settings = vars(config).items() if config else ()
         rates = [value for name, value in settings if DROPOUT_SETTING.search(name)]
         rates += [module.dropout for module in self.token_layers.modules() if isinstance(module, nn.LSTM)]
@@ -84,20 +84,18 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self._weight.device
 
     @property
     def _weight(self) -> Tensor:
-        """One of the weights."""
         weight: Tensor = next(chain(self.backbone.parameters(), self.backbone.buffers()))
         return weight
 
     def forward(self, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None = None) -> Tensor:
         """Embeddings [len(sequences), embedding_dim] of token-id arrays, in their order.
 
-        `prompt_lengths` gives the tokens at the start of each sequence that are not pooled (models with include_prompt
-        off).
+        `prompt_lengths`: number of tokens at the start of each sequence that are not pooled (if include_prompt is off).
         """
         return self._embed(self.layout.forward, self.precision, sequences, prompt_lengths)
 
@@ -107,7 +105,7 @@ class Encoder(nn.Module):
         filled = [row for row, sequence in enumerate(sequences) if len(sequence)]
         skips = None if prompt_lengths is None else prompt_lengths[filled]
         embedding_rd = self._pool(forward, precision, [sequences[row] for row in filled], skips)
-        if len(filled) < len(sequences):  # a text without any token has the zero embedding, as in sentence-transformers
+        if len(filled) < len(sequences):  # as in sentence-transformers, no tokens give the zero embedding
             rows = torch.tensor(filled, dtype=torch.int64, device=embedding_rd.device)
             embedding_rd = embedding_rd.new_zeros(len(sequences), self.pooled_dim).index_copy(0, rows, embedding_rd)
         for layer in self.layers:
@@ -118,7 +116,7 @@ class Encoder(nn.Module):
         self, forward: Forward, precision: str, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None
     ) -> Tensor:
         """Embeddings [len(sequences), pooled_dim] before the layers; no sequence is empty."""
-        if not sequences:  # a loss of zero embeddings alone still has a gradient, of nothing
+        if not sequences:  # a loss of such embeddings alone can still call backward
             return self._weight.new_zeros(0, self.pooled_dim, requires_grad=torch.is_grad_enabled())
         with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
             states_td, order = forward(self.backbone, sequences)
@@ -128,16 +126,16 @@ class Encoder(nn.Module):
         if prompt_lengths is not None:
             tokens = without_prompts(tokens, torch.as_tensor(prompt_lengths[order], device=states_td.device))
         pooled_rd = compute_pooled(self.config.pooling, tokens) if self.config.pooling else states_td
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return pooled_rd[torch.from_numpy(back).to(pooled_rd.device)]
+        input_order = np.empty_like(order)
+        input_order[order] = np.arange(len(order))
+        return pooled_rd[torch.from_numpy(input_order).to(pooled_rd.device)]
 
     def resolve_dim(self, truncate_dim: int | None) -> int:
-        """Numbers of an embedding that is cut as said, or else as the model says."""
+        """Size of an embedding cut to `truncate_dim`, by default to the model's own."""
         return min(truncate_dim or self.output_dim, self.embedding_dim)
 
     def prompt(self, name: str | None) -> str:
-        """The text of a prompt; `None` means the model's default one.
+        """The text of a prompt; None means the model's default prompt.
 
         Raises ModelError for a name the model does not have.
         """
@@ -150,11 +148,11 @@ class Encoder(nn.Module):
         return self.config.prompts[name]
 
     def role_prompt(self, role: str, chosen: dict[str, str] | None) -> str:
-        """The text put before a column's texts: as `chosen` says, else the role's usual prompt, else the default."""
+        """The prompt of a column: the one in `chosen`, else the usual one of its role, else the model's default."""
         return self.prompt(prompt_name(role, chosen, self.config.prompts))
 
     def prompt_skip(self, prompt: str) -> int:
-        """Tokens that pooling leaves out at the start of a sequence with this prompt: 0 where prompts are pooled."""
+        """Number of tokens of this prompt that pooling skips: 0 if prompts are pooled."""
         return 0 if self.config.include_prompt else self.tokenizer.prompt_length(prompt)
 
     def encode(
@@ -168,11 +166,11 @@ class Encoder(nn.Module):
         """Embeddings of `texts`, float32 [len(texts), dim], in evaluation mode.
 
         Equal texts are embedded once. `prompt_name` is one of the model's prompts, `prompt` any other text to put
-        before each of `texts`; with neither, the model's default prompt is used. `truncate_dim` keeps a prefix
-        (default: the model's own), before `normalize` scales to length 1. Raises TypeError for a bare text.
+        before each of `texts`; by default the model's default prompt is used. `truncate_dim` keeps a prefix (default:
+        the model's own) before `normalize` scales to length 1. Raises TypeError for a single string.
         """
-        if isinstance(texts, str):  # a sequence, too: of its characters
-            raise TypeError("encode takes a list of texts, and this is one text: write encode([text])[0]")
+        if isinstance(texts, str):  # a string is a sequence of strings, too
+            raise TypeError("encode takes a list of texts, not one text: write encode([text])[0]")
         prompt = self.prompt(prompt_name) if prompt is None else prompt
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         sequences = self.tokenizer([prompt + text for text in row_of])
@@ -190,12 +188,12 @@ class Encoder(nn.Module):
         batch_tokens: int | None = None,
         fast: bool = False,
     ) -> np.ndarray:
-        """Embeddings of token sequences, as `encode` gives them, without the first `skip` tokens of each.
+        """Embeddings of token sequences as `encode` returns them; pooling skips the first `skip` tokens of each.
 
-        `batch_tokens`: tokens at once; default: what suits the device. `fast`: matrix products in bfloat16.
+        `batch_tokens`: tokens at once (default: by device). `fast`: matrix products in bfloat16.
         """
         dim = self.resolve_dim(truncate_dim)
-        most = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
+        max_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
         forward, precision = self.layout.forward, "bfloat16" if fast else self.precision
         dtype = getattr(torch, precision)
         fused = self.fused and fused_supports(dtype)
@@ -205,7 +203,7 @@ class Encoder(nn.Module):
         self.eval()
         embeddings = torch.empty(len(sequences), dim)
 
-        @torch.inference_mode()  # which each thread enters for itself
+        @torch.inference_mode()  # which is per thread
         def embed_batch(members: np.ndarray) -> None:
             skips = np.full(len(members), skip) if skip else None
             embedding = self._embed(forward, precision, [sequences[i] for i in members], skips)[:, :dim].float()
@@ -215,9 +213,11 @@ class Encoder(nn.Module):
 
         lengths = [len(sequence) for sequence in sequences]
         if fused:
-            _parallel_map(embed_batch, token_batches(lengths, min(most, sum(lengths) // torch.get_num_threads() + 1)))
+            _parallel_map(
+                embed_batch, token_batches(lengths, min(max_tokens, sum(lengths) // torch.get_num_threads() + 1))
+            )
         else:
-            for members in token_batches(lengths, most):
+            for members in token_batches(lengths, max_tokens):
                 embed_batch(members)
         self.train(was_training)
         result: np.ndarray = embeddings.numpy()
@@ -225,7 +225,7 @@ class Encoder(nn.Module):
 
 
 def _parallel_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
-    """Do the batches side by side, each on one core: no core then waits for another one within an operation."""
+    """Run the batches in parallel, each on one core, so that no core waits for another within an operation."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -235,14 +235,14 @@ def _parallel_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray])
         torch.set_num_threads(cores)
 
 
-def token_batches(lengths: list[int], most_tokens: int) -> list[np.ndarray]:
-    """Indices of sequences, longest first, in batches of at most `most_tokens` tokens (one sequence always fits)."""
+def token_batches(lengths: list[int], max_tokens: int) -> list[np.ndarray]:
+    """Indices of sequences, longest first, in batches of at most `max_tokens` tokens (or a single sequence)."""
     batches: list[np.ndarray] = []
     order = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
     start = 0
     total = 0
     for end, index in enumerate(order):
-        if end > start and total + lengths[index] > most_tokens:
+        if end > start and total + lengths[index] > max_tokens:
             batches.append(order[start:end])
             start, total = end, 0
         total += lengths[index]

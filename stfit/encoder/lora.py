@@ -1,8 +1,7 @@
-"""Low-rank adapters: linear maps of a transformer learn by a product of two thin matrices, and are else as they were.
+"""Low-rank adapters (LoRA): train a product of two thin matrices beside each linear map, whose own weight is frozen.
 
-The extra `lora` brings peft, which puts the adapters into a transformer. A model folder holds the merged weights, so
-that what reads it needs no peft; a checkpoint holds the adapters alone (Hu et al., 2021,
-https://arxiv.org/abs/2106.09685).
+The extra `lora` installs peft, which adds the adapters to a transformer. A model folder holds the merged weights, so
+that loading it needs no peft; a checkpoint holds only the adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685).
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ else:
     torch, nn = lazy("torch"), lazy("torch.nn")
 
 WRAPPED = ".base_layer."
-"""Stands in the name of a weight that has an adapter."""
+"""Part of the name of a weight that has an adapter."""
 ADAPTER = ".lora_"
-"""Stands in the names of an adapter's own weights."""
+"""Part of the names of an adapter's own weights."""
 
 
 class Lora(Spec):
@@ -47,9 +46,9 @@ class Lora(Spec):
 
 
 def add_adapters(backbone: nn.Module, settings: Lora) -> None:
-    """Give the linear maps that `settings` name an adapter each, and freeze everything else.
+    """Add an adapter to each linear map that `settings` select, and freeze all other weights.
 
-    Raises ModelError where peft is not installed, or a name fits no linear map.
+    Raises ModelError if peft is not installed, or a name matches no linear map.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -63,19 +62,21 @@ def add_adapters(backbone: nn.Module, settings: Lora) -> None:
     )
     dtype = next(backbone.parameters()).dtype
     inject_adapter_in_model(config, backbone)
-    backbone.to(dtype)  # peft makes adapters of a half-precision model in float32
+    backbone.to(dtype)  # peft creates float32 adapters for a half-precision model
 
 
 def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
-    """Full names of the linear maps that end in one of the names in `target`; None: of all in the layers."""
+    """Full names of the linear maps that end in a name of `target`, by default of all in the layers."""
     linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     if target is None:
         return [name for name in linear if any(part.isdigit() for part in name.split("."))]
-    for wanted in target:
-        if not any(f".{name}".endswith(f".{wanted}") for name in linear):
+    for ending in target:
+        if not any(f".{name}".endswith(f".{ending}") for name in linear):
             last = sorted({name.rpartition(".")[2] for name in linear})
-            raise ModelError(f"model.lora.target: `{wanted}` is no linear map of this base; it has {', '.join(last)}")
-    return [name for name in linear if any(f".{name}".endswith(f".{wanted}") for wanted in target)]
+            raise ModelError(
+                f"model.lora.target: `{ending}` matches no linear map of this base, which has {', '.join(last)}"
+            )
+    return [name for name in linear if any(f".{name}".endswith(f".{ending}") for ending in target)]
 
 
 def adapted_linears(backbone: nn.Module) -> dict[str, Any]:
@@ -84,28 +85,30 @@ def adapted_linears(backbone: nn.Module) -> dict[str, Any]:
 
 
 def merged_weights(backbone: nn.Module) -> dict[str, Tensor] | None:
-    """Every weight under the name it has without adapters, those with one merged; None where there are no adapters.
+    """Weights under their names without adapters, with the adapters merged in; None if there are no adapters.
 
-    Raises ModelError where no adapter has learnt anything: the model would be its base.
+    Raises ModelError if merging changes no weight: the model would equal its base.
     """
     maps = adapted_linears(backbone)
     if not maps:
         return None
     states = backbone.state_dict()
     merged = {name.replace(WRAPPED, "."): weight for name, weight in states.items() if ADAPTER not in name}
-    moved = False
+    has_changed = False
     with torch.no_grad():
         for name, module in maps.items():
             weight = merged[f"{name}.weight"]
             merged[f"{name}.weight"] = weight + module.get_delta_weight("default").to(weight.dtype)
-            moved |= not torch.equal(merged[f"{name}.weight"], weight)
-    if not moved:
-        raise ModelError("model.lora: merged, the adapters leave every weight of the base as it was; train longer")
+            has_changed |= not torch.equal(merged[f"{name}.weight"], weight)
+    if not has_changed:
+        raise ModelError(
+            "model.lora: the merged weights equal those of the base, so the adapters learned nothing: train longer"
+        )
     return merged
 
 
 def frozen_weight_names(backbone: nn.Module) -> set[str]:
-    """Names of the weights that a checkpoint need not hold: beside adapters, those that stay as the base has them."""
+    """Names of the weights that adapters keep frozen, which a checkpoint can leave out."""
     if not adapted_linears(backbone):
         return set()
     return {name for name, weight in backbone.named_parameters() if not weight.requires_grad}

@@ -1,4 +1,4 @@
-"""What a model is built of besides a transformer. Weights are named as sentence-transformers names them.
+"""Modules of a model besides the transformer, with the weight names of sentence-transformers.
 
 Tensor names: t = tokens of all sequences, r = sequences, d = dim, v = entries of a vocabulary.
 """
@@ -61,13 +61,13 @@ class Convolutions(nn.Module):
         self.gap = max(kernel_sizes) // 2
 
     def forward(self, tokens: TokenStates) -> TokenStates:
-        """All sequences lie in one row, with zeros between them, so that each sees the zeros of its own padding."""
-        place_t = torch.arange(len(tokens.owner_t), device=tokens.owner_t.device) + tokens.owner_t * self.gap
-        room = len(place_t) + (len(tokens.lengths_r) - 1) * self.gap
+        """One convolution over all sequences in a row, with zeros between them as padding."""
+        column_t = torch.arange(len(tokens.owner_t), device=tokens.owner_t.device) + tokens.owner_t * self.gap
+        row_length = len(column_t) + (len(tokens.lengths_r) - 1) * self.gap
         states_td = tokens.states_td
-        row_td = states_td.new_zeros(room, states_td.shape[1]).index_copy(0, place_t, states_td)
+        row_td = states_td.new_zeros(row_length, states_td.shape[1]).index_copy(0, column_t, states_td)
         channels_ct = torch.cat([conv(row_td.T[None])[0] for conv in self.convs])
-        return replace(tokens, states_td=channels_ct.T[place_t])
+        return replace(tokens, states_td=channels_ct.T[column_t])
 
 
 class Recurrence(nn.Module):
@@ -78,14 +78,14 @@ class Recurrence(nn.Module):
         self.encoder = nn.LSTM(dim, hidden_dim, num_layers, dropout=dropout, bidirectional=bidirectional)
 
     def forward(self, tokens: TokenStates) -> TokenStates:
-        """Torch packs sequences in its own way, and unpacks them again."""
+        """Runs on torch's own packed sequences."""
         sequences = tokens.states_td.split(tokens.lengths_r.tolist())
         packed, _ = self.encoder(rnn.pack_sequence(sequences, enforce_sorted=False))
         return replace(tokens, states_td=torch.cat(rnn.unpack_sequence(packed)))
 
 
 class TokenWeights(nn.Module):
-    """Multiplies each token's embedding by a weight of its own; a mean then divides by the weights."""
+    """Multiplies each token's embedding by the weight of its token id; a mean then divides by the weights."""
 
     def __init__(self, vocabulary: list[str], weight_v: Tensor) -> None:
         super().__init__()
@@ -93,14 +93,14 @@ class TokenWeights(nn.Module):
         self.emb_layer = nn.Embedding.from_pretrained(weight_v[:, None], freeze=False)
 
     def forward(self, tokens: TokenStates) -> TokenStates:
-        """States are scaled, and the weights of each sequence added up."""
+        """Scales the states and records the sum of the weights of each sequence."""
         weight_t1 = self.emb_layer(tokens.ids_t)
         weight_sum_r = tokens.total(weight_t1)[:, 0]
         return replace(tokens, states_td=tokens.states_td * weight_t1, weight_sum_r=weight_sum_r)
 
 
 class LayerMix(nn.Module):
-    """A learnt average of what a transformer's layers give; 0 is its word embeddings."""
+    """A learned average of the outputs of a transformer's layers; 0 is the embedding layer."""
 
     def __init__(self, first: int, num_layers: int) -> None:
         super().__init__()
@@ -108,24 +108,24 @@ class LayerMix(nn.Module):
         self.layer_weights = nn.Parameter(torch.ones(num_layers + 1 - first))
 
     def attach_hook(self, backbone: PreTrainedModel) -> None:
-        """Let the transformer give the average in the place of its last layer, however its tokens are laid out."""
+        """Make the transformer return the average instead of its last layer, in every layout."""
         backbone.config.output_hidden_states = True
         backbone.register_forward_hook(self.mix)
 
     def mix(self, backbone: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
-        """The hook."""
+        """The forward hook: replaces `last_hidden_state` of the output."""
         states = torch.stack(output.hidden_states[self.first :])
         weights = self.layer_weights.view(-1, *[1] * (states.ndim - 1))
         output.last_hidden_state = (weights * states).sum(0) / self.layer_weights.sum()
         return output
 
     def forward(self, tokens: TokenStates) -> TokenStates:
-        """Nothing is left to do."""
+        """Returns its input: the hook has done the work."""
         return tokens
 
 
 class WordCounts(nn.Module):
-    """A dimension for each word, holding its weight times its count; nothing to train."""
+    """One dimension per word: its weight times its count. Nothing is trained."""
 
     weight: Tensor
 

@@ -95,6 +95,6 @@ def test_what_a_graph_cannot_say_is_refused_by_name(tiny_base):
     with pytest.raises(ModelError, match=r"layers before pooling \(cnn\)"):
         require_exportable(convolved)
     table = build_encoder(Model.model_validate({"base": {"type": "static"}}), lambda: ["a cat", "a dog"])
-    with pytest.raises(ModelError, match="a StaticEmbedding is no transformer"):
+    with pytest.raises(ModelError, match="a StaticEmbedding is not a transformer"):
         require_exportable(table)
     assert Graph(build_encoder(Model(base=base))).dim == 32

@@ -1,8 +1,7 @@
-"""An encoder as other runtimes take it: a graph from padded token ids and their mask to embeddings.
+"""Export an encoder as a graph from padded token ids and their mask to embeddings, for ONNX Runtime and OpenVINO.
 
-Written with torch.onnx, pooling and layers within, for any number of texts of any length. The extras `onnx` and
-`openvino` bring what writes and runs it. Tensor names: r = texts, l = tokens of the longest, d = dim of a token
-embedding.
+The graph contains pooling and layers, and takes any number of texts of any length. Needs the extras `onnx` or
+`openvino`. Tensor names: r = texts, l = tokens of the longest, d = dim of a token embedding.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 
 RUNTIME_TOKENS = 2048
-"""Tokens, padding included, that a runtime is given at once."""
+"""Maximum number of tokens, with padding, in one call of a runtime."""
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and mask [r, l], int64 -> embeddings."""
 
 
 class Graph(nn.Module):
-    """Token ids and mask, [r, l] int64 -> embeddings [r, dim], as `encode` gives them."""
+    """Token ids and mask, [r, l] int64 -> embeddings [r, dim], as `encode` returns them."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -49,59 +48,61 @@ class Graph(nn.Module):
 
 
 def require_exportable(encoder: Encoder) -> None:
-    """Raise ModelError for what a graph of token ids and mask can't say."""
+    """Raise ModelError if a graph of token ids and mask can't compute the model."""
     reason = None
     if encoder.source.st_name != "Transformer":
-        reason = f"a {encoder.source.st_name} is no transformer"
+        reason = f"a {encoder.source.st_name} is not a transformer"
     elif encoder.config.token_layers:
         reason = f"it has layers before pooling ({', '.join(layer.type for layer in encoder.config.token_layers)})"
     elif unknown := [mode for mode in encoder.config.pooling if mode not in POOLINGS]:
         reason = f"pooling `{unknown[0]}` comes from an installed package"
     elif not encoder.config.include_prompt:
-        reason = "it leaves prompts out of pooling, and a mask does not tell where they end"
+        reason = "it leaves prompts out of pooling, and a mask does not show where they end"
     if reason:
         raise ModelError(f"this model can't be exported: {reason}")
 
 
 def write_onnx(encoder: Encoder, path: Path) -> None:
-    """The graph of an encoder in the padded layout. Raises ModelError where torch can't trace it."""
+    """Write the graph of an encoder in the padded layout. Raises ModelError if torch can't export it."""
     require_exportable(encoder)
     encoder.backbone.set_attn_implementation("eager")
     ids = torch.from_numpy(np.stack([encoder.tokenizer(["a"])[0]] * 2).astype(np.int64)).repeat(1, 3)
-    anything = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # warns of what torchvision would add
+    any_size = {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens")}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # warns if torchvision is missing
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about torch
+            warnings.simplefilter("ignore")  # torch warns about itself
             program = torch.onnx.export(
                 Graph(encoder).eval(),
                 (ids, torch.ones_like(ids)),
                 dynamo=True,
                 input_names=["input_ids", "attention_mask"],
                 output_names=["sentence_embedding"],
-                dynamic_shapes={"input_ids": anything, "attention_mask": anything},
+                dynamic_shapes={"input_ids": any_size, "attention_mask": any_size},
                 verbose=False,
             )
         assert program is not None
         program.save(path)
     except ImportError as error:
         raise ModelError(f"export needs onnx: pip install 'stfit[onnx]' ({error})") from error
-    except Exception as error:  # whatever torch stumbles over in an architecture
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"torch.onnx can't export this {encoder.backbone.config.model_type} model: {first}") from error
+    except Exception as error:  # depends on the architecture
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"torch.onnx can't export this {encoder.backbone.config.model_type} model: {first_line}"
+        ) from error
 
 
 def write_int8(onnx: Path, path: Path) -> None:
-    """The same graph with weights in 8 bits, activations rounded as they come (dynamic quantization)."""
+    """Write a graph with 8-bit weights; activations are quantized at run time (dynamic quantization)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to run a step that loses the free lengths
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a step that would fix the lengths
     quantize_dynamic(onnx, path, weight_type=QuantType.QInt8, per_channel=True)
 
 
 def write_openvino(onnx: Path, path: Path) -> None:
-    """The same graph as OpenVINO's .xml and .bin, in float32. Raises ModelError where OpenVINO is not installed."""
+    """Write a graph as OpenVINO's .xml and .bin in float32. Raises ModelError if OpenVINO is not installed."""
     try:
         import openvino
     except ImportError as error:
@@ -111,19 +112,19 @@ def write_openvino(onnx: Path, path: Path) -> None:
 
 
 def save_tokenizer_and_config(encoder: Encoder, folder: Path) -> None:
-    """Tokenizer, config of the transformer, prompts and similarity."""
+    """Write the tokenizer, the transformer's config, prompts and similarity."""
     encoder.tokenizer.save(folder)
     encoder.backbone.config.save_pretrained(folder)
     write_json(folder / "config_sentence_transformers.json", st_settings(encoder.config))
 
 
 def load_graph(path: Path) -> Run:
-    """A graph in its runtime, on as many threads as torch has."""
+    """A graph loaded into its runtime, with as many threads as torch has."""
     threads = torch.get_num_threads()
     if path.suffix == ".xml":
         import openvino
 
-        # By itself it multiplies in bfloat16 where the CPU can.
+        # By default it multiplies in bfloat16 if the CPU supports it.
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
         compiled: Any = openvino.compile_model(path, "CPU", settings)
         return lambda ids, mask: np.asarray(compiled({"input_ids": ids, "attention_mask": mask})[0])
@@ -137,15 +138,15 @@ def load_graph(path: Path) -> Run:
 
 
 def embed_with_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndarray:
-    """Embeddings [sequences, dim], sorted by length so that little is padding."""
-    found = np.empty((len(sequences), dim), np.float32)
+    """Embeddings [sequences, dim], computed in batches of similar lengths."""
+    embeddings = np.empty((len(sequences), dim), np.float32)
     for members in token_batches([len(sequence) for sequence in sequences], RUNTIME_TOKENS):
         lengths = np.array([len(sequences[i]) for i in members])
         mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
         ids = np.zeros_like(mask)
         ids[mask == 1] = np.concatenate([sequences[i] for i in members])
-        found[members] = run(ids, mask)
-    return found
+        embeddings[members] = run(ids, mask)
+    return embeddings
 
 
 def graph_mib(path: Path) -> float:

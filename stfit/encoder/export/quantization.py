@@ -1,4 +1,4 @@
-"""Embeddings in fewer bits: halves, bytes by a calibrated range, or one bit a dimension."""
+"""Embeddings in fewer bits: float16, one byte per dimension by calibrated ranges, or one bit per dimension."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 CALIBRATED = ("int8", "uint8")
-"""Those whose numbers only mean something together with the ranges they were made with."""
+"""Precisions whose values depend on calibrated ranges."""
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8}
 DTYPES |= {"binary": np.int8, "ubinary": np.uint8}
@@ -25,26 +25,26 @@ DTYPES |= {"binary": np.int8, "ubinary": np.uint8}
 
 @dataclass(frozen=True)
 class Ranges:
-    """Lowest and highest value of each dimension, both [dim]: what the 256 steps of a byte are laid over."""
+    """Lowest and highest value of each dimension, both [dim]: the range of the 256 values of a byte."""
 
     low: np.ndarray
     high: np.ndarray
 
     @classmethod
     def from_embeddings(cls, embedding_rd: np.ndarray) -> Ranges:
-        """Of these embeddings."""
+        """The ranges of some embeddings [r, dim]."""
         return cls(embedding_rd.min(axis=0), embedding_rd.max(axis=0))
 
     def union(self, other: Ranges) -> Ranges:
-        """Those of both."""
+        """Ranges that contain both."""
         return Ranges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
 def quantize(embedding_rd: np.ndarray, precision: str, ranges: Ranges | None) -> np.ndarray:
-    """Float embeddings [r, d] as `precision` says, with the conventions of sentence-transformers.
+    """Convert float embeddings [r, d] to `precision`, with the conventions of sentence-transformers.
 
-    int8 and uint8 take `ranges`; a value outside of them becomes the nearest step. binary and ubinary give [r, d / 8]:
-    whether each value is above 0, eight to a byte.
+    int8 and uint8 need `ranges`, and values outside are clipped. binary and ubinary return [r, d / 8]: eight
+    dimensions per byte, each whether the value is positive.
     """
     if precision in CALIBRATED:
         assert ranges is not None
@@ -58,26 +58,25 @@ def quantize(embedding_rd: np.ndarray, precision: str, ranges: Ranges | None) ->
 
 
 def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
-    """0 ... 255 as -128 ... 127."""
     return (byte_rd.astype(np.int16) - 128).astype(np.int8)
 
 
 def load_ranges(path: Path, dim: int) -> Ranges | None:
-    """The ranges of a calibration file; None where there is no such file yet. Raises DataError where it doesn't fit."""
+    """The ranges in a calibration file, None if it does not exist. Raises DataError if it does not match `dim`."""
     try:
         written = load_json(path)
         low, high = (np.array(written[key], dtype=np.float32) for key in ("low", "high"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no calibration file that stfit wrote: {error}") from error
+        raise DataError(f"{path} is not a calibration file of stfit: {error}") from error
     if low.shape != (dim,) or high.shape != (dim,):
-        raise DataError(f"{path} is a calibration of {len(low)} dimensions, and these embeddings have {dim}")
+        raise DataError(f"{path} calibrates {len(low)} dimensions, but these embeddings have {dim}")
     return Ranges(low, high)
 
 
 def save_ranges(ranges: Ranges, path: Path) -> None:
-    """Write a calibration file. Raises ResourceError where it can't be written."""
+    """Write a calibration file. Raises ResourceError if that fails."""
     values = {"low": ranges.low.tolist(), "high": ranges.high.tolist()}
     try:
         path.write_text(json.dumps(values) + "\n", encoding="utf-8")
