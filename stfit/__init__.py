@@ -1,6 +1,6 @@
 """Train sentence-embedding models from YAML recipes.
 
-From Python as from the command line; importing this costs nothing, the functions load what they need::
+The commands as Python functions; `import stfit` is fast, since heavy packages are imported on first use::
 
     from stfit import load, train
 
@@ -31,11 +31,11 @@ def train(
     runs: str | Path = "runs",
     fresh: bool = False,
 ) -> dict[str, Any]:
-    """Train a recipe to its end, or go on with its run, and give what `stfit train --json` prints.
+    """Train a recipe to the end, or resume its run, and return what `stfit train --json` prints.
 
-    `data` is trained on in place of the recipe's `data.dataset`: a Dataset takes the place of its split too, of a
-    DatasetDict the recipe picks the split. `overrides` as on the command line: `["train.epochs=1"]`. Raises the errors
-    of stfit.errors.
+    `data` replaces the recipe's `data.dataset`: a Dataset also replaces its `split`, and of a DatasetDict the recipe
+    chooses the split. `overrides` are those of the command line: `["train.epochs=1"]`. Raises the errors of
+    stfit.errors.
     """
     from stfit.commands.api import train_recipe
 
@@ -43,9 +43,9 @@ def train(
 
 
 def load(model: str | Path, device: str = "auto") -> Encoder:
-    """The encoder in a run folder, in a model folder, or of a Hub id: `load("runs/qqp").encode(texts)`.
+    """Load the encoder of a run folder, a model folder or a Hub id: `load("runs/qqp").encode(texts)`.
 
-    Raises ModelError where it can't serve, HubError where it can't be fetched.
+    Raises ModelError if the model can't be loaded, HubError if it can't be downloaded.
     """
     from stfit.commands.api import load_model
 

@@ -1,4 +1,4 @@
-"""`from stfit import load, train`: the commands as functions."""
+"""`from stfit import load, train`: commands as Python functions."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from stfit.runtime.device import choose_device
 def train_recipe(
     recipe: str | Path, data: Dataset | DatasetDict | None, overrides: Sequence[str], runs: str | Path, fresh: bool
 ) -> dict[str, Any]:
-    """Train to the end; the result."""
-    loaded = load_recipe(Path(recipe), [*overrides, *_in_place_of_dataset(data)])
+    """Train to the end and return the result."""
+    loaded = load_recipe(Path(recipe), [*overrides, *_dataset_overrides(data)])
     finished = [event for event in train(loaded, Path(runs), fresh=fresh) if isinstance(event, Finished)]
     return finished[-1].result
 
 
-def _in_place_of_dataset(data: Dataset | DatasetDict | None) -> list[str]:
-    """Overrides that make a recipe read `data`, which is kept on disk: a run has to find it again."""
+def _dataset_overrides(data: Dataset | DatasetDict | None) -> list[str]:
+    """Overrides that make a recipe read `data` from a copy on disk, where a resumed run finds it."""
     if data is None:
         return []
-    of_the_hub = [f"data.{key}=null" for key in ("config", "files", "revision")]
+    hub_keys = [f"data.{key}=null" for key in ("config", "files", "revision")]
     if isinstance(data, DatasetDict):
-        return [f"data.dataset={to_inline_yaml(str(cache_dataset(data)))}", *of_the_hub]
-    return [*_in_place_of_dataset(DatasetDict(train=data)), "data.split=train"]
+        return [f"data.dataset={to_inline_yaml(str(cache_dataset(data)))}", *hub_keys]
+    return [*_dataset_overrides(DatasetDict(train=data)), "data.split=train"]
 
 
 def load_model(model: str | Path, device: str) -> Encoder:
-    """The encoder that a user means."""
+    """Load the encoder of a run folder, a model folder or a Hub id."""
     return load_encoder(model_in(str(model)), choose_device(device))

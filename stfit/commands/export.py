@@ -1,7 +1,8 @@
-"""`stfit export`: a model as a graph for ONNX Runtime or OpenVINO, held against stfit's own embeddings."""
+"""`stfit export`: write a model for ONNX Runtime or OpenVINO, and compare its embeddings with stfit's own."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,50 +28,42 @@ from stfit.io.atomic import atomic_directory
 from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 SAMPLE = 512
-"""Texts on which a graph is compared."""
-LOWEST_COSINE = 0.9999
-"""Of a float32 graph's embedding with stfit's own; below, it is another model."""
+"""Texts on which the graphs are compared."""
+MIN_COSINE = 0.9999
+"""Between an embedding of the float32 graph and stfit's own; below it, the export is wrong."""
 
 
 def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) -> dict[str, Any]:
-    """Write the graph with its tokenizer to `output`; what `stfit export --json` prints.
+    """Write the graph with its tokenizer to `output`; returns what `stfit export --json` prints.
 
-    Compared are `texts`, or random tokens where there are none. Raises RecipeError for choices that don't go together,
-    ModelError where a model can't be exported, or its graph gives other embeddings; then nothing is written.
+    Embeddings are compared on `texts`, or on random tokens without any. Raises RecipeError for options that exclude
+    each other, ModelError if the model can't be exported or its graph gives other embeddings; nothing is then written.
     """
     if to == "openvino" and int8:
-        raise RecipeError("--int8 is for --to onnx: OpenVINO quantises with its package nncf, after a calibration")
+        raise RecipeError(
+            "--int8 works only with --to onnx: OpenVINO models are quantized by its package nncf, with calibration data"
+        )
     if output.exists() and not (output / "config_sentence_transformers.json").is_file():
-        raise RecipeError(f"{output} is there, and is no export: choose another folder with -o")
+        raise RecipeError(f"{output} exists and is not an earlier export: choose another folder with -o")
     folder = model_in(model)
     encoder = load_encoder(folder)
     if encoder.layout.name == "auto":
-        raise ModelError(f"{model}: is a table of vectors, and only transformers are exported")
+        raise ModelError(f"{model} is not a transformer, and only transformers can be exported")
     sequences = _sample(encoder, texts)
-    own, own_rate = _timed(lambda: encoder.embed(sequences), len(sequences))
+    embeddings, own_rate = _timed(lambda: encoder.embed(sequences), len(sequences))
     with atomic_directory(output) as scratch:
         traced = build_encoder(Model(base=folder, attention="padded"))
-        onnx = scratch / "onnx" / "model.onnx"
-        write_onnx(traced, onnx)
-        graphs = [onnx]
-        if int8:
-            graphs.append(onnx.with_name("model_int8.onnx"))
-            write_int8(*graphs)
-        if to == "openvino":
-            graphs = [scratch / "openvino" / "openvino_model.xml"]
-            write_openvino(onnx, *graphs)
-            for file in (*onnx.parent.iterdir(), onnx.parent):
-                file.rmdir() if file.is_dir() else file.unlink()
+        graphs = _write_graphs(traced, scratch, to, int8)
         save_tokenizer_and_config(traced, scratch)
-        compared = [_compare(graph, sequences, own) for graph in graphs]
-        if compared[0]["lowest_cosine"] < LOWEST_COSINE:
+        comparisons = [_compare(graph, sequences, embeddings) for graph in graphs]
+        if (cosine := comparisons[0]["lowest_cosine"]) < MIN_COSINE:
             raise ModelError(
-                f"the graph gives other embeddings than the model (a cosine of {compared[0]['lowest_cosine']:.4f}): "
-                "this architecture can't be exported"
+                f"the graph gives other embeddings than the model (cosine {cosine:.4f}): this architecture can't be "
+                "exported"
             )
         files = [
-            {"file": str(graph.relative_to(scratch)), "mib": graph_mib(graph), **found}
-            for graph, found in zip(graphs, compared, strict=True)
+            {"file": str(graph.relative_to(scratch)), "mib": graph_mib(graph), **comparison}
+            for graph, comparison in zip(graphs, comparisons, strict=True)
         ]
     return {
         "output": str(output),
@@ -82,6 +75,22 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
     }
 
 
+def _write_graphs(encoder: Encoder, folder: Path, to: str, int8: bool) -> list[Path]:
+    """Write the float32 graph, and the quantized one after it."""
+    onnx = folder / "onnx" / "model.onnx"
+    write_onnx(encoder, onnx)
+    if to == "openvino":
+        openvino = folder / "openvino" / "openvino_model.xml"
+        write_openvino(onnx, openvino)
+        shutil.rmtree(onnx.parent)
+        return [openvino]
+    if int8:
+        quantized = onnx.with_name("model_int8.onnx")
+        write_int8(onnx, quantized)
+        return [onnx, quantized]
+    return [onnx]
+
+
 def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
     """Token sequences of the first texts, or random ones of 4 to 128 tokens."""
     if texts is None:
@@ -89,24 +98,24 @@ def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
         longest = min(128, encoder.tokenizer.max_seq_length or 128)
         words = np.setdiff1d(np.arange(encoder.backbone.config.vocab_size), [encoder.backbone.config.pad_token_id or 0])
         return [generator.choice(words, length) for length in generator.integers(4, longest + 1, SAMPLE // 4)]
-    found: list[np.ndarray] = []
+    sequences: list[np.ndarray] = []
     for window in stream_text_windows(texts, encoder, encoder.prompt(None)):
-        found += [sequence for sequence in window.sequences or [] if len(sequence)]
-        if len(found) >= SAMPLE:
+        sequences += [sequence for sequence in window.sequences or [] if len(sequence)]
+        if len(sequences) >= SAMPLE:
             break
-    if not found:
-        raise DataError(f"{texts.source.dataset}: holds no text to compare the graph on")
-    return found[:SAMPLE]
+    if not sequences:
+        raise DataError(f"{texts.source.dataset}: holds no text to compare embeddings on")
+    return sequences[:SAMPLE]
 
 
 def _compare(graph: Path, sequences: list[np.ndarray], own_nd: np.ndarray) -> dict[str, float]:
-    """How far a graph's embeddings are from stfit's own, and how many of them it makes in a second."""
+    """How far a graph's embeddings are from stfit's own, and how many it computes per second."""
     run = load_graph(graph)
-    found_nd, rate = _timed(lambda: embed_with_graph(run, sequences, own_nd.shape[1]), len(sequences))
-    lengths = np.linalg.norm(found_nd, axis=1) * np.linalg.norm(own_nd, axis=1)
-    cosine_n = (found_nd * own_nd).sum(axis=1) / lengths
+    graph_nd, rate = _timed(lambda: embed_with_graph(run, sequences, own_nd.shape[1]), len(sequences))
+    lengths = np.linalg.norm(graph_nd, axis=1) * np.linalg.norm(own_nd, axis=1)
+    cosine_n = (graph_nd * own_nd).sum(axis=1) / lengths
     return {
-        "largest_difference": float(np.abs(found_nd - own_nd).max()),
+        "largest_difference": float(np.abs(graph_nd - own_nd).max()),
         "lowest_cosine": float(cosine_n.min()),
         "mean_cosine": float(cosine_n.mean()),
         "rows_per_second": rate,
@@ -114,10 +123,10 @@ def _compare(graph: Path, sequences: list[np.ndarray], own_nd: np.ndarray) -> di
 
 
 def _timed(work: Callable[[], np.ndarray], rows: int) -> tuple[np.ndarray, float]:
-    """What comes out, and rows per second in the better of two runs: the first one also warms up."""
+    """The embeddings, and rows per second of the faster of two runs (the first one warms up)."""
     rates = []
     for _ in range(2):
         start = time.perf_counter()
-        found = work()
+        embeddings = work()
         rates.append(rows / (time.perf_counter() - start))
-    return found, max(rates)
+    return embeddings, max(rates)

@@ -1,4 +1,4 @@
-"""`stfit fetch`: everything that a recipe takes from the Hub, into the cache, for a run without a network."""
+"""`stfit fetch`: download everything that a recipe takes from the Hub, for a run without a network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stfit.workflows.validate import first_of, validate
 def fetch(loaded: LoadedRecipe[Recipe]) -> dict[str, Any]:
     """What `stfit fetch --json` prints: each repository with its commit.
 
-    Raises HubError where one can't be had; whatever else is wrong with the recipe is for `stfit check` to say.
+    Raises HubError if a repository can't be downloaded. Other errors of the recipe are left to `stfit check`.
     """
     recipe: Recipe = pin(loaded.recipe)
     for kind, id, revision in iter_hub_refs(recipe):
         if kind == "model":
             locate(id, revision, ALL_FILES)
-    refused = [error for error in validate(recipe, loaded.origins).errors if isinstance(error, HubError)]
-    if refused:
-        raise first_of(refused)
+    failed = [error for error in validate(recipe, loaded.origins).errors if isinstance(error, HubError)]
+    if failed:
+        raise first_of(failed)
     inputs = dict.fromkeys(iter_hub_refs(recipe))
     return {"fetched": [{"kind": kind, "id": id, "commit": commit} for kind, id, commit in inputs]}

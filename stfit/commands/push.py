@@ -25,12 +25,12 @@ from stfit.workflows.validate import load_objective
 log = logging.getLogger("stfit")
 
 Files = dict[str, Path | bytes]
-"""Path in the repository -> what is to stand there."""
+"""Path in the repository -> its new content."""
 
 
 @dataclass(frozen=True)
 class PushOptions:
-    """What the command line asks for."""
+    """Options of the command line."""
 
     repo: str | None = None
     private: bool = False
@@ -41,33 +41,31 @@ class PushOptions:
     force: bool = False
 
 
-def push(target: str, wish: PushOptions) -> dict[str, Any]:
-    """Publish a run's model, or a model folder. What `stfit push --json` prints; `error` where a gate is not passed.
+def push(target: str, options: PushOptions) -> dict[str, Any]:
+    """Publish a run's model, or a model folder; returns what `stfit push --json` prints, with `error` if a gate fails.
 
     Raises RecipeError, ModelError or HubError.
     """
     model = _find_model(Path(target))
     run = _find_run(model)
     recipe = load_recipe(run.resolved).recipe if run else None
-    settings = _settings_of(wish, recipe)
-    files = _files_of(model)
+    settings = _merge_settings(options, recipe)
+    if not model.is_dir():
+        raise ModelError(f"{model}: there is no such run or model folder")
+    files: Files = dict(files_to_publish(model))
     hub.reject_token(files)
-    repo = hub.resolve_repository(settings.repo, for_pull_request=wish.create_pr)
-    head = hub.read_branch(repo, wish.branch)
-    _refuse_impossible(wish, settings, repo, head)
+    repo = hub.resolve_repository(settings.repo, for_pull_request=options.create_pr)
+    head = hub.read_branch(repo, options.branch)
+    _require_possible(options, settings, repo, head)
 
-    result: dict[str, Any] = {
-        "repo": repo,
-        "commit": head.commit,
-        "files": sorted({*files, CARD, MANIFEST}),
-        "changed": False,
-    }
+    published_files = sorted({*files, CARD, MANIFEST})
+    result: dict[str, Any] = {"repo": repo, "commit": head.commit, "files": published_files, "changed": False}
     if run and recipe and recipe.gate and not _holds_model(files, head):
         from stfit.workflows.evaluate_model import evaluate_gate  # loads torch
 
         verdict = evaluate_gate(model, recipe, repo, head)
         result |= verdict
-        if "error" in verdict and not wish.force:
+        if "error" in verdict and not options.force:
             return result
         atomic_write(run.verdict, json.dumps(verdict, indent=2) + "\n")
         result.pop("error", None)
@@ -75,72 +73,68 @@ def push(target: str, wish: PushOptions) -> dict[str, Any]:
     files = hub.with_manifest(files)
     change = hub.diff_files(files, head)
     result |= {"add": sorted(change.add), "delete": change.delete}
-    if wish.dry_run:
+    if options.dry_run:
         return result
-    published = _publish(files, wish, settings, repo, head)
-    if wish.tag:
-        hub.create_tag(repo, wish.tag, published.commit)
-    changed = published.commit != head.commit
+    published = _publish(files, options, settings, repo, head)
+    if options.tag:
+        hub.create_tag(repo, options.tag, published.commit)
     return result | {
         "commit": published.commit,
-        "changed": changed,
+        "changed": published.commit != head.commit,
         "pull_request": published.pull_request,
-        "tag": wish.tag,
+        "tag": options.tag,
     }
 
 
 def _find_model(target: Path) -> Path:
-    """The model folder of a run folder, or the folder itself. Raises ModelError for a run that has no model yet."""
+    """The model folder of a run folder, or the folder itself. Raises ModelError if a run has no model yet."""
     run = RunFolder(target)
     if run.model.is_dir():
         return run.model
     if run.resolved.is_file():
-        raise ModelError(f"{target} has not finished, and there is no model yet: `stfit train` goes on with it")
+        raise ModelError(f"{target} has not finished and has no model yet: resume it with `stfit train`")
     return target
 
 
 def _find_run(model: Path) -> RunFolder | None:
-    """The run that a model folder is of, if it is of one. Raises ModelError where that has not finished."""
+    """The run that a model folder belongs to, if any. Raises ModelError if the run has not finished."""
     run = RunFolder(model.parent)
     if model.name != run.model.name or not run.resolved.is_file():
         return None
     if run.read_result() is None:
-        raise ModelError(f"{run.path} has not finished, and its gate can't be asked: `stfit train` goes on with it")
+        raise ModelError(f"{run.path} has not finished, so its gate can't be checked: resume it with `stfit train`")
     return run
 
 
-def _settings_of(wish: PushOptions, recipe: Recipe | None) -> Push:
-    """What the recipe says about publishing, with what the command line says instead."""
-    if wish.create_pr and wish.branch != hub.MAIN:
-        raise RecipeError("--create-pr asks to change main: leave out --branch")
-    said = recipe.push if recipe else None
+def _merge_settings(options: PushOptions, recipe: Recipe | None) -> Push:
+    """The recipe's `push`, overridden by the command line."""
+    if options.create_pr and options.branch != hub.MAIN:
+        raise RecipeError("--create-pr opens a pull request to main: leave out --branch")
+    push = recipe.push if recipe else None
     try:
-        repo = validate_repo_name(wish.repo) if wish.repo else said.repo if said else None
+        repo = validate_repo_name(options.repo) if options.repo else push.repo if push else None
     except ValueError as error:
         raise RecipeError(f"--repo: {error}") from error
     if repo is None:
-        raise RecipeError("say where to publish: `--repo owner/name`, or `push: {repo: owner/name}` in the recipe")
-    private = wish.private or (said is not None and said.private)
-    return (said or Push(repo=repo)).model_copy(update={"repo": repo, "private": private})
+        raise RecipeError(
+            "no repository to publish to: give `--repo owner/name`, or `push: {repo: owner/name}` in the recipe"
+        )
+    private = options.private or (push is not None and push.private)
+    return (push or Push(repo=repo)).model_copy(update={"repo": repo, "private": private})
 
 
-def _files_of(model: Path) -> Files:
-    """The model's files."""
-    if not model.is_dir():
-        raise ModelError(f"{model}: there is no such run or model folder")
-    return dict(files_to_publish(model))
-
-
-def _refuse_impossible(wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> None:
-    """Raises HubError for what the repository, as it is, does not allow."""
+def _require_possible(options: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> None:
+    """Raise HubError if the repository does not allow the push."""
     if settings.private and head.private is False:
-        raise HubError(f"`{repo}` is public, but is to be private: change that on the Hub first, or push elsewhere")
-    if wish.create_pr and head.commit is None:
-        raise HubError(f"the Hub shows no model `{repo}` to open a pull request for")
+        raise HubError(
+            f"`{repo}` is public, but `private` is set: make it private on the Hub, or push to another repository"
+        )
+    if options.create_pr and head.commit is None:
+        raise HubError(f"there is no model `{repo}` to open a pull request for")
 
 
 def _holds_model(files: Files, head: hub.BranchState) -> bool:
-    """Whether a head holds this model already; its card may differ."""
+    """Whether the branch has this model already; its card may differ."""
     return all(
         path == CARD or (path in head.files and hub.has_same_content(file, head.files[path]))
         for path, file in files.items()
@@ -150,24 +144,24 @@ def _holds_model(files: Files, head: hub.BranchState) -> bool:
 def _write_card(
     model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str, head: hub.BranchState
 ) -> bytes:
-    """The README to publish: what people wrote there stays."""
-    there = hub.read_file(repo, head, CARD)
-    own = model / CARD
+    """The README to publish: text that people wrote on the Hub is kept."""
+    published = hub.read_file(repo, head, CARD)
+    local = model / CARD
     facts = _describe(model, run, recipe, settings, repo)
-    fresh = write_readme(card_metadata(facts), card_body(facts)).encode()
-    if there is None:
-        return fresh if run or not own.is_file() else own.read_bytes()
+    generated = write_readme(card_metadata(facts), card_body(facts)).encode()
+    if published is None:
+        return generated if run or not local.is_file() else local.read_bytes()
     try:
-        renewed = merge_readme(there.decode("utf-8"), card_metadata(facts), card_body(facts))
+        merged = merge_readme(published.decode("utf-8"), card_metadata(facts), card_body(facts))
     except UnicodeDecodeError:
-        renewed = None
-    if renewed is None:
-        log.warning("%s on the Hub was written by hand, and is kept: the card is in %s", CARD, own)
-    return there if renewed is None else renewed.encode()
+        merged = None
+    if merged is None:
+        log.warning("%s on the Hub was written by hand, and is kept: the generated card is in %s", CARD, local)
+    return published if merged is None else merged.encode()
 
 
 def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> CardData:
-    """The facts of the card, what the gate found included."""
+    """The facts of the card, with the results of the gate."""
     saved = run.read_result() if run else None
     if run is None or recipe is None or saved is None:
         return replace(describe_folder(model, repo), push=settings)
@@ -196,21 +190,23 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
     return replace(facts, metrics=lines, notes=forced)
 
 
-def _publish(files: Files, wish: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> hub.PublishedCommit:
-    """One commit that holds the files, or the one that holds them already."""
+def _publish(
+    files: Files, options: PushOptions, settings: Push, repo: str, head: hub.BranchState
+) -> hub.PublishedCommit:
+    """Commit the files, or return the commit that has them already."""
     if head.commit is not None and hub.diff_files(files, head).is_empty:
         return hub.PublishedCommit(head.commit)
-    if wish.create_pr and (found := hub.find_published(repo, files, wish.branch, wish.create_pr)):
+    if options.create_pr and (found := hub.find_published(repo, files, options.branch, options.create_pr)):
         return found
     if head.private is None:
         hub.create_repository(repo, settings.private)
         head = hub.read_branch(repo)
-    elif wish.tag and hub.find_tag(repo, wish.tag) is not None:
-        raise HubError(f"`{repo}` has a tag `{wish.tag}` already: choose another --tag")
-    if wish.branch != hub.MAIN and hub.read_branch(repo, wish.branch).commit is None:
-        hub.create_branch(repo, wish.branch)
-        head = hub.read_branch(repo, wish.branch)
+    elif options.tag and hub.find_tag(repo, options.tag) is not None:
+        raise HubError(f"`{repo}` has a tag `{options.tag}` already: choose another --tag")
+    if options.branch != hub.MAIN and hub.read_branch(repo, options.branch).commit is None:
+        hub.create_branch(repo, options.branch)
+        head = hub.read_branch(repo, options.branch)
     message = f"Published by stfit {version('stfit')}"
-    published = hub.create_commit(repo, files, head, message, wish.branch, wish.create_pr)
+    published = hub.create_commit(repo, files, head, message, options.branch, options.create_pr)
     hub.verify_commit(repo, files, published.commit)
     return published

@@ -83,9 +83,9 @@ def test_openvino_gives_the_embeddings_of_encode(model, tmp_path):
 
 def test_what_is_no_export_is_not_overwritten(model, texts, tmp_path):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(RecipeError, match="is no export"):
+    with pytest.raises(RecipeError, match="is not an earlier export"):
         export(model(), "onnx", tmp_path / "mine", False, texts)
-    with pytest.raises(RecipeError, match="--int8 is for --to onnx"):
+    with pytest.raises(RecipeError, match="--int8 works only with --to onnx"):
         export(model(), "openvino", tmp_path / "new", True, texts)
 
 
