@@ -1,6 +1,6 @@
-"""`stfit mine`: texts that are near to an anchor without belonging to it, as negatives to train on.
+"""`stfit mine`: hard negatives, texts that are similar to an anchor but are not its positives.
 
-Tensor names: b = rows of a block, c = texts that may become negatives, d = embedding dim.
+Tensor names: b = rows of a block, c = candidate texts, d = embedding dim.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from stfit.errors import DataError, RecipeError, ResourceError
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
 
-MOST_SCORES = 2**24
-"""Similarities that are held at once."""
+MAX_SCORES = 2**24
+"""Similarities in memory at once."""
 
 
 @dataclass(frozen=True)
 class MiningOptions:
-    """Which texts make hard negatives. Similarities are cosines."""
+    """Which texts become negatives. Similarities are cosines."""
 
     ranks: tuple[int, int] = (1, 100)
-    """First and last rank, from 1, among the texts nearest to the anchor that are no known positives of it."""
+    """First and last rank, from 1, among the texts most similar to the anchor, without its known positives."""
     margin: float = 0.0
     """A negative is at least this much less similar to the anchor than the positive is."""
     relative_margin: float = 0.05
     """The same as a share of the positive's similarity (0.05: "95 % of the positive", https://arxiv.org/abs/2407.15831)."""
     duplicate: float = 0.95
-    """A text at least this similar to the anchor or to the positive says the same, and is left out."""
+    """A text at least this similar to the anchor or the positive counts as a duplicate and is left out."""
     per_row: int = 1
-    """Most negatives of a row."""
+    """Maximum number of negatives of a row."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ def mine(
     model: str,
     recipe: Recipe,
     output: Path,
-    rules: MiningOptions,
+    options: MiningOptions,
     *,
     corpus: Source | None,
     column: str | None,
     device: str,
 ) -> dict[str, Any]:
-    """Write a triplet file with hard negatives for the pairs that a recipe trains on; what `--json` prints.
+    """Write a triplet file with hard negatives for the pairs of a recipe; returns what `--json` prints.
 
-    The negatives are positives of other rows, or texts of `corpus`. Rows for which there is none are left out.
-    Raises RecipeError for a recipe without pairs, DataError where no row gets a negative.
+    The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out. Raises
+    RecipeError for a recipe without pairs, DataError if no row has a negative.
     """
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, column)))
@@ -84,55 +84,57 @@ def mine(
         )
     )
     cluster_b, cluster_c = _clusters(pairs, texts)
-    found = []
-    for rows in torch.arange(len(pairs)).split(max(1, MOST_SCORES // len(texts))):
+    mined: list[Mined] = []
+    for rows in torch.arange(len(pairs)).split(max(1, MAX_SCORES // len(texts))):
         known_bc = torch.from_numpy(cluster_b[rows.numpy(), None] == cluster_c)
-        found += _mine_block(rows, anchor_bd[rows], positive_bd[rows], text_cd, known_bc, texts, rules)
-    kept = [mined for mined in found if mined.negatives]
+        mined += _mine_block(rows, anchor_bd[rows], positive_bd[rows], text_cd, known_bc, texts, options)
+    kept = [row for row in mined if row.negatives]
     if not kept:
-        raise DataError("no row gets a negative: widen --ranks, or lower the margins")
+        raise DataError("no row has a negative: widen --ranks, or lower the margins")
     _write(kept, pairs, output)
-    count = sum(len(mined.negatives) for mined in kept)
+    count = sum(len(row.negatives) for row in kept)
     return {
         "output": str(output),
         "rows": len(kept),
-        "rows_without": len(found) - len(kept),
+        "rows_without": len(mined) - len(kept),
         "negatives": count,
-        "mean_positive_score": round(float(np.mean([mined.positive_score for mined in kept])), 4),
-        "mean_negative_score": round(sum(sum(mined.scores) for mined in kept) / count, 4),
+        "mean_positive_score": round(float(np.mean([row.positive_score for row in kept])), 4),
+        "mean_negative_score": round(sum(sum(row.scores) for row in kept) / count, 4),
         "data": f'data: {{dataset: ./{output.name}, format: triplet, columns: {{negative: "negative[:]"}}}}',
     }
 
 
 def load_pairs(recipe: Recipe) -> Examples:
-    """The rows of the recipe's one objective that has anchors and positives."""
-    fitting = [
-        each.data for each in recipe.objectives_by_path.values() if each.data.format in ("positive_pair", "triplet")
-    ]
-    if len(fitting) != 1:
-        formats = ", ".join(each.data.format for each in recipe.objectives_by_path.values())
-        raise RecipeError(f"mine takes a recipe with one dataset of positive_pair or triplet; this one's: {formats}")
-    if fitting[0].streaming:
-        raise RecipeError("mine compares all rows with one another, and a stream never has them: leave `streaming` out")
-    examples, _ = load_examples(fitting[0], fitting[0].format, recipe.seed, fitting[0].holdout)
+    """The rows of the one objective that has anchors and positives."""
+    sources = [objective.data for objective in recipe.objectives_by_path.values()]
+    with_pairs = [source for source in sources if source.format in ("positive_pair", "triplet")]
+    if len(with_pairs) != 1:
+        formats = ", ".join(source.format for source in sources)
+        raise RecipeError(
+            f"mine needs a recipe with exactly one dataset of format positive_pair or triplet; this one has {formats}"
+        )
+    (source,) = with_pairs
+    if source.streaming:
+        raise RecipeError("mine compares all rows with each other, which a stream does not allow: remove `streaming`")
+    examples, _ = load_examples(source, source.format, recipe.seed, source.holdout)
     return examples
 
 
 def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
-    """The texts of a corpus that say something."""
+    """The texts of a corpus that are not blank."""
     for block in stream_texts(corpus, column, None):
         yield from (text for text in block.texts if text.strip())
 
 
 def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """For each row and each text the number of its cluster: texts that pairs link, at whatever remove.
+    """For each row and each text, the number of its cluster: texts linked by pairs, directly or indirectly.
 
     Texts that differ only in case and punctuation count as one.
     """
     numbers: dict[str, int] = {}
     anchor, positive, text = (
-        np.array([numbers.setdefault(_plain(text), len(numbers)) for text in some], dtype=np.int64)
-        for some in (pairs.column("anchor"), pairs.column("positive"), texts)
+        np.array([numbers.setdefault(_plain(text), len(numbers)) for text in column], dtype=np.int64)
+        for column in (pairs.column("anchor"), pairs.column("positive"), texts)
     )
     links = coo_array((np.ones(len(anchor)), (anchor, positive)), shape=(len(numbers), len(numbers)))
     _, cluster = connected_components(links, directed=False)
@@ -140,7 +142,7 @@ def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray
 
 
 def _plain(text: str) -> str:
-    """A text without case and punctuation (or as it is, where nothing else is in it)."""
+    """A text without case and punctuation; unchanged if nothing else is left."""
     words = "".join(character if character.isalnum() else " " for character in text.casefold()).split()
     return " ".join(words) or text
 
@@ -152,28 +154,28 @@ def _mine_block(
     text_cd: Tensor,
     known_bc: Tensor,
     texts: list[str],
-    rules: MiningOptions,
+    options: MiningOptions,
 ) -> list[Mined]:
     """The negatives of some rows."""
     score_bc = anchor_bd @ text_cd.T
-    same_bc = known_bc | (score_bc >= rules.duplicate) | (positive_bd @ text_cd.T >= rules.duplicate)
+    same_bc = known_bc | (score_bc >= options.duplicate) | (positive_bd @ text_cd.T >= options.duplicate)
     score_bc.masked_fill_(same_bc, -torch.inf)
-    first, last = rules.ranks
-    near = score_bc.topk(min(last, len(texts)), dim=1)
+    first, last = options.ranks
+    top = score_bc.topk(min(last, len(texts)), dim=1)
     positive_b = (anchor_bd * positive_bd).sum(dim=1)
-    highest_b = torch.minimum(positive_b - rules.margin, positive_b - rules.relative_margin * positive_b.abs())
+    highest_b = torch.minimum(positive_b - options.margin, positive_b - options.relative_margin * positive_b.abs())
     mined = []
     for row, positive, highest, scores, indices in zip(
-        rows.tolist(), positive_b.tolist(), highest_b.tolist(), near.values.tolist(), near.indices.tolist(), strict=True
+        rows.tolist(), positive_b.tolist(), highest_b.tolist(), top.values.tolist(), top.indices.tolist(), strict=True
     ):
         ranked = list(zip(scores, indices, strict=True))[first - 1 :]
-        taken = [(score, index) for score, index in ranked if -torch.inf < score <= highest][: rules.per_row]
-        mined.append(Mined(row, positive, [texts[index] for _, index in taken], [score for score, _ in taken]))
+        negatives = [(score, index) for score, index in ranked if -torch.inf < score <= highest][: options.per_row]
+        mined.append(Mined(row, positive, [texts[index] for _, index in negatives], [score for score, _ in negatives]))
     return mined
 
 
 def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:
-    """JSON Lines of anchor, positive, the list of negatives, and the scores of all."""
+    """Write JSON Lines of anchor, positive, negatives, and their scores."""
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
     try:
         with output.open("w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The other models that a gate or `--compare` holds a model against."""
+"""The models that a gate compares a model with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stfit.workflows.validate import load_objective
 
 
 def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
-    """The model that `against` names, or why there is none."""
+    """The model that `against` names, or the reason why there is none."""
     if against == "base":
         return build_untrained(recipe, device)
     if against == "published":
@@ -29,10 +29,10 @@ def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
 
 
 def build_untrained(recipe: Recipe, device: str) -> Encoder:
-    """The model as it was before the first step of a training, new weights included."""
+    """The model before the first step of training, new weights included."""
     settings = recipe.model
     if isinstance(settings.base, str):
-        # A run's resolved.yaml spells out the base's own layers; they have the base's own weights all the same.
+        # resolved.yaml lists the base's own layers: load them with their weights instead of building new ones.
         folder = locate(settings.base, settings.revision, ALL_FILES)
         if is_st_model(folder):
             own = read_folder(folder).config
@@ -53,7 +53,7 @@ def published_repo(recipe: Recipe) -> str | None:
 
 
 def _published_folder(repo: str) -> Path | None:
-    """A folder with what is published at `repo`; None where nothing is. Raises HubError where that can't be known."""
+    """The published model, downloaded; None if nothing is published. Raises HubError if the Hub can't be asked."""
     commit = find_newest(repo)
     folder = fetch("model", repo, commit, ALL_FILES) if commit else None
     return folder if folder and is_st_model(folder) else None

@@ -1,4 +1,4 @@
-"""The events of a training, told to the trackers of its recipe as they pass by."""
+"""Log the events of a training to the trackers of its recipe."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ log = logging.getLogger("stfit")
 
 
 def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterator[Any]:
-    """The same events. Trackers are open from the start of the steps to the end of the run, in the first process.
+    """Pass the events on, logging them from the first step to the end of the run, on rank zero.
 
-    Raises RecipeError where a tracker can't start. One that fails later is dropped, which is said: no training is lost
-    for being watched.
+    Raises RecipeError if a tracker can't start. One that fails later is dropped with a warning: tracking never ends a
+    training.
     """
     writers: dict[str, LogMetrics] = {}
     with ExitStack() as opened:
@@ -41,14 +41,14 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
                     try:
                         write(event.step, numbers)
                     except Exception as error:
-                        log.warning("track: %s failed, and is told nothing more: %s", name, error)
+                        log.warning("track: %s failed and is switched off: %s", name, error)
                         del writers[name]
             yield event
 
 
 @contextmanager
 def _start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[LogMetrics]:
-    """A tracker that knows the run."""
+    """Start a tracker."""
     run = TrackedRun(folder.path, recipe.name, _id_of(folder), started.first_step, _settings_of(recipe))
     with ExitStack() as opened:
         try:
@@ -59,7 +59,7 @@ def _start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started
 
 
 def _numbers_of(event: Any, every: int) -> dict[str, float]:
-    """What there is to tell of an event: of steps, every so many."""
+    """The numbers to log for an event; of steps, one in `every`."""
     match event:
         case Evaluated():
             return event.metrics
@@ -75,16 +75,16 @@ def _numbers_of(event: Any, every: int) -> dict[str, float]:
 
 
 def _id_of(folder: RunFolder) -> str:
-    """The run's name for trackers, which is kept in its folder."""
-    if found := load_json_object(folder.tracked):
-        return str(found["id"])
-    made = uuid.uuid4().hex
-    atomic_write(folder.tracked, json.dumps({"id": made}) + "\n")
-    return made
+    """The id of the run for trackers, kept in its folder."""
+    if tracked := load_json_object(folder.tracked):
+        return str(tracked["id"])
+    run_id = uuid.uuid4().hex
+    atomic_write(folder.tracked, json.dumps({"id": run_id}) + "\n")
+    return run_id
 
 
 def _settings_of(recipe: Recipe) -> dict[str, Value]:
-    """Every value of a recipe by its dotted name; what is no plain value, as the recipe would write it."""
+    """Every value of a recipe by its dotted key; lists and mappings as YAML."""
     values = flatten(recipe.model_dump(mode="json", by_alias=True, exclude={"track"}))
     return {
         name: value if isinstance(value, str | int | float) else to_inline_yaml(value) for name, value in values.items()

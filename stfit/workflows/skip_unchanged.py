@@ -1,4 +1,4 @@
-"""`stfit train --skip-unchanged`: whether a training would only make the published model again."""
+"""`stfit train --skip-unchanged`: whether training would reproduce the published model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stfit.workflows.validate import load_and_validate
 
 
 def find_unchanged(loaded: LoadedRecipe[Recipe]) -> dict[str, Any] | None:
-    """Repository and commit of the published model that was trained by this recipe on these inputs, if it was.
+    """Repository and commit of the published model, if it was trained with this recipe on the same inputs.
 
-    Commits decide first, so that nothing is read where they are the same. Raises RecipeError where the recipe does not
-    say where it publishes, and whatever loading its data raises.
+    Commits are compared first, so that no data is read if they are equal. Raises RecipeError if the recipe has no
+    `push`, and the errors of loading its data.
     """
     repo = published_repo(loaded.recipe)
     if repo is None:
-        raise RecipeError("--skip-unchanged compares with the published model: say `push: {repo: ...}` in the recipe")
+        raise RecipeError("--skip-unchanged compares with the published model: add `push: {repo: ...}` to the recipe")
     published = _read_published(repo)
     if published is None:
         return None
@@ -36,7 +36,7 @@ def find_unchanged(loaded: LoadedRecipe[Recipe]) -> dict[str, Any] | None:
 
 
 def _read_published(repo: str) -> tuple[str, Lock] | None:
-    """Commit and lock of a published model; None where there is no such repository, or no lock in it."""
+    """Commit and lock of a published model; None if there is no repository, or no lock in it."""
     commit = find_newest(repo)
     file = fetch("model", repo, commit, [LOCK]) / LOCK if commit else None
     return (commit, load_lock(file)) if commit and file and file.is_file() else None

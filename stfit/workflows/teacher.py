@@ -1,4 +1,4 @@
-"""Before the first step of a loss with a teacher: the teacher's embeddings, as the label of its rows."""
+"""The embeddings of a teacher, computed before the first step and used as the label of the rows."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stfit.recipe.recipe import Objective
 
 
 def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder) -> TokenTable:
-    """The rows of an objective with what its loss's teacher makes of them as label; as they are, if it has none.
+    """The rows of an objective with its teacher's embeddings as label; unchanged if it has no teacher.
 
-    Raises ModelError where the teacher can't serve, HubError where it can't be fetched.
+    Raises ModelError if the teacher can't be used, HubError if it can't be downloaded.
     """
     loss = objective.loss
     if objective.teacher is None or not isinstance(loss, TeacherLoss):
@@ -30,7 +30,7 @@ def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder
 
 
 def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> TeacherEmbeddings:
-    """The teacher's embeddings of these columns, each text with the teacher's own prompt of its role before it."""
+    """The teacher's embeddings of these columns, each text with the teacher's own prompt for its role."""
     prompts = {role: teacher.role_prompt(role, None) for role in roles}
     places = {role: np.full(len(examples), MISSING) for role in roles}
     embeddings = {}

@@ -1,4 +1,4 @@
-"""Texts of any number, tokenised ahead of the model in windows that fit into memory."""
+"""Any number of texts, tokenized ahead of the model in windows that fit into memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from stfit.distributed import partition, rank
 from stfit.encoder.encoder import Encoder
 
 FIRST_WINDOW = 64
-"""Texts of the first window: it is small, so that what is wrong shows soon."""
+"""Texts of the first window: small, so that errors show early."""
 WINDOW = 32_768
-"""Most texts of a window; within one, equal texts are embedded once."""
+"""Maximum number of texts in a window; equal texts of a window are embedded once."""
 WINDOW_VALUES = 2**24
-"""Most numbers in the embeddings of a window."""
+"""Maximum number of values in the embeddings of a window."""
 WINDOW_WORK = 2**47
-"""Most characters times weights of a window, so that a slow model has small ones and little is lost with one."""
+"""Maximum characters times weights of a window: a slow model has small windows, so an interruption loses little."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Which texts are embedded."""
+    """The texts to embed."""
 
     source: Source
     column: str | None = None
@@ -41,41 +41,41 @@ class Window:
     all: Texts
     distinct: list[str]
     place: np.ndarray
-    """For each text, where in `distinct` it is."""
+    """For each text, its index in `distinct`."""
     shares: list[np.ndarray]
-    """For each process, which of `distinct` it embeds."""
+    """For each process, the indices of `distinct` that it embeds."""
     sequences: list[np.ndarray] | None
-    """Token ids of the distinct texts that this process embeds; None where the window is not wanted."""
+    """Token ids of the distinct texts that this process embeds; None if the window is done."""
 
 
 def stream_text_windows(
     inputs: Inputs, encoder: Encoder, prompt: str, is_done: Callable[[int, Texts], bool] = lambda number, texts: False
 ) -> Iterator[Window]:
-    """All texts of a dataset in order. Reading and tokenising run in a thread, one window ahead of whoever takes them.
+    """All texts of a dataset in order. Reading and tokenizing run in a thread, one window ahead of the consumer.
 
-    `is_done` tells from a window's number and texts whether its tokens are not wanted any more.
+    `is_done(number, texts)`: whether the tokens of a window are not needed.
     """
 
-    def tokenised() -> Iterator[Window]:
+    def tokenized_windows() -> Iterator[Window]:
         blocks = stream_texts(inputs.source, inputs.column, inputs.id_column)
-        for number, texts in enumerate(_cut(blocks, encoder)):
+        for number, texts in enumerate(_split_windows(blocks, encoder)):
             distinct = list(dict.fromkeys(texts.texts))
             row_of = {text: i for i, text in enumerate(distinct)}
             place = np.array([row_of[text] for text in texts.texts], dtype=np.int64)
             shares = partition([len(text) for text in distinct])
-            mine = [prompt + distinct[i] for i in shares[rank()]]
+            prompted = [prompt + distinct[i] for i in shares[rank()]]
             yield Window(
-                number, texts, distinct, place, shares, None if is_done(number, texts) else encoder.tokenizer(mine)
+                number, texts, distinct, place, shares, None if is_done(number, texts) else encoder.tokenizer(prompted)
             )
 
-    return prefetch(tokenised())
+    return prefetch(tokenized_windows())
 
 
-def _cut(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]:
-    """The texts in windows that depend on nothing but the texts before them and the size of the model."""
+def _split_windows(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]:
+    """Windows whose bounds depend only on the texts and the size of the model, so that a resumed run repeats them."""
     weights = sum(weight.numel() for weight in encoder.parameters())
-    most_characters = max(2**14, WINDOW_WORK // weights)
-    most = FIRST_WINDOW
+    max_characters = max(2**14, WINDOW_WORK // weights)
+    max_texts = FIRST_WINDOW
     ids: list[Any] = []
     texts: list[str] = []
     characters = row = 0
@@ -84,10 +84,10 @@ def _cut(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]:
             ids.append(id)
             texts.append(text)
             characters += len(text)
-            if len(texts) >= most or characters >= most_characters:
+            if len(texts) >= max_texts or characters >= max_characters:
                 yield Texts(ids, texts, block.row)
                 ids, texts, characters = [], [], 0
-                most = min(WINDOW, WINDOW_VALUES // encoder.embedding_dim)
+                max_texts = min(WINDOW, WINDOW_VALUES // encoder.embedding_dim)
         row = block.row
-    if texts or row == 0:  # no text at all is one window too
+    if texts or row == 0:  # an empty input is one empty window
         yield Texts(ids, texts, row)
