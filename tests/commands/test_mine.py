@@ -117,5 +117,5 @@ def test_mine_needs_pairs_and_has_to_find_something(minilm, recipe, tmp_path) ->
     with pytest.raises(DataError, match="no row has a negative"):
         mined(minilm, recipe, tmp_path, MiningOptions(margin=3.0))
     labeled = recipe.model_copy(update={"data": recipe.data.model_copy(update={"format": "labeled_pair"})})
-    with pytest.raises(RecipeError, match="this one's: labeled_pair"):
+    with pytest.raises(RecipeError, match="this one has labeled_pair"):
         mined(minilm, labeled, tmp_path)

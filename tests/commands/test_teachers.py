@@ -77,7 +77,7 @@ def test_margins_may_be_numbers_of_the_data(write, run):
 def test_two_dropouts_of_a_text_are_a_pair(write, run):
     costs = losses_of(run(write(data=TEXT, model={"dropout": 0.3})))
     assert all(cost > 0 for cost in costs)
-    with pytest.raises(RecipeError, match="the model has none"):
+    with pytest.raises(RecipeError, match="this model has none"):
         run(write(data=TEXT, model={"dropout": 0.0}), "without")
 
 
