@@ -35,7 +35,7 @@ def build(base: Path, **settings):
 
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("pooling", POOLINGS, ids=str)
-def test_written_folder_gives_the_peer_the_same_embeddings(tmp_path, tiny_base, sentences, pooling, layers) -> None:
+def test_written_folder_gives_st_the_same_embeddings(tmp_path, tiny_base, sentences, pooling, layers) -> None:
     torch.manual_seed(3)
     encoder = build(tiny_base("bert"), pooling=pooling, layers=LAYERS[layers])
     save_encoder(encoder, tmp_path / "model")
@@ -46,7 +46,7 @@ def test_written_folder_gives_the_peer_the_same_embeddings(tmp_path, tiny_base, 
 
 @pytest.mark.parametrize("pooling", [None, "mean", "last_token", "cls"])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "qwen3"])
-def test_every_architecture_agrees_with_the_peer(tmp_path, tiny_base, sentences, kind, pooling) -> None:
+def test_every_architecture_agrees_with_st(tmp_path, tiny_base, sentences, kind, pooling) -> None:
     encoder = build(tiny_base(kind), pooling=pooling, prompts={"query": "find: "})
     save_encoder(encoder, tmp_path / "model")
     assert largest_error(encoder.encode(sentences), st_encode(tmp_path / "model", sentences)) < 1e-5
@@ -67,7 +67,7 @@ def test_decoder_with_last_token_pooling_ends_every_text_with_eos(tiny_base, sen
     assert not any(sequence[-1] == eos for sequence in without.tokenizer(sentences))
 
 
-def test_folder_written_by_the_peer_keeps_its_weights_and_embeddings(tmp_path, tiny_base, sentences) -> None:
+def test_folder_written_by_st_keeps_its_weights_and_embeddings(tmp_path, tiny_base, sentences) -> None:
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import LayerNorm, Pooling
 
@@ -80,22 +80,22 @@ def test_folder_written_by_the_peer_keeps_its_weights_and_embeddings(tmp_path, t
         LayerNorm(12),
         Normalize(),
     ]
-    peer = sentence_transformers.SentenceTransformer(
+    st_model = sentence_transformers.SentenceTransformer(
         modules=modules,
         device="cpu",
         prompts={"query": "q: ", "document": ""},
         similarity_fn_name="dot",
         truncate_dim=8,
     )
-    peer.save_pretrained(str(tmp_path / "theirs"))
+    st_model.save_pretrained(str(tmp_path / "theirs"))
     encoder = load_encoder(tmp_path / "theirs")
     assert encoder.tokenizer.max_seq_length == 20
     assert encoder.config.prompts == {"query": "q: "}
     assert encoder.config.similarity == "dot"
     assert encoder.config.truncate_dim == 8
-    assert largest_error(encoder.encode(sentences), peer.encode(sentences)) < 1e-5
+    assert largest_error(encoder.encode(sentences), st_model.encode(sentences)) < 1e-5
     assert (
-        largest_error(encoder.encode(sentences, prompt_name="query"), peer.encode(sentences, prompt_name="query"))
+        largest_error(encoder.encode(sentences, prompt_name="query"), st_model.encode(sentences, prompt_name="query"))
         < 1e-5
     )
     save_encoder(encoder, tmp_path / "ours")
@@ -109,7 +109,7 @@ def test_folder_written_by_the_peer_keeps_its_weights_and_embeddings(tmp_path, t
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the peer says that old names are old
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # sentence-transformers warns about old names
 @pytest.mark.parametrize(
     "entries",
     [

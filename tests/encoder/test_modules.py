@@ -77,7 +77,7 @@ def vectors(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_builds_it_from_nothing_and_its_folder_is_the_peers(
+def test_a_recipe_builds_it_from_nothing_and_its_folder_agrees_with_st(
     name, vectors, two_steps, sentences, texts, tmp_path, table
 ):
     recipe = json.loads(json.dumps(RECIPES[name]).replace('"VECTORS"', json.dumps(str(vectors))))
@@ -87,9 +87,9 @@ def test_a_recipe_builds_it_from_nothing_and_its_folder_is_the_peers(
     moved = two_steps(encoder)
     save_encoder(encoder, tmp_path / "model")
     ours = encoder.encode(texts)
-    # In the peer a convolution over a transformer sees what it makes of the padding, so that each text goes alone.
+    # In sentence-transformers, a convolution over a transformer sees padding: no text is padded in a batch of 1.
     theirs = st_encode(tmp_path / "model", texts, batch_size=1 if name.endswith("CNN") else 32)
-    if "max" in encoder.config.pooling:  # where the peer says -inf of no token, and we 0
+    if "max" in encoder.config.pooling:  # of no token, which is -inf there and 0 in stfit
         theirs[np.isinf(theirs)] = 0
     loaded = load_encoder(tmp_path / "model")
     table.append(
@@ -97,7 +97,7 @@ def test_a_recipe_builds_it_from_nothing_and_its_folder_is_the_peers(
             "modules": name,
             "trains": f"{len(moved)} of {len(list(encoder.parameters()))} weights move",
             "saves": "yes, and loads again",
-            "peer's error": f"{largest_error(ours, theirs):.0e}",
+            "error": f"{largest_error(ours, theirs):.0e}",
             "layout": encoder.layout.name,
         }
     )
@@ -114,8 +114,8 @@ def word_embeddings(vectors: Path):
     return WordEmbeddings.from_text_file(str(vectors), update_embeddings=True)
 
 
-def peer_models(vectors: Path, bert: Path) -> dict:
-    """Models made of the peer's own classes."""
+def st_models(vectors: Path, bert: Path) -> dict:
+    """Models made of sentence-transformers' own classes."""
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import (
         CNN,
@@ -148,12 +148,12 @@ def peer_models(vectors: Path, bert: Path) -> dict:
     }
 
 
-def test_a_folder_of_the_peer_keeps_its_embeddings(vectors, tiny_base, texts, tmp_path):
-    for name, modules in peer_models(vectors, tiny_base("bert")).items():
+def test_a_folder_of_st_keeps_its_embeddings(vectors, tiny_base, texts, tmp_path):
+    for name, modules in st_models(vectors, tiny_base("bert")).items():
         folder = tmp_path / name
-        peer = sentence_transformers.SentenceTransformer(modules=modules, device="cpu")
-        peer.save_pretrained(str(folder))
-        theirs = peer.encode(texts)
+        st_model = sentence_transformers.SentenceTransformer(modules=modules, device="cpu")
+        st_model.save_pretrained(str(folder))
+        theirs = st_model.encode(texts)
         theirs[np.isinf(theirs)] = 0
         encoder = load_encoder(folder)
         assert largest_error(encoder.encode(texts), theirs) < 1e-5, name
@@ -274,7 +274,7 @@ def test_modules_in_an_order_without_meaning_are_refused(order, reason, tmp_path
         load_encoder(tmp_path)
 
 
-def test_words_that_the_peer_does_not_train_stay(vectors, two_steps, tmp_path):
+def test_words_that_st_does_not_train_stay(vectors, two_steps, tmp_path):
     settings = {"base": {"type": "word_embeddings", "vectors": str(vectors)}, "layers": [DENSE]}
     save_encoder(build_encoder(Model.model_validate(settings), list), tmp_path)
     config = tmp_path / "wordembedding_config.json"
