@@ -1,7 +1,7 @@
-"""Is a difference between two models more than the luck of the rows they were measured on?
+"""Is a difference between two models more than chance?
 
-Paired bootstrap: the rows of an evaluator (pairs, queries, texts) are drawn anew with replacement, the same ones for
-both models, and the difference of the metric is taken each time. Efron and Tibshirani, 1993; for metrics of language
+Paired bootstrap: the rows of an evaluator (pairs, queries or texts) are resampled with replacement, the same rows for
+both models, and the difference of the metric is computed each time. Efron and Tibshirani, 1993; for metrics of language
 models: Berg-Kirkpatrick, Burkett and Klein, 2012, https://aclanthology.org/D12-1091.
 """
 
@@ -21,36 +21,36 @@ Verdict = Literal["better", "worse", "no evidence"]
 
 
 class BootstrapDraws(TypedDict):
-    """A metric as it was measured, written down."""
+    """The resampled values of a metric, as stored on disk."""
 
     rows: str | None
-    """Fingerprint of the rows; None where it is not known."""
+    """Fingerprint of the rows; None if unknown."""
     values: list[float]
-    """Of the rows drawn anew, see `resample`: of the same rows, draw by draw the same ones."""
+    """Values of `resample`; draws of equal rows are identical."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric of a model beside that of another one."""
+    """A metric of one model compared with that of another."""
 
     value: float
     other: float
     gain: float
     low: float | None
-    """The 95 % interval of the gain; None where the metric has no rows to resample."""
+    """Bounds of the 95 % interval of the gain; None if the metric has no rows to resample."""
     high: float | None
     verdict: Verdict | None
-    """better or worse where the interval lies on one side of 0."""
+    """better or worse if the interval excludes 0."""
 
 
 def compare(own: Statistic, other: Statistic) -> Comparison:
-    """The gain of `own` over `other`, and what it is worth. Both have the same rows, in the same order."""
+    """The gain of `own` over `other` with its verdict. Both must have the same rows in the same order."""
     gains = _resampled_gains(own, other) if own.rows else None
     return _classify_gain(own.value, other.value, gains)
 
 
 def _classify_gain(value: float, other: float, gains: np.ndarray | None) -> Comparison:
-    """What the gain over `other` is worth, by resampled gains; None where there are no rows to resample."""
+    """The verdict on a gain; `gains` are resampled, or None if there are no rows to resample."""
     if gains is None:
         return Comparison(value, other, value - other, None, None, None)
     tail = (1 - INTERVAL) / 2
@@ -60,11 +60,11 @@ def _classify_gain(value: float, other: float, gains: np.ndarray | None) -> Comp
 
 
 def lower_bound(own: Statistic, other: Statistic, confidence: float) -> float:
-    """The gain that `own` has at least, with this confidence (one-sided); the plain gain where there are no rows.
+    """One-sided lower bound of the gain of `own` at this confidence; the plain gain if there are no rows.
 
-    It is the highest gain that at most 1 - confidence of the draws do not exceed. Models that differ in a few rows tie
-    in many draws: where more of them tie at the lowest gain of all, the bound lies one step of the metric below it. An
-    identical model has a gain of 0 for certain.
+    The bound is the highest gain that at most 1 - confidence of the draws do not exceed. Models that differ in few rows
+    tie in many draws: if more draws than that tie at the lowest gain, the bound is one step of the metric below it. An
+    identical model has a bound of 0.
     """
     if not own.rows:
         return own.value - other.value
@@ -76,25 +76,25 @@ def lower_bound(own: Statistic, other: Statistic, confidence: float) -> float:
 
 
 def _resampled_gains(own: Statistic, other: Statistic) -> np.ndarray:
-    """Gains [RESAMPLES] with the rows drawn anew, the same ones for both."""
+    """Gains [RESAMPLES] on resampled rows, the same rows for both."""
     gains: np.ndarray = resample(own, RESAMPLES) - resample(other, RESAMPLES)
     return gains
 
 
 def resample(statistic: Statistic, draws: int) -> np.ndarray:
-    """Values [draws] with the rows drawn anew; the same draws in every call, so that a verdict does not waver."""
+    """Values [draws] on resampled rows. Every call uses the same draws, so verdicts are reproducible."""
     random = np.random.default_rng(0)
     values = np.empty(draws)
     for draw in range(draws):
-        drawn = random.integers(0, statistic.rows, statistic.rows)
-        values[draw] = statistic.at(np.bincount(drawn, minlength=statistic.rows).astype(np.float64))
+        rows = random.integers(0, statistic.rows, statistic.rows)
+        values[draw] = statistic.at(np.bincount(rows, minlength=statistic.rows).astype(np.float64))
     return values
 
 
 def compare_draws(
     value: float, other: float, drawn: BootstrapDraws | None, other_drawn: BootstrapDraws | None
 ) -> Comparison:
-    """The same of two values that were resampled at different times, where both were measured on the same rows."""
+    """Like `compare`, for two values resampled at different times; without a verdict if their rows differ."""
     if not drawn or not other_drawn or drawn["rows"] is None or drawn["rows"] != other_drawn["rows"]:
         return _classify_gain(value, other, None)
     return _classify_gain(value, other, np.array(drawn["values"]) - np.array(other_drawn["values"]))

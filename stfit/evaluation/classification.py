@@ -1,4 +1,4 @@
-"""How much do embeddings say about the class of a text?"""
+"""How well can classes of texts be predicted from their embeddings?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ else:
 
 @dataclass(frozen=True)
 class Classes:
-    """Texts with their classes: those that a classifier learns from, and those that it is measured on."""
+    """Texts with their classes: those to learn from (`known`), and those to classify (`measured`)."""
 
     known: Examples
     measured: Examples
@@ -37,10 +37,10 @@ class Classes:
 
 
 class Classification(EvaluatorBase):
-    """Classes of texts, told from their embeddings in three ways.
+    """Predicts the class of texts from their embeddings in three ways.
 
-    By the nearest labelled texts (k-NN, with the model's own similarity), by logistic regression, and without any
-    labels by k-means clusters (V-measure).
+    By the nearest labelled texts (k-NN with the model's own similarity), by logistic regression, and without labels by
+    k-means clusters (V-measure).
     """
 
     type: Literal["classification"] = "classification"
@@ -49,20 +49,20 @@ class Classification(EvaluatorBase):
     main_metric = "knn_accuracy"
     metrics: ClassVar[list[str]] = ["knn_accuracy", "knn_f1", "logistic_accuracy", "logistic_f1", "v_measure"]
     train_split: str = "train"
-    """Split of the labelled texts to learn from; with `from: holdout`, the training data are these."""
+    """Split of the labelled texts to learn from; with `from: holdout`, the training data is used."""
     k: int = Field(5, gt=0)
-    """Nearest labelled texts that vote."""
+    """Number of nearest labelled texts that vote."""
 
     def load(self, seed: int, own: TrainAndHoldout | None) -> Classes:
-        """Texts of both splits, with their classes numbered alike."""
+        """Texts of both splits, with the same class numbers."""
         if own is not None and self.from_ is not None:
-            return self.checked(Classes(own[0], self.held_out(own)))
+            return self._require_classes(Classes(own[0], self.held_out(own)))
         source = self.model_copy(update={"split": self.train_split})
         known = load_examples(source, self.format, seed)[0]
-        return self.checked(Classes(known, _numbered_as(known, load_examples(self, self.format, seed)[0])))
+        return self._require_classes(Classes(known, _numbered_as(known, load_examples(self, self.format, seed)[0])))
 
-    def checked(self, rows: Classes) -> Classes:
-        """Refuse what can't be told apart."""
+    def _require_classes(self, rows: Classes) -> Classes:
+        """The rows. Raises DataError unless they have at least two classes."""
         labels = rows.known.label
         if labels is None or rows.known.label_kind == "score":
             raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
@@ -73,7 +73,7 @@ class Classification(EvaluatorBase):
     def measure(self, rows: Classes, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Accuracy and macro-F1 (the mean F1 of the classes) of both classifiers, and the V-measure of the clusters.
 
-        k-NN: of classes with equally many votes, the one whose voter is nearest wins. V-measure: Rosenberg and
+        k-NN: of classes with equal votes, the one with the nearest voter wins. V-measure: Rosenberg and
         Hirschberg, 2007, https://aclanthology.org/D07-1043; as many clusters as there are classes.
         """
         label, known_label = rows.measured.label, rows.known.label
@@ -83,7 +83,7 @@ class Classification(EvaluatorBase):
         known = embed("text", rows.known.column("text"))
         _, index_rk = nearest(vectors, [known], self.k, similarity)
         by_neighbours = _vote(known_label[index_rk])
-        with warnings.catch_warnings():  # a collapsed model gives fewer clusters, which its V-measure says already
+        with warnings.catch_warnings():  # a collapsed model gives fewer clusters, which V-measure shows
             warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
             by_regression = linear_model.LogisticRegression(max_iter=1000).fit(known, known_label).predict(vectors)
             clusters = cluster.KMeans(len(np.unique(label)), n_init=1, random_state=0).fit_predict(vectors)
@@ -96,29 +96,29 @@ class Classification(EvaluatorBase):
         }
 
     def examples_of(self, rows: Any) -> Examples:
-        """What of the rows training must not have seen."""
+        """The rows that training must not contain."""
         examples: Examples = rows.measured
         return examples
 
 
 def _numbered_as(known: Examples, measured: Examples) -> Examples:
-    """The measured texts with the class numbers of the known ones, where both have names."""
-    names, own = known.label_names, measured.label_names
-    if names is None or own is None or names == own or measured.label is None:
+    """The measured texts with the class numbers of the known texts, if both have class names."""
+    names, measured_names = known.label_names, measured.label_names
+    if names is None or measured_names is None or names == measured_names or measured.label is None:
         return measured
     number = {name: position for position, name in enumerate(names)}
-    new = [number.get(name, len(names) + position) for position, name in enumerate(own)]
+    new = [number.get(name, len(names) + position) for position, name in enumerate(measured_names)]
     return replace(measured, label=np.array(new)[measured.label], label_names=None)
 
 
 def _vote(label_rk: np.ndarray) -> np.ndarray:
-    """The most frequent label of each row; of equally frequent ones, the first."""
+    """The most frequent label of each row; of tied labels, the first."""
     votes_rk = (label_rk[:, :, None] == label_rk[:, None, :]).sum(axis=2)
     chosen: np.ndarray = np.take_along_axis(label_rk, votes_rk.argmax(axis=1)[:, None], axis=1)[:, 0]
     return chosen
 
 
-def _table_of(one_r: np.ndarray, other_r: np.ndarray) -> tuple[np.ndarray, int]:
+def _contingency_cells(one_r: np.ndarray, other_r: np.ndarray) -> tuple[np.ndarray, int]:
     """Each row's cell in the table of both groupings [n, n] (flat), and n."""
     names, numbers = np.unique([one_r, other_r], return_inverse=True)
     one, other = numbers.reshape(2, -1)
@@ -126,8 +126,8 @@ def _table_of(one_r: np.ndarray, other_r: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def macro_f1(label_r: np.ndarray, predicted_r: np.ndarray) -> Statistic:
-    """Mean F1 of the classes that occur, as a label or as a prediction."""
-    cell_r, classes = _table_of(label_r, predicted_r)
+    """Mean F1 of the classes that occur as a label or as a prediction."""
+    cell_r, classes = _contingency_cells(label_r, predicted_r)
 
     def at(weight_r: np.ndarray) -> float:
         table = np.bincount(cell_r, weight_r, classes**2).reshape(classes, classes)
@@ -138,8 +138,8 @@ def macro_f1(label_r: np.ndarray, predicted_r: np.ndarray) -> Statistic:
 
 
 def v_measure(label_r: np.ndarray, cluster_r: np.ndarray) -> Statistic:
-    """Harmonic mean of homogeneity and completeness; 0 where the clusters say nothing."""
-    cell_r, groups = _table_of(label_r, cluster_r)
+    """Harmonic mean of homogeneity and completeness; 0 if clusters are independent of classes."""
+    cell_r, groups = _contingency_cells(label_r, cluster_r)
 
     def at(weight_r: np.ndarray) -> float:
         table = np.bincount(cell_r, weight_r, groups**2).reshape(groups, groups) / weight_r.sum()

@@ -1,4 +1,4 @@
-"""Is a model good enough to be published?"""
+"""Gates: conditions on metrics that a model must meet to be published."""
 
 from __future__ import annotations
 
@@ -14,42 +14,43 @@ from stfit.spec import Spec
 
 
 class Gate(Spec):
-    """A metric's least value, or its least gain over another model."""
+    """The minimum value of a metric, or its minimum gain over another model."""
 
     metric: str
-    """A metric of `eval` such as `stsb/spearman_cosine`."""
+    """A metric of `eval`, such as `stsb/spearman_cosine`."""
     min: float | None = None
-    """Least value."""
+    """Minimum value."""
     against: Location | None = None
-    """`base` (the model before its first step), `published` (what `push` would replace), or a model folder."""
+    """Model to compare with: `base` (the model before training), `published` (the model that `push` would replace), or
+    a model folder."""
     min_gain: float = 0.0
-    """Least gain over the other model."""
+    """Minimum gain over the other model."""
     confidence: float | None = Field(0.95, gt=0.5, lt=1)
-    """How sure the gain has to be: its one-sided lower bound, by a paired bootstrap over the rows, is at least
-    `min_gain`. A model that is no better passes at a rate of 1 - confidence. null = compare the plain numbers."""
+    """Confidence of the gain: its one-sided lower bound, from a paired bootstrap over the rows, must be at least
+    `min_gain`. A model that is no better passes with a probability of 1 - confidence. null compares plain values."""
 
     @model_validator(mode="after")
     def one_limit(self) -> Self:
-        """A line says one thing."""
+        """A gate has one limit."""
         if (self.min is None) == (self.against is None):
-            raise ValueError("give `min`, or `against`; for both, write two lines")
-        defaults = type(self).model_fields  # which the resolved.yaml of a run spells out
-        idle = [key for key in ("min_gain", "confidence") if getattr(self, key) != defaults[key].default]
-        if self.against is None and idle:
-            raise ValueError(f"`{idle[0]}` is about the gain over another model: it needs `against`")
+            raise ValueError("set either `min` or `against`; for both, add two gates")
+        defaults = type(self).model_fields  # resolved.yaml contains them
+        unused = [key for key in ("min_gain", "confidence") if getattr(self, key) != defaults[key].default]
+        if self.against is None and unused:
+            raise ValueError(f"`{unused[0]}` applies to the gain over another model: set `against`")
         return self
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """What a gate says of a model: it passes where its value is at least the limit."""
+    """The result of a gate: a model passes if its value is at least the limit."""
 
     metric: str
     value: float
     limit: float | None
-    """Least value that passes; with a confidence, higher than the other's by the margin that luck needs."""
+    """Minimum value that passes; with a confidence, it includes the margin for chance."""
     passed: bool | None
-    """None where there is nothing to compare with."""
+    """None if there is no model to compare with."""
     against: str | None = None
     other: float | None = None
     gain: float | None = None
@@ -59,7 +60,7 @@ class GateResult:
 
 
 def decide(gate: Gate, own: Statistic, other: Statistic | None, note: str = "") -> GateResult:
-    """Hold a metric of a model against a gate; `other` is that of the model it names, `note` why there is none."""
+    """Evaluate a gate; `other` is the metric of the model in `against`, `note` the reason if it is missing."""
     if gate.min is not None:
         return GateResult(gate.metric, own.value, gate.min, own.value >= gate.min)
     if other is None:

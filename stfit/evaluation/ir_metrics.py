@@ -1,6 +1,6 @@
-"""Metrics of ranked lists: were the right documents found, and how early?
+"""Metrics of ranked lists of documents.
 
-Relevance is yes or no, as in sentence-transformers; grades of a data set count as yes when they are above 0.
+Relevance is binary, as in sentence-transformers: grades above 0 count as relevant.
 
 Tensor names: q = queries, n = ranks, from the first.
 """
@@ -20,11 +20,11 @@ def names_at(k: int) -> list[str]:
 
 
 def metrics_at(k: int, hit_qn: np.ndarray, relevant_q: np.ndarray) -> dict[str, Statistic]:
-    """Every metric of the first k ranks, a mean over queries.
+    """Every metric of the first k ranks, as means over queries.
 
-    `hit_qn`: whether the document at a rank is relevant; `relevant_q`: how many documents are (at least one). Accuracy:
-    is there a hit at all; MRR: one over the rank of the first; NDCG: gain 1, discounted by log2(rank + 1); MAP: mean
-    precision at the hits, over the hits that are possible.
+    `hit_qn`: whether the document at a rank is relevant; `relevant_q`: number of relevant documents (at least one).
+    Accuracy: whether there is a hit; MRR: one over the rank of the first hit; NDCG: gain 1, discounted by
+    log2(rank + 1); MAP: sum of the precisions at the hits over the number of possible hits.
     """
     hit_qn = hit_qn[:, :k].astype(np.float64)
     ranks_n = np.arange(1, hit_qn.shape[1] + 1)

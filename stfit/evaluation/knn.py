@@ -1,4 +1,4 @@
-"""The nearest rows of a corpus, in bounded memory.
+"""Exact nearest neighbours in a corpus, in bounded memory.
 
 Tensor names: q = queries, c = rows of a chunk of the corpus, k = neighbours, d = embedding dim.
 """
@@ -21,13 +21,13 @@ else:
     torch = lazy("torch")
 
 CHUNK = 50_000
-"""Rows of a corpus that are embedded and compared at once."""
-MOST_SCORES = 2**24
-"""Similarities that are held at once."""
+"""Maximum number of corpus rows to embed and compare at once."""
+MAX_SCORES = 2**24
+"""Maximum number of similarities in memory."""
 
 
 def in_chunks(embed: Embed, role: str, texts: list[str]) -> Iterator[np.ndarray]:
-    """Embeddings of a long list of texts, CHUNK of them at a time."""
+    """Embeddings of a long list of texts, CHUNK texts at a time."""
     for start in range(0, len(texts), CHUNK):
         yield embed(role, texts[start : start + CHUNK])
 
@@ -35,10 +35,10 @@ def in_chunks(embed: Embed, role: str, texts: list[str]) -> Iterator[np.ndarray]
 def nearest(
     query_qd: np.ndarray, chunks: Iterable[np.ndarray], k: int, similarity: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Similarities [q, k] and positions [q, k] of the nearest corpus rows, from the nearest on.
+    """Similarities [q, k] and positions [q, k] of the most similar corpus rows, in descending order.
 
-    `chunks` are the corpus in order, each [c, d]. Of rows that are equally near, the earlier one comes first. A corpus
-    of fewer than k rows gives as many columns as it has.
+    `chunks` hold the corpus in order, each [c, d]. Of equally similar rows, the earlier one comes first. A corpus of
+    fewer than k rows gives one column per row.
     """
     queries = torch.from_numpy(np.ascontiguousarray(query_qd))
     score_qk = np.empty((len(queries), 0), dtype=np.float32)
@@ -46,10 +46,10 @@ def nearest(
     start = 0
     for chunk_cd in chunks:
         corpus = torch.from_numpy(np.ascontiguousarray(chunk_cd))
-        block = max(1, MOST_SCORES // len(corpus))
-        found = [_top_of(similarity_matrix(similarity, part_qd, corpus), k) for part_qd in queries.split(block)]
-        score_qk = np.concatenate([score_qk, np.concatenate([score for score, _ in found])], axis=1)
-        index_qk = np.concatenate([index_qk, np.concatenate([index for _, index in found]) + start], axis=1)
+        block = max(1, MAX_SCORES // len(corpus))
+        top = [_top_k(similarity_matrix(similarity, part_qd, corpus), k) for part_qd in queries.split(block)]
+        score_qk = np.concatenate([score_qk, np.concatenate([score for score, _ in top])], axis=1)
+        index_qk = np.concatenate([index_qk, np.concatenate([index for _, index in top]) + start], axis=1)
         order_qk = np.lexsort((index_qk, -score_qk))[:, :k]
         score_qk = np.take_along_axis(score_qk, order_qk, axis=1)
         index_qk = np.take_along_axis(index_qk, order_qk, axis=1)
@@ -57,11 +57,11 @@ def nearest(
     return score_qk, index_qk
 
 
-def _top_of(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k highest scores of each row and where they are; of equal scores at the border, the earlier ones."""
+def _top_k(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest scores of each row and their positions; of equal scores at the border, the earlier ones."""
     k = min(k, score_qc.shape[1])
     score_qk, index_qk = score_qc.topk(k, dim=1)
-    at_border_q = ((score_qc >= score_qk[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]  # topk takes any of those
+    at_border_q = ((score_qc >= score_qk[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]  # topk breaks these ties arbitrarily
     if len(at_border_q):
         sorted_qc, order_qc = score_qc[at_border_q].sort(dim=1, descending=True, stable=True)
         score_qk[at_border_q], index_qk[at_border_q] = sorted_qc[:, :k], order_qc[:, :k]

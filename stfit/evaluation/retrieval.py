@@ -1,4 +1,4 @@
-"""Does a query find the right documents of a corpus?"""
+"""Does a query find the relevant documents of a corpus?"""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ log = logging.getLogger("stfit")
 
 QRELS: dict[str, str | list[str]] = {"query": "query-id", "corpus": "corpus-id"}
 BEIR_ID: dict[str, str | list[str]] = {"id": "_id"}
-"""Role -> column of the files of a BEIR set: relevance judgements, and the other two."""
+"""Role -> column in the files of a BEIR dataset: judgements (QRELS), and corpus and queries (BEIR_ID)."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Queries, the corpus in which they search, and what is right for each."""
+    """Queries, the corpus to search, and the relevant documents of each query."""
 
     queries: list[str]
     corpus: list[str]
     relevant: list[set[int]]
     """Positions in the corpus of each query's relevant documents."""
     missing: np.ndarray
-    """How many relevant documents of each query the corpus does not have: they can't be found, and count as missed."""
+    """Number of relevant documents of each query that are not in the corpus; they count as missed."""
 
     @property
     def texts(self) -> dict[str, list[str]]:
@@ -62,11 +62,11 @@ class Collection:
 
 
 class Retrieval(EvaluatorBase):
-    """Search: for each query, the nearest documents of a corpus, by the model's own similarity.
+    """Searches a corpus for each query by the model's own similarity.
 
-    `dataset` is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv), a Hub set of that layout, or any source
-    of anchor/positive pairs, whose corpus are all its positives. Or give the three tables. A document is its title and
-    its text. Judgements above 0 count as relevant.
+    `dataset` is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv), a Hub dataset with that layout, or any
+    source of anchor/positive pairs, whose positives form the corpus. Alternatively, set `corpus`, `queries` and
+    `relevant`. A document is its title followed by its text. Judgements above 0 count as relevant.
     """
 
     aliases = ("InformationRetrievalEvaluator",)
@@ -75,36 +75,36 @@ class Retrieval(EvaluatorBase):
     from_holdout_of = ("triplet",)
     per_similarity = False
     corpus: TableSource | None = None
-    """Documents, with the columns `id`, `text` and, where there is one, `title`; instead of `dataset`."""
+    """Documents, with the columns `id`, `text` and optionally `title`; replaces `dataset`."""
     queries: TableSource | None = None
     """Queries, with the columns `id` and `text`."""
     relevant: TableSource | None = None
-    """Which documents are right for which query: columns `query`, `corpus` (ids), and `score` where there is one."""
+    """Judgements, with the columns `query` and `corpus` (ids), and optionally `score`."""
     k: list[Annotated[int, Field(gt=0)]] = Field([1, 10, 100], min_length=1)
-    """Ranks up to which results count: every metric is measured at each of these."""
+    """Rank cut-offs: every metric is measured at each of them."""
 
     @model_validator(mode="after")
     def three_tables(self) -> Self:
-        """Two of the three say nothing."""
+        """The three tables are set together."""
         given = {bool(table) for table in (self.corpus, self.queries, self.relevant)}
         if len(given) == 2:
-            raise ValueError("`corpus`, `queries` and `relevant` go together: give all three")
+            raise ValueError("`corpus`, `queries` and `relevant` go together: set all three")
         return self
 
     @property
     def origins_given(self) -> dict[str, bool]:
-        """Where rows may come from, in words, and whether the recipe says so."""
+        """Possible sources of rows, as text -> whether the recipe sets it."""
         tables = "the three tables `corpus`, `queries` and `relevant`"
         return super().origins_given | {tables: self.corpus is not None}
 
     @property
     def label(self) -> str:
-        """First part of the metrics' names."""
+        """First part of the metric names."""
         return "retrieval" if self.name is None and self.corpus is not None else super().label
 
     @property
     def origin(self) -> str | None:
-        """Where the rows come from."""
+        """The source of the rows."""
         return self.relevant.dataset if self.relevant else self.dataset
 
     @property
@@ -114,12 +114,12 @@ class Retrieval(EvaluatorBase):
 
     @property
     def main_metric(self) -> str:  # type: ignore[override]
-        """NDCG at 10, or at the largest k where 10 is not asked for."""
+        """NDCG at 10, or at the largest k if `k` does not contain 10."""
         return f"ndcg@{10 if 10 in self.k else max(self.k)}"
 
     @property
     def prompt_roles(self) -> tuple[str, ...]:
-        """The roles that `prompts` may give a prompt."""
+        """The roles that `prompts` accepts."""
         return ("query", "corpus")
 
     def load(self, seed: int, own: TrainAndHoldout | None) -> Collection:
@@ -130,7 +130,7 @@ class Retrieval(EvaluatorBase):
         return _collection_of(pairs)
 
     def tables(self) -> tuple[TableSource, TableSource, TableSource] | None:
-        """The three tables, as the recipe gives them or as the layout of `dataset` has them; None for pairs."""
+        """The three tables, from the recipe or from the layout of `dataset`; None for pairs."""
         if self.corpus and self.queries and self.relevant:
             return self.corpus, self.queries, self.relevant
         if self.dataset is None or self.columns:
@@ -138,7 +138,7 @@ class Retrieval(EvaluatorBase):
         return _hub_tables(self) if is_remote(self.dataset) else _folder_tables(Path(self.dataset), self.split)
 
     def measure(self, rows: Collection, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """Every metric at every k, each in [0, 1]; of equally near documents, the one of the lower id comes first."""
+        """Every metric at every k, each in [0, 1]; equally similar documents are ordered by id."""
         queries = embed("query", rows.queries)
         _, index_qn = nearest(queries, in_chunks(embed, "corpus", rows.corpus), max(self.k), similarity)
         pairs = zip(index_qn.tolist(), rows.relevant, strict=True)
@@ -150,13 +150,13 @@ class Retrieval(EvaluatorBase):
         return found
 
     def examples_of(self, rows: Any) -> Examples:
-        """What of the rows training must not have seen."""
+        """The rows that training must not contain."""
         pairs: Examples = rows.pairs
         return pairs
 
 
 def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, TableSource] | None:
-    """The files of a BEIR folder; None for a folder of another layout."""
+    """The files of a BEIR folder; None for any other layout."""
     corpus, queries = (_first_of(folder, f"{name}.jsonl*") for name in ("corpus", "queries"))
     if corpus is None or queries is None:
         return None
@@ -173,12 +173,12 @@ def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, 
 
 
 def _first_of(folder: Path, pattern: str) -> Path | None:
-    """A file, plain or packed."""
+    """The first matching file, compressed or not."""
     return next(iter(sorted(folder.glob(pattern))), None)
 
 
 def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSource]:
-    """The configurations of a Hub set in MTEB's layout; BeIR keeps the judgements in a repository beside it."""
+    """The configurations of a Hub dataset in MTEB's layout; BeIR has a separate repository for judgements."""
     dataset, revision = str(source.dataset), source.revision
     beside = dataset.startswith("BeIR/")
     parts = {name: TableSource(dataset=dataset, config=name, split=name, revision=revision, columns=BEIR_ID)
@@ -194,7 +194,7 @@ def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSourc
 
 
 def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource) -> Collection:
-    """Read the three tables. Raises DataError where ids are missing, stand there twice, or don't meet."""
+    """Read the three tables. Raises DataError if ids are missing, duplicated, or do not match."""
     documents = dict(sorted(_texts_by_id(corpus, "corpus").items()))
     asked = _texts_by_id(queries, "queries")
     at = {key: position for position, key in enumerate(documents)}
@@ -221,7 +221,7 @@ def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableS
 
 
 def _texts_by_id(source: TableSource, what: str) -> dict[str, str]:
-    """Id -> text, with its title before it where there is one."""
+    """Id -> text, preceded by its title if there is one."""
     table = filter_rows(load_table(source), source.where)
     ids = _cells_of(table, source, "id")
     texts = _cells_of(table, source, "text")
@@ -229,12 +229,12 @@ def _texts_by_id(source: TableSource, what: str) -> dict[str, str]:
     found = {key: f"{title or ''} {text}".strip() for key, title, text in zip(ids, titles, texts, strict=True)}
     if len(found) < len(ids):
         twice = Counter(ids).most_common(1)[0][0]
-        raise DataError(f"{table.origin}: the id {twice!r} stands there twice, and the {what} are found by their ids")
+        raise DataError(f"{table.origin}: the id {twice!r} occurs more than once, but ids of {what} must be unique")
     return found
 
 
 def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
-    """A role's cells as text."""
+    """The cells of a role as text."""
     selector = source.columns.get(role, role)
     if not isinstance(selector, str):
         raise RecipeError(f"`columns: {role}` takes one selector")
@@ -242,7 +242,7 @@ def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
 
 
 def _optional(table: Table, source: TableSource, role: str, nothing: Any = 1) -> list[Any]:
-    """A role's cells, or `nothing` in every row where the table has no such column."""
+    """The cells of a role, or `nothing` in every row if the table does not have the column."""
     selector = source.columns.get(role, role)
     return (
         _cells_of(table, source, role)

@@ -1,6 +1,6 @@
-"""A metric as a function of how often each of its rows counts, so that comparing can resample rows.
+"""A metric as a function of row weights, so that a comparison can resample rows.
 
-Tensor names: r = rows (pairs, queries, texts: what is resampled), g = groups of rows of equal score, the highest first.
+Tensor names: r = rows (resampled units: pairs, queries or texts), g = groups of equal score, highest first.
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Statistic:
-    """A metric of some rows. `at(weight_r)` is its value where each row stands there so many times."""
+    """A metric of some rows. `at(weight_r)` is its value if row i occurs weight_r[i] times."""
 
     rows: int
     at: Callable[[np.ndarray], float]
 
     @property
     def value(self) -> float:
-        """The metric of the rows as they are."""
+        """The metric with every row counted once."""
         return float(self.at(np.ones(self.rows)))
 
 
 def mean_of(value_r: np.ndarray) -> Statistic:
-    """The mean of one number a row."""
+    """The mean of one number per row."""
     value_r = np.asarray(value_r, dtype=np.float64)
     return Statistic(len(value_r), lambda weight_r: float(weight_r @ value_r / weight_r.sum()))
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Rows by falling score, with the right ones among them; rows of equal score are one group."""
+    """Rows in descending order of score, grouped by equal score, with their binary labels."""
 
     group_r: np.ndarray
     right_r: np.ndarray
 
     def counts(self, weight_r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows from the highest score to each group: the right ones [g] and all [g]."""
+        """Cumulative counts from the highest score to each group: positive rows [g] and all rows [g]."""
         right_g = np.bincount(self.group_r, weight_r * self.right_r).cumsum()
         return right_g, np.bincount(self.group_r, weight_r).cumsum()
 
 
 def rank_by_score(score_r: np.ndarray, right_r: np.ndarray) -> Ranking:
-    """Rows by falling score."""
+    """Rows in descending order of score."""
     _, group_r = np.unique(-score_r, return_inverse=True)
     return Ranking(group_r, right_r.astype(np.float64))
 
 
 def average_precision(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
-    """Mean precision over the `right` rows that there are to find; 0 where there is none.
+    """Mean precision over the `right` positive rows; 0 if there are none.
 
-    As scikit-learn's: a step function, in which rows of equal score are found together.
+    As in scikit-learn: a step function, in which rows of equal score share one threshold.
     """
-    found_g = np.diff(right_g, prepend=0.0)
-    return float((found_g * right_g / np.maximum(all_g, 1)).sum() / right) if right else 0.0
+    gained_g = np.diff(right_g, prepend=0.0)
+    return float((gained_g * right_g / np.maximum(all_g, 1)).sum() / right) if right else 0.0
 
 
 def best_f1(right_g: np.ndarray, all_g: np.ndarray, right: float) -> tuple[float, float, float, int]:
-    """F1, precision and recall at the group whose score is the best threshold, and that group; the first of equals."""
+    """Best F1 over all thresholds, its precision, recall and group; of tied groups, the first."""
     if not right:
         return 0.0, 0.0, 0.0, 0
     precision_g, recall_g = right_g / np.maximum(all_g, 1), right_g / right

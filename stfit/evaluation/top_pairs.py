@@ -1,4 +1,4 @@
-"""The closest pairs among many embeddings of length 1.
+"""The most similar pairs among many embeddings of length 1.
 
 Tensor names: n = rows, k = pairs, d = embedding dim.
 """
@@ -11,14 +11,14 @@ import torch
 from stfit.errors import RecipeError
 
 BLOCK = 2048
-"""Rows that are compared with as many others at once."""
+"""Number of rows to compare with as many others at once."""
 
 NEIGHBOURS = 16
-"""Of each text, when pairs are looked for approximately."""
+"""Number of neighbours per row in the approximate search."""
 
 
 def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Similarities [k] and row numbers [k, 2] (i < j) of the closest pairs of rows, from the closest on."""
+    """Similarities [k] and row numbers [k, 2] (i < j) of the most similar pairs of rows, in descending order."""
     blocks = torch.from_numpy(row_nd).split(BLOCK)
     best = torch.empty(0)
     pairs = torch.empty(0, 2, dtype=torch.int64)
@@ -40,9 +40,9 @@ def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def closest_pairs_approximately(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same by a graph of near neighbours (https://arxiv.org/abs/1603.09320), which may miss some.
+    """Like `closest_pairs`, but by an HNSW graph (https://arxiv.org/abs/1603.09320), which may miss pairs.
 
-    Raises RecipeError where faiss is not installed.
+    Raises RecipeError if faiss is not installed.
     """
     try:
         import faiss
@@ -51,10 +51,10 @@ def closest_pairs_approximately(row_nd: np.ndarray, k: int) -> tuple[np.ndarray,
     index = faiss.IndexHNSWFlat(row_nd.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
     index.add(row_nd)
     score_nk, other_nk = index.search(row_nd, NEIGHBOURS)
-    one_nk = np.broadcast_to(np.arange(len(row_nd))[:, None], other_nk.shape)
-    apart = (other_nk >= 0) & (other_nk != one_nk)
-    pairs = np.sort(np.stack([one_nk[apart], other_nk[apart]], axis=1), axis=1)
+    row_nk = np.broadcast_to(np.arange(len(row_nd))[:, None], other_nk.shape)
+    distinct = (other_nk >= 0) & (other_nk != row_nk)
+    pairs = np.sort(np.stack([row_nk[distinct], other_nk[distinct]], axis=1), axis=1)
     pairs, first = np.unique(pairs, axis=0, return_index=True)
-    score = score_nk[apart][first]
+    score = score_nk[distinct][first]
     order = np.argsort(-score, kind="stable")[:k]
     return score[order], pairs[order]

@@ -97,7 +97,7 @@ def test_where_there_is_nothing_to_compare_with_nothing_is_said():
     [{"against": None}, {"min": 0.5}, {"min": 0.5, "against": None, "min_gain": 0.1}, {"confidence": 0.3}],
 )
 def test_a_line_says_one_thing(settings):
-    with pytest.raises(ValueError, match=r"give `min`|needs `against`|greater than"):
+    with pytest.raises(ValueError, match=r"set either `min`|set `against`|greater than"):
         gate(**settings)
 
 
