@@ -146,17 +146,9 @@ def _run(
     yield Started(folder.path, rows, count_dropped(prepared.training), state.step, schedule.total_steps, main)
 
     report_data = open_report_data(folder, resolved, prepared, evaluators, main)
+    intervals, diagnostics = build_intervals(resolved.train, schedule.total_steps), Diagnostics(schedule.total_steps)
     session = TrainingSession(
-        resolved,
-        folder,
-        signals,
-        objects,
-        evaluators,
-        build_intervals(resolved.train, schedule.total_steps),
-        state,
-        fingerprint,
-        Diagnostics(schedule.total_steps),
-        report_data,
+        resolved, folder, signals, objects, evaluators, intervals, state, fingerprint, diagnostics, report_data
     )
     state.add_seconds("preparing", time.perf_counter() - start)
     if checkpoint is None:

@@ -1,4 +1,4 @@
-"""What a run folder records of a model, as the facts of its card."""
+"""Collect the data of a model card from a run folder or a model folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from stfit.workflows.summarize_run import bootstrap_draws, metric_deltas
 
 
 def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:
-    """Put the card and the loss curve of a training that is over into its model folder."""
+    """Write the model card and the loss curve of a finished training into its model folder."""
     recipe = load_recipe(folder.resolved).recipe
     steps, losses = loss_curve(folder.read_log())
     if steps:
@@ -37,7 +37,7 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
 
 
 def describe_folder(folder: Path, name: str) -> CardData:
-    """What a model folder says of itself."""
+    """The card data of a model folder alone."""
     glance = inspect_folder(folder)
     return CardData(
         name=name,
@@ -58,7 +58,7 @@ def describe_run(
     name: str,
     training: list[Examples] | None,
 ) -> CardData:
-    """The facts of a finished run's model. `training`: the rows of each objective, where the card is to show some."""
+    """The card data of a finished run. `training`: the rows of each objective, if the card shows examples."""
     glance = inspect_folder(folder.model)
     dim = glance.config.embedding_dim(glance.hidden_size or 0) if glance.config else 0
     before, after = result["baseline"], result["metrics"]
@@ -84,7 +84,7 @@ def describe_run(
 def _describe_training(
     folder: RunFolder, recipe: Recipe, result: dict[str, Any], training: list[Examples] | None
 ) -> Training:
-    """How the model was made."""
+    """How the model was trained."""
     lock = folder.read_lock() or {"data": [], "packages": {}, "python": "unknown"}
     base = recipe.model.base
     on_hub = isinstance(base, str) and is_remote(base)
@@ -105,7 +105,7 @@ def _describe_training(
 
 
 def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[DatasetFacts]:
-    """The source of every objective, with its count and first rows where they are known."""
+    """The dataset of every objective, with its row count and first rows if known."""
     shown = recipe.push.samples if recipe.push else 0
     sources = [_rows_of(each.data, "data", each.data.format) for each in recipe.objectives_by_path.values()]
     return [
@@ -115,7 +115,7 @@ def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Exam
 
 
 def _rows_of(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
-    """A source, without the folders of this machine; `label` where it has no dataset of its own."""
+    """A dataset without the folders of this machine; `label` if it has no name of its own."""
     dataset: str | None = source.dataset
     hub = dataset if dataset is not None and is_remote(dataset) else None
     name = PurePath(dataset).name if dataset else label
@@ -124,7 +124,7 @@ def _rows_of(source: Source | Mteb, label: str, format: str | None = None) -> Da
 
 
 def _scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:
-    """What one evaluator found at the end, with the whole embedding and with each prefix of it that was measured."""
+    """The final scores of an evaluator, one for the whole embedding and for each measured prefix."""
     rows = _rows_of(recipe.holdout_source if evaluator.from_ and recipe.holdout_source else evaluator, evaluator.label)
     found: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
@@ -135,7 +135,7 @@ def _scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) 
 
 
 def first_rows(examples: Examples, count: int) -> list[dict[str, Any]]:
-    """The first rows, with their label where they have one."""
+    """The first rows, with their label if they have one."""
     rows = []
     for position in range(min(count, len(examples))):
         row: dict[str, Any] = {role: texts[position] or "" for role, texts in examples.texts.items()}

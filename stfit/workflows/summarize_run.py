@@ -1,4 +1,4 @@
-"""What a run folder tells of its run: for its report, for the list of runs and for the card of its model."""
+"""Summarize a run folder: for its report, for the list of runs and for the model card."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from stfit.workflows.report_data import Stage
 
 
 def write_report(folder: RunFolder) -> None:
-    """The report of a run that has just finished."""
+    """Write the report of a run that has just finished."""
     atomic_write(folder.report, report_page(summarize_run(folder, "finished")))
 
 
 def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
-    """What a run folder tells. `state`: where it is known already. Raises RecipeError where it is no run folder."""
+    """Summarize a run folder. `state`: if known already. Raises RecipeError if it is not a run folder."""
     lock = folder.read_lock()
     if lock is None or not folder.resolved.is_file():
-        raise RecipeError(f"{folder.path} is no run folder: it has no {folder.lock.name} and {folder.resolved.name}")
+        raise RecipeError(f"{folder.path} is not a run folder: it has no {folder.lock.name} and {folder.resolved.name}")
     recipe = load_recipe(folder.resolved).recipe
     finished = folder.read_result() or {}
     result, log = finished.get("result", {}), folder.read_log()
@@ -57,7 +57,7 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
 
 
 def bootstrap_draws(record: dict[str, Any], moment: Stage) -> dict[str, BootstrapDraws]:
-    """The main metrics, resampled, of the start or the end of a run."""
+    """Bootstrap draws of the main metrics at the start or the end of a run."""
     found: dict[str, BootstrapDraws] = record.get("drawn", {}).get(moment, {})
     return found
 
@@ -68,7 +68,7 @@ def metric_deltas(
     own_drawn: dict[str, BootstrapDraws],
     other_drawn: dict[str, BootstrapDraws],
 ) -> dict[str, MetricDelta]:
-    """What each metric that both have gains."""
+    """The gain of every metric that both have."""
     found = {}
     for name in (name for name in own if name in other):
         compared = compare_draws(own[name], other[name], own_drawn.get(name), other_drawn.get(name))
@@ -77,7 +77,7 @@ def metric_deltas(
 
 
 def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
-    """Whether a run is over, under way, or was stopped, and where."""
+    """`finished`, `in progress`, or the step at which the run stopped."""
     if finished:
         return "finished"
     if is_folder_locked(folder.path):
@@ -88,13 +88,13 @@ def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> s
 
 
 def last_written(folder: RunFolder) -> datetime:
-    """When a run last wrote something of itself."""
+    """When the run last wrote to its folder."""
     newest = next(path for path in (folder.result, folder.metrics, folder.lock) if path.is_file())
     return datetime.fromtimestamp(newest.stat().st_mtime)
 
 
 def _main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
-    """The first metric of each evaluator, as a run that is not over has not said which are the main ones."""
+    """The first metric of each evaluator, for a run that has not finished and so has not stored its main metrics."""
     heads = [f"{evaluator.label}/{evaluator.main_metric}" for evaluator in recipe.eval]
     found = [next((name for name in measured if name.startswith(head)), None) for head in heads]
     return [name for name in found if name]
@@ -126,14 +126,14 @@ def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> lis
 
 
 def _place_of(evaluator: Evaluator) -> str:
-    """Where an evaluator's rows come from."""
+    """The source of an evaluator's rows."""
     if evaluator.dataset is None:
         return evaluator.origin or ("data.holdout" if evaluator.from_ == "holdout" else "the dataset of data")
     return f"{evaluator.dataset}, split {evaluator.split}"
 
 
 def _machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the machine was and gave."""
+    """Hardware, memory and speed."""
     if not result:
         return []
     speed = result["examples_per_second"]

@@ -193,7 +193,7 @@ def test_runs_measured_on_other_rows_have_no_interval(tmp_path, write, run, simi
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="is no run folder"):
+    with pytest.raises(RecipeError, match="is not a run folder"):
         report([tmp_path])
 
 
