@@ -1,8 +1,8 @@
-"""Where a recipe points: a path of this machine, or an id on the Hub.
+"""A location in a recipe: a path on this machine, or an id on the Hub.
 
-A string is a path when it starts with `./ ../ / ~`, holds a glob, or ends in a suffix that stfit reads; anything else
-is a Hub id. A relative path belongs to the file that writes it, so the loader marks every string of a recipe with that
-file's folder.
+A string is a path if it starts with `./ ../ / ~`, holds a glob, or ends in a suffix that stfit reads; anything else is
+a Hub id. A relative path is relative to the file that writes it, so the loader marks every string of a recipe with the
+folder of its file.
 """
 
 from __future__ import annotations
@@ -13,12 +13,23 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, SerializationInfo
 
-DATA_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+READERS = {
+    ".jsonl": "json_lines",
+    ".jsonl.gz": "json_lines",
+    ".csv": "delimited",
+    ".csv.gz": "delimited",
+    ".tsv": "delimited",
+    ".tsv.gz": "delimited",
+    ".parquet": "parquet",
+}
+"""Suffix of a data file -> its reader NAME: the function `read_NAME` in `stfit/data/reading/NAME.py`."""
+DATA_SUFFIXES = tuple(READERS)
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
+"""Suffixes of texts and word vectors."""
 
 
 class Located(str):
-    """A string of a recipe file that remembers the folder its relative paths start from."""
+    """A string of a recipe that carries the folder its relative paths start from."""
 
     folder: Path
 
@@ -30,7 +41,7 @@ class Located(str):
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether `text` names something on this machine rather than on the Hub."""
+    """Whether `text` is a path on this machine, not an id on the Hub."""
     return (
         text in (".", "..")
         or text.startswith(("./", "../", "/", "~"))
@@ -40,7 +51,6 @@ def looks_like_path(text: str) -> bool:
 
 
 def _resolve_location(value: Any) -> Any:
-    """An absolute path for a path, relative to its recipe's folder; a Hub id, or what is no string, as it is."""
     if not isinstance(value, str) or not looks_like_path(value):
         return value
     folder = value.folder if isinstance(value, Located) else Path.cwd()
@@ -53,12 +63,11 @@ FOR_OTHERS = {"for_others": True}
 
 
 def without_folder(value: Any) -> Any:
-    """What others get to see of a location: of a path its last part, as `./rows.jsonl`; anything else as it is."""
+    """An absolute path as `./` and its last part; any other value unchanged."""
     return f"./{os.path.basename(value)}" if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _show_location(value: Any, info: SerializationInfo) -> Any:
-    """The value; without its folders where the dump is for others."""
     return without_folder(value) if info.context == FOR_OTHERS else value
 
 

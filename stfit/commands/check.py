@@ -10,7 +10,7 @@ from stfit.data.batching.shuffle_buffer import read_examples
 from stfit.data.checks.compatibility import check_kind
 from stfit.data.checks.lengths import words
 from stfit.data.mapping.examples import Examples, count_dropped
-from stfit.data.reading.block_reader import open_tables
+from stfit.data.reading.load_table import open_blocks
 from stfit.data.reading.split import Preview
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.model_config import ModelInfo
@@ -72,7 +72,7 @@ def _read_streams(recipe: Recipe, report: ValidationReport) -> None:
         source, loss = objective.data, objective.loss
         if source.streaming and key in report.training:
             with report.collect_errors(source.dataset):
-                for examples in read_examples(open_tables(source)(), source):
+                for examples in read_examples(open_blocks(source)(), source):
                     if len(examples):
                         check_kind(loss.type, loss.fits, examples)
 

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from stfit.data.embedding_writers import Parts, Rows, check_output, write_output
-from stfit.data.reading.block_reader import Texts, count_rows, files_of
+from stfit.data.mapping.texts import Texts
+from stfit.data.reading.local_files import count_rows, local_files
 from stfit.data.source import Source
 from stfit.distributed import all_gather_numpy, all_gather_object, is_rank_zero
 from stfit.encoder.build import load_encoder
@@ -91,7 +92,7 @@ def encode(
     output can't be written, and InterruptedRun after a signal: the same command then resumes.
     """
     check_output(output)
-    files_of(inputs.source)  # report a missing file before the model is loaded
+    local_files(inputs.source)  # report a missing file before the model is loaded
     if (calibration is None) == (options.precision in CALIBRATED):
         raise RecipeError(
             "int8 and uint8 need --calibration FILE, and other precisions do not take it. The file holds the range of "

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stfit.data.infer_format import Proposal, infer_format
-from stfit.data.reading.hub import hub_splits
-from stfit.data.reading.load_table import local_splits
-from stfit.data.source import Source, is_remote
+from stfit.data.reading.load_table import find_splits, load_split
+from stfit.data.source import Source
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem, RecipeError, ResourceError
 from stfit.paths import DATA_SUFFIXES, TEXT_SUFFIXES, looks_like_path
@@ -121,7 +120,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
 
 def _look_at(source: Source) -> DatasetSummary:
     """Read the split to train on and the one to measure on, and propose what to do with them."""
-    splits = hub_splits(source) if is_remote(source.dataset) else local_splits(source)
+    splits = find_splits(source)
     if {"corpus", "queries"} <= set(splits):
         message = "this is a retrieval set, to measure on: name it in `eval` of a recipe, as {type: retrieval, dataset}"
         raise DataError(Problem(message, "no-format", source.dataset))
@@ -130,10 +129,10 @@ def _look_at(source: Source) -> DatasetSummary:
     split = min(splits, key=lambda name: (name != "train", name == "test"))
     if measuring == split:
         measuring = "test" if "test" in splits and split != "test" else None
-    table = splits[split](None)
+    table = load_split(splits[split](None))
     if not len(table):
         raise DataError(Problem(f"the split `{split}` has no rows", "no-rows", table.origin))
-    other: Table | None = splits[measuring](None) if measuring else None
+    other: Table | None = load_split(splits[measuring](None)) if measuring else None
     # Of both together, since the ends of a score may only be reached in one.
     proposal = infer_format(table if other is None else concatenate([table, other]))
     return DatasetSummary(split, len(table), measuring, len(other) if other else 0, proposal)

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from stfit.data.mapping.examples import Examples, load_examples
-from stfit.data.reading.block_reader import stream_texts
+from stfit.data.mapping.texts import stream_texts
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in

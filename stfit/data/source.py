@@ -13,6 +13,9 @@ from stfit.spec import Spec
 Format = Literal["labeled_pair", "positive_pair", "labeled_text", "triplet", "text"]
 Scalar = str | int | float | bool
 
+STDIN = "-"
+"""The dataset that is read from standard input."""
+
 ROLES: dict[str, tuple[str, ...]] = {
     "labeled_pair": ("sentence1", "sentence2"),
     "positive_pair": ("anchor", "positive"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,12 @@ class Table:
         """That `column` is not there, and what is. Those `taken` by others are not meant."""
         known = list(self.columns)
         free = [name for name in known if name not in taken]
-        hint = one_column(known) or closest_hint(column, free) or did_you_mean(column, known)
+        hint = delimiter_hint(known) or closest_hint(column, free) or did_you_mean(column, known)
         there = "" if hint.startswith("known") else f" (columns: {', '.join(known)})"
         return Problem(f"there is no column `{column}`: {hint}{there}", "missing-column", self.origin)
 
 
-def one_column(names: Sequence[str]) -> str:
+def delimiter_hint(names: Sequence[str]) -> str:
     """What to write where the only column looks like several, with another delimiter between them; else nothing."""
     found = [mark for mark in DELIMITERS if mark in names[0]] if len(names) == 1 else []
     return f"if {found[0]!r} is the delimiter, write `read: {{delimiter: {json.dumps(found[0])}}}`" if found else ""
@@ -67,7 +68,8 @@ def concatenate(tables: Sequence[Table]) -> Table:
     """The rows of all tables; a column that a table does not have is None there."""
     names = dict.fromkeys(name for table in tables for name in table.columns)
     columns = {
-        name: [cell for table in tables for cell in table.columns.get(name, [None] * len(table))] for name in names
+        name: list(chain.from_iterable(table.columns.get(name) or [None] * len(table) for table in tables))
+        for name in names
     }
     label_names = {name: listed for table in tables for name, listed in table.label_names.items()}
     return Table(tables[0].origin, columns, np.concatenate([table.row for table in tables]), label_names)

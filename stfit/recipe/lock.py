@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.data.mapping.examples import Examples
-from stfit.data.reading.block_reader import fingerprint_of
+from stfit.data.reading.local_files import fingerprint_files
 from stfit.data.source import TrainingData
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import model_folder
@@ -77,7 +77,7 @@ def _describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
     """Number and fingerprint of the training rows; for a stream, the fingerprint of its files."""
     if not source.streaming:
         return {"rows": len(examples), "fingerprint": examples.fingerprint}
-    fingerprint = fingerprint_of(source)
+    fingerprint = fingerprint_files(source)
     return {"fingerprint": fingerprint} if fingerprint else {}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stfit.data.batching.prefetch import prefetch
-from stfit.data.reading.block_reader import Texts, stream_texts
+from stfit.data.mapping.texts import Texts, stream_texts
 from stfit.data.source import Source
 from stfit.distributed import partition, rank
 from stfit.encoder.encoder import Encoder

@@ -19,8 +19,8 @@ from transformers import BertModel
 
 from stfit.commands.encode import EncodeOptions, encode
 from stfit.data.embedding_writers import Parts
+from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading import hub as data_hub
-from stfit.data.reading.block_reader import stream_texts
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, ResourceError, StfitError

@@ -9,7 +9,7 @@ from processes import run_group, run_in_child, send, stop_at
 from stfit.commands.check import check
 from stfit.commands.train import train
 from stfit.data.batching import shuffle_buffer as chunks
-from stfit.data.reading import block_reader as stream
+from stfit.data.reading import text_lines
 from stfit.errors import DataError, LockError, RecipeError
 from stfit.recipe.load import load_recipe
 from stfit.runtime import signals
@@ -31,7 +31,7 @@ WHOLE = {"data": {"dataset": "./rows.jsonl", "format": "labeled_pair", "columns"
 @pytest.fixture
 def streamed(tmp_path, write, tiny_base, monkeypatch):
     """Writes a recipe that reads 36 rows in chunks of 16, eight at a time."""
-    monkeypatch.setattr(stream, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(text_lines, "BLOCK_ROWS", 8)
     path = tmp_path / "rows.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     more = [

@@ -11,9 +11,9 @@ import pytest
 from processes import run_in_child
 from pyarrow import parquet
 
-from stfit.data.reading import readers as files
-from stfit.data.reading.load_table import load_table, read_label_names
-from stfit.data.reading.readers import read_file
+from stfit.data.reading import delimited, text_lines
+from stfit.data.reading.load_table import load_split, load_table
+from stfit.data.reading.local_files import read_file, read_label_names
 from stfit.data.source import ReadOptions, TrainingData
 from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.errors import DataError, ModelError
@@ -92,8 +92,9 @@ def test_bomb_is_refused_in_bounded_memory(tmp_path, name, make, message):
     make(path)
 
     def read():
-        files.LITTLE, files.LONGEST_LINE = files.LITTLE // SCALE, files.LONGEST_LINE // SCALE
-        read_file(path, ReadOptions())
+        text_lines.MIN_ALLOWANCE //= SCALE
+        text_lines.MAX_LINE = delimited.MAX_LINE = text_lines.MAX_LINE // SCALE
+        load_split(read_file(path, ReadOptions()))
 
     said = in_little_memory(read, tmp_path / "output")
     assert str(path) in said
@@ -120,7 +121,7 @@ def test_names_of_classes_that_are_none_are_refused_in_bounded_memory(tmp_path, 
 def test_repetitive_but_honest_columns_are_read_as_ever(tmp_path):
     rows = [{"text": f"text {i} of many", "kind": "a kind that many rows share"} for i in range(5_000)]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    table = read_file(tmp_path / "rows.parquet", ReadOptions())
+    table = load_split(read_file(tmp_path / "rows.parquet", ReadOptions()))
     assert table.columns == {name: [row[name] for row in rows] for name in ("text", "kind")}
 
 

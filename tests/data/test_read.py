@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from stfit.data.reading import readers as files
+from stfit.data.reading import text_lines
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import ReadOptions, Source
 from stfit.errors import DataError, RecipeError
@@ -147,7 +147,7 @@ def test_bytes_that_are_not_the_encoding_are_a_data_error(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz"])
 def test_an_endless_line_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(files, "LONGEST_LINE", 2**20)
+    monkeypatch.setattr(text_lines, "MAX_LINE", 2**20)
     with gzip.open(tmp_path / name, "wb") as file:
         file.write(b"text\n" if "csv" in name else b'{"text": "short"}\n')
         file.write(b"0" * 2**21)
@@ -173,14 +173,14 @@ def test_what_is_missing_is_said_with_what_there_is(write, tmp_path):
     with pytest.raises(DataError, match="no file matches"):
         texts(tmp_path / "some/*.csv")
     with pytest.raises(DataError, match=r"use one of \.jsonl"):
-        texts(write("x", "a.txt"))
+        texts(write("x", "a.xml"))
     write(ROWS, "some/train.csv")
     with pytest.raises(DataError, match="several files could be the split `train`"):
         texts(tmp_path / "some")
 
 
 def test_hub_keys_are_refused_for_a_path(write):
-    with pytest.raises(RecipeError, match="`revision` is for datasets of the Hub"):
+    with pytest.raises(RecipeError, match="`revision` is for datasets on the Hub"):
         texts(write(ROWS), revision="main")
 
 

@@ -17,7 +17,8 @@ from stfit.data.batching.sampling import sample_batches
 from stfit.data.batching.shuffle_buffer import StreamingBatches, read_first_examples, read_rows_until
 from stfit.data.checks.compatibility import check_kind
 from stfit.data.mapping.examples import Examples, join, load_examples
-from stfit.data.reading.block_reader import BLOCK_ROWS, fingerprint_of
+from stfit.data.reading.local_files import fingerprint_files
+from stfit.data.reading.text_lines import BLOCK_ROWS
 from stfit.data.source import TrainingData
 from stfit.errors import DataError
 
@@ -322,16 +323,16 @@ def test_files_are_told_apart_by_their_bytes_and_not_by_their_names(tmp_path, wr
     rows = rows_of(50)
 
     def of(name, content):
-        return fingerprint_of(TrainingData(dataset=write(content, name), format="text"))
+        return fingerprint_files(TrainingData(dataset=write(content, name), format="text"))
 
     assert of("a.jsonl", rows) == (before := of("b.jsonl", rows)) != of("c.jsonl", rows[:-1])
     (tmp_path / "labels.json").write_text('{"label": ["no", "yes"]}')
     assert of("b.jsonl", rows) != before
-    assert fingerprint_of(TrainingData(dataset="me/set", format="text")) is None
+    assert fingerprint_files(TrainingData(dataset="me/set", format="text")) is None
     for name, more in (("one", rows), ("other", rows_of(51))):
         datasets.DatasetDict(train=datasets.Dataset.from_list(more)).save_to_disk(str(tmp_path / name))
     one, other = (
-        fingerprint_of(TrainingData(dataset=str(tmp_path / name), format="text")) for name in ("one", "other")
+        fingerprint_files(TrainingData(dataset=str(tmp_path / name), format="text")) for name in ("one", "other")
     )
     assert one != other
 

@@ -1,7 +1,7 @@
 import datasets
 import pytest
 
-from stfit.data.reading.split import parse_split, slice_of
+from stfit.data.reading.split import parse_split, slice_rows
 from stfit.errors import RecipeError
 
 BOUNDS = ["", "0", "1", "3", "7", "-1", "-2", "-9", "100"]
@@ -15,7 +15,7 @@ def test_slices_equal_those_of_datasets(rows):
     for expression in EXPRESSIONS:
         [absolute] = datasets.ReadInstruction.from_spec(expression).to_absolute({"train": rows})
         [part] = parse_split(expression)
-        assert all_rows[slice_of(part, rows)] == all_rows[absolute.from_ : absolute.to], expression
+        assert all_rows[slice_rows(part, rows)] == all_rows[absolute.from_ : absolute.to], expression
 
 
 def test_terms_are_joined_by_plus():

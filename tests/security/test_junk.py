@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from stfit.data.reading.load_table import read_label_names
-from stfit.data.reading.readers import read_file
+from stfit.data.reading.local_files import read_file, read_label_names
 from stfit.data.source import ReadOptions
 from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.build import build_encoder
@@ -61,8 +60,8 @@ FILES_AND_READERS = {
     "model/config_sentence_transformers.json": lambda root: inspect_folder(root / "model"),
     "model/1_Pooling/config.json": lambda root: inspect_folder(root / "model"),
     "model/2_Dense/config.json": lambda root: inspect_folder(root / "model"),
-    "rows.jsonl": lambda root: read_file(root / "rows.jsonl", ReadOptions()),
-    "rows.csv": lambda root: read_file(root / "rows.csv", ReadOptions()),
+    "rows.jsonl": lambda root: list(read_file(root / "rows.jsonl", ReadOptions())),
+    "rows.csv": lambda root: list(read_file(root / "rows.csv", ReadOptions())),
     "labels.json": lambda root: read_label_names(root / "labels.json"),
     "vectors.txt": lambda root: read_vectors(root / "vectors.txt"),
     "stfit.lock": lambda root: RunFolder(root).read_lock(),

@@ -20,7 +20,7 @@ from stfit.data.batching.sampling import sample_batches
 from stfit.data.checks.unused_rows import dropped_rows
 from stfit.data.mapping.columns import check_roles
 from stfit.data.mapping.examples import Examples, examples_in, join
-from stfit.data.reading.block_reader import open_tables
+from stfit.data.reading.load_table import open_blocks
 from stfit.data.source import TrainingData
 from stfit.data.table import Table, concatenate
 from stfit.errors import DataError, Problem
@@ -78,7 +78,7 @@ class StreamingBatches:
 
     def __iter__(self) -> Iterator[LazyBatch]:
         """The batches of all epochs, without end. Raises DataError when it reads an invalid row."""
-        read, dropped = open_tables(self.source), ThrottledWarning()
+        read, dropped = open_blocks(self.source), ThrottledWarning()
 
         def tables() -> Iterator[Table]:
             for table in read():
@@ -195,7 +195,7 @@ def read_first_examples(source: TrainingData) -> Examples:
     """The first examples of a stream: at least as many as the shuffle buffer holds, if there are that many."""
     check_roles(source.columns, source.format)
     parts: list[Examples] = []
-    for examples in read_examples(open_tables(source)(), source):
+    for examples in read_examples(open_blocks(source)(), source):
         parts.append(examples)
         if sum(map(len, parts)) >= source.shuffle_buffer:
             break
@@ -205,7 +205,7 @@ def read_first_examples(source: TrainingData) -> Examples:
 def read_rows_until(source: TrainingData, last: int) -> Table:
     """The rows of a stream up to the block that holds row number `last`."""
     tables = []
-    for table in open_tables(source)():
+    for table in open_blocks(source)():
         tables.append(table)
         if table.row[-1] >= last:
             break

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from stfit.data.mapping.selectors import Selector, parse_selector
 from stfit.data.source import LABELED, ROLES
-from stfit.data.table import Table, one_column
+from stfit.data.table import Table, delimiter_hint
 from stfit.errors import DataError, Problem, RecipeError, at_key, did_you_mean
 
 
@@ -50,7 +50,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
     problems = []
     if absent:
         line = ", ".join(f"{role}: {columns.get(role, role if role in known else '...')}" for role in roles)
-        hint = one_column(known) or f"write `columns: {{{line}}}`"
+        hint = delimiter_hint(known) or f"write `columns: {{{line}}}`"
         message = f"{format} needs {', '.join(absent)}; the columns are {', '.join(known)}: {hint}"
         problems.append(Problem(message, "missing-column", key="columns"))
     taken = [named for named in columns.values() if isinstance(named, str)]

@@ -1,7 +1,7 @@
 """Datasets on the Hub: which files are whose split, as `datasets` understands the repository, and their rows.
 
 `datasets` is shown a folder of empty files with the repository's names, so that it decides from names and metadata
-alone. What it decided on is then fetched file by file, or only begun to be read where a few rows will do.
+alone. The files it chooses are then downloaded, or read in part if the first rows are enough.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import glob
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from stfit.data.reading.readers import refuse_parquet_bomb
+from stfit.data.reading.parquet import refuse_parquet_bomb
 from stfit.data.reading.split import Preview
 from stfit.data.source import TableSource
-from stfit.data.table import Table, build_table, concatenate
+from stfit.data.table import Table, build_table
 from stfit.errors import DataError
 from stfit.hub.download import fetch, find_commit, list_files, snapshot_folder
 from stfit.hub.retry import call_with_retries
@@ -30,109 +30,92 @@ else:
     datasets = lazy("datasets")
 
 METADATA = ["README.md", ".huggingface.yaml", "dataset_infos.json"]
-"""Files of a repository that say what its other files are. Code in it is never run."""
+"""Files of a repository that describe its other files. Code in a repository is never run."""
 ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
-class HubDataset:
-    """One configuration of a dataset at a commit."""
+class HubSplit:
+    """One split of a dataset at a commit."""
 
     id: str
     commit: str
     builder: Any
-    """`datasets`' reader of such files."""
-    files: dict[str, list[str]]
-    """Split -> its files."""
+    """`datasets`' reader of its files."""
+    name: str
+    files: list[str]
+    is_preview: bool
+    """Whether files that are not here yet are read in part from the Hub, not downloaded whole."""
 
-    def fetch(self, splits: list[str]) -> Path:
-        """Folder with the files of these splits."""
-        wanted = [glob.escape(path) for split in splits for path in self.files[split]]
-        return fetch("dataset", self.id, self.commit, wanted)
-
-    def is_here(self, split: str) -> bool:
-        """Whether the files of a split have been fetched."""
-        folder = snapshot_folder("dataset", self.id, self.commit)
-        return all((folder / path).is_file() for path in self.files[split])
-
-    def rows(self, split: str, glimpse: bool, limit: int | None) -> Table:
-        """The rows of a split, or its first `limit`; for a glimpse, a file that is not here is not fetched whole."""
-        far = glimpse and not self.is_here(split)
-        root = f"hf://datasets/{self.id}@{self.commit}" if far else str(self.fetch([split]))
-        if not far:
-            self.refuse_bombs(Path(root), split)
-        read = partial(self.read, split, root, limit)
-        return call_with_retries(read, "dataset", self.id, self.commit) if far else read()
-
-    def refuse_bombs(self, folder: Path, split: str) -> None:
-        """Raise DataError for a file of a split that says far more than it holds."""
-        with _refusals(self.id):
-            for path in self.files[split]:
+    @cached_property
+    def folder(self) -> Path:
+        """Folder with the files of the split, downloaded on first use. Raises DataError for a parquet bomb."""
+        folder = fetch("dataset", self.id, self.commit, [glob.escape(path) for path in self.files])
+        with _as_data_error(self.id):
+            for path in self.files:
                 if path.endswith(".parquet"):
                     refuse_parquet_bomb(folder / path)
+        return folder
 
-    def read(self, split: str, root: str, limit: int | None) -> Table:
-        """The rows of a split whose files lie below `root`."""
-        tables = list(self.blocks(split, root, limit))
-        # Later batches of JSON Lines may have other columns.
-        rows = concatenate(tables) if tables else build_table(self.id, {}, {})
-        return build_table(self.id, rows.columns, rows.label_names)
+    def read(self, limit: int | None) -> Iterator[Table]:
+        """Blocks of the split, or of its first `limit` rows. Raises HubError or DataError."""
+        cached = snapshot_folder("dataset", self.id, self.commit)
+        if self.is_preview and not all((cached / path).is_file() for path in self.files):
+            root = f"hf://datasets/{self.id}@{self.commit}"
+            yield from call_with_retries(lambda: list(self._blocks(root, limit)), "dataset", self.id, self.commit)
+        else:
+            yield from self._blocks(str(self.folder), limit)
 
-    def blocks(self, split: str, root: str, limit: int | None = None) -> Iterator[Table]:
-        """The same, some rows at a time."""
-        with _refusals(self.id):
+    def _blocks(self, root: str, limit: int | None) -> Iterator[Table]:
+        with _as_data_error(self.id):
             self.builder.config.data_files = datasets.data_files.DataFilesDict(
-                {split: [f"{root}/{path}" for path in self.files[split]]}
+                {self.name: [f"{root}/{path}" for path in self.files]}
             )
-            found = self.builder.as_streaming_dataset(split)
-            yield from table_blocks(found if limit is None else found.take(limit), self.id)
+            yield from dataset_blocks(self.builder.as_streaming_dataset(self.name), self.id, limit)
 
 
-def find_dataset(source: TableSource) -> HubDataset:
-    """The dataset that a source means. Raises HubError where the Hub does not give it, DataError where it is none."""
-    if Path(source.dataset).exists():  # `datasets` would take the folder, and say nothing
+def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Iterator[Table]]]:
+    """Split -> its blocks. Raises HubError if the Hub does not give the dataset, DataError if it is not a dataset."""
+    if Path(source.dataset).exists():  # `datasets` would take the folder without a warning
         raise DataError(f"`{source.dataset}` is a Hub id, and a path here too: write `./{source.dataset}` for the path")
     commit = find_commit("dataset", source.dataset, source.revision)
-    listed = list_files("dataset", source.dataset, commit)
+    paths = list_files("dataset", source.dataset, commit)
     metadata = fetch("dataset", source.dataset, commit, METADATA)
     datasets.disable_progress_bars()
-    with TemporaryDirectory() as scratch, _refusals(source.dataset):
+    with TemporaryDirectory() as scratch, _as_data_error(source.dataset):
         stage = Path(scratch).resolve() / source.dataset.rpartition("/")[2]
-        for path in listed:
+        for path in paths:
             (stage / path).parent.mkdir(parents=True, exist_ok=True)
             (stage / path).write_bytes((metadata / path).read_bytes() if path in METADATA else b"")
         builder = datasets.load_dataset_builder(str(stage), name=source.config, data_files=source.files)
-        files = {
-            str(split): [str(Path(path).relative_to(stage)) for path in paths]
-            for split, paths in builder.config.data_files.items()
+        files_by_split = {
+            str(split): [str(Path(path).relative_to(stage)) for path in files]
+            for split, files in builder.config.data_files.items()
         }
-    return HubDataset(source.dataset, commit, builder, files)
-
-
-def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Table]]:
-    """Splits of a dataset on the Hub."""
-    found = find_dataset(source)
-    return {split: partial(found.rows, split, isinstance(source.split, Preview)) for split in found.files}
+    is_preview = isinstance(source.split, Preview)
+    return {
+        split: HubSplit(source.dataset, commit, builder, split, files, is_preview).read
+        for split, files in files_by_split.items()
+    }
 
 
 @contextmanager
-def _refusals(id: str) -> Iterator[None]:
-    """What `datasets` says of a dataset that it can't read, as a DataError."""
+def _as_data_error(id: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"`datasets` refuses `{id}`: {error}") from error
 
 
-def table_blocks(dataset: datasets.Dataset | datasets.IterableDataset, origin: str) -> Iterator[Table]:
-    """The rows of a dataset, some at a time, as plain Python values, without decoding images or sound."""
-    names = label_names(dataset.features)
-    for batch in dataset.with_format("arrow").iter(ROWS_AT_ONCE):
+def dataset_blocks(
+    dataset: datasets.Dataset | datasets.IterableDataset, origin: str, limit: int | None = None
+) -> Iterator[Table]:
+    """Blocks of a dataset, or of its first `limit` rows, as plain Python values; the first block has no rows.
+
+    Images and audio are not decoded.
+    """
+    features = dataset.features or {}
+    names = {name: feature.names for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    yield build_table(origin, {name: [] for name in features}, names)
+    for batch in (dataset if limit is None else dataset.take(limit)).with_format("arrow").iter(ROWS_AT_ONCE):
         yield build_table(origin, batch.to_pydict(), names)
-
-
-def label_names(features: Any) -> dict[str, list[str]]:
-    """Column -> names of its classes, where the dataset gives them."""
-    return {
-        name: feature.names for name, feature in (features or {}).items() if isinstance(feature, datasets.ClassLabel)
-    }

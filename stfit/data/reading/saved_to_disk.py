@@ -1,34 +1,60 @@
-"""Folders that `datasets` saved to disk: what they name has to lie in them."""
+"""Folders written by `save_to_disk` of `datasets`. A folder must not name files outside of itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stfit.errors import DataError
 from stfit.io.json_files import load_json
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    import datasets
+else:
+    datasets = lazy("datasets")
 
 
-def require_inside(folder: Path) -> None:
-    """Raise DataError where a saved dataset names a split or a file outside of its folder."""
-    for listed, name in _names_in(folder):
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def load_saved(folder: Path) -> dict[str, datasets.Dataset]:
+    """Splits of a folder; a single Dataset has one split: the one it was made from, or `train`.
+
+    Raises DataError if the folder can't be read, or names files outside of itself.
+    """
+    _require_inside(folder)
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} looks like a dataset saved to disk, but can't be read: {error}") from error
+    if isinstance(saved, datasets.Dataset):
+        return {str(saved.split or "train"): saved}
+    return {str(name): dataset for name, dataset in saved.items()}
+
+
+def _require_inside(folder: Path) -> None:
+    for listing, name in _listed_names(folder):
         path = folder / name
         if Path(name).name != name or not path.resolve().is_relative_to(folder.resolve()):
-            raise DataError(f"{listed}: `{name}` leads out of {folder}")
+            raise DataError(f"{listing}: `{name}` leads out of {folder}")
         if path.is_dir():
-            require_inside(path)
+            _require_inside(path)
 
 
-def _names_in(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What the folder's own lists name, and which list does."""
-    for name, pick in (
-        ("dataset_dict.json", lambda found: found["splits"]),
-        ("state.json", lambda found: [file["filename"] for file in found["_data_files"]]),
+def _listed_names(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Each file or split that the folder's own listings name, with the listing."""
+    for file, names_in in (
+        ("dataset_dict.json", lambda content: content["splits"]),
+        ("state.json", lambda content: [entry["filename"] for entry in content["_data_files"]]),
     ):
-        listed = folder / name
-        if listed.is_file():
+        listing = folder / file
+        if listing.is_file():
             try:
-                names = pick(load_json(listed))
+                names = names_in(load_json(listing))
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{listed}: can't be read: {error!r}") from error
-            yield from ((listed, str(each)) for each in names)
+                raise DataError(f"{listing}: can't be read: {error!r}") from error
+            yield from ((listing, str(name)) for name in names)

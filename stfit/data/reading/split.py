@@ -7,20 +7,21 @@ rounded to the nearest row, and a bound outside the split is moved to its end.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from stfit.errors import RecipeError
+from stfit.errors import DataError, Problem, RecipeError, closest_hint
 
 NUMBER = r"-?\d+%?"
 PART = re.compile(rf"(?P<name>[\w.-]+)(?:\[(?P<start>{NUMBER})?:(?P<stop>{NUMBER})?\])?")
 
 
 class Preview(str):
-    """A split whose first rows are looked at, and not kept: a file on the Hub need not be fetched whole for them."""
+    """A split of which only the first rows are needed: a file on the Hub is then not downloaded whole."""
 
 
 class SplitPart(NamedTuple):
-    """One term of a split expression. `start` and `stop` are as written: `100`, `-10%`, or None for an open end."""
+    """One term of a split expression. `start` and `stop` as written: `100`, `-10%`, or None for an open end."""
 
     name: str
     start: str | None
@@ -28,8 +29,16 @@ class SplitPart(NamedTuple):
 
 
 def parse_split(text: str) -> list[SplitPart]:
-    """The terms of a split expression. Raises RecipeError where it can't be read."""
+    """The terms of a split expression. Raises RecipeError if it can't be read."""
     return [_parse_part(term.strip(), text) for term in text.split("+")]
+
+
+def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
+    """Raises DataError if a dataset does not have the split."""
+    known = sorted(splits)
+    if name not in known:
+        hint = f"{closest_hint(name, known)} its splits are {', '.join(known)}".lstrip()
+        raise DataError(Problem(f"{dataset} has no split `{name}`: {hint}", DataError.code, key="split"))
 
 
 def is_whole(text: str) -> bool:
@@ -38,12 +47,11 @@ def is_whole(text: str) -> bool:
 
 
 def is_of_whole(text: str) -> bool:
-    """The same, also of a glimpse of one."""
+    """Whether a split expression means one whole split, or a preview of one."""
     return is_whole(text) or (isinstance(text, Preview) and len(parse_split(text)) == 1)
 
 
 def _parse_part(term: str, whole: str) -> SplitPart:
-    """One term, without the `+`."""
     match = PART.fullmatch(term)
     if match is None:
         raise RecipeError(
@@ -58,15 +66,15 @@ def _parse_part(term: str, whole: str) -> SplitPart:
     return part
 
 
-def slice_of(part: SplitPart, rows: int) -> slice:
-    """The rows of a split of `rows` rows that a term means."""
+def slice_rows(part: SplitPart, rows: int) -> slice:
+    """The slice of a split of `rows` rows that a term means."""
     start = _row_at(part.start, rows) if part.start else 0
     stop = _row_at(part.stop, rows) if part.stop else rows
     return slice(start, stop)
 
 
 def rows_needed(parts: list[SplitPart], name: str) -> int | None:
-    """How many of the first rows of a split the terms are about; None where that depends on its length."""
+    """Number of the first rows of a split that the terms need; None if that depends on its length."""
     stops = [part.stop if (part.start or "0").isdigit() else None for part in parts if part.name == name]
     known = [int(stop) for stop in stops if stop and stop.isdigit()]
     return max(known) if len(known) == len(stops) else None

@@ -1,0 +1,63 @@
+"""The texts of one column of a dataset, with their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stfit.data.mapping.examples import text_problems
+from stfit.data.mapping.selectors import Selector, expand, parse_selector
+from stfit.data.reading.load_table import open_blocks
+from stfit.data.source import Source
+from stfit.data.table import Table, name_rows
+from stfit.errors import DataError, Problem, RecipeError
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Consecutive texts of a dataset."""
+
+    ids: list[Any]
+    texts: list[str]
+    row: int
+    """Number of the row that the last of them comes from."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def stream_texts(source: Source, column: str | None, id_column: str | None) -> Iterator[Texts]:
+    """Every text that the selector `column` takes, in order, with its number from 0 or its cell in `id_column` as id.
+
+    The default of `column` is `text`, or the only column that holds text. Raises RecipeError if there is no default or
+    the selector can't be read, DataError if a row has no text.
+    """
+    selector: Selector | None = None
+    count = 0
+    for table in open_blocks(source, stdin_is_json=column is not None)():
+        selector = selector or _choose_selector(table, column)
+        (cells,), parents = expand(table, [selector], None)
+        rows = table.row[parents]
+        problems = text_problems({"text": cells}, rows, {"text": [selector]})
+        if missing := [row for cell, row in zip(cells, rows.tolist(), strict=True) if cell is None]:
+            message = f"`{selector.text}` has no text in {name_rows(missing)}"
+            problems.append(Problem(message, "no-text", table.origin, row=missing[0]))
+        if problems:
+            raise DataError(problems)
+        numbers = list(range(count, count + len(cells)))
+        ids = [table.cells(id_column)[parent] for parent in parents] if id_column else numbers
+        count += len(cells)
+        yield Texts(ids, cells, int(table.row[-1]))
+
+
+def _choose_selector(table: Table, column: str | None) -> Selector:
+    known = list(table.columns)
+    if column is not None:
+        selector = parse_selector(column, known)
+        table.cells(selector.column)
+        return selector
+    texts = [name for name, cells in table.columns.items() if any(isinstance(cell, str) for cell in cells)]
+    if "text" in texts or len(texts) == 1:
+        return Selector("text", "text") if "text" in texts else Selector(texts[0], texts[0])
+    raise RecipeError(f"{table.origin}: which column holds the texts? Set --column: {', '.join(known)}")

@@ -1,0 +1,47 @@
+"""JSON Lines: one object per line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from stfit.data.reading.text_lines import in_blocks, line_error, open_bytes, read_lines
+from stfit.data.source import ReadOptions
+from stfit.data.table import Table, build_table
+
+
+def read_json_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
+    """Blocks of a .jsonl file; blank lines are skipped, and a key that a row lacks is None."""
+    with open_bytes(path) as file:
+        yield from json_blocks(file, path)
+
+
+def json_blocks(file: IO[bytes], path: Path) -> Iterator[Table]:
+    """The same for an open file; `path` is its name in messages. Raises DataError with the line."""
+    for records in in_blocks(_parse_lines(file, path)):
+        names = dict.fromkeys(chain.from_iterable(records))
+        yield build_table(str(path), {name: [record.get(name) for record in records] for name in names}, {})
+
+
+def _parse_lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in read_lines(file, path):
+        if line.isspace():
+            continue
+        try:
+            record = _parse(line)
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise line_error(path, number, f"is not valid JSON: {reason}") from error
+        if not isinstance(record, dict):
+            raise line_error(path, number, 'is not a JSON object like {"text": "...", "label": 0}')
+        yield record
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode())
+    except ValueError:  # a byte order mark, say: json.loads guesses the encoding of bytes, which is slow
+        return json.loads(line)

@@ -1,0 +1,178 @@
+"""Data files on this machine: which files are whose split, their rows, and their fingerprint."""
+
+from __future__ import annotations
+
+import glob
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stfit.data.reading.saved_to_disk import is_saved
+from stfit.data.reading.split import require_split
+from stfit.data.reading.text_lines import open_bytes
+from stfit.data.source import STDIN, ReadOptions, TableSource, is_remote
+from stfit.data.table import Table, build_table
+from stfit.errors import DataError, did_you_mean
+from stfit.io.hashing import hash_file
+from stfit.io.json_files import load_json
+from stfit.lazy import lazy
+from stfit.paths import DATA_SUFFIXES, READERS
+
+if TYPE_CHECKING:
+    from pyarrow import parquet
+else:
+    parquet = lazy("pyarrow.parquet")
+
+NAMED_ONLY = {".txt": "text_lines", ".txt.gz": "text_lines"}
+"""Readers of files that a dataset may name, but that are no splits of a folder."""
+TEXT_READERS = ("json_lines", "delimited", "text_lines")
+"""Readers of files with about one row per line."""
+MAX_LABELS_BYTES = 16 * 2**20
+"""Maximum size of a labels.json: the names of a quarter of a million classes."""
+
+SPLIT_FILE = re.compile(rf"(?P<split>.+?)(-\d+-of-\d+)?(?P<suffix>{'|'.join(map(re.escape, DATA_SUFFIXES))})")
+
+
+def read_files(paths: list[Path], source: TableSource) -> Iterator[Table]:
+    """Blocks of all files of a split, the first one without rows. Raises DataError with the file and the line."""
+    origin = str(paths[0]) if len(paths) == 1 else source.dataset
+    label_names = read_label_names(paths[0].parent / "labels.json")
+    yield build_table(origin, {}, label_names)
+    for path in paths:
+        for table in read_file(path, source.read):
+            yield replace(table, origin=origin, label_names=table.label_names | label_names)
+
+
+def read_file(path: Path, options: ReadOptions) -> Iterator[Table]:
+    """Blocks of one file, which together are the file. Raises DataError with the line if it can't be read."""
+    name = _reader_name(path)
+    if name is None:
+        raise DataError(f"{path} has no suffix that stfit reads: use one of {', '.join(DATA_SUFFIXES)}")
+    read = getattr(import_module(f"stfit.data.reading.{name}"), f"read_{name}")
+    with _as_data_error(path):
+        yield from read(path, options)
+
+
+def _reader_name(path: Path) -> str | None:
+    return next((name for suffix, name in (READERS | NAMED_ONLY).items() if path.name.endswith(suffix)), None)
+
+
+@contextmanager
+def _as_data_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow raises ValueError
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def local_files(source: TableSource) -> list[Path] | None:
+    """The files of a split, in order; None for standard input, a dataset on the Hub, or one saved to disk.
+
+    Raises DataError if there is no such file or split.
+    """
+    path = Path(source.dataset)
+    if source.dataset == STDIN or is_remote(source.dataset) or is_saved(path):
+        return None
+    splits = files_by_split(path)
+    require_split(source.split, splits, source.dataset)
+    return splits[source.split]
+
+
+def files_by_split(path: Path) -> dict[str, list[Path]]:
+    """Split -> its files, in order. One file or a glob is the split `train`. Raises DataError if there is none."""
+    if path.is_file():
+        return {"train": [path]}
+    if path.is_dir():
+        return _folder_splits(path)
+    if glob.has_magic(str(path)):
+        if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
+            return {"train": matches}
+        raise DataError(f"no file matches {path}")
+    siblings = sorted(sibling.name for sibling in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
+    raise DataError(f"{path} does not exist: {did_you_mean(path.name, siblings)}".rstrip(": "))
+
+
+def _folder_splits(folder: Path) -> dict[str, list[Path]]:
+    """Splits of a folder with `train.jsonl.gz`, `test-00000-of-00002.parquet`, ... in itself or in `data/`."""
+    splits: dict[str, list[Path]] = {}
+    kinds: dict[str, set[tuple[Path, str]]] = {}
+    for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
+        if match := SPLIT_FILE.fullmatch(path.name):
+            splits.setdefault(match["split"], []).append(path)
+            kinds.setdefault(match["split"], set()).add((path.parent, match["suffix"]))
+    if not splits:
+        raise DataError(
+            f"{folder} holds no file that stfit reads: name them train.jsonl, test.csv ({', '.join(DATA_SUFFIXES)})"
+        )
+    for name, paths in splits.items():
+        if len(kinds[name]) > 1:
+            raise DataError(
+                f"several files could be the split `{name}`: {', '.join(map(str, paths))}; name one as `dataset`"
+            )
+    return splits
+
+
+def read_label_names(path: Path) -> dict[str, list[str]]:
+    """Names of classes in a labels.json: `{"label": ["no", "yes"]}` or `{"label": {"no": 0, "yes": 1}}`.
+
+    Empty if there is no such file. Raises DataError if it can't be read.
+    """
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > MAX_LABELS_BYTES:
+        raise DataError(f"{path}: is larger than {MAX_LABELS_BYTES >> 20} MiB: are these the names of classes?")
+    try:
+        columns = load_json(path)
+        return {column: _ordered_names(names) for column, names in columns.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f'{path} should map a column to the names of its classes, like {{"label": ["no", "yes"]}}: {error}'
+        ) from error
+
+
+def _ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
+    """Names of the classes 0, 1, ... from a list, or a mapping in either direction."""
+    if isinstance(names, list):
+        return [str(name) for name in names]
+    numbers = (
+        {int(key): str(value) for key, value in names.items()}
+        if all(map(str.isdigit, names))
+        else {number: name for name, number in names.items()}
+    )
+    if sorted(numbers) != list(range(len(names))):
+        raise ValueError("classes are numbered 0, 1, 2, ... without gaps")
+    return [numbers[number] for number in range(len(names))]
+
+
+def count_rows(source: TableSource) -> int | None:
+    """Rows of the split, for an estimate of the time left: lines count as rows. None if only reading would tell."""
+    counts = [_count_file_rows(path) for path in local_files(source) or []]
+    return None if not counts or None in counts else sum(filter(None, counts))
+
+
+def _count_file_rows(path: Path) -> int | None:
+    if path.suffix == ".parquet":
+        return int(parquet.read_metadata(path).num_rows)
+    if _reader_name(path) not in TEXT_READERS:
+        return None
+    with open_bytes(path) as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
+
+
+def fingerprint_files(source: TableSource) -> str | None:
+    """sha256 of the files of a split, which is faster than reading their rows; None for a dataset on the Hub."""
+    if is_remote(source.dataset):
+        return None
+    files = local_files(source)
+    files = [*files, files[0].parent / "labels.json"] if files else sorted(Path(source.dataset).rglob("*"))
+    digest = sha256()
+    for path in filter(Path.is_file, files):
+        digest.update(f"{path.stat().st_size} ".encode())
+        hash_file(path, digest)
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""Parquet files.
+
+Repeated values cost next to nothing in parquet: a million rows of one number take ten bytes, and of one long text its
+length. A file that would fill the memory is refused before its rows are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stfit.data.reading.text_lines import BLOCK_ROWS, refuse_bomb
+from stfit.data.source import ReadOptions
+from stfit.data.table import Table, build_table
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import compute, parquet
+else:
+    pa, compute, parquet = lazy("pyarrow"), lazy("pyarrow.compute"), lazy("pyarrow.parquet")
+
+MIN_CELL_BYTES = 32
+"""Minimum size of a cell as a Python object."""
+
+
+def read_parquet(path: Path, options: ReadOptions) -> Iterator[Table]:
+    """Blocks of a .parquet file, the first one an empty block with the column names."""
+    refuse_parquet_bomb(path)
+    with parquet.ParquetFile(path) as file:
+        class_names = _class_names(file.schema_arrow)
+        yield build_table(str(path), {name: [] for name in file.schema_arrow.names}, class_names)
+        for group in range(file.num_row_groups):  # one iterator over all groups would keep each group in memory
+            for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], use_threads=False):
+                yield build_table(str(path), batch.to_pydict(), class_names)
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Column -> names of its classes, which `datasets` writes into the metadata of a file."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features", {})
+    return {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
+    }
+
+
+def refuse_parquet_bomb(path: Path) -> None:
+    """Raises DataError for a file whose rows are out of proportion to its size."""
+    with parquet.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+        refuse_bomb(path, sum(group.total_byte_size for group in groups))
+        refuse_bomb(path, MIN_CELL_BYTES * sum(column.num_values for column in columns))
+        repetitive = {
+            column.path_in_schema
+            for column in columns
+            if column.physical_type == "BYTE_ARRAY" and column.total_compressed_size < column.num_values
+        }
+    if not repetitive:
+        return
+    unpacked = 0
+    with parquet.ParquetFile(path, read_dictionary=sorted(repetitive)) as file:
+        for group in range(file.num_row_groups):
+            read = file.read_row_group(group, columns=sorted(repetitive))
+            unpacked += sum(_count_text_bytes(chunk) for column in read.columns for chunk in column.chunks)
+            refuse_bomb(path, unpacked)
+
+
+def _count_text_bytes(array: pa.Array) -> int:
+    """Bytes of all texts of a dictionary-encoded column, also within lists and structs."""
+    if pa.types.is_dictionary(array.type):
+        return compute.sum(compute.take(compute.binary_length(array.dictionary), array.indices)).as_py() or 0
+    if pa.types.is_struct(array.type):
+        return sum(map(_count_text_bytes, array.flatten()))
+    return _count_text_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
