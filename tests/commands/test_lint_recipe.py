@@ -1,4 +1,4 @@
-"""What a recipe can't mean is found without data; a recipe without a mistake raises no doubt."""
+"""What a recipe can't mean is found without data; a recipe without a mistake has no findings."""
 
 import pytest
 import yaml
@@ -35,8 +35,8 @@ GOOD = {
 STREAM = {"data.streaming": True}
 TRIPLETS = {"data": {"dataset": "/rows.csv", "format": "triplet"}, "loss": TRIPLET}
 
-# What is changed in the good recipe, and the key and code of the doubt that follows.
-DOUBTS = [
+# What is changed in the good recipe, and the key and code of the finding.
+MISTAKES = [
     ({"loss": "cosent"}, "loss", "loss-format"),
     ({"data.prompts": {"ancor": "query"}}, "data.prompts.ancor", "unknown-role"),
     ({"data.prompts": {"anchor": "qery"}}, "data.prompts.anchor", "unknown-prompt"),
@@ -102,19 +102,21 @@ def changed(changes):
     return Recipe.model_validate(values)
 
 
-def doubts_of(changes):
+def findings_of(changes):
     recipe = changed(changes)
     base = inspect_model(recipe.model) if changes.get("model.base") else SENTENCE_MODEL
     return {check: check(recipe, base) for check in [*ERRORS, *WARNINGS]}
 
 
-def test_a_good_recipe_raises_no_doubt():
-    assert [doubt for found in doubts_of({}).values() for doubt in found] == []
+def test_a_good_recipe_has_no_findings():
+    assert [finding for findings in findings_of({}).values() for finding in findings] == []
 
 
-@pytest.mark.parametrize(("changes", "key", "code"), DOUBTS)
+@pytest.mark.parametrize(("changes", "key", "code"), MISTAKES)
 def test_a_mistake_is_found_at_its_key(changes, key, code):
-    assert (key, code) in [(doubt.key, doubt.code) for found in doubts_of(changes).values() for doubt in found]
+    assert (key, code) in [
+        (finding.key, finding.code) for findings in findings_of(changes).values() for finding in findings
+    ]
 
 
 def test_a_mistake_is_shown_with_its_line_and_column(tmp_path):
@@ -127,8 +129,8 @@ def test_a_mistake_is_shown_with_its_line_and_column(tmp_path):
 
 
 def test_a_metric_that_is_like_none_is_answered_with_what_there_is_once():
-    (doubt,) = unknown_metrics(changed({"train.best": "nothing"}), SENTENCE_MODEL)
-    assert doubt.message.count("kept/accuracy_cosine") == 1
+    (finding,) = unknown_metrics(changed({"train.best": "nothing"}), SENTENCE_MODEL)
+    assert finding.message.count("kept/accuracy_cosine") == 1
 
 
 def test_negatives_of_all_processes_count(tmp_path):
@@ -143,7 +145,7 @@ def test_negatives_of_all_processes_count(tmp_path):
 
 
 def test_every_check_finds_something_here():
-    finders = {check for changes, _, _ in DOUBTS for check, found in doubts_of(changes).items() if found}
+    finders = {check for changes, _, _ in MISTAKES for check, findings in findings_of(changes).items() if findings}
     by_what_is_installed = {missing_trackers}  # shown in tests/commands/test_trackers.py
     assert finders | by_what_is_installed == {*ERRORS, *WARNINGS}
 
@@ -163,5 +165,5 @@ def test_every_check_finds_something_here():
     ],
 )
 def test_what_only_looks_like_a_mistake_is_left_alone(changes):
-    codes = {doubt.code for found in doubts_of(changes).values() for doubt in found}
+    codes = {finding.code for findings in findings_of(changes).values() for finding in findings}
     assert codes <= {"replaced-layers"}
