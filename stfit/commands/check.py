@@ -8,7 +8,7 @@ from typing import Any
 from stfit.data.batching.batches import TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import read_examples
 from stfit.data.checks.compatibility import check_kind
-from stfit.data.checks.lengths import words
+from stfit.data.checks.lengths import estimate_tokens
 from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.data.reading.load_table import open_blocks
 from stfit.data.reading.split import Preview
@@ -145,6 +145,6 @@ def _estimate(recipe: Recipe, report: ValidationReport, prompts: list[Prompts]) 
 def count_tokens(base: ModelInfo, examples: Examples, prompts: Prompts) -> TokenTable:
     """The texts as untruncated tokens, or as words if the base's tokenizer has not been downloaded."""
     if base.load_tokenizer is None:
-        return tokenize_examples(examples, prompts, words, "words", lambda prompt: 0)
+        return tokenize_examples(examples, prompts, estimate_tokens, "words", lambda prompt: 0)
     tokenizer = base.load_tokenizer()
     return tokenize_examples(examples, prompts, tokenizer, f"uncut {tokenizer.fingerprint}", lambda prompt: 0)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.embedding_writers import Parts, Rows, check_output, write_output
+from stfit.data.embedding_writers import EmbeddingRows, Parts, check_output, write_output
 from stfit.data.mapping.texts import Texts
 from stfit.data.reading.local_files import count_rows, local_files
 from stfit.data.source import Source
@@ -183,7 +183,7 @@ def _write_parts(
             if is_rank_zero():
                 values = quantize(embeddings, precision, ranges)[window.place]
                 texts = window.all.texts if with_text else None
-                parts.write(window.number, digest_of(window.all), Rows(window.all.ids, texts, values))
+                parts.write(window.number, digest_of(window.all), EmbeddingRows(window.all.ids, texts, values))
             stats.distinct += len(window.distinct)
             stats.seconds += time.perf_counter() - start
             if options.fast and stats.cosine is None:
@@ -217,8 +217,8 @@ class _RowCount:
         return min(1.0, row / self._rows) if self._rows else None
 
 
-def _quantized(rows: Rows, precision: str, ranges: Ranges) -> Rows:
-    return Rows(rows.ids, rows.texts, quantize(rows.values, precision, ranges))
+def _quantized(rows: EmbeddingRows, precision: str, ranges: Ranges) -> EmbeddingRows:
+    return EmbeddingRows(rows.ids, rows.texts, quantize(rows.values, precision, ranges))
 
 
 def _summary(output: Path, stats: EncodeStats) -> dict[str, Any]:

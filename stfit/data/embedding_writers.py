@@ -1,4 +1,4 @@
-"""Embeddings on disk: parts that outlive an interruption, and the files they become."""
+"""Embeddings on disk: parts that survive an interruption, and the output files made from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Rows:
+class EmbeddingRows:
     """Embeddings [rows, dim] with their ids, and their texts where those are wanted too."""
 
     ids: list[Any]
@@ -62,22 +62,21 @@ class Parts:
         except (OSError, safetensors.SafetensorError):  # not there, or damaged
             return False
 
-    def write(self, number: int, digest: str, rows: Rows) -> None:
+    def write(self, number: int, digest: str, rows: EmbeddingRows) -> None:
         """Add or replace a part."""
         names = np.frombuffer(json.dumps([rows.ids, rows.texts], default=str).encode(), dtype=np.uint8)
         tensors = {"values": np.ascontiguousarray(rows.values), "names": names}
         with atomic_cache_entry(self.path(number)) as temporary:
             safetensors.numpy.save_file(tensors, temporary, {"digest": digest})
 
-    def read(self, number: int) -> Rows:
+    def read(self, number: int) -> EmbeddingRows:
         """One part."""
         tensors = safetensors.numpy.load_file(self.path(number))
         ids, texts = json.loads(tensors["names"].tobytes())
-        return Rows(ids, texts, tensors["values"])
+        return EmbeddingRows(ids, texts, tensors["values"])
 
 
-def _write_npy(parts: Iterable[Rows], path: Path, count: int) -> None:
-    """A .npy array [rows, dim]."""
+def _write_npy(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     with path.open("wb") as file:
         for rows in parts:
             if not file.tell():
@@ -87,7 +86,7 @@ def _write_npy(parts: Iterable[Rows], path: Path, count: int) -> None:
             rows.values.tofile(file)
 
 
-def _write_safetensors(parts: Iterable[Rows], path: Path, count: int) -> None:
+def _write_safetensors(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     """A .safetensors file with the tensor `embeddings` (https://github.com/huggingface/safetensors#format)."""
     names = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}
     with path.open("wb") as file:
@@ -102,8 +101,7 @@ def _write_safetensors(parts: Iterable[Rows], path: Path, count: int) -> None:
             rows.values.tofile(file)
 
 
-def _write_parquet(parts: Iterable[Rows], path: Path, count: int) -> None:
-    """A parquet file with the columns id, text and embedding."""
+def _write_parquet(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     writer = None
     for rows in parts:
         table = rows.to_arrow()
@@ -113,7 +111,7 @@ def _write_parquet(parts: Iterable[Rows], path: Path, count: int) -> None:
         writer.close()
 
 
-def _write_json_lines(parts: Iterable[Rows], path: Path, count: int) -> None:
+def _write_json_lines(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     """JSON Lines: {"id": 0, "text": "...", "embedding": [...]}, with as many digits as the values need."""
     with path.open("w", encoding="utf-8") as file:
         for rows in parts:
@@ -127,14 +125,13 @@ def _write_json_lines(parts: Iterable[Rows], path: Path, count: int) -> None:
                 file.write(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n')
 
 
-def _write_shards(parts: Iterable[Rows], path: Path, count: int) -> None:
-    """A folder of parquet files part-00000.parquet, ..."""
+def _write_shards(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     path.mkdir()
     for number, rows in enumerate(parts):
         parquet.write_table(rows.to_arrow(), path / f"part-{number:05d}.parquet")
 
 
-WRITERS: dict[str, Callable[[Iterable[Rows], Path, int], None]] = {
+WRITERS: dict[str, Callable[[Iterable[EmbeddingRows], Path, int], None]] = {
     ".npy": _write_npy,
     ".safetensors": _write_safetensors,
     ".parquet": _write_parquet,
@@ -145,7 +142,7 @@ WRITERS: dict[str, Callable[[Iterable[Rows], Path, int], None]] = {
 
 
 def check_output(path: Path) -> None:
-    """Raises RecipeError for a name that says no kind of output, ResourceError where it can't be put."""
+    """Raises RecipeError for an unknown suffix, ResourceError if the output can't be written there."""
     if path.suffix not in WRITERS:
         raise RecipeError(f"{path}: the output is a .npy, .safetensors, .parquet or .jsonl file, or a folder")
     if not path.parent.is_dir():
@@ -154,7 +151,7 @@ def check_output(path: Path) -> None:
         raise RecipeError(f"{path} is a folder that holds other things than shards: name a new one, or a file")
 
 
-def write_output(parts: Iterable[Rows], scratch: Path, path: Path, count: int) -> None:
+def write_output(parts: Iterable[EmbeddingRows], scratch: Path, path: Path, count: int) -> None:
     """Make the output of all parts at `scratch`, then put it in the place of what was there."""
     if scratch.is_dir():
         shutil.rmtree(scratch)

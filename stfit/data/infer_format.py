@@ -1,4 +1,4 @@
-"""A table -> the format it could be trained in, with a selector for every role and the way its labels read.
+"""Infer the training format of a table, with a selector for every role and the kind of its labels.
 
 Names of columns are hints, and their cells decide: a label is what holds a few values or numbers, a text is what does
 not. Whatever is proposed comes with its reason, so that a wrong guess is seen and put right in the recipe.
@@ -29,10 +29,10 @@ POSITIVE = re.compile(r"(.*[._ -])?(pos(itive)?(s|_.*)?|answers?|response|docume
 OPPOSITE = ("not", "non", "no_", "un", "dis")
 """How the name of the class of dissimilar pairs starts."""
 NLI = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
-MOST_CLASSES = 300
-LONGEST_CLASS = 60
-MOST_NEGATIVES = 5
-PAIR_CLASSES = 3
+MAX_CLASSES = 300
+MAX_CLASS_CHARACTERS = 60
+MAX_NEGATIVES = 5
+MAX_PAIR_CLASSES = 3
 """Beside two texts, more classes than these are subjects of either text, and not relations between the two."""
 
 
@@ -121,7 +121,6 @@ def _leaves_of(selector: str, cells: list[Any]) -> list[ColumnProfile]:
 
 
 def _kind_of(cells: list[Any]) -> Kind:
-    """What cells without nulls hold."""
     if not cells:
         return "other"
     if all(isinstance(cell, list) and all(isinstance(item, str) for item in cell) for cell in cells):
@@ -133,12 +132,11 @@ def _kind_of(cells: list[Any]) -> Kind:
     if all(number_in(cell) is not None for cell in cells):
         return "number"  # a CSV file
     distinct = set(cells)
-    few = len(distinct) <= min(MOST_CLASSES, len(cells) // 4)
-    return "classes" if few and max(map(len, distinct)) <= LONGEST_CLASS else "text"
+    few = len(distinct) <= min(MAX_CLASSES, len(cells) // 4)
+    return "classes" if few and max(map(len, distinct)) <= MAX_CLASS_CHARACTERS else "text"
 
 
 def _is_id(leaf: ColumnProfile) -> bool:
-    """Whether a column only numbers the rows."""
     return leaf.kind not in ("texts", "other") and ID.fullmatch(leaf.name) is not None
 
 
@@ -161,7 +159,6 @@ def _choose_label(table: Table, leaves: list[ColumnProfile], alone: bool) -> Col
 
 
 def _label_kind_of(leaf: ColumnProfile) -> Literal["binary", "class", "score"]:
-    """How the cells of a label column read."""
     if leaf.kind == "classes":
         return "class"
     numbers = {number_in(cell) for cell in leaf.cells}
@@ -173,7 +170,7 @@ def _label_kind_of(leaf: ColumnProfile) -> Literal["binary", "class", "score"]:
 
 def _is_subject(leaf: ColumnProfile) -> bool:
     """Whether the label has more classes than there are relations between two texts."""
-    return _label_kind_of(leaf) == "class" and len(set(leaf.cells)) > PAIR_CLASSES + 1  # SNLI has a fourth: -1
+    return _label_kind_of(leaf) == "class" and len(set(leaf.cells)) > MAX_PAIR_CLASSES + 1  # SNLI has a fourth: -1
 
 
 def _has_singles(leaf: ColumnProfile) -> bool:
@@ -191,13 +188,12 @@ def _propose_triplet(
         columns["negative"] = [_first_of(leaf) for leaf in negatives]
     else:
         listed = negatives[0].kind == "texts"
-        columns["negative"] = f"{negatives[0].selector}[:{MOST_NEGATIVES}]" if listed else negatives[0].selector
+        columns["negative"] = f"{negatives[0].selector}[:{MAX_NEGATIVES}]" if listed else negatives[0].selector
     reason = f"Rows bring negatives of their own: {', '.join(leaf.selector for leaf in negatives)}."
     return Proposal("triplet", columns, reasons=[reason, *_notes([anchor, positive], texts)])
 
 
 def _propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile]) -> Proposal:
-    """Two texts that belong together, from two columns, a text and a list, or one list."""
     if lists and len(texts) + len(lists) == 1:
         selector = lists[0].selector
         if all(len(cell) == 2 for cell in lists[0].cells):
@@ -221,24 +217,20 @@ def _propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile
 
 
 def _anchor_and_positive(leaves: list[ColumnProfile]) -> tuple[ColumnProfile, ColumnProfile]:
-    """By their names, else in the order of the columns."""
     positive = next((leaf for leaf in leaves if POSITIVE.fullmatch(leaf.name)), None) or leaves[1]
     return next(leaf for leaf in leaves if leaf is not positive), positive
 
 
 def _first_of(leaf: ColumnProfile) -> str:
-    """One text of each row."""
     return f"{leaf.selector}[0]" if leaf.kind == "texts" else leaf.selector
 
 
 def _each_of(leaf: ColumnProfile) -> str:
-    """Every text of each row, as a row of its own."""
     several = leaf.kind == "texts" and any(len(cell) > 1 for cell in leaf.cells)
     return f"{leaf.selector}[*]" if several else _first_of(leaf)
 
 
 def _notes(used: list[ColumnProfile], texts: list[ColumnProfile]) -> list[str]:
-    """Texts that no role takes."""
     unused = [leaf.selector for leaf in texts if leaf not in used]
     return [f"Not used: {', '.join(unused)}."] if unused else []
 

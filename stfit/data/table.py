@@ -1,4 +1,4 @@
-"""Rows of a dataset as they were read, column by column."""
+"""Rows of a dataset by column."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Table:
         return self.columns[column]
 
     def missing(self, column: str, taken: Sequence[str] = ()) -> Problem:
-        """That `column` is not there, and what is. Those `taken` by others are not meant."""
+        """The problem of a missing column, with the known ones; a column `taken` by another role is not suggested."""
         known = list(self.columns)
         free = [name for name in known if name not in taken]
         hint = delimiter_hint(known) or closest_hint(column, free) or did_you_mean(column, known)
@@ -53,7 +53,7 @@ class Table:
 
 
 def delimiter_hint(names: Sequence[str]) -> str:
-    """What to write where the only column looks like several, with another delimiter between them; else nothing."""
+    """A hint if the only column looks like several columns with another delimiter; else empty."""
     found = [mark for mark in DELIMITERS if mark in names[0]] if len(names) == 1 else []
     return f"if {found[0]!r} is the delimiter, write `read: {{delimiter: {json.dumps(found[0])}}}`" if found else ""
 

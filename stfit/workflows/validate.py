@@ -11,7 +11,7 @@ from stfit.data.batching.shuffle_buffer import read_first_examples, read_rows_un
 from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.leakage import EvaluationRows, shared_rows
 from stfit.data.checks.lint import lint_evaluation, lint_training
-from stfit.data.checks.unused_rows import dropped_rows, unread_flags
+from stfit.data.checks.unused_rows import dropped_rows, unused_flags
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import LABELED
@@ -171,7 +171,7 @@ def _lint_rows(objective: Objective, training: Examples) -> list[Problem]:
     problems = []
     if training.dropped or not LABELED[source.format]:  # else all of the table is used: no need to read it again
         table = read_rows_until(source, training.row[-1]) if source.streaming else load_table(source)
-        problems = dropped_rows(table, source, training) + unread_flags(table, source)
+        problems = dropped_rows(table, source, training) + unused_flags(table, source)
     in_batch = objective.loss.sampler == "no_duplicates"
     return problems + lint_training(training, source.dataset, in_batch, str(objective.sampler))
 

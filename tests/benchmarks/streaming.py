@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from stfit.data.batching.batches import TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import StreamingBatches
-from stfit.data.checks.lengths import words
+from stfit.data.checks.lengths import estimate_tokens
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import TrainingData
 from stfit.encoder.tokenizer import untruncated_tokenizer
@@ -65,7 +65,7 @@ def resident_mib() -> float:
 
 def measure(source: TrainingData, rows: int, tokenizer: Path | None) -> Iterator[tuple[int, float, float]]:
     """Rows so far, MiB, and seconds, ten times in an epoch."""
-    tokens = untruncated_tokenizer(tokenizer) if tokenizer else words
+    tokens = untruncated_tokenizer(tokenizer) if tokenizer else estimate_tokens
 
     def tokenize(examples: Examples) -> TokenTable:
         return tokenize_examples(examples, {"anchor": "", "positive": ""}, tokens, None, lambda prompt: 0)

@@ -1,4 +1,4 @@
-"""Do a loss and its data belong together? First by the recipe alone, then by the labels.
+"""Whether a loss can learn from its data: first by the recipe alone, then by the labels.
 
 Losses live on the same floor, so they come in as their name and what they fit: tuples of (format, kind of label).
 """
@@ -53,7 +53,7 @@ def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = 
 
 
 def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
-    """The same, of some of the rows: they may have one label."""
+    """The same for a part of the rows, which may all have the same label."""
     wanted = [kind for format, kind in fits if format == examples.format]
     label = examples.label
     if label is None and "number" in wanted and not has_teacher:
@@ -74,7 +74,6 @@ def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = Fa
 
 
 def _kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """What is wrong with the labels and in which rows, when no wanted kind accepts them."""
     found = [PROBLEM_OF[kind](examples, label) for kind in wanted if kind in PROBLEM_OF]
     return None if None in found else found[0]
 
@@ -110,7 +109,6 @@ def _binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndar
 
 
 def _class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """Integers from 0."""
     if examples.label_kind == "score":
         return "these are floats; use `label_map`, or a loss for scores, like cosent", examples.row[:0]
     if label.min() < 0:

@@ -1,4 +1,4 @@
-"""Rows that a model is trained on and measured on: what a metric of them says, memory could have said as well."""
+"""Leakage between training and evaluation: metrics of rows that were trained on may reflect memorisation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EvaluationRows:
 
 
 def shared_rows(training: Examples, evaluations: list[EvaluationRows]) -> list[Problem]:
-    """Evaluators whose rows training sees too, in either order of the texts, whatever their case and white space."""
+    """Evaluators whose examples are trained on too, in either order of the texts; case and white space are ignored."""
     trained = set(_keys_of(training))
     problems = []
     for evaluation in evaluations:
@@ -36,6 +36,6 @@ def shared_rows(training: Examples, evaluations: list[EvaluationRows]) -> list[P
 
 
 def _keys_of(examples: Examples) -> list[frozenset[str]]:
-    """What makes an example itself: its text, or its two texts without their order; negatives may differ."""
+    """One key per example: its text, or its two texts without their order; negatives are ignored."""
     columns = [[fold(text or "") for text in texts] for texts in list(examples.texts.values())[:2]]
     return [frozenset(texts) for texts in zip(*columns, strict=True)]

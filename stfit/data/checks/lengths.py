@@ -1,4 +1,4 @@
-"""How long texts are in tokens, and how many are cut."""
+"""Lengths of texts in tokens, and how many texts are truncated."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stfit.errors import Problem
 
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
-WORTH_SAYING = 0.01
-"""Share of cut texts from which on it is a warning."""
+MIN_CUT_SHARE = 0.01
+"""Share of truncated texts from which a warning is given."""
 
 
-def words(texts: Sequence[str]) -> list[np.ndarray]:
-    """Words instead of tokens, plus two for the special ones: an estimate where no tokenizer is there yet."""
+def estimate_tokens(texts: Sequence[str]) -> list[np.ndarray]:
+    """An estimate of token counts without a tokenizer: words, plus two special tokens."""
     return [np.zeros(len(text.split()) + 2, dtype=np.int32) for text in texts]
 
 
@@ -28,7 +28,7 @@ def quantiles(lengths: np.ndarray) -> dict[str, int]:
 def cut_texts(lengths: np.ndarray, limit: int | None) -> list[Problem]:
     """What stands after `max_seq_length` tokens is never seen, and a text that differs only there looks the same."""
     filled = 0.0 if limit is None else float((lengths >= limit).mean())
-    if filled < WORTH_SAYING:
+    if filled < MIN_CUT_SHARE:
         return []
     return [Problem(f"{filled:.0%} of the texts fill max_seq_length {limit}; what goes beyond is cut", "cut-texts")]
 

@@ -1,7 +1,6 @@
-"""What rows say against themselves: mistakes that train without an error and teach the wrong thing.
+"""Lint of training and evaluation rows: mistakes that raise no error in training, and teach the wrong thing.
 
-Every check is a function of the rows that gives the problems it finds; its docstring says what happens when they are
-ignored. REFUSALS are certain, and stop a run; SUSPICIONS are warnings.
+A check is a function from rows to problems; its docstring says what happens if they are ignored. ERRORS stop a run.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from stfit.errors import DataError, Problem
 T = TypeVar("T")
 
 SAMPLE = 2000
-"""Rows looked at where a statistic, not a list of rows, is wanted."""
+"""Number of rows that statistics are computed from."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class ExamplesToLint:
     """Examples as the checks look at them."""
 
     examples: Examples
@@ -36,7 +35,7 @@ class Rows:
     sampler: str
 
     def problem(self, code: str, message: str, at: Iterable[int]) -> list[Problem]:
-        """One problem for the examples at these positions; none where there are none."""
+        """One problem for the examples at these positions; empty if there are none."""
         numbers = [int(self.examples.row[position]) for position in at]
         if not numbers:
             return []
@@ -48,7 +47,7 @@ class Rows:
         return list(zip(*self.folded.values(), strict=True))
 
 
-Check = Callable[[Rows], list[Problem]]
+Check = Callable[[ExamplesToLint], list[Problem]]
 
 
 def fold(text: str) -> str:
@@ -57,7 +56,7 @@ def fold(text: str) -> str:
 
 
 def lint_training(examples: Examples, origin: str, in_batch: bool, sampler: str) -> list[Problem]:
-    """Warnings about the rows of `origin`. Raises DataError for what can only be a mistake.
+    """Warnings about the rows of `origin`. Raises DataError for certain mistakes.
 
     `in_batch`: whether the loss takes other rows' positives as negatives; `sampler`: how rows form batches.
     """
@@ -68,25 +67,25 @@ def lint_training(examples: Examples, origin: str, in_batch: bool, sampler: str)
 
 
 def lint_evaluation(examples: Examples, origin: str) -> list[Problem]:
-    """Warnings about the rows of an evaluator. Raises DataError where they can measure nothing."""
+    """Warnings about the rows of an evaluator. Raises DataError if they can't measure anything."""
     rows = fold_rows(examples, in_batch=False, sampler="shuffle")
     if refused := _run([*ERRORS, _one_label], rows, origin):
         raise DataError(refused)
     return _run([_ids_for_texts, _names_for_scores, _swapped_negatives, _upside_down_labels], rows, origin)
 
 
-def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> Rows:
+def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> ExamplesToLint:
     """Examples for the checks."""
     folded = {role: [text and fold(text) for text in texts] for role, texts in examples.texts.items()}
-    return Rows(examples, folded, in_batch, sampler)
+    return ExamplesToLint(examples, folded, in_batch, sampler)
 
 
-def _run(checks: list[Check], rows: Rows, origin: str) -> list[Problem]:
+def _run(checks: list[Check], rows: ExamplesToLint, origin: str) -> list[Problem]:
     """What the checks find, with the file it is in: all of it may come from a column that was taken for another."""
     return [replace(problem, file=origin, key="columns") for check in checks for problem in check(rows)]
 
 
-def _one_text_in_two_roles(rows: Rows) -> list[Problem]:
+def _one_text_in_two_roles(rows: ExamplesToLint) -> list[Problem]:
     """Two roles that always hold the same text were given one column: nothing can be learnt from a text and itself."""
     roles = list(rows.folded)
     pairs = [(one, other) for i, one in enumerate(roles) for other in roles[i + 1 :]]
@@ -97,7 +96,7 @@ def _one_text_in_two_roles(rows: Rows) -> list[Problem]:
     ]
 
 
-def _one_text_in_all_rows(rows: Rows) -> list[Problem]:
+def _one_text_in_all_rows(rows: ExamplesToLint) -> list[Problem]:
     """A role that never changes is a column of another kind (`source`, `language`), from which nothing is learnt."""
     return [
         Problem(f"{role} is {texts[0]!r:.60} in every row: look at `columns`", "constant-text")
@@ -106,27 +105,26 @@ def _one_text_in_all_rows(rows: Rows) -> list[Problem]:
     ]
 
 
-def _numbers_for_texts(rows: Rows) -> list[Problem]:
+def _numbers_for_texts(rows: ExamplesToLint) -> list[Problem]:
     """A label or an id taken for a text is embedded like one."""
     return _wordless(rows, re.compile(r"[\W\d_]*"), "no-words", "holds no words")
 
 
-def _ids_for_texts(rows: Rows) -> list[Problem]:
+def _ids_for_texts(rows: ExamplesToLint) -> list[Problem]:
     """The same for ids with letters in them; a warning, since part numbers may be what is searched for."""
     return _wordless(rows, re.compile(r"[!-~]*\d[!-~]*"), "id-column", "looks like a column of ids")
 
 
-def _wordless(rows: Rows, pattern: re.Pattern[str], code: str, message: str) -> list[Problem]:
-    """The roles in which nearly all texts match the pattern."""
+def _wordless(rows: ExamplesToLint, pattern: re.Pattern[str], code: str, message: str) -> list[Problem]:
     found = []
     for role, texts in rows.folded.items():
-        sample = [text for text in _evenly(texts) if text is not None]
+        sample = [text for text in _subsample(texts) if text is not None]
         if sum(pattern.fullmatch(text) is not None for text in sample) > 0.9 * len(sample):
             found.append(Problem(f"{role} {message}, such as {sample[0]!r:.60}: look at `columns`", code))
     return found
 
 
-def _few_texts(rows: Rows) -> list[Problem]:
+def _few_texts(rows: ExamplesToLint) -> list[Problem]:
     """A role of a few values is rather a class than a text: most rows of a batch would be false negatives."""
     return [
         Problem(
@@ -139,7 +137,7 @@ def _few_texts(rows: Rows) -> list[Problem]:
     ]
 
 
-def _damaged_texts(rows: Rows) -> list[Problem]:
+def _damaged_texts(rows: ExamplesToLint) -> list[Problem]:
     """Text that was decoded wrongly is learnt as it stands, and never occurs where the model is used."""
     damaged = re.compile("\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac")
     at = [
@@ -150,14 +148,14 @@ def _damaged_texts(rows: Rows) -> list[Problem]:
     return rows.problem("damaged-text", "text decoded wrongly (look at `read: {encoding: ...}`)", at)
 
 
-def _repeated_rows(rows: Rows) -> list[Problem]:
+def _repeated_rows(rows: ExamplesToLint) -> list[Problem]:
     """A row that stands there twice counts twice, and a holdout may hold what training has seen."""
     labels = rows.examples.label
     keys = [(texts, None if labels is None else labels[i]) for i, texts in enumerate(rows.tuples())]
     return rows.problem("duplicate-rows", "rows that repeat an earlier one", _repeats(keys))
 
 
-def _contradictory_labels(rows: Rows) -> list[Problem]:
+def _contradictory_labels(rows: ExamplesToLint) -> list[Problem]:
     """The same texts with different labels pull in both directions, and cost most in every epoch."""
     labels = rows.examples.label
     if labels is None:
@@ -171,7 +169,7 @@ def _contradictory_labels(rows: Rows) -> list[Problem]:
     return rows.problem("contradictory-labels", "the same texts with different labels", at)
 
 
-def _equal_texts(rows: Rows) -> list[Problem]:
+def _equal_texts(rows: ExamplesToLint) -> list[Problem]:
     """A text is nearest to itself already; where the label says that it is not, nothing can be learnt."""
     if len(rows.folded) == 1:
         return []
@@ -185,7 +183,7 @@ def _equal_texts(rows: Rows) -> list[Problem]:
     return rows.problem("equal-texts", "two equal sentences with the label of different ones", unlike)
 
 
-def _negatives_that_are_right(rows: Rows) -> list[Problem]:
+def _negatives_that_are_right(rows: ExamplesToLint) -> list[Problem]:
     """A negative that equals the anchor or the positive pushes away what should be near."""
     if rows.examples.format != "triplet":
         return []
@@ -197,11 +195,11 @@ def _negatives_that_are_right(rows: Rows) -> list[Problem]:
     return rows.problem("negative-is-right", "a negative equals the anchor or the positive", at)
 
 
-def _swapped_negatives(rows: Rows) -> list[Problem]:
+def _swapped_negatives(rows: ExamplesToLint) -> list[Problem]:
     """With positive and negative swapped, training works, and makes the model worse in every step."""
     if rows.examples.format != "triplet":
         return []
-    sample = _evenly(rows.tuples())
+    sample = _subsample(rows.tuples())
     with_positive = np.array([_shared_words(texts[0], texts[1]) for texts in sample])
     with_negative = np.array([_shared_words(texts[0], texts[2]) for texts in sample])
     if not _is_clearly_less(with_positive - with_negative):
@@ -213,12 +211,12 @@ def _swapped_negatives(rows: Rows) -> list[Problem]:
     return [Problem(message, "swapped-negative")]
 
 
-def _upside_down_labels(rows: Rows) -> list[Problem]:
+def _upside_down_labels(rows: ExamplesToLint) -> list[Problem]:
     """With labels that are small for similar pairs, training works, and makes the model worse in every step."""
     labels = rows.examples.label
     if labels is None or rows.examples.format != "labeled_pair" or rows.examples.label_kind == "class":
         return []
-    at = _evenly(list(range(len(labels))))
+    at = _subsample(list(range(len(labels))))
     pairs = rows.tuples()
     shared = np.array([_shared_words(pairs[position][0], pairs[position][1]) for position in at])
     # Positive on average where pairs of a higher label share more words.
@@ -234,7 +232,7 @@ def _upside_down_labels(rows: Rows) -> list[Problem]:
     ]
 
 
-def _swapped_roles(rows: Rows) -> list[Problem]:
+def _swapped_roles(rows: ExamplesToLint) -> list[Problem]:
     """With query and document swapped, prompts stand before the wrong texts, and search is trained backwards."""
     if rows.examples.format not in ("positive_pair", "triplet"):
         return []
@@ -253,20 +251,20 @@ def _swapped_roles(rows: Rows) -> list[Problem]:
     ]
 
 
-def _false_negatives(rows: Rows) -> list[Problem]:
+def _false_negatives(rows: ExamplesToLint) -> list[Problem]:
     """A text that is right for two anchors of one batch is pushed away from one of them."""
     if not rows.in_batch:
         return []
     roles = [role for role in ("anchor", "positive", "text") if role in rows.folded]
     # The sampler keeps equal texts apart, but not those that differ in case or white space.
     seen = rows.folded if rows.sampler == "shuffle" else _variants(rows)
-    at = sorted({position for role in roles for position in _tied(seen[role])})
+    at = sorted({position for role in roles for position in _duplicated(seen[role])})
     which = "texts" if roles == ["text"] else "anchors or positives"
     hint = "use `sampler: no_duplicates`" if rows.sampler == "shuffle" else "they differ in case or white space only"
     return rows.problem("false-negatives", f"{which} that stand in several rows ({hint})", at)
 
 
-def _variants(rows: Rows) -> dict[str, list[str | None]]:
+def _variants(rows: ExamplesToLint) -> dict[str, list[str | None]]:
     """Folded texts by role; None for those that are written in one way only."""
     result: dict[str, list[str | None]] = {}
     for role, folded in rows.folded.items():
@@ -277,13 +275,12 @@ def _variants(rows: Rows) -> dict[str, list[str | None]]:
     return result
 
 
-def _tied(texts: list[str | None]) -> list[int]:
-    """Positions of texts that occur more than once."""
+def _duplicated(texts: list[str | None]) -> list[int]:
     counts = Counter(texts)
     return [position for position, text in enumerate(texts) if text is not None and counts[text] > 1]
 
 
-def _lonely_classes(rows: Rows) -> list[Problem]:
+def _lonely_classes(rows: ExamplesToLint) -> list[Problem]:
     """A class with one row has no positive: the sampler leaves the row out."""
     labels = rows.examples.label
     if labels is None or rows.sampler != "group_by_label":
@@ -292,7 +289,7 @@ def _lonely_classes(rows: Rows) -> list[Problem]:
     return rows.problem("lonely-class", "the only row of its class is never used", np.flatnonzero(counts[inverse] == 1))
 
 
-def _classes_not_from_zero(rows: Rows) -> list[Problem]:
+def _classes_not_from_zero(rows: ExamplesToLint) -> list[Problem]:
     """A classifier gets an output for every number up to the largest label, also for those that no row has."""
     labels = rows.examples.label
     if labels is None or rows.examples.label_kind != "class" or rows.examples.label_names:
@@ -307,7 +304,7 @@ def _classes_not_from_zero(rows: Rows) -> list[Problem]:
     return [Problem(message, "class-numbers")]
 
 
-def _narrow_labels(rows: Rows) -> list[Problem]:
+def _narrow_labels(rows: ExamplesToLint) -> list[Problem]:
     """Scores that fill a small part of 0..1 were rescaled wrongly, or not at all."""
     labels = rows.examples.label
     if labels is None or rows.examples.label_kind != "score" or np.ptp(labels) >= 0.5:
@@ -318,7 +315,7 @@ def _narrow_labels(rows: Rows) -> list[Problem]:
     return [Problem(message, "narrow-labels")]
 
 
-def _one_label(rows: Rows) -> list[Problem]:
+def _one_label(rows: ExamplesToLint) -> list[Problem]:
     """Nothing correlates with a constant."""
     labels = rows.examples.label
     if labels is None or np.ptp(labels) > 0:
@@ -326,7 +323,7 @@ def _one_label(rows: Rows) -> list[Problem]:
     return [Problem(f"all {len(labels)} labels are {labels[0]:g}, so nothing can be measured", "one-label")]
 
 
-def _names_for_scores(rows: Rows) -> list[Problem]:
+def _names_for_scores(rows: ExamplesToLint) -> list[Problem]:
     """A similarity can't be held against the numbers that names happened to get."""
     names = rows.examples.label_names
     if rows.examples.format != "labeled_pair" or rows.examples.label_kind != "class" or not names:
@@ -354,13 +351,11 @@ WARNINGS: list[Check] = [
 ]
 
 
-def _evenly(values: list[T]) -> list[T]:
-    """At most about SAMPLE of the values, evenly spaced."""
+def _subsample(values: list[T]) -> list[T]:
     return values[:: -(-len(values) // SAMPLE) or 1]
 
 
 def _repeats(keys: Iterable[Hashable]) -> list[int]:
-    """Positions of keys that occurred before."""
     seen: set[Hashable] = set()
     return [position for position, key in enumerate(keys) if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
 

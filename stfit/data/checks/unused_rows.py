@@ -1,4 +1,4 @@
-"""What of a table becomes no part of an example: rows that were dropped, and a column that should have been asked."""
+"""Dropped rows and ignored columns."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stfit.data.source import LABELED, TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import Problem
 
-FLAGS = ({0, 1}, {"0", "1"})
+FLAG_VALUES = ({0, 1}, {"0", "1"})
 """The values of a column that says yes or no; true and false equal 1 and 0."""
 
 
 def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list[Problem]:
-    """Rows that lack a text or a label; a wrong `columns` shows in their number."""
+    """Rows that lack a text or a label; many of them are a sign of wrong `columns`."""
     if not examples.dropped:
         return []
     rows = sorted(_blank_rows(filter_rows(table, source.where), source))
@@ -38,11 +38,10 @@ def _blank_rows(table: Table, source: TrainingData) -> set[int]:
 
 
 def _is_empty(cell: object) -> bool:
-    """Null, or a text without anything to read."""
     return cell is None or (isinstance(cell, str) and is_blank(cell))
 
 
-def unread_flags(table: Table, source: TrainingData) -> list[Problem]:
+def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
     """A 0/1 column beside positives says which of them are: without `where`, the others are pulled together too."""
     if LABELED[source.format] or source.format == "text":
         return []
@@ -63,5 +62,4 @@ def unread_flags(table: Table, source: TrainingData) -> list[Problem]:
 
 
 def _is_flag(cells: list[object]) -> bool:
-    """Whether both flags occur, and nothing else."""
-    return all(isinstance(cell, int | str) for cell in cells) and set(cells) in FLAGS
+    return all(isinstance(cell, int | str) for cell in cells) and set(cells) in FLAG_VALUES

@@ -1,4 +1,4 @@
-"""Which column, or which part of one, plays which role of a format."""
+"""Resolve the `columns` of a recipe: role -> selectors."""
 
 from __future__ import annotations
 

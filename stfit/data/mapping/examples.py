@@ -86,7 +86,6 @@ class Examples:
 
 
 def _quote(text: str, width: int = 60) -> str:
-    """A text in quotes, cut where it is long."""
     return repr(text if len(text) <= width else text[: width - 1] + "…")
 
 
@@ -131,7 +130,6 @@ def load_examples(
 
 
 def _shorten(examples: Examples, source: Source, seed: int) -> Examples:
-    """`shuffle`, then `limit`."""
     order = np.arange(len(examples))
     if source.shuffle:
         order = np.random.default_rng(seed).permutation(order)
@@ -139,7 +137,6 @@ def _shorten(examples: Examples, source: Source, seed: int) -> Examples:
 
 
 def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredExamples:
-    """Selectors and labels applied to every row."""
     selectors = resolve_columns(table, source.columns, format)
     # A list for `text` makes one example of each selector; everything else is one run of `expand`.
     runs = [{**selectors, "text": [text]} for text in selectors["text"]] if "text" in selectors else [selectors]
@@ -175,7 +172,6 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
 
 
 def _gather(columns: list[list[Any]], selectors: list[Selector]) -> list[list[Any]]:
-    """The negatives of each example, from one column per selector: of a slice, a list of them."""
     lists = [
         column if selector.has_slice else [[cell] for cell in column]
         for column, selector in zip(columns, selectors, strict=True)
@@ -251,7 +247,6 @@ def _drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
 
 
 def _require_some(examples: Examples, rows: np.ndarray) -> Examples:
-    """The examples of some rows (a mask over the table); DataError where there are none."""
     if not len(examples):
         why = ", ".join(f"{reason}: {count}" for reason, count in examples.dropped.items())
         raise DataError(f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`")
@@ -270,7 +265,6 @@ def _spread_negatives(lists: list[list[str]]) -> dict[str, list[str | None]]:
 
 
 def _negative_roles(width: int) -> list[str]:
-    """What the columns of so many negatives are called."""
     return ["negative"] if width == 1 else [f"negative_{i}" for i in range(1, width + 1)]
 
 

@@ -1,4 +1,4 @@
-"""Which rows of a table take part: `where`, and the holdout."""
+"""Row filters: `where`, and the holdout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ def matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) 
 
 
 def _passes(cell: Any, condition: Scalar | list[Scalar] | Condition) -> bool:
-    """Whether a cell has the wanted value, or one of them, or passes every part of a Condition."""
     if not isinstance(condition, Condition):
         return _is_one_of(cell, condition)
     if condition.present is not None and condition.present == (cell is None or cell == ""):

@@ -16,7 +16,7 @@ from stfit.errors import DataError, Problem, at_key, did_you_mean
 LabelKind = Literal["none", "binary", "class", "score"]
 """none; integers that are all 0 or 1; integers (or names, which were numbered); floats."""
 
-LARGEST = 2**31
+MAX_LABEL = 2**31
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
     elif any(isinstance(cell, str) for cell in known):
         known, names, named = _read_text_labels(known, rows, names)
     # written so that NaN fails too
-    _refuse(known, rows, lambda value: not -LARGEST <= value <= LARGEST, "a label is a finite number, up to 2**31")
+    _refuse(known, rows, lambda value: not -MAX_LABEL <= value <= MAX_LABEL, "a label is a finite number, up to 2**31")
     if source.label_range is not None:
         with at_key("label_range"):
             known, names = _rescale(known, rows, source.label_range, named), None
@@ -98,12 +98,10 @@ def _map_labels(
 
 
 def _written(cell: Any) -> str:
-    """A label as a recipe would write it."""
     return str(cell).lower() if isinstance(cell, bool) else str(cell)
 
 
 def _name_of(cell: Any, names: list[str]) -> str:
-    """The dataset's name of a class, where it has one."""
     return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else _written(cell)
 
 
@@ -129,7 +127,6 @@ def _read_text_labels(
 
 
 def _rescale(values: list[int | float], rows: np.ndarray, bounds: list[float], named: bool) -> list[float]:
-    """Numbers from `label_range` to 0..1."""
     low, high = bounds
     if named:
         raise DataError("`label_range` rescales numbers, and these labels are names: use `label_map`")
@@ -138,7 +135,6 @@ def _rescale(values: list[int | float], rows: np.ndarray, bounds: list[float], n
 
 
 def _refuse(cells: list[Any], rows: np.ndarray, wrong: Callable[[Any], bool], because: str) -> None:
-    """Raises DataError, with rows, when a label is wrong."""
     found = [(row, cell) for row, cell in zip(rows.tolist(), cells, strict=True) if wrong(cell)]
     if found:
         row, cell = found[0]

@@ -55,7 +55,6 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
 
 
 def _parse_steps(written: str, text: str) -> tuple[Step, ...]:
-    """Everything after the column of the selector `text`."""
     steps: list[Step] = []
     position = 0
     while position < len(written):
@@ -73,7 +72,6 @@ def _parse_steps(written: str, text: str) -> tuple[Step, ...]:
 
 
 def _unreadable(text: str) -> str:
-    """What is wrong with a selector, and what one looks like."""
     shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]` or `set.neg[*]`"
     return f"can't read the selector `{text}`: write a column, or a path, like {shapes}"
 
@@ -127,7 +125,6 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
 
 
 def _element_choices(group: list[Selector], length: int) -> list[tuple[int, ...]]:
-    """Which elements of one list its selectors take together."""
     different = len({selector.text for selector in group})
     if different == 1:
         return list(combinations(range(length), len(group)))
@@ -169,12 +166,10 @@ def _check_keys(values: list[Any], rows: np.ndarray, key: str, path: str) -> Non
 
 
 def _check_lists(values: list[Any], rows: np.ndarray, path: str) -> None:
-    """Every value is a list or null."""
     _check_kind(values, rows, list, f"`{path}` is used as a list, but is none")
 
 
 def _check_kind(values: list[Any], rows: np.ndarray, kind: type, message: str) -> None:
-    """Raises DataError, with rows, where a value is neither null nor of that kind."""
     wrong = [row for value, row in zip(values, rows.tolist(), strict=True) if not isinstance(value, (kind, type(None)))]
     if wrong:
         raise DataError(Problem(f"{message} in {name_rows(wrong)}", "wrong-kind", row=wrong[0]))

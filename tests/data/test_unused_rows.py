@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stfit.data.checks.unused_rows import dropped_rows, unread_flags
+from stfit.data.checks.unused_rows import dropped_rows, unused_flags
 from stfit.data.mapping.examples import load_examples
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import TrainingData
@@ -21,7 +21,7 @@ def pairs(**columns):
 
 @pytest.mark.parametrize("cells", [[0, 1, 1, 0], ["0", "1", "0", "0"], [True, False, True, True]])
 def test_an_unread_flag_beside_positives_is_told_with_what_to_write(cells):
-    (problem,) = unread_flags(pairs(match=cells), source_of())
+    (problem,) = unused_flags(pairs(match=cells), source_of())
     assert "where: {match: 1}" in problem.message
 
 
@@ -29,13 +29,13 @@ def test_an_unread_flag_beside_positives_is_told_with_what_to_write(cells):
     "cells", [[0, 1, 2, 0], [1, 1, 1, 1], [0.0, 1.0, 0.5, 0.0], [[0], [1], [0], [1]], [None, 1, 0, 1]]
 )
 def test_another_column_is_no_flag(cells):
-    assert unread_flags(pairs(match=cells), source_of()) == []
+    assert unused_flags(pairs(match=cells), source_of()) == []
 
 
 def test_a_flag_that_is_read_is_left_alone():
     table = pairs(match=[0, 1, 1, 0])
-    assert unread_flags(table, source_of(where={"match": 1})) == []
-    assert unread_flags(table, source_of(format="labeled_text", columns={"text": "anchor", "label": "match"})) == []
+    assert unused_flags(table, source_of(where={"match": 1})) == []
+    assert unused_flags(table, source_of(format="labeled_text", columns={"text": "anchor", "label": "match"})) == []
 
 
 def test_rows_that_where_drops_are_not_missed(tmp_path):
