@@ -1,4 +1,4 @@
-"""What a recipe says about a dataset: where it is, which rows, and which columns play which part."""
+"""The data section of a recipe: where a dataset is, which rows to use, and which columns play which role."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ReadOptions(Spec):
     delimiter: str | None = None
     """One character between fields; default: a comma for .csv, a tab for .tsv."""
     quoting: bool = True
-    """Whether double quotes group a field. Switch it off for files that use them as plain characters."""
+    """Whether double quotes group a field. Set to false for files that use them as plain characters."""
     encoding: str = "utf-8"
     """Text encoding of the file."""
     header: bool | list[str] = True
@@ -60,17 +60,17 @@ class Holdout(Spec):
     """Rows kept out of training, for evaluation (`from: holdout`)."""
 
     fraction: float | None = Field(None, gt=0, lt=1)
-    """Share of the rows that is held out."""
+    """Share of the rows to hold out."""
     rows: int | None = Field(None, gt=0)
-    """Number of rows that is held out; one of `fraction` and `rows`."""
+    """Number of rows to hold out. Give either `fraction` or `rows`."""
     by: str | None = None
     """A column whose equal values stay together on one side (an author, a topic)."""
 
     @model_validator(mode="after")
     def one_size(self) -> Self:
-        """The size is said once."""
+        """The size is given once."""
         if (self.fraction is None) == (self.rows is None):
-            raise ValueError("give `fraction` or `rows`, and not both")
+            raise ValueError("give either `fraction` or `rows`, not both")
         return self
 
 
@@ -86,12 +86,12 @@ class TableSource(Spec):
     split: str = "train"
     """Split, with an optional slice: `train`, `train[:50%]`, `train[100:200]`, `train+validation`."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub dataset. Where an override, or a file that extends this one, names another
-    `dataset`, it is forgotten."""
+    """Branch, tag or commit of a Hub dataset. Reset if an override, or a file that extends this one, names another
+    `dataset`."""
     read: ReadOptions = ReadOptions()
     """How to read a delimited text file."""
     columns: dict[str, str | list[str]] = {}
-    """Role -> column selector: `{anchor: set.query, positive: "set.pos[0]"}`. A role left out takes its own name's."""
+    """Role -> column selector: `{anchor: set.query, positive: "set.pos[0]"}`. Default: the column of that name."""
     where: dict[str, Scalar | list[Scalar] | Condition] = {}
     """Column -> the value, list of values or condition that keeps a row."""
 
@@ -110,12 +110,12 @@ class Source(TableSource):
     limit: int | None = Field(None, gt=0)
     """Keep the first N examples."""
     max_per_row: int | None = Field(None, gt=0)
-    """Most examples made from one row by `[*]` selectors."""
+    """Maximum number of examples made from one row by `[*]` selectors."""
 
     @field_validator("label_range")
     @classmethod
     def low_before_high(cls, value: list[float] | None) -> list[float] | None:
-        """A range goes up."""
+        """The lower end comes first."""
         if value is not None and value[0] >= value[1]:
             raise ValueError("write the lowest label first, then the highest")
         return value
