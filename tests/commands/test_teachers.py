@@ -110,7 +110,7 @@ def test_what_does_not_go_together_is_said_before_training(write, run, sections,
 def test_a_teacher_of_another_size_is_found_by_check(write, run, teacher):
     recipe = write(loss=of(teacher))
     found = check(recipe, [])["errors"]
-    assert ["have 32 dimensions, and the model's 16" in problem.message for problem in found] == [True]
+    assert ["the teacher has 32 dimensions and the model 16" in problem.message for problem in found] == [True]
     with pytest.raises(ModelError, match="out_features: 32"):
         run(recipe)
 
