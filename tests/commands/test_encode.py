@@ -245,7 +245,11 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
         (ResourceError, "no folder", {"output": tmp_path / "no" / "o.npy"}),
         (RecipeError, "--calibration", {"choices": EncodeOptions(precision="int8")}),
         (RecipeError, "not a multiple of 8", {"choices": EncodeOptions(precision="binary", truncate_dim=12)}),
-        (DataError, "of 1 dim", {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "ranges.json"}),
+        (
+            DataError,
+            "calibrates 1 dim",
+            {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "ranges.json"},
+        ),
         (ModelError, "no prompt", {"choices": EncodeOptions(prompt_name="query")}),
     ]
     before = sorted(tmp_path.iterdir())

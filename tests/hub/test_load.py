@@ -100,13 +100,13 @@ def test_a_renamed_repository_is_followed_and_said(filled, stfit):
 @pytest.mark.parametrize(
     ("change", "token", "said"),
     [
-        ("model.base=me/nothing", "hf_me", "shows no model `me/nothing`"),
+        ("model.base=me/nothing", "hf_me", "has no model `me/nothing`"),
         ("data.dataset=me/nothing data.config=null", None, "hf auth login"),
         ("data.revision=v9", "hf_me", "has no revision `v9`; known: main"),
         ("model.revision=mian", "hf_me", "did you mean `main`?"),
         ("model.base=a/b/c", "hf_me", "is not the id of a model"),
         ("eval.0.limit=10", None, "hf auth login"),
-        ("eval.0.limit=10", "hf_guest", "this account may not see it"),
+        ("eval.0.limit=10", "hf_guest", "this account has no access to it"),
         ("eval.0.limit=10", "hf_nobody", "does not accept the token: log in with `hf auth login`"),
     ],
 )
@@ -114,7 +114,7 @@ def test_what_the_hub_refuses_is_one_sentence(stfit, change, token, said):
     assert said in error_of(stfit(f"fetch recipe.yaml --json {change}", token))
 
 
-@pytest.mark.parametrize(("token", "said"), [(None, "hf auth login"), ("hf_guest", "ask for access at http")])
+@pytest.mark.parametrize(("token", "said"), [(None, "hf auth login"), ("hf_guest", "request access at http")])
 def test_a_gated_repository_says_how_to_get_in(filled, stfit, token, said):
     filled.state.repositories["model", "me/base"].gated = True
     message = error_of(stfit("fetch recipe.yaml ~eval --json", token))
