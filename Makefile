@@ -1,4 +1,5 @@
-# Everything runs in .venv, made on first use. torch comes first and alone: pip would otherwise pick a build of several GB.
+# Everything runs in .venv, which is created on first use. torch is installed first and separately, because pip would
+# otherwise choose a build of several GB.
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
@@ -38,13 +39,13 @@ clean:
 	rm -rf .venv runs
 
 $(BIN)/.ready: pyproject.toml
-	@echo "Installing torch and stfit into .venv, once: some minutes"
+	@echo "Installing torch and stfit into .venv (once, takes a few minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet -e .
 	touch $@
 
 $(BIN)/.dev: $(BIN)/.ready
-	@echo "Installing what the tests need, once: some minutes"
+	@echo "Installing test dependencies (once, takes a few minutes)"
 	$(BIN)/pip install --quiet -e ".[dev]"
 	touch $@
