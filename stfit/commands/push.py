@@ -145,7 +145,7 @@ def _write_card(
     model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str, head: hub.BranchState
 ) -> bytes:
     """The README to publish: text that people wrote on the Hub is kept."""
-    published = hub.read_file(repo, head, CARD)
+    published = hub.read_remote_file(repo, head, CARD)
     local = model / CARD
     facts = _describe(model, run, recipe, settings, repo)
     generated = write_readme(card_metadata(facts), card_body(facts)).encode()

@@ -109,7 +109,7 @@ def _keep(path: Path, text: str) -> None:
         raise ResourceError(f"{path} can't be written: {error.strerror}; HF_HOME names the folder") from error
 
 
-def fetch(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
+def download_files(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
     """The folder with those files of a commit whose paths match one of `patterns`, each verified by its hash.
 
     Raises HubError if they cannot be downloaded intact, and ResourceError if the disk is full.

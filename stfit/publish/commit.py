@@ -114,7 +114,7 @@ def read_branch(repo: str, branch: str = MAIN) -> BranchState:
             return BranchState(private=bool(look_up("model", repo).private))
         raise
     state = BranchState(info.sha, _read_files(repo, info.sha), bool(info.private))
-    manifest = read_file(repo, state, MANIFEST) or b""
+    manifest = read_remote_file(repo, state, MANIFEST) or b""
     return replace(state, pushed=frozenset(manifest.decode("utf-8", "replace").splitlines()))
 
 
@@ -127,7 +127,7 @@ def _read_files(repo: str, commit: str) -> dict[str, RepoFile]:
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
-def read_file(repo: str, state: BranchState, path: str) -> bytes | None:
+def read_remote_file(repo: str, state: BranchState, path: str) -> bytes | None:
     """Read a small file of a branch; None if it does not exist. Raises HubError if the download is corrupt."""
     if path not in state.files:
         return None

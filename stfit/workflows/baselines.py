@@ -9,7 +9,7 @@ from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import ALL_FILES, is_st_model, locate, model_in
 from stfit.encoder.folder.st_config import read_folder
-from stfit.hub.download import fetch, find_newest, with_owner
+from stfit.hub.download import download_files, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.rng import seed_everything
 from stfit.workflows.validate import load_objective
@@ -55,5 +55,5 @@ def published_repo(recipe: Recipe) -> str | None:
 def _published_folder(repo: str) -> Path | None:
     """The published model, downloaded; None if nothing is published. Raises HubError if the Hub can't be asked."""
     commit = find_newest(repo)
-    folder = fetch("model", repo, commit, ALL_FILES) if commit else None
+    folder = download_files("model", repo, commit, ALL_FILES) if commit else None
     return folder if folder and is_st_model(folder) else None

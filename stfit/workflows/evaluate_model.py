@@ -16,7 +16,7 @@ from stfit.evaluation.bootstrap import Comparison, compare
 from stfit.evaluation.gate import Gate, GateResult, decide
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.statistic import Statistic
-from stfit.hub.download import fetch
+from stfit.hub.download import download_files
 from stfit.publish.commit import BranchState
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
@@ -70,7 +70,7 @@ def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> 
     Returns `repo`, `published` (its commit), `gate`, `compared` (with the published model), and `error` if a gate is
     not passed. Raises the errors of `evaluate_model`.
     """
-    published = str(fetch("model", repo, head.commit, ALL_FILES)) if head.commit and head.has_model else None
+    published = str(download_files("model", repo, head.commit, ALL_FILES)) if head.commit and head.has_model else None
     gates = [gate for gate in recipe.gate if published or gate.against != PUBLISHED]
     skipped = [gate for gate in recipe.gate if gate not in gates]
     gates = [gate.model_copy(update={"against": published}) if gate.against == PUBLISHED else gate for gate in gates]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stfit.errors import RecipeError
-from stfit.hub.download import fetch, find_newest
+from stfit.hub.download import download_files, find_newest
 from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.lock import LOCK, Lock, build_lock, describe_inputs, is_same_training, load_lock, training_sections
@@ -38,5 +38,5 @@ def find_unchanged(loaded: LoadedRecipe[Recipe]) -> dict[str, Any] | None:
 def _read_published(repo: str) -> tuple[str, Lock] | None:
     """Commit and lock of a published model; None if there is no repository, or no lock in it."""
     commit = find_newest(repo)
-    file = fetch("model", repo, commit, [LOCK]) / LOCK if commit else None
+    file = download_files("model", repo, commit, [LOCK]) / LOCK if commit else None
     return (commit, load_lock(file)) if commit and file and file.is_file() else None

@@ -20,7 +20,7 @@ from stfit.data.reading.split import Preview
 from stfit.data.source import TableSource
 from stfit.data.table import Table, build_table
 from stfit.errors import DataError
-from stfit.hub.download import fetch, find_commit, list_files, snapshot_folder
+from stfit.hub.download import download_files, find_commit, list_files, snapshot_folder
 from stfit.hub.retry import call_with_retries
 from stfit.lazy import lazy
 
@@ -50,7 +50,7 @@ class HubSplit:
     @cached_property
     def folder(self) -> Path:
         """Folder with the files of the split, downloaded on first use. Raises DataError for a parquet bomb."""
-        folder = fetch("dataset", self.id, self.commit, [glob.escape(path) for path in self.files])
+        folder = download_files("dataset", self.id, self.commit, [glob.escape(path) for path in self.files])
         with _as_data_error(self.id):
             for path in self.files:
                 if path.endswith(".parquet"):
@@ -80,7 +80,7 @@ def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Iterator
         raise DataError(f"`{source.dataset}` is a Hub id, and a path here too: write `./{source.dataset}` for the path")
     commit = find_commit("dataset", source.dataset, source.revision)
     paths = list_files("dataset", source.dataset, commit)
-    metadata = fetch("dataset", source.dataset, commit, METADATA)
+    metadata = download_files("dataset", source.dataset, commit, METADATA)
     datasets.disable_progress_bars()
     with TemporaryDirectory() as scratch, _as_data_error(source.dataset):
         stage = Path(scratch).resolve() / source.dataset.rpartition("/")[2]

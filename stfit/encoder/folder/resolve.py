@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stfit.errors import ModelError
-from stfit.hub.download import fetch, find_commit
+from stfit.hub.download import download_files, find_commit
 
 SMALL_FILES = ["*.json"]
 """Enough to check a recipe."""
@@ -24,7 +24,7 @@ def locate(base: str, revision: str | None, files: list[str]) -> Path:
     Raises ModelError if it is not a model folder, HubError if the download fails.
     """
     return model_folder(
-        fetch("model", base, find_commit("model", base, revision), files) if is_on_hub(base) else Path(base)
+        download_files("model", base, find_commit("model", base, revision), files) if is_on_hub(base) else Path(base)
     )
 
 
