@@ -29,28 +29,28 @@ VECTORS_RATE = 5e-3
 LOSSES = {
     ("positive_pair", "none"): (
         "multiple_negatives_ranking",
-        "Each anchor has to find its positive among those of its whole batch: a larger batch is a harder task.",
+        "Each anchor has to find its own positive among all positives of the batch; a larger batch is a harder task.",
     ),
     ("triplet", "none"): (
         "multiple_negatives_ranking",
-        "Each anchor has to find its positive among those of its whole batch and all their negatives.",
+        "Each anchor has to find its own positive among all positives and negatives of the batch.",
     ),
     ("labeled_pair", "score"): (
         "cosent",
-        "A pair of a higher score should have a higher cosine: only the order of the scores counts.",
+        "A pair with a higher score should have a higher cosine similarity; only the order of the scores matters.",
     ),
     ("labeled_pair", "class"): (
         "softmax",
-        "Classes without an order: a classifier on both embeddings learns to tell them apart.",
+        "The classes have no order: a classifier on both embeddings learns to predict them.",
     ),
     ("labeled_text", "class"): (
         "batch_hard_soft_margin_triplet",
-        "Texts of one class should be nearer to each other than to those of other classes; no margin to choose.",
+        "Texts of one class should be closer to each other than to texts of other classes. There is no margin to set.",
     ),
     ("text", "none"): (
         "multiple_negatives_ranking",
-        "A text under another dropout is its own positive, and the other texts of its batch are the negatives. Rows "
-        "that say what belongs together teach more, and so does another model: {type: mse, teacher: ...}.",
+        "A text under another dropout mask is its own positive, and the other texts of the batch are the negatives. "
+        "Labeled data or a teacher ({type: mse, teacher: ...}) gives better models.",
     ),
 }
 """(format, kind of label) -> the loss to begin with, and why."""
@@ -91,7 +91,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
     exists or the base can't learn from texts alone, ResourceError where it can't be written.
     """
     if output.exists():
-        raise RecipeError(f"{output} exists: name another file with -o, or delete it")
+        raise RecipeError(f"{output} exists: choose another file with -o, or delete it")
     source = Source(dataset=dataset, config=config)
     look = _look_at(source)
     training = look.proposal
@@ -99,7 +99,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
         training = training.similar_only()
     if training.format == "text" and (base in TABLES or base.endswith(TEXT_SUFFIXES)):
         raise RecipeError(
-            f"{dataset} holds texts alone, which are told apart under dropout, and a table of vectors has none: name a "
+            f"{dataset} has only single texts, whose loss needs dropout, and a table of vectors has none: choose a "
             "transformer, or `scratch`, as the base"
         )
     loss, because = LOSSES[training.format, training.label_kind]
@@ -122,7 +122,7 @@ def _look_at(source: Source) -> DatasetSummary:
     """Read the split to train on and the one to measure on, and propose what to do with them."""
     splits = find_splits(source)
     if {"corpus", "queries"} <= set(splits):
-        message = "this is a retrieval set, to measure on: name it in `eval` of a recipe, as {type: retrieval, dataset}"
+        message = "this dataset is for retrieval evaluation: add it to a recipe's `eval` as {type: retrieval, dataset}"
         raise DataError(Problem(message, "no-format", source.dataset))
     measuring = next((name for name in MEASURING_SPLITS if name in splits), None)
     # Without a split called train, the test split is the last that is trained on.
@@ -155,7 +155,7 @@ def _write_recipe(
     model, rate = _model_of(base, output)
     train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss[0] == "multiple_negatives_ranking" else 32}
     lines = [
-        *_comment(f"Proposed by `stfit init` after a look at {look.rows} rows. Change what it has guessed wrong."),
+        *_comment(f"Written by `stfit init` based on {look.rows} rows. Correct anything that it guessed wrong."),
         "#",
         f"#   stfit check {output.name}",
         f"#   stfit train {output.name}",
@@ -209,11 +209,11 @@ def _evaluation_of(where: dict[str, Any], look: DatasetSummary, training: Propos
 def _reason_of(evaluation: dict[str, Any], look: DatasetSummary) -> str:
     """Why the evaluation is what it is."""
     if not evaluation:
-        return "No evaluation: stfit has no evaluator for rows like these. Add one of another dataset as `eval`."
+        return "No evaluation: stfit has no evaluator for rows like these. To add one on another dataset, use `eval`."
     if "from" in evaluation:
-        return "There is no split to measure on, so some rows are kept out of training."
+        return "There is no evaluation split, so some rows are held out of training."
     few = f", {EVALUATION_ROWS} of its {look.measuring_rows} rows" if "limit" in evaluation else ""
-    return f"Measured before, during and after training on the split {look.measuring}{few}."
+    return f"Evaluated before, during and after training on the split {look.measuring}{few}."
 
 
 def _located(dataset: str, output: Path) -> str:

@@ -72,8 +72,8 @@ class Proposal:
             options={"where": {label: self.similar}},
             reasons=[
                 *self.reasons,
-                f"Trained on the pairs where {label} is {str(self.similar).lower()}, the other texts of a batch being "
-                "their negatives. To learn from the dissimilar pairs, too: format labeled_pair, loss "
+                f"Trains on the pairs whose {label} is {str(self.similar).lower()}; the other texts of a batch are "
+                "their negatives. To learn from the dissimilar pairs too, use format labeled_pair with loss "
                 "online_contrastive.",
             ],
         )
@@ -96,12 +96,12 @@ def infer_format(table: Table) -> Proposal:
     if len(texts) + len(lists) >= 2 or lists:
         return _propose_positive_pair(texts, lists)
     if texts:
-        reason = f"{texts[0].selector} is the only text of a row, and no column sorts the rows into classes."
+        reason = f"{texts[0].selector} is the only text column, and no column has class labels."
         return Proposal("text", {"text": texts[0].selector}, reasons=[reason])
     seen = ", ".join(f"{leaf.selector} ({leaf.kind})" for leaf in leaves) or ", ".join(table.columns) or "nothing"
     message = (
-        f"no format fits these columns: {seen}. Training takes texts: one, two, with or without a label, or a list "
-        "of those that mean the same; write the recipe by hand if they are here"
+        f"no format fits these columns: {seen}. Training needs one or two texts per row, with or without a label, "
+        "or a list of texts with the same meaning. If the data has these, write the recipe by hand"
     )
     raise DataError(Problem(message, "no-format", table.origin))
 
@@ -189,7 +189,7 @@ def _propose_triplet(
     else:
         listed = negatives[0].kind == "texts"
         columns["negative"] = f"{negatives[0].selector}[:{MAX_NEGATIVES}]" if listed else negatives[0].selector
-    reason = f"Rows bring negatives of their own: {', '.join(leaf.selector for leaf in negatives)}."
+    reason = f"Each row has its own negatives: {', '.join(leaf.selector for leaf in negatives)}."
     return Proposal("triplet", columns, reasons=[reason, *_notes([anchor, positive], texts)])
 
 
@@ -200,15 +200,15 @@ def _propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile
             return Proposal(
                 "positive_pair",
                 {"anchor": f"{selector}[0]", "positive": f"{selector}[1]"},
-                reasons=[f"{selector} holds two texts a row, and nothing tells them apart: they mean the same."],
+                reasons=[f"{selector} has two texts per row, which are taken to mean the same."],
             )
         return Proposal(
             "positive_pair",
             {"anchor": f"{selector}[*]", "positive": f"{selector}[*]"},
-            reasons=[f"{selector} holds several texts a row that mean the same: every two of them are a pair."],
+            reasons=[f"{selector} has several texts per row that mean the same: every two of them form a pair."],
         )
     anchor, positive = _anchor_and_positive([*texts, *lists])
-    reason = f"{anchor.selector} and {positive.selector} of a row belong together, and no column labels them."
+    reason = f"{anchor.selector} and {positive.selector} of a row belong together, and no column has labels."
     return Proposal(
         "positive_pair",
         {"anchor": _first_of(anchor), "positive": _each_of(positive)},
@@ -239,7 +239,7 @@ def _propose_labeled_text(texts: list[ColumnProfile], label: ColumnProfile) -> P
     """A text and its class; several texts of a row are each one of that class."""
     selectors = [leaf.selector for leaf in texts]
     columns: dict[str, str | list[str]] = {"text": selectors if len(texts) > 1 else selectors[0]}
-    reason = f"{label.selector} sorts each row into one of {len(set(label.cells))} classes."
+    reason = f"{label.selector} assigns each row to one of {len(set(label.cells))} classes."
     return Proposal("labeled_text", columns | {"label": label.selector}, "class", reasons=[reason])
 
 
@@ -264,13 +264,11 @@ def _score_labels(proposal: Proposal, label: ColumnProfile) -> Proposal:
     """A score, rescaled where it does not go from 0 to 1."""
     numbers = [number for cell in label.cells if (number := number_in(cell)) is not None]
     low, high = min(numbers), max(numbers)
-    said = f"{label.selector} says how similar the texts are, from {low:g} to {high:g}"
+    summary = f"{label.selector} is a similarity score from {low:g} to {high:g}"
     if low >= 0 and high <= 1:
-        return replace(proposal, reasons=[f"{said}.", *proposal.reasons])
+        return replace(proposal, reasons=[f"{summary}.", *proposal.reasons])
     bounds = [math.floor(low), math.ceil(high)]
-    reason = (
-        f"{said}: label_range rescales it to 0..1. Write the ends of the scale here, if the data do not reach them."
-    )
+    reason = f"{summary}: label_range rescales it to 0..1. If the scale is wider than the data, set its ends here."
     return replace(proposal, options={"label_range": bounds}, reasons=[reason, *proposal.reasons])
 
 
@@ -295,5 +293,5 @@ def _class_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) ->
         reason = f"{label.selector} is the relation of natural language inference, read as a similarity by label_map."
         options["label_map"] = by_name
         return replace(proposal, label_kind="score", options=options, reasons=[reason, *proposal.reasons])
-    reason = f"{label.selector} holds {len(set(label.cells))} classes of pairs."
+    reason = f"{label.selector} has {len(set(label.cells))} classes of pairs."
     return replace(proposal, options=options, reasons=[reason, *proposal.reasons])

@@ -13,7 +13,7 @@ FAILURES = {
     "unknown key": ("train recipe.yaml train.epoch=1", 2, "did you mean `epochs`?"),
     "not a key": ("train recipe.yaml epochs", 2, "an override is `key.path=value`"),
     "no recipe": ("train nowhere.yaml", 2, "cannot read recipe `nowhere.yaml`"),
-    "loss and format": ("train recipe.yaml loss=triplet", 2, "loss: `triplet` does not fit format `labeled_pair`"),
+    "loss and format": ("train recipe.yaml loss=triplet", 2, "loss: `triplet` does not support format `labeled_pair`"),
     "no such option": ("train recipe.yaml --frehs", 2, "No such option: --frehs"),
     "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),
     "missing argument": ("encode runs/recipe", 2, "Missing argument 'INPUT'"),
@@ -144,5 +144,5 @@ def test_a_recipe_that_can_not_work_is_refused_before_torch_is_loaded_with_all_t
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "False\n")
-    assert "`triplet` does not fit format" in ended.stderr
+    assert "`triplet` does not support format" in ended.stderr
     assert "title" in ended.stderr

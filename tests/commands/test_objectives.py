@@ -46,7 +46,7 @@ def test_every_loss_is_given_batches_of_its_own_format_in_turn(several, run):
     assert sorted(step.objectives[0] for step in steps[:4]) == [0, 1, 2, 3]
     assert [step.objectives for step in steps[4:]] == [step.objectives for step in steps[:4]]
     with_losses = several(RANKING, CLASSES | {"data": RANKING["data"]})
-    with pytest.raises(RecipeError, match="loss: `softmax` does not fit format `positive_pair`"):
+    with pytest.raises(RecipeError, match="loss: `softmax` does not support format `positive_pair`"):
         run(with_losses)
 
 

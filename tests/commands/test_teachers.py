@@ -92,13 +92,13 @@ def test_a_forecast_counts_both_dropouts(write):
     ("sections", "error", "message"),
     [
         ({"loss": {"type": "mse"}}, RecipeError, "`loss.teacher` is missing"),
-        ({"loss": "margin_mse", "data": {"format": "triplet"}}, DataError, "learns from a number or a teacher"),
+        ({"loss": "margin_mse", "data": {"format": "triplet"}}, DataError, "needs a numeric label or a teacher"),
         (
             {"loss": "triplet", "data": {"format": "triplet", "columns": {"label": "score"}}},
             DataError,
-            "would not look at the label",
+            "ignores labels",
         ),
-        ({"loss": "triplet", "data": TEXT}, RecipeError, "does not fit format `text`"),
+        ({"loss": "triplet", "data": TEXT}, RecipeError, "does not support format `text`"),
         ({"loss": of("./nowhere", "gist")}, ModelError, "nowhere"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_path_that_does_not_fit_is_an_error_with_rows():
     table = table_of({"s": {"q": "x"}, "t": "x"}, {"s": ["x"], "t": "y"})
     with pytest.raises(DataError, match=r"`s` is followed by `\.q`, but is not a mapping in row 2"):
         select(table, "s.q")
-    with pytest.raises(DataError, match="`t` is used as a list, but is none in rows 1, 2"):
+    with pytest.raises(DataError, match="`t` is used as a list, but is not a list in rows 1, 2"):
         expanded(table, "t[*]")
     with pytest.raises(DataError, match=r"no row has `s\.qeury`: did you mean `query`"):
         select(table_of({"s": {"query": "x"}}, {"s": None}), "s.qeury")

@@ -71,8 +71,8 @@ def test_every_label_that_the_map_lacks_is_named_with_its_rows(write):
     with pytest.raises(DataError) as caught:
         load(write, ["no", "yse", None, "-", "yse"], label_map={"yes": 1, "no": 0})
     assert [(problem.message, problem.row) for problem in caught.value.problems] == [
-        ("`label_map` lacks the label `yse` of rows 2, 5 (did you mean `yes`?)", 2),
-        ("`label_map` lacks the label `-` of row 4 (known: yes, no)", 4),
+        ("`label_map` has no entry for the label `yse` of rows 2, 5 (did you mean `yes`?)", 2),
+        ("`label_map` has no entry for the label `-` of row 4 (known: yes, no)", 4),
     ]
 
 

@@ -160,8 +160,8 @@ def test_what_is_dropped_is_dropped_as_without_streaming_and_said(write, caplog)
     made = epoch_of(stream(path, **keys), ROWS - 5)
     assert sorted(flat(made)) == whole.row.tolist()
     assert len(whole) == ROWS - 5
-    assert "left out: 1 empty text (row 6); 1 so far" in caplog.text
-    assert f"left out: 2 empty text (rows {BLOCK_ROWS + 7}, 2001); 3 so far" in caplog.text
+    assert "dropped: 1 empty text (row 6); 1 so far" in caplog.text
+    assert f"dropped: 2 empty text (rows {BLOCK_ROWS + 7}, 2001); 3 so far" in caplog.text
 
 
 def test_selectors_make_the_examples_that_they_make_without_streaming(write):
@@ -289,7 +289,7 @@ def test_a_rest_that_makes_no_batch_ends_the_epoch_and_is_said(write, caplog):
     made = take(stream(write(rows_of(65)), shuffle_buffer=32), 4)
     assert [len(batch) for batch in made] == [32, 32, 32, 32]
     assert max(flat(made[:2])) <= 65
-    assert "1 of 1 examples fit into no batch and are not trained on; 1 so far" in caplog.text
+    assert "1 of 1 examples fit into no batch and are not used for training; 1 so far" in caplog.text
 
 
 @pytest.mark.parametrize("rows", [0, 1, 20])

@@ -45,5 +45,5 @@ def test_rows_that_where_drops_are_not_missed(tmp_path):
     examples, _ = load_examples(source, source.format, 1)
     table = load_table(source)
     (problem,) = dropped_rows(table, source, examples)
-    assert problem.message == "left out: 1 empty text (row 1)"
+    assert problem.message == "dropped: 1 empty text (row 1)"
     assert np.array_equal(examples.row, [2, 4])

@@ -44,7 +44,7 @@ def sample_batches(
     batches = [batch for batch in batches if len(batch) >= min_batch_size]
     if not batches:
         raise DataError(
-            f"{len(text_ids)} examples make no batch of at least {min_batch_size} rows, which the loss needs "
+            f"{len(text_ids)} examples do not form a batch of at least {min_batch_size} rows, which the loss needs "
             f"(sampler {sampler}, at most {batch_size} rows)"
         )
     return batches

@@ -131,7 +131,7 @@ class StreamingBatches:
         if not last and len(waiting) <= len(chunk) / 2:
             return full, waiting
         unused = len(_outside(batches, len(chunk)))
-        self.unused.add(unused, f"{unused} of {len(chunk)} examples fit into no batch and are not trained on")
+        self.unused.add(unused, f"{unused} of {len(chunk)} examples fit into no batch and are not used for training")
         return batches, waiting[:0]
 
 
@@ -170,7 +170,7 @@ def read_examples(
         rows, total = rows + len(table), total + len(examples)
         yield examples
     if not total:
-        message = f"none of {rows} rows makes an example: check `columns` and `where`"
+        message = f"none of {rows} rows gives an example: check `columns` and `where`"
         raise DataError(Problem(message, "no-rows", source.dataset))
 
 

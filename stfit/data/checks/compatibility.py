@@ -33,7 +33,7 @@ def format_problem(loss: str, format: str, fits_of: Mapping[str, Fits]) -> str |
         return None
     others = [name for name, fits in fits_of.items() if format in (fit[0] for fit in fits)]
     return (
-        f"`{loss}` does not fit format `{format}`: it takes {' or '.join(formats)}. "
+        f"`{loss}` does not support format `{format}`, only {' or '.join(formats)}. "
         f"Losses for {format}: {', '.join(others) or 'none'}"
     )
 
@@ -47,8 +47,8 @@ def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = 
     label = examples.label
     if label is not None and examples.format in dict(fits) and label.min() == label.max():
         raise DataError(
-            f"loss `{loss}` learns from differences, and all {len(label)} labels are {label[0]:g}: "
-            "look at `where` and `split`"
+            f"loss `{loss}` learns from differences between labels, but all {len(label)} labels are {label[0]:g}: "
+            "check `where` and `split`"
         )
 
 
@@ -58,11 +58,11 @@ def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = Fa
     label = examples.label
     if label is None and "number" in wanted and not has_teacher:
         raise DataError(
-            f"loss `{loss}` learns from a number or a teacher: name a column of numbers in `columns: {{label: ...}}`, "
-            "or a model in `loss.teacher`"
+            f"loss `{loss}` needs a numeric label or a teacher: set `columns: {{label: ...}}` to a numeric column, "
+            "or `loss.teacher` to a model"
         )
     if label is not None and (has_teacher or wanted in (["none"], ["teacher"])):
-        raise DataError(f"loss `{loss}` would not look at the label: take it out of `columns`")
+        raise DataError(f"loss `{loss}` ignores labels: remove `columns.label`")
     if label is None or not wanted:
         return
     if problem := _kind_problem(wanted, examples, label):
@@ -70,7 +70,7 @@ def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = Fa
         meanings = " or ".join(MEANING[kind] for kind in wanted)
         at = f" ({name_rows(rows.tolist())})" if len(rows) else ""
         row = int(rows[0]) if len(rows) else None
-        raise DataError(Problem(f"loss `{loss}` learns from {meanings}: {message}{at}", "label-kind", row=row))
+        raise DataError(Problem(f"loss `{loss}` needs {meanings}, but {message}{at}", "label-kind", row=row))
 
 
 def _kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
@@ -81,15 +81,16 @@ def _kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> t
 def _score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Scores are floats, or integers that are all 0 or 1, within [0, 1]."""
     if examples.label_kind == "class" and examples.label_names:
-        return f"these are classes ({', '.join(examples.label_names[:5])}); give `label_map` with scores", examples.row[
-            :0
-        ]
+        return (
+            f"these are classes ({', '.join(examples.label_names[:5])}); set scores in `label_map`",
+            examples.row[:0],
+        )
     outside = (label < 0) | (label > 1)
     if not outside.any():
         return None
     low, high = label.min(), label.max()
     whole = f"[{np.floor(low):g}, {np.ceil(high):g}]"
-    return f"these go from {low:g} to {high:g}; rescale them with `label_range: {whole}`", examples.row[outside]
+    return f"these range from {low:g} to {high:g}; rescale them with `label_range: {whole}`", examples.row[outside]
 
 
 def _binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
@@ -99,20 +100,20 @@ def _binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndar
     names = examples.label_names
     if names:
         return (
-            f"these are classes; say which are similar: `label_map: {{{names[0]}: 0, {names[-1]}: 1}}`",
+            f"these are classes; set which of them mean similar: `label_map: {{{names[0]}: 0, {names[-1]}: 1}}`",
             examples.row[:0],
         )
     return (
-        f"these go from {label.min():g} to {label.max():g}; use `label_map`, or a loss for scores, like cosent",
+        f"these range from {label.min():g} to {label.max():g}; use `label_map`, or a loss for scores such as cosent",
         examples.row[~np.isin(label, (0, 1))],
     )
 
 
 def _class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     if examples.label_kind == "score":
-        return "these are floats; use `label_map`, or a loss for scores, like cosent", examples.row[:0]
+        return "these are floats; use `label_map`, or a loss for scores such as cosent", examples.row[:0]
     if label.min() < 0:
-        return "there are negative ones; drop them with `where: {label: {min: 0}}`", examples.row[label < 0]
+        return "some are negative; drop them with `where: {label: {min: 0}}`", examples.row[label < 0]
     return None
 
 

@@ -30,11 +30,11 @@ def cut_texts(lengths: np.ndarray, limit: int | None) -> list[Problem]:
     filled = 0.0 if limit is None else float((lengths >= limit).mean())
     if filled < MIN_CUT_SHARE:
         return []
-    return [Problem(f"{filled:.0%} of the texts fill max_seq_length {limit}; what goes beyond is cut", "cut-texts")]
+    return [Problem(f"{filled:.0%} of the texts reach max_seq_length {limit}; longer texts are truncated", "cut-texts")]
 
 
 def empty_texts(lengths: np.ndarray) -> list[Problem]:
     """A text without any word that the base knows has the embedding zero, whatever is learnt."""
     empty = int((lengths == 0).sum())
-    message = f"{empty} of {len(lengths)} texts hold no word that the base knows: their embedding is zero"
+    message = f"{empty} of {len(lengths)} texts contain no word of the base's vocabulary: their embedding is zero"
     return [Problem(message, "unknown-words")] if empty else []

@@ -90,7 +90,7 @@ def _one_text_in_two_roles(rows: ExamplesToLint) -> list[Problem]:
     roles = list(rows.folded)
     pairs = [(one, other) for i, one in enumerate(roles) for other in roles[i + 1 :]]
     return [
-        Problem(f"{one} and {other} hold the same text in every row: look at `columns`", "same-column")
+        Problem(f"{one} and {other} are the same text in every row: check `columns`", "same-column")
         for one, other in pairs
         if rows.folded[one] == rows.folded[other]
     ]
@@ -99,7 +99,7 @@ def _one_text_in_two_roles(rows: ExamplesToLint) -> list[Problem]:
 def _one_text_in_all_rows(rows: ExamplesToLint) -> list[Problem]:
     """A role that never changes is a column of another kind (`source`, `language`), from which nothing is learnt."""
     return [
-        Problem(f"{role} is {texts[0]!r:.60} in every row: look at `columns`", "constant-text")
+        Problem(f"{role} is {texts[0]!r:.60} in every row: check `columns`", "constant-text")
         for role, texts in rows.folded.items()
         if len(texts) >= 10 and len(set(texts)) == 1
     ]
@@ -107,12 +107,12 @@ def _one_text_in_all_rows(rows: ExamplesToLint) -> list[Problem]:
 
 def _numbers_for_texts(rows: ExamplesToLint) -> list[Problem]:
     """A label or an id taken for a text is embedded like one."""
-    return _wordless(rows, re.compile(r"[\W\d_]*"), "no-words", "holds no words")
+    return _wordless(rows, re.compile(r"[\W\d_]*"), "no-words", "contains no words")
 
 
 def _ids_for_texts(rows: ExamplesToLint) -> list[Problem]:
     """The same for ids with letters in them; a warning, since part numbers may be what is searched for."""
-    return _wordless(rows, re.compile(r"[!-~]*\d[!-~]*"), "id-column", "looks like a column of ids")
+    return _wordless(rows, re.compile(r"[!-~]*\d[!-~]*"), "id-column", "looks like an id column")
 
 
 def _wordless(rows: ExamplesToLint, pattern: re.Pattern[str], code: str, message: str) -> list[Problem]:
@@ -120,7 +120,7 @@ def _wordless(rows: ExamplesToLint, pattern: re.Pattern[str], code: str, message
     for role, texts in rows.folded.items():
         sample = [text for text in _subsample(texts) if text is not None]
         if sum(pattern.fullmatch(text) is not None for text in sample) > 0.9 * len(sample):
-            found.append(Problem(f"{role} {message}, such as {sample[0]!r:.60}: look at `columns`", code))
+            found.append(Problem(f"{role} {message}, such as {sample[0]!r:.60}: check `columns`", code))
     return found
 
 
@@ -129,7 +129,7 @@ def _few_texts(rows: ExamplesToLint) -> list[Problem]:
     return [
         Problem(
             f"{role} has only {len(set(texts))} different texts in {len(texts)} rows, such as {texts[0]!r:.60}: "
-            "is it a class? look at `columns`",
+            "is it a class label? Check `columns`",
             "few-texts",
         )
         for role, texts in rows.folded.items()
@@ -145,14 +145,14 @@ def _damaged_texts(rows: ExamplesToLint) -> list[Problem]:
         for position, texts in enumerate(zip(*rows.examples.texts.values(), strict=True))
         if any(text is not None and damaged.search(text) for text in texts)
     ]
-    return rows.problem("damaged-text", "text decoded wrongly (look at `read: {encoding: ...}`)", at)
+    return rows.problem("damaged-text", "text decoded with the wrong encoding (set `read: {encoding: ...}`)", at)
 
 
 def _repeated_rows(rows: ExamplesToLint) -> list[Problem]:
     """A row that stands there twice counts twice, and a holdout may hold what training has seen."""
     labels = rows.examples.label
     keys = [(texts, None if labels is None else labels[i]) for i, texts in enumerate(rows.tuples())]
-    return rows.problem("duplicate-rows", "rows that repeat an earlier one", _repeats(keys))
+    return rows.problem("duplicate-rows", "duplicates of earlier rows", _repeats(keys))
 
 
 def _contradictory_labels(rows: ExamplesToLint) -> list[Problem]:
@@ -180,7 +180,7 @@ def _equal_texts(rows: ExamplesToLint) -> list[Problem]:
     if rows.examples.label_kind == "class":
         return []
     unlike = [position for position in same if labels[position] < 0.5]
-    return rows.problem("equal-texts", "two equal sentences with the label of different ones", unlike)
+    return rows.problem("equal-texts", "identical sentences labeled as dissimilar", unlike)
 
 
 def _negatives_that_are_right(rows: ExamplesToLint) -> list[Problem]:
@@ -225,8 +225,8 @@ def _upside_down_labels(rows: ExamplesToLint) -> list[Problem]:
         return []
     return [
         Problem(
-            "sentences with a low label share more words than those with a high one: does a high label mean similar? "
-            "`label_map` can turn labels round",
+            "pairs with low labels share more words than pairs with high labels: does a high label mean similar? "
+            "`label_map` can invert the labels",
             "upside-down-labels",
         )
     ]
@@ -260,8 +260,8 @@ def _false_negatives(rows: ExamplesToLint) -> list[Problem]:
     seen = rows.folded if rows.sampler == "shuffle" else _variants(rows)
     at = sorted({position for role in roles for position in _duplicated(seen[role])})
     which = "texts" if roles == ["text"] else "anchors or positives"
-    hint = "use `sampler: no_duplicates`" if rows.sampler == "shuffle" else "they differ in case or white space only"
-    return rows.problem("false-negatives", f"{which} that stand in several rows ({hint})", at)
+    hint = "use `sampler: no_duplicates`" if rows.sampler == "shuffle" else "they differ only in case or whitespace"
+    return rows.problem("false-negatives", f"{which} that occur in several rows ({hint})", at)
 
 
 def _variants(rows: ExamplesToLint) -> dict[str, list[str | None]]:
@@ -286,7 +286,9 @@ def _lonely_classes(rows: ExamplesToLint) -> list[Problem]:
     if labels is None or rows.sampler != "group_by_label":
         return []
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return rows.problem("lonely-class", "the only row of its class is never used", np.flatnonzero(counts[inverse] == 1))
+    return rows.problem(
+        "lonely-class", "classes with one row, which is never used", np.flatnonzero(counts[inverse] == 1)
+    )
 
 
 def _classes_not_from_zero(rows: ExamplesToLint) -> list[Problem]:
@@ -300,7 +302,7 @@ def _classes_not_from_zero(rows: ExamplesToLint) -> list[Problem]:
     if not missing:
         return []
     which = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
-    message = f"classes go up to {int(labels.max())}, but no row is of class {which}: number them from 0 (`label_map`)"
+    message = f"classes go up to {int(labels.max())}, but class {which} has no rows: number them from 0 (`label_map`)"
     return [Problem(message, "class-numbers")]
 
 
@@ -311,7 +313,7 @@ def _narrow_labels(rows: ExamplesToLint) -> list[Problem]:
         return []
     if rows.examples.format == "triplet":
         return []
-    message = f"scores go from {labels.min():g} to {labels.max():g} only: `label_range` rescales to 0..1"
+    message = f"scores only range from {labels.min():g} to {labels.max():g}: `label_range` rescales them to 0..1"
     return [Problem(message, "narrow-labels")]
 
 
@@ -328,7 +330,7 @@ def _names_for_scores(rows: ExamplesToLint) -> list[Problem]:
     names = rows.examples.label_names
     if rows.examples.format != "labeled_pair" or rows.examples.label_kind != "class" or not names:
         return []
-    message = f"labels are classes ({', '.join(names[:5])}): does a higher number mean more similar? see `label_map`"
+    message = f"labels are classes ({', '.join(names[:5])}): does a higher number mean more similar? See `label_map`"
     return [Problem(message, "class-labels")]
 
 

@@ -21,7 +21,7 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
     rows = sorted(_blank_rows(filter_rows(table, source.where), source))
     reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items())
     at = f" ({name_rows(rows)})" if rows else ""
-    return [Problem(f"left out: {reasons}{at}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
+    return [Problem(f"dropped: {reasons}{at}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
 
 
 def _blank_rows(table: Table, source: TrainingData) -> set[int]:
@@ -51,8 +51,8 @@ def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
     used = {parse_selector(text, known).column for text in read}
     return [
         Problem(
-            f"column `{name}` holds 0 and 1, and is not used: if it says which rows are positive, "
-            f"write `where: {{{name}: 1}}`",
+            f"column `{name}` contains only 0 and 1, but is not used: if it marks the positive rows, "
+            f"set `where: {{{name}: 1}}`",
             "unread-flag",
             table.origin,
         )

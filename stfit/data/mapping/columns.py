@@ -16,7 +16,7 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
     roles = roles_in_format(format, columns)
     problems = [
         Problem(
-            f"`columns: {role}` is no role of {format}: {did_you_mean(role, roles) or ', '.join(roles)}",
+            f"`columns: {role}` is not a role of format {format}: {did_you_mean(role, roles) or ', '.join(roles)}",
             "unknown-role",
             key=f"columns.{role}",
         )
@@ -51,7 +51,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
     if absent:
         line = ", ".join(f"{role}: {columns.get(role, role if role in known else '...')}" for role in roles)
         hint = delimiter_hint(known) or f"write `columns: {{{line}}}`"
-        message = f"{format} needs {', '.join(absent)}; the columns are {', '.join(known)}: {hint}"
+        message = f"format {format} needs {', '.join(absent)}, but the columns are {', '.join(known)}: {hint}"
         problems.append(Problem(message, "missing-column", key="columns"))
     taken = [named for named in columns.values() if isinstance(named, str)]
     resolved = {}
@@ -72,9 +72,7 @@ def _check_several(role: str, selectors: list[Selector]) -> None:
     """Several texts in one example are for negatives only, and `[*]` does not mix with them."""
     sliced = [selector.text for selector in selectors if selector.has_slice]
     if sliced and role != "negative":
-        raise RecipeError(
-            f"`columns: {role}` takes one text: instead of the slice in `{sliced[0]}` write `[0]` or `[*]`"
-        )
+        raise RecipeError(f"`columns: {role}` takes one text: replace the slice in `{sliced[0]}` with `[0]` or `[*]`")
     if role == "negative" and len(selectors) > 1 and any(selector.tail is not None for selector in selectors):
         raise RecipeError(
             "`columns: negative` is a list, which means several negatives in one example: use slices instead of `[*]`"

@@ -192,12 +192,12 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
         cell, row = wrong[0]
         written = ", ".join(f"`{selector.text}`" for selector in selectors[role])
         hint = (
-            f"pick from it with `{selectors[role][0].text}[0]` or `[*]`"
+            f"select from it with `{selectors[role][0].text}[0]` or `[*]`"
             if isinstance(cell, list)
-            else "it should be text"
+            else "it must be text"
         )
         at = name_rows([row for _, row in wrong])
-        message = f"{role}, taken from {written}, has a {type(cell).__name__} in {at}: {cell!r:.60}; {hint}"
+        message = f"{role} (from {written}) has type {type(cell).__name__} in {at}: {cell!r:.60}; {hint}"
         problems.append(Problem(message, "not-text", row=row, key=f"columns.{role}"))
     return problems
 
@@ -249,7 +249,7 @@ def _drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
 def _require_some(examples: Examples, rows: np.ndarray) -> Examples:
     if not len(examples):
         why = ", ".join(f"{reason}: {count}" for reason, count in examples.dropped.items())
-        raise DataError(f"none of {int(rows.sum())} rows makes an example ({why}): look at `columns`")
+        raise DataError(f"none of {int(rows.sum())} rows gives an example ({why}): check `columns`")
     return examples
 
 
@@ -275,8 +275,8 @@ def examples_in(table: Table, source: TrainingData) -> Examples:
     if draft.labels and draft.labels.numbered:
         line = ", ".join(f"{name}: {number}" for number, name in enumerate(draft.labels.names or []))
         raise DataError(
-            f"the labels are names, and a stream can't number those that it has not read yet: write all of them, as "
-            f"in `label_map: {{{line}}}`"
+            f"the labels are names, which a stream can't number before it has read all rows: list all of them, as in "
+            f"`label_map: {{{line}}}`"
         )
     return _drop_incomplete(draft, np.ones(len(table), dtype=bool))
 

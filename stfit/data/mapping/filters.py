@@ -16,7 +16,7 @@ def filter_rows(table: Table, where: dict[str, Scalar | list[Scalar] | Condition
     """The rows that pass every condition. Raises DataError when none does."""
     kept = matching(table, where)
     if not len(kept):
-        raise DataError(f"`where` keeps none of the {len(table)} rows: look at the values of {', '.join(where)}")
+        raise DataError(f"`where` drops all {len(table)} rows: check the values of {', '.join(where)}")
     return kept
 
 
@@ -89,5 +89,5 @@ def choose_holdout(table: Table, holdout: Holdout, seed: int) -> np.ndarray:
     mask = np.isin(groups, chosen or [int(np.argmin(sizes))])
     if mask.all() or not mask.any():
         grouped = f" in {len(sizes)} groups of equal `{holdout.by}`" if holdout.by else ""
-        raise DataError(f"a holdout of {wanted} rows leaves no row to train on, of {len(table)}{grouped}")
+        raise DataError(f"a holdout of {wanted} of {len(table)} rows{grouped} leaves no rows to train on")
     return mask

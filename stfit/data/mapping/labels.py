@@ -46,7 +46,7 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
         known,
         rows,
         lambda cell: not isinstance(cell, (str, bool, int, float)),
-        "a label is a number, true/false or text",
+        "a label must be a number, true/false or text",
     )
     named, given = False, names
     if source.label_map is not None:
@@ -54,7 +54,7 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
     elif any(isinstance(cell, str) for cell in known):
         known, names, named = _read_text_labels(known, rows, names)
     # written so that NaN fails too
-    _refuse(known, rows, lambda value: not -MAX_LABEL <= value <= MAX_LABEL, "a label is a finite number, up to 2**31")
+    _refuse(known, rows, lambda value: not -MAX_LABEL <= value <= MAX_LABEL, "a label must be finite and at most 2**31")
     if source.label_range is not None:
         with at_key("label_range"):
             known, names = _rescale(known, rows, source.label_range, named), None
@@ -84,7 +84,7 @@ def _map_labels(
         hint = did_you_mean(key, list(mapping))
         problems.append(
             Problem(
-                f"`label_map` lacks the label `{key}` of {name_rows(at)} ({hint})",
+                f"`label_map` has no entry for the label `{key}` of {name_rows(at)} ({hint})",
                 "unmapped-label",
                 row=at[0],
                 key="label_map",
@@ -129,7 +129,7 @@ def _read_text_labels(
 def _rescale(values: list[int | float], rows: np.ndarray, bounds: list[float], named: bool) -> list[float]:
     low, high = bounds
     if named:
-        raise DataError("`label_range` rescales numbers, and these labels are names: use `label_map`")
+        raise DataError("`label_range` rescales numbers, but these labels are names: use `label_map`")
     _refuse(values, rows, lambda value: not low <= value <= high, f"`label_range` is [{low:g}, {high:g}]")
     return [(value - low) / (high - low) for value in values]
 

@@ -50,7 +50,7 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
         return Selector(text, match["column"], steps)
     at = steps.index(WILDCARD)
     if WILDCARD in steps[at + 1 :]:
-        raise RecipeError(f"`{text}` holds two `[*]`: a selector takes one")
+        raise RecipeError(f"`{text}` has two `[*]`, but a selector can have only one")
     return Selector(text, match["column"], steps[:at], steps[at + 1 :])
 
 
@@ -73,14 +73,14 @@ def _parse_steps(written: str, text: str) -> tuple[Step, ...]:
 
 def _unreadable(text: str) -> str:
     shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]` or `set.neg[*]`"
-    return f"can't read the selector `{text}`: write a column, or a path, like {shapes}"
+    return f"can't read the selector `{text}`: write a column or a path, such as {shapes}"
 
 
 def select(table: Table, text: str) -> list[Any]:
     """One value per row. Raises DataError where the path does not fit a row."""
     selector = parse_selector(text, list(table.columns))
     if selector.tail is not None or selector.has_slice:
-        raise RecipeError(f"`{text}` names several values of a row where one is needed")
+        raise RecipeError(f"`{text}` selects several values per row, but only one is allowed here")
     return _walk(table.cells(selector.column), table.row, selector.path, selector.column)
 
 
@@ -131,7 +131,7 @@ def _element_choices(group: list[Selector], length: int) -> list[tuple[int, ...]
     if different == len(group):
         return [(element,) * len(group) for element in range(length)]
     raise RecipeError(
-        f"{', '.join(f'`{selector.text}`' for selector in group)} walk one list: all must be equal, or all different"
+        f"{', '.join(f'`{selector.text}`' for selector in group)} use one list: they must be all equal or all different"
     )
 
 
@@ -166,7 +166,7 @@ def _check_keys(values: list[Any], rows: np.ndarray, key: str, path: str) -> Non
 
 
 def _check_lists(values: list[Any], rows: np.ndarray, path: str) -> None:
-    _check_kind(values, rows, list, f"`{path}` is used as a list, but is none")
+    _check_kind(values, rows, list, f"`{path}` is used as a list, but is not a list")
 
 
 def _check_kind(values: list[Any], rows: np.ndarray, kind: type, message: str) -> None:

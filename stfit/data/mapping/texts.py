@@ -60,4 +60,4 @@ def _choose_selector(table: Table, column: str | None) -> Selector:
     texts = [name for name, cells in table.columns.items() if any(isinstance(cell, str) for cell in cells)]
     if "text" in texts or len(texts) == 1:
         return Selector("text", "text") if "text" in texts else Selector(texts[0], texts[0])
-    raise RecipeError(f"{table.origin}: which column holds the texts? Set --column: {', '.join(known)}")
+    raise RecipeError(f"{table.origin}: set --column to the column that holds the texts: {', '.join(known)}")
