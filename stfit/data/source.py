@@ -33,7 +33,7 @@ class ReadOptions(Spec):
     """How to read a delimited text file (.csv, .tsv)."""
 
     delimiter: str | None = None
-    """One character between fields; default: a comma for .csv, a tab for .tsv."""
+    """One character between fields. Default: a comma for .csv, a tab for .tsv."""
     quoting: bool = True
     """Whether double quotes group a field. Set to false for files that use them as plain characters."""
     encoding: str = "utf-8"
@@ -44,27 +44,27 @@ class ReadOptions(Spec):
 
 
 class Condition(Spec):
-    """Keeps rows whose value passes every condition given."""
+    """Keeps the rows whose value meets all given conditions."""
 
     min: float | None = None
-    """Smallest value kept."""
+    """Minimum value to keep."""
     max: float | None = None
-    """Largest value kept."""
+    """Maximum value to keep."""
     not_: Annotated[Scalar | list[Scalar] | None, Field(alias="not")] = None
-    """A value, or list of values, that is dropped."""
+    """Value, or list of values, to drop."""
     present: bool | None = None
     """true keeps rows where the column is neither null nor empty; false keeps the others."""
 
 
 class Holdout(Spec):
-    """Rows kept out of training, for evaluation (`from: holdout`)."""
+    """Rows to hold out of training, for evaluation (`from: holdout`)."""
 
     fraction: float | None = Field(None, gt=0, lt=1)
-    """Share of the rows to hold out."""
+    """Fraction of the rows to hold out."""
     rows: int | None = Field(None, gt=0)
     """Number of rows to hold out. Give either `fraction` or `rows`."""
     by: str | None = None
-    """A column whose equal values stay together on one side (an author, a topic)."""
+    """Column to group by, such as an author or a topic: rows with equal values are either all held out or all kept."""
 
     @model_validator(mode="after")
     def one_size(self) -> Self:
@@ -75,7 +75,7 @@ class Holdout(Spec):
 
 
 class TableSource(Spec):
-    """A table: where it is, which of its rows, and which of its columns play which part."""
+    """A table: its location, and which of its rows and columns to use."""
 
     dataset: Location
     """Hub id, file or glob (.jsonl, .jsonl.gz, .csv, .tsv, .parquet), folder of splits, or a dataset saved to disk."""
@@ -86,7 +86,7 @@ class TableSource(Spec):
     split: str = "train"
     """Split, with an optional slice: `train`, `train[:50%]`, `train[100:200]`, `train+validation`."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub dataset. Reset if an override, or a file that extends this one, names another
+    """Branch, tag or commit of a Hub dataset. Dropped if an override, or a file that extends this one, sets another
     `dataset`."""
     read: ReadOptions = ReadOptions()
     """How to read a delimited text file."""
@@ -100,7 +100,7 @@ class Source(TableSource):
     """Rows of a format: a table whose columns play the roles of that format."""
 
     prompts: dict[str, str] | None = None
-    """Role -> name of a prompt in `model.prompts`; default: query for anchors, document for positives and negatives."""
+    """Role -> name of a prompt in `model.prompts`. Default: query for anchors, document for positives and negatives."""
     label_map: dict[str, int | float] | None = None
     """Label as written in the data -> number. A row whose label is not listed is an error."""
     label_range: list[float] | None = Field(None, min_length=2, max_length=2)
@@ -122,18 +122,19 @@ class Source(TableSource):
 
 
 class TrainingData(Source):
-    """The rows a model is trained on, in one of the five formats."""
+    """The training data, in one of five formats."""
 
     format: Format
-    """labeled_pair, positive_pair, labeled_text, triplet or text: decides which losses are possible."""
+    """labeled_pair, positive_pair, labeled_text, triplet or text: determines which losses are possible."""
     holdout: Holdout | None = None
-    """Rows kept out of training, for evaluation."""
+    """Rows to hold out of training, for evaluation."""
     streaming: bool = False
-    """Read the rows of the split anew in every epoch instead of keeping them in memory, which then does not grow with
-    them; a file of the Hub is still fetched to the disk. Needs `train.max_steps`. Rows are checked as they are read."""
+    """Read the rows of the split again in every epoch instead of keeping them in memory, so that memory use does not
+    depend on their number. Files on the Hub are still downloaded to disk. Needs `train.max_steps`. Rows are checked as
+    they are read."""
     shuffle_buffer: int = Field(10_000, gt=0)
-    """Examples that `streaming` keeps in memory. Batches are drawn from as many neighbours in the split: shuffle a
-    sorted split beforehand."""
+    """Number of examples that `streaming` keeps in memory. Batches are sampled from these, so shuffle a sorted split
+    beforehand."""
 
 
 def is_remote(dataset: str) -> bool:

@@ -28,7 +28,7 @@ class Model(Spec):
     """Branch, tag or commit of a Hub model. Dropped if an override, or a file that extends this one, sets another
     `base`."""
     max_seq_length: int | None = Field(None, gt=2)
-    """Maximum length of a text in tokens, special tokens included; longer texts are cut. Default: the base's own."""
+    """Maximum text length in tokens, including special tokens; longer texts are truncated. Default: the base's own."""
     pooling: PoolingName | Annotated[list[PoolingName], Field(min_length=1)] | None = None
     """How token embeddings are combined: mean, cls, max, mean_sqrt_len, weighted_mean, last_token, or a list of them,
     which are concatenated. Default: the base's own; for a plain checkpoint, last_token if it is a causal decoder,
@@ -39,24 +39,24 @@ class Model(Spec):
     layers: list[Layer] | None = None
     """Layers after pooling: dense, normalize, layer_norm, dropout. Default: the base's own; `[]` removes them."""
     prompts: dict[str, str] = {}
-    """Name -> text put before a text: `{query: "query: ", document: "passage: "}`. Saved with the model."""
+    """Name -> prefix of the texts: `{query: "query: ", document: "passage: "}`. Saved with the model."""
     default_prompt: str | None = None
     """Name of the prompt that `encode` uses if none is given."""
     similarity: Similarity | None = None
     """Similarity function of the embeddings: cosine, dot, euclidean or manhattan. Default: the base's own, else
     cosine."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    """Dropout rate inside the transformer while training; 0.0 disables it. Default: as in the base's config."""
+    """Dropout rate in the transformer during training; 0.0 disables it. Default: that of the base's config."""
     lora: Lora | None = None
-    """Train low-rank adapters instead of all weights; `{}` uses their defaults."""
+    """Train low-rank adapters instead of all weights; `{}` uses the defaults."""
     truncate_dim: int | None = Field(None, gt=0)
     """Keep only the first N dimensions of each embedding when encoding. Default: the base's own, else all."""
     append_eos: bool | Literal["auto"] = "auto"
     """End every text with the end-of-sequence token; auto = yes for plain decoders with last_token pooling."""
     attention: Literal["auto", "fused", "packed", "padded"] = "auto"
-    """Layout of a batch: packed wastes nothing on padding; fused is packed, with each layer as one function, for models
-    built like BERT; padded works with every model; auto = the first of these whose embeddings match those of padded in
-    a probe."""
+    """Layout of a batch: packed uses no padding; fused is packed with each layer computed by one function, for models
+    built like BERT; padded works with every model; auto = the fastest of these whose embeddings match those of padded
+    in a probe."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of the weights."""
 

@@ -51,16 +51,16 @@ class LayerSpec(Spec):
 
 
 class Dense(LayerSpec):
-    """A linear map followed by an activation."""
+    """A linear layer followed by an activation."""
 
     aliases: ClassVar[tuple[str, ...]] = ("Dense",)
     type: Literal["dense"] = "dense"
     out_features: int = Field(gt=0)
-    """Size of the embedding that comes out."""
+    """Size of the output embedding."""
     bias: bool = True
     """Add a bias."""
     activation: Literal["tanh", "gelu", "relu", "sigmoid", "silu", "identity"] = "tanh"
-    """Applied after the linear map."""
+    """Activation after the linear layer."""
 
     def build(self, dim: int) -> nn.Module:
         """From `dim` to `out_features`."""
@@ -121,12 +121,12 @@ class LayerNorm(LayerSpec):
 
 
 class Dropout(LayerSpec):
-    """Zeroes a random share of the embedding during training."""
+    """Sets a random fraction of each embedding to zero during training."""
 
     aliases: ClassVar[tuple[str, ...]] = ("Dropout",)
     type: Literal["dropout"] = "dropout"
     rate: float = Field(0.2, ge=0, lt=1)
-    """Share that is zeroed."""
+    """Fraction that is set to zero."""
 
     def build(self, dim: int) -> nn.Module:
         """A module without weights."""

@@ -27,9 +27,9 @@ ADAPTER = ".lora_"
 
 
 class Lora(Spec):
-    """Trains low-rank matrices beside the linear maps of a pretrained transformer, whose own weights stay fixed.
+    """Trains low-rank matrices alongside the linear layers of a pretrained transformer, whose weights stay frozen.
 
-    A model folder holds the merged weights, a checkpoint only the adapters. They need a higher `train.learning_rate`
+    A model folder has the merged weights, a checkpoint only the adapters. Adapters need a higher `train.learning_rate`
     than full fine-tuning: 1e-4 to 1e-3. Needs `pip install 'stfit[lora]'` (Hu et al., 2021,
     https://arxiv.org/abs/2106.09685).
     """
@@ -37,18 +37,18 @@ class Lora(Spec):
     rank: int = Field(8, gt=0)
     """Rank of the matrices."""
     alpha: int = Field(16, gt=0)
-    """Their product is multiplied by alpha / rank."""
+    """The product of the matrices is multiplied by alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout rate on their inputs while training."""
+    """Dropout rate on the inputs of the adapters during training."""
     target: Annotated[list[str], Field(min_length=1)] | None = None
-    """Names of the linear maps that get an adapter, or the ends of their names: `[query, value]`. Default: all in the
-    transformer's layers."""
+    """Names of the linear layers that get an adapter, or the ends of their names: `[query, value]`. Default: all linear
+    layers of the transformer's blocks."""
 
 
 def add_adapters(backbone: nn.Module, settings: Lora) -> None:
-    """Add an adapter to each linear map that `settings` select, and freeze all other weights.
+    """Add an adapter to each linear layer that `settings` select, and freeze all other weights.
 
-    Raises ModelError if peft is not installed, or a name matches no linear map.
+    Raises ModelError if peft is not installed, or a name matches no linear layer.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -66,7 +66,7 @@ def add_adapters(backbone: nn.Module, settings: Lora) -> None:
 
 
 def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
-    """Full names of the linear maps that end in a name of `target`, by default of all in the layers."""
+    """Full names of the linear layers that end in a name of `target`; by default, all in the transformer's blocks."""
     linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
     if target is None:
         return [name for name in linear if any(part.isdigit() for part in name.split("."))]
@@ -74,13 +74,13 @@ def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
         if not any(f".{name}".endswith(f".{ending}") for name in linear):
             last = sorted({name.rpartition(".")[2] for name in linear})
             raise ModelError(
-                f"model.lora.target: `{ending}` matches no linear map of this base, which has {', '.join(last)}"
+                f"model.lora.target: `{ending}` matches no linear layer of this base, which has {', '.join(last)}"
             )
     return [name for name in linear if any(f".{name}".endswith(f".{ending}") for ending in target)]
 
 
 def adapted_linears(backbone: nn.Module) -> dict[str, Any]:
-    """Linear maps with an adapter, by name."""
+    """Linear layers with an adapter, by name."""
     return {name: module for name, module in backbone.named_modules() if hasattr(module, "lora_A")}
 
 

@@ -53,7 +53,7 @@ class CNN(LayerSpec):
     config_file: ClassVar[str] = "cnn_config.json"
     type: Literal["cnn"] = "cnn"
     out_channels: int = Field(256, gt=0)
-    """Size of the token embedding that comes out of each width."""
+    """Number of output dimensions per width."""
     kernel_sizes: list[Annotated[int, Field(gt=0), AfterValidator(_is_odd)]] = Field([1, 3, 5], min_length=1)
     """Widths in tokens; must be odd."""
 
@@ -82,7 +82,7 @@ class LSTM(LayerSpec):
     config_file: ClassVar[str] = "lstm_config.json"
     type: Literal["lstm"] = "lstm"
     hidden_dim: int = Field(gt=0)
-    """Size of the token embedding that comes out of each direction."""
+    """Size of the hidden state per direction."""
     num_layers: int = Field(1, gt=0)
     """Number of stacked recurrent layers."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -150,12 +150,12 @@ class WordWeights(LayerSpec):
 
 
 class WeightedLayerPooling(LayerSpec):
-    """Replaces the transformer's last layer by a learned average of its layers; must come first."""
+    """Uses a learned weighted average of the transformer's layers instead of the last one; must come first."""
 
     aliases: ClassVar[tuple[str, ...]] = ("WeightedLayerPooling",)
     type: Literal["weighted_layer_pooling"] = "weighted_layer_pooling"
     layer_start: int = Field(4, ge=0)
-    """First layer of the average; 0 is the embedding layer."""
+    """First layer of the average; layer 0 is the embedding layer."""
 
     def build(self, context: LayerContext) -> nn.Module:
         """A weight for each layer. Raises ModelError if the transformer has too few layers."""

@@ -57,7 +57,7 @@ class EvaluatorBase(Named, Source):
     dataset: Location | None = None  # type: ignore[assignment]  # the one key that `from` replaces
     """Hub id, file or glob, folder of splits, or a dataset saved to disk. Omit it with `from`."""
     from_: Literal["holdout", "data"] | None = Field(None, alias="from")
-    """`holdout`: evaluate on the rows that `data.holdout` keeps out of training. `data`: evaluate on another split of
+    """`holdout`: evaluate on the rows that `data.holdout` holds out of training. `data`: evaluate on another split of
     the training dataset, read with the settings of `data` that the evaluator does not override."""
     split: str = "test"
     """Split, with an optional slice."""

@@ -39,8 +39,8 @@ class Classes:
 class Classification(EvaluatorBase):
     """Predicts the class of texts from their embeddings in three ways.
 
-    By the nearest labelled texts (k-NN with the model's own similarity), by logistic regression, and without labels by
-    k-means clusters (V-measure).
+    By the nearest labeled texts (k-NN with the model's similarity function), by logistic regression, and without labels
+    by k-means clusters (V-measure).
     """
 
     type: Literal["classification"] = "classification"
@@ -49,9 +49,9 @@ class Classification(EvaluatorBase):
     main_metric = "knn_accuracy"
     metrics: ClassVar[list[str]] = ["knn_accuracy", "knn_f1", "logistic_accuracy", "logistic_f1", "v_measure"]
     train_split: str = "train"
-    """Split of the labelled texts to learn from; with `from: holdout`, the training data is used."""
+    """Split of the labeled texts to learn from; with `from: holdout`, the training data is used."""
     k: int = Field(5, gt=0)
-    """Number of nearest labelled texts that vote."""
+    """Number of nearest labeled texts that vote."""
 
     def load(self, seed: int, own: TrainAndHoldout | None) -> Classes:
         """Texts of both splits, with the same class numbers."""

@@ -22,9 +22,9 @@ else:
 
 
 class ParaphraseMining(EvaluatorBase):
-    """Ranks pairs of similar sentences by the model's own similarity: the paraphrases should come first.
+    """Ranks pairs of similar sentences with the model's similarity function: the paraphrases should come first.
 
-    The sentences are all texts of the rows, and each row is a pair of paraphrases. To take them from labelled pairs,
+    The sentences are all texts of the rows, and each row is a pair of paraphrases. To take them from labeled pairs,
     select the positive rows: `where: {is_duplicate: 1}`.
     """
 

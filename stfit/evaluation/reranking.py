@@ -21,7 +21,7 @@ else:
 
 
 class Reranking(EvaluatorBase):
-    """Ranks the candidates of each query by the model's own similarity: the positives should come first.
+    """Ranks the candidates of each query with the model's similarity function: the positives should come first.
 
     Rows with the same anchor are one query. Lists: `columns: {positive: "set.pos[*]", negative: "set.neg[:100]"}`.
     """
@@ -31,7 +31,7 @@ class Reranking(EvaluatorBase):
     format = "triplet"
     per_similarity = False
     k: int = Field(10, gt=0)
-    """Number of ranks that count for NDCG and MRR."""
+    """Rank cutoff of NDCG and MRR."""
 
     @property
     def metrics(self) -> list[str]:

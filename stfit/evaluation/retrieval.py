@@ -62,11 +62,11 @@ class Collection:
 
 
 class Retrieval(EvaluatorBase):
-    """Searches a corpus for each query by the model's own similarity.
+    """Searches a corpus for each query with the model's similarity function.
 
     `dataset` is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv), a Hub dataset with that layout, or any
     source of anchor/positive pairs, whose positives form the corpus. Alternatively, set `corpus`, `queries` and
-    `relevant`. A document is its title followed by its text. Judgements above 0 count as relevant.
+    `relevant`. A document is its title followed by its text. Judgments above 0 count as relevant.
     """
 
     aliases = ("InformationRetrievalEvaluator",)
@@ -79,9 +79,9 @@ class Retrieval(EvaluatorBase):
     queries: TableSource | None = None
     """Queries, with the columns `id` and `text`."""
     relevant: TableSource | None = None
-    """Judgements, with the columns `query` and `corpus` (ids), and optionally `score`."""
+    """Judgments, with the columns `query` and `corpus` (ids), and optionally `score`."""
     k: list[Annotated[int, Field(gt=0)]] = Field([1, 10, 100], min_length=1)
-    """Rank cut-offs: every metric is measured at each of them."""
+    """Rank cutoffs: every metric is computed at each of them."""
 
     @model_validator(mode="after")
     def three_tables(self) -> Self:

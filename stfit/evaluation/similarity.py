@@ -14,7 +14,7 @@ from stfit.similarity import SIMILARITIES
 
 
 class Similarity(EvaluatorBase):
-    """Correlation between the similarity of two sentences and their gold score, over labelled pairs."""
+    """Correlation between the similarity of two sentences and their gold score, over labeled pairs."""
 
     aliases = ("EmbeddingSimilarityEvaluator",)
     type: Literal["similarity"] = "similarity"

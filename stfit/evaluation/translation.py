@@ -15,7 +15,7 @@ from stfit.evaluation.statistic import Statistic, mean_of
 class Translation(EvaluatorBase):
     """Share of texts whose most similar text of the other language is their translation.
 
-    The two languages are the columns `anchor` and `positive`; the similarity is the model's own.
+    The two languages are the columns `anchor` and `positive`; the model's similarity function is used.
     """
 
     aliases = ("TranslationEvaluator",)

@@ -14,7 +14,7 @@ from stfit.similarity import SIMILARITIES
 
 
 class TripletAccuracy(EvaluatorBase):
-    """Share of triplets whose anchor is closer to the positive than to every negative."""
+    """Fraction of triplets whose anchor is closer to the positive than to every negative."""
 
     aliases = ("TripletEvaluator",)
     type: Literal["triplet"] = "triplet"
@@ -22,7 +22,7 @@ class TripletAccuracy(EvaluatorBase):
     main_metric = "accuracy"
     metrics: ClassVar[list[str]] = [f"accuracy_{name}" for name in SIMILARITIES]
     margin: float = Field(0.0, ge=0)
-    """The similarity to the positive must be higher by more than this."""
+    """The similarity to the positive must be higher by more than this value."""
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """`accuracy_<similarity>`, in [0, 1]; a tie counts as wrong."""

@@ -66,7 +66,7 @@ class LossBase(Spec):
     """Columns into which each text of the format `text` is copied; empty keeps its own column."""
 
     matryoshka_dims: list[Annotated[int, Field(gt=0)]] | None = Field(None, min_length=1)
-    """Sizes of the embedding to train, including the full one: the losses of all prefixes are summed. null = off."""
+    """Embedding sizes to train, including the full one; the losses of all these prefixes are summed. null = off."""
     matryoshka_weights: Annotated[list[Annotated[float, Field(gt=0)]] | None, AfterValidator(_one_per_dim)] = None
     """Weight of each of `matryoshka_dims` in the sum; null = 1 each."""
 

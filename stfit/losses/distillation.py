@@ -37,7 +37,7 @@ class EmbedDistill(TeacherLoss):
     distance: Literal["cosine", "l2", "mse"] = "cosine"
     """cosine (1 - cosine similarity), l2 (Euclidean), or mse (mean squared difference of coordinates)."""
     target: Literal["own", "anchor"] = "own"
-    """Teacher embedding that each text is trained towards: `own` (that of the text itself) or `anchor` (that of the
+    """Teacher embedding that each text is trained toward: `own` (that of the text itself) or `anchor` (that of the
     row's anchor). `anchor` makes a model multilingual: English anchors, with their translations as positives
     (Reimers and Gurevych, 2020, https://arxiv.org/abs/2004.09813)."""
 
@@ -101,7 +101,7 @@ class MarginMSE(TeacherLoss):
 
     type: Literal["margin_mse"] = "margin_mse"
     teacher: Location | None = None  # type: ignore[assignment]
-    """Hub id or folder of a model whose margins are learnt. null: the margin is the row's label, the score of the
+    """Hub id or folder of a model whose margins are learned. null: the margin is the row's label, the score of the
     positive minus that of the negative, mapped by `columns: {label: ...}`."""
     similarity: Literal["dot", "cosine"] = "dot"
     """Score of a pair: dot product or cosine, for model and teacher alike."""

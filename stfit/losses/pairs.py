@@ -41,7 +41,7 @@ class Contrastive(LossBase):
     distance: Distance = "cosine"
     """cosine (1 - cosine similarity), euclidean or manhattan."""
     margin: float = Field(0.5, ge=0)
-    """Distance beyond which a pair with label 0 costs nothing."""
+    """Distance beyond which a pair with label 0 adds nothing to the loss."""
     size_average: bool = True
     """true averages over the pairs of a batch; false sums them."""
 
@@ -55,10 +55,10 @@ class Contrastive(LossBase):
 
 
 class OnlineContrastive(LossBase):
-    """The contrastive loss, summed over the hard pairs of each batch only.
+    """The contrastive loss, summed only over the hard pairs of each batch.
 
     Hard pairs are those with label 1 farther apart than the closest pair with label 0, and those with label 0 closer
-    than the farthest pair with label 1. If a batch has one label only, its mean distance is the threshold.
+    than the farthest pair with label 1. If all labels of a batch are equal, the threshold is the mean distance.
     """
 
     aliases = ("OnlineContrastiveLoss",)
@@ -69,7 +69,7 @@ class OnlineContrastive(LossBase):
     distance: Distance = "cosine"
     """cosine (1 - cosine similarity), euclidean or manhattan."""
     margin: float = Field(0.5, ge=0)
-    """Distance beyond which a pair with label 0 costs nothing."""
+    """Distance beyond which a pair with label 0 adds nothing to the loss."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""

@@ -33,7 +33,7 @@ class MultipleNegativesRanking(LossBase):
     Mean over the rows of -log softmax(scale similarity) at the positive (van den Oord et al., 2018,
     https://arxiv.org/abs/1807.03748; Henderson et al., 2017, https://arxiv.org/abs/1705.00652). A larger batch is a
     harder task: raise `train.batch_size`, and lower `train.mini_batch_size` if memory is short. In the format `text`,
-    the positive of a text is the text itself under another dropout (SimCSE, https://arxiv.org/abs/2104.08821).
+    the positive of a text is the text itself under another dropout mask (SimCSE, https://arxiv.org/abs/2104.08821).
     """
 
     aliases = ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss")
@@ -59,10 +59,10 @@ class MultipleNegativesRanking(LossBase):
     """joint: one softmax over all directions (GTE, https://arxiv.org/abs/2308.03281). per_direction: one softmax for
     each, averaged (with `directions: [query_to_doc, doc_to_query]`, symmetric InfoNCE)."""
     hardness_mode: Hardness | None = None
-    """Negatives that weigh more the closer they are (https://arxiv.org/abs/2503.04812): in_batch_negatives (positives
-    and negatives of other rows), hard_negatives (the row's own) or all_negatives; null = none."""
+    """Negatives whose weight grows with their similarity (https://arxiv.org/abs/2503.04812): in_batch_negatives
+    (positives and negatives of other rows), hard_negatives (the row's own) or all_negatives; null = none."""
     hardness_strength: float = Field(0.0, ge=0)
-    """Added to the score of such a negative, times its similarity. Papers use 5 to 9."""
+    """Factor of the similarity that is added to the score of these negatives. Papers use 5 to 9."""
 
     @model_validator(mode="after")
     def options_agree(self) -> Self:
@@ -136,7 +136,7 @@ class MultipleNegativesSymmetricRanking(MultipleNegativesRanking):
 
 
 class GISTEmbed(TeacherLoss):
-    """multiple_negatives_ranking without false negatives, which a second model, the guide, identifies.
+    """multiple_negatives_ranking that ignores likely false negatives, as judged by a second model, the guide.
 
     Anchors are compared with all positives, other anchors and negatives, and positives with other positives. A negative
     is ignored if the guide's embeddings place it closer than the row's own pair (Solatorio, 2024,
@@ -156,7 +156,7 @@ class GISTEmbed(TeacherLoss):
     margin_strategy: Literal["absolute", "relative"] = "absolute"
     """Unit of `margin`: absolute (a cosine) or relative (a fraction of the positive's cosine)."""
     margin: float = 0.0
-    """A negative is ignored unless its cosine, by the guide, is below the positive's by at least this."""
+    """A negative counts only if the guide's cosine for it is lower than for the positive by at least this much."""
     contrast_anchors: bool = True
     """Compare anchors with other anchors."""
     contrast_positives: bool = True
@@ -201,9 +201,9 @@ class MegaBatchMargin(LossBase):
 
     type: Literal["mega_batch_margin"] = "mega_batch_margin"
     positive_margin: float = Field(0.8, ge=-1, le=1)
-    """Cosine above which a pair costs nothing."""
+    """Cosine above which a pair adds nothing to the loss."""
     negative_margin: float = Field(0.3, ge=-1, le=1)
-    """Cosine below which a hardest negative costs nothing."""
+    """Cosine below which the hardest negative adds nothing to the loss."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of `anchor` and `positive` [rows, dim]."""

@@ -28,7 +28,7 @@ else:
 class Triplet(LossBase):
     """Mean over the rows of max(0, d(anchor, positive) - d(anchor, negative) + margin), d = distance.
 
-    One negative per row: `negative: set.neg[*]` makes a row for each (FaceNet, https://arxiv.org/abs/1503.03832).
+    One negative per row: `negative: set.neg[*]` makes one row for each (FaceNet, https://arxiv.org/abs/1503.03832).
     """
 
     aliases = ("TripletLoss",)
@@ -74,7 +74,7 @@ class _BatchTriplet(LossBase):
 class BatchHardTriplet(_BatchTriplet):
     """Each row as an anchor, with its farthest positive and its closest negative: mean of max(0, d+ - d- + margin).
 
-    d+ is 0 for a row that is alone with its label (Hermans et al., 2017, https://arxiv.org/abs/1703.07737).
+    d+ is 0 for a row whose label occurs only once (Hermans et al., 2017, https://arxiv.org/abs/1703.07737).
     """
 
     aliases = ("BatchHardTripletLoss",)
@@ -89,7 +89,7 @@ class BatchHardTriplet(_BatchTriplet):
 
 
 class BatchHardSoftMarginTriplet(_BatchTriplet):
-    """batch_hard_triplet with a soft margin, which needs no value: mean of log(1 + exp(d+ - d-)).
+    """batch_hard_triplet with a soft margin, which has no parameter: mean of log(1 + exp(d+ - d-)).
 
     Hermans et al., 2017, https://arxiv.org/abs/1703.07737.
     """

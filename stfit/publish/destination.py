@@ -31,15 +31,15 @@ RepoName = Annotated[str, AfterValidator(validate_repo_name)]
 
 
 class Push(Spec):
-    """Where `stfit push` publishes the model, and facts for its card that a run does not record."""
+    """Where `stfit push` publishes the model, and information for the model card that a run does not record."""
 
     repo: RepoName
-    """Repository on the Hub: `owner/name`. The default owner is the account of the token."""
+    """Repository on the Hub: `owner/name`. Default owner: the account that the token belongs to."""
     private: bool = False
     """Create the repository as private. The visibility of an existing repository is not changed."""
     license: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.-]*$")
-    """License of the model, as an identifier of the Hub such as `apache-2.0`; null = not stated."""
+    """License of the model, as a Hub identifier such as `apache-2.0`; null = not stated."""
     language: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = []
     """Languages of the model, as ISO 639 codes such as `[en, de]`."""
     samples: int = Field(0, ge=0, le=20)
-    """Number of training rows to show on the card, from the first. Their texts are published verbatim."""
+    """Number of training rows, from the first, to show on the model card. Their texts are published verbatim."""

@@ -39,11 +39,11 @@ class Objective(Spec):
     loss: Loss
     """The loss to minimize."""
     weight: float | None = Field(None, gt=0)
-    """Share of the batches, relative to the weights of the other objectives; with equal weights, objectives alternate.
-    An epoch has as many batches as all objectives together; an objective that runs out of rows starts over in another
-    order. By default, shares are proportional to the numbers of batches, so that an epoch uses every row once."""
+    """Fraction of the batches, relative to the weights of the other objectives; with equal weights, objectives
+    alternate. An epoch has as many batches as all objectives together; an objective that runs out of rows starts over
+    in a new order. Default: proportional to the number of batches, so that an epoch uses every row once."""
     sampler: Sampler | Literal["auto"] | None = None
-    """How rows are put into batches. Defaults to `train.sampler`."""
+    """How batches are formed. Defaults to `train.sampler`."""
 
     @property
     def teacher(self) -> Model | None:
@@ -81,7 +81,7 @@ class Recipe(Spec):
     eval: list[Evaluator] = []
     """Evaluators, run before the first step, during training and at the end."""
     gate: list[Gate] = []
-    """Conditions that a model must meet to be published. If it does not, `stfit eval` exits with 7."""
+    """Conditions that a model must meet to be published. If it does not, `stfit eval` and `stfit push` exit with 7."""
     track: list[Tracker] = []
     """Experiment trackers that receive hyperparameters, steps and metrics. They do not affect training."""
     push: Push | None = None

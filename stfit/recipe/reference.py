@@ -36,10 +36,10 @@ data:
 loss: multiple_negatives_ranking
 ```
 
-For completion and help in your editor, put `# yaml-language-server: $schema=recipe.schema.json` in the first line
-and create that file with `stfit schema -o recipe.schema.json`.
+For completion and help in your editor, make `# yaml-language-server: $schema=recipe.schema.json` the first line
+and create the schema with `stfit schema -o recipe.schema.json`.
 
-**Paths** start with `./`, `../`, `/` or `~`, are globs, or end in a suffix that stfit reads. Anything else is a Hub id.
+**Paths** start with `./`, `../`, `/` or `~`, are globs, or end in a supported suffix. Anything else is a Hub id.
 Paths in a recipe are relative to the file that contains them.
 
 **Choices** (a loss, a layer, an evaluator) have a `type`. The name alone selects a choice with its defaults:
@@ -56,7 +56,7 @@ that `columns` does not mention is read from the data column of the same name. O
 | --- | --- |
 | `title` | the column; a column with exactly the name of a selector takes precedence |
 | `set.query` | the value of a key, if the column contains mappings |
-| `set.pos[0]`, `set.pos[-1]` | one element of a list, counted from the start or the end; rows without it are dropped |
+| `set.pos[0]`, `set.pos[-1]` | one element of a list, from the start or the end; rows without it are dropped |
 | `set.neg[:5]` | up to five negatives in one example (`negative` only) |
 | `set.neg[*]` | every element, each in a separate example |
 | `[title, body]` | for `text`: one example of each column; for `negative`: several negatives in one example |
@@ -78,7 +78,7 @@ command line override both:
 
 | argument | effect |
 | --- | --- |
-| `train.epochs=1` | sets a value; it is YAML and is validated as in a file |
+| `train.epochs=1` | sets a value, which is YAML and validated like the file |
 | `eval.0.split=test` | selects a list item by index, from 0 |
 | `loss=cosent` | selects another choice |
 | `~eval` | deletes a key |
@@ -142,7 +142,7 @@ class _Tables:
         own = {key: part for key, part in properties.items() if shared.get(key) != part}
         taken = [f"`{key}`" for key in shared if key in properties and key not in own]
         if len(taken) < len(shared):
-            lines += ["", f"Of the keys above, it has {'only ' + ', '.join(taken) if taken else 'none'}."]
+            lines += ["", f"Of the keys above, {'only ' + ', '.join(taken) if taken else 'none'} can be set."]
         if own:
             lines += ["", self.table(own, definition.get("required", [])).rstrip("\n")]
         return "\n".join(lines) + "\n"

@@ -36,21 +36,21 @@ class Train(Spec):
     max_steps: Steps | None = None
     """Optimizer steps, instead of `epochs`."""
     batch_size: int = Field(32, gt=0)
-    """Rows per call of the loss and per process: with N processes the loss sees N times as many."""
+    """Rows per batch and process: with N processes, the loss sees N times as many rows."""
     mini_batch_size: int | None = Field(None, gt=0)
-    """Rows that a process embeds at once. Fewer than `batch_size` turns on gradient caching: the same gradients with
-    less memory, at the cost of a second forward pass."""
+    """Rows that a process embeds at once. A value smaller than `batch_size` enables gradient caching: the same
+    gradients with less memory, at the cost of a second forward pass."""
     mini_batch_tokens: int | None = Field(None, gt=0)
     """Tokens that a process embeds at once, instead of `mini_batch_size`."""
     accumulate_steps: int = Field(1, gt=0)
-    """Batches per optimizer step. Adds no in-batch negatives: for more of them, raise `batch_size` and set
+    """Batches per optimizer step. Does not add in-batch negatives; for more of them, raise `batch_size` and set
     `mini_batch_size`."""
     learning_rate: float = Field(2e-5, ge=0)
     """Peak learning rate, reached at the end of warmup."""
     layer_decay: float | None = Field(None, gt=0, le=1)
     """Layer-wise learning rate decay: factor between the learning rates of a layer and the layer above it. 0.9 keeps
-    the lower layers close to the pretrained model. Token embeddings get the lowest rate; what follows the transformer
-    gets `learning_rate`. null = the same rate for all."""
+    the lower layers close to the pretrained model. Token embeddings get the lowest rate; modules after the transformer
+    get `learning_rate`. null = the same rate for all."""
     optimizer: Literal["adamw"] = "adamw"
     """AdamW (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101), betas 0.9 and 0.999, eps 1e-8."""
     warmup_ratio: float | None = Field(None, ge=0, lt=1)
@@ -60,7 +60,7 @@ class Train(Spec):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Learning rate after warmup: falls to 0 linearly or along half a cosine, or stays constant."""
     weight_decay: float = Field(0.01, ge=0)
-    """Weight decay of matrices; biases and norms have none."""
+    """Weight decay of matrices; not applied to biases and norms."""
     max_grad_norm: float | None = Field(1.0, gt=0)
     """Maximum gradient norm; larger gradients are scaled down. null = no clipping."""
     freeze: list[str] = []
@@ -89,8 +89,8 @@ class Train(Spec):
     keep_checkpoints: int = Field(2, gt=0)
     """Number of checkpoints to keep; older ones are deleted."""
     best: str | None = None
-    """Metric such as `stsb/spearman_cosine`. The state with its highest value becomes the model. null = the last
-    step."""
+    """Metric that selects the saved model, such as `stsb/spearman_cosine`: the step with the highest value is saved.
+    null = the last step."""
     early_stopping: EarlyStopping | None = None
     """Stop when `best` no longer improves."""
 

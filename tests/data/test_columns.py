@@ -65,7 +65,7 @@ def test_equal_selectors_of_one_list_make_every_pair_in_order():
 def test_different_selectors_of_one_list_take_the_same_element():
     table = table_of({"turns": [{"q": "1", "a": "2"}, {"q": "3", "a": "4"}]})
     assert expanded(table, "turns[*].q", "turns[*].a")[0] == [("1", "2"), ("3", "4")]
-    with pytest.raises(RecipeError, match="all must be equal, or all different"):
+    with pytest.raises(RecipeError, match="all equal or all different"):
         expanded(table, "turns[*].q", "turns[*].q", "turns[*].a")
 
 

@@ -24,7 +24,7 @@ def test_a_loss_that_does_not_fit_the_format_names_what_does():
     assert format_problem("ranking", "triplet", FITS) is None
     problem = format_problem("ranking", "labeled_pair", FITS)
     assert problem is not None
-    assert "it takes positive_pair or triplet" in problem
+    assert "only positive_pair or triplet" in problem
     assert "Losses for labeled_pair: contrastive, softmax, cosent" in problem
 
 
@@ -53,10 +53,10 @@ def test_labels_that_fit_are_accepted(write, loss, labels):
         ("cosent", ["far", "near"], "these are classes"),
         ("contrastive", [0, 1, 2], r"from 0 to 2; use `label_map`.* \(row 3\)"),
         ("contrastive", [0.0, 1.0], "labels that are 0 or 1, but these range from 0 to 1"),
-        ("contrastive", ["no", "yes"], r"say which are similar: `label_map: \{no: 0, yes: 1\}`"),
+        ("contrastive", ["no", "yes"], r"set which of them mean similar: `label_map: \{no: 0, yes: 1\}`"),
         ("softmax", [0.1, 0.9], "these are floats"),
         ("batch_all", [0.5, 1.0], "these are floats"),
-        ("softmax", [0, 1, -1], r"negative ones; drop them with `where: \{label: \{min: 0\}\}` \(row 3\)"),
+        ("softmax", [0, 1, -1], r"some are negative; drop them with `where: \{label: \{min: 0\}\}` \(row 3\)"),
         ("batch_all", [4, 4], "all 2 labels are 4"),
         ("cosent", [0.5, 0.5], r"all 2 labels are 0\.5"),
     ],

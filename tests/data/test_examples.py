@@ -212,7 +212,7 @@ def test_missing_columns_are_named_with_the_line_to_write(write):
     with pytest.raises(DataError) as caught:
         train(path, "labeled_pair", columns={"sentence1": "premise"})
     assert str(caught.value) == (
-        f"{path}: labeled_pair needs sentence2; the columns are premise, hypothesis, label: "
+        f"{path}: format labeled_pair needs sentence2, but the columns are premise, hypothesis, label: "
         "write `columns: {sentence1: premise, sentence2: ..., label: label}`"
     )
 
@@ -259,7 +259,7 @@ def test_cells_that_are_no_text_are_named_by_row(write, cell, kind):
 
 
 def test_at_most_five_rows_are_shown(write):
-    with pytest.raises(DataError, match="has a int in rows 1, 2, 3, 4, 5 and 25 more"):
+    with pytest.raises(DataError, match="has type int in rows 1, 2, 3, 4, 5 and 25 more"):
         train(write(PAIRS), "positive_pair", columns={"positive": "n"})
 
 
@@ -272,7 +272,7 @@ def test_bad_texts_and_bad_labels_are_reported_together(write):
 
 def test_no_examples_left_says_what_dropped_them(write):
     rows = [{"text": "", "label": 1}, {"text": "a", "label": None}]
-    with pytest.raises(DataError, match=r"none of 2 rows makes an example \(empty text: 1, null label: 1\)"):
+    with pytest.raises(DataError, match=r"no example can be made from 2 rows \(empty text: 1, null label: 1\)"):
         train(write(rows), "labeled_text")
     with pytest.raises(DataError, match=r"the split `train\[:0\]` has no rows"):
         train(write(PAIRS), "positive_pair", split="train[:0]")

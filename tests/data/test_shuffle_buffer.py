@@ -214,13 +214,13 @@ MAP = {str(label): label for label in range(7)}
 @pytest.mark.parametrize(
     ("change", "keys", "row", "says"),
     [
-        ({"positive": 5}, {}, DEEP + 1, "has a int in row 2059"),
+        ({"positive": 5}, {}, DEEP + 1, "has type int in row 2059"),
         ({"positive": "\ud800"}, {}, DEEP + 1, "in row 2059"),
         ({"label": "three"}, {"format": "labeled_text"}, DEEP + 1, "found 'three' (row 2059)"),
         ({"label": float("nan")}, {"format": "labeled_text"}, DEEP + 1, "(row 2059)"),
         ({"label": 9}, {"format": "labeled_text", "label_map": MAP}, DEEP + 1, "`9` of row 2059"),
         ({"label": 9}, {"format": "labeled_text", "label_range": [0, 7]}, DEEP + 1, "(row 2059)"),
-        ({"label": -1}, {"format": "labeled_text"}, DEEP + 1, "there are negative ones"),
+        ({"label": -1}, {"format": "labeled_text"}, DEEP + 1, "some are negative"),
     ],
 )  # fmt: skip
 def test_a_wrong_row_deep_in_a_stream_is_named_as_soon_as_it_is_read(write, change, keys, row, says):
@@ -281,7 +281,7 @@ def test_class_labels_of_datasets_keep_their_names(tmp_path, kind):
 def test_a_sorted_source_that_makes_no_batch_is_refused_with_its_rows(write):
     rows = [row | {"label": i // 1000} for i, row in enumerate(rows_of(3000))]
     problem = error_at(stream(write(rows), "group_by_label", format="labeled_text"), 0)
-    assert "no batch of at least 2 rows" in problem.message
+    assert "do not form a batch of at least 2 rows" in problem.message
     assert "raise `shuffle_buffer` (in rows 1 to 480)" in problem.message
 
 
@@ -296,7 +296,9 @@ def test_a_rest_that_makes_no_batch_ends_the_epoch_and_is_said(write, caplog):
 def test_a_source_without_examples_or_batches_is_refused(write, rows):
     path = write([row | {"positive": ""} for row in rows_of(rows - rows % 2)] + rows_of(rows % 2))
     problem = error_at(stream(path), 0)
-    assert ("no batch of at least 2 rows" if rows == 1 else f"none of {rows} rows makes an example") in problem.message
+    assert (
+        "do not form a batch of at least 2 rows" if rows == 1 else f"none of {rows} rows makes an example"
+    ) in problem.message
 
 
 def test_first_rows_are_those_of_the_first_examples(write):

@@ -67,7 +67,7 @@ def test_only_adapters_and_layers_after_pooling_learn(tiny_base):
 def test_a_target_is_the_end_of_a_name(build):
     names = list(adapted_linears(build(target=["query", "output.dense"]).backbone))
     assert len(names) == 2 * 3  # two layers of a query and the two maps called output.dense
-    with pytest.raises(ModelError, match=r"`kwery` matches no linear map .* has dense, key, query, value"):
+    with pytest.raises(ModelError, match=r"`kwery` matches no linear layer .* has dense, key, query, value"):
         build(target=["kwery"])
 
 

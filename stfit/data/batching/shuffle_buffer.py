@@ -170,7 +170,7 @@ def read_examples(
         rows, total = rows + len(table), total + len(examples)
         yield examples
     if not total:
-        message = f"none of {rows} rows gives an example: check `columns` and `where`"
+        message = f"no example can be made from {rows} rows: check `columns` and `where`"
         raise DataError(Problem(message, "no-rows", source.dataset))
 
 

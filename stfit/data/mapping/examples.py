@@ -249,7 +249,7 @@ def _drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
 def _require_some(examples: Examples, rows: np.ndarray) -> Examples:
     if not len(examples):
         why = ", ".join(f"{reason}: {count}" for reason, count in examples.dropped.items())
-        raise DataError(f"none of {int(rows.sum())} rows gives an example ({why}): check `columns`")
+        raise DataError(f"no example can be made from {int(rows.sum())} rows ({why}): check `columns`")
     return examples
 
 

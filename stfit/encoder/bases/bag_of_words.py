@@ -49,10 +49,10 @@ class BagOfWords(Spec):
     vocab_size: int = Field(10_000, gt=0)
     """Maximum number of words, which is the number of dimensions."""
     weights: Location | None = None
-    """File with a word and its weight on each line. Default: the inverse document frequency in the training texts,
+    """File with one word and its weight per line. Default: the inverse document frequency in the training texts,
     1 + ln((1 + texts) / (1 + texts with the word))."""
     unknown_word_weight: float = 1.0
-    """Weight of the words that are not in `weights`."""
+    """Weight of a word that is not in `weights`."""
     cumulative_term_frequency: bool = True
     """Count every occurrence of a word, rather than each word once per text."""
 

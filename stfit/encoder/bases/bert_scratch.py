@@ -28,7 +28,7 @@ WORD_START = "\u2581"
 
 
 class Scratch(Spec):
-    """A small BERT with random weights and a WordPiece vocabulary learnt from the training texts: needs no network."""
+    """A small BERT with random weights and a WordPiece vocabulary learned from the training texts; needs no network."""
 
     st_name: ClassVar[str] = ST_NAME
     learns_from_texts: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class Scratch(Spec):
     num_heads: int = Field(4, gt=0)
     """Number of attention heads per layer."""
     vocab_size: int = Field(8000, ge=100)
-    """Maximum vocabulary size; a small corpus gives fewer entries."""
+    """Maximum vocabulary size; a small corpus results in fewer entries."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden_size(self) -> Self:

@@ -31,7 +31,7 @@ ST_NAME = "StaticEmbedding"
 
 
 class Static(VectorTable):
-    """The mean of one vector per token: no transformer, and hundreds of times faster than one."""
+    """The mean of one vector per token: hundreds of times faster than a transformer."""
 
     st_name: ClassVar[str] = ST_NAME
     default_dim: ClassVar[int] = 256

@@ -37,7 +37,7 @@ class VectorTable(Spec):
     type: str
     vectors: Location | None = None
     """Text file of word vectors in the format of GloVe, word2vec and fastText (.txt or .vec, also .gz). Default: random
-    vectors for a vocabulary learnt from the training texts."""
+    vectors for a vocabulary learned from the training texts."""
     embedding_dim: int | None = Field(None, gt=0)
     """Size of the vectors. Default: that of `vectors`, else 256 for static and 300 for word_embeddings."""
     vocab_size: int | None = Field(None, gt=0)
