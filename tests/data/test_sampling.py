@@ -161,5 +161,5 @@ def test_batches_that_are_too_small_are_left_out_and_counted():
     made = sample_batches("no_duplicates", ids, None, 2, 0, "", 2, 0)
     assert [len(batch) for batch in made] == [2]
     assert count_unused(made, 4) == 2
-    with pytest.raises(DataError, match="no batch of at least 2 rows"):
+    with pytest.raises(DataError, match="do not form a batch of at least 2 rows"):
         sample_batches("no_duplicates", ids[:3], None, 2, 0, "", 2, 0)

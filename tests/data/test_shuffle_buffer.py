@@ -297,7 +297,7 @@ def test_a_source_without_examples_or_batches_is_refused(write, rows):
     path = write([row | {"positive": ""} for row in rows_of(rows - rows % 2)] + rows_of(rows % 2))
     problem = error_at(stream(path), 0)
     assert (
-        "do not form a batch of at least 2 rows" if rows == 1 else f"none of {rows} rows makes an example"
+        "do not form a batch of at least 2 rows" if rows == 1 else f"no example can be made from {rows} rows"
     ) in problem.message
 
 
