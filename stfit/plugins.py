@@ -20,8 +20,6 @@ from pydantic import BaseModel
 from stfit.errors import RecipeError
 
 GROUP = "stfit.choices"
-RENAMED = {"also_called": "aliases", "smallest_batch": "min_batch_size", "suffixed": "per_similarity"}
-"""Class attributes under the names that packages written before 2026-12 give them -> today's."""
 
 
 @cache
@@ -39,13 +37,10 @@ def installed_choices(kind: str, base: type[BaseModel], required_attributes: tup
     """
     choices = {entry: load_entry_point(entry) for entry in installed_entry_points(kind).values()}
     for entry, choice in choices.items():
-        for old, new in RENAMED.items():
-            if hasattr(choice, old):
-                setattr(choice, new, getattr(choice, old))
         is_choice = isinstance(choice, type) and issubclass(choice, base) and "type" in choice.model_fields
         problems = [f"has no `{name}`" for name in required_attributes if not hasattr(choice, name)]
         if not is_choice:
-            problems = [f"is not a {base.__name__} with a `type`"]
+            problems = [f"is not a subclass of {base.__name__} with a `type`"]
         if problems:
             raise RecipeError(f"{_added_by(entry)}, but {entry.value} {', '.join(problems)}")
     return list(choices.values())

@@ -6,8 +6,8 @@ such classes is the registry::
     Loss = Annotated[Contrastive | CoSENT | Triplet, CHOICE]
 
 This line defines parsing, bare names (`loss: cosent`), the class names of sentence-transformers as aliases, the JSON
-schema and the reference page. With `Choice("loss", ...)` instead of CHOICE, installed packages can add to the union:
-see plugins.py.
+schema and the reference page. With `Choice("loss", LossBase)` instead of CHOICE, installed packages can add to the
+union: see plugins.py.
 """
 
 from __future__ import annotations
@@ -50,16 +50,17 @@ def accepted_names(choices: list[type[Spec]]) -> dict[str, str]:
 class Choice:
     """Annotation of a union of Specs: a bare name, or a mapping with `type`, selects one of them."""
 
-    def __init__(self, kind: str | None = None, *required_attributes: str) -> None:
-        self.kind = kind
-        """Prefix of such choices among the entry points of installed packages; None: packages can't add any."""
-        self.required_attributes = required_attributes
-        """Attributes that a choice of a package must have."""
+    def __init__(self, kind: str | None = None, base: type[Spec] = Spec, *required_attributes: str) -> None:
+        """`kind`: prefix of such choices among the entry points of installed packages; None: packages can't add any.
+
+        The choices of packages must derive from `base` and have the required attributes.
+        """
+        self._kind, self._base, self._required_attributes = kind, base, required_attributes
 
     @property
     def plugin_choices(self) -> list[type[Spec]]:
         """Choices that installed packages add."""
-        return installed_choices(self.kind, Spec, self.required_attributes) if self.kind else []
+        return installed_choices(self._kind, self._base, self._required_attributes) if self._kind else []
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         members = [*union_members(source), *self.plugin_choices]

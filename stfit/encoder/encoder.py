@@ -11,8 +11,8 @@ from itertools import chain
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from stfit import similarity
 from stfit.encoder.backbone import Backbone
 from stfit.encoder.folder.model_config import ModelConfig
 from stfit.encoder.kernels.dropout import DROPOUT_SETTING, use_fast_dropout
@@ -31,31 +31,31 @@ BATCH_TOKENS_ELSEWHERE = 16_384
 class Encoder(nn.Module):
     """A sentence-embedding model. Its weights are named `backbone.*`, `token_layers.<i>.*` and `layers.<i>.*`."""
 
-    def __init__(self, source: Backbone, traits: ModelConfig, token_layers: nn.ModuleList, layout: Layout) -> None:
+    def __init__(self, base: Backbone, config: ModelConfig, token_layers: nn.ModuleList, layout: Layout) -> None:
         super().__init__()
         self.precision = "float32"
         """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
         self.fused = False
         """Whether `encode` may use the fused forward, which gives the same token embeddings."""
-        self.source = source
-        self.backbone = source.module
-        self.tokenizer = source.tokenizer
-        self.config = traits
+        self.base = base
+        self.backbone = base.module
+        self.tokenizer = base.tokenizer
+        self.config = config
         self.layout = layout
         self.token_layers = token_layers
-        self.pooled_dim = dim = traits.pooled_dim(source.dim)
+        self.pooled_dim = dim = config.pooled_dim(base.dim)
         self.layers = nn.ModuleList()
-        for layer in traits.layers:
+        for layer in config.layers:
             self.layers.append(layer.build(dim))
             dim = layer.dim_after(dim)
         self.embedding_dim = dim
-        own_weight = next(iter(source.module.state_dict().values()))
-        self.to(device=own_weight.device, dtype=own_weight.dtype)
+        self.to(device=self.device, dtype=self._weight.dtype)
 
     @property
     def fingerprint(self) -> str:
         """sha256 of the weights, the tokenizer, and the model's config."""
-        digest = sha256(json.dumps([self.tokenizer.fingerprint, str(self.config)]).encode())
+        config = f"Traits{str(self.config).removeprefix('ModelConfig')}"  # its class name in the first fingerprints
+        digest = sha256(json.dumps([self.tokenizer.fingerprint, config]).encode())
         for name, weight in self.state_dict().items():
             if ".pooler." in name:  # unused, and random at each start if the folder has none
                 continue
@@ -192,36 +192,34 @@ class Encoder(nn.Module):
 
         `batch_tokens`: tokens at once (default: by device). `fast`: matrix products in bfloat16.
         """
-        dim = self.resolve_dim(truncate_dim)
+        lengths = [len(sequence) for sequence in sequences]
         max_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
-        forward, precision = self.layout.forward, "bfloat16" if fast else self.precision
+        forward, precision, run = self.layout.forward, "bfloat16" if fast else self.precision, _serial_map
         dtype = getattr(torch, precision)
-        fused = self.fused and fused_supports(dtype)
-        if fused:
-            forward, precision = build_fused(self.backbone, dtype), "float32"
-        was_training = self.training
-        self.eval()
-        embeddings = torch.empty(len(sequences), dim)
+        if self.fused and fused_supports(dtype):
+            forward, precision, run = build_fused(self.backbone, dtype), "float32", _parallel_map
+            max_tokens = min(max_tokens, sum(lengths) // torch.get_num_threads() + 1)
+        embeddings = torch.empty(len(sequences), self.resolve_dim(truncate_dim))
 
         @torch.inference_mode()  # which is per thread
         def embed_batch(members: np.ndarray) -> None:
             skips = np.full(len(members), skip) if skip else None
-            embedding = self._embed(forward, precision, [sequences[i] for i in members], skips)[:, :dim].float()
-            if normalize:
-                embedding = functional.normalize(embedding, dim=-1)
-            embeddings[torch.from_numpy(members)] = embedding.cpu()
+            embedding_rd = self._embed(forward, precision, [sequences[i] for i in members], skips)
+            embedding_rd = embedding_rd[:, : embeddings.shape[1]].float()
+            unit_rd = similarity.normalize(embedding_rd) if normalize else embedding_rd
+            embeddings[torch.from_numpy(members)] = unit_rd.cpu()
 
-        lengths = [len(sequence) for sequence in sequences]
-        if fused:
-            _parallel_map(
-                embed_batch, token_batches(lengths, min(max_tokens, sum(lengths) // torch.get_num_threads() + 1))
-            )
-        else:
-            for members in token_batches(lengths, max_tokens):
-                embed_batch(members)
+        was_training = self.training
+        self.eval()
+        run(embed_batch, token_batches(lengths, max_tokens))
         self.train(was_training)
         result: np.ndarray = embeddings.numpy()
         return result
+
+
+def _serial_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
+    for batch in batches:
+        work(batch)
 
 
 def _parallel_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:

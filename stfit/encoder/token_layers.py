@@ -39,7 +39,7 @@ def _is_odd(size: int) -> int:
 class LayerContext:
     """What a token layer is built on."""
 
-    source: Backbone
+    backbone: Backbone
     dim: int
     """Size of the token embeddings that come in."""
     texts: Callable[[], Iterable[str]] | None
@@ -124,12 +124,12 @@ class WordWeights(LayerSpec):
 
     def build(self, context: LayerContext) -> nn.Module:
         """A weight for each entry of the vocabulary."""
-        tokens, known = context.source.tokenizer, {}
-        vocabulary = tokens.vocabulary()
+        tokenizer, known = context.backbone.tokenizer, {}
+        vocabulary = tokenizer.vocabulary()
         if self.weights is not None:
             known = read_word_weights(Path(self.weights))
         elif context.texts is not None:
-            known = inverse_frequencies(tokens, context.texts())
+            known = inverse_frequencies(tokenizer, context.texts())
         weights = weights_of_vocabulary(vocabulary, known, self.unknown_word_weight)
         return modules.TokenWeights(vocabulary, torch.tensor(weights))
 
@@ -159,12 +159,12 @@ class WeightedLayerPooling(LayerSpec):
 
     def build(self, context: LayerContext) -> nn.Module:
         """A weight for each layer. Raises ModelError if the transformer has too few layers."""
-        num_layers = context.source.num_layers
+        num_layers = context.backbone.num_layers
         if self.layer_start > num_layers:
             message = f"weighted_layer_pooling starts at layer {self.layer_start}, but the base has only {num_layers}"
             raise ModelError(f"{message}: lower `layer_start`")
         mix = modules.LayerMix(self.layer_start, num_layers)
-        mix.attach_hook(context.source.module)
+        mix.attach_hook(context.backbone.module)
         return mix
 
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from stfit.evaluation.base import EvaluatorBase
 from stfit.evaluation.binary_classification import BinaryClassification
 from stfit.evaluation.classification import Classification
 from stfit.evaluation.mteb import Mteb
@@ -25,6 +26,6 @@ Evaluator = Annotated[
     | Translation
     | Classification
     | Mteb,
-    Choice("evaluator", "format", "main_metric", "metrics", "measure"),
+    Choice("evaluator", EvaluatorBase, "format", "main_metric", "metrics", "measure"),
 ]
 EVALUATORS: list[Any] = list(union_members(Evaluator))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from stfit.errors import ModelError
 from stfit.lazy import lazy
-from stfit.losses.base import BuiltLoss, Columns, LossBase, TeacherLoss
+from stfit.losses.base import BuiltLoss, Columns, LossBase
 from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
 from stfit.losses.ranking import GISTEmbed, MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
@@ -25,7 +25,7 @@ from stfit.losses.triplets import (
     BatchSemiHardTriplet,
     Triplet,
 )
-from stfit.spec import Choice, Spec, union_members
+from stfit.spec import Choice, union_members
 
 if TYPE_CHECKING:
     import torch
@@ -54,27 +54,11 @@ Loss = Annotated[
     | TeacherCosine
     | MarginMSE
     | DistillKLDiv,
-    Choice("loss", "fits", "sampler", "min_batch_size"),
+    Choice("loss", LossBase, "fits"),
 ]
 
 LOSSES: list[Any] = list(union_members(Loss))
 """The classes of the union, including those of installed packages."""
-
-
-def _register_plain_spec(choice: type[Spec]) -> None:
-    """Complete the class of an installed package that was written before LossBase and derives from Spec."""
-    base = TeacherLoss if "teacher" in choice.model_fields else LossBase
-    base.register(choice)  # for isinstance
-    for name, value in (vars(LossBase) | vars(base)).items():
-        if not name.startswith("_") and not hasattr(choice, name):
-            setattr(choice, name, value)
-    for name in base.model_fields.keys() - choice.model_fields.keys():
-        setattr(choice, name, None)
-
-
-for _choice in LOSSES:
-    if not issubclass(_choice, LossBase):
-        _register_plain_spec(_choice)
 
 
 def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:

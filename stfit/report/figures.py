@@ -161,25 +161,6 @@ def draw_lengths(id: str, caption: str, tokens: Sequence[int], texts: Sequence[i
     return _to_picture(figure, id, caption)
 
 
-def draw_maps(id: str, caption: str, panels: Mapping[str, Sequence[Sequence[float]]], labels: Sequence[str]) -> Picture:
-    """Panels (title -> points) of texts in two dimensions; the most frequent classes have a colour and a marker."""
-    figure, axes = _draw_panels(list(panels), 3.6)
-    figure.subplots_adjust(bottom=0.31)
-    classes = sorted(set(labels), key=lambda label: (-labels.count(label), label))[: len(SERIES)]
-    kinds = np.array([classes.index(label) if label in classes else -1 for label in labels])
-    for panel, pairs in zip(axes, panels.values(), strict=True):
-        points = np.array(pairs)
-        if (kinds == -1).any():
-            panel.scatter(*points[kinds == -1].T, s=14, marker="x", color=LINE, linewidths=0.8, label="others")
-        for number, label in enumerate(classes):
-            style: dict[str, Any] = {"marker": MARKERS[number], "color": SERIES[number], "label": label[:24]}
-            panel.scatter(*points[kinds == number].T, s=18, alpha=0.85, **style)
-        panel.set(xlabel="first component", ylabel="second component")
-    handles, names = axes[-1].get_legend_handles_labels()
-    figure.legend(handles, names, ncols=3, fontsize=8, loc="lower center")
-    return _to_picture(figure, id, caption)
-
-
 def draw_durations(id: str, caption: str, seconds: Mapping[str, float]) -> Picture:
     """A bar for the duration of each phase."""
     figure, (panel,) = _draw_panels([""], 0.5 + 0.25 * len(seconds))

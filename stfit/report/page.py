@@ -13,7 +13,6 @@ from stfit.report.figures import (
     draw_durations,
     draw_histograms,
     draw_lengths,
-    draw_maps,
     figure_style,
 )
 from stfit.report.render import render
@@ -31,7 +30,6 @@ def report_page(run: RunSummary) -> str:
             metrics=list(dict.fromkeys([*run.main, *run.before, *run.after])),
             training_figures=list(_training_figures(run)),
             similarity_figures=list(_similarity_figures(run)),
-            map_figures=list(_map_figures(run)),
             examples=dict(_examples(run)),
             neighbours=list(_neighbours(run)),
             length_figures=list(_length_figures(run)),
@@ -72,15 +70,6 @@ def _similarity_figures(run: RunSummary) -> Iterator[Picture]:
         ]
         caption = f"{name}: {similarity} similarity of positive and negative pairs; {'; '.join(means)}"
         yield draw_histograms(f"similar{position}", caption, panels, f"{similarity} similarity")
-
-
-def _map_figures(run: RunSummary) -> Iterator[Picture]:
-    """Labelled texts in two dimensions."""
-    for position, (name, sample, snapshots) in enumerate(run.snapshots()):
-        panels = {title: snapshot["map"] for title, snapshot in snapshots.items() if snapshot["map"]}
-        if panels:
-            caption = f"{name}: {len(sample['left'])} texts by their two principal components, marked by their class"
-            yield draw_maps(f"map{position}", caption, panels, sample["labels"])
 
 
 def _examples(run: RunSummary) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -157,4 +157,4 @@ class MLflow(Spec):
             )
 
 
-Tracker = Annotated[TensorBoard | WandB | Trackio | MLflow, Choice("tracker", "package", "start")]
+Tracker = Annotated[TensorBoard | WandB | Trackio | MLflow, Choice("tracker", Spec, "package", "start")]

@@ -94,7 +94,7 @@ def build_train_objects(
     _freeze(encoder, frozen)
     unsharded = shard(encoder) if sharded and world_size() > 1 else None
     weights = trained_weights(*trainable_modules(encoder, losses))
-    groups = build_param_groups(weights, weight_decay, layer_decay, encoder.source.num_layers)
+    groups = build_param_groups(weights, weight_decay, layer_decay, encoder.base.num_layers)
     device = encoder.device.type
     optimizer = torch.optim.AdamW(groups, fused=device in ("cpu", "cuda"))
     scaler = torch.amp.GradScaler(device, enabled=encoder.precision == "float16")

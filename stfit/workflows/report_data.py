@@ -67,7 +67,7 @@ class ReportData:
         self.facts = {
             "warnings": [_problem_to_dict(problem) for problem in warnings],
             "lengths": {"tokens": length.tolist(), "texts": count.tolist(), "limit": max_seq_length},
-            "samples": [sample.described() for sample in self.samples],
+            "samples": [sample.to_dict() for sample in self.samples],
         }
 
     def record_problem(self, problem: Problem) -> None:
@@ -94,7 +94,7 @@ class ReportData:
     def record_samples(self, stage: Stage, encoder: Encoder) -> None:
         """Record what the model makes of the samples."""
         with log_exceptions("embedding rows for the report"):
-            self.facts.setdefault("seen", {})[stage] = [sample.seen_by(encoder) for sample in self.samples]
+            self.facts.setdefault("seen", {})[stage] = [sample.snapshot(encoder) for sample in self.samples]
             self.write()
 
     def write(self) -> None:

@@ -70,13 +70,14 @@ def test_pooling_of_an_installed_package_is_trained_saved_and_needed_to_load(wri
 def test_without_the_package_its_choice_is_unknown(write, stfit, tmp_path):
     code, _, err = stfit(tmp_path, "check", write(loss="align_and_uniform"))
     assert code == 2
-    assert "`loss` can't be `align_and_uniform`" in err
+    assert "`loss`: unknown choice `align_and_uniform`" in err
 
 
 BROKEN = {
     "loss.broken = nowhere:Loss": "`loss.broken` to stfit.choices, but nowhere:Loss can't be loaded (ModuleNotFound",
-    "loss.broken = json:loads": "json:loads is not a Spec with a `type`",
-    "loss.broken = stfit.encoder.layers:Normalize": "has no `fits`, has no `sampler`",
+    "loss.broken = json:loads": "json:loads is not a subclass of LossBase with a `type`",
+    "evaluator.broken = stfit.evaluation.base:EvaluatorBase": "is not a subclass of EvaluatorBase with a `type`",
+    "tracker.broken = stfit.encoder.layers:Normalize": "has no `package`, has no `start`",
     "loss.again = stfit.losses.triplets:Triplet": "several packages add the choice `triplet`",
 }
 

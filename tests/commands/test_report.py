@@ -73,7 +73,7 @@ def test_report_tells_what_went_wrong_on_the_way(tmp_path, write, run, pictures)
 
 
 @pytest.mark.parametrize(
-    "where", ["stfit.commands.train.write_report", "stfit.evaluation.report_samples.Sample.seen_by"]
+    "where", ["stfit.commands.train.write_report", "stfit.evaluation.report_samples.Sample.snapshot"]
 )
 def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, monkeypatch, caplog, where):
     def fail(*arguments):
@@ -139,7 +139,7 @@ def test_report_is_one_sound_page_and_texts_stay_texts(folder):
     assert "\u202e" not in text
     titles = [shown for shown in page.texts if shown in {title for _, title in SECTIONS}]
     assert len(set(titles)) == len(SECTIONS)
-    assert len(page.all("svg")) == 2 + 3 + 1 + 1 + 1  # curves, three samples, a map, lengths, time
+    assert len(page.all("svg")) == 2 + 3 + 1 + 1  # curves, three samples, lengths, time
     assert len(text) < 1_000_000
 
 
@@ -150,7 +150,6 @@ SECTIONS = [
         "Model, data and evaluators",
         "Training",
         "Similarities",
-        "Map of the embeddings",
         "Examples",
         "Nearest neighbours",
         "Lengths",

@@ -160,7 +160,7 @@ def test_a_folder_of_st_keeps_its_embeddings(vectors, tiny_base, texts, tmp_path
         save_encoder(encoder, folder / "again")
         assert largest_error(load_encoder(folder / "again").encode(texts), theirs) < 1e-5, name
         info = inspect_model(Model(base=str(folder)))
-        assert info.hidden_size == encoder.source.dim, name
+        assert info.hidden_size == encoder.base.dim, name
         assert [list(ids) for ids in info.load_tokenizer()(texts)] == [list(ids) for ids in encoder.tokenizer(texts)], (
             name
         )

@@ -12,7 +12,6 @@ from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import EvaluatorBase
 from stfit.evaluation.statistic import mean_of
 from stfit.losses.base import Accepts, LossBase, require_columns
-from stfit.spec import Spec
 
 
 class AlignAndUniform(LossBase):
@@ -34,12 +33,10 @@ class AlignAndUniform(LossBase):
         return (anchor - positive).square().sum(1).mean() + self.uniformity * spread
 
 
-class Prototypes(Spec):
-    """Texts near the learnt centre of their class; written before LossBase, with the names of that time."""
+class Prototypes(LossBase):
+    """Texts near the learnt centre of their class."""
 
-    fits: ClassVar = (Accepts("labeled_text", "class"),)
-    sampler: ClassVar = "shuffle"
-    smallest_batch: ClassVar = 1
+    fits = (Accepts("labeled_text", "class"),)
 
     type: Literal["prototypes"] = "prototypes"
 

@@ -56,7 +56,6 @@ def test_hostile_text_stays_text_on_a_report(run):
     headings = [
         "Before and after",
         "Similarities",
-        "Map of the embeddings",
         "Examples",
         "Nearest neighbours",
         "Lengths",

@@ -50,8 +50,8 @@ class Graph(nn.Module):
 def require_exportable(encoder: Encoder) -> None:
     """Raise ModelError if a graph of token ids and mask can't compute the model."""
     reason = None
-    if encoder.source.st_name != "Transformer":
-        reason = f"a {encoder.source.st_name} is not a transformer"
+    if encoder.base.st_name != "Transformer":
+        reason = f"a {encoder.base.st_name} is not a transformer"
     elif encoder.config.token_layers:
         reason = f"it has layers before pooling ({', '.join(layer.type for layer in encoder.config.token_layers)})"
     elif unknown := [mode for mode in encoder.config.pooling if mode not in POOLINGS]:

@@ -13,10 +13,10 @@ from stfit.io.json_files import write_json
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
     """Write the model so that sentence-transformers 2.x to 6.x, and stfit, load it with the same embeddings."""
-    config, source = encoder.config, encoder.source
-    modules = [(source.subfolder, source.st_name)]
-    (folder / source.subfolder).mkdir(parents=True, exist_ok=True)
-    source.write(folder / source.subfolder)
+    config, base = encoder.config, encoder.base
+    modules = [(base.subfolder, base.st_name)]
+    (folder / base.subfolder).mkdir(parents=True, exist_ok=True)
+    base.write(folder / base.subfolder)
 
     def add(st_name: str, config_file: str, content: dict[str, Any], weights: dict[str, Any]) -> None:
         path = folder / f"{len(modules)}_{st_name}"
@@ -25,7 +25,7 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
         if weights:
             write_weights(weights, path)
 
-    dim = source.dim
+    dim = base.dim
     for token_layer, module in zip(config.token_layers, encoder.token_layers, strict=True):
         add(token_layer.aliases[0], token_layer.config_file, token_layer.to_st(dim, module), weights_of(module))
         dim = token_layer.dim_after(dim)

@@ -1,4 +1,4 @@
-"""A few rows that show what a model makes of its data."""
+"""Samples of a dataset and snapshots of a model on them."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 from stfit.data.mapping.examples import load_examples
 from stfit.data.source import ROLES, Source
 from stfit.encoder.build import load_encoder
-from stfit.evaluation.report_samples import MOST_CHARACTERS, MOST_ROWS, build_sample
+from stfit.evaluation.report_samples import MAX_CHARACTERS, MAX_ROWS, build_sample
 
 WORDS = [f"word{i}" for i in range(300)]
 
@@ -41,15 +41,14 @@ CASES = {
 def test_every_format_has_a_sample_of_a_bounded_size(tmp_path, encoder, format):
     rows = examples(tmp_path, format, **CASES[format])
     sample = build_sample("rows", rows, lambda encoder, role: "")
-    assert len(sample.left) == MOST_ROWS
+    assert len(sample.left) == MAX_ROWS
     assert len(set(sample.right)) == len(sample.right)
-    seen = sample.seen_by(encoder)
-    json.dumps([sample.described(), seen])
-    assert bool(seen["positive"]) == bool(seen["negative"]) == (format != "text")
-    assert (seen["map"] is not None) == (format == "labeled_text")
+    snapshot = sample.snapshot(encoder)
+    json.dumps([sample.to_dict(), snapshot])
+    assert bool(snapshot["positive"]) == bool(snapshot["negative"]) == (format != "text")
     assert (sample.gold_l is not None) == (format == "labeled_pair")
     again = build_sample("rows", rows, lambda encoder, role: "")
-    assert again.described() == sample.described()
+    assert again.to_dict() == sample.to_dict()
 
 
 def test_what_belongs_together_is_known_from_all_rows(tmp_path):
@@ -75,7 +74,7 @@ def test_scores_say_how_far_ranks_are_apart(tmp_path):
     rows = examples(tmp_path, "labeled_pair", label=lambda i: i / 300)
     sample = build_sample("rows", rows, lambda encoder, role: "")
     similarity_lr = np.zeros((len(sample.left), len(sample.right)))
-    similarity_lr[np.arange(len(sample.left)), sample.beside_l] = sample.gold_l
+    similarity_lr[np.arange(len(sample.left)), sample.row_partner_l] = sample.gold_l
     np.testing.assert_array_equal(sample.score(similarity_lr), 1)
     np.testing.assert_allclose(sample.score(-similarity_lr)[[0, -1]], 0)
 
@@ -83,6 +82,6 @@ def test_scores_say_how_far_ranks_are_apart(tmp_path):
 def test_long_texts_make_a_smaller_sample(tmp_path):
     rows = [{"anchor": f"{i} " * 2000, "positive": "short"} for i in range(100)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = load_examples(Source(dataset=str(tmp_path / "rows.jsonl")), "positive_pair", 0)[0]
-    sample = build_sample("rows", found, lambda encoder, role: "")
-    assert 2 <= len(sample.left) <= MOST_CHARACTERS // 4000
+    examples = load_examples(Source(dataset=str(tmp_path / "rows.jsonl")), "positive_pair", 0)[0]
+    sample = build_sample("rows", examples, lambda encoder, role: "")
+    assert 2 <= len(sample.left) <= MAX_CHARACTERS // 4000
