@@ -1,7 +1,7 @@
-"""Infer the training format of a table, with a selector for every role and the kind of its labels.
+"""Infer the training format of a table: which column plays which role, and what kind of label it has.
 
-Names of columns are hints, and their cells decide: a label is what holds a few values or numbers, a text is what does
-not. Whatever is proposed comes with its reason, so that a wrong guess is seen and put right in the recipe.
+Names of columns suggest candidates, their cells decide. Each decision has a reason, which `stfit init` writes into the
+recipe as a comment.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stfit.data.mapping.filters import number_in
@@ -27,18 +27,18 @@ LABEL = re.compile(
 NEGATIVE = re.compile(r"(.*[._ -])?(hard_?)?neg(ative)?(s|_.*|\d+)?", re.IGNORECASE)
 POSITIVE = re.compile(r"(.*[._ -])?(pos(itive)?(s|_.*)?|answers?|response|document|passage)", re.IGNORECASE)
 OPPOSITE = ("not", "non", "no_", "un", "dis")
-"""How the name of the class of dissimilar pairs starts."""
+"""Prefixes in the name of the class of dissimilar pairs."""
 NLI = {"entailment": 1.0, "neutral": 0.5, "contradiction": 0.0}
 MAX_CLASSES = 300
 MAX_CLASS_CHARACTERS = 60
 MAX_NEGATIVES = 5
-MAX_PAIR_CLASSES = 3
-"""Beside two texts, more classes than these are subjects of either text, and not relations between the two."""
+MAX_PAIR_CLASSES = 4
+"""Maximum number of classes for relations between two texts (SNLI has a fourth: -1). More are topics of a text."""
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """A column, or a key inside a column of mappings, and its cells that are not null."""
+    """A column, or a key inside a column of mappings, with its cells that are not empty."""
 
     selector: str
     kind: Kind
@@ -46,50 +46,53 @@ class ColumnProfile:
 
     @property
     def name(self) -> str:
-        """The last key."""
+        """The last key of the selector."""
         return self.selector.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """The keys of a source that say what its rows mean."""
+    """Keys of a source that map its rows to a format."""
 
     format: str
     columns: dict[str, str | list[str]]
     label_kind: LabelKind = "none"
     options: dict[str, Any] = field(default_factory=dict)
-    """`where`, `label_map`, `label_range`: those that are needed."""
+    """`where`, `label_map` and `label_range`, if needed."""
     reasons: list[str] = field(default_factory=list)
     similar: int | bool = 1
-    """The label of similar pairs, where it is binary."""
+    """The label of similar pairs, if labels are binary."""
 
     def similar_only(self) -> Proposal:
-        """Binary labelled pairs as positive pairs: the rows whose label says that they are similar."""
-        label = str(self.columns["label"])
+        """Binary labelled pairs as positive pairs: only the rows labelled similar."""
+        label, similar = str(self.columns["label"]), str(self.similar).lower()
+        reason = (
+            f"Trains on the pairs whose {label} is {similar}; the other texts of a batch are their negatives. To "
+            "learn from the dissimilar pairs too, use format labeled_pair with loss online_contrastive."
+        )
         return Proposal(
             "positive_pair",
             {"anchor": self.columns["sentence1"], "positive": self.columns["sentence2"]},
             options={"where": {label: self.similar}},
-            reasons=[
-                *self.reasons,
-                f"Trains on the pairs whose {label} is {str(self.similar).lower()}; the other texts of a batch are "
-                "their negatives. To learn from the dissimilar pairs too, use format labeled_pair with loss "
-                "online_contrastive.",
-            ],
+            reasons=[*self.reasons, reason],
         )
 
 
 def infer_format(table: Table) -> Proposal:
-    """The most telling format that the columns allow. Raises DataError, with what was seen, where there is none."""
-    leaves = [leaf for name, cells in table.columns.items() for leaf in _leaves_of(name, cells)]
-    leaves = [leaf for leaf in leaves if not _is_id(leaf)]
-    negatives = [leaf for leaf in leaves if leaf.kind in ("text", "texts") and NEGATIVE.fullmatch(leaf.name)]
-    texts = [leaf for leaf in leaves if leaf.kind == "text" and leaf not in negatives]
-    lists = [leaf for leaf in leaves if leaf.kind == "texts" and leaf not in negatives]
-    label = _choose_label(table, leaves, alone=len(texts) == 1 and not lists)
+    """The most informative format that the columns allow. Raises DataError, with the columns, if there is none."""
+    profiles = [
+        profile
+        for name, cells in table.columns.items()
+        for profile in _profile(name, cells)
+        if profile.kind in ("texts", "other") or not ID.fullmatch(profile.name)
+    ]
+    negatives = [column for column in profiles if column.kind in ("text", "texts") and NEGATIVE.fullmatch(column.name)]
+    texts = [column for column in profiles if column.kind == "text" and column not in negatives]
+    lists = [column for column in profiles if column.kind == "texts" and column not in negatives]
+    label = _choose_label(table, profiles, single_text=len(texts) == 1 and not lists)
     if negatives and len(texts) + len(lists) >= 2:
         return _propose_triplet(texts, lists, negatives)
-    if label and len(texts) >= 2 and not _is_subject(label):
+    if label and len(texts) >= 2 and not _is_topic(label):
         return _propose_labeled_pair(table, texts, label)
     if label and texts:
         return _propose_labeled_text(texts, label)
@@ -98,26 +101,27 @@ def infer_format(table: Table) -> Proposal:
     if texts:
         reason = f"{texts[0].selector} is the only text column, and no column has class labels."
         return Proposal("text", {"text": texts[0].selector}, reasons=[reason])
-    seen = ", ".join(f"{leaf.selector} ({leaf.kind})" for leaf in leaves) or ", ".join(table.columns) or "nothing"
+    columns = ", ".join(f"{profile.selector} ({profile.kind})" for profile in profiles)
     message = (
-        f"no format fits these columns: {seen}. Training needs one or two texts per row, with or without a label, "
-        "or a list of texts with the same meaning. If the data has these, write the recipe by hand"
+        f"no format fits these columns: {columns or ', '.join(table.columns) or 'none'}. Training needs one or two "
+        "texts per row, with or without a label, or a list of texts with the same meaning. If the data has these, "
+        "write the recipe by hand"
     )
     raise DataError(Problem(message, "no-format", table.origin))
 
 
-def _leaves_of(selector: str, cells: list[Any]) -> list[ColumnProfile]:
-    """The leaves of one column, those inside mappings under their keys."""
-    known = [cell for cell in cells if cell is not None and cell != "" and cell != []]
-    if known and all(isinstance(cell, dict) for cell in known):
-        keys = dict.fromkeys(key for cell in known for key in cell)
+def _profile(selector: str, cells: list[Any]) -> list[ColumnProfile]:
+    """The profile of a column; of a column of mappings, one per key."""
+    cells = [cell for cell in cells if cell is not None and cell != "" and cell != []]
+    if cells and all(isinstance(cell, dict) for cell in cells):
+        keys = dict.fromkeys(key for cell in cells for key in cell)
         return [
-            leaf
+            profile
             for key in keys
-            if not set(key) & set(".[]")  # which no selector can spell
-            for leaf in _leaves_of(f"{selector}.{key}", [cell.get(key) for cell in known])
+            if not set(key) & set(".[]")  # a selector can't contain them
+            for profile in _profile(f"{selector}.{key}", [cell.get(key) for cell in cells])
         ]
-    return [ColumnProfile(selector, _kind_of(known), known)]
+    return [ColumnProfile(selector, _kind_of(cells), cells)]
 
 
 def _kind_of(cells: list[Any]) -> Kind:
@@ -136,162 +140,149 @@ def _kind_of(cells: list[Any]) -> Kind:
     return "classes" if few and max(map(len, distinct)) <= MAX_CLASS_CHARACTERS else "text"
 
 
-def _is_id(leaf: ColumnProfile) -> bool:
-    return leaf.kind not in ("texts", "other") and ID.fullmatch(leaf.name) is not None
+def _choose_label(table: Table, profiles: list[ColumnProfile], single_text: bool) -> ColumnProfile | None:
+    """The label column: a score before a class, and topics with a single row last.
 
-
-def _choose_label(table: Table, leaves: list[ColumnProfile], alone: bool) -> ColumnProfile | None:
-    """The column to take as the label: scores before classes, then the first one without classes of a single row.
-
-    `alone`: a single text has a class and no score, and any column of classes will do, whatever its name.
+    `single_text`: the table has one text column, whose label is a class (of any name) and never a score.
     """
-    named = [
-        leaf
-        for leaf in leaves
-        if leaf.kind in ("number", "classes")
-        and (LABEL.match(leaf.name) or leaf.selector in table.label_names or (alone and leaf.kind == "classes"))
-        and not (alone and _label_kind_of(leaf) == "score")
+    candidates = [
+        profile
+        for profile in profiles
+        if profile.kind in ("number", "classes")
+        and (
+            LABEL.match(profile.name)
+            or profile.selector in table.label_names
+            or (single_text and profile.kind == "classes")
+        )
+        and not (single_text and _label_kind(profile) == "score")
     ]
-    order = {"score": 0, "binary": 1, "class": 2}
+    order = ("score", "binary", "class")
     return min(
-        named, key=lambda leaf: (order[_label_kind_of(leaf)], _is_subject(leaf) and _has_singles(leaf)), default=None
+        candidates,
+        key=lambda label: (
+            order.index(_label_kind(label)),
+            _is_topic(label) and min(Counter(label.cells).values()) == 1,
+        ),
+        default=None,
     )
 
 
-def _label_kind_of(leaf: ColumnProfile) -> Literal["binary", "class", "score"]:
-    if leaf.kind == "classes":
+def _label_kind(label: ColumnProfile) -> Literal["binary", "class", "score"]:
+    if label.kind == "classes":
         return "class"
-    numbers = {number_in(cell) for cell in leaf.cells}
+    numbers = {number_in(cell) for cell in label.cells}
+    integers = all(isinstance(number, int) for number in numbers)
     if numbers <= {0, 1}:
-        return "binary" if all(isinstance(number, int) for number in numbers) else "score"
-    graded = re.search("score|similarity|relatedness|rating", leaf.name, re.IGNORECASE)
-    return "score" if graded or not all(isinstance(number, int) for number in numbers) else "class"
+        return "binary" if integers else "score"
+    graded = re.search("score|similarity|relatedness|rating", label.name, re.IGNORECASE)
+    return "score" if graded or not integers else "class"
 
 
-def _is_subject(leaf: ColumnProfile) -> bool:
-    """Whether the label has more classes than there are relations between two texts."""
-    return _label_kind_of(leaf) == "class" and len(set(leaf.cells)) > MAX_PAIR_CLASSES + 1  # SNLI has a fourth: -1
-
-
-def _has_singles(leaf: ColumnProfile) -> bool:
-    """Whether some class has only one row, which is no positive for any other."""
-    return min(Counter(leaf.cells).values()) == 1
+def _is_topic(label: ColumnProfile) -> bool:
+    return _label_kind(label) == "class" and len(set(label.cells)) > MAX_PAIR_CLASSES
 
 
 def _propose_triplet(
     texts: list[ColumnProfile], lists: list[ColumnProfile], negatives: list[ColumnProfile]
 ) -> Proposal:
-    """An anchor, its positive, and its negatives: one column, several, or a list."""
-    anchor, positive = _anchor_and_positive([*texts, *lists])
-    columns: dict[str, str | list[str]] = {"anchor": _first_of(anchor), "positive": _each_of(positive)}
+    anchor, positive = _choose_anchor_and_positive([*texts, *lists])
+    columns: dict[str, str | list[str]] = {"anchor": _first_text(anchor), "positive": _every_text(positive)}
     if len(negatives) > 1:
-        columns["negative"] = [_first_of(leaf) for leaf in negatives]
+        columns["negative"] = [_first_text(negative) for negative in negatives]
     else:
-        listed = negatives[0].kind == "texts"
-        columns["negative"] = f"{negatives[0].selector}[:{MAX_NEGATIVES}]" if listed else negatives[0].selector
-    reason = f"Each row has its own negatives: {', '.join(leaf.selector for leaf in negatives)}."
-    return Proposal("triplet", columns, reasons=[reason, *_notes([anchor, positive], texts)])
+        is_list = negatives[0].kind == "texts"
+        columns["negative"] = f"{negatives[0].selector}[:{MAX_NEGATIVES}]" if is_list else negatives[0].selector
+    reason = f"Each row has its own negatives: {', '.join(negative.selector for negative in negatives)}."
+    return Proposal("triplet", columns, reasons=[reason, *_unused_note([anchor, positive], texts)])
 
 
 def _propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile]) -> Proposal:
     if lists and len(texts) + len(lists) == 1:
         selector = lists[0].selector
         if all(len(cell) == 2 for cell in lists[0].cells):
-            return Proposal(
-                "positive_pair",
-                {"anchor": f"{selector}[0]", "positive": f"{selector}[1]"},
-                reasons=[f"{selector} has two texts per row, which are taken to mean the same."],
-            )
-        return Proposal(
-            "positive_pair",
-            {"anchor": f"{selector}[*]", "positive": f"{selector}[*]"},
-            reasons=[f"{selector} has several texts per row that mean the same: every two of them form a pair."],
-        )
-    anchor, positive = _anchor_and_positive([*texts, *lists])
+            columns: dict[str, str | list[str]] = {"anchor": f"{selector}[0]", "positive": f"{selector}[1]"}
+            reason = f"{selector} has two texts per row, which are taken to mean the same."
+        else:
+            columns = {"anchor": f"{selector}[*]", "positive": f"{selector}[*]"}
+            reason = f"{selector} has several texts per row that mean the same: every two of them form a pair."
+        return Proposal("positive_pair", columns, reasons=[reason])
+    anchor, positive = _choose_anchor_and_positive([*texts, *lists])
     reason = f"{anchor.selector} and {positive.selector} of a row belong together, and no column has labels."
     return Proposal(
         "positive_pair",
-        {"anchor": _first_of(anchor), "positive": _each_of(positive)},
-        reasons=[reason, *_notes([anchor, positive], texts)],
+        {"anchor": _first_text(anchor), "positive": _every_text(positive)},
+        reasons=[reason, *_unused_note([anchor, positive], texts)],
     )
 
 
-def _anchor_and_positive(leaves: list[ColumnProfile]) -> tuple[ColumnProfile, ColumnProfile]:
-    positive = next((leaf for leaf in leaves if POSITIVE.fullmatch(leaf.name)), None) or leaves[1]
-    return next(leaf for leaf in leaves if leaf is not positive), positive
+def _choose_anchor_and_positive(profiles: list[ColumnProfile]) -> tuple[ColumnProfile, ColumnProfile]:
+    positive = next((profile for profile in profiles if POSITIVE.fullmatch(profile.name)), profiles[1])
+    return next(profile for profile in profiles if profile is not positive), positive
 
 
-def _first_of(leaf: ColumnProfile) -> str:
-    return f"{leaf.selector}[0]" if leaf.kind == "texts" else leaf.selector
+def _first_text(profile: ColumnProfile) -> str:
+    return f"{profile.selector}[0]" if profile.kind == "texts" else profile.selector
 
 
-def _each_of(leaf: ColumnProfile) -> str:
-    several = leaf.kind == "texts" and any(len(cell) > 1 for cell in leaf.cells)
-    return f"{leaf.selector}[*]" if several else _first_of(leaf)
+def _every_text(profile: ColumnProfile) -> str:
+    several = profile.kind == "texts" and any(len(cell) > 1 for cell in profile.cells)
+    return f"{profile.selector}[*]" if several else _first_text(profile)
 
 
-def _notes(used: list[ColumnProfile], texts: list[ColumnProfile]) -> list[str]:
-    unused = [leaf.selector for leaf in texts if leaf not in used]
+def _unused_note(used: list[ColumnProfile], texts: list[ColumnProfile]) -> list[str]:
+    unused = [profile.selector for profile in texts if profile not in used]
     return [f"Not used: {', '.join(unused)}."] if unused else []
 
 
 def _propose_labeled_text(texts: list[ColumnProfile], label: ColumnProfile) -> Proposal:
-    """A text and its class; several texts of a row are each one of that class."""
-    selectors = [leaf.selector for leaf in texts]
+    selectors = [profile.selector for profile in texts]
     columns: dict[str, str | list[str]] = {"text": selectors if len(texts) > 1 else selectors[0]}
     reason = f"{label.selector} assigns each row to one of {len(set(label.cells))} classes."
     return Proposal("labeled_text", columns | {"label": label.selector}, "class", reasons=[reason])
 
 
 def _propose_labeled_pair(table: Table, texts: list[ColumnProfile], label: ColumnProfile) -> Proposal:
-    """Two texts and what is said of them: a score, a yes or no, or a class."""
-    columns: dict[str, str | list[str]] = {
-        "sentence1": texts[0].selector,
-        "sentence2": texts[1].selector,
-        "label": label.selector,
-    }
-    kind = _label_kind_of(label)
-    proposal = Proposal("labeled_pair", columns, kind, reasons=_notes(texts[:2], texts))
     names = table.label_names.get(label.selector) or sorted({cell for cell in label.cells if isinstance(cell, str)})
+    kind: LabelKind = _label_kind(label)
+    similar: int | bool = 1
     if kind == "score":
-        return _score_labels(proposal, label)
-    if kind == "binary":
-        return _binary_labels(proposal, label, names)
-    return _class_labels(proposal, label, names)
+        options, reason = _read_scores(label)
+    elif kind == "binary":
+        swapped = len(names) == 2 and names[1].lower().startswith(OPPOSITE)
+        similar = 0 if swapped else 1
+        if all(isinstance(cell, bool) for cell in label.cells):
+            similar = bool(similar)
+        options = {"label_map": {names[0]: 1, names[1]: 0}} if swapped else {}
+        reason = f"{label.selector} is 0 or 1; {str(similar).lower()} is taken to mean similar."
+    else:
+        kind, options, reason = _read_classes(label, names)
+    return Proposal(
+        "labeled_pair",
+        {"sentence1": texts[0].selector, "sentence2": texts[1].selector, "label": label.selector},
+        kind,
+        options,
+        [reason, *_unused_note(texts[:2], texts)],
+        similar,
+    )
 
 
-def _score_labels(proposal: Proposal, label: ColumnProfile) -> Proposal:
-    """A score, rescaled where it does not go from 0 to 1."""
+def _read_scores(label: ColumnProfile) -> tuple[dict[str, Any], str]:
+    """Options and reason for a column of scores."""
     numbers = [number for cell in label.cells if (number := number_in(cell)) is not None]
     low, high = min(numbers), max(numbers)
-    summary = f"{label.selector} is a similarity score from {low:g} to {high:g}"
+    reason = f"{label.selector} is a similarity score from {low:g} to {high:g}"
     if low >= 0 and high <= 1:
-        return replace(proposal, reasons=[f"{summary}.", *proposal.reasons])
-    bounds = [math.floor(low), math.ceil(high)]
-    reason = f"{summary}: label_range rescales it to 0..1. If the scale is wider than the data, set its ends here."
-    return replace(proposal, options={"label_range": bounds}, reasons=[reason, *proposal.reasons])
+        return {}, f"{reason}."
+    advice = "label_range rescales it to 0..1. If the scale is wider than the data, set its ends here."
+    return {"label_range": [math.floor(low), math.ceil(high)]}, f"{reason}: {advice}"
 
 
-def _binary_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) -> Proposal:
-    """Similar or not; the names of the classes say which is which, else 1 is taken to mean similar."""
-    swapped = len(names) == 2 and names[1].lower().startswith(OPPOSITE)
-    similar: int | bool = 0 if swapped else 1
-    if all(isinstance(cell, bool) for cell in label.cells):
-        similar = bool(similar)
-    reason = f"{label.selector} is 0 or 1; {str(similar).lower()} is taken to mean that the texts are similar."
-    options = {"label_map": {names[0]: 1, names[1]: 0}} if swapped else {}
-    return replace(proposal, options=options, similar=similar, reasons=[reason, *proposal.reasons])
-
-
-def _class_labels(proposal: Proposal, label: ColumnProfile, names: list[str]) -> Proposal:
-    """A relation between the texts; that of natural language inference is also a score."""
-    # The Hub's NLI sets write -1 where the annotators did not agree.
+def _read_classes(label: ColumnProfile, names: list[str]) -> tuple[LabelKind, dict[str, Any], str]:
+    """Kind, options and reason for classes of pairs; those of natural language inference are also a score."""
+    # NLI sets on the Hub write -1 for rows without agreement between annotators.
     unsure = any(isinstance(cell, int) and cell < 0 for cell in label.cells)
     options: dict[str, Any] = {"where": {label.selector: {"min": 0}}} if unsure else {}
-    by_name = {name: NLI[name.lower()] for name in names if name.lower() in NLI}
-    if set(by_name.values()) == set(NLI.values()) and len(by_name) == len(names):
-        reason = f"{label.selector} is the relation of natural language inference, read as a similarity by label_map."
-        options["label_map"] = by_name
-        return replace(proposal, label_kind="score", options=options, reasons=[reason, *proposal.reasons])
-    reason = f"{label.selector} has {len(set(label.cells))} classes of pairs."
-    return replace(proposal, options=options, reasons=[reason, *proposal.reasons])
+    if {name.lower() for name in names} == set(NLI):
+        options["label_map"] = {name: NLI[name.lower()] for name in names}
+        return "score", options, f"{label.selector} is an inference label; label_map turns it into a similarity score."
+    return "class", options, f"{label.selector} has {len(set(label.cells))} classes of pairs."

@@ -23,10 +23,10 @@ ROLES: dict[str, tuple[str, ...]] = {
     "triplet": ("anchor", "positive", "negative"),
     "text": ("text",),
 }
-"""Format -> the text columns it needs; `label` stands beside them where the format has one."""
+"""Format -> its text roles. Labelled formats also have the role `label`."""
 
 LABELED: dict[str, bool] = {format: format.startswith("labeled") for format in ROLES}
-"""Format -> whether it needs a label. A triplet may have one: it is read where `columns` name it."""
+"""Format -> whether it needs a label. A triplet has one if `columns` sets `label`."""
 
 
 class ReadOptions(Spec):
@@ -39,8 +39,8 @@ class ReadOptions(Spec):
     encoding: str = "utf-8"
     """Text encoding of the file."""
     header: bool | list[str] = True
-    """Whether the first line names the columns. A list names the first columns of a file that has no such line; false
-    calls them column_1, column_2, ..."""
+    """Whether the first line holds the column names. For a file without such a line, false names the columns column_1,
+    column_2, ...; a list names the first columns, and the others are ignored."""
 
 
 class Condition(Spec):
@@ -53,7 +53,7 @@ class Condition(Spec):
     not_: Annotated[Scalar | list[Scalar] | None, Field(alias="not")] = None
     """Value, or list of values, to drop."""
     present: bool | None = None
-    """true keeps rows where the column is neither null nor empty; false keeps the others."""
+    """true keeps rows whose value is neither null nor empty; false keeps only the other rows."""
 
 
 class Holdout(Spec):
@@ -62,15 +62,14 @@ class Holdout(Spec):
     fraction: float | None = Field(None, gt=0, lt=1)
     """Fraction of the rows to hold out."""
     rows: int | None = Field(None, gt=0)
-    """Number of rows to hold out. Give either `fraction` or `rows`."""
+    """Number of rows to hold out. Set either `fraction` or `rows`."""
     by: str | None = None
     """Column to group by, such as an author or a topic: rows with equal values are either all held out or all kept."""
 
     @model_validator(mode="after")
-    def one_size(self) -> Self:
-        """The size is given once."""
+    def _one_size(self) -> Self:
         if (self.fraction is None) == (self.rows is None):
-            raise ValueError("give either `fraction` or `rows`, not both")
+            raise ValueError("set either `fraction` or `rows`, not both")
         return self
 
 
@@ -82,42 +81,41 @@ class TableSource(Spec):
     config: str | None = None
     """Configuration (subset) of a Hub dataset."""
     files: str | list[str] | dict[str, str | list[str]] | None = None
-    """Data files inside a Hub repository that has no splits of its own; a mapping gives the files of each split."""
+    """Data files of a Hub repository that does not define splits. A mapping sets the files of each split."""
     split: str = "train"
     """Split, with an optional slice: `train`, `train[:50%]`, `train[100:200]`, `train+validation`."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub dataset. Dropped if an override, or a file that extends this one, sets another
+    """Branch, tag or commit of a Hub dataset. Reset if an override, or a recipe that extends this one, sets another
     `dataset`."""
     read: ReadOptions = ReadOptions()
     """How to read a delimited text file."""
     columns: dict[str, str | list[str]] = {}
     """Role -> column selector: `{anchor: set.query, positive: "set.pos[0]"}`. Default: the column of that name."""
     where: dict[str, Scalar | list[Scalar] | Condition] = {}
-    """Column -> the value, list of values or condition that keeps a row."""
+    """Column -> a value, a list of values, or a condition. Only matching rows are kept."""
 
 
 class Source(TableSource):
-    """Rows of a format: a table whose columns play the roles of that format."""
+    """A table whose columns fill the roles of a format."""
 
     prompts: dict[str, str] | None = None
     """Role -> name of a prompt in `model.prompts`. Default: query for anchors, document for positives and negatives."""
     label_map: dict[str, int | float] | None = None
-    """Label as written in the data -> number. A row whose label is not listed is an error."""
+    """Label in the data -> number. A label that is not listed is an error."""
     label_range: list[float] | None = Field(None, min_length=2, max_length=2)
-    """`[low, high]` of a float label, rescaled to 0..1."""
+    """`[low, high]`: range of the labels, rescaled to 0..1."""
     shuffle: bool = False
-    """Shuffle the examples (by the recipe's seed) before `limit`."""
+    """Shuffle the examples with the recipe's seed, before `limit` is applied."""
     limit: int | None = Field(None, gt=0)
-    """Keep the first N examples."""
+    """Maximum number of examples; the first ones are used."""
     max_per_row: int | None = Field(None, gt=0)
     """Maximum number of examples made from one row by `[*]` selectors."""
 
     @field_validator("label_range")
     @classmethod
-    def low_before_high(cls, value: list[float] | None) -> list[float] | None:
-        """The lower end comes first."""
+    def _low_before_high(cls, value: list[float] | None) -> list[float] | None:
         if value is not None and value[0] >= value[1]:
-            raise ValueError("write the lowest label first, then the highest")
+            raise ValueError("the first number must be less than the second: `[low, high]`")
         return value
 
 
@@ -138,5 +136,5 @@ class TrainingData(Source):
 
 
 def is_remote(dataset: str) -> bool:
-    """Whether a resolved `dataset` is a Hub id (local ones have been made absolute paths)."""
+    """Whether a resolved `dataset` is a Hub id: local ones are absolute paths by now."""
     return not Path(dataset).is_absolute()
