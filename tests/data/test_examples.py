@@ -164,7 +164,7 @@ def test_a_holdout_that_leaves_one_side_empty_is_refused(write):
 def test_specs_refuse_what_can_not_be_meant():
     with pytest.raises(ValidationError, match="`fraction` or `rows`"):
         Holdout()
-    with pytest.raises(ValidationError, match="lowest label first"):
+    with pytest.raises(ValidationError, match="must be less than"):
         Source(dataset="./a.csv", label_range=[5, 0])
 
 
