@@ -157,11 +157,11 @@ def _pool_weighted_mean(tokens: Tokens) -> Tensor:
 
 
 class Pooling(NamedTuple):
-    """A way to pool, and what sentence-transformers calls it."""
+    """A way to pool, and its name in sentence-transformers; without one, only stfit can load the model."""
 
     pool: Callable[[Any], Tensor]
-    st_name: str
-    st_flag: str
+    st_name: str | None = None
+    st_flag: str | None = None
     """Its key in the pooling config that every version reads."""
 
 
@@ -175,7 +175,7 @@ POOLINGS = {
 }
 """Name in a recipe -> pooling, in the order in which sentence-transformers concatenates those whose flags are set."""
 
-ST_POOLINGS = {pooling.st_name: name for name, pooling in POOLINGS.items()}
+ST_POOLINGS = {pooling.st_name: name for name, pooling in POOLINGS.items() if pooling.st_name}
 """sentence-transformers' names -> ours."""
 
 if TYPE_CHECKING:

@@ -120,7 +120,7 @@ def _read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
         named = config["pooling_mode"]
         modes = [ST_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
     else:
-        modes = [mode for mode, pooling in POOLINGS.items() if config.get(pooling.st_flag)] or ["mean"]
+        modes = [mode for mode, pooling in POOLINGS.items() if pooling.st_flag and config.get(pooling.st_flag)] or ["mean"]
     unknown = [mode for mode in modes if mode not in POOLINGS and mode not in installed_entry_points("pooling")]
     if unknown:
         raise ModelError(f"{folder / 'config.json'}: unknown pooling {', '.join(map(str, unknown))}")
@@ -130,11 +130,13 @@ def _read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
 def pooling_config(config: ModelConfig, token_dim: int) -> dict[str, Any]:
     """The config.json of Pooling: flags, which every version reads, and `pooling_mode` for any order but theirs."""
     content: dict[str, Any] = {"word_embedding_dimension": token_dim}
-    content |= {pooling.st_flag: mode in config.pooling for mode, pooling in POOLINGS.items()}
+    flags = {mode: pooling.st_flag for mode, pooling in POOLINGS.items() if pooling.st_flag}
+    content |= {flag: mode in config.pooling for mode, flag in flags.items()}
     content["include_prompt"] = config.include_prompt
-    in_flag_order = tuple(mode for mode in POOLINGS if mode in config.pooling)
+    in_flag_order = tuple(mode for mode in flags if mode in config.pooling)
     if in_flag_order != config.pooling:
-        content["pooling_mode"] = [POOLINGS[mode].st_name if mode in POOLINGS else mode for mode in config.pooling]
+        st_names = {mode: st_name for st_name, mode in ST_POOLINGS.items()}
+        content["pooling_mode"] = [st_names.get(mode, mode) for mode in config.pooling]
     return content
 
 
