@@ -120,7 +120,7 @@ def _read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
         named = config["pooling_mode"]
         modes = [ST_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
     else:
-        modes = [mode for mode, pooling in POOLINGS.items() if pooling.st_flag and config.get(pooling.st_flag)] or ["mean"]
+        modes = [mode for mode, pooling in POOLINGS.items() if config.get(pooling.st_flag)] or ["mean"]
     unknown = [mode for mode in modes if mode not in POOLINGS and mode not in installed_entry_points("pooling")]
     if unknown:
         raise ModelError(f"{folder / 'config.json'}: unknown pooling {', '.join(map(str, unknown))}")
