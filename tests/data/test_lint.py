@@ -1,4 +1,4 @@
-"""The audit finds what is planted, names its rows, and is silent about rows without a mistake."""
+"""The lint of rows finds what is planted, names its rows, and reports nothing for rows without a mistake."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_every_check_finds_something_here():
         check
         for check in [*ERRORS, *WARNINGS]
         for examples, sampler, _ in PLANTED.values()
-        if check(fold_rows(examples, in_batch=examples.label is None, sampler=sampler))
+        if [*check(fold_rows(examples, in_batch=examples.label is None, sampler=sampler))]
     }
     assert finders == {*ERRORS, *WARNINGS}
 

@@ -1,14 +1,15 @@
-"""Lint of training and evaluation rows: mistakes that raise no error in training, and teach the wrong thing.
+"""Lint of training and evaluation rows: mistakes that raise no error in training, but teach the wrong thing.
 
-A check is a function from rows to problems; its docstring says what happens if they are ignored. ERRORS stop a run.
+A check yields problems; its docstring says what happens if they are ignored. ERRORS stop a run.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
@@ -25,13 +26,13 @@ SAMPLE = 2000
 
 @dataclass(frozen=True)
 class ExamplesToLint:
-    """Examples as the checks look at them."""
+    """Examples in the form that the checks need."""
 
     examples: Examples
     folded: dict[str, list[str | None]]
-    """Texts by role, with case and white space folded."""
+    """Texts by role, with case and whitespace folded."""
     in_batch: bool
-    """Whether the loss takes the positives of other rows as negatives."""
+    """Whether the loss uses the positives of other rows as negatives."""
     sampler: str
 
     def problem(self, code: str, message: str, at: Iterable[int]) -> list[Problem]:
@@ -47,327 +48,290 @@ class ExamplesToLint:
         return list(zip(*self.folded.values(), strict=True))
 
 
-Check = Callable[[ExamplesToLint], list[Problem]]
+Check = Callable[[ExamplesToLint], Iterator[Problem]]
 
 
 def fold(text: str) -> str:
-    """Equal for texts that differ in case and white space only."""
+    """Equal for texts that differ only in case and whitespace."""
     return " ".join(text.casefold().split())
 
 
 def lint_training(examples: Examples, origin: str, in_batch: bool, sampler: str) -> list[Problem]:
     """Warnings about the rows of `origin`. Raises DataError for certain mistakes.
 
-    `in_batch`: whether the loss takes other rows' positives as negatives; `sampler`: how rows form batches.
+    `in_batch`: whether the loss uses other rows' positives as negatives; `sampler`: how rows form batches.
     """
     rows = fold_rows(examples, in_batch, sampler)
-    if refused := _run(ERRORS, rows, origin):
-        raise DataError(refused)
+    if errors := _run(ERRORS, rows, origin):
+        raise DataError(errors)
     return _run(WARNINGS, rows, origin)
 
 
 def lint_evaluation(examples: Examples, origin: str) -> list[Problem]:
     """Warnings about the rows of an evaluator. Raises DataError if they can't measure anything."""
     rows = fold_rows(examples, in_batch=False, sampler="shuffle")
-    if refused := _run([*ERRORS, _one_label], rows, origin):
-        raise DataError(refused)
-    return _run([_ids_for_texts, _names_for_scores, _swapped_negatives, _upside_down_labels], rows, origin)
+    if errors := _run([*ERRORS, _one_label], rows, origin):
+        raise DataError(errors)
+    return _run([_id_column, _class_labels, _swapped_negative, _upside_down_labels], rows, origin)
 
 
 def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> ExamplesToLint:
-    """Examples for the checks."""
+    """Examples with folded texts, for the checks."""
     folded = {role: [text and fold(text) for text in texts] for role, texts in examples.texts.items()}
     return ExamplesToLint(examples, folded, in_batch, sampler)
 
 
 def _run(checks: list[Check], rows: ExamplesToLint, origin: str) -> list[Problem]:
-    """What the checks find, with the file it is in: all of it may come from a column that was taken for another."""
+    # Any of these mistakes may come from a wrong column, so the key is always `columns`.
     return [replace(problem, file=origin, key="columns") for check in checks for problem in check(rows)]
 
 
-def _one_text_in_two_roles(rows: ExamplesToLint) -> list[Problem]:
-    """Two roles that always hold the same text were given one column: nothing can be learnt from a text and itself."""
-    roles = list(rows.folded)
-    pairs = [(one, other) for i, one in enumerate(roles) for other in roles[i + 1 :]]
-    return [
-        Problem(f"{one} and {other} are the same text in every row: check `columns`", "same-column")
-        for one, other in pairs
-        if rows.folded[one] == rows.folded[other]
-    ]
+def _same_column(rows: ExamplesToLint) -> Iterator[Problem]:
+    """Two roles that always hold the same text read one column, and a text teaches nothing about itself."""
+    for first, second in combinations(rows.folded, 2):
+        if rows.folded[first] == rows.folded[second]:
+            yield Problem(f"{first} and {second} are the same text in every row: check `columns`", "same-column")
 
 
-def _one_text_in_all_rows(rows: ExamplesToLint) -> list[Problem]:
-    """A role that never changes is a column of another kind (`source`, `language`), from which nothing is learnt."""
-    return [
-        Problem(f"{role} is {texts[0]!r:.60} in every row: check `columns`", "constant-text")
-        for role, texts in rows.folded.items()
-        if len(texts) >= 10 and len(set(texts)) == 1
-    ]
+def _constant_text(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A text that never changes is another kind of column (`source`, `language`), and teaches nothing."""
+    for role, texts in rows.folded.items():
+        if len(texts) >= 10 and len(set(texts)) == 1:
+            yield Problem(f"{role} is {texts[0]!r:.60} in every row: check `columns`", "constant-text")
 
 
-def _numbers_for_texts(rows: ExamplesToLint) -> list[Problem]:
-    """A label or an id taken for a text is embedded like one."""
-    return _wordless(rows, re.compile(r"[\W\d_]*"), "no-words", "contains no words")
+def _no_words(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A label or an id in the role of a text is embedded like a text."""
+    yield from _pattern_problems(rows, r"[\W\d_]*", "no-words", "contains no words")
 
 
-def _ids_for_texts(rows: ExamplesToLint) -> list[Problem]:
-    """The same for ids with letters in them; a warning, since part numbers may be what is searched for."""
-    return _wordless(rows, re.compile(r"[!-~]*\d[!-~]*"), "id-column", "looks like an id column")
+def _id_column(rows: ExamplesToLint) -> Iterator[Problem]:
+    """The same for ids with letters. Only a warning, since part numbers may be what users search for."""
+    yield from _pattern_problems(rows, r"[!-~]*\d[!-~]*", "id-column", "looks like an id column")
 
 
-def _wordless(rows: ExamplesToLint, pattern: re.Pattern[str], code: str, message: str) -> list[Problem]:
-    found = []
+def _pattern_problems(rows: ExamplesToLint, pattern: str, code: str, message: str) -> Iterator[Problem]:
     for role, texts in rows.folded.items():
         sample = [text for text in _subsample(texts) if text is not None]
-        if sum(pattern.fullmatch(text) is not None for text in sample) > 0.9 * len(sample):
-            found.append(Problem(f"{role} {message}, such as {sample[0]!r:.60}: check `columns`", code))
-    return found
+        if sum(re.fullmatch(pattern, text) is not None for text in sample) > 0.9 * len(sample):
+            yield Problem(f"{role} {message}, such as {sample[0]!r:.60}: check `columns`", code)
 
 
-def _few_texts(rows: ExamplesToLint) -> list[Problem]:
-    """A role of a few values is rather a class than a text: most rows of a batch would be false negatives."""
-    return [
-        Problem(
-            f"{role} has only {len(set(texts))} different texts in {len(texts)} rows, such as {texts[0]!r:.60}: "
-            "is it a class label? Check `columns`",
-            "few-texts",
-        )
-        for role, texts in rows.folded.items()
-        if len(texts) >= 100 and len(set(texts)) <= len(texts) // 50
-    ]
+def _few_texts(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A role with few values is probably a class: most rows of a batch would be false negatives."""
+    for role, texts in rows.folded.items():
+        if len(texts) >= 100 and len(set(texts)) <= len(texts) // 50:
+            message = (
+                f"{role} has only {len(set(texts))} different texts in {len(texts)} rows, such as {texts[0]!r:.60}: is "
+                "it a class label? Check `columns`"
+            )
+            yield Problem(message, "few-texts")
 
 
-def _damaged_texts(rows: ExamplesToLint) -> list[Problem]:
-    """Text that was decoded wrongly is learnt as it stands, and never occurs where the model is used."""
+def _damaged_text(rows: ExamplesToLint) -> Iterator[Problem]:
+    """The model learns damaged characters, which never occur where it is used."""
     damaged = re.compile("\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac")
     at = [
         position
         for position, texts in enumerate(zip(*rows.examples.texts.values(), strict=True))
         if any(text is not None and damaged.search(text) for text in texts)
     ]
-    return rows.problem("damaged-text", "text decoded with the wrong encoding (set `read: {encoding: ...}`)", at)
+    yield from rows.problem("damaged-text", "text decoded with the wrong encoding (set `read: {encoding: ...}`)", at)
 
 
-def _repeated_rows(rows: ExamplesToLint) -> list[Problem]:
-    """A row that stands there twice counts twice, and a holdout may hold what training has seen."""
+def _duplicate_rows(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A duplicate has twice the weight, and a holdout may contain rows that were trained on."""
     labels = rows.examples.label
-    keys = [(texts, None if labels is None else labels[i]) for i, texts in enumerate(rows.tuples())]
-    return rows.problem("duplicate-rows", "duplicates of earlier rows", _repeats(keys))
-
-
-def _contradictory_labels(rows: ExamplesToLint) -> list[Problem]:
-    """The same texts with different labels pull in both directions, and cost most in every epoch."""
-    labels = rows.examples.label
-    if labels is None:
-        return []
-    ordered = rows.examples.label_kind == "class"  # of a premise and a hypothesis, say
-    keys = [texts if ordered else tuple(sorted(map(str, texts))) for texts in rows.tuples()]
-    labels_of = defaultdict(set)
-    for key, label in zip(keys, labels.tolist(), strict=True):
-        labels_of[key].add(label)
-    at = [position for position, key in enumerate(keys) if len(labels_of[key]) > 1]
-    return rows.problem("contradictory-labels", "the same texts with different labels", at)
-
-
-def _equal_texts(rows: ExamplesToLint) -> list[Problem]:
-    """A text is nearest to itself already; where the label says that it is not, nothing can be learnt."""
-    if len(rows.folded) == 1:
-        return []
-    same = [position for position, texts in enumerate(rows.tuples()) if texts[0] == texts[1]]
-    labels = rows.examples.label
-    if labels is None or rows.examples.format == "triplet":
-        return rows.problem("equal-texts", "the positive equals its anchor", same)
-    if rows.examples.label_kind == "class":
-        return []
-    unlike = [position for position in same if labels[position] < 0.5]
-    return rows.problem("equal-texts", "identical sentences labeled as dissimilar", unlike)
-
-
-def _negatives_that_are_right(rows: ExamplesToLint) -> list[Problem]:
-    """A negative that equals the anchor or the positive pushes away what should be near."""
-    if rows.examples.format != "triplet":
-        return []
+    first_position: dict[object, int] = {}
     at = [
         position
-        for position, (anchor, positive, *negatives) in enumerate(rows.tuples())
-        if anchor in negatives or positive in negatives
+        for position, texts in enumerate(rows.tuples())
+        if first_position.setdefault((texts, None if labels is None else labels[position]), position) != position
     ]
-    return rows.problem("negative-is-right", "a negative equals the anchor or the positive", at)
+    yield from rows.problem("duplicate-rows", "duplicates of earlier rows", at)
 
 
-def _swapped_negatives(rows: ExamplesToLint) -> list[Problem]:
-    """With positive and negative swapped, training works, and makes the model worse in every step."""
+def _contradictory_labels(rows: ExamplesToLint) -> Iterator[Problem]:
+    """The same texts with different labels pull in both directions, and their loss never falls."""
+    if rows.examples.label is None:
+        return
+    is_ordered = rows.examples.label_kind == "class"  # premise and hypothesis, for example
+    keys = [texts if is_ordered else tuple(sorted(map(str, texts))) for texts in rows.tuples()]
+    labels_of = defaultdict(set)
+    for key, label in zip(keys, rows.examples.label.tolist(), strict=True):
+        labels_of[key].add(label)
+    at = [position for position, key in enumerate(keys) if len(labels_of[key]) > 1]
+    yield from rows.problem("contradictory-labels", "the same texts with different labels", at)
+
+
+def _equal_texts(rows: ExamplesToLint) -> Iterator[Problem]:
+    """Equal texts have equal embeddings: a pair of them teaches nothing, and can't become dissimilar."""
+    if len(rows.folded) == 1:
+        return
+    labels = rows.examples.label
+    at = [position for position, texts in enumerate(rows.tuples()) if texts[0] == texts[1]]
+    if labels is None or rows.examples.format == "triplet":
+        yield from rows.problem("equal-texts", "the positive equals its anchor", at)
+    elif rows.examples.label_kind != "class":
+        dissimilar = [position for position in at if labels[position] < 0.5]
+        yield from rows.problem("equal-texts", "identical sentences labeled as dissimilar", dissimilar)
+
+
+def _negative_is_right(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A negative that equals the anchor or the positive separates texts that should be close."""
+    if rows.examples.format == "triplet":
+        at = [
+            position
+            for position, (anchor, positive, *negatives) in enumerate(rows.tuples())
+            if anchor in negatives or positive in negatives
+        ]
+        yield from rows.problem("negative-is-right", "a negative equals the anchor or the positive", at)
+
+
+def _swapped_negative(rows: ExamplesToLint) -> Iterator[Problem]:
+    """With positive and negative swapped, training runs, but makes the model worse in every step."""
     if rows.examples.format != "triplet":
-        return []
+        return
     sample = _subsample(rows.tuples())
-    with_positive = np.array([_shared_words(texts[0], texts[1]) for texts in sample])
-    with_negative = np.array([_shared_words(texts[0], texts[2]) for texts in sample])
-    if not _is_clearly_less(with_positive - with_negative):
-        return []
-    message = (
-        f"anchors share fewer words with their positives ({with_positive.mean():.0%}) than with their negatives "
-        f"({with_negative.mean():.0%}): are the columns swapped?"
-    )
-    return [Problem(message, "swapped-negative")]
+    with_positive = np.array([_word_overlap(texts[0], texts[1]) for texts in sample])
+    with_negative = np.array([_word_overlap(texts[0], texts[2]) for texts in sample])
+    if _is_clearly_negative(with_positive - with_negative):
+        message = (
+            f"anchors share fewer words with their positives ({with_positive.mean():.0%}) than with their negatives "
+            f"({with_negative.mean():.0%}): are the columns swapped?"
+        )
+        yield Problem(message, "swapped-negative")
 
 
-def _upside_down_labels(rows: ExamplesToLint) -> list[Problem]:
-    """With labels that are small for similar pairs, training works, and makes the model worse in every step."""
+def _upside_down_labels(rows: ExamplesToLint) -> Iterator[Problem]:
+    """If similar pairs have low labels, training runs, but makes the model worse in every step."""
     labels = rows.examples.label
     if labels is None or rows.examples.format != "labeled_pair" or rows.examples.label_kind == "class":
-        return []
-    at = _subsample(list(range(len(labels))))
-    pairs = rows.tuples()
-    shared = np.array([_shared_words(pairs[position][0], pairs[position][1]) for position in at])
-    # Positive on average where pairs of a higher label share more words.
-    agreement = (shared - shared.mean()) * (labels[at] - labels[at].mean())
-    if not _is_clearly_less(agreement):
-        return []
-    return [
-        Problem(
+        return
+    overlap = np.array([_word_overlap(texts[0], texts[1]) for texts in _subsample(rows.tuples())])
+    labels = labels[:: _stride(len(labels))]
+    # The mean of these products is positive if pairs with a higher label share more words.
+    if _is_clearly_negative((overlap - overlap.mean()) * (labels - labels.mean())):
+        message = (
             "pairs with low labels share more words than pairs with high labels: does a high label mean similar? "
-            "`label_map` can invert the labels",
-            "upside-down-labels",
+            "`label_map` can invert the labels"
         )
-    ]
+        yield Problem(message, "upside-down-labels")
 
 
-def _swapped_roles(rows: ExamplesToLint) -> list[Problem]:
-    """With query and document swapped, prompts stand before the wrong texts, and search is trained backwards."""
+def _swapped_roles(rows: ExamplesToLint) -> Iterator[Problem]:
+    """With query and document swapped, texts get the wrong prompts, and search is trained backwards."""
     if rows.examples.format not in ("positive_pair", "triplet"):
-        return []
-    anchors, positives = (
-        [len(text) for text in rows.folded[role] if text is not None] for role in ("anchor", "positive")
+        return
+    anchor, positive = (
+        np.median([len(text) for text in rows.folded[role] if text is not None]) for role in ("anchor", "positive")
     )
-    anchor, positive = np.median(anchors), np.median(positives)
-    if anchor < 3 * positive:
-        return []
-    return [
-        Problem(
+    if anchor >= 3 * positive:
+        message = (
             f"anchors are much longer (median {anchor:.0f} characters) than positives ({positive:.0f}): "
-            "if these are queries and documents, `columns` has them swapped",
-            "swapped-roles",
+            "if these are queries and documents, `columns` has them swapped"
         )
-    ]
+        yield Problem(message, "swapped-roles")
 
 
-def _false_negatives(rows: ExamplesToLint) -> list[Problem]:
+def _false_negatives(rows: ExamplesToLint) -> Iterator[Problem]:
     """A text that is right for two anchors of one batch is pushed away from one of them."""
     if not rows.in_batch:
-        return []
-    roles = [role for role in ("anchor", "positive", "text") if role in rows.folded]
-    # The sampler keeps equal texts apart, but not those that differ in case or white space.
-    seen = rows.folded if rows.sampler == "shuffle" else _variants(rows)
-    at = sorted({position for role in roles for position in _duplicated(seen[role])})
-    which = "texts" if roles == ["text"] else "anchors or positives"
-    hint = "use `sampler: no_duplicates`" if rows.sampler == "shuffle" else "they differ only in case or whitespace"
-    return rows.problem("false-negatives", f"{which} that occur in several rows ({hint})", at)
+        return
+    is_shuffled = rows.sampler == "shuffle"
+    at: set[int] = set()
+    for role in rows.folded.keys() & {"anchor", "positive", "text"}:
+        spellings = defaultdict(list)
+        for folded, text in zip(rows.folded[role], rows.examples.texts[role], strict=True):
+            spellings[folded].append(text)
+        # Other samplers keep equal texts apart, but not those that differ in case or whitespace.
+        repeated = {key for key, texts in spellings.items() if len(texts if is_shuffled else set(texts)) > 1}
+        at |= {position for position, folded in enumerate(rows.folded[role]) if folded in repeated}
+    which = "texts" if "text" in rows.folded else "anchors or positives"
+    hint = "use `sampler: no_duplicates`" if is_shuffled else "they differ only in case or whitespace"
+    yield from rows.problem("false-negatives", f"{which} that occur in several rows ({hint})", sorted(at))
 
 
-def _variants(rows: ExamplesToLint) -> dict[str, list[str | None]]:
-    """Folded texts by role; None for those that are written in one way only."""
-    result: dict[str, list[str | None]] = {}
-    for role, folded in rows.folded.items():
-        written = defaultdict(set)
-        for key, text in zip(folded, rows.examples.texts[role], strict=True):
-            written[key].add(text)
-        result[role] = [key if len(written[key]) > 1 else None for key in folded]
-    return result
+def _lonely_class(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A class with one row has no positive, so the sampler skips the row."""
+    if rows.examples.label is not None and rows.sampler == "group_by_label":
+        _, inverse, counts = np.unique(rows.examples.label, return_inverse=True, return_counts=True)
+        at = np.flatnonzero(counts[inverse] == 1)
+        yield from rows.problem("lonely-class", "classes with one row, which is never used", at)
 
 
-def _duplicated(texts: list[str | None]) -> list[int]:
-    counts = Counter(texts)
-    return [position for position, text in enumerate(texts) if text is not None and counts[text] > 1]
+def _class_numbers(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A classifier gets an output for every number up to the largest label, even if no row has it."""
+    examples = rows.examples
+    # The label of a triplet is any number.
+    if examples.label is None or examples.label_kind != "class" or examples.label_names or examples.format == "triplet":
+        return
+    maximum = int(examples.label.max())
+    if missing := sorted(set(range(maximum + 1)) - set(examples.label.tolist())):
+        which = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
+        message = f"classes go up to {maximum}, but class {which} has no rows: number them from 0 (`label_map`)"
+        yield Problem(message, "class-numbers")
 
 
-def _lonely_classes(rows: ExamplesToLint) -> list[Problem]:
-    """A class with one row has no positive: the sampler leaves the row out."""
+def _narrow_labels(rows: ExamplesToLint) -> Iterator[Problem]:
+    """Scores in a small part of 0..1 were rescaled wrongly, or not at all."""
     labels = rows.examples.label
-    if labels is None or rows.sampler != "group_by_label":
-        return []
-    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    return rows.problem(
-        "lonely-class", "classes with one row, which is never used", np.flatnonzero(counts[inverse] == 1)
-    )
+    if labels is None or rows.examples.label_kind != "score" or rows.examples.format == "triplet":
+        return
+    if np.ptp(labels) < 0.5:
+        message = f"scores only range from {labels.min():g} to {labels.max():g}: `label_range` rescales them to 0..1"
+        yield Problem(message, "narrow-labels")
 
 
-def _classes_not_from_zero(rows: ExamplesToLint) -> list[Problem]:
-    """A classifier gets an output for every number up to the largest label, also for those that no row has."""
-    labels = rows.examples.label
-    if labels is None or rows.examples.label_kind != "class" or rows.examples.label_names:
-        return []
-    if rows.examples.format == "triplet":  # its label is a number of any size
-        return []
-    missing = sorted(set(range(int(labels.max()) + 1)) - set(labels.tolist()))
-    if not missing:
-        return []
-    which = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
-    message = f"classes go up to {int(labels.max())}, but class {which} has no rows: number them from 0 (`label_map`)"
-    return [Problem(message, "class-numbers")]
-
-
-def _narrow_labels(rows: ExamplesToLint) -> list[Problem]:
-    """Scores that fill a small part of 0..1 were rescaled wrongly, or not at all."""
-    labels = rows.examples.label
-    if labels is None or rows.examples.label_kind != "score" or np.ptp(labels) >= 0.5:
-        return []
-    if rows.examples.format == "triplet":
-        return []
-    message = f"scores only range from {labels.min():g} to {labels.max():g}: `label_range` rescales them to 0..1"
-    return [Problem(message, "narrow-labels")]
-
-
-def _one_label(rows: ExamplesToLint) -> list[Problem]:
+def _one_label(rows: ExamplesToLint) -> Iterator[Problem]:
     """Nothing correlates with a constant."""
     labels = rows.examples.label
-    if labels is None or np.ptp(labels) > 0:
-        return []
-    return [Problem(f"all {len(labels)} labels are {labels[0]:g}, so nothing can be measured", "one-label")]
+    if labels is not None and np.ptp(labels) == 0:
+        yield Problem(f"all {len(labels)} labels are {labels[0]:g}, so nothing can be measured", "one-label")
 
 
-def _names_for_scores(rows: ExamplesToLint) -> list[Problem]:
-    """A similarity can't be held against the numbers that names happened to get."""
+def _class_labels(rows: ExamplesToLint) -> Iterator[Problem]:
+    """Class numbers assigned by name are no measure of similarity."""
     names = rows.examples.label_names
-    if rows.examples.format != "labeled_pair" or rows.examples.label_kind != "class" or not names:
-        return []
-    message = f"labels are classes ({', '.join(names[:5])}): does a higher number mean more similar? See `label_map`"
-    return [Problem(message, "class-labels")]
+    if names and rows.examples.format == "labeled_pair" and rows.examples.label_kind == "class":
+        listed = ", ".join(names[:5])
+        message = f"labels are classes ({listed}): does a higher number mean more similar? See `label_map`"
+        yield Problem(message, "class-labels")
 
 
-ERRORS: list[Check] = [_one_text_in_two_roles, _one_text_in_all_rows, _numbers_for_texts]
+ERRORS: list[Check] = [_same_column, _constant_text, _no_words]
 WARNINGS: list[Check] = [
-    _ids_for_texts,
+    _id_column,
     _few_texts,
-    _damaged_texts,
-    _repeated_rows,
+    _damaged_text,
+    _duplicate_rows,
     _contradictory_labels,
     _equal_texts,
-    _negatives_that_are_right,
-    _swapped_negatives,
+    _negative_is_right,
+    _swapped_negative,
     _upside_down_labels,
     _swapped_roles,
     _false_negatives,
-    _lonely_classes,
-    _classes_not_from_zero,
+    _lonely_class,
+    _class_numbers,
     _narrow_labels,
 ]
 
 
+def _stride(rows: int) -> int:
+    return -(-rows // SAMPLE) or 1
+
+
 def _subsample(values: list[T]) -> list[T]:
-    return values[:: -(-len(values) // SAMPLE) or 1]
+    return values[:: _stride(len(values))]
 
 
-def _repeats(keys: Iterable[Hashable]) -> list[int]:
-    seen: set[Hashable] = set()
-    return [position for position, key in enumerate(keys) if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
-
-
-def _shared_words(one: str | None, other: str | None) -> float:
+def _word_overlap(first: str | None, second: str | None) -> float:
     """Share of words that two folded texts have in common (Jaccard index), in 0..1."""
-    first, second = set((one or "").split()), set((other or "").split())
-    return len(first & second) / max(1, len(first | second))
+    words, other_words = set((first or "").split()), set((second or "").split())
+    return len(words & other_words) / max(1, len(words | other_words))
 
 
-def _is_clearly_less(values: np.ndarray) -> bool:
+def _is_clearly_negative(values: np.ndarray) -> bool:
     """Whether their mean is below zero by more than five standard errors: chance does not explain it."""
     return len(values) >= 50 and bool(values.mean() < -5 * values.std() / np.sqrt(len(values)))
