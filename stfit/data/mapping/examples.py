@@ -1,4 +1,4 @@
-"""A source of data -> examples: one text per role, and a label where the format has one."""
+"""A source of data -> examples: one text per role, and a label if the format has one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -24,42 +25,42 @@ from stfit.errors import DataError, Problem, at_key
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts by role, with one text per example; several negatives are the roles negative_1, negative_2, ..."""
+    """Texts by role, one per example; several negatives are the roles negative_1, negative_2, ..."""
 
     format: str
     texts: dict[str, list[str | None]]
-    """None stands only where an example has fewer negatives than others."""
+    """None only for a negative of an example that has fewer negatives than others."""
     label: np.ndarray | None
     """int64 classes or float64 scores."""
     label_kind: LabelKind
     label_names: list[str] | None
-    """Names of the classes 0, 1, ..., where the data has names."""
+    """Names of the classes 0, 1, ..., if the data has names."""
     row: np.ndarray
-    """Row of the split that each example comes from, from 1."""
+    """Row of the split of each example, from 1."""
     dropped: dict[str, int]
-    """Reason -> how many examples (or rows, for `empty list`) were left out."""
+    """Reason -> number of examples (of rows, for `empty list`) that were dropped."""
 
     def __len__(self) -> int:
         return len(self.row)
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes the labels tell apart; None where they are scores, or none."""
+        """Number of classes; None if labels are scores, or there are none."""
         if self.label is None or self.label_kind == "score":
             return None
         return max(int(self.label.max()) + 1, len(self.label_names or ()))
 
     @property
     def negatives(self) -> list[str]:
-        """The roles of the negatives: `negative`, or negative_1, negative_2, ..."""
+        """`negative`, or negative_1, negative_2, ..."""
         return [role for role in self.texts if role.startswith("negative")]
 
     def column(self, role: str) -> list[str]:
-        """The texts of a role, empty where an example has none."""
+        """The texts of a role; empty if an example has none."""
         return [text or "" for text in self.texts[role]]
 
     def all_texts(self) -> list[str]:
-        """Every text of every role."""
+        """The texts of all roles."""
         return [text for column in self.texts.values() for text in column if text is not None]
 
     def take(self, index: np.ndarray) -> Examples:
@@ -70,7 +71,7 @@ class Examples:
         return replace(self, texts=texts, label=label, row=self.row[index])
 
     def describe(self, index: np.ndarray) -> str:
-        """Row numbers of examples, and the texts of the first two, for a message."""
+        """Row numbers of examples and the texts of the first two, for a message."""
         texts = [" | ".join(_quote(column[i] or "") for column in self.texts.values()) for i in index[:2].tolist()]
         return f"{name_rows(self.row[index])} ({'; '.join(texts)}{'; ...' if len(index) > 2 else ''})"
 
@@ -107,8 +108,8 @@ def load_examples(
     """The examples of a source, and those held out from it.
 
     The order is fixed: split, where, holdout (whole rows), selectors, label_map, label_range, dropped empties, shuffle,
-    limit; the last two leave the holdout alone. Raises RecipeError where columns can't be understood; DataError, with
-    row numbers, where rows are not what the recipe says, or none is left.
+    limit; the last two do not apply to the holdout. Raises RecipeError if `columns` can't be parsed; DataError, with
+    row numbers, if rows do not match the recipe or none is left.
     """
     check_roles(source.columns, format)
     table = load_table(source)
@@ -120,16 +121,15 @@ def load_examples(
         with at_key("holdout"):
             held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
         with at_key("columns"):
-            draft = _build_unfiltered(
-                table, source, format
-            )  # of both sides at once, so that they number their classes alike
-            training = _shorten(_require_some(_drop_incomplete(draft, ~held), ~held), source, seed)
-            return training, _require_some(_drop_incomplete(draft, held), held) if holdout else None
+            # Training and holdout together, so that both get the same class numbers.
+            unfiltered = _build_unfiltered(table, source, format)
+            training = _shuffle_and_limit(_drop_incomplete(unfiltered, ~held), source, seed)
+            return training, _drop_incomplete(unfiltered, held) if holdout else None
     except DataError as error:
         raise DataError([replace(problem, file=table.origin) for problem in error.problems]) from None
 
 
-def _shorten(examples: Examples, source: Source, seed: int) -> Examples:
+def _shuffle_and_limit(examples: Examples, source: Source, seed: int) -> Examples:
     order = np.arange(len(examples))
     if source.shuffle:
         order = np.random.default_rng(seed).permutation(order)
@@ -138,24 +138,7 @@ def _shorten(examples: Examples, source: Source, seed: int) -> Examples:
 
 def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredExamples:
     selectors = resolve_columns(table, source.columns, format)
-    # A list for `text` makes one example of each selector; everything else is one run of `expand`.
-    runs = [{**selectors, "text": [text]} for text in selectors["text"]] if "text" in selectors else [selectors]
-    cells: dict[str, list[Any]] = {role: [] for role in selectors}
-    parents = []
-    for run in runs:
-        values, parent = expand(
-            table, [selector for of_role in run.values() for selector in of_role], source.max_per_row
-        )
-        columns = iter(values)
-        for role, of_role in run.items():
-            taken = [next(columns) for _ in of_role]
-            cells[role] += _gather(taken, of_role) if role == "negative" else taken[0]
-        parents.append(parent)
-    parent = np.concatenate(parents)
-    if len(runs) > 1:
-        order = np.argsort(parent, kind="stable")
-        parent = parent[order]
-        cells = {role: [listed[i] for i in order.tolist()] for role, listed in cells.items()}
+    cells, parent = _expand_roles(table, selectors, source.max_per_row)
     rows = table.row[parent]
     label_cells = cells.pop("label", None)
     problems = text_problems(cells, rows, selectors)
@@ -171,21 +154,42 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
     return UnfilteredExamples(table, format, cells, labels, parent)
 
 
-def _gather(columns: list[list[Any]], selectors: list[Selector]) -> list[list[Any]]:
+def _expand_roles(
+    table: Table, selectors: dict[str, list[Selector]], max_per_row: int | None
+) -> tuple[dict[str, list[Any]], np.ndarray]:
+    """Cells by role, and each example's position in the table."""
+    # Each selector in a list for `text` makes its own examples; everything else is one run of `expand`.
+    runs = [{**selectors, "text": [text]} for text in selectors["text"]] if "text" in selectors else [selectors]
+    cells: dict[str, list[Any]] = {role: [] for role in selectors}
+    parents = []
+    for run in runs:
+        values, parent = expand(table, list(chain(*run.values())), max_per_row)
+        columns = iter(values)
+        for role, role_selectors in run.items():
+            role_columns = list(islice(columns, len(role_selectors)))
+            cells[role] += _merge_negatives(role_columns, role_selectors) if role == "negative" else role_columns[0]
+        parents.append(parent)
+    if len(runs) == 1:
+        return cells, parents[0]
+    order = np.argsort(np.concatenate(parents), kind="stable")
+    return {role: [column[i] for i in order.tolist()] for role, column in cells.items()}, np.concatenate(parents)[order]
+
+
+def _merge_negatives(columns: list[list[Any]], selectors: list[Selector]) -> list[list[Any]]:
     lists = [
         column if selector.has_slice else [[cell] for cell in column]
         for column, selector in zip(columns, selectors, strict=True)
     ]
-    return [[cell for cells in of_example for cell in cells] for of_example in zip(*lists, strict=True)]
+    return [list(chain(*cells)) for cells in zip(*lists, strict=True)]
 
 
 def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict[str, list[Selector]]) -> list[Problem]:
-    """The roles that hold something which is neither text nor null, or text that is not Unicode."""
+    """Roles with cells that are neither text nor null, or that are text which is not Unicode."""
     problems = []
     for role, column in cells.items():
         pairs = list(zip(column, rows.tolist(), strict=True))
         if role == "negative":
-            pairs = [(cell, row) for of_example, row in pairs for cell in of_example]
+            pairs = [(cell, row) for negatives, row in pairs for cell in negatives]
         wrong = [(cell, row) for cell, row in pairs if not _is_text(cell)]
         if not wrong:
             continue
@@ -203,7 +207,7 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
 
 
 def _is_text(cell: Any) -> bool:
-    """Null, or a str that can be written as UTF-8 (half a surrogate pair can't, and the tokenizer dies of it)."""
+    """Null, or a str that is valid UTF-8: half a surrogate pair is not, and crashes the tokenizer."""
     if not isinstance(cell, str):
         return cell is None
     try:
@@ -213,76 +217,70 @@ def _is_text(cell: Any) -> bool:
     return True
 
 
-def _drop_incomplete(draft: UnfilteredExamples, rows: np.ndarray) -> Examples:
-    """The examples of some rows (a mask over the table), without those that lack a text or a label."""
-    cells = dict(draft.cells)
-    inside = rows[draft.parent]
+def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_none: bool = False) -> Examples:
+    """The examples of some rows (a mask over the table) that have all texts and a label.
+
+    Raises DataError if there are none, unless `allow_none`.
+    """
+    cells = dict(unfiltered.cells)
+    inside = rows[unfiltered.parent]
     if "negative" in cells:
         cells["negative"] = [[text for text in texts if not is_blank(text)] or None for texts in cells["negative"]]
     complete = np.ones(len(inside), dtype=bool)
     for column in cells.values():
         complete &= np.array([not is_blank(cell) for cell in column], dtype=bool)
-    labeled = draft.labels.present if draft.labels else np.ones(len(inside), dtype=bool)
+    labeled = unfiltered.labels.present if unfiltered.labels else np.ones(len(inside), dtype=bool)
     dropped = {
-        "empty list": int(rows.sum()) - len(np.unique(draft.parent[inside])),
+        "empty list": int(rows.sum()) - len(np.unique(unfiltered.parent[inside])),
         "empty text": int((inside & ~complete).sum()),
         "null label": int((inside & complete & ~labeled).sum()),
     }
     dropped = {reason: count for reason, count in dropped.items() if count}
     kept = np.flatnonzero(inside & complete & labeled)
-    chosen = kept.tolist()
-    texts = {role: [column[i] for i in chosen] for role, column in cells.items()}
+    if not len(kept) and not allow_none:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
+        raise DataError(f"no example can be made from {int(rows.sum())} rows ({reasons}): check `columns`")
+    texts = {role: [column[i] for i in kept.tolist()] for role, column in cells.items()}
     if "negative" in texts:
-        texts |= _spread_negatives(texts.pop("negative"))
-    labels = draft.labels
+        negatives = texts.pop("negative")
+        for i, role in enumerate(_negative_roles(max(map(len, negatives), default=1))):
+            texts[role] = [row[i] if i < len(row) else None for row in negatives]
+    labels = unfiltered.labels
     return Examples(
-        format=draft.format,
+        format=unfiltered.format,
         texts=texts,
         label=labels.values[kept] if labels else None,
         label_kind=labels.kind if labels else "none",
         label_names=labels.names if labels else None,
-        row=draft.table.row[draft.parent[kept]],
+        row=unfiltered.table.row[unfiltered.parent[kept]],
         dropped=dropped,
     )
 
 
-def _require_some(examples: Examples, rows: np.ndarray) -> Examples:
-    if not len(examples):
-        why = ", ".join(f"{reason}: {count}" for reason, count in examples.dropped.items())
-        raise DataError(f"no example can be made from {int(rows.sum())} rows ({why}): check `columns`")
-    return examples
-
-
 def is_blank(cell: str | list[str] | None) -> bool:
-    """Null, empty, or nothing but white space."""
+    """Null, empty, or only whitespace."""
     return not cell or (isinstance(cell, str) and not cell.strip())
 
 
-def _spread_negatives(lists: list[list[str]]) -> dict[str, list[str | None]]:
-    """Lists of negatives as one column each, None where an example has fewer."""
-    roles = _negative_roles(max(map(len, lists), default=1))
-    return {role: [texts[i] if i < len(texts) else None for texts in lists] for i, role in enumerate(roles)}
-
-
-def _negative_roles(width: int) -> list[str]:
-    return ["negative"] if width == 1 else [f"negative_{i}" for i in range(1, width + 1)]
+def _negative_roles(count: int) -> list[str]:
+    return ["negative"] if count == 1 else [f"negative_{i}" for i in range(1, count + 1)]
 
 
 def examples_in(table: Table, source: TrainingData) -> Examples:
-    """The examples of some rows of a source, which may be none, without a look at its other rows."""
+    """The examples of one block of a stream; may be empty. Raises DataError like load_examples."""
     table = matching(table, source.where)
-    draft = _build_unfiltered(table, source, source.format)
-    if draft.labels and draft.labels.numbered:
-        line = ", ".join(f"{name}: {number}" for number, name in enumerate(draft.labels.names or []))
+    unfiltered = _build_unfiltered(table, source, source.format)
+    if unfiltered.labels and unfiltered.labels.numbered:
+        line = ", ".join(f"{name}: {number}" for number, name in enumerate(unfiltered.labels.names or []))
         raise DataError(
             f"the labels are names, which a stream can't number before it has read all rows: list all of them, as in "
             f"`label_map: {{{line}}}`"
         )
-    return _drop_incomplete(draft, np.ones(len(table), dtype=bool))
+    return _drop_incomplete(unfiltered, np.ones(len(table), dtype=bool), allow_none=True)
 
 
 def join(parts: Sequence[Examples]) -> Examples:
-    """The examples of all parts, one after the other; where some have more negatives, the others have None."""
+    """The examples of all parts in order, with None if a part has fewer negatives than another."""
     first, *others = parts
     if not others:
         return first
@@ -307,5 +305,5 @@ def join(parts: Sequence[Examples]) -> Examples:
 
 
 def count_dropped(parts: Iterable[Examples]) -> dict[str, int]:
-    """Reason -> how many rows or examples were left out, of all parts together."""
+    """Reason -> number of rows or examples that were dropped, over all parts."""
     return dict(sum((Counter(part.dropped) for part in parts), Counter()))
