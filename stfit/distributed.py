@@ -33,7 +33,7 @@ T = TypeVar("T")
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun, or a launcher like it, sets for each process."""
 TIMEOUT = timedelta(hours=6)
-"""How long ranks wait for one that still reads or tokenises. A dead rank is noticed at once."""
+"""How long ranks wait for one that still reads or tokenizes. A dead rank is noticed at once."""
 BUCKET_BYTES = 2**25
 """Size of the gradient buckets of an all-reduce."""
 PR_SET_PDEATHSIG = 1

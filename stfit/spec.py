@@ -1,6 +1,6 @@
 """Base class of every choice in a recipe.
 
-A choice is one frozen class: a `type` tag, fields documented by the string below them, and its behaviour. A union of
+A choice is one frozen class: a `type` tag, fields documented by the string below them, and its behavior. A union of
 such classes is the registry::
 
     Loss = Annotated[Contrastive | CoSENT | Triplet, CHOICE]

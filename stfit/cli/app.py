@@ -55,7 +55,7 @@ def stfit(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
     _debug: Annotated[
-        bool, typer.Option("--debug", help="Show a traceback if a command fails; may stand anywhere.")
+        bool, typer.Option("--debug", help="Show a traceback if a command fails; can be given anywhere.")
     ] = False,
 ) -> None:
     """Train sentence-embedding models from YAML recipes."""

@@ -63,7 +63,7 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
     title = f"stfit eval: {result['model']}"
     if "compare" in result:
         compared = result["compare"]["metrics"]
-        header = ["metric", "value", "other", "gain", "95 % interval", "verdict"]
+        header = ["metric", "value", "other", "gain", "95% interval", "verdict"]
         rows = [_comparison_row(name, compared[name]) for name in names if name in compared]
         title += f" and {result['compare']['model']}"
     gates = [gate_row(gate) for gate in result.get("gate", [])]

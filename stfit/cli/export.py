@@ -24,7 +24,8 @@ def export_command(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     texts: Annotated[
-        str | None, typer.Argument(help="Texts to compare on, as for `encode`.", metavar="[INPUT]")
+        str | None,
+        typer.Argument(help="Texts to compare embeddings on; same formats as for `encode`.", metavar="[INPUT]"),
     ] = None,
     to: Annotated[Runtime, typer.Option("--to", help="Runtime that will load the folder.")] = Runtime.onnx,
     int8: Annotated[bool, typer.Option("--int8", help="Also write model_int8.onnx: smaller and less exact.")] = False,

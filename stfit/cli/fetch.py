@@ -23,4 +23,4 @@ def fetch_command(recipe: RecipeArgument, overrides: Overrides = None, json: Jso
     for repo in result["fetched"]:
         sys.stdout.write(f"{repo['kind']} {repo['id']} {repo['commit']}\n")
     if not result["fetched"]:
-        log_line("nothing to download: the recipe uses no repository of the Hub")
+        log_line("nothing to download: the recipe does not use the Hub")

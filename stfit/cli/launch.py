@@ -34,7 +34,7 @@ def launch_workers(processes: int | None, as_json: bool) -> None:
         return
     if started is not None:
         if processes not in (None, started):
-            raise RecipeError(f"--processes {processes}: torchrun has started {started} already; remove the option")
+            raise RecipeError(f"--processes {processes}: torchrun has already started {started}; remove the option")
         return
     failure = _launch(processes or 1)
     if failure:

@@ -24,7 +24,7 @@ def push_command(
         bool, typer.Option("--dry-run", help="Check the gate and list the files; publish nothing.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Publish even if the gate is not passed; the model card mentions it.")
+        bool, typer.Option("--force", help="Publish even if the gate fails; the model card mentions it.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -95,7 +95,7 @@ def encode(
     local_files(inputs.source)  # report a missing file before the model is loaded
     if (calibration is None) == (options.precision in CALIBRATED):
         raise RecipeError(
-            "int8 and uint8 need --calibration FILE, and other precisions do not take it. The file holds the range of "
+            "int8 and uint8 need --calibration FILE; other precisions do not accept it. The file holds the range of "
             "each dimension. It is created from this input if missing; use it again to encode queries for this corpus"
         )
     encoder = load_encoder(model_in(model), choose_device(device))
@@ -111,7 +111,7 @@ def encode(
             if is_rank_zero():
                 _merge_parts(parts, inputs, output, options, calibration, ranges, stats)
         except InterruptedRun as stop:
-            kept = f"{stats.rows} rows are kept in {parts.folder}, run the same command to resume"
+            kept = f"{stats.rows} rows are kept in {parts.folder}; run the same command to resume"
             raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
         except OSError as error:
             raise ResourceError(f"{output}: can't be written: {error.strerror or error}") from error
@@ -135,7 +135,7 @@ def _merge_parts(
     rows = (parts.read(number) for number in range(stats.parts))
     if calibration and ranges is None:
         if not stats.rows:
-            raise DataError(f"{inputs.source.dataset}: holds no text to compute ranges from")
+            raise DataError(f"{inputs.source.dataset}: contains no text to compute ranges from")
         computed = reduce(Ranges.union, (Ranges.from_embeddings(part.values) for part in rows))
         save_ranges(computed, calibration)
         rows = (_quantized(parts.read(number), options.precision, computed) for number in range(stats.parts))

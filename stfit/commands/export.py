@@ -58,7 +58,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
         comparisons = [_compare(graph, sequences, embeddings) for graph in graphs]
         if (cosine := comparisons[0]["lowest_cosine"]) < MIN_COSINE:
             raise ModelError(
-                f"the graph gives other embeddings than the model (cosine {cosine:.4f}): this architecture can't be "
+                f"the graph's embeddings differ from the model's (cosine {cosine:.4f}): this architecture can't be "
                 "exported"
             )
         files = [
@@ -104,7 +104,7 @@ def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
         if len(sequences) >= SAMPLE:
             break
     if not sequences:
-        raise DataError(f"{texts.source.dataset}: holds no text to compare embeddings on")
+        raise DataError(f"{texts.source.dataset}: contains no text to compare embeddings on")
     return sequences[:SAMPLE]
 
 

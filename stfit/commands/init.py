@@ -201,8 +201,8 @@ def _evaluation_of(where: dict[str, Any], look: DatasetSummary, training: Propos
     if look.measuring is None:
         return {"type": kind, "from": "holdout"}
     shorter = {"shuffle": True, "limit": EVALUATION_ROWS} if look.measuring_rows > EVALUATION_ROWS else {}
-    learnt = {"train_split": look.split} if kind == "classification" and look.split != "train" else {}
-    chosen = {"type": kind, **where, "split": look.measuring, **learnt, "columns": proposal.columns}
+    learned = {"train_split": look.split} if kind == "classification" and look.split != "train" else {}
+    chosen = {"type": kind, **where, "split": look.measuring, **learned, "columns": proposal.columns}
     return chosen | proposal.options | shorter
 
 

@@ -109,7 +109,7 @@ def _find_run(model: Path) -> RunFolder | None:
 def _merge_settings(options: PushOptions, recipe: Recipe | None) -> Push:
     """The recipe's `push`, overridden by the command line."""
     if options.create_pr and options.branch != hub.MAIN:
-        raise RecipeError("--create-pr opens a pull request to main: leave out --branch")
+        raise RecipeError("--create-pr opens a pull request to main: remove --branch")
     push = recipe.push if recipe else None
     try:
         repo = validate_repo_name(options.repo) if options.repo else push.repo if push else None
@@ -117,7 +117,7 @@ def _merge_settings(options: PushOptions, recipe: Recipe | None) -> Push:
         raise RecipeError(f"--repo: {error}") from error
     if repo is None:
         raise RecipeError(
-            "no repository to publish to: give `--repo owner/name`, or `push: {repo: owner/name}` in the recipe"
+            "no repository to publish to: use `--repo owner/name`, or set `push: {repo: owner/name}` in the recipe"
         )
     private = options.private or (push is not None and push.private)
     return (push or Push(repo=repo)).model_copy(update={"repo": repo, "private": private})
@@ -156,7 +156,7 @@ def _write_card(
     except UnicodeDecodeError:
         merged = None
     if merged is None:
-        log.warning("%s on the Hub was written by hand, and is kept: the generated card is in %s", CARD, local)
+        log.warning("%s on the Hub was written by hand and is kept; the generated card is in %s", CARD, local)
     return published if merged is None else merged.encode()
 
 
@@ -202,7 +202,7 @@ def _publish(
         hub.create_repository(repo, settings.private)
         head = hub.read_branch(repo)
     elif options.tag and hub.find_tag(repo, options.tag) is not None:
-        raise HubError(f"`{repo}` has a tag `{options.tag}` already: choose another --tag")
+        raise HubError(f"`{repo}` already has a tag `{options.tag}`: choose another --tag")
     if options.branch != hub.MAIN and hub.read_branch(repo, options.branch).commit is None:
         hub.create_branch(repo, options.branch)
         head = hub.read_branch(repo, options.branch)

@@ -32,7 +32,7 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
             scores |= {window.distinct[i]: score for i, score in zip(index_k, score_k, strict=True)}
         nearest_texts = [_top_k(scores, top) for scores in nearest_texts]
     if not any(nearest_texts):
-        raise DataError(f"{inputs.source.dataset}: holds no text")
+        raise DataError(f"{inputs.source.dataset}: contains no text")
     return {
         "queries": [
             {"query": query, "nearest": [{"text": text, "similarity": score} for text, score in scores.items()]}
@@ -61,7 +61,7 @@ def closest(model: str, inputs: Inputs, top: int, device: str, *, approximate: b
         parts.append(encoder.embed(sequences, encoder.prompt_skip(prompt), normalize=True))
         texts |= dict.fromkeys(window.distinct[i] for i in new)
     if len(texts) < 2:
-        raise DataError(f"{inputs.source.dataset}: holds {len(texts)} distinct texts, and a pair needs two")
+        raise DataError(f"{inputs.source.dataset}: contains {len(texts)} distinct texts, but a pair needs two")
     embedded = time.perf_counter()
     find = closest_pairs_approximately if approximate else closest_pairs
     score_k, pair_k = find(np.concatenate(parts), top)

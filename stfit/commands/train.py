@@ -207,7 +207,7 @@ def _require_base_outside_run(recipe: Recipe, path: Path) -> None:
     """Refuse a base inside the run folder: the folder would be archived before the base is read."""
     base = recipe.model.base
     if isinstance(base, str) and Path(base).is_absolute() and Path(base).resolve().is_relative_to(path.resolve()):
-        raise RecipeError(f"model.base lies in {path}, the run folder of this recipe: choose another `name`")
+        raise RecipeError(f"model.base is in {path}, the run folder of this recipe: choose another `name`")
 
 
 def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path | None) -> Lock:

@@ -144,11 +144,11 @@ WRITERS: dict[str, Callable[[Iterable[EmbeddingRows], Path, int], None]] = {
 def check_output(path: Path) -> None:
     """Raises RecipeError for an unknown suffix, ResourceError if the output can't be written there."""
     if path.suffix not in WRITERS:
-        raise RecipeError(f"{path}: the output is a .npy, .safetensors, .parquet or .jsonl file, or a folder")
+        raise RecipeError(f"{path}: the output must be a .npy, .safetensors, .parquet or .jsonl file, or a folder")
     if not path.parent.is_dir():
-        raise ResourceError(f"{path}: can't be written: there is no folder {path.parent}")
+        raise ResourceError(f"{path}: can't be written: the folder {path.parent} does not exist")
     if path.is_dir() and (path.suffix or any(shard.suffix != ".parquet" for shard in path.iterdir())):
-        raise RecipeError(f"{path} is a folder that holds other things than shards: name a new one, or a file")
+        raise RecipeError(f"{path} is a folder with files other than shards: choose a new folder, or a file")
 
 
 def write_output(parts: Iterable[EmbeddingRows], scratch: Path, path: Path, count: int) -> None:

@@ -64,7 +64,7 @@ class Proposal:
     """The label of similar pairs, if labels are binary."""
 
     def similar_only(self) -> Proposal:
-        """Binary labelled pairs as positive pairs: only the rows labelled similar."""
+        """Binary labeled pairs as positive pairs: only the rows labeled similar."""
         label, similar = str(self.columns["label"]), str(self.similar).lower()
         reason = (
             f"Trains on the pairs whose {label} is {similar}; the other texts of a batch are their negatives. To "

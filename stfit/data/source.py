@@ -23,7 +23,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "triplet": ("anchor", "positive", "negative"),
     "text": ("text",),
 }
-"""Format -> its text roles. Labelled formats also have the role `label`."""
+"""Format -> its text roles. Labeled formats also have the role `label`."""
 
 LABELED: dict[str, bool] = {format: format.startswith("labeled") for format in ROLES}
 """Format -> whether it needs a label. A triplet has one if `columns` sets `label`."""

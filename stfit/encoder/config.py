@@ -75,7 +75,7 @@ class Model(Spec):
     @model_validator(mode="after")
     def _revision_needs_the_hub(self) -> Self:
         if self.revision is not None and (not isinstance(self.base, str) or Path(self.base).is_absolute()):
-            raise ValueError("`revision` names a version on the Hub, but `base` is not on the Hub: leave it out")
+            raise ValueError("`revision` selects a version on the Hub, but `base` is not on the Hub: remove it")
         return self
 
     @model_validator(mode="after")
@@ -87,7 +87,7 @@ class Model(Spec):
     @model_validator(mode="after")
     def _lora_needs_pretrained_weights(self) -> Self:
         if self.lora is not None and not isinstance(self.base, str):
-            raise ValueError("`lora` adapts pretrained weights, but this base has none: leave it out")
+            raise ValueError("`lora` adapts pretrained weights, but this base has none: remove it")
         return self
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ class Projection(nn.Module):
 
 
 class Norm(nn.Module):
-    """Layer normalisation."""
+    """Layer normalization."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

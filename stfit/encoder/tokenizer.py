@@ -114,7 +114,7 @@ def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
 
 
 class WhitespaceTokenizer:
-    """Words between white space; an unknown one is retried without punctuation, then in lower case, then left out.
+    """Words between whitespace; an unknown one is retried without punctuation, then in lower case, then left out.
 
     The same steps as sentence-transformers' WhitespaceTokenizer.
     """

@@ -68,7 +68,7 @@ class EvaluatorBase(Named, Source):
         given = self.origins_given
         if sum(given.values()) != 1:
             *all_but_last, last = given
-            raise ValueError(f"give {', '.join(all_but_last)}, or {last}, and not both")
+            raise ValueError(f"give {', '.join(all_but_last)}or {last}, not both")
         return self
 
     @property

@@ -37,7 +37,7 @@ class Comparison:
     other: float
     gain: float
     low: float | None
-    """Bounds of the 95 % interval of the gain; None if the metric has no rows to resample."""
+    """Bounds of the 95% interval of the gain; None if the metric has no rows to resample."""
     high: float | None
     verdict: Verdict | None
     """better or worse if the interval excludes 0."""

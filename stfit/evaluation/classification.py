@@ -67,7 +67,9 @@ class Classification(EvaluatorBase):
         if labels is None or rows.known.label_kind == "score":
             raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
         if np.ptp(labels) == 0:
-            raise DataError(f"evaluator `{self.label}` needs texts of several classes to learn from; all are of one")
+            raise DataError(
+                f"evaluator `{self.label}` needs texts of several classes to learn from, but all are of one class"
+            )
         return rows
 
     def measure(self, rows: Classes, embed: Embed, similarity: str) -> dict[str, Statistic]:
@@ -82,14 +84,14 @@ class Classification(EvaluatorBase):
         vectors = embed("text", rows.measured.column("text"))
         known = embed("text", rows.known.column("text"))
         _, index_rk = nearest(vectors, [known], self.k, similarity)
-        by_neighbours = _vote(known_label[index_rk])
+        by_neighbors = _vote(known_label[index_rk])
         with warnings.catch_warnings():  # a collapsed model gives fewer clusters, which V-measure shows
             warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
             by_regression = linear_model.LogisticRegression(max_iter=1000).fit(known, known_label).predict(vectors)
             clusters = cluster.KMeans(len(np.unique(label)), n_init=1, random_state=0).fit_predict(vectors)
         return {
-            "knn_accuracy": mean_of(by_neighbours == label),
-            "knn_f1": macro_f1(label, by_neighbours),
+            "knn_accuracy": mean_of(by_neighbors == label),
+            "knn_f1": macro_f1(label, by_neighbors),
             "logistic_accuracy": mean_of(by_regression == label),
             "logistic_f1": macro_f1(label, by_regression),
             "v_measure": v_measure(label, clusters),

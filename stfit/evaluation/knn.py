@@ -1,6 +1,6 @@
-"""Exact nearest neighbours in a corpus, in bounded memory.
+"""Exact nearest neighbors in a corpus, in bounded memory.
 
-Tensor names: q = queries, c = rows of a chunk of the corpus, k = neighbours, d = embedding dim.
+Tensor names: q = queries, c = rows of a chunk of the corpus, k = neighbors, d = embedding dim.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ SHOWN_CHARACTERS = 300
 MAX_SIMILARITIES = 400
 """Number of similarities that represent a distribution."""
 QUERIES, NEAREST = 5, 3
-"""Number of texts whose neighbours are shown, and of their neighbours."""
+"""Number of texts whose neighbors are shown, and of their neighbors."""
 
 SIDES = {
     "labeled_pair": ["sentence1", "sentence2"],

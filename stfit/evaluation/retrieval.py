@@ -164,7 +164,7 @@ def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, 
     qrels = _first_of(folder / "qrels", f"{split}.tsv*")
     if qrels is None:
         hint = did_you_mean(split, known) or "there is none"
-        raise DataError(f"{folder} has no judgements for the split `{split}` in qrels/: {hint}")
+        raise DataError(f"{folder} has no judgments for the split `{split}` in qrels/: {hint}")
     return (
         TableSource(dataset=str(corpus), columns=BEIR_ID),
         TableSource(dataset=str(queries), columns=BEIR_ID),
@@ -209,7 +209,7 @@ def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableS
     if not any(known.values()):
         raise DataError(
             f"{table.origin}: no judgement above 0 names a query of {queries.dataset} and a document of "
-            f"{corpus.dataset}: look at `columns` and `split`"
+            f"{corpus.dataset}: check `columns` and `split`"
         )
     chosen = [query for query in asked if query in right]
     missing = np.array([len(right[query]) - len(known[query]) for query in chosen])

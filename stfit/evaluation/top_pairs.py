@@ -14,7 +14,7 @@ BLOCK = 2048
 """Number of rows to compare with as many others at once."""
 
 NEIGHBOURS = 16
-"""Number of neighbours per row in the approximate search."""
+"""Number of neighbors per row in the approximate search."""
 
 
 def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

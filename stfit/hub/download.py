@@ -106,7 +106,7 @@ def _keep(path: Path, text: str) -> None:
         with atomic_cache_entry(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ResourceError(f"{path} can't be written: {error.strerror}; HF_HOME names the folder") from error
+        raise ResourceError(f"{path} can't be written: {error.strerror}; set HF_HOME to another folder") from error
 
 
 def download_files(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
@@ -123,7 +123,7 @@ def download_files(kind: Kind, id: str, commit: str, patterns: Sequence[str]) ->
         if not damaged:
             return folder
         for path in damaged:
-            log.warning("%s of the %s `%s` is damaged and downloaded again", path, kind, id)
+            log.warning("%s of the %s `%s` is damaged, downloading it again", path, kind, id)
             (folder / path).resolve().unlink(missing_ok=True)
     raise HubError(Problem(f"{', '.join(damaged)} of the {kind} `{id}` arrived damaged twice", OUT_OF_REACH))
 

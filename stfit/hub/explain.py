@@ -62,9 +62,11 @@ def retry_after(error: Exception) -> int:
 def explain_error(error: Exception, kind: Kind, id: str, revision: str | None) -> StfitError:
     """The error to raise for a request about a repository: a ResourceError for the disk, otherwise a HubError."""
     if reason := _disk_error(error):
-        return ResourceError(f"cannot store the {kind} `{id}` in {constants.HF_HUB_CACHE}: {reason}; set HF_HOME")
+        return ResourceError(
+            f"cannot store the {kind} `{id}` in {constants.HF_HUB_CACHE}: {reason}; set HF_HOME to another folder"
+        )
     if _is_about(error, errors.HFValidationError):
-        message = f"`{id}` is not the id of a {kind} on the Hub, like `owner/name`; a path starts with ./ or /"
+        message = f"`{id}` is not a valid id of a {kind} on the Hub (`owner/name`); a path starts with ./ or /"
         return HubError(Problem(message, REFUSED))
     if _is_about(error, errors.OfflineModeIsEnabled):
         return HubError(not_cached(kind, id))
@@ -130,7 +132,7 @@ def _refusal(error: BaseException, status: int, kind: Kind, id: str, revision: s
         request = f"request access at {constants.ENDPOINT}/{'' if kind == 'model' else 'datasets/'}{id}"
         return Problem(f"the {kind} `{id}` is gated: {request if has_token else f'{LOG_IN}, and {request}'}", REFUSED)
     if errors.RepositoryNotFoundError in types:
-        otherwise = "this account has no access to it" if has_token else f"it is private: then {LOG_IN}"
+        otherwise = "request access if it is private" if has_token else f"if it is private, {LOG_IN}"
         return Problem(f"the Hub has no {kind} `{id}`: check the spelling, or {otherwise}", NOT_THERE)
     if errors.RevisionNotFoundError in types:
         hint = _similar_revisions(kind, id, revision or "")

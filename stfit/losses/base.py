@@ -30,7 +30,7 @@ Sampler = Literal["shuffle", "no_duplicates", "group_by_label"]
 def _one_per_dim(weights: list[float] | None, others: ValidationInfo) -> list[float] | None:
     dims = others.data.get("matryoshka_dims") or []
     if weights is not None and len(weights) != len(dims):
-        raise ValueError(f"{len(weights)} weights for the {len(dims)} dimensions of `matryoshka_dims`")
+        raise ValueError(f"{len(weights)} weights, but `matryoshka_dims` has {len(dims)} dimensions")
     return weights
 
 

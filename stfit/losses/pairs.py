@@ -1,4 +1,4 @@
-"""Losses on labelled pairs: sentence1, sentence2, and a label that is a class, 0 or 1, or a similarity.
+"""Losses on labeled pairs: sentence1, sentence2, and a label that is a class, 0 or 1, or a similarity.
 
 Tensor names: r = rows, d = dim. Labels of the kind `score` are in 0..1.
 """

@@ -11,7 +11,7 @@ from stfit.losses.base import Columns, require_columns
 
 
 class SoftmaxHead(nn.Module):
-    """Cross-entropy of a linear layer over a pair; its weights have PyTorch's default initialisation."""
+    """Cross-entropy of a linear layer over a pair; its weights have PyTorch's default initialization."""
 
     def __init__(
         self, embedding_dim: int, num_classes: int, *, embeddings: bool, difference: bool, product: bool

@@ -66,9 +66,9 @@ class MetricRow:
     tuned: float | None = None
     published: float | None = None
     base_interval: tuple[float, float] | None = None
-    """95 % interval of the gain over the base."""
+    """95% interval of the gain over the base."""
     published_interval: tuple[float, float] | None = None
-    """95 % interval of the gain over the published model."""
+    """95% interval of the gain over the published model."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def resolve_repository(name: str, for_pull_request: bool = False) -> str:
     account = find_account(name)
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
-        raise HubError(f"the token of `{account['name']}` may only read: create one with write access, and {LOG_IN}")
+        raise HubError(f"the token of `{account['name']}` is read-only: create one with write access, and {LOG_IN}")
     owner, slash, _ = name.rpartition("/")
     if not slash:
         return f"{account['name']}/{name}"
@@ -91,7 +91,7 @@ def resolve_repository(name: str, for_pull_request: bool = False) -> str:
         known = ", ".join([account["name"], *rights])
         raise HubError(f"the token belongs to `{account['name']}`, which may not push to `{owner}`, only to {known}")
     if rights[owner] == "read":
-        raise HubError(f"`{account['name']}` has only read access to the organisation `{owner}`")
+        raise HubError(f"`{account['name']}` has only read access to the organization `{owner}`")
     return name
 
 

@@ -21,8 +21,9 @@ def validate_repo_name(name: str) -> str:
     valid = re.fullmatch(rf"(?:{part}/)?{part}", name) and len(name) <= MAX_ID_LENGTH
     if not valid or "--" in name or ".." in name or name.endswith(".git"):
         raise ValueError(
-            f"`{name}` can't be the name of a repo: write `name` or `owner/name` with at most {MAX_ID_LENGTH} letters, "
-            "digits, `-`, `_` and `.`, without `--` or `..`, `-` or `.` at either end of a part, and `.git` at the end"
+            f"`{name}` is not a valid repository name: use `name` or `owner/name` with at most {MAX_ID_LENGTH} "
+            "letters, digits, `-`, `_` and `.`. Each part starts and ends with a letter, digit or `_`; `--`, `..` and a "
+            "final `.git` are not allowed"
         )
     return name
 

@@ -117,7 +117,7 @@ def _changes(old: Lock, new: Lock) -> list[str]:
 def require_unchanged(file: Path, old: Lock, new: Lock) -> None:
     """Raise LockError, with all differences, if a training would differ from the lock."""
     if lines := _changes(old, new):
-        raise LockError(f"{file}: this training has other inputs:\n  " + "\n  ".join(lines))
+        raise LockError(f"{file}: inputs that differ from the lock:\n  " + "\n  ".join(lines))
 
 
 def is_same_training(old: Lock, new: Lock) -> bool:
@@ -145,7 +145,7 @@ def load_lock(file: Path) -> Lock:
     try:
         lock = load_json(file)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{file}: cannot be read as a lock, such as the {LOCK} of a run folder: {error}") from error
+        raise RecipeError(f"{file}: not a lock ({error}); use the {LOCK} of a run folder") from error
     if not isinstance(lock, dict) or "recipe" not in lock:
         raise RecipeError(f"{file}: not a lock; use the {LOCK} of a run folder")
     return lock

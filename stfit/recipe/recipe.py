@@ -152,7 +152,7 @@ class Recipe(Spec):
         names = [evaluator.label for evaluator in self.eval]
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
-            raise ValueError(f"several evaluators have the name {', '.join(duplicates)}: set `name` of each")
+            raise ValueError(f"several evaluators have the name {', '.join(duplicates)}: give each its own `name`")
         return self
 
     @model_validator(mode="after")

@@ -152,7 +152,7 @@ def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: typ
     mark = _node_at(root, keys).key or parent.where
     known = [name for spec in _chosen(parent, types_at([model], keys[:-1])) for name in fields_of(spec)]
     name = HF_ALIASES.get(key, key)
-    hints = [f"it is called `{name}` here"] if name != key else []
+    hints = [f"it is called `{name}` in stfit"] if name != key else []
     hints += [_section_hint(name, section, model)] if name not in known else []
     hint = ", ".join(filter(None, hints)) or did_you_mean(key, known)
     return mark, f"unknown key {_dotted(keys)}{'; ' if hint else ''}{hint}", "unknown-key"

@@ -1,4 +1,4 @@
-"""The figures of a report: inline SVG in the colours of the page, whose lines and bars also differ in greyscale."""
+"""The figures of a report: inline SVG in the colors of the page, whose lines and bars also differ in greyscale."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 INK, LINE = "#000001", "#000002"
 SERIES = ["#000003", "#000004", "#000005", "#000006", "#000007", "#000008"]
-COLOURS = {INK: "var(--ink)", LINE: "var(--line)"} | {
-    colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)
+COLORS = {INK: "var(--ink)", LINE: "var(--line)"} | {
+    color: f"var(--series-{number})" for number, color in enumerate(SERIES, start=1)
 }
-"""Placeholder colour of a drawing -> variable of the style sheet, which has a value for light and for dark pages."""
+"""Placeholder color of a drawing -> variable of the style sheet, which has a value for light and for dark pages."""
 DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 HATCHES = ["", "///", "\\\\\\", "xx", "---", "|||"]
@@ -96,7 +96,7 @@ def _to_picture(figure: Figure, id: str, caption: str) -> Picture:
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda match: f' id="{id}-{match[1]}"' if match[1] in used else "", svg)
     svg = re.sub(r'(url\(|href=")#', rf"\g<1>#{id}-", svg).replace("xlink:href", "href")
-    for placeholder, variable in COLOURS.items():
+    for placeholder, variable in COLORS.items():
         svg = svg.replace(placeholder, variable)
     return Picture(svg.replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1), caption)
 
@@ -133,9 +133,9 @@ def draw_histograms(id: str, caption: str, panels: Mapping[str, Mapping[str, Seq
     for panel, kinds in zip(axes, panels.values(), strict=True):
         for number, (kind, values) in enumerate(kinds.items()):
             weight = np.full(len(values), 100 / max(len(values), 1))
-            colour = SERIES[number]
-            panel.hist(values, bins, weights=weight, color=colour, alpha=0.35, hatch=HATCHES[number], label=kind)
-            panel.hist(values, bins, weights=weight, histtype="step", color=colour, linestyle=DASHES[number])
+            color = SERIES[number]
+            panel.hist(values, bins, weights=weight, color=color, alpha=0.35, hatch=HATCHES[number], label=kind)
+            panel.hist(values, bins, weights=weight, histtype="step", color=color, linestyle=DASHES[number])
         panel.set(xlabel=x, ylabel="% of the pairs")
         panel.legend(fontsize=8)
     return _to_picture(figure, id, caption)

@@ -31,7 +31,7 @@ def report_page(run: RunSummary) -> str:
             training_figures=list(_training_figures(run)),
             similarity_figures=list(_similarity_figures(run)),
             examples=dict(_examples(run)),
-            neighbours=list(_neighbours(run)),
+            neighbors=list(_neighbors(run)),
             length_figures=list(_length_figures(run)),
             cost_figures=list(_cost_figures(run)),
         )
@@ -109,15 +109,15 @@ def _example_texts(sample: dict[str, Any], after: dict[str, Any], row: int) -> l
     return [sample["left"][row], *("" if index is None else sample["right"][index] for index in nearest)]
 
 
-def _neighbours(run: RunSummary) -> Iterator[tuple[str, list[str], list[Any]]]:
-    """Caption, header and rows of each table of nearest neighbours; a row is a text and a column for each stage."""
+def _neighbors(run: RunSummary) -> Iterator[tuple[str, list[str], list[Any]]]:
+    """Caption, header and rows of each table of nearest neighbors; a row is a text and a column for each stage."""
     for name, sample, snapshots in run.snapshots():
         if not snapshots:
             continue
         columns = [
             [
-                [(similarity, sample["right"][index], relation) for index, similarity, relation in neighbours]
-                for neighbours in snapshot["nearest"]
+                [(similarity, sample["right"][index], relation) for index, similarity, relation in neighbors]
+                for neighbors in snapshot["nearest"]
             ]
             for snapshot in snapshots.values()
         ]

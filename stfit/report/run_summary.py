@@ -21,7 +21,7 @@ class MetricDelta:
     value: float
     other: float
     low: float | None
-    """Lower end of the 95 % interval of the gain; None if it is unknown."""
+    """Lower end of the 95% interval of the gain; None if it is unknown."""
     high: float | None
     verdict: str | None
     """`better`, `worse` or `no evidence`; None without an interval."""

@@ -29,7 +29,7 @@ def configure_malloc(sharded: bool) -> None:
     _set_malloc(MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
     _set_malloc(TRIM_THRESHOLD, -1)
     if sharded:
-        log.warning("train.shard has no effect with a single process: start several with `--processes`")
+        log.warning("train.shard has no effect with a single process: use `--processes`")
 
 
 def _set_malloc(setting: int, value: int) -> None:

@@ -1,6 +1,6 @@
 """Experiment trackers that a run is logged to, one class each.
 
-A tracker receives the hyper-parameters once, by their dotted names in the recipe, and then metrics by name, such as
+A tracker receives the hyperparameters once, by their dotted names in the recipe, and then metrics by name, such as
 `train/loss` or `stsb/spearman_cosine`. Its own environment variables set its server or an offline mode (WANDB_MODE,
 MLFLOW_TRACKING_URI, TRACKIO_DIR). To add a tracker, write its class and mention it in `Tracker` below.
 """
@@ -31,7 +31,7 @@ class TrackedRun(NamedTuple):
     """Unchanged when a run resumes; new when it starts again."""
     first_step: int
     settings: dict[str, Value]
-    """Hyper-parameters by their dotted names."""
+    """Hyperparameters by their dotted names."""
 
 
 class TensorBoard(Spec):

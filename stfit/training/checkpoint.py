@@ -178,7 +178,7 @@ def delete_old_checkpoints(folder: Path, keep: int) -> None:
     """
     newest, *older = list_checkpoints(folder)
     if problem := verify_checkpoint(newest):
-        raise ResourceError(f"{newest}: was just written, and now {problem}; check the disk")
+        raise ResourceError(f"{newest}: was just written, but {problem}; check the disk")
     for old in older[keep - 1 :]:
         with wrap_os_errors(old):
             discard(old)

@@ -106,8 +106,8 @@ class Train(Spec):
         ):
             if getattr(self, first) is not None and getattr(self, second) is not None:
                 raise ValueError(
-                    f"`{first}` and `{second}` exclude each other: give one of them; in a command, `~train.{second}` "
-                    "removes one from the file"
+                    f"`{first}` and `{second}` are mutually exclusive: set only one of them; on the command line, "
+                    f"`~train.{second}` removes one from the file"
                 )
         if self.shard and self.precision == "float16":
             raise ValueError("`shard` does not support `precision: float16`: use bfloat16")

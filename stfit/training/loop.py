@@ -111,7 +111,7 @@ def _freeze(encoder: Encoder, patterns: list[str]) -> None:
             if name in matches:
                 weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in encoder.parameters()):
-        raise RecipeError("train.freeze: leaves no weight of the encoder to train")
+        raise RecipeError("train.freeze: freezes all weights of the encoder; remove a pattern")
 
 
 def train_steps(

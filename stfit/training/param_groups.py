@@ -29,7 +29,7 @@ def build_param_groups(
     RecipeError if a `layer_decay` is given and there are no layers.
     """
     if layer_decay is not None and not num_layers:
-        raise RecipeError("train.layer_decay: this base has no layers, remove the key")
+        raise RecipeError("train.layer_decay: this base has no layers; remove the key")
     named = list(weights)
     lr_scale = {name: (layer_decay or 1.0) ** layers_from_top(name, num_layers) for name, _ in named}
     groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}

@@ -16,7 +16,7 @@ from stfit.encoder.kernels.dropout import dropout_bits
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator; weights initialised next are the same on all ranks."""
+    """Seed every generator; weights initialized next are the same on all ranks."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries that still draw from the global generator
     torch.manual_seed(seed)

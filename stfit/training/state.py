@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stfit.training.loop import StepInfo
 
 WARM_UP_STEPS = 2
-"""Steps of each process that do not count towards the measured speed."""
+"""Steps of each process that do not count toward the measured speed."""
 
 DEFAULT_EPOCHS = 1.0
 DEFAULT_WARMUP = 0.1
@@ -43,7 +43,7 @@ class TrainState:
     """Seconds of the whole run by activity: the parts of the steps, preparing, evaluation, saving."""
     timed_rows: int = 0
     timed_seconds: float = 0.0
-    """Rows and seconds of the steps that count towards the speed."""
+    """Rows and seconds of the steps that count toward the speed."""
 
     def update(self, info: StepInfo, first_step: int) -> None:
         """Count a finished step; `first_step` is where this process began."""

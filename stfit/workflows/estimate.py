@@ -79,7 +79,7 @@ def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int) -> li
         message = f"{unused} of {examples} examples fit into no batch and are not used for training"
         problems.append(Problem(message, "unused-rows"))
     if batch_size > examples:
-        message = f"train.batch_size: {batch_size} is more than the {examples} examples, so no batch is ever full"
+        message = f"train.batch_size: {batch_size} exceeds the {examples} examples, so no batch is ever full"
         problems.append(Problem(message, "batch-size"))
     return problems
 
@@ -92,14 +92,14 @@ def _lint_intervals(recipe: Recipe, schedule: BatchSchedule) -> list[Problem]:
         "save_every_steps": (intervals.save_every, "the run can't be resumed"),
     }
     messages = [
-        f"train.{key}: {steps} is more than the {schedule.total_steps} steps of the run, so {effect}"
+        f"train.{key}: {steps} exceeds the {schedule.total_steps} steps of the run, so {effect}"
         for key, (steps, effect) in steps_of.items()
         if steps > schedule.total_steps
     ]
     batches = sum(len(epoch_batches(0)) for epoch_batches in schedule.objectives)
     accumulated = recipe.train.accumulate_steps
     if accumulated > batches and not recipe.is_streamed:
-        messages.append(f"train.accumulate_steps: {accumulated} is more than the {batches} batches of an epoch")
+        messages.append(f"train.accumulate_steps: {accumulated} exceeds the {batches} batches of an epoch")
     return [Problem(message, "longer-than-run") for message in messages]
 
 

@@ -111,11 +111,11 @@ def _check_gates(measured: Statistics, evaluators: Evaluators, recipe: Recipe, d
 def _check_gate(gate: Gate, measured: Statistics, baseline: Statistics | str) -> GateResult:
     """`baseline`: the other model's metrics, or the reason why there are none."""
     if gate.metric not in measured:
-        raise ModelError(f"gate: the model does not give `{gate.metric}`: its embeddings are smaller")
+        raise ModelError(f"gate: the model has no metric `{gate.metric}`: its embeddings have fewer dimensions")
     if isinstance(baseline, str):
         return decide(gate, measured[gate.metric], None, baseline)
     if gate.metric not in baseline:
-        raise ModelError(f"gate: {gate.against} does not give `{gate.metric}`: its embeddings are smaller")
+        raise ModelError(f"gate: {gate.against} has no metric `{gate.metric}`: its embeddings have fewer dimensions")
     return decide(gate, measured[gate.metric], baseline[gate.metric])
 
 
@@ -132,5 +132,5 @@ def gate_error(results: list[GateResult]) -> dict[str, Any]:
     if not failed:
         return {}
     reasons = ", ".join(f"{result.metric} is {result.value:.4f}, below {result.limit:.4f}" for result in failed)
-    message = f"{len(failed)} of {len(results)} gates are not passed: {reasons}"
+    message = f"{len(failed)} of {len(results)} gates failed: {reasons}"
     return {"error": {"class": GateError.__name__, "message": message, "exit_code": GateError.exit_code}}

@@ -128,7 +128,7 @@ def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     length = recipe.model.max_seq_length
     if length is None or base.positions is None or length <= base.positions:
         return []
-    message = f"{length} is more than the {base.positions} positions of the base"
+    message = f"{length} exceeds the {base.positions} positions of the base"
     return [Finding("model.max_seq_length", "too-long", message)]
 
 
@@ -143,7 +143,7 @@ def _exceeded_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     }
     sizes["model.truncate_dim"] = recipe.model.truncate_dim or 0
     return [
-        Finding(key, "too-many-dimensions", f"{size} is more than the {dim} dimensions of the embeddings")
+        Finding(key, "too-many-dimensions", f"{size} exceeds the {dim} dimensions of the embeddings")
         for key, size in sizes.items()
         if size > dim
     ]
@@ -255,7 +255,7 @@ def _unsuitable_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
         Finding(
             "train.sampler" if objective.sampler == recipe.train.sampler else f"{key}sampler",
             "sampler",
-            f"loss `{objective.loss.type}` needs batches of `{objective.loss.sampler}`, not `{objective.sampler}`",
+            f"loss `{objective.loss.type}` needs `sampler: {objective.loss.sampler}`, not `{objective.sampler}`",
         )
         for key, objective in recipe.objectives_by_path.items()
         if objective.loss.sampler not in ("shuffle", objective.sampler)
@@ -267,7 +267,9 @@ def _useless_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     size, batch_size = recipe.train.mini_batch_size, recipe.train.batch_size
     if size is None or size < batch_size:
         return []
-    return [Finding("train.mini_batch_size", "mini-batch", f"{size} saves no memory: the batch has {batch_size} rows")]
+    return [
+        Finding("train.mini_batch_size", "mini-batch", f"{size} saves no memory: a batch has only {batch_size} rows")
+    ]
 
 
 def _selection_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
@@ -276,7 +278,9 @@ def _selection_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     gates = [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
     split_of = {evaluator.label: evaluator.split for evaluator in recipe.eval if evaluator.origin is not None}
     return [
-        Finding(key, code, f"selects the model on the split `{split}`, whose score is then too high: use another split")
+        Finding(
+            key, code, f"selects the model on the split `{split}`, which makes its score too high: use another split"
+        )
         for key, code, metric in best + gates
         if (split := split_of.get(evaluator_of(metric), "")).startswith("test")
     ]
@@ -290,7 +294,7 @@ def _unused_evaluation(recipe: Recipe, base: ModelInfo) -> list[Finding]:
         if not evaluator.when
     ]
     if not any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
-        message = "holds rows out that no evaluator uses: give one `from: holdout`, or remove this key"
+        message = "holds out rows that no evaluator uses: set `from: holdout` in one, or remove this key"
         keys = [key for key, objective in recipe.objectives_by_path.items() if objective.data.holdout is not None]
         findings += [Finding(f"{key}data.holdout", "idle-holdout", message) for key in keys]
     return findings
@@ -302,7 +306,7 @@ def _unused_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     roles = {role for objective in recipe.objectives_by_path.values() for role in ROLES[objective.data.format]}
     used = {*chosen, *(ROLE_PROMPTS.get(role) for role in roles), recipe.model.default_prompt}
     return [
-        Finding(f"model.prompts.{name}", "idle-prompt", "no column uses this prompt: choose it in `data.prompts`")
+        Finding(f"model.prompts.{name}", "idle-prompt", "no column uses this prompt: assign it in `data.prompts`")
         for name in recipe.model.prompts
         if name not in used
     ]
@@ -371,10 +375,10 @@ def _unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
         if not data.streaming:
             continue
         checks += [
-            (f"{key}data.holdout", data.holdout is not None, "can't be drawn from a stream: evaluate on other data"),
+            (f"{key}data.holdout", data.holdout is not None, "can't be taken from a stream: evaluate on other data"),
             (f"{key}data.shuffle", data.shuffle, "can't shuffle a stream as a whole: see `shuffle_buffer`"),
             (f"{key}data.limit", data.limit is not None, "does not apply to a stream: set `train.max_steps` instead"),
-            (f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`: a stream reads one whole split"),
+            (f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`: a stream only reads one whole split"),
             (
                 f"{key}loss.teacher",
                 objective.teacher is not None,

@@ -41,7 +41,7 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
                     try:
                         write(event.step, numbers)
                     except Exception as error:
-                        log.warning("track: %s failed and is switched off: %s", name, error)
+                        log.warning("track: %s failed and is disabled: %s", name, error)
                         del writers[name]
             yield event
 

@@ -45,7 +45,7 @@ def log_exceptions(action: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.warning("%s failed, the run continues: %s: %s", action, type(error).__name__, error)
+        log.warning("%s failed; the run continues: %s: %s", action, type(error).__name__, error)
 
 
 @dataclass
@@ -121,7 +121,7 @@ def open_report_data(
 
 
 def choose_samples(recipe: Recipe, prepared: Prepared, evaluators: Evaluators) -> list[Sample]:
-    """At most one sample of each format, of evaluation rows; training rows for labelled texts, or if there are none."""
+    """At most one sample of each format, of evaluation rows; training rows for labeled texts, or if there are none."""
     samples: dict[str, Sample] = {}
     for evaluator, rows in evaluators:
         examples = evaluator.examples_of(rows)

@@ -178,7 +178,7 @@ class TrainingSession:
 
     def raise_if_interrupted(self) -> None:
         """Raise InterruptedRun if a signal was received."""
-        self.signals.raise_if_received(f"step {self.state.step} is saved, run the same command to resume")
+        self.signals.raise_if_received(f"step {self.state.step} is saved; run the same command to resume")
 
     def save(self) -> Saved:
         """Write a checkpoint of the state after the last step."""

@@ -124,7 +124,7 @@ def test_a_gate_that_is_not_passed_ends_with_its_own_code(run, folder):
         file.write('gate: [{metric: "kept|here/spearman_cosine", min: 2}]\n')
     code, out, err = run("eval recipe.yaml --compare runs/recipe")
     assert code == 7
-    assert "1 of 1 gates are not passed" in err
+    assert "1 of 1 gates failed" in err
     assert re.search(r"kept\|here/spearman_cosine .* =  .*no evidence", out)
     assert re.search(r"kept\|here/spearman_cosine +\S+ +2.0000 +NOT PASSED", out)
     code, out, _ = run("eval recipe.yaml --compare runs/recipe --json")

@@ -232,7 +232,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
         (DataError, "line 2 is not UTF-8", {"dataset": tmp_path / "bad.txt"}),
         (
             DataError,
-            "holds no text to",
+            "contains no text to",
             {
                 "dataset": tmp_path / "empty.txt",
                 "choices": EncodeOptions(precision="int8"),
@@ -241,7 +241,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
         ),
         (DataError, "does not exist", {"dataset": tmp_path / "t.tx"}),
         (DataError, "no column `title`", {"dataset": tmp_path / "null.jsonl", "column": "title"}),
-        (RecipeError, "output is a .npy", {"output": tmp_path / "o.bin"}),
+        (RecipeError, "output must be a .npy", {"output": tmp_path / "o.bin"}),
         (ResourceError, "no folder", {"output": tmp_path / "no" / "o.npy"}),
         (RecipeError, "--calibration", {"choices": EncodeOptions(precision="int8")}),
         (RecipeError, "not a multiple of 8", {"choices": EncodeOptions(precision="binary", truncate_dim=12)}),

@@ -62,7 +62,7 @@ def test_every_line_of_a_gate_counts_and_one_that_is_skipped_does_not(trained) -
     found = held_against(*lines)
     assert [line["passed"] for line in found["gate"]] == [True, False, True, False, None]
     assert found["error"]["exit_code"] == 7
-    assert "2 of 5 gates are not passed" in found["error"]["message"]
+    assert "2 of 5 gates failed" in found["error"]["message"]
     assert "error" not in held_against(lines[0], lines[4])
     json.dumps(found)
 

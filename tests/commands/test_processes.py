@@ -370,4 +370,4 @@ def test_torchrun_around_the_command_is_recognised(tmp_path, write):
     assert json.loads(done.stdout)["steps"] == 6
     refused = torchrun("train", recipe, "--runs", str(tmp_path / "runs"), "--processes", "3")
     assert refused.returncode == 1  # torchrun's own
-    assert "torchrun has started 2 already; remove the option" in refused.stderr
+    assert "torchrun has already started 2; remove the option" in refused.stderr

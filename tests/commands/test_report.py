@@ -151,7 +151,7 @@ SECTIONS = [
         "Training",
         "Similarities",
         "Examples",
-        "Nearest neighbours",
+        "Nearest neighbors",
         "Lengths",
         "Time and memory",
         "Recipe and lock",

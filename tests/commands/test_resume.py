@@ -179,7 +179,7 @@ def test_signal_in_the_middle_of_the_run_loses_nothing(tmp_path, write, run, num
     assert child.returncode == code, child.stderr
     assert "Traceback" not in child.stderr
     if code > 0:
-        assert "step 3 is saved, run the same command to resume" in child.stderr
+        assert "step 3 is saved; run the same command to resume" in child.stderr
     events = run(recipe, "struck")
     assert isinstance(events[0], Started)
     assert events[0].first_step == first

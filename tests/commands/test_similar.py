@@ -62,7 +62,7 @@ def test_windows_do_not_change_what_is_found(tiny_base, corpus, sentences) -> No
 def test_too_few_texts_are_an_error(tiny_base, tmp_path) -> None:
     (tmp_path / "t.txt").write_text("\n \n")
     inputs = Inputs(Source(dataset=str(tmp_path / "t.txt")))
-    with pytest.raises(DataError, match="holds no text"):
+    with pytest.raises(DataError, match="contains no text"):
         similar(str(tiny_base("bert")), inputs, ["a"], 3, "cpu")
     with pytest.raises(DataError, match="holds 0 distinct texts"):
         closest(str(tiny_base("bert")), inputs, 3, "cpu")

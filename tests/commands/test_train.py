@@ -125,7 +125,7 @@ def test_run_that_learns_nothing_says_so(write, run, caplog):
     run(write(train={"warmup_steps": 9}, seed=2))
     assert "is 0, so no weight will change" in caplog.text
     assert "the learning rate never reaches its maximum" in caplog.text
-    with pytest.raises(RecipeError, match="leaves no weight of the encoder to train"):
+    with pytest.raises(RecipeError, match="freezes all weights of the encoder"):
         run(write(train={"freeze": ["*"]}))
 
 

@@ -73,7 +73,7 @@ def test_labels_json_beside_the_file_names_the_classes(write, names):
 @pytest.mark.parametrize("second", ["1.5", "1e999", "NaN", "2", "0", '"1"', "null"])
 def test_classes_of_labels_json_are_numbered_without_gaps(write, second):
     write(f'{{"label": {{"no": 0, "yes": {second}}}}}', "labels.json")
-    with pytest.raises(DataError, match=r"labels.json should map a column"):
+    with pytest.raises(DataError, match=r"labels.json must map a column"):
         load_table(Source(dataset=write(ROWS)))
 
 

@@ -98,7 +98,7 @@ def clip() -> CLIPConfig:
     [
         (BartConfig, "a `bart` model is an encoder-decoder"),
         (ViTConfig, "a `vit` model reads pixel_values, not text"),
-        (clip, "a `clip` model is not only for text: it has a vision_config"),
+        (clip, "a `clip` model is not a text-only model: it has a vision_config"),
     ],
 )
 def test_a_base_without_a_text_encoder_says_what_it_is(make, reason, tmp_path) -> None:

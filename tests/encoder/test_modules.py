@@ -232,7 +232,7 @@ def test_idf_of_a_word_falls_with_the_texts_that_have_it(sentences, tmp_path):
         ({"base": {"type": "static"}, "pooling": "mean"}, "`pooling` has no effect on a StaticEmbedding"),
         ({"base": BAG, "max_seq_length": 9, "attention": "padded"}, "`attention` .*; `max_seq_length` "),
         ({"base": WORDS, "pooling": ["cls", "max"]}, "`pooling` can't be cls"),
-        ({"base": {"type": "static", "vectors": "./v.txt", "embedding_dim": 3}}, "leave it out"),
+        ({"base": {"type": "static", "vectors": "./v.txt", "embedding_dim": 3}}, "remove it"),
         ({"base": WORDS, "token_layers": [{"type": "cnn", "kernel_sizes": [2]}]}, "must be odd"),
         ({"base": SCRATCH, "token_layers": [LSTM]}, "`token_layers` can't hold an lstm"),
         ({"base": SCRATCH, "token_layers": [CNN, "weighted_layer_pooling"]}, "must be the first"),
@@ -257,8 +257,8 @@ def test_too_few_layers_and_settings_that_mean_nothing_to_a_folder_are_model_err
     [
         (["Pooling", "WordEmbeddings"], "starts with Pooling"),
         (["WordEmbeddings", "CNN"], "has no Pooling"),
-        (["WordEmbeddings", "Dense", "Pooling"], "Dense is in a place where only"),
-        (["StaticEmbedding", "Pooling"], "Pooling is in a place where only"),
+        (["WordEmbeddings", "Dense", "Pooling"], "Dense is not possible at this position, only"),
+        (["StaticEmbedding", "Pooling"], "Pooling is not possible at this position, only"),
     ],
 )
 def test_modules_in_an_order_without_meaning_are_refused(order, reason, tmp_path):

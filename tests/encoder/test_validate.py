@@ -71,16 +71,16 @@ WRONG = {
     "empty": (with_bytes(lambda data: b""), "header too small"),
     "lying header": (with_bytes(lambda data: (2**50).to_bytes(8, "little") + data[8:]), "header"),
     "no header": (with_bytes(lambda data: b"\xff" * 64), "header"),
-    "layers without weights": (with_config(num_hidden_layers=1000), "says 1000 layers"),
+    "layers without weights": (with_config(num_hidden_layers=1000), "declares 1000 layers"),
     "cut config": (with_bytes(lambda data: data[:20], "config.json"), r"config\.json: can't be read"),
     "deep config": (with_bytes(lambda data: b"[" * 100_000, "config.json"), r"config\.json: can't be read"),
     "config of another kind": (with_config(max_position_embeddings="many"), "can't be"),
     "cut tokenizer": (with_bytes(lambda data: data[:200], "tokenizer.json"), "tokenizer can't be loaded"),
     "code of its own": (
         with_config(model_type="their_own", auto_map={"AutoModel": "modeling.TheirOwn"}),
-        r"architecture \(their_own\) is code in its repository, which stfit never runs",
+        r"architecture \(their_own\) is defined by code in its repository, which stfit never runs",
     ),
-    "adapter": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "holds an adapter"),
+    "adapter": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "contains an adapter"),
 }
 
 
@@ -224,9 +224,9 @@ LEADING_OUT = {
 @pytest.mark.parametrize("change", LEADING_OUT.values(), ids=LEADING_OUT)
 def test_model_folder_that_leads_out_of_itself_is_refused(model_folder, change):
     change(model_folder)
-    with pytest.raises(ModelError, match=r"leads out|beside it"):
+    with pytest.raises(ModelError, match=r"outside the|in the same folder"):
         load_encoder(model_folder)
-    with pytest.raises(ModelError, match=r"leads out|beside it"):
+    with pytest.raises(ModelError, match=r"outside the|in the same folder"):
         inspect_model(Model(base=str(model_folder)))
 
 

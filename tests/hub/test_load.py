@@ -84,7 +84,7 @@ def test_code_of_a_repository_is_neither_run_nor_fetched(filled, stfit, tmp_path
     )
     ended = stfit("train recipe.yaml --json")
     assert ended.returncode == 4, ended.stderr
-    assert "their_own) is code in its repository, which stfit never runs" in ended.stdout
+    assert "their_own) is defined by code in its repository, which stfit never runs" in ended.stdout
     assert not canary.exists()
     assert not filled.requests(path="modeling.py")
 
@@ -104,9 +104,9 @@ def test_a_renamed_repository_is_followed_and_said(filled, stfit):
         ("data.dataset=me/nothing data.config=null", None, "hf auth login"),
         ("data.revision=v9", "hf_me", "has no revision `v9`; known: main"),
         ("model.revision=mian", "hf_me", "did you mean `main`?"),
-        ("model.base=a/b/c", "hf_me", "is not the id of a model"),
+        ("model.base=a/b/c", "hf_me", "is not a valid id of a model"),
         ("eval.0.limit=10", None, "hf auth login"),
-        ("eval.0.limit=10", "hf_guest", "this account has no access to it"),
+        ("eval.0.limit=10", "hf_guest", "request access if it is private"),
         ("eval.0.limit=10", "hf_nobody", "does not accept the token: log in with `hf auth login`"),
     ],
 )

@@ -65,7 +65,7 @@ MUTANTS = {
     11: [
         ("  dataset: SHARED/data/qqp_triplet", "does not exist"),
         ("  dataset: SHARED/data/*.parquet", "no file matches"),
-        ("  dataset: SHARED/models", "no file that stfit reads"),
+        ("  dataset: SHARED/models", "has no data files"),
         ("  data_set: SHARED/data/qqp_triplets", "dataset"),
     ],
     12: [
@@ -113,7 +113,7 @@ MUTANTS = {
         ("loss: {type: multiple_negatives_ranking, scale: 0.05}", "temperature"),
         ("loss: {type: triplet, distance: cosine, margin: 0.5, matryoshka_dims: [4000]}", "dimensions"),
     ],
-    18: [("  epochs: 1\n  max_steps: 10", "give one"), ("  epochs: 0", "more than 0"), ("  epochs: 1e", "number")],
+    18: [("  epochs: 1\n  max_steps: 10", "set only one"), ("  epochs: 0", "more than 0"), ("  epochs: 1e", "number")],
     19: [
         ("  batch_size: 16\n  sampler: group_by_label", "group_by_label"),
         ("  batch_size: 16\n  mini_batch_size: 64", "saves no memory"),
@@ -129,9 +129,9 @@ MUTANTS = {
         ("  freeze: ['*']", "freezes"),
     ],
     21: [
-        ("  warmup_steps: 500", "more than the"),
+        ("  warmup_steps: 500", "exceeds the"),
         ("  warmup_ratio: 1.5", "less than 1"),
-        ("  eval_every_steps: 500", "more than the"),
+        ("  eval_every_steps: 500", "exceeds the"),
         ("  early_stopping: {patience: 0}", "more than 0"),
     ],
     22: [("  best: kept/acuracy_cosine", "accuracy_cosine"), ("  best: loss", "best")],

@@ -146,7 +146,7 @@ def test_cuts_a_text_of_ten_kilobytes(facts):
 def test_unmeasured_model_says_so(trained):
     facts = describe_folder(trained / "model", "me/tiny")
     assert "This model was not evaluated." in card_body(facts)
-    assert "How this model was trained is not recorded." in card_body(facts)
+    assert "There is no record of how this model was trained." in card_body(facts)
     assert "model-index" not in card_metadata(facts)
 
 

@@ -116,7 +116,7 @@ def test_force_publishes_and_says_so_in_the_card(hub, job):
     code, output = job([train, push + " --force"], 1)
     assert code == 0, output
     readme = hub.state.repositories["model", "me/tiny"].head.files["README.md"].content.decode()
-    assert "> **Published by force: 1 of 1 gates are not passed" in readme
+    assert "> **Published by force: 1 of 1 gates failed" in readme
     code, again = job([push + " --force"], 1)
     assert code == 0, again
     assert not json.loads(again[: again.rindex("}") + 1])["changed"]

@@ -92,7 +92,7 @@ def test_readme_written_by_hand_is_kept(server, stfit, run):
     ended = stfit("push", run)
     assert ended.code == 0, ended.err
     assert contents(head(server))["README.md"] == b"# Mine\n"
-    assert "written by hand, and is kept" in ended.err
+    assert "written by hand and is kept" in ended.err
     assert not stfit("push", run, "--json").json["changed"]
 
 
@@ -115,10 +115,10 @@ def test_text_around_the_generated_section_is_kept(server, stfit, run):
         (["--repo", "short"], "hf_guest", "guest/short", None),
         (["--repo", "team/shared"], "hf_me", "team/shared", None),
         (["--repo", "team/shared"], "hf_guest", None, "may not push to `team`"),
-        ([], "hf_reader", None, "may only read"),
+        ([], "hf_reader", None, "is read-only"),
         ([], "hf_nobody", None, "does not accept the token"),
         ([], "", None, "hf auth login"),
-        (["--repo", "a//b"], "hf_me", None, "can't be the name of a repo"),
+        (["--repo", "a//b"], "hf_me", None, "is not a valid repository name"),
         (["--create-pr"], "hf_me", None, "no model `me/tiny` to open a pull request for"),
     ],
 )
@@ -130,7 +130,7 @@ def test_owner_of_the_repository(server, stfit, run, arguments, token, repo, mes
     if message:
         assert message in ended.err
         assert len(ended.err.strip().splitlines()) == 1
-        assert ended.code == (2 if "name of a repo" in message else 5)
+        assert ended.code == (2 if "repository name" in message else 5)
 
 
 def test_private_means_private(server, stfit, run):

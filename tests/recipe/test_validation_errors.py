@@ -27,7 +27,7 @@ WRONG = [
     ("train: {schedule: linaer}\n", 4, "did you mean `linear`"),
     ("train: {freeze: backbone}\n", 4, "write [backbone]"),
     ("train: {freeze: [1]}\n", 4, 'quotes, "1"'),
-    ("train: {epochs: 1, max_steps: 2}\n", 4, "exclude each other"),
+    ("train: {epochs: 1, max_steps: 2}\n", 4, "mutually exclusive"),
     ("train: {shard: true, precision: float16}\n", 4, "use bfloat16"),
     ("train: {early_stopping: {patience: 0}}\n", 4, "more than 0"),
     ("train: 3\n", 4, "expected a mapping"),
@@ -117,7 +117,7 @@ def test_a_line_that_yaml_refuses_is_not_complained_about_twice(write, small, pr
 
 def test_arguments_of_a_script_are_known(write, problems_of, small):
     found = problems_of(write(small + "train: {per_device_train_batch_size: 8, lr: 1}\nnum_train_epochs: 3\n"))
-    hints = [f"it is called `{name}` here" for name in ("batch_size", "learning_rate", "epochs")]
+    hints = [f"it is called `{name}` in stfit" for name in ("batch_size", "learning_rate", "epochs")]
     hints[2] += ", it belongs under `train:`"
     assert [problem.message.partition("; ")[2] for problem in found] == hints
 

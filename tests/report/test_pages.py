@@ -57,7 +57,7 @@ def test_hostile_text_stays_text_on_a_report(run):
         "Before and after",
         "Similarities",
         "Examples",
-        "Nearest neighbours",
+        "Nearest neighbors",
         "Lengths",
     ]
     assert set(headings) <= set(page.texts)
@@ -66,7 +66,7 @@ def test_hostile_text_stays_text_on_a_report(run):
 def test_hostile_text_stays_text_on_a_comparison(run):
     page = assert_valid_page(comparison_page([run, run], [{}, {HOSTILE: GAIN}]))
     assert not page.all("img")
-    assert "The recipes are the same." in page.texts
+    assert "The recipes are identical." in page.texts
     assert {"Metrics", "Curves", "Time and memory"} <= set(page.texts)
 
 

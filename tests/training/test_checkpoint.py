@@ -197,7 +197,7 @@ def test_rotation_keeps_the_newest_and_deletes_nothing_when_the_newest_is_damage
     for step in (1, 2, 3):
         save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
     flip(checkpoint_path(tmp_path, 3) / "weights.safetensors")
-    with pytest.raises(ResourceError, match=r"step-00000003: was just written, and now weights\.safetensors is"):
+    with pytest.raises(ResourceError, match=r"step-00000003: was just written, but weights\.safetensors is"):
         delete_old_checkpoints(tmp_path, 1)
     assert len(list_checkpoints(tmp_path)) == 3
     save_checkpoint(checkpoint_path(tmp_path, 3), learner, {"step": 3})

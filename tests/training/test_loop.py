@@ -46,7 +46,7 @@ def test_frozen_weights_stay_and_all_others_move(build, make_batch):
 def test_freezing_nothing_or_everything_is_refused(build):
     with pytest.raises(RecipeError, match=r"`nothing\.\*` matches no weight"):
         build_train_objects(build(), [LOSS], 0.01, ["nothing.*"])
-    with pytest.raises(RecipeError, match="leaves no weight"):
+    with pytest.raises(RecipeError, match="freezes all weights"):
         build_train_objects(build(), [LOSS], 0.01, ["*"])
 
 

@@ -1,6 +1,6 @@
 """Examples -> batches of token sequences.
 
-Every distinct text is tokenised once, before the first step; a batch then takes slices of one flat array.
+Every distinct text is tokenized once, before the first step; a batch then takes slices of one flat array.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Tokenised examples: the distinct texts concatenated, and the index of each example's text in each column."""
+    """Tokenized examples: the distinct texts concatenated, and the index of each example's text in each column."""
 
     flat: np.ndarray
     starts: np.ndarray

@@ -1,7 +1,7 @@
 """Batches of a streamed source: reads a chunk of examples at a time and samples it like a dataset of its own.
 
 The batches are a pure function of rows, seed and settings. To resume, the stream is read again from its start; only the
-batches that a step needs are tokenised. If one chunk holds all rows, the batches equal those of a source in memory.
+batches that a step needs are tokenized. If one chunk holds all rows, the batches equal those of a source in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger("stfit")
 
 @dataclass(frozen=True)
 class LazyBatch:
-    """A batch of a chunk that is tokenised when its first batch is needed."""
+    """A batch of a chunk that is tokenized when its first batch is needed."""
 
     table: Callable[[], TokenTable]
     rows: np.ndarray

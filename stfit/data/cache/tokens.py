@@ -1,4 +1,4 @@
-"""Cache of token ids, so that a corpus is tokenised once for all runs that use it.
+"""Cache of token ids, so that a corpus is tokenized once for all runs that use it.
 
 One Arrow file per (tokenizer and its settings, texts), memory-mapped when read. The folder can be deleted at any time.
 """
@@ -25,7 +25,7 @@ else:
 log = logging.getLogger("stfit")
 
 MIN_CACHED_TEXTS = 20_000
-"""Tokenising fewer texts takes no longer than looking them up."""
+"""Tokenizing fewer texts takes no longer than looking them up."""
 
 TOKENIZE_BATCH_SIZE = 5_000
 """Texts per call of the tokenizer, which a signal can't interrupt."""

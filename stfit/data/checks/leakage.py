@@ -1,4 +1,4 @@
-"""Leakage between training and evaluation: metrics of rows that were trained on may reflect memorisation."""
+"""Leakage between training and evaluation: metrics of rows that were trained on may reflect memorization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EvaluationRows:
 
 
 def shared_rows(training: Examples, evaluations: list[EvaluationRows]) -> list[Problem]:
-    """Evaluators whose examples are trained on too, in either order of the texts; case and white space are ignored."""
+    """Evaluators whose examples are trained on too, in either order of the texts; case and whitespace are ignored."""
     trained = set(_keys_of(training))
     problems = []
     for evaluation in evaluations:

@@ -34,7 +34,7 @@ def cut_texts(lengths: np.ndarray, limit: int | None) -> list[Problem]:
 
 
 def empty_texts(lengths: np.ndarray) -> list[Problem]:
-    """A text without any word that the base knows has the embedding zero, whatever is learnt."""
+    """A text without any word that the base knows has the embedding zero, whatever is learned."""
     empty = int((lengths == 0).sum())
     message = f"{empty} of {len(lengths)} texts contain no word of the base's vocabulary: their embedding is zero"
     return [Problem(message, "unknown-words")] if empty else []

@@ -77,7 +77,9 @@ class HubSplit:
 def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Iterator[Table]]]:
     """Split -> its blocks. Raises HubError if the Hub does not give the dataset, DataError if it is not a dataset."""
     if Path(source.dataset).exists():  # `datasets` would take the folder without a warning
-        raise DataError(f"`{source.dataset}` is a Hub id, and a path here too: write `./{source.dataset}` for the path")
+        raise DataError(
+            f"`{source.dataset}` is both a Hub id and a local path: for the path, write `./{source.dataset}`"
+        )
     commit = find_commit("dataset", source.dataset, source.revision)
     paths = list_files("dataset", source.dataset, commit)
     metadata = download_files("dataset", source.dataset, commit, METADATA)
@@ -104,7 +106,7 @@ def _as_data_error(id: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"`datasets` refuses `{id}`: {error}") from error
+        raise DataError(f"`datasets` can't load `{id}`: {error}") from error
 
 
 def dataset_blocks(

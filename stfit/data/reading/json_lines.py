@@ -36,7 +36,7 @@ def _parse_lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise line_error(path, number, f"is not valid JSON: {reason}") from error
         if not isinstance(record, dict):
-            raise line_error(path, number, 'is not a JSON object like {"text": "...", "label": 0}')
+            raise line_error(path, number, 'is not a JSON object such as {"text": "...", "label": 0}')
         yield record
 
 

@@ -53,7 +53,7 @@ def read_file(path: Path, options: ReadOptions) -> Iterator[Table]:
     """Blocks of one file, which together are the file. Raises DataError with the line if it can't be read."""
     name = _reader_name(path)
     if name is None:
-        raise DataError(f"{path} has no suffix that stfit reads: use one of {', '.join(DATA_SUFFIXES)}")
+        raise DataError(f"{path}: unsupported file suffix, use one of {', '.join(DATA_SUFFIXES)}")
     read = getattr(import_module(f"stfit.data.reading.{name}"), f"read_{name}")
     with _as_data_error(path):
         yield from read(path, options)
@@ -108,12 +108,12 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
             kinds.setdefault(match["split"], set()).add((path.parent, match["suffix"]))
     if not splits:
         raise DataError(
-            f"{folder} holds no file that stfit reads: name them train.jsonl, test.csv ({', '.join(DATA_SUFFIXES)})"
+            f"{folder} has no data files for a split, such as train.jsonl or test.csv ({', '.join(DATA_SUFFIXES)})"
         )
     for name, paths in splits.items():
         if len(kinds[name]) > 1:
             raise DataError(
-                f"several files could be the split `{name}`: {', '.join(map(str, paths))}; name one as `dataset`"
+                f"several files could be the split `{name}`: {', '.join(map(str, paths))}; set `dataset` to one of them"
             )
     return splits
 
@@ -126,13 +126,13 @@ def read_label_names(path: Path) -> dict[str, list[str]]:
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_LABELS_BYTES:
-        raise DataError(f"{path}: is larger than {MAX_LABELS_BYTES >> 20} MiB: are these the names of classes?")
+        raise DataError(f"{path} is larger than {MAX_LABELS_BYTES >> 20} MiB: are these the names of classes?")
     try:
         columns = load_json(path)
         return {column: _ordered_names(names) for column, names in columns.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(
-            f'{path} should map a column to the names of its classes, like {{"label": ["no", "yes"]}}: {error}'
+            f'{path} must map a column to the names of its classes, as in {{"label": ["no", "yes"]}}: {error}'
         ) from error
 
 

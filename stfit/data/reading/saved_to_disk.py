@@ -40,7 +40,7 @@ def _require_inside(folder: Path) -> None:
     for listing, name in _listed_names(folder):
         path = folder / name
         if Path(name).name != name or not path.resolve().is_relative_to(folder.resolve()):
-            raise DataError(f"{listing}: `{name}` leads out of {folder}")
+            raise DataError(f"{listing}: `{name}` is outside {folder}")
         if path.is_dir():
             _require_inside(path)
 

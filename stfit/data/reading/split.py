@@ -62,7 +62,7 @@ def _parse_part(term: str, whole: str) -> SplitPart:
     if len({bound.endswith("%") for bound in bounds}) == 2:
         raise RecipeError(f"the split `{whole}` mixes rows and percentages in one slice: use one of the two")
     if any(bound.endswith("%") and abs(int(bound[:-1])) > 100 for bound in bounds):
-        raise RecipeError(f"the split `{whole}` asks for more than 100 %")
+        raise RecipeError(f"the split `{whole}` takes more than 100%")
     return part
 
 

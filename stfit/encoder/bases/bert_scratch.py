@@ -1,4 +1,4 @@
-"""A small BERT from scratch: random weights, and a WordPiece vocabulary learnt from the training texts."""
+"""A small BERT from scratch: random weights, and a WordPiece vocabulary learned from the training texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ else:
 MAX_POSITIONS = 512
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORD_START = "\u2581"
-"""Marks the start of a word while pieces are learnt."""
+"""Marks the start of a word while pieces are learned."""
 
 
 class Scratch(Spec):
@@ -98,7 +98,7 @@ def learn_pieces(words: Iterable[str], size: int) -> list[str]:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """A lower-casing WordPiece tokenizer (https://arxiv.org/abs/1609.08144) learnt from `texts`."""
+    """A lower-casing WordPiece tokenizer (https://arxiv.org/abs/1609.08144) learned from `texts`."""
     normalizer = normalizers.BertNormalizer(lowercase=True)
     splitter = pre_tokenizers.BertPreTokenizer()
     words = (word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))

@@ -83,7 +83,9 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
 def _expand_vocab(weights: dict[str, Tensor], folder: Path) -> Tensor:
     """One row per token, from model2vec's rows, which tokens may share, and its token weights."""
     if "embeddings" not in weights:
-        raise ModelError(f"{folder}: model.safetensors holds neither `embedding.weight` nor model2vec's `embeddings`")
+        raise ModelError(
+            f"{folder}: model.safetensors contains neither `embedding.weight` nor model2vec's `embeddings`"
+        )
     table_vd = weights["embeddings"].float()
     if "mapping" in weights:
         table_vd = table_vd[weights["mapping"].long()]

@@ -47,12 +47,12 @@ class VectorTable(Spec):
     @model_validator(mode="after")
     def _vectors_decide_the_size(self) -> Self:
         if self.vectors is not None and self.embedding_dim is not None:
-            raise ValueError("`embedding_dim` is given by the file of `vectors`: leave it out")
+            raise ValueError("`embedding_dim` is determined by the file of `vectors`: remove it")
         return self
 
     @property
     def learns_from_texts(self) -> bool:
-        """Whether the vocabulary is learnt from the training texts."""
+        """Whether the vocabulary is learned from the training texts."""
         return self.vectors is None
 
     @property

@@ -1,4 +1,4 @@
-"""A pretrained transformer, or one that was just initialised, as the backbone."""
+"""A pretrained transformer, or one that was just initialized, as the backbone."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
         raise
     except Exception as error:  # transformers raises anything for a damaged file
         if "ignore_mismatched_sizes" in str(error):
-            error = RuntimeError(f"weights with a wrong shape: {_list_wrong_shapes(folder, config)}")
+            error = RuntimeError(f"weights of the wrong shape: {_list_wrong_shapes(folder, config)}")
         raise ModelError(f"{folder}: can't be loaded as a text encoder: {error}") from error
     require_right_weights(module, loading, folder)
     checked: PreTrainedModel = module
@@ -149,12 +149,12 @@ def _text_encoder_class(config: PretrainedConfig, folder: Path) -> Any:
     elif encoder.main_input_name != "input_ids":
         reason = f"{kind} reads {encoder.main_input_name}, not text"
     elif parts := [name for name in config.sub_configs if name in ("vision_config", "audio_config")]:
-        reason = f"{kind} is not only for text: it has a {parts[0]}"
+        reason = f"{kind} is not a text-only model: it has a {parts[0]}"
     elif config.is_encoder_decoder and not encoder.__name__.endswith("EncoderModel"):
         reason = f"{kind} is an encoder-decoder, and transformers has no class for its encoder alone"
     else:
         return encoder
-    raise ModelError(f"{folder}: can't be a text encoder: {reason}")
+    raise ModelError(f"{folder}: can't be used as a text encoder: {reason}")
 
 
 def set_dropout(config: PretrainedConfig, rate: float | None) -> None:
@@ -181,7 +181,7 @@ def _choose_limit(tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None
     positions = count_positions(config.to_dict())
     limit = max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
     if positions and limit > positions:
-        raise ModelError(f"max_seq_length {limit} is more than the {positions} positions of the base")
+        raise ModelError(f"max_seq_length {limit} exceeds the {positions} positions of the base")
     return limit
 
 

@@ -104,7 +104,7 @@ def weights_of_vocabulary(vocabulary: list[str], known: dict[str, float], unknow
 
 
 def frequent_words(texts: Iterable[str], max_words: int) -> list[str]:
-    """The most frequent words between white space, without punctuation and in lower case."""
+    """The most frequent words between whitespace, without punctuation and in lower case."""
     counts = Counter(
         bare for text in texts for word in text.split() if (bare := word.strip(string.punctuation).lower())
     )

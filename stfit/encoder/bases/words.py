@@ -1,4 +1,4 @@
-"""WordEmbeddings: one vector per word between white space, for token layers and pooling to work on."""
+"""WordEmbeddings: one vector per word between whitespace, for token layers and pooling to work on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NO_LIMIT = 1_000_000
 
 
 class WordEmbeddings(VectorTable):
-    """One vector per word between white space, for `token_layers` and `pooling` to work on."""
+    """One vector per word between whitespace, for `token_layers` and `pooling` to work on."""
 
     st_name: ClassVar[str] = ST_NAME
     default_dim: ClassVar[int] = 300
@@ -90,12 +90,14 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
     tokenizer_class = str(config.get("tokenizer_class")).rpartition(".")[2]
     if tokenizer_class != "WhitespaceTokenizer":
         hint = ", which joins words to phrases with nltk" if tokenizer_class == "PhraseTokenizer" else ""
-        raise ModelError(f"{folder}: has a {tokenizer_class}{hint}; stfit only supports a WhitespaceTokenizer")
+        raise ModelError(
+            f"{folder}: its tokenizer is a {tokenizer_class}{hint}; stfit only supports WhitespaceTokenizer"
+        )
     limit = options.max_seq_length or config.get("max_seq_length") or NO_LIMIT
     tokenizer = load_whitespace_tokenizer(folder, limit if limit < NO_LIMIT else None)
     weights = read_weights(folder / "model.safetensors")
     if "emb_layer.weight" not in weights:
-        raise ModelError(f"{folder}: model.safetensors does not hold `emb_layer.weight`")
+        raise ModelError(f"{folder}: model.safetensors does not contain `emb_layer.weight`")
     require_vectors(tokenizer, len(weights["emb_layer.weight"]), folder)
     is_trained = bool(config.get("update_embeddings", False))
     return _build(weights["emb_layer.weight"].float(), tokenizer, is_trained)

@@ -57,7 +57,7 @@ def require_exportable(encoder: Encoder) -> None:
     elif unknown := [mode for mode in encoder.config.pooling if mode not in POOLINGS]:
         reason = f"pooling `{unknown[0]}` comes from an installed package"
     elif not encoder.config.include_prompt:
-        reason = "it leaves prompts out of pooling, and a mask does not show where they end"
+        reason = "it excludes prompts from pooling, and the mask does not show where they end"
     if reason:
         raise ModelError(f"this model can't be exported: {reason}")
 

@@ -69,7 +69,7 @@ def load_ranges(path: Path, dim: int) -> Ranges | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a calibration file of stfit: {error}") from error
+        raise DataError(f"{path} is not an stfit calibration file: {error}") from error
     if low.shape != (dim,) or high.shape != (dim,):
         raise DataError(f"{path} calibrates {len(low)} dimensions, but these embeddings have {dim}")
     return Ranges(low, high)

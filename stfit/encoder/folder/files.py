@@ -71,7 +71,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: damaged: {error}") from error
     if invalid := not_finite(weights.items()):
-        raise ModelError(f"{path}: not finite: {name_some(invalid)}")
+        raise ModelError(f"{path}: values that are not finite: {name_some(invalid)}")
     return weights
 
 

@@ -65,7 +65,9 @@ def read_folder(folder: Path) -> ModelFolder:
     modules = [(_module_name(entry, listed), _module_folder(folder, entry, listed)) for entry in ordered]
     (st_name, backbone_folder), *rest = modules
     if st_name not in KINDS:
-        raise ModelError(f"{listed}: starts with {st_name}; stfit reads models that start with {', '.join(KINDS)}")
+        raise ModelError(
+            f"{listed}: starts with {st_name}; stfit only supports models that start with {', '.join(KINDS)}"
+        )
     modes: tuple[str, ...] = ()
     include_prompt, before = True, []
     if KINDS[st_name].is_pooled:
@@ -86,9 +88,9 @@ def _module_name(entry: dict[str, Any], listed: Path) -> str:
     name = path.rpartition(".")[2]
     known = (*KINDS, *TOKEN_LAYERS, "Pooling", *LAYERS)
     if path.startswith("sentence_transformers.") and name in UNSUPPORTED:
-        raise ModelError(f"{listed}: stfit can't read {name}, which {UNSUPPORTED[name]}")
+        raise ModelError(f"{listed}: stfit does not support {name}, which {UNSUPPORTED[name]}")
     if not path.startswith("sentence_transformers.") or name not in known:
-        raise ModelError(f"{listed}: module `{path}` is not one that stfit reads ({', '.join(known)})")
+        raise ModelError(f"{listed}: module `{path}` is not supported, only {', '.join(known)}")
     return name
 
 
@@ -96,14 +98,14 @@ def _module_folder(folder: Path, entry: dict[str, Any], listed: Path) -> Path:
     relative = entry.get("path", "")
     pure = PurePosixPath(str(relative))
     if not isinstance(relative, str) or pure.is_absolute() or ".." in pure.parts or {"\\", "\0"} & set(relative):
-        raise ModelError(f"{listed}: path `{relative}` leads out of the model folder")
+        raise ModelError(f"{listed}: path `{relative}` is outside the model folder")
     return folder / pure
 
 
 def _read_layer(known: dict[str, Any], name: str, folder: Path, listed: Path) -> Any:
     """The choice of a recipe for one module before or after pooling."""
     if name not in known:
-        raise ModelError(f"{listed}: {name} is in a place where only {', '.join(known)} can be")
+        raise ModelError(f"{listed}: {name} is not possible at this position, only {', '.join(known)}")
     path = folder / known[name].config_file
     try:
         return known[name].from_st(read_json(path, {}))

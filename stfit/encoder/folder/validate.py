@@ -39,11 +39,11 @@ def validate_folder(folder: Path) -> None:
     root = (folder.parents[2] if folder.parent.name == "snapshots" else folder).resolve()
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
-            raise ModelError(f"{path}: is a link that leads out of the model folder")
+            raise ModelError(f"{path}: is a link to a file outside the model folder")
         if path.suffix == ".json" and path.is_file():
             _validate_json(path)
     if (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder}: holds an adapter for another model, not a model: merge it into its base first")
+        raise ModelError(f"{folder}: contains an adapter instead of a model: merge it into its base first")
 
 
 def _validate_json(path: Path) -> None:
@@ -52,18 +52,18 @@ def _validate_json(path: Path) -> None:
     if path.name.endswith(".index.json"):
         shards = read_json(path).get("weight_map", {})
         if outside := sorted({str(name) for name in shards.values() if Path(str(name)).name != name}):
-            raise ModelError(f"{path}: names {outside[0]}, which is not a file beside it")
+            raise ModelError(f"{path}: names {outside[0]}, which is not in the same folder")
     if path.name == "config.json":
         config = read_json(path)
         if not isinstance(config, dict):
             raise ModelError(f"{path}: is not a JSON object")
         if "/" in str(config.get("_attn_implementation", config.get("attn_implementation", ""))):
-            raise ModelError(f"{path}: asks for attention code from the Hub, which stfit does not run")
+            raise ModelError(f"{path}: requests attention code from the Hub, which stfit does not run")
         layers = max((config[key] for key in LAYER_COUNTS if isinstance(config.get(key), int)), default=0)
         # Configs without `model_type`, such as WeightedLayerPooling's, count the layers of another module.
         tensors = len(read_shapes(path.parent)) if "model_type" in config else 0
         if tensors and layers > tensors:
-            raise ModelError(f"{path}: says {layers} layers, but the weights are only {tensors} tensors")
+            raise ModelError(f"{path}: declares {layers} layers, but there are only {tensors} weights")
 
 
 def require_right_weights(module: nn.Module, loading: dict[str, Any], folder: Path) -> None:
@@ -105,8 +105,8 @@ def require_no_code(config: dict[str, Any], folder: Path, known: Container[str])
     model_type = config.get("model_type")
     if config.get("auto_map") and model_type not in known:
         raise ModelError(
-            f"{folder}: its architecture ({model_type}) is code in its repository, which stfit never runs, and "
-            "transformers does not have it: choose another base, or a version of this one that transformers supports"
+            f"{folder}: its architecture ({model_type}) is defined by code in its repository, which stfit never runs, "
+            "and transformers does not have it: choose another base, or a version of it that transformers supports"
         )
 
 

@@ -49,7 +49,7 @@ class ReorderedLinear:
 
 @dataclass(frozen=True)
 class InferenceLayer:
-    """One transformer layer, normalised after each residual."""
+    """One transformer layer, normalized after each residual."""
 
     query_key_value: ReorderedLinear
     attention_output: ReorderedLinear

@@ -56,7 +56,7 @@ class LayerParts:
 
 @dataclass(frozen=True)
 class BackboneParts:
-    """The parts of a whole transformer: embeddings that are summed and normalised, then layers."""
+    """The parts of a whole transformer: embeddings that are summed and normalized, then layers."""
 
     word_embeddings: nn.Embedding
     position_embeddings: nn.Embedding | None
