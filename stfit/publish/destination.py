@@ -22,8 +22,8 @@ def validate_repo_name(name: str) -> str:
     if not valid or "--" in name or ".." in name or name.endswith(".git"):
         raise ValueError(
             f"`{name}` is not a valid repository name: use `name` or `owner/name` with at most {MAX_ID_LENGTH} "
-            "letters, digits, `-`, `_` and `.`. Parts start and end with a letter, digit or `_`; `--`, `..` and a "
-            "final `.git` are not allowed"
+            "letters, digits, `-`, `_` and `.`. Parts start and end with a letter, digit or `_`; `--`, `..` and "
+            "a final `.git` are not allowed"
         )
     return name
 
