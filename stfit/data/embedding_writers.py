@@ -1,4 +1,4 @@
-"""Embeddings on disk: parts that survive an interruption, and the output files made from them."""
+"""Embeddings on disk: parts that survive an interruption, and output files made from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ else:
 
 @dataclass(frozen=True)
 class EmbeddingRows:
-    """Embeddings [rows, dim] with their ids, and their texts where those are wanted too."""
+    """Embeddings [rows, dim] with their ids and, if requested, their texts."""
 
     ids: list[Any]
     texts: list[str] | None
@@ -42,9 +42,9 @@ class EmbeddingRows:
 
 
 class Parts:
-    """A folder of parts, numbered from 0. Each is whole or absent, and says by a digest what it was made of.
+    """A folder of parts, numbered from 0, each complete or absent, with the digest of its inputs.
 
-    They are safetensors files, since pyarrow would import pandas before the first row is there.
+    Parts are safetensors files because pyarrow imports pandas, which delays the first part.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,11 +55,11 @@ class Parts:
         return self.folder / f"part-{number:05d}.safetensors"
 
     def has(self, number: int, digest: str) -> bool:
-        """Whether the part is there, and was made of the same."""
+        """Whether the part exists and has this digest."""
         try:
             with safetensors.safe_open(self.path(number), "numpy") as file:
                 return bool((file.metadata() or {}).get("digest") == digest)
-        except (OSError, safetensors.SafetensorError):  # not there, or damaged
+        except (OSError, safetensors.SafetensorError):  # missing or damaged
             return False
 
     def write(self, number: int, digest: str, rows: EmbeddingRows) -> None:
@@ -152,7 +152,7 @@ def check_output(path: Path) -> None:
 
 
 def write_output(parts: Iterable[EmbeddingRows], scratch: Path, path: Path, count: int) -> None:
-    """Make the output of all parts at `scratch`, then put it in the place of what was there."""
+    """Write the output of all parts to `scratch`, then replace `path` with it."""
     if scratch.is_dir():
         shutil.rmtree(scratch)
     WRITERS[path.suffix](parts, scratch, count)

@@ -18,44 +18,46 @@ DELIMITERS = ";\t|,"
 
 @dataclass(frozen=True)
 class Table:
-    """Cells by column; every column has one cell per row, None where a row has no value."""
+    """Cells by column, one per row; None if a row has no value."""
 
     origin: str
-    """The file, folder or Hub id, for messages."""
+    """File, folder or Hub id, for messages."""
     columns: dict[str, list[Any]]
     row: np.ndarray
-    """Number of each row in its split, from 1: the line of a JSON Lines file without blank lines."""
+    """Number of each row in its split, from 1: the line, in a JSON Lines file without blank lines."""
     label_names: dict[str, list[str]]
-    """Column -> names of its classes 0, 1, ...; only for columns whose dataset gives them."""
+    """Column -> names of its classes 0, 1, ..., if the dataset defines them."""
 
     def __len__(self) -> int:
         return len(self.row)
 
     def take(self, index: np.ndarray) -> Table:
         """The rows at these positions, in this order."""
-        chosen = index.tolist()
-        columns = {name: [cells[i] for i in chosen] for name, cells in self.columns.items()}
+        columns = {name: [cells[i] for i in index.tolist()] for name, cells in self.columns.items()}
         return replace(self, columns=columns, row=self.row[index])
 
     def cells(self, column: str) -> list[Any]:
-        """One column. Raises DataError, with what there is, when the column is missing."""
+        """The cells of a column. Raises DataError if it is missing."""
         if column not in self.columns:
             raise DataError(self.missing(column))
         return self.columns[column]
 
     def missing(self, column: str, taken: Sequence[str] = ()) -> Problem:
-        """The problem of a missing column, with the known ones; a column `taken` by another role is not suggested."""
+        """The problem of a missing column; a column `taken` by another role is not suggested instead."""
         known = list(self.columns)
         free = [name for name in known if name not in taken]
         hint = delimiter_hint(known) or closest_hint(column, free) or did_you_mean(column, known)
-        there = "" if hint.startswith("known") else f" (columns: {', '.join(known)})"
-        return Problem(f"there is no column `{column}`: {hint}{there}", "missing-column", self.origin)
+        listing = "" if hint.startswith("known") else f" (columns: {', '.join(known)})"
+        return Problem(f"there is no column `{column}`: {hint}{listing}", "missing-column", self.origin)
 
 
 def delimiter_hint(names: Sequence[str]) -> str:
-    """A hint if the only column looks like several columns with another delimiter; else empty."""
-    found = [mark for mark in DELIMITERS if mark in names[0]] if len(names) == 1 else []
-    return f"if {found[0]!r} is the delimiter, write `read: {{delimiter: {json.dumps(found[0])}}}`" if found else ""
+    """A hint if the only column looks like several with another delimiter; else empty."""
+    if len(names) == 1:
+        for delimiter in DELIMITERS:
+            if delimiter in names[0]:
+                return f"if {delimiter!r} is the delimiter, set `read: {{delimiter: {json.dumps(delimiter)}}}`"
+    return ""
 
 
 def build_table(origin: str, columns: dict[str, list[Any]], label_names: dict[str, list[str]]) -> Table:
@@ -65,7 +67,7 @@ def build_table(origin: str, columns: dict[str, list[Any]], label_names: dict[st
 
 
 def concatenate(tables: Sequence[Table]) -> Table:
-    """The rows of all tables; a column that a table does not have is None there."""
+    """The rows of all tables, with None for columns that a table does not have."""
     names = dict.fromkeys(name for table in tables for name in table.columns)
     columns = {
         name: list(chain.from_iterable(table.columns.get(name) or [None] * len(table) for table in tables))

@@ -129,7 +129,7 @@ def test_a_bad_line_of_json_is_named(tmp_path, line, what):
     [
         (["a,b", "1,2", "3"], "line 3 has 1 fields, expected 2: a, b"),
         (["a,b", "1,2", "3,4,5"], "line 3 has 3 fields, expected 2: a, b"),
-        (["a;b", "1;2", "3;4,5"], "line 3 has 2 fields, expected 1: if ';' is the delimiter, write `read: {delimiter"),
+        (["a;b", "1;2", "3;4,5"], "line 3 has 2 fields, expected 1: if ';' is the delimiter, set `read: {delimiter"),
         (["a,b", '1,"x"y'], "line 2 is not valid.*quoting: false"),
         (["a,a", "1,2"], "names a column twice"),
     ],

@@ -1,6 +1,6 @@
-"""Whether a loss can learn from its data: first by the recipe alone, then by the labels.
+"""Whether a loss supports its data: first by the recipe alone, then by the labels.
 
-Losses live on the same floor, so they come in as their name and what they fit: tuples of (format, kind of label).
+This room does not import losses: they are passed as their name and the (format, label kind) tuples they support.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
 
 Fits = Iterable[tuple[str, str]]
-"""(format, label kind), one for each kind of data that a loss learns from."""
+"""(format, label kind) for each kind of data that a loss supports."""
 
 MEANING = {
     "none": "no label",
@@ -27,21 +27,21 @@ MEANING = {
 
 
 def format_problem(loss: str, format: str, fits_of: Mapping[str, Fits]) -> str | None:
-    """Why the loss can't learn from the format; None if it can. `fits_of`: name of every loss -> what it fits."""
+    """Why the loss does not support the format; None if it does. `fits_of`: name of each loss -> what it supports."""
     formats = list(dict.fromkeys(fit[0] for fit in fits_of[loss]))
     if format in formats:
         return None
-    others = [name for name, fits in fits_of.items() if format in (fit[0] for fit in fits)]
+    alternatives = [name for name, fits in fits_of.items() if format in (fit[0] for fit in fits)]
     return (
         f"`{loss}` does not support format `{format}`, only {' or '.join(formats)}. "
-        f"Losses for {format}: {', '.join(others) or 'none'}"
+        f"Losses for {format}: {', '.join(alternatives) or 'none'}"
     )
 
 
 def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
-    """Raises DataError when the labels are not of a kind, or in a range, that the loss learns from, or all the same.
+    """Raises DataError if the labels have a kind or range that the loss does not support, or are all equal.
 
-    `has_teacher`: whether the recipe names one, from whose embeddings the loss learns instead.
+    `has_teacher`: whether the loss uses the embeddings of a teacher instead of labels.
     """
     check_kind(loss, fits, examples, has_teacher)
     label = examples.label
@@ -53,29 +53,26 @@ def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = 
 
 
 def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
-    """The same for a part of the rows, which may all have the same label."""
-    wanted = [kind for format, kind in fits if format == examples.format]
+    """The same for part of the rows, whose labels may be all equal."""
+    kinds = [kind for format, kind in fits if format == examples.format]
     label = examples.label
-    if label is None and "number" in wanted and not has_teacher:
+    if label is None and "number" in kinds and not has_teacher:
         raise DataError(
             f"loss `{loss}` needs a numeric label or a teacher: set `columns: {{label: ...}}` to a numeric column, "
             "or `loss.teacher` to a model"
         )
-    if label is not None and (has_teacher or wanted in (["none"], ["teacher"])):
+    if label is not None and (has_teacher or kinds in (["none"], ["teacher"])):
         raise DataError(f"loss `{loss}` ignores labels: remove `columns.label`")
-    if label is None or not wanted:
+    if label is None or not kinds:
         return
-    if problem := _kind_problem(wanted, examples, label):
+    problems = [PROBLEM_OF[kind](examples, label) for kind in kinds if kind in PROBLEM_OF]
+    problem = problems[0] if problems and None not in problems else None
+    if problem:
         message, rows = problem
-        meanings = " or ".join(MEANING[kind] for kind in wanted)
+        meanings = " or ".join(MEANING[kind] for kind in kinds)
         at = f" ({name_rows(rows.tolist())})" if len(rows) else ""
         row = int(rows[0]) if len(rows) else None
         raise DataError(Problem(f"loss `{loss}` needs {meanings}, but {message}{at}", "label-kind", row=row))
-
-
-def _kind_problem(wanted: list[str], examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
-    found = [PROBLEM_OF[kind](examples, label) for kind in wanted if kind in PROBLEM_OF]
-    return None if None in found else found[0]
 
 
 def _score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
@@ -94,7 +91,7 @@ def _score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarr
 
 
 def _binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """Only 0 and 1, and not as numbers that stfit gave to names: it can't know which name means similar."""
+    """Only 0 and 1, but not for named classes: stfit can't know which name means similar."""
     if examples.label_kind == "binary":
         return None
     names = examples.label_names
@@ -118,7 +115,7 @@ def _class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarr
 
 
 def _number_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """Any number, but not those that stfit gave to names."""
+    """Any number, but not for named classes."""
     names = examples.label_names
     return (f"these are classes ({', '.join(names[:5])})", examples.row[:0]) if names else None
 

@@ -1,4 +1,4 @@
-"""Leakage between training and evaluation: metrics of rows that were trained on may reflect memorization."""
+"""Leakage between training and evaluation: metrics on training rows may reflect memorization."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stfit.errors import Problem
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """The rows of one evaluator; `name` is the evaluator's, `origin` where they were read from."""
+    """Rows of the evaluator `name`, read from `origin`."""
 
     name: str
     origin: str
@@ -20,12 +20,12 @@ class EvaluationRows:
 
 
 def shared_rows(training: Examples, evaluations: list[EvaluationRows]) -> list[Problem]:
-    """Evaluators whose examples are trained on too, in either order of the texts; case and whitespace are ignored."""
-    trained = set(_keys_of(training))
+    """Evaluators that share examples with training, in either order of the texts; case and whitespace are ignored."""
+    training_keys = set(_example_keys(training))
     problems = []
     for evaluation in evaluations:
         rows = evaluation.examples.row.tolist()
-        at = [row for row, key in zip(rows, _keys_of(evaluation.examples), strict=True) if key in trained]
+        at = [row for row, key in zip(rows, _example_keys(evaluation.examples), strict=True) if key in training_keys]
         if at:
             message = (
                 f"{len(at)} of {len(rows)} examples of evaluator `{evaluation.name}` are trained on, {name_rows(at)}: "
@@ -35,7 +35,7 @@ def shared_rows(training: Examples, evaluations: list[EvaluationRows]) -> list[P
     return problems
 
 
-def _keys_of(examples: Examples) -> list[frozenset[str]]:
+def _example_keys(examples: Examples) -> list[frozenset[str]]:
     """One key per example: its text, or its two texts without their order; negatives are ignored."""
     columns = [[fold(text or "") for text in texts] for texts in list(examples.texts.values())[:2]]
     return [frozenset(texts) for texts in zip(*columns, strict=True)]

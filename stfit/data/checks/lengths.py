@@ -11,7 +11,7 @@ from stfit.errors import Problem
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 MIN_CUT_SHARE = 0.01
-"""Share of truncated texts from which a warning is given."""
+"""Minimum share of truncated texts for a warning."""
 
 
 def estimate_tokens(texts: Sequence[str]) -> list[np.ndarray]:
@@ -26,7 +26,7 @@ def quantiles(lengths: np.ndarray) -> dict[str, int]:
 
 
 def cut_texts(lengths: np.ndarray, limit: int | None) -> list[Problem]:
-    """What stands after `max_seq_length` tokens is never seen, and a text that differs only there looks the same."""
+    """Tokens after `max_seq_length` are never seen: texts that differ only there get the same embedding."""
     filled = 0.0 if limit is None else float((lengths >= limit).mean())
     if filled < MIN_CUT_SHARE:
         return []
@@ -34,7 +34,7 @@ def cut_texts(lengths: np.ndarray, limit: int | None) -> list[Problem]:
 
 
 def empty_texts(lengths: np.ndarray) -> list[Problem]:
-    """A text without any word that the base knows has the embedding zero, whatever is learned."""
+    """A text without a word of the base's vocabulary has the embedding zero, whatever the model learns."""
     empty = int((lengths == 0).sum())
     message = f"{empty} of {len(lengths)} texts contain no word of the base's vocabulary: their embedding is zero"
     return [Problem(message, "unknown-words")] if empty else []

@@ -11,11 +11,11 @@ from stfit.data.table import Table, name_rows
 from stfit.errors import Problem
 
 FLAG_VALUES = ({0, 1}, {"0", "1"})
-"""The values of a column that says yes or no; true and false equal 1 and 0."""
+"""Values of a column of flags; true and false equal 1 and 0."""
 
 
 def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list[Problem]:
-    """Rows that lack a text or a label; many of them are a sign of wrong `columns`."""
+    """Rows without a text or a label; many of them suggest wrong `columns`."""
     if not examples.dropped:
         return []
     rows = sorted(_blank_rows(filter_rows(table, source.where), source))
@@ -25,7 +25,7 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
 
 
 def _blank_rows(table: Table, source: TrainingData) -> set[int]:
-    """Numbers of the rows with an empty cell in a role of one text; lists are left alone."""
+    """Numbers of the rows with an empty cell in a role of one text; lists are not considered."""
     blank: set[int] = set()
     for role in roles_in_format(source.format, source.columns):
         written = source.columns.get(role, role)
@@ -33,16 +33,13 @@ def _blank_rows(table: Table, source: TrainingData) -> set[int]:
             selector = parse_selector(text, list(table.columns))
             if selector.tail is None and not selector.has_slice:
                 cells = select(table, text)
-                blank |= {row for row, cell in zip(table.row.tolist(), cells, strict=True) if _is_empty(cell)}
+                rows = zip(table.row.tolist(), cells, strict=True)
+                blank |= {row for row, cell in rows if isinstance(cell, str | None) and is_blank(cell)}
     return blank
 
 
-def _is_empty(cell: object) -> bool:
-    return cell is None or (isinstance(cell, str) and is_blank(cell))
-
-
 def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
-    """A 0/1 column beside positives says which of them are: without `where`, the others are pulled together too."""
+    """An unused 0/1 column may mark the positive rows; without `where`, the other rows are trained as positives too."""
     if LABELED[source.format] or source.format == "text":
         return []
     known = list(table.columns)

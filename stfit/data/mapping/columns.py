@@ -37,13 +37,13 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
 
 
 def roles_in_format(format: str, columns: Collection[str] = ()) -> list[str]:
-    """Every role of a format, its label included: that of a triplet only where it is among the named `columns`."""
+    """All roles of a format, with `label` if it has one; a triplet has one if `columns` sets it."""
     labeled = LABELED[format] or (format == "triplet" and "label" in columns)
     return [*ROLES[format], *(["label"] if labeled else [])]
 
 
 def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format: str) -> dict[str, list[Selector]]:
-    """Role -> its selectors; a role that is not named takes the column of its own name."""
+    """Role -> its selectors; by default, the column of the same name. Raises DataError for missing columns."""
     known = list(table.columns)
     roles = roles_in_format(format, columns)
     absent = [role for role in roles if role not in columns and role not in known]
@@ -61,7 +61,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
             selectors = [parse_selector(text, known) for text in ([named] if isinstance(named, str) else named)]
             _check_several(role, selectors)
         resolved[role] = selectors
-        missing = [] if role in absent else [each.column for each in selectors if each.column not in known]
+        missing = [] if role in absent else [selector.column for selector in selectors if selector.column not in known]
         problems += [replace(table.missing(column, taken), key=key) for column in missing]
     if problems:
         raise DataError(problems)
@@ -69,7 +69,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
 
 
 def _check_several(role: str, selectors: list[Selector]) -> None:
-    """Several texts in one example are for negatives only, and `[*]` does not mix with them."""
+    """Only negatives may have several texts in one example, and then no `[*]`."""
     sliced = [selector.text for selector in selectors if selector.has_slice]
     if sliced and role != "negative":
         raise RecipeError(f"`columns: {role}` takes one text: replace the slice in `{sliced[0]}` with `[0]` or `[*]`")

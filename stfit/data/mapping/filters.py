@@ -13,7 +13,7 @@ from stfit.errors import DataError
 
 
 def filter_rows(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
-    """The rows that pass every condition. Raises DataError when none does."""
+    """The rows that meet all conditions. Raises DataError if there are none."""
     kept = matching(table, where)
     if not len(kept):
         raise DataError(f"`where` drops all {len(table)} rows: check the values of {', '.join(where)}")
@@ -21,7 +21,7 @@ def filter_rows(table: Table, where: dict[str, Scalar | list[Scalar] | Condition
 
 
 def matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
-    """The rows that pass every condition, which may be none."""
+    """The rows that meet all conditions; may be empty."""
     if not where:
         return table
     keep = np.ones(len(table), dtype=bool)
@@ -45,17 +45,16 @@ def _passes(cell: Any, condition: Scalar | list[Scalar] | Condition) -> bool:
     return number is not None and bool(low <= number <= high)
 
 
-def _is_one_of(cell: Any, wanted: Scalar | list[Scalar]) -> bool:
-    """Equality; a number in the recipe also equals that number written as text, which is all that a CSV file has."""
-    options = wanted if isinstance(wanted, list) else [wanted]
+def _is_one_of(cell: Any, values: Scalar | list[Scalar]) -> bool:
+    """Equality; a number in the recipe also equals that number as text, since all cells of a CSV file are text."""
     return any(
-        cell == one or (isinstance(cell, str) and not isinstance(one, str) and number_in(cell) == one)
-        for one in options
+        cell == value or (isinstance(cell, str) and not isinstance(value, str) and number_in(cell) == value)
+        for value in (values if isinstance(values, list) else [values])
     )
 
 
 def number_in(cell: Any) -> float | int | None:
-    """A number, also when it is written as text; None for anything else."""
+    """A number, or a number written as text; None for anything else."""
     if isinstance(cell, (int, float)):
         return cell
     if not isinstance(cell, str):
@@ -69,12 +68,12 @@ def number_in(cell: Any) -> float | int | None:
 
 
 def choose_holdout(table: Table, holdout: Holdout, seed: int) -> np.ndarray:
-    """Which rows are held out: a mask [rows], drawn by `seed`.
+    """Which rows are held out: a mask [rows], sampled with `seed`.
 
-    With `by`, groups of equal values are drawn as long as they fit into the wanted number of rows; if not even one
-    fits, the smallest is taken. Raises DataError where one side would be empty.
+    With `by`, groups of equal values are sampled while they fit into the number of rows; if none fits, the smallest one
+    is used. Raises DataError if one side would be empty.
     """
-    wanted = holdout.rows or max(1, round(len(table) * (holdout.fraction or 0)))
+    size = holdout.rows or max(1, round(len(table) * (holdout.fraction or 0)))
     if holdout.by is None:
         groups = np.arange(len(table))
     else:
@@ -83,11 +82,11 @@ def choose_holdout(table: Table, holdout: Holdout, seed: int) -> np.ndarray:
     sizes = np.bincount(groups)
     chosen, held = [], 0
     for group in np.random.default_rng(seed).permutation(len(sizes)).tolist():
-        if held + sizes[group] <= wanted:
+        if held + sizes[group] <= size:
             chosen.append(group)
             held += sizes[group]
     mask = np.isin(groups, chosen or [int(np.argmin(sizes))])
     if mask.all() or not mask.any():
         grouped = f" in {len(sizes)} groups of equal `{holdout.by}`" if holdout.by else ""
-        raise DataError(f"a holdout of {wanted} of {len(table)} rows{grouped} leaves no rows to train on")
+        raise DataError(f"a holdout of {size} of {len(table)} rows{grouped} leaves no rows to train on")
     return mask

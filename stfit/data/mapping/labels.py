@@ -1,4 +1,4 @@
-"""Labels as written in the data -> numbers that a loss understands."""
+"""Labels in the data -> numbers for a loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem, at_key, did_you_mean
 
 LabelKind = Literal["none", "binary", "class", "score"]
-"""none; integers that are all 0 or 1; integers (or names, which were numbered); floats."""
+"""None; integers that are all 0 or 1; other integers, or numbered names; floats."""
 
 MAX_LABEL = 2**31
 
@@ -26,18 +26,18 @@ class Labels:
     values: np.ndarray
     """int64 classes or float64 scores; 0 where `present` is false."""
     present: np.ndarray
-    """False where the data has no label."""
+    """False if the data has no label."""
     kind: LabelKind
     names: list[str] | None
     numbered: bool = False
-    """Whether the classes have their numbers from the names that occur, and not from the recipe or the dataset."""
+    """Whether classes were numbered by the names that occur, not by the recipe or the dataset."""
 
 
 def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: list[str] | None) -> Labels:
-    """Apply `label_map` and `label_range`; number the classes that are written as text, in sorted order.
+    """Apply `label_map` and `label_range`; number classes that are text, in sorted order.
 
-    `rows` are the row numbers of the cells, `names` what the dataset calls its classes. Raises DataError, with rows,
-    for labels that are neither number, bool nor text, are not finite, or are missing in the map or outside the range.
+    `rows`: row numbers of the cells; `names`: the dataset's names of its classes. Raises DataError, with rows, for
+    labels that are not a number, bool or text, are not finite, are missing in the map or outside the range.
     """
     present = np.array([cell is not None and cell != "" for cell in cells], dtype=bool)
     known = [cell for cell in cells if cell is not None and cell != ""]
@@ -53,7 +53,7 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
         known, names = _map_labels(known, rows, source.label_map, names)
     elif any(isinstance(cell, str) for cell in known):
         known, names, named = _read_text_labels(known, rows, names)
-    # written so that NaN fails too
+    # Negated, so that NaN is refused too.
     _refuse(known, rows, lambda value: not -MAX_LABEL <= value <= MAX_LABEL, "a label must be finite and at most 2**31")
     if source.label_range is not None:
         with at_key("label_range"):
@@ -74,13 +74,13 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
 def _map_labels(
     cells: list[Any], rows: np.ndarray, mapping: dict[str, int | float], names: list[str] | None
 ) -> tuple[list[int | float], list[str] | None]:
-    """Labels by `label_map`, whose keys are labels as written, or the dataset's own names of them."""
+    """Labels by `label_map`, whose keys are labels in the data or the dataset's names of them; and names."""
     keys = [_written(cell) for cell in cells]
     if names is not None:
         keys = [_name_of(cell, names) if key not in mapping else key for key, cell in zip(keys, cells, strict=True)]
     problems = []
     for key in dict.fromkeys(key for key in keys if key not in mapping):
-        at = [row for row, other in zip(rows.tolist(), keys, strict=True) if other == key]
+        at = [row for row, row_key in zip(rows.tolist(), keys, strict=True) if row_key == key]
         hint = did_you_mean(key, list(mapping))
         problems.append(
             Problem(
@@ -108,12 +108,12 @@ def _name_of(cell: Any, names: list[str]) -> str:
 def _read_text_labels(
     cells: list[Any], rows: np.ndarray, names: list[str] | None
 ) -> tuple[list[int | float], list[str] | None, bool]:
-    """Numbers, where all labels are numbers written as text (CSV); else classes, in the order of their names.
+    """Labels as numbers, names of the classes, and whether the labels are names.
 
-    Also the names of the classes, and whether it was names that were read.
+    They are numbers if all labels are numbers written as text (CSV); else classes in the order of their names.
     """
     texts = sum(isinstance(cell, str) for cell in cells)
-    if texts < len(cells) / 2:  # blame the few
+    if texts < len(cells) / 2:  # report the minority
         _refuse(cells, rows, lambda cell: isinstance(cell, str), "the labels of most other rows are numbers")
     _refuse(cells, rows, lambda cell: not isinstance(cell, str), "the labels of most other rows are text")
     numbers = [number_in(cell) for cell in cells]
@@ -134,10 +134,8 @@ def _rescale(values: list[int | float], rows: np.ndarray, bounds: list[float], n
     return [(value - low) / (high - low) for value in values]
 
 
-def _refuse(cells: list[Any], rows: np.ndarray, wrong: Callable[[Any], bool], because: str) -> None:
-    found = [(row, cell) for row, cell in zip(rows.tolist(), cells, strict=True) if wrong(cell)]
-    if found:
-        row, cell = found[0]
-        raise DataError(
-            Problem(f"{because}; found {cell!r:.60} ({name_rows([at for at, _ in found])})", "bad-label", row=row)
-        )
+def _refuse(cells: list[Any], rows: np.ndarray, is_wrong: Callable[[Any], bool], reason: str) -> None:
+    at = [position for position, cell in enumerate(cells) if is_wrong(cell)]
+    if at:
+        message = f"{reason}; found {cells[at[0]]!r:.60} ({name_rows(rows[at].tolist())})"
+        raise DataError(Problem(message, "bad-label", row=int(rows[at[0]])))

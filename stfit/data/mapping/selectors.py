@@ -1,4 +1,4 @@
-"""The selector language: how a recipe says which part of a row a role takes.
+"""The selector language: which part of a row a role takes.
 
 `title`, `set.query`, `set.pos[0]`, `set.pos[-1]`, `set.neg[:5]`, `set.neg[*]`: a column, then keys, indices and slices.
 A column whose name is the whole selector wins over the path.
@@ -18,14 +18,14 @@ from stfit.errors import DataError, Problem, RecipeError, did_you_mean
 
 Step = str | int | slice
 WILDCARD = "[*]"
-"""The step that makes one example of every element; no key can be written like this."""
+"""The step that makes one example of every element. No key can have this form."""
 
 PATH = re.compile(r"(?P<column>[^.\[\]]+)(?P<steps>(?:\.[^.\[\]]+|\[[^\]]*\])*)")
 STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>-?\d+)\]|\[(?P<start>-?\d*):(?P<stop>-?\d*)\]|(?P<each>\[\*\])")
 
 
 class Selector(NamedTuple):
-    """A path into a row. `path` leads to a text or a list; after `[*]`, `tail` goes on inside each element."""
+    """A path into a row. `path` leads to a text or a list; `tail` holds the steps after `[*]`, inside each element."""
 
     text: str
     column: str
@@ -34,12 +34,12 @@ class Selector(NamedTuple):
 
     @property
     def has_slice(self) -> bool:
-        """Whether it takes several texts of a row into one example."""
+        """Whether it puts several texts of a row into one example."""
         return any(isinstance(step, slice) for step in (*self.path, *(self.tail or ())))
 
 
 def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
-    """A selector of a table with these columns. Raises RecipeError where it can't be read."""
+    """A selector of a table with these columns. Raises RecipeError if it can't be parsed."""
     if text in columns:
         return Selector(text, text)
     match = PATH.fullmatch(text)
@@ -77,7 +77,7 @@ def _unreadable(text: str) -> str:
 
 
 def select(table: Table, text: str) -> list[Any]:
-    """One value per row. Raises DataError where the path does not fit a row."""
+    """One value per row. Raises DataError if the path does not fit a row."""
     selector = parse_selector(text, list(table.columns))
     if selector.tail is not None or selector.has_slice:
         raise RecipeError(f"`{text}` selects several values per row, but only one is allowed here")
@@ -136,9 +136,9 @@ def _element_choices(group: list[Selector], length: int) -> list[tuple[int, ...]
 
 
 def _walk(values: list[Any], rows: np.ndarray, steps: tuple[Step, ...], path: str) -> list[Any]:
-    """Follow `steps` into every value; None where a list is too short, a key is missing or a value is null.
+    """Follow `steps` into every value; None if a list is too short, a key is missing or a value is null.
 
-    `rows` are the row numbers of the values, and `path` what has been followed so far, for messages.
+    For messages: `rows` are the row numbers of the values, `path` the steps so far.
     """
     for position, step in enumerate(steps):
         if isinstance(step, str):

@@ -21,14 +21,14 @@ class Texts:
     ids: list[Any]
     texts: list[str]
     row: int
-    """Number of the row that the last of them comes from."""
+    """Row number of the last text."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
 
 def stream_texts(source: Source, column: str | None, id_column: str | None) -> Iterator[Texts]:
-    """Every text that the selector `column` takes, in order, with its number from 0 or its cell in `id_column` as id.
+    """Every text that the selector `column` takes, in order; its id is its cell in `id_column`, or its number from 0.
 
     The default of `column` is `text`, or the only column that holds text. Raises RecipeError if there is no default or
     the selector can't be read, DataError if a row has no text.
