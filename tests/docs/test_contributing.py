@@ -63,5 +63,5 @@ def test_what_the_diffs_add_trains_and_is_listed(extended, tiny_base, tmp_path):
     assert re.search(r"attention: fused", resolved)
     assert re.search(r"first_last", resolved)
     lengths = json.loads(stfit(extended, tmp_path, "lengths", "runs/extended", "texts.txt", "--json").stdout)
-    assert lengths["max"] > lengths["p50"] > 2
+    assert lengths["max"] >= lengths["p50"] > 2
     assert "lengths" in stfit(extended, tmp_path, "--help").stdout
