@@ -25,16 +25,15 @@ READERS = {
 """Suffix of a data file -> its reader NAME: the function `read_NAME` in `stfit/data/reading/NAME.py`."""
 DATA_SUFFIXES = tuple(READERS)
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
-"""Suffixes of texts and word vectors."""
+"""Suffixes of text files and word vectors."""
 
 
 class Located(str):
-    """A string of a recipe that carries the folder its relative paths start from."""
+    """A string of a recipe, with the folder that its relative paths start from."""
 
     folder: Path
 
     def __new__(cls, text: str, folder: Path) -> Located:
-        """Attach `folder` to `text`."""
         located = super().__new__(cls, text)
         located.folder = folder
         return located
