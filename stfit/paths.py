@@ -34,6 +34,7 @@ class Located(str):
     folder: Path
 
     def __new__(cls, text: str, folder: Path) -> Located:
+        """`text` with its `folder`."""
         located = super().__new__(cls, text)
         located.folder = folder
         return located
