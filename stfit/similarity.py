@@ -32,8 +32,7 @@ def normalize(vectors_rd: Tensor) -> Tensor:
     after gradient clipping, nothing is left for the other rows.
     """
     norm_r1 = torch.linalg.vector_norm(vectors_rd, dim=-1, keepdim=True)
-    unit_rd: Tensor = vectors_rd / norm_r1.masked_fill(norm_r1 < EPS, torch.inf)
-    return unit_rd
+    return vectors_rd / norm_r1.masked_fill(norm_r1 < EPS, torch.inf)
 
 
 def pairwise_cosine(first_rd: Tensor, second_rd: Tensor) -> Tensor:
@@ -48,8 +47,7 @@ def pairwise_distance(distance: str, first_rd: Tensor, second_rd: Tensor, offset
     """
     if distance == "cosine":
         return 1 - pairwise_cosine(first_rd, second_rd)
-    distance_r: Tensor = torch.linalg.vector_norm(first_rd - second_rd + offset, ord=ORDERS[distance], dim=-1)
-    return distance_r
+    return torch.linalg.vector_norm(first_rd - second_rd + offset, ord=ORDERS[distance], dim=-1)
 
 
 def pairwise_similarity(similarity: str, first_rd: Tensor, second_rd: Tensor) -> Tensor:

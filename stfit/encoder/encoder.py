@@ -89,8 +89,7 @@ class Encoder(nn.Module):
 
     @property
     def _weight(self) -> Tensor:
-        weight: Tensor = next(chain(self.backbone.parameters(), self.backbone.buffers()))
-        return weight
+        return next(chain(self.backbone.parameters(), self.backbone.buffers()))
 
     def forward(self, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None = None) -> Tensor:
         """Embeddings [len(sequences), embedding_dim] of token-id arrays, in their order.
@@ -213,8 +212,7 @@ class Encoder(nn.Module):
         self.eval()
         run(embed_batch, token_batches(lengths, max_tokens))
         self.train(was_training)
-        result: np.ndarray = embeddings.numpy()
-        return result
+        return embeddings.numpy()
 
 
 def _serial_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:

@@ -63,7 +63,6 @@ class Dense(LayerSpec):
     """Activation after the linear layer."""
 
     def build(self, dim: int) -> nn.Module:
-        """From `dim` to `out_features`."""
         activation: nn.Module = getattr(nn, ACTIVATIONS[self.activation])()
         return modules.Projection(dim, self.out_features, self.bias, activation)
 
@@ -102,7 +101,6 @@ class Normalize(LayerSpec):
     type: Literal["normalize"] = "normalize"
 
     def build(self, dim: int) -> nn.Module:
-        """A module without weights."""
         return modules.UnitLength()
 
 
@@ -113,7 +111,6 @@ class LayerNorm(LayerSpec):
     type: Literal["layer_norm"] = "layer_norm"
 
     def build(self, dim: int) -> nn.Module:
-        """A module with two weights of size `dim`."""
         return modules.Norm(dim)
 
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
@@ -129,7 +126,6 @@ class Dropout(LayerSpec):
     """Fraction that is set to zero."""
 
     def build(self, dim: int) -> nn.Module:
-        """A module without weights."""
         return nn.Dropout(self.rate)
 
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:

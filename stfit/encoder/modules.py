@@ -26,9 +26,7 @@ class Projection(nn.Module):
         self.activation = activation
 
     def forward(self, embedding_rd: Tensor) -> Tensor:
-        """[rows, dim] -> [rows, out_features]."""
-        projected: Tensor = self.activation(self.linear(embedding_rd))
-        return projected
+        return self.activation(self.linear(embedding_rd))
 
 
 class Norm(nn.Module):
@@ -39,16 +37,13 @@ class Norm(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, embedding_rd: Tensor) -> Tensor:
-        """[rows, dim] -> [rows, dim]."""
-        normed: Tensor = self.norm(embedding_rd)
-        return normed
+        return self.norm(embedding_rd)
 
 
 class UnitLength(nn.Module):
     """Scales every embedding to length 1; a zero vector stays zero and gets zero gradient."""
 
     def forward(self, embedding_rd: Tensor) -> Tensor:
-        """[rows, dim] -> [rows, dim]."""
         return normalize(embedding_rd)
 
 
@@ -64,10 +59,10 @@ class Convolutions(nn.Module):
         """One convolution over all sequences in a row, with zeros between them as padding."""
         column_t = torch.arange(len(tokens.owner_t), device=tokens.owner_t.device) + tokens.owner_t * self.gap
         row_length = len(column_t) + (len(tokens.lengths_r) - 1) * self.gap
-        states_td = tokens.states_td
+        states_td = tokens.states
         row_td = states_td.new_zeros(row_length, states_td.shape[1]).index_copy(0, column_t, states_td)
         channels_ct = torch.cat([conv(row_td.T[None])[0] for conv in self.convs])
-        return replace(tokens, states_td=channels_ct.T[column_t])
+        return replace(tokens, states=channels_ct.T[column_t])
 
 
 class Recurrence(nn.Module):
@@ -79,9 +74,9 @@ class Recurrence(nn.Module):
 
     def forward(self, tokens: TokenStates) -> TokenStates:
         """Runs on torch's own packed sequences."""
-        sequences = tokens.states_td.split(tokens.lengths_r.tolist())
+        sequences = tokens.states.split(tokens.lengths_r.tolist())
         packed, _ = self.encoder(rnn.pack_sequence(sequences, enforce_sorted=False))
-        return replace(tokens, states_td=torch.cat(rnn.unpack_sequence(packed)))
+        return replace(tokens, states=torch.cat(rnn.unpack_sequence(packed)))
 
 
 class TokenWeights(nn.Module):
@@ -96,7 +91,7 @@ class TokenWeights(nn.Module):
         """Scales the states and records the sum of the weights of each sequence."""
         weight_t1 = self.emb_layer(tokens.ids_t)
         weight_sum_r = tokens.total(weight_t1)[:, 0]
-        return replace(tokens, states_td=tokens.states_td * weight_t1, weight_sum_r=weight_sum_r)
+        return replace(tokens, states=tokens.states * weight_t1, weight_sum_r=weight_sum_r)
 
 
 class LayerMix(nn.Module):

@@ -32,7 +32,8 @@ class TokenStates:
     No length may be 0.
     """
 
-    states_td: Tensor
+    states: Tensor
+    """[t, d]."""
     lengths_r: Tensor
     ids_t: Tensor
     """Token ids."""
@@ -46,11 +47,6 @@ class TokenStates:
         ids_t = torch.from_numpy(np.concatenate(sequences)).to(states_td.device)
         return cls(states_td, lengths_r, ids_t)
 
-    @property
-    def states(self) -> Tensor:
-        """The token embeddings."""
-        return self.states_td
-
     @cached_property
     def starts_r(self) -> Tensor:
         """Index of the first token of each sequence."""
@@ -62,14 +58,9 @@ class TokenStates:
         return torch.arange(len(self.lengths_r), device=self.lengths_r.device).repeat_interleave(self.lengths_r)
 
     @cached_property
-    def position_t(self) -> Tensor:
-        """Position of each token in its sequence, 0 for the first."""
-        return torch.arange(len(self.owner_t), device=self.owner_t.device) - self.starts_r[self.owner_t]
-
-    @property
     def positions(self) -> Tensor:
         """Position of each token in its sequence, 0 for the first."""
-        return self.position_t
+        return torch.arange(len(self.owner_t), device=self.owner_t.device) - self.starts_r[self.owner_t]
 
     def total(self, values_td: Tensor) -> Tensor:
         """Sum over each sequence, in float32 also for half-precision values."""
@@ -82,20 +73,20 @@ class TokenStates:
 
     def largest(self) -> Tensor:
         """Largest value of each dimension."""
-        return torch.segment_reduce(self.states_td, "max", lengths=self.lengths_r)
+        return torch.segment_reduce(self.states, "max", lengths=self.lengths_r)
 
     def first(self) -> Tensor:
         """The first token's embedding."""
-        return self.states_td[self.starts_r]
+        return self.states[self.starts_r]
 
     def last(self) -> Tensor:
         """The last token's embedding."""
-        return self.states_td[self.starts_r + self.lengths_r - 1]
+        return self.states[self.starts_r + self.lengths_r - 1]
 
 
 @dataclass(frozen=True)
 class PaddedStates:
-    """Token embeddings in a rectangle with padding on either side, for graphs without data-dependent shapes."""
+    """TokenStates in a rectangle with padding on either side, for graphs without data-dependent shapes."""
 
     states: Tensor
     """[r, l, d]."""
@@ -104,32 +95,25 @@ class PaddedStates:
 
     @property
     def lengths_r(self) -> Tensor:
-        """Number of tokens of each sequence."""
         return self.mask_rl.sum(dim=1)
 
     @property
     def positions(self) -> Tensor:
-        """Position of each token in its sequence, 0 for the first."""
         return self.mask_rl.cumsum(dim=1) - 1
 
     def total(self, values_rld: Tensor) -> Tensor:
-        """Sum over each sequence."""
         return (values_rld * self.mask_rl[:, :, None]).sum(dim=1)
 
     def mean_divisor(self, unweighted_r: Tensor) -> Tensor:
-        """[sequences, 1] to divide a sum by."""
         return unweighted_r[:, None]
 
     def largest(self) -> Tensor:
-        """Largest value of each dimension."""
         return self.states.masked_fill(self.mask_rl[:, :, None] == 0, -torch.inf).amax(dim=1)
 
     def first(self) -> Tensor:
-        """The first token's embedding."""
         return self._at(self.mask_rl.argmax(dim=1))
 
     def last(self) -> Tensor:
-        """The last token's embedding."""
         return self._at(self.mask_rl.cumsum(dim=1).argmax(dim=1))
 
     def _at(self, column_r: Tensor) -> Tensor:
@@ -144,7 +128,6 @@ def _pool_mean(tokens: Tokens) -> Tensor:
 
 
 def _pool_mean_sqrt_len(tokens: Tokens) -> Tensor:
-    """Sum of the token embeddings over the square root of their number."""
     return tokens.total(tokens.states) / tokens.mean_divisor(tokens.lengths_r).sqrt()
 
 
@@ -193,8 +176,7 @@ def pooling_function(name: str) -> Callable[[Any], Tensor]:
     """The function of a pooling of stfit or of an installed package."""
     if name in POOLINGS:
         return POOLINGS[name].pool
-    function: Callable[[TokenStates], Tensor] = load_entry_point(installed_entry_points("pooling")[name])
-    return function
+    return load_entry_point(installed_entry_points("pooling")[name])
 
 
 def compute_pooled(names: tuple[str, ...], tokens: Tokens) -> Tensor:
@@ -205,7 +187,7 @@ def compute_pooled(names: tuple[str, ...], tokens: Tokens) -> Tensor:
 def without_prompts(tokens: TokenStates, prompts_r: Tensor) -> TokenStates:
     """The sequences without the first `prompts_r[i]` tokens of each (at least one token is kept)."""
     skip_r = prompts_r.minimum(tokens.lengths_r - 1)
-    kept_t = tokens.position_t >= skip_r[tokens.owner_t]
+    kept_t = tokens.positions >= skip_r[tokens.owner_t]
     return replace(
-        tokens, states_td=tokens.states_td[kept_t], ids_t=tokens.ids_t[kept_t], lengths_r=tokens.lengths_r - skip_r
+        tokens, states=tokens.states[kept_t], ids_t=tokens.ids_t[kept_t], lengths_r=tokens.lengths_r - skip_r
     )

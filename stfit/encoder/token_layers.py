@@ -58,7 +58,6 @@ class CNN(LayerSpec):
     """Widths in tokens; must be odd."""
 
     def build(self, context: LayerContext) -> nn.Module:
-        """From `dim` to `out_channels` for each width."""
         return modules.Convolutions(context.dim, self.out_channels, self.kernel_sizes)
 
     def dim_after(self, dim: int) -> int:
@@ -91,7 +90,6 @@ class LSTM(LayerSpec):
     """Run in both directions and concatenate the results."""
 
     def build(self, context: LayerContext) -> nn.Module:
-        """From `dim` to `hidden_dim`, twice that in both directions."""
         return modules.Recurrence(context.dim, self.hidden_dim, self.num_layers, self.dropout, self.bidirectional)
 
     def dim_after(self, dim: int) -> int:
@@ -123,7 +121,6 @@ class WordWeights(LayerSpec):
         return self.weights is None
 
     def build(self, context: LayerContext) -> nn.Module:
-        """A weight for each entry of the vocabulary."""
         tokenizer, known = context.backbone.tokenizer, {}
         vocabulary = tokenizer.vocabulary()
         if self.weights is not None:

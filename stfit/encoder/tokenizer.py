@@ -7,7 +7,6 @@ import string
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
@@ -18,30 +17,6 @@ from stfit.io.json_files import load_json
 
 UNKNOWN = "[UNK]"
 WORDS_FILE = "whitespacetokenizer_config.json"
-
-
-class Tokenizer(Protocol):
-    """A tokenizer with truncation, and without padding."""
-
-    @property
-    def max_seq_length(self) -> int | None:
-        """Maximum length in tokens; None for no limit."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Everything that decides the token ids of a text."""
-
-    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text (int32), cut at max_seq_length."""
-
-    def prompt_length(self, prompt: str) -> int:
-        """Number of tokens that `prompt` puts before a text."""
-
-    def vocabulary(self) -> list[str]:
-        """Every token, by id."""
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files."""
 
 
 class FileTokenizer:
@@ -59,11 +34,11 @@ class FileTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides the token ids of a text."""
+        """Identifies everything that decides the token ids of a text."""
         return f"{'with' if self._special_tokens else 'without'} special tokens {self._backend.to_str()}"
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text."""
+        """Token ids of each text (int32), cut at max_seq_length."""
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=self._special_tokens)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
@@ -116,7 +91,7 @@ def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
 class WhitespaceTokenizer:
     """Words between whitespace; an unknown one is retried without punctuation, then in lower case, then left out.
 
-    The same steps as sentence-transformers' WhitespaceTokenizer.
+    The same steps as sentence-transformers' WhitespaceTokenizer, with the interface of FileTokenizer.
     """
 
     def __init__(
@@ -134,12 +109,10 @@ class WhitespaceTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides the token ids of a text."""
         settings = [self._words, self._stop_words, self._lower_case, self.max_seq_length]
         return f"words {sha256(json.dumps(settings).encode()).hexdigest()}"
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text."""
         return [np.array(self._known_ids(text)[: self.max_seq_length], dtype=np.int32) for text in texts]
 
     def _known_ids(self, text: str) -> list[int]:
@@ -152,17 +125,18 @@ class WhitespaceTokenizer:
         return next((self._ids[form] for form in (word, bare, bare.lower()) if form in self._ids), None)
 
     def prompt_length(self, prompt: str) -> int:
-        """Number of tokens that `prompt` puts before a text."""
         return len(self._known_ids(prompt))
 
     def vocabulary(self) -> list[str]:
-        """Every word, by id."""
         return self._words
 
     def save(self, folder: Path) -> None:
         """Write the file of sentence-transformers."""
         content = {"vocab": self._words, "stop_words": self._stop_words, "do_lower_case": self._lower_case}
         (folder / WORDS_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+Tokenizer = FileTokenizer | WhitespaceTokenizer
 
 
 def load_whitespace_tokenizer(folder: Path, max_seq_length: int | None = None) -> WhitespaceTokenizer:

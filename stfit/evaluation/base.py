@@ -63,8 +63,7 @@ class EvaluatorBase(Named, Source):
     """Split, with an optional slice."""
 
     @model_validator(mode="after")
-    def one_origin(self) -> Self:
-        """Rows have exactly one source."""
+    def _one_origin(self) -> Self:
         given = self.origins_given
         if sum(given.values()) != 1:
             *all_but_last, last = given
@@ -96,13 +95,13 @@ class EvaluatorBase(Named, Source):
         """The roles that `prompts` accepts."""
         return ROLES[self.format]
 
-    def load(self, seed: int, own: TrainAndHoldout | None) -> Any:
-        """The rows for `measure`; `own` holds those of `from: holdout`."""
-        return load_examples(self, self.format, seed)[0] if self.from_ is None else self.held_out(own)
+    def load(self, seed: int, training: TrainAndHoldout | None) -> Any:
+        """The rows for `measure`; `training` holds those of `from: holdout`."""
+        return load_examples(self, self.format, seed)[0] if self.from_ is None else self.held_out(training)
 
-    def held_out(self, own: TrainAndHoldout | None) -> Examples:
+    def held_out(self, training: TrainAndHoldout | None) -> Examples:
         """The holdout. Raises RecipeError if it has another format than the evaluator needs."""
-        held_out = own[1] if own else None
+        held_out = training[1] if training else None
         assert held_out is not None  # the recipe refuses `from: holdout` without data.holdout
         if held_out.format not in (self.format, *self.from_holdout_of):
             raise RecipeError(
@@ -112,8 +111,7 @@ class EvaluatorBase(Named, Source):
 
     def examples_of(self, rows: Any) -> Examples | None:
         """The rows that training must not contain; None if they are unknown."""
-        examples: Examples = rows
-        return examples
+        return rows
 
 
 def score_pairs(first_rd: np.ndarray, second_rd: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,9 +28,8 @@ class BinaryClassification(EvaluatorBase):
         f"{kind}_{name}" for kind in ("ap", "accuracy", "f1", "precision", "recall", "mcc") for name in SIMILARITIES
     ]
 
-    def load(self, seed: int, own: TrainAndHoldout | None) -> Examples:
-        """Pairs with label 0 or 1."""
-        rows: Examples = super().load(seed, own)
+    def load(self, seed: int, training: TrainAndHoldout | None) -> Examples:
+        rows: Examples = super().load(seed, training)
         self._binary_labels(rows)
         return rows
 
@@ -41,11 +40,11 @@ class BinaryClassification(EvaluatorBase):
         """
         label = self._binary_labels(rows)
         first, second = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
-        found: dict[str, Statistic] = {}
+        statistics: dict[str, Statistic] = {}
         for name, score_r in score_pairs(first, second).items():
             ranking = rank_by_score(score_r, label)
-            found |= {f"{kind}_{name}": statistic_of(kind, ranking) for kind in KINDS}
-        return found
+            statistics |= {f"{kind}_{name}": statistic_of(kind, ranking) for kind in KINDS}
+        return statistics
 
     def _binary_labels(self, rows: Examples) -> np.ndarray:
         """The labels. Raises DataError if there are others than 0 and 1, or only one of the two."""

@@ -43,42 +43,40 @@ class Comparison:
     """better or worse if the interval excludes 0."""
 
 
-def compare(own: Statistic, other: Statistic) -> Comparison:
-    """The gain of `own` over `other` with its verdict. Both must have the same rows in the same order."""
-    gains = _resampled_gains(own, other) if own.rows else None
-    return _classify_gain(own.value, other.value, gains)
+def compare(model: Statistic, baseline: Statistic) -> Comparison:
+    """The gain of `model` over `baseline` with its verdict. Both must have the same rows in the same order."""
+    gains = _resampled_gains(model, baseline) if model.rows else None
+    return _classify_gain(model.value, baseline.value, gains)
 
 
-def _classify_gain(value: float, other: float, gains: np.ndarray | None) -> Comparison:
+def _classify_gain(value: float, baseline: float, gains: np.ndarray | None) -> Comparison:
     """The verdict on a gain; `gains` are resampled, or None if there are no rows to resample."""
     if gains is None:
-        return Comparison(value, other, value - other, None, None, None)
+        return Comparison(value, baseline, value - baseline, None, None, None)
     tail = (1 - INTERVAL) / 2
     low, high = map(float, np.quantile(gains, [tail, 1 - tail]))
     verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "no evidence"
-    return Comparison(value, other, value - other, low, high, verdict)
+    return Comparison(value, baseline, value - baseline, low, high, verdict)
 
 
-def lower_bound(own: Statistic, other: Statistic, confidence: float) -> float:
-    """One-sided lower bound of the gain of `own` at this confidence; the plain gain if there are no rows.
+def lower_bound(model: Statistic, baseline: Statistic, confidence: float) -> float:
+    """One-sided lower bound of the gain of `model` at this confidence; the plain gain if there are no rows.
 
     The bound is the highest gain that at most 1 - confidence of the draws do not exceed. Models that differ in few rows
     tie in many draws: if more draws than that tie at the lowest gain, the bound is one step of the metric below it. An
     identical model has a bound of 0.
     """
-    if not own.rows:
-        return own.value - other.value
-    gains, draws = np.unique(_resampled_gains(own, other).round(12), return_counts=True)
+    if not model.rows:
+        return model.value - baseline.value
+    gains, draws = np.unique(_resampled_gains(model, baseline).round(12), return_counts=True)
     within = int(np.searchsorted(draws.cumsum() / RESAMPLES, 1 - confidence + 1e-9, side="right"))
     if within:
         return float(gains[within - 1])
     return float(gains[0] - (gains[1] - gains[0] if len(gains) > 1 else 0.0))
 
 
-def _resampled_gains(own: Statistic, other: Statistic) -> np.ndarray:
-    """Gains [RESAMPLES] on resampled rows, the same rows for both."""
-    gains: np.ndarray = resample(own, RESAMPLES) - resample(other, RESAMPLES)
-    return gains
+def _resampled_gains(model: Statistic, baseline: Statistic) -> np.ndarray:
+    return resample(model, RESAMPLES) - resample(baseline, RESAMPLES)
 
 
 def resample(statistic: Statistic, draws: int) -> np.ndarray:
@@ -92,9 +90,9 @@ def resample(statistic: Statistic, draws: int) -> np.ndarray:
 
 
 def compare_draws(
-    value: float, other: float, drawn: BootstrapDraws | None, other_drawn: BootstrapDraws | None
+    value: float, baseline: float, draws: BootstrapDraws | None, baseline_draws: BootstrapDraws | None
 ) -> Comparison:
     """Like `compare`, for two values resampled at different times; without a verdict if their rows differ."""
-    if not drawn or not other_drawn or drawn["rows"] is None or drawn["rows"] != other_drawn["rows"]:
-        return _classify_gain(value, other, None)
-    return _classify_gain(value, other, np.array(drawn["values"]) - np.array(other_drawn["values"]))
+    if not draws or not baseline_draws or draws["rows"] is None or draws["rows"] != baseline_draws["rows"]:
+        return _classify_gain(value, baseline, None)
+    return _classify_gain(value, baseline, np.array(draws["values"]) - np.array(baseline_draws["values"]))

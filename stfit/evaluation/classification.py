@@ -32,7 +32,6 @@ class Classes:
 
     @property
     def texts(self) -> dict[str, list[str]]:
-        """Texts by role."""
         return {"text": [*self.known.column("text"), *self.measured.column("text")]}
 
 
@@ -53,10 +52,10 @@ class Classification(EvaluatorBase):
     k: int = Field(5, gt=0)
     """Number of nearest labeled texts that vote."""
 
-    def load(self, seed: int, own: TrainAndHoldout | None) -> Classes:
+    def load(self, seed: int, training: TrainAndHoldout | None) -> Classes:
         """Texts of both splits, with the same class numbers."""
-        if own is not None and self.from_ is not None:
-            return self._require_classes(Classes(own[0], self.held_out(own)))
+        if training is not None and self.from_ is not None:
+            return self._require_classes(Classes(training[0], self.held_out(training)))
         source = self.model_copy(update={"split": self.train_split})
         known = load_examples(source, self.format, seed)[0]
         return self._require_classes(Classes(known, _numbered_as(known, load_examples(self, self.format, seed)[0])))
@@ -98,9 +97,7 @@ class Classification(EvaluatorBase):
         }
 
     def examples_of(self, rows: Any) -> Examples:
-        """The rows that training must not contain."""
-        examples: Examples = rows.measured
-        return examples
+        return rows.measured
 
 
 def _numbered_as(known: Examples, measured: Examples) -> Examples:
@@ -116,15 +113,14 @@ def _numbered_as(known: Examples, measured: Examples) -> Examples:
 def _vote(label_rk: np.ndarray) -> np.ndarray:
     """The most frequent label of each row; of tied labels, the first."""
     votes_rk = (label_rk[:, :, None] == label_rk[:, None, :]).sum(axis=2)
-    chosen: np.ndarray = np.take_along_axis(label_rk, votes_rk.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return chosen
+    return np.take_along_axis(label_rk, votes_rk.argmax(axis=1)[:, None], axis=1)[:, 0]
 
 
-def _contingency_cells(one_r: np.ndarray, other_r: np.ndarray) -> tuple[np.ndarray, int]:
+def _contingency_cells(first_r: np.ndarray, second_r: np.ndarray) -> tuple[np.ndarray, int]:
     """Each row's cell in the table of both groupings [n, n] (flat), and n."""
-    names, numbers = np.unique([one_r, other_r], return_inverse=True)
-    one, other = numbers.reshape(2, -1)
-    return one * len(names) + other, len(names)
+    names, numbers = np.unique([first_r, second_r], return_inverse=True)
+    first_r, second_r = numbers.reshape(2, -1)
+    return first_r * len(names) + second_r, len(names)
 
 
 def macro_f1(label_r: np.ndarray, predicted_r: np.ndarray) -> Statistic:

@@ -30,8 +30,7 @@ class Gate(Spec):
     `min_gain`. A model that is no better passes with a probability of 1 - confidence. null compares plain values."""
 
     @model_validator(mode="after")
-    def one_limit(self) -> Self:
-        """A gate has one limit."""
+    def _one_limit(self) -> Self:
         if (self.min is None) == (self.against is None):
             raise ValueError("set either `min` or `against`; for both, add two gates")
         defaults = type(self).model_fields  # resolved.yaml contains them
@@ -59,13 +58,13 @@ class GateResult:
     note: str = ""
 
 
-def decide(gate: Gate, own: Statistic, other: Statistic | None, note: str = "") -> GateResult:
-    """Evaluate a gate; `other` is the metric of the model in `against`, `note` the reason if it is missing."""
+def decide(gate: Gate, model: Statistic, baseline: Statistic | None, note: str = "") -> GateResult:
+    """Evaluate a gate; `baseline` is the metric of the model in `against`, `note` the reason if it is missing."""
     if gate.min is not None:
-        return GateResult(gate.metric, own.value, gate.min, own.value >= gate.min)
-    if other is None:
-        return GateResult(gate.metric, own.value, None, None, gate.against, note=note)
-    gain = own.value - other.value
-    low = gain if gate.confidence is None else lower_bound(own, other, gate.confidence)
-    limit = own.value - low + gate.min_gain
-    return GateResult(gate.metric, own.value, limit, low >= gate.min_gain, gate.against, other.value, gain, low)
+        return GateResult(gate.metric, model.value, gate.min, model.value >= gate.min)
+    if baseline is None:
+        return GateResult(gate.metric, model.value, None, None, gate.against, note=note)
+    gain = model.value - baseline.value
+    low = gain if gate.confidence is None else lower_bound(model, baseline, gate.confidence)
+    limit = model.value - low + gate.min_gain
+    return GateResult(gate.metric, model.value, limit, low >= gate.min_gain, gate.against, baseline.value, gain, low)

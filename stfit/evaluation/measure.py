@@ -38,8 +38,8 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
             for dim in set(sizes.values())
         }
         statistics |= {
-            f"{evaluator.label}{at}/{name}": statistic
-            for at, dim in sizes.items()
+            f"{evaluator.label}{suffix}/{name}": statistic
+            for suffix, dim in sizes.items()
             for name, statistic in measured[dim].items()
         }
     return statistics
@@ -94,19 +94,19 @@ def prompt_of(evaluator: Evaluator, encoder: Encoder, role: str) -> str:
 def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = ()) -> list[str]:
     """The metric of each evaluator to show in tables: the one for the model's own similarity."""
     return [
-        f"{evaluator.label}{at}/{evaluator.main_metric}{f'_{similarity}' if evaluator.per_similarity else ''}"
+        f"{evaluator.label}{suffix}/{evaluator.main_metric}{f'_{similarity}' if evaluator.per_similarity else ''}"
         for evaluator, _ in evaluators
-        for at in ("", *(f"@{dim}" for dim in dims))
+        for suffix in ("", *(f"@{dim}" for dim in dims))
     ]
 
 
 def known_metrics(evaluators: Iterable[Evaluator], moment: When, dims: Sequence[int] = ()) -> list[str]:
     """The names of all metrics measured at this moment."""
     return [
-        f"{evaluator.label}{at}/{metric}"
+        f"{evaluator.label}{suffix}/{metric}"
         for evaluator in evaluators
         if moment in evaluator.when
-        for at in ("", *(f"@{dim}" for dim in dims))
+        for suffix in ("", *(f"@{dim}" for dim in dims))
         for metric in evaluator.metrics
     ]
 

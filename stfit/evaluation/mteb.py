@@ -50,15 +50,13 @@ class Mteb(Named):
 
     @property
     def label(self) -> str:
-        """First part of the metric's name."""
         return self.name or self.task
 
     @property
     def origin(self) -> str:
-        """Where the rows come from."""
         return f"mteb:{self.task}"
 
-    def load(self, seed: int, own: TrainAndHoldout | None) -> Task:
+    def load(self, seed: int, training: TrainAndHoldout | None) -> Task:
         """The task; its data is loaded when it is measured."""
         try:
             import mteb
@@ -119,9 +117,7 @@ class Adapter:
         return self.embed(ROLE_OF_PROMPT.get(str(getattr(prompt_type, "value", prompt_type)), "text"), texts)
 
     def similarity(self, query_qd: Any, corpus_cd: Any) -> torch.Tensor:
-        """Similarity of every row to every row."""
         return similarity_matrix(self.name, torch.as_tensor(query_qd), torch.as_tensor(corpus_cd))
 
     def similarity_pairwise(self, first_rd: Any, second_rd: Any) -> torch.Tensor:
-        """Similarity of row i to row i."""
         return pairwise_similarity(self.name, torch.as_tensor(first_rd), torch.as_tensor(second_rd))

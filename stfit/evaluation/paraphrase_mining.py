@@ -79,7 +79,6 @@ def paraphrases(rows: Examples, transitive: bool) -> tuple[list[str], set[tuple[
 
 
 def _close_transitively(pairs: set[tuple[int, int]], sentences: int) -> set[tuple[int, int]]:
-    """All pairs within each connected component."""
     first, second = np.array(sorted(pairs)).T
     graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(sentences, sentences))
     _, component_s = csgraph.connected_components(graph, directed=False)

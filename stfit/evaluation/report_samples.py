@@ -160,7 +160,6 @@ def _choose_rows(examples: Examples, left: list[str]) -> np.ndarray:
 def _find_relations(
     examples: Examples, rows: Examples, left_role: str, right_roles: list[str], right_index: dict[str, int]
 ) -> np.ndarray:
-    """`Sample.relation_lr` of the texts in `rows`, from all `examples`."""
     left = rows.column(left_role)
     if rows.format == "labeled_text":
         assert rows.label is not None
@@ -179,15 +178,13 @@ def _find_relations(
 
 
 def _row_relations(examples: Examples, role: str) -> list[int]:
-    """For each row, the relation of its left text to its text of a right role."""
     if examples.format != "labeled_pair":
         return [-1 if role.startswith("negative") else 1] * len(examples)
     if not _has_gold(examples):
         return [0] * len(examples)
     assert examples.label is not None
     middle = (examples.label.min() + examples.label.max()) / 2
-    relations: list[int] = np.where(examples.label >= middle, 1, -1).tolist()
-    return relations
+    return np.where(examples.label >= middle, 1, -1).tolist()
 
 
 def _has_gold(examples: Examples) -> bool:

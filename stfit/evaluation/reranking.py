@@ -40,7 +40,6 @@ class Reranking(EvaluatorBase):
 
     @property
     def main_metric(self) -> str:  # type: ignore[override]
-        """NDCG."""
         return f"ndcg@{self.k}"
 
     @property
@@ -54,10 +53,10 @@ class Reranking(EvaluatorBase):
         queries = torch.from_numpy(embed("anchor", list(candidates)))
         documents = list(dict.fromkeys(text for listed in candidates.values() for text in listed))
         vectors = torch.from_numpy(embed("positive", documents))
-        at = {text: position for position, text in enumerate(documents)}
+        index_of = {text: index for index, text in enumerate(documents)}
         hits = []
         for query, listed in zip(queries, candidates.values(), strict=True):
-            listed_nd = vectors[[at[text] for text in listed]]
+            listed_nd = vectors[[index_of[text] for text in listed]]
             score_n = pairwise_similarity(similarity, query, listed_nd).numpy()
             right_n = np.array(list(listed.values()))
             hits.append(right_n[np.lexsort((right_n, -score_n))])

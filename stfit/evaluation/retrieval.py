@@ -43,22 +43,21 @@ class Collection:
 
     @property
     def texts(self) -> dict[str, list[str]]:
-        """Texts by role."""
         return {"query": self.queries, "corpus": self.corpus}
 
     @property
     def pairs(self) -> Examples:
         """Every query with each of its relevant documents."""
-        found = [
+        pairs = [
             (query, document, row)
             for row, (query, documents) in enumerate(zip(self.queries, self.relevant, strict=True), start=1)
             for document in sorted(documents)
         ]
         texts: dict[str, list[str | None]] = {
-            "anchor": [query for query, _, _ in found],
-            "positive": [self.corpus[document] for _, document, _ in found],
+            "anchor": [query for query, _, _ in pairs],
+            "positive": [self.corpus[document] for _, document, _ in pairs],
         }
-        return Examples("positive_pair", texts, None, "none", None, np.array([row for *_, row in found]), {})
+        return Examples("positive_pair", texts, None, "none", None, np.array([row for *_, row in pairs]), {})
 
 
 class Retrieval(EvaluatorBase):
@@ -84,8 +83,7 @@ class Retrieval(EvaluatorBase):
     """Rank cutoffs: every metric is computed at each of them."""
 
     @model_validator(mode="after")
-    def three_tables(self) -> Self:
-        """The three tables are set together."""
+    def _three_tables(self) -> Self:
         given = {bool(table) for table in (self.corpus, self.queries, self.relevant)}
         if len(given) == 2:
             raise ValueError("`corpus`, `queries` and `relevant` go together: set all three")
@@ -93,23 +91,19 @@ class Retrieval(EvaluatorBase):
 
     @property
     def origins_given(self) -> dict[str, bool]:
-        """Possible sources of rows, as text -> whether the recipe sets it."""
         tables = "the three tables `corpus`, `queries` and `relevant`"
         return super().origins_given | {tables: self.corpus is not None}
 
     @property
     def label(self) -> str:
-        """First part of the metric names."""
         return "retrieval" if self.name is None and self.corpus is not None else super().label
 
     @property
     def origin(self) -> str | None:
-        """The source of the rows."""
         return self.relevant.dataset if self.relevant else self.dataset
 
     @property
     def metrics(self) -> list[str]:
-        """Every metric at every k."""
         return [name for k in sorted(set(self.k)) for name in names_at(k)]
 
     @property
@@ -119,14 +113,12 @@ class Retrieval(EvaluatorBase):
 
     @property
     def prompt_roles(self) -> tuple[str, ...]:
-        """The roles that `prompts` accepts."""
         return ("query", "corpus")
 
-    def load(self, seed: int, own: TrainAndHoldout | None) -> Collection:
-        """Queries, corpus and judgements."""
+    def load(self, seed: int, training: TrainAndHoldout | None) -> Collection:
         if tables := self.tables():
             return _load_collection(*tables)
-        pairs = self.held_out(own) if self.from_ else load_examples(self, self.format, seed)[0]
+        pairs = self.held_out(training) if self.from_ else load_examples(self, self.format, seed)[0]
         return _collection_of(pairs)
 
     def tables(self) -> tuple[TableSource, TableSource, TableSource] | None:
@@ -142,17 +134,15 @@ class Retrieval(EvaluatorBase):
         queries = embed("query", rows.queries)
         _, index_qn = nearest(queries, in_chunks(embed, "corpus", rows.corpus), max(self.k), similarity)
         pairs = zip(index_qn.tolist(), rows.relevant, strict=True)
-        hit_qn = np.array([[document in relevant for document in found] for found, relevant in pairs])
+        hit_qn = np.array([[document in relevant for document in ranked] for ranked, relevant in pairs])
         relevant_q = np.array([len(relevant) for relevant in rows.relevant]) + rows.missing
-        found: dict[str, Statistic] = {}
+        statistics: dict[str, Statistic] = {}
         for k in sorted(set(self.k)):
-            found |= metrics_at(k, hit_qn, relevant_q)
-        return found
+            statistics |= metrics_at(k, hit_qn, relevant_q)
+        return statistics
 
     def examples_of(self, rows: Any) -> Examples:
-        """The rows that training must not contain."""
-        pairs: Examples = rows.pairs
-        return pairs
+        return rows.pairs
 
 
 def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, TableSource] | None:
@@ -160,10 +150,10 @@ def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, 
     corpus, queries = (_first_of(folder, f"{name}.jsonl*") for name in ("corpus", "queries"))
     if corpus is None or queries is None:
         return None
-    known = sorted(path.name.partition(".")[0] for path in (folder / "qrels").glob("*.tsv*"))
+    splits = sorted(path.name.partition(".")[0] for path in (folder / "qrels").glob("*.tsv*"))
     qrels = _first_of(folder / "qrels", f"{split}.tsv*")
     if qrels is None:
-        hint = did_you_mean(split, known) or "there is none"
+        hint = did_you_mean(split, splits) or "there is none"
         raise DataError(f"{folder} has no judgments for the split `{split}` in qrels/: {hint}")
     return (
         TableSource(dataset=str(corpus), columns=BEIR_ID),
@@ -173,21 +163,20 @@ def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, 
 
 
 def _first_of(folder: Path, pattern: str) -> Path | None:
-    """The first matching file, compressed or not."""
     return next(iter(sorted(folder.glob(pattern))), None)
 
 
 def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSource]:
     """The configurations of a Hub dataset in MTEB's layout; BeIR has a separate repository for judgements."""
     dataset, revision = str(source.dataset), source.revision
-    beside = dataset.startswith("BeIR/")
+    is_beir = dataset.startswith("BeIR/")
     parts = {name: TableSource(dataset=dataset, config=name, split=name, revision=revision, columns=BEIR_ID)
              for name in ("corpus", "queries")}  # fmt: skip
     qrels = TableSource(
-        dataset=f"{dataset}-qrels" if beside else dataset,
-        config=None if beside else "default",
+        dataset=f"{dataset}-qrels" if is_beir else dataset,
+        config=None if is_beir else "default",
         split=source.split,
-        revision=None if beside else revision,
+        revision=None if is_beir else revision,
         columns=QRELS,
     )
     return parts["corpus"], parts["queries"], qrels
@@ -196,66 +185,67 @@ def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSourc
 def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource) -> Collection:
     """Read the three tables. Raises DataError if ids are missing, duplicated, or do not match."""
     documents = dict(sorted(_texts_by_id(corpus, "corpus").items()))
-    asked = _texts_by_id(queries, "queries")
-    at = {key: position for position, key in enumerate(documents)}
+    all_queries = _texts_by_id(queries, "queries")
+    index_of = {key: index for index, key in enumerate(documents)}
     table = filter_rows(load_table(relevant), relevant.where)
     cells = {role: _cells_of(table, relevant, role) for role in ("query", "corpus")}
     scores = _optional(table, relevant, "score")
-    right: dict[str, set[str]] = {}
+    judged: dict[str, set[str]] = {}
     for query, document, score in zip(cells["query"], cells["corpus"], scores, strict=True):
-        if query in asked and (number_in(score) or 0) > 0:
-            right.setdefault(query, set()).add(document)
-    known = {query: {at[key] for key in found if key in at} for query, found in right.items()}
-    if not any(known.values()):
+        if query in all_queries and (number_in(score) or 0) > 0:
+            judged.setdefault(query, set()).add(document)
+    relevant_of = {query: {index_of[key] for key in keys if key in index_of} for query, keys in judged.items()}
+    if not any(relevant_of.values()):
         raise DataError(
             f"{table.origin}: no judgement above 0 names a query of {queries.dataset} and a document of "
             f"{corpus.dataset}: check `columns` and `split`"
         )
-    chosen = [query for query in asked if query in right]
-    missing = np.array([len(right[query]) - len(known[query]) for query in chosen])
+    chosen = [query for query in all_queries if query in judged]
+    missing = np.array([len(judged[query]) - len(relevant_of[query]) for query in chosen])
     if missing.any():
         log.warning("%s: %d relevant documents are not in the corpus, and count as missed", table.origin, missing.sum())
     return Collection(
-        [asked[query] for query in chosen], list(documents.values()), [known[query] for query in chosen], missing
+        [all_queries[query] for query in chosen],
+        list(documents.values()),
+        [relevant_of[query] for query in chosen],
+        missing,
     )
 
 
-def _texts_by_id(source: TableSource, what: str) -> dict[str, str]:
+def _texts_by_id(source: TableSource, kind: str) -> dict[str, str]:
     """Id -> text, preceded by its title if there is one."""
     table = filter_rows(load_table(source), source.where)
     ids = _cells_of(table, source, "id")
     texts = _cells_of(table, source, "text")
-    titles = _optional(table, source, "title", nothing="")
-    found = {key: f"{title or ''} {text}".strip() for key, title, text in zip(ids, titles, texts, strict=True)}
-    if len(found) < len(ids):
-        twice = Counter(ids).most_common(1)[0][0]
-        raise DataError(f"{table.origin}: the id {twice!r} occurs more than once, but ids of {what} must be unique")
-    return found
+    titles = _optional(table, source, "title", default="")
+    texts_by_id = {key: f"{title or ''} {text}".strip() for key, title, text in zip(ids, titles, texts, strict=True)}
+    if len(texts_by_id) < len(ids):
+        duplicate = Counter(ids).most_common(1)[0][0]
+        raise DataError(f"{table.origin}: the id {duplicate!r} occurs more than once, but ids of {kind} must be unique")
+    return texts_by_id
 
 
 def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
-    """The cells of a role as text."""
     selector = source.columns.get(role, role)
     if not isinstance(selector, str):
         raise RecipeError(f"`columns: {role}` takes one selector")
     return ["" if cell is None else str(cell) for cell in select(table, selector)]
 
 
-def _optional(table: Table, source: TableSource, role: str, nothing: Any = 1) -> list[Any]:
-    """The cells of a role, or `nothing` in every row if the table does not have the column."""
+def _optional(table: Table, source: TableSource, role: str, default: Any = 1) -> list[Any]:
+    """The cells of a role, or `default` in every row if the table does not have the column."""
     selector = source.columns.get(role, role)
     return (
         _cells_of(table, source, role)
         if role in source.columns or selector in table.columns
-        else [nothing] * len(table)
+        else [default] * len(table)
     )
 
 
 def _collection_of(pairs: Examples) -> Collection:
-    """Distinct anchors as queries, distinct positives as the corpus."""
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
-    at = {text: position for position, text in enumerate(dict.fromkeys(positives))}
+    index_of = {text: index for index, text in enumerate(dict.fromkeys(positives))}
     relevant: dict[str, set[int]] = {}
     for anchor, positive in zip(anchors, positives, strict=True):
-        relevant.setdefault(anchor, set()).add(at[positive])
-    return Collection(list(relevant), list(at), list(relevant.values()), np.zeros(len(relevant), dtype=np.int64))
+        relevant.setdefault(anchor, set()).add(index_of[positive])
+    return Collection(list(relevant), list(index_of), list(relevant.values()), np.zeros(len(relevant), dtype=np.int64))

@@ -57,8 +57,7 @@ def spearman(first_r: np.ndarray, second_r: np.ndarray) -> Statistic:
 def compute_ranks(group_r: np.ndarray, weight_r: np.ndarray) -> np.ndarray:
     """Mean rank of each row, from 0; `group_r` numbers the distinct values from the lowest."""
     size_g = np.bincount(group_r, weight_r)
-    ranks: np.ndarray = (size_g.cumsum() - (size_g + 1) / 2)[group_r]
-    return ranks
+    return (size_g.cumsum() - (size_g + 1) / 2)[group_r]
 
 
 def _compute_correlation(first_r: np.ndarray, second_r: np.ndarray, weight_r: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from stfit.errors import RecipeError
 BLOCK = 2048
 """Number of rows to compare with as many others at once."""
 
-NEIGHBOURS = 16
+NEIGHBORS = 16
 """Number of neighbors per row in the approximate search."""
 
 
@@ -50,7 +50,7 @@ def closest_pairs_approximately(row_nd: np.ndarray, k: int) -> tuple[np.ndarray,
         raise RecipeError('--approximate needs faiss: pip install "stfit[faiss]"') from error
     index = faiss.IndexHNSWFlat(row_nd.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
     index.add(row_nd)
-    score_nk, other_nk = index.search(row_nd, NEIGHBOURS)
+    score_nk, other_nk = index.search(row_nd, NEIGHBORS)
     row_nk = np.broadcast_to(np.arange(len(row_nd))[:, None], other_nk.shape)
     distinct = (other_nk >= 0) & (other_nk != row_nk)
     pairs = np.sort(np.stack([row_nk[distinct], other_nk[distinct]], axis=1), axis=1)

@@ -42,7 +42,6 @@ class EmbedDistill(TeacherLoss):
     (Reimers and Gurevych, 2020, https://arxiv.org/abs/2004.09813)."""
 
     def taught_roles(self, roles: list[str]) -> list[str]:
-        """The columns whose texts the teacher embeds."""
         return roles[:1] if self.target == "anchor" else roles
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
@@ -82,7 +81,6 @@ class TeacherCosine(TeacherLoss):
     type: Literal["teacher_cosine"] = "teacher_cosine"
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         names = _roles(columns)
         texts, teacher_rcd = self.require_columns_with_teacher(columns, label, names)
         difference_rn = _scores("cosine", texts) - _scores("cosine", list(teacher_rcd.unbind(1)))
@@ -107,7 +105,6 @@ class MarginMSE(TeacherLoss):
     """Score of a pair: dot product or cosine, for model and teacher alike."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         if self.teacher is None:
             *texts, margin_r = require_columns(self.tag(), columns, label, "anchor", "positive", "negative", "label")
             return (_margins(_scores(self.similarity, texts))[:, 0] - margin_r.to(texts[0].dtype)).square().mean()
@@ -135,7 +132,6 @@ class DistillKLDiv(TeacherLoss):
     """Divides the scores. Cosines lie close together: with `similarity: cosine`, 0.05 is usual."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         names = _roles(columns)
         texts, teacher_rcd = self.require_columns_with_teacher(columns, label, names)
         missing_rn = ~presence_mask(names, texts)[:, 1:]
@@ -149,7 +145,6 @@ class DistillKLDiv(TeacherLoss):
 
 
 def _roles(columns: Columns) -> list[str]:
-    """`anchor`, `positive`, and the negatives."""
     return ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
 
 

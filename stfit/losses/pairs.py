@@ -46,7 +46,6 @@ class Contrastive(LossBase):
     """true averages over the pairs of a batch; false sums them."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
         first_rd, second_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         distance_r = pairwise_distance(self.distance, first_rd, second_rd, OFFSET)
         label_r = label_r.to(distance_r.dtype)
@@ -72,7 +71,6 @@ class OnlineContrastive(LossBase):
     """Distance beyond which a pair with label 0 adds nothing to the loss."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
         first_rd, second_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         distance_r = pairwise_distance(self.distance, first_rd, second_rd, OFFSET)
         positive_r, negative_r, fixed_r = label_r == 1, label_r == 0, distance_r.detach()
@@ -110,8 +108,7 @@ class Softmax(LossBase):
     """Include u * v."""
 
     @model_validator(mode="after")
-    def has_inputs(self) -> Self:
-        """The classifier needs at least one input."""
+    def _has_inputs(self) -> Self:
         if not (self.concatenate_embeddings or self.concatenate_difference or self.concatenate_product):
             raise ValueError("the classifier has no inputs: set at least one of the `concatenate_` fields to true")
         return self
@@ -146,7 +143,6 @@ class CosineSimilarity(LossBase):
     """Function applied to the cosine before it is compared with the label."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
         first_rd, second_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         cosine_r = pairwise_cosine(first_rd, second_rd)
         score_r = cosine_r.sigmoid() if self.transformation == "sigmoid" else cosine_r
@@ -170,7 +166,6 @@ class CoSENT(LossBase):
     """Multiplies the cosine (1 / temperature)."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
         first_rd, second_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         return _compute_cosent(self.scale * pairwise_cosine(first_rd, second_rd), label_r)
 
@@ -192,7 +187,6 @@ class AnglE(LossBase):
     """Multiplies the similarity (1 / temperature)."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `sentence1` and `sentence2` [rows, dim] with `label` [rows]."""
         first_rd, second_rd, label_r = require_columns(self.tag(), columns, label, "sentence1", "sentence2", "label")
         first_real, first_imaginary = _halves(normalize(first_rd))
         second_real, second_imaginary = _halves(normalize(second_rd))

@@ -65,8 +65,7 @@ class MultipleNegativesRanking(LossBase):
     """Factor of the similarity that is added to the score of these negatives. Papers use 5 to 9."""
 
     @model_validator(mode="after")
-    def options_agree(self) -> Self:
-        """Every softmax contains the positive, and the two hardness fields are set together."""
+    def _options_agree(self) -> Self:
         same_side = {"query_to_query", "doc_to_doc"} & set(self.directions)
         if "query_to_doc" not in self.directions or len(set(self.directions)) < len(self.directions):
             raise ValueError("`directions` must contain query_to_doc, which has the positives, and no direction twice")
@@ -79,7 +78,6 @@ class MultipleNegativesRanking(LossBase):
         return self
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         names = [name for name in columns if name.startswith("negative")]
         anchor_rd, positive_rd, *negatives = require_columns(self.tag(), columns, label, "anchor", "positive", *names)
         document_cd = torch.cat([positive_rd, *negatives])
@@ -163,7 +161,6 @@ class GISTEmbed(TeacherLoss):
     """Compare positives with other positives."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `anchor`, `positive`, `negative...` [rows, dim]; a negative of zeros is missing."""
         names = ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
         texts, guide_rcd = self.require_columns_with_teacher(columns, label, names)
         present_rc = presence_mask(names, texts)
@@ -206,7 +203,6 @@ class MegaBatchMargin(LossBase):
     """Cosine below which the hardest negative adds nothing to the loss."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `anchor` and `positive` [rows, dim]."""
         anchor_rd, positive_rd = require_columns(self.tag(), columns, label, "anchor", "positive")
         cosine_rr = normalize(anchor_rd) @ normalize(positive_rd).T
         diagonal_rr = torch.eye(len(cosine_rr), dtype=torch.bool, device=cosine_rr.device)

@@ -41,7 +41,6 @@ class Triplet(LossBase):
     """How much farther than the positive the negative should be."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `anchor`, `positive` and `negative` [rows, dim]."""
         names = ("anchor", "positive", "negative")
         anchor_rd, positive_rd, negative_rd = require_columns(self.tag(), columns, label, *names)
         positive_r = pairwise_distance(self.distance, anchor_rd, positive_rd)
@@ -84,7 +83,6 @@ class BatchHardTriplet(_BatchTriplet):
     """How much farther than the positive the negative should be."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `text` [rows, dim] with `label` [rows]."""
         return F.relu(_hardest_gap(*self.compare_rows(columns, label)) + self.margin).mean()
 
 
@@ -101,7 +99,6 @@ class BatchHardSoftMarginTriplet(_BatchTriplet):
     """euclidean, squared_euclidean, or cosine (1 - cosine similarity)."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `text` [rows, dim] with `label` [rows]."""
         return F.softplus(_hardest_gap(*self.compare_rows(columns, label))).mean()
 
 
@@ -118,7 +115,6 @@ class BatchAllTriplet(_BatchTriplet):
     """How much farther than the positive the negative should be."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `text` [rows, dim] with `label` [rows]."""
         distance_rr, same_rr = self.compare_rows(columns, label)
         # With an anchor's negatives sorted, those with a cost are a prefix, whose cumulative sum gives the cost without
         # an [r, r, r] cube. Only differences count: centring each anchor's distances keeps digits in long sums.
@@ -146,7 +142,6 @@ class BatchSemiHardTriplet(_BatchTriplet):
     """How much farther than the positive the negative should be."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        """Scalar loss of `text` [rows, dim] with `label` [rows]."""
         distance_rr, same_rr = self.compare_rows(columns, label)
         negative_rr = distance_rr.masked_fill(same_rr, torch.inf).sort(dim=1).values
         closer_rr = torch.searchsorted(negative_rr.detach(), distance_rr.detach(), right=True)

@@ -59,7 +59,7 @@ class Centres(nn.Module):
 
 def pool_top_two(tokens):
     """Mean of the two largest values of each dimension."""
-    parts = tokens.states_td.split(tokens.lengths_r.tolist())
+    parts = tokens.states.split(tokens.lengths_r.tolist())
     return torch.stack([part.topk(min(2, len(part)), dim=0).values.mean(0) for part in parts])
 
 

@@ -68,7 +68,6 @@ class BagOfWords(Spec):
         return _build(words, weights, self.cumulative_term_frequency)
 
     def inspect(self) -> ModelInfo:
-        """Sizes before the vocabulary is known."""
         return ModelInfo(ST_NAME, is_random=True, hidden_size=self.vocab_size, num_layers=0, parameters=0)
 
 

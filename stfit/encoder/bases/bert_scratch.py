@@ -64,7 +64,6 @@ class Scratch(Spec):
         return build_transformer(transformers.BertModel(config, add_pooling_layer=False), tokenizer, options)
 
     def inspect(self) -> ModelInfo:
-        """Sizes before the vocabulary is known."""
         embeddings = (self.vocab_size + MAX_POSITIONS) * self.hidden_size
         return ModelInfo(
             ST_NAME,

@@ -72,7 +72,6 @@ def _write(bags: nn.EmbeddingBag, tokenizer: FileTokenizer, folder: Path) -> Non
 
 
 def _load(folder: Path, options: BackboneOptions) -> Backbone:
-    """A StaticEmbedding of sentence-transformers or of model2vec."""
     weights = read_weights(folder / "model.safetensors")
     table_vd = weights["embedding.weight"] if "embedding.weight" in weights else _expand_vocab(weights, folder)
     backbone = _build(table_vd, load_tokenizer_file(folder / "tokenizer.json"), options)

@@ -101,7 +101,6 @@ def _write(module: PreTrainedModel, tokenizer: TransformerTokenizer, folder: Pat
 
 
 def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
-    """The transformer in the precision of the recipe, with all its weights."""
     require_no_code(read_json(folder / "config.json", {}), folder, transformers.CONFIG_MAPPING)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -124,12 +123,10 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
             error = RuntimeError(f"weights of the wrong shape: {_list_wrong_shapes(folder, config)}")
         raise ModelError(f"{folder}: can't be loaded as a text encoder: {error}") from error
     require_right_weights(module, loading, folder)
-    checked: PreTrainedModel = module
-    return checked
+    return module
 
 
 def _list_wrong_shapes(folder: Path, config: PretrainedConfig) -> str:
-    """The weights whose shape is not that of the config; transformers only logs them."""
     with torch.device("meta"):
         module = _text_encoder_class(config, folder)(config)
     return wrong_shapes(module.state_dict(), folder, module.base_model_prefix)
@@ -141,8 +138,8 @@ def _text_encoder_class(config: PretrainedConfig, folder: Path) -> Any:
     Raises ModelError if there is none.
     """
     text_encoders, models = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING, transformers.MODEL_MAPPING
-    known = text_encoders.get(type(config), None) or models.get(type(config), None)
-    encoder: type[PreTrainedModel] | None = known[0] if isinstance(known, tuple) else known
+    entry = text_encoders.get(type(config), None) or models.get(type(config), None)
+    encoder: type[PreTrainedModel] | None = entry[0] if isinstance(entry, tuple) else entry
     kind = f"a `{config.model_type}` model"
     if encoder is None:
         reason = f"transformers has no encoder of {kind}"
@@ -177,7 +174,6 @@ def _is_decoder(config: PretrainedConfig) -> bool:
 
 
 def _choose_limit(tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None, config: PretrainedConfig) -> int:
-    """Maximum length in tokens. Raises ModelError if `max_seq_length` exceeds the position table."""
     positions = count_positions(config.to_dict())
     limit = max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
     if positions and limit > positions:
@@ -197,8 +193,7 @@ def count_positions(config: dict[str, Any]) -> int | None:
 def _read_st_config(folder: Path) -> dict[str, Any]:
     """`max_seq_length` and `do_lower_case` of a sentence-transformers model."""
     contents = (read_json(folder / name, {}) for name in ST_CONFIG_FILES)
-    config: dict[str, Any] = next((content for content in contents if content), {})
-    return config
+    return next((content for content in contents if content), {})
 
 
 def inspect_transformer(folder: Path) -> ModelInfo:

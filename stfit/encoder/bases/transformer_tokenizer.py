@@ -36,7 +36,6 @@ class TransformerTokenizer(FileTokenizer):
 
     @property
     def fingerprint(self) -> str:
-        """Everything that decides the token ids of a text."""
         return self._backend.to_str()
 
     def prompt_length(self, prompt: str) -> int:

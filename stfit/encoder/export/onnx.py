@@ -38,7 +38,6 @@ class Graph(nn.Module):
         self.modes, self.dim = encoder.config.pooling, encoder.output_dim
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """See the class."""
         states_rld = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask_rl = attention_mask.to(states_rld.dtype)
         embedding_rd = compute_pooled(self.modes, PaddedStates(states_rld, mask_rl))
@@ -151,4 +150,4 @@ def embed_with_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndar
 
 def graph_mib(path: Path) -> float:
     """MiB of a graph and its weights, which may lie beside it."""
-    return sum(each.stat().st_size for each in path.parent.glob(f"{path.stem}.*")) / 2**20
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")) / 2**20

@@ -57,55 +57,53 @@ def read_folder(folder: Path) -> ModelFolder:
 
     Raises ModelError for modules that stfit does not have, and for paths that lead out of the folder.
     """
-    listed = folder / "modules.json"
-    entries = read_json(listed)
+    modules_file = folder / "modules.json"
+    entries = read_json(modules_file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ModelError(f"{listed}: is not a list of modules")
+        raise ModelError(f"{modules_file}: is not a list of modules")
     ordered = sorted(entries, key=lambda entry: int(entry.get("idx", 0)))
-    modules = [(_module_name(entry, listed), _module_folder(folder, entry, listed)) for entry in ordered]
+    modules = [(_module_name(entry, modules_file), _module_folder(folder, entry, modules_file)) for entry in ordered]
     (st_name, backbone_folder), *rest = modules
     if st_name not in KINDS:
         raise ModelError(
-            f"{listed}: starts with {st_name}; stfit only supports models that start with {', '.join(KINDS)}"
+            f"{modules_file}: starts with {st_name}; stfit only supports models that start with {', '.join(KINDS)}"
         )
     modes: tuple[str, ...] = ()
     include_prompt, before = True, []
     if KINDS[st_name].is_pooled:
         place = next((place for place, (name, _) in enumerate(rest) if name == "Pooling"), None)
         if place is None:
-            raise ModelError(f"{listed}: has no Pooling after {st_name}")
+            raise ModelError(f"{modules_file}: has no Pooling after {st_name}")
         before, (_, pooling), rest = rest[:place], rest[place], rest[place + 1 :]
         modes, include_prompt = _read_pooling(pooling)
-    token_layers = [_read_layer(TOKEN_LAYERS, name, path, listed) for name, path in before]
-    layers = [_read_layer(LAYERS, name, path, listed) for name, path in rest]
+    token_layers = [_read_layer(TOKEN_LAYERS, name, path, modules_file) for name, path in before]
+    layers = [_read_layer(LAYERS, name, path, modules_file) for name, path in rest]
     config = ModelConfig(modes, token_layers, layers, include_prompt, **_read_settings(folder))
     return ModelFolder(st_name, backbone_folder, config, [path for _, path in before], [path for _, path in rest])
 
 
-def _module_name(entry: dict[str, Any], listed: Path) -> str:
-    """Last part of a module's class path."""
+def _module_name(entry: dict[str, Any], modules_file: Path) -> str:
     path = str(entry.get("type", ""))
     name = path.rpartition(".")[2]
     known = (*KINDS, *TOKEN_LAYERS, "Pooling", *LAYERS)
     if path.startswith("sentence_transformers.") and name in UNSUPPORTED:
-        raise ModelError(f"{listed}: stfit does not support {name}, which {UNSUPPORTED[name]}")
+        raise ModelError(f"{modules_file}: stfit does not support {name}, which {UNSUPPORTED[name]}")
     if not path.startswith("sentence_transformers.") or name not in known:
-        raise ModelError(f"{listed}: module `{path}` is not supported, only {', '.join(known)}")
+        raise ModelError(f"{modules_file}: module `{path}` is not supported, only {', '.join(known)}")
     return name
 
 
-def _module_folder(folder: Path, entry: dict[str, Any], listed: Path) -> Path:
+def _module_folder(folder: Path, entry: dict[str, Any], modules_file: Path) -> Path:
     relative = entry.get("path", "")
     pure = PurePosixPath(str(relative))
     if not isinstance(relative, str) or pure.is_absolute() or ".." in pure.parts or {"\\", "\0"} & set(relative):
-        raise ModelError(f"{listed}: path `{relative}` is outside the model folder")
+        raise ModelError(f"{modules_file}: path `{relative}` is outside the model folder")
     return folder / pure
 
 
-def _read_layer(known: dict[str, Any], name: str, folder: Path, listed: Path) -> Any:
-    """The choice of a recipe for one module before or after pooling."""
+def _read_layer(known: dict[str, Any], name: str, folder: Path, modules_file: Path) -> Any:
     if name not in known:
-        raise ModelError(f"{listed}: {name} is not possible at this position, only {', '.join(known)}")
+        raise ModelError(f"{modules_file}: {name} is not possible at this position, only {', '.join(known)}")
     path = folder / known[name].config_file
     try:
         return known[name].from_st(read_json(path, {}))
@@ -143,7 +141,6 @@ def pooling_config(config: ModelConfig, token_dim: int) -> dict[str, Any]:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    """`prompts`, `default_prompt`, `similarity` and `truncate_dim`."""
     path = folder / "config_sentence_transformers.json"
     content = read_json(path, {})
     prompts = {name: text for name, text in (content.get("prompts") or {}).items() if text}

@@ -83,8 +83,8 @@ def require_right_weights(module: nn.Module, loading: dict[str, Any], folder: Pa
         "not finite": not_finite(module.state_dict().items()),
     }
     if any(wrong.values()):
-        listed = "; ".join(f"{fault}: {name_some(names)}" for fault, names in wrong.items() if names)
-        raise ModelError(f"{folder}: its weights do not match its config: {listed}")
+        faults = "; ".join(f"{fault}: {name_some(names)}" for fault, names in wrong.items() if names)
+        raise ModelError(f"{folder}: its weights do not match its config: {faults}")
 
 
 def require_vectors(tokenizer: Tokenizer, num_vectors: int, folder: Path) -> None:

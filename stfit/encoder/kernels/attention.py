@@ -122,8 +122,7 @@ class BlockLayout:
         """[parts * p, d] -> [t, parts * h * d]."""
         rows = len(states_pd) // parts
         index = self._to_tokens.view(-1, 1, self.heads) + rows * torch.arange(parts)[:, None]
-        states_td: Tensor = states_pd.index_select(0, index.view(-1)).view(len(index), -1)
-        return states_td
+        return states_pd.index_select(0, index.view(-1)).view(len(index), -1)
 
 
 def _round_up(lengths: np.ndarray) -> np.ndarray:
@@ -285,8 +284,7 @@ class AttentionWithDropout(torch.autograd.Function):
         ctx.blocks = packing.blocks(query_thd.shape[1])
         ctx.qkv_pd = torch.cat([ctx.blocks.heads_first(states) for states in (query_thd, key_thd, value_thd)])
         output_pd, ctx.saved = attend_blocks(ctx.qkv_pd, ctx.blocks, scale, rate)
-        output_thd: Tensor = ctx.blocks.tokens_first(output_pd).view_as(query_thd)
-        return output_thd
+        return ctx.blocks.tokens_first(output_pd).view_as(query_thd)
 
     @staticmethod
     @once_differentiable

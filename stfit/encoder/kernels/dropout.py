@@ -70,7 +70,6 @@ class FastDropout(nn.Module):
         self.p = rate  # transformers reads `.p` of its attention dropout
 
     def forward(self, states: Tensor) -> Tensor:
-        """Same shape."""
         if not self.training or self.p == 0:
             return states
         if states.device.type != "cpu":

@@ -41,10 +41,9 @@ class ReorderedLinear:
 
     def __call__(self, states_td: Tensor) -> Tensor:
         """[t, in] -> [t, out], activated."""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+        return torch.ops.mkldnn._linear_pointwise(
             states_td.to(self.bias.dtype), self.weight, self.bias, self.activation, [], "none"
         )
-        return product
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,6 @@ def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -
     layers = [InferenceLayer.from_parts(layer, dtype) for layer in parts.layers]
 
     def forward_fused(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-        """Token embeddings [tokens, dim] of `sequences` and their order."""
         row = pack(backbone, sequences)
         states_td = _norm(word_vd[row.token_ids].add_(position_pd[row.positions]), parts.embedding_norm)
         for layer in layers:

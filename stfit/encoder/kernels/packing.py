@@ -76,7 +76,6 @@ def _forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], len
 
 
 def _sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending lengths, and the order that sorts the sequences by them."""
     lengths = np.array([len(sequence) for sequence in sequences])
     order = np.argsort(lengths, kind="stable")
     return lengths[order], order
