@@ -27,7 +27,7 @@ log = logging.getLogger("stfit")
 
 QRELS: dict[str, str | list[str]] = {"query": "query-id", "corpus": "corpus-id"}
 BEIR_ID: dict[str, str | list[str]] = {"id": "_id"}
-"""Role -> column in the files of a BEIR dataset: judgements (QRELS), and corpus and queries (BEIR_ID)."""
+"""Role -> column in the files of a BEIR dataset: judgments (QRELS), and corpus and queries (BEIR_ID)."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _first_of(folder: Path, pattern: str) -> Path | None:
 
 
 def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSource]:
-    """The configurations of a Hub dataset in MTEB's layout; BeIR has a separate repository for judgements."""
+    """The configurations of a Hub dataset in MTEB's layout; BeIR has a separate repository for judgments."""
     dataset, revision = str(source.dataset), source.revision
     is_beir = dataset.startswith("BeIR/")
     parts = {name: TableSource(dataset=dataset, config=name, split=name, revision=revision, columns=BEIR_ID)
