@@ -145,6 +145,4 @@ def closest_hint(word: str, known: list[str]) -> str:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """A hint that names the closest known word, or lists the known words if they are few."""
-    if hint := closest_hint(word, known):
-        return hint
-    return f"known: {', '.join(known)}" if 0 < len(known) <= 30 else ""
+    return closest_hint(word, known) or (f"known: {', '.join(known)}" if 0 < len(known) <= 30 else "")

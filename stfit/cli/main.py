@@ -59,9 +59,9 @@ def _exit_process(code: int) -> NoReturn:
     A stalled Hub request would keep the process alive, and the threads of a process group that lost a worker would
     abort it.
     """
-    from stfit.hub.retry import has_abandoned_threads
+    from stfit.hub.retry import monitor
 
-    if has_abandoned_threads() or is_initialized():
+    if monitor.abandoned_threads or is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -11,6 +11,7 @@ from typing import Any
 
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.io.atomic import atomic_write
+from stfit.io.json_files import load_json_object
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
 from stfit.publish.card import CardData, card_body, card_metadata
@@ -101,7 +102,7 @@ def _find_run(model: Path) -> RunFolder | None:
     run = RunFolder(model.parent)
     if model.name != run.model.name or not run.resolved.is_file():
         return None
-    if run.read_result() is None:
+    if load_json_object(run.result) is None:
         raise ModelError(f"{run.path} has not finished, so its gate can't be checked: resume it with `stfit train`")
     return run
 
@@ -162,7 +163,7 @@ def _write_card(
 
 def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> CardData:
     """The facts of the card, with the results of the gate."""
-    saved = run.read_result() if run else None
+    saved = load_json_object(run.result) if run else None
     if run is None or recipe is None or saved is None:
         return replace(describe_folder(model, repo), push=settings)
     recipe = recipe.model_copy(update={"push": settings})
@@ -172,7 +173,7 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
         else None
     )
     facts = describe_run(run, recipe, saved["result"], saved["main"], repo, rows)
-    verdict = run.read_verdict() or {}
+    verdict = load_json_object(run.verdict) or {}
     if verdict.get("repo") != repo:
         return facts
     compared = verdict["compared"]

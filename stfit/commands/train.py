@@ -28,6 +28,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.errors import HubError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.io.atomic import atomic_write
+from stfit.io.json_files import load_json_object
 from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
 from stfit.recipe.load import LoadedRecipe
@@ -47,9 +48,9 @@ from stfit.runtime.malloc import configure_malloc
 from stfit.runtime.run_folder import RunFolder, lock_folder, open_folder, require_shared
 from stfit.runtime.signals import SignalHandler, handle_signals
 from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
-from stfit.training.checkpoint import require_disk_space
+from stfit.training.checkpoint import newest_checkpoint, require_disk_space
 from stfit.training.diagnostics import Diagnostics
-from stfit.training.gradients import ComputeLoss, choose_splitter
+from stfit.training.gradients import ComputeLoss, build_splitter
 from stfit.training.loop import StepInfo, TrainObjects, build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import TrainState, build_intervals
@@ -58,7 +59,6 @@ from stfit.workflows.estimate import build_schedule, lint_schedule
 from stfit.workflows.log_to_trackers import log_to_trackers
 from stfit.workflows.report_data import log_exceptions, open_report_data
 from stfit.workflows.resume import (
-    find_checkpoint,
     fingerprint_run,
     pin_or_reuse,
     restore_or_start,
@@ -101,7 +101,7 @@ def train(
         require_shared(path)
         for note in notes:
             log.warning(note)
-        if finished := on_rank_zero(folder.read_result):
+        if finished := on_rank_zero(partial(load_json_object, folder.result)):
             if locked:
                 require_unchanged(locked, load_lock(locked), load_lock(folder.lock))
             update_run_recipe(folder, loaded)
@@ -118,7 +118,7 @@ def _run(
 ) -> Iterator[Event]:
     """Train to the end, from the newest checkpoint if there is one. `strict`: refuse if its inputs have changed."""
     start = time.perf_counter()
-    checkpoint = on_rank_zero(partial(find_checkpoint, folder))
+    checkpoint = on_rank_zero(partial(newest_checkpoint, folder.checkpoints))
     pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder if checkpoint else None))
     seed_everything(pinned.seed)
     configure_malloc(pinned.train.shard)
@@ -183,7 +183,7 @@ def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[
         batches,
         session.intervals.learning_rate,
         first_step=first_step,
-        split=choose_splitter(settings.mini_batch_size, settings.mini_batch_tokens),
+        split=build_splitter(settings.mini_batch_size, settings.mini_batch_tokens),
         max_grad_norm=settings.max_grad_norm,
         check_interrupt=session.signals.interrupt_long_step,
     )

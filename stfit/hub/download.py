@@ -101,7 +101,6 @@ def list_files(kind: Kind, id: str, commit: str) -> list[str]:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write a file of the cache, whole or not at all. Raises ResourceError."""
     try:
         with atomic_cache_entry(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

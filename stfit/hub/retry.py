@@ -60,6 +60,7 @@ class TransferMonitor:
         self.bytes = 0
         self.last_response = 0.0
         self.abandoned_threads = False
+        """If a request thread was abandoned, the process must exit with os._exit."""
 
     def sent(self, count: int) -> None:
         """Count bytes of a request."""
@@ -72,11 +73,6 @@ class TransferMonitor:
 
 
 monitor = TransferMonitor()
-
-
-def has_abandoned_threads() -> bool:
-    """Whether a request thread was abandoned; the process must then exit with os._exit."""
-    return monitor.abandoned_threads
 
 
 def call_with_retries(
@@ -136,7 +132,6 @@ def _with_watchdog(request: Callable[[], T], unobservable_bytes: int) -> T:
 
 @cache
 def _configure_client() -> None:
-    """Give the client's requests time limits, count their bytes, and shorten its long waits."""
     library, hooks = _http_library(), client.get_session().event_hooks
 
     def build_client() -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def build_environment(
-    package: str, escape: Callable[[str], str], filters: dict[str, Callable[..., Any]]
+    package: str, escape: Callable[[str], str], filters: Mapping[str, Callable[..., Any]]
 ) -> Environment:
     """An environment for the templates in the folder `templates` of a package.
 

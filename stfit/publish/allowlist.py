@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from stfit.encoder.folder.files import name_some
 from stfit.errors import ModelError
 
 CARD = "README.md"
@@ -39,13 +40,13 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     links = [path for path in paths if path.is_symlink()]
     files = {path.relative_to(folder).as_posix(): path for path in paths}
-    others = [name for name, path in files.items() if path not in links and not (path.is_file() and is_allowed(name))]
+    refused = [name for name, path in files.items() if path not in links and not (path.is_file() and is_allowed(name))]
     problems = []
     if links:
-        problems.append(f"{folder} contains links, which are not followed: {abbreviate([str(path) for path in links])}")
-    if others:
+        problems.append(f"{folder} contains links, which are not followed: {name_some(map(str, links))}")
+    if refused:
         problems.append(
-            f"{folder} contains files that are not part of a model, so nothing was published: {abbreviate(others)}. "
+            f"{folder} contains files that are not part of a model, so nothing was published: {name_some(refused)}. "
             "Move them to another folder"
         )
     if problems:
@@ -53,8 +54,3 @@ def files_to_publish(folder: Path) -> dict[str, Path]:
     if "modules.json" not in files:
         raise ModelError(f"{folder} is not a model folder: modules.json is missing")
     return files
-
-
-def abbreviate(names: list[str]) -> str:
-    """The first eight names, and the number of the others."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

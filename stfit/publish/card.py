@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -134,7 +133,7 @@ def card_metadata(card: CardData) -> dict[str, Any]:
     ).to_dict()
     if card.scores:
         # Not as EvalResult: huggingface_hub merges evaluators with the same task and split under the first one's name.
-        metadata["model-index"] = [{"name": card.name, "results": [_model_index_entry(each) for each in card.scores]}]
+        metadata["model-index"] = [{"name": card.name, "results": list(map(_model_index_entry, card.scores))}]
     return metadata
 
 
@@ -170,13 +169,12 @@ def card_body(card: CardData) -> str:
 
 @cache
 def _template() -> Template:
-    filters: dict[str, Callable[..., Any]] = {
-        "block": block,
-        "code": code,
-        "duration": format_duration,
-        "row_values": dict.values,
-    }
-    return build_environment("stfit.publish", plain, filters).get_template("card.md.jinja")
+    environment = build_environment(
+        "stfit.publish",
+        plain,
+        {"block": block, "code": code, "duration": format_duration, "row_values": dict.values},
+    )
+    return environment.get_template("card.md.jinja")
 
 
 def _metric_columns(rows: list[MetricRow]) -> dict[str, list[str]]:
@@ -192,10 +190,10 @@ def _metric_columns(rows: list[MetricRow]) -> dict[str, list[str]]:
     return {title: cells for title, cells in columns.items() if any(cells)}
 
 
-def _format_gain(value: float | None, other: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None or other is None:
+def _format_gain(value: float | None, baseline: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None or baseline is None:
         return ""
-    return format_gain(value - other) + (f" ({format_interval(interval)})" if interval else "")
+    return format_gain(value - baseline) + (f" ({format_interval(interval)})" if interval else "")
 
 
 def _first_sentence(loss: LossBase) -> str:

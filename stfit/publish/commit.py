@@ -9,18 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha1, sha256
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stfit.encoder.folder.files import name_some
 from stfit.errors import HubError, ModelError
 from stfit.hub.download import find_account, look_up
 from stfit.hub.explain import LOG_IN, NO_REVISION, NOT_THERE
 from stfit.hub.retry import call_with_retries
 from stfit.io.hashing import hash_file
 from stfit.lazy import lazy
-from stfit.publish.allowlist import MANIFEST, abbreviate, is_allowed
+from stfit.publish.allowlist import MANIFEST, is_allowed
 
 if TYPE_CHECKING:
     import huggingface_hub as client
@@ -51,11 +53,6 @@ class BranchState:
     """None if the repository does not exist."""
     pushed: frozenset[str] = frozenset()
     """Paths that the latest push has written."""
-
-    @property
-    def has_model(self) -> bool:
-        """Whether the branch contains a model."""
-        return "modules.json" in self.files
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,8 @@ def resolve_repository(name: str, for_pull_request: bool = False) -> str:
     if for_pull_request or owner == account["name"]:
         return name
     if owner not in rights:
-        known = ", ".join([account["name"], *rights])
-        raise HubError(f"the token belongs to `{account['name']}`, which may not push to `{owner}`, only to {known}")
+        owners = ", ".join([account["name"], *rights])
+        raise HubError(f"the token belongs to `{account['name']}`, which may not push to `{owner}`, only to {owners}")
     if rights[owner] == "read":
         raise HubError(f"`{account['name']}` has only read access to the organization `{owner}`")
     return name
@@ -170,12 +167,11 @@ def reject_token(files: Files) -> None:
     token = (client.get_token() or "").encode()
     leaks = [path for path, file in files.items() if token and _contains(file, token)]
     if leaks:
-        names = abbreviate(leaks)
+        names = name_some(leaks)
         raise ModelError(f"the Hub token is in {names}: nothing was published. Remove it from there, and revoke it")
 
 
 def _contains(file: Path | bytes, token: bytes) -> bool:
-    """Search a file of any size."""
     if isinstance(file, bytes):
         return token in file
     with file.open("rb") as stream:
@@ -214,9 +210,14 @@ def create_commit(
     diff = diff_files(files, parent)
 
     def send() -> PublishedCommit:
+        # The client modifies the operations, so each attempt needs new ones.
+        operations: list[Any] = [
+            *(client.CommitOperationAdd(path, file) for path, file in diff.add.items()),
+            *(client.CommitOperationDelete(path) for path in diff.delete),
+        ]
         info = client.HfApi().create_commit(
             repo,
-            _build_operations(diff),
+            operations,
             commit_message=message,
             revision=branch,
             create_pr=as_pull_request,
@@ -224,10 +225,9 @@ def create_commit(
         )
         return PublishedCommit(info.oid, info.pr_url)
 
-    def find_it() -> PublishedCommit | None:
-        return find_published(repo, files, branch, as_pull_request)
-
-    unobservable_bytes = _added_bytes(diff) if is_xet_available() else 0
+    find_it = partial(find_published, repo, files, branch, as_pull_request)
+    sizes = [len(file) if isinstance(file, bytes) else file.stat().st_size for file in diff.add.values()]
+    unobservable_bytes = sum(sizes) if is_xet_available() else 0
     try:
         return call_with_retries(send, "model", repo, branch, done=find_it, unobservable_bytes=unobservable_bytes)
     except HubError:
@@ -235,18 +235,6 @@ def create_commit(
             message = f"somebody else pushed to `{repo}` in the meantime: nothing was published. Run the command again"
             raise HubError(message) from None
         raise
-
-
-def _added_bytes(diff: FileDiff) -> int:
-    return sum(len(file) if isinstance(file, bytes) else file.stat().st_size for file in diff.add.values())
-
-
-def _build_operations(diff: FileDiff) -> list[Any]:
-    """The client's operations for a commit. It modifies them, so each attempt needs new ones."""
-    return [
-        *(client.CommitOperationAdd(path, file) for path, file in diff.add.items()),
-        *(client.CommitOperationDelete(path) for path in diff.delete),
-    ]
 
 
 def find_published(repo: str, files: Files, branch: str, as_pull_request: bool) -> PublishedCommit | None:
@@ -270,7 +258,7 @@ def verify_commit(repo: str, files: Files, commit: str) -> None:
     """Raise HubError if a commit does not contain the files that were sent."""
     diff = _diff_with_commit(repo, files, commit)
     if not diff.is_empty:
-        names = abbreviate([*diff.add, *diff.delete])
+        names = name_some([*diff.add, *diff.delete])
         raise HubError(f"commit {commit} of `{repo}` differs from what was sent, in {names}. Run the command again")
 
 

@@ -35,5 +35,4 @@ def block(text: str, language: str = "") -> markupsafe.Markup:
 
 
 def _longest_run(text: str) -> int:
-    """Length of the longest run of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)

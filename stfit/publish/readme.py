@@ -57,7 +57,7 @@ def _section(body: str) -> str:
 
 def _merge_metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Update the keys that stfit writes. Tags are added to the existing ones, but replace the losses among them."""
-    given = old.get("tags") or []
-    tags = [*(given if isinstance(given, list) else [given]), *new.get("tags", [])]
+    old_tags = old.get("tags") or []
+    tags = [*(old_tags if isinstance(old_tags, list) else [old_tags]), *new.get("tags", [])]
     kept = [tag for tag in tags if tag in new.get("tags", []) or not str(tag).startswith("loss:")]
     return {**old, **new, "tags": list(dict.fromkeys(kept))}

@@ -12,18 +12,18 @@ from stfit.report.run_summary import PHASES, MetricDelta, RunSummary, loss_curve
 def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, MetricDelta]]) -> str:
     """Render several runs side by side. `gains`: for each run, the gains of its metrics over those of the first run."""
     main = [name for run in runs for name in run.main]
-    others = list(zip(runs[1:], gains[1:], strict=True))
+    compared = list(zip(runs[1:], gains[1:], strict=True))
     first = runs[0].name
     with figure_style():
         return render(
             "comparison.html.jinja",
             runs=runs,
-            others=others,
+            compared=compared,
             metrics=list(dict.fromkeys([*main, *(name for run in runs for name in run.after)])),
             metric_header=[
                 "metric",
                 first,
-                *(title for run, _ in others for title in (run.name, f"gain over {first}")),
+                *(title for run, _ in compared for title in (run.name, f"gain over {first}")),
             ],
             differences=_differences(runs),
             curves=list(_curves(runs)),
@@ -60,4 +60,6 @@ def _costs(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
         for run in runs
     ]
     names = [*PHASES, *(name for run in runs for name, _ in run.machine)]
-    return {name: [of_run.get(name, "") for of_run in facts] for name in names if any(name in each for each in facts)}
+    return {
+        name: [of_run.get(name, "") for of_run in facts] for name in names if any(name in of_run for of_run in facts)
+    }

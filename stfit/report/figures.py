@@ -68,7 +68,6 @@ def _silence_font_manager() -> None:
 
 
 def _draw_panels(titles: Sequence[str], height: float = 2.4, columns: int = 2) -> tuple[Figure, list[Any]]:
-    """A figure of the page's width with a panel for each title."""
     from matplotlib.figure import Figure  # pyplot would keep global state and look for a display
 
     columns = min(columns, len(titles))
@@ -110,7 +109,7 @@ def draw_curves(
 ) -> Picture:
     """Panels (title -> line -> curve) over the steps; `units` are the labels of the y axes.
 
-    `order`: the names of all lines, if a line must look the same in all_values panel.
+    `order`: the names of all lines, if a line must look the same in every panel.
     """
     figure, axes = _draw_panels(list(panels))
     for panel, lines, unit in zip(axes, panels.values(), units, strict=True):
@@ -149,28 +148,8 @@ def draw_lengths(id: str, caption: str, tokens: Sequence[int], texts: Sequence[i
     panel.hist(tokens, bins=bins.tolist(), weights=texts, color=SERIES[0], alpha=0.7)
     if limit is not None and limit <= 2 * max(tokens):  # a distant limit would compress the bars
         panel.axvline(limit, color=INK, linestyle="--", linewidth=1.2)
-        panel.annotate(
-            f"truncated at {limit} ",
-            (limit, 0.95),
-            xycoords=("data", "axes fraction"),
-            ha="right",
-            va="top",
-            fontsize=9,
-        )
+        panel.text(limit, 0.95, f"truncated at {limit} ", transform=panel.get_xaxis_transform(), ha="right", va="top")
     panel.set(xlabel="tokens", ylabel="distinct texts")
-    return _to_picture(figure, id, caption)
-
-
-def draw_durations(id: str, caption: str, seconds: Mapping[str, float]) -> Picture:
-    """A bar for the duration of each phase."""
-    figure, (panel,) = _draw_panels([""], 0.5 + 0.25 * len(seconds))
-    figure.subplots_adjust(0.12, 0.5 / figure.get_figheight(), 0.93, 0.98)
-    bars = panel.barh(range(len(seconds)), list(seconds.values()), color=SERIES[0], alpha=0.7)
-    panel.set_yticks(range(len(seconds)), list(seconds))
-    panel.bar_label(bars, [f"{value:.1f} s" for value in seconds.values()], padding=4, fontsize=9)
-    panel.invert_yaxis()
-    panel.grid(visible=False, axis="y")
-    panel.set(xlabel="seconds")
     return _to_picture(figure, id, caption)
 
 

@@ -10,7 +10,6 @@ from stfit.report.figures import (
     MAX_PANELS,
     Picture,
     draw_curves,
-    draw_durations,
     draw_histograms,
     draw_lengths,
     figure_style,
@@ -33,7 +32,7 @@ def report_page(run: RunSummary) -> str:
             examples=dict(_examples(run)),
             neighbors=list(_neighbors(run)),
             length_figures=list(_length_figures(run)),
-            cost_figures=list(_cost_figures(run)),
+            durations=[(phase, format_duration(run.seconds[phase])) for phase in PHASES if phase in run.seconds],
         )
 
 
@@ -54,7 +53,6 @@ def _training_figures(run: RunSummary) -> Iterator[Picture]:
 
 
 def _similarity_figures(run: RunSummary) -> Iterator[Picture]:
-    """Similarities of positive and of negative pairs, before and after training."""
     for position, (name, _, snapshots) in enumerate(run.snapshots()):
         panels = {
             title: {kind: snapshot[kind] for kind in ("positive", "negative") if snapshot[kind]}
@@ -126,7 +124,6 @@ def _neighbors(run: RunSummary) -> Iterator[tuple[str, list[str], list[Any]]]:
 
 
 def _length_figures(run: RunSummary) -> Iterator[Picture]:
-    """Lengths of the training texts, and the length at which they are truncated."""
     lengths = run.record.get("lengths")
     if not lengths or not lengths["tokens"]:
         return
@@ -136,11 +133,3 @@ def _length_figures(run: RunSummary) -> Iterator[Picture]:
         full = sum(count for length, count in zip(tokens, texts, strict=True) if length >= limit)
         caption += f"; {full} of {sum(texts)} reach max_seq_length {limit}, longer ones are truncated"
     yield draw_lengths("lengths-figure", caption, tokens, texts, limit)
-
-
-def _cost_figures(run: RunSummary) -> Iterator[Picture]:
-    seconds = {phase: run.seconds[phase] for phase in PHASES if phase in run.seconds}
-    total = sum(seconds.values())
-    if total > 0:
-        shares = ", ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items())
-        yield draw_durations("seconds", f"{format_duration(total)} in total: {shares}", seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -23,5 +22,6 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    filters: dict[str, Callable[..., Any]] = {"gain": format_gain, "interval": format_interval, "metric": format_metric}
-    return build_environment("stfit.report", single_line, filters)
+    return build_environment(
+        "stfit.report", single_line, {"gain": format_gain, "interval": format_interval, "metric": format_metric}
+    )

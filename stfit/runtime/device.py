@@ -38,7 +38,6 @@ def describe_hardware(device: str) -> str:
 
 
 def _processor() -> str:
-    """Name of the processor, or of its architecture if the system does not report one."""
     try:
         name = re.search(r"^model name\s*: *(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:

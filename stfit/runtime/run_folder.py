@@ -44,33 +44,15 @@ class RunFolder:
     record = _File("record.json")
     """Data for the report: facts about the training data, and sample rows before and after training."""
     report = _File("report.html")
-    """The report page."""
     checkpoints = _File("checkpoints")
     """Resumable state."""
     model = _File("model")
-    """The model folder."""
     result = _File("result.json")
     """Result of a finished run; the run has finished if this file exists."""
     verdict = _File("gate.json")
     """Result of the gate at the last attempt to publish."""
     tracked = _File("tracked.json")
     """The run's id at trackers."""
-
-    def read_lock(self) -> dict[str, Any] | None:
-        """The lock; None if it is missing or damaged."""
-        return load_json_object(self.lock)
-
-    def read_result(self) -> dict[str, Any] | None:
-        """The result; None if the run has not finished."""
-        return load_json_object(self.result)
-
-    def read_record(self) -> dict[str, Any] | None:
-        """The report data; None if it is missing or damaged."""
-        return load_json_object(self.record)
-
-    def read_verdict(self) -> dict[str, Any] | None:
-        """The result of the gate; None if it was never evaluated."""
-        return load_json_object(self.verdict)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl, on rank 0."""
@@ -116,7 +98,6 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def _archive(folder: RunFolder) -> Path:
-    """Rename a run folder to the first unused `<name>.N`."""
     number = 1
     while (archive := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
         number += 1
@@ -134,7 +115,7 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
     folder = RunFolder(path)
     notes: list[str] = []
     if any(file.is_file() for file in path.rglob("*")):  # a run killed before its first step leaves empty folders
-        lock = folder.read_lock()
+        lock = load_json_object(folder.lock)
         changed = differences(lock["recipe"], recipe) if lock else ["its stfit.lock is missing or damaged"]
         if resume and changed:
             raise RecipeError(f"--resume: {path} belongs to another recipe:\n  " + "\n  ".join(changed))

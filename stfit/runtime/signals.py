@@ -42,6 +42,11 @@ class SignalHandler:
             self.hard_exit.start()
             raise _interruption(number)
 
+    def cancel_hard_exit(self) -> None:
+        """Cancel the timer that ends a process whose signal handling takes too long."""
+        if self.hard_exit is not None:
+            self.hard_exit.cancel()
+
     def is_received(self) -> bool:
         """Whether any rank has received a signal. A collective operation."""
         self.agreed_signal = all_reduce_max(self.received or 0)
@@ -68,11 +73,6 @@ class SignalHandler:
         if world_size() == 1 and self.received is not None and time.monotonic() - self.received_at >= SIGNAL_PATIENCE:
             raise _interruption(self.received)
 
-    def cancel_hard_exit(self) -> None:
-        """Cancel the timer that ends a process whose signal handling takes too long."""
-        if self.hard_exit is not None:
-            self.hard_exit.cancel()
-
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Do not defer signals during the block, for example an evaluation.
@@ -81,7 +81,7 @@ class SignalHandler:
         """
         if world_size() > 1:
             yield
-            self.raise_if_received("")
+            self.raise_if_received()
             return
         self.defers = False
         try:

@@ -50,17 +50,17 @@ class BatchSchedule:
 
     def steps(self, first_step: int) -> Iterator[list[ScheduledBatch]]:
         """Batches of each step from the 0-based `first_step` to the end; skips the earlier steps at once."""
-        steps = self.infinite_steps()
+        steps = self._infinite_steps()
         next(islice(steps, first_step, first_step), None)
         return islice(steps, self.total_steps - first_step)
 
-    def infinite_steps(self) -> Iterator[list[ScheduledBatch]]:
-        """Batches of each step, epoch after epoch. An epoch is sampled when its first step is needed."""
-        for _, epoch in groupby(self.interleave(), lambda batch: 0 if self.streams else int(batch.time)):
+    def _infinite_steps(self) -> Iterator[list[ScheduledBatch]]:
+        # An epoch is sampled when its first step is needed.
+        for _, epoch in groupby(self._interleave(), lambda batch: 0 if self.streams else int(batch.time)):
             while step := list(islice(epoch, self.accumulate)):
                 yield step
 
-    def interleave(self) -> Iterator[ScheduledBatch]:
+    def _interleave(self) -> Iterator[ScheduledBatch]:
         """The endless batches of all objectives, those of each objective evenly spread over the run.
 
         The seed decides which objective begins; objectives with equally many batches alternate in a fixed order.

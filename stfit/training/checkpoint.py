@@ -7,6 +7,7 @@ checkpoint that does not match its manifest is ignored.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -32,6 +33,8 @@ from stfit.training.fsdp import is_sharded_tensor, shard_like, to_local
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import TrainObjects, require_finite_weights, trainable_modules
 from stfit.training.rng import capture_all_rng, restore_all_rng
+
+log = logging.getLogger("stfit")
 
 MANIFEST = "manifest.json"
 FILES = ("weights.safetensors", "optimizer.safetensors", "randomness.safetensors", "state.json")
@@ -86,7 +89,6 @@ def _save_optimizer_shards(folder: Path, optimizer: torch.optim.Optimizer) -> No
 
 
 def _checkpoint_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Weights of all modules named `<module>.<name>`, without those of a base that LoRA leaves frozen."""
     return {
         f"{index}.{name}": tensor
         for index, module in enumerate(modules)
@@ -103,7 +105,6 @@ def frozen_by_lora(module: nn.Module) -> set[str]:
 
 
 def _load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load checkpoint weights into a module. Raises RuntimeError if names are missing or unknown."""
     current = module.state_dict()
     sharded = {name: shard_like(tensor, current.get(name, tensor)) for name, tensor in weights.items()}
     missing, unknown = module.load_state_dict(sharded, strict=False)
@@ -112,7 +113,7 @@ def _load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def _clone_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Clone tied weights, because safetensors refuses two names for the same memory."""
+    # safetensors refuses two names for the same memory.
     seen: set[int] = set()
     result = {}
     for name, tensor in weights.items():
@@ -155,15 +156,14 @@ def verify_checkpoint(folder: Path) -> str | None:
     return None
 
 
-def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest valid checkpoint in `folder`, and a message for each newer one that was skipped."""
-    skipped: list[str] = []
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest valid checkpoint in `folder`; newer ones that are damaged are logged."""
     for candidate in list_checkpoints(folder):
         problem = verify_checkpoint(candidate)
         if problem is None:
-            return Checkpoint(candidate, load_json(candidate / "state.json")["facts"]), skipped
-        skipped.append(f"{candidate}: skipped, {problem}")
-    return None, skipped
+            return Checkpoint(candidate, load_json(candidate / "state.json")["facts"])
+        log.warning("%s: skipped, %s", candidate, problem)
+    return None
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -224,17 +224,15 @@ def _load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def _read_optimizer(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the full tensors of the optimizer state by name, concatenated from the shards of all ranks."""
-    others = sorted(folder.glob("optimizer.*.safetensors"), key=lambda path: int(path.name.split(".")[1]))
+    shards = sorted(folder.glob("optimizer.*.safetensors"), key=lambda path: int(path.name.split(".")[1]))
     with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(path, "pt")) for path in (folder / "optimizer.safetensors", *others)]
+        files = [stack.enter_context(safe_open(path, "pt")) for path in (folder / "optimizer.safetensors", *shards)]
         names = [file.keys() for file in files]
         for name in names[0]:
-            shards = [file.get_tensor(name) for file, held in zip(files, names, strict=True) if name in held]
-            yield name, torch.cat(shards) if len(shards) > 1 else shards[0]
+            parts = [file.get_tensor(name) for file, held in zip(files, names, strict=True) if name in held]
+            yield name, torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _strip_prefix(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    """The tensors named `<number>.<name>`, keyed by name."""
     prefix = f"{number}."
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

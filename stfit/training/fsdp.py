@@ -51,7 +51,6 @@ def shard(encoder: Encoder) -> Encoder:
 
 
 def _transformer_layers(backbone: nn.Module) -> Iterable[nn.Module]:
-    """The longest ModuleList of the backbone."""
     lists = (module for module in backbone.modules() if isinstance(module, nn.ModuleList))
     return max(lists, key=len, default=[])
 

@@ -10,6 +10,7 @@ Shape suffixes: s = distinct sequences of the batch, d = embedding dim.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -41,42 +42,25 @@ class BatchResult(NamedTuple):
     """Largest difference between two embeddings in one dimension, relative to the largest value; 0 if all are equal."""
 
 
-def no_split(batch: Batch, sequences: np.ndarray) -> list[np.ndarray]:
-    """A single mini-batch."""
-    return [sequences]
+def build_splitter(rows: int | None = None, tokens: int | None = None) -> Splitter:
+    """Mini-batches of as many sequences as `rows` rows have, or of at most `tokens` tokens but at least one sequence.
 
-
-def split_rows(rows: int) -> Splitter:
-    """Mini-batches of as many sequences as `rows` rows have."""
+    A single mini-batch if neither is given.
+    """
 
     def split(batch: Batch, sequences: np.ndarray) -> list[np.ndarray]:
-        size = rows * len(batch.columns)
-        return np.split(sequences, range(size, len(sequences), size))
-
-    return split
-
-
-def split_tokens(tokens: int) -> Splitter:
-    """Mini-batches of at most `tokens` tokens, but at least one sequence."""
-
-    def split(batch: Batch, sequences: np.ndarray) -> list[np.ndarray]:
+        max_sequences = math.inf if rows is None else rows * len(batch.columns)
+        max_tokens = math.inf if tokens is None else tokens
         starts, start, total = [], 0, 0
         for end, sequence in enumerate(sequences.tolist()):
             length = len(batch.sequences[sequence])
-            if end > start and total + length > tokens:
+            if end > start and (end - start == max_sequences or total + length > max_tokens):
                 starts.append(end)
                 start, total = end, 0
             total += length
         return np.split(sequences, starts)
 
     return split
-
-
-def choose_splitter(mini_batch_size: int | None, mini_batch_tokens: int | None) -> Splitter:
-    """The splitter that `train.mini_batch_size` or `train.mini_batch_tokens` asks for."""
-    if mini_batch_size is not None:
-        return split_rows(mini_batch_size)
-    return no_split if mini_batch_tokens is None else split_tokens(mini_batch_tokens)
 
 
 def embed(encoder: Encoder, batch: Batch, sequences: np.ndarray) -> Tensor:
@@ -144,7 +128,6 @@ def backward(
 def _embed_without_graph(
     encoder: Encoder, batch: Batch, parts: list[np.ndarray], check_interrupt: Callable[[], None]
 ) -> tuple[list[dict[str, Tensor]], Tensor]:
-    """The random state before each mini-batch, and the embeddings of all."""
     rng_states, embeddings = [], []
     with torch.no_grad():
         for part in parts:

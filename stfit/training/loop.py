@@ -222,7 +222,6 @@ def _require_finite(step: int, results: list[BatchResult], loss: float, grad_nor
 
 
 def _diverged(problem: str, rows: list[tuple[Batch, np.ndarray]]) -> DivergedError:
-    """The error that names the rows of these batches and their texts."""
     texts = "; ".join(batch.examples.describe(indices) for batch, indices in rows)
     return DivergedError(
         f"{problem}, in {texts}. The last checkpoint is kept. Lower train.learning_rate, or check these rows"

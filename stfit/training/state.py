@@ -102,10 +102,6 @@ class Intervals:
         """Whether `step` is a multiple of `every`, or the last step."""
         return step % every == 0 or step == self.total_steps
 
-    def is_evaluation_due(self, step: int) -> bool:
-        """Whether to evaluate after `step`; always after the last."""
-        return self.is_due(step, self.evaluate_every)
-
     def is_save_due(self, step: int) -> bool:
         """Whether to save after `step`; not after the last, whose weights become the model."""
         return step % self.save_every == 0 and step != self.total_steps

@@ -13,6 +13,7 @@ from stfit.encoder.folder.inspect import inspect_folder
 from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write, wrap_os_errors
+from stfit.io.json_files import load_json_object
 from stfit.publish.allowlist import CARD, CURVE
 from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, Training, card_body, card_metadata
 from stfit.publish.readme import write_readme
@@ -62,7 +63,7 @@ def describe_run(
     glance = inspect_folder(folder.model)
     dim = glance.config.embedding_dim(glance.hidden_size or 0) if glance.config else 0
     before, after = result["baseline"], result["metrics"]
-    record = folder.read_record() or {}
+    record = load_json_object(folder.record) or {}
     gained = metric_deltas(after, before, bootstrap_draws(record, "end"), bootstrap_draws(record, "start"))
     scores = [found for evaluator in recipe.eval for found in _scores_of(evaluator, recipe, after)]
     return replace(
@@ -85,7 +86,7 @@ def _describe_training(
     folder: RunFolder, recipe: Recipe, result: dict[str, Any], training: list[Examples] | None
 ) -> Training:
     """How the model was trained."""
-    lock = folder.read_lock() or {"data": [], "packages": {}, "python": "unknown"}
+    lock = load_json_object(folder.lock) or {"data": [], "packages": {}, "python": "unknown"}
     base = recipe.model.base
     on_hub = isinstance(base, str) and is_remote(base)
     return Training(

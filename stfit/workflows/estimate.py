@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stfit.data.batching.batches import MISSING, TokenTable, number_texts
-from stfit.data.batching.sampling import count_unused, sample_batches
+from stfit.data.batching.sampling import sample_batches
 from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import Problem
@@ -75,7 +75,7 @@ def lint_schedule(
 
 def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int) -> list[Problem]:
     problems = []
-    if unused := count_unused(epoch, examples):
+    if unused := examples - sum(map(len, epoch)):
         message = f"{unused} of {examples} examples fit into no batch and are not used for training"
         problems.append(Problem(message, "unused-rows"))
     if batch_size > examples:

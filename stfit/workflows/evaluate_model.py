@@ -70,7 +70,11 @@ def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> 
     Returns `repo`, `published` (its commit), `gate`, `compared` (with the published model), and `error` if a gate is
     not passed. Raises the errors of `evaluate_model`.
     """
-    published = str(download_files("model", repo, head.commit, ALL_FILES)) if head.commit and head.has_model else None
+    published = (
+        str(download_files("model", repo, head.commit, ALL_FILES))
+        if head.commit and "modules.json" in head.files
+        else None
+    )
     gates = [gate for gate in recipe.gate if published or gate.against != PUBLISHED]
     skipped = [gate for gate in recipe.gate if gate not in gates]
     gates = [gate.model_copy(update={"against": published}) if gate.against == PUBLISHED else gate for gate in gates]

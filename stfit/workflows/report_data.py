@@ -23,6 +23,7 @@ from stfit.evaluation.measure import Evaluators, evaluator_of, prompt_of
 from stfit.evaluation.report_samples import Sample, build_sample
 from stfit.evaluation.statistic import Statistic
 from stfit.io.atomic import atomic_write
+from stfit.io.json_files import load_json_object
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 
@@ -117,7 +118,7 @@ def open_report_data(
     samples: list[Sample] = []
     with log_exceptions("choosing rows for the report"):
         samples = choose_samples(recipe, prepared, evaluators)
-    return ReportData(folder, main, samples, rows_of, folder.read_record() or {})
+    return ReportData(folder, main, samples, rows_of, load_json_object(folder.record) or {})
 
 
 def choose_samples(recipe: Recipe, prepared: Prepared, evaluators: Evaluators) -> list[Sample]:

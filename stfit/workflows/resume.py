@@ -15,19 +15,11 @@ from stfit.recipe.load import LoadedRecipe, load_recipe
 from stfit.recipe.lock import Lock, is_same_input, lock_to_json
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, differences
-from stfit.training.checkpoint import Checkpoint, frozen_by_lora, newest_checkpoint, restore_checkpoint
+from stfit.training.checkpoint import Checkpoint, frozen_by_lora, restore_checkpoint
 from stfit.training.loop import TrainObjects
 from stfit.training.state import TrainState
 
 log = logging.getLogger("stfit")
-
-
-def find_checkpoint(folder: RunFolder) -> Checkpoint | None:
-    """The newest checkpoint that verifies; damaged ones are logged."""
-    checkpoint, skipped = newest_checkpoint(folder.checkpoints)
-    for line in skipped:
-        log.warning(line)
-    return checkpoint
 
 
 def pin_or_reuse(recipe: Recipe, resumed: RunFolder | None) -> Recipe:

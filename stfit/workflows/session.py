@@ -117,7 +117,8 @@ class TrainingSession:
     def evaluate(self) -> Iterator[Evaluated | Saved]:
         """Run the evaluators if they are due after the last step and have not run yet; write the best model."""
         step = self.state.step
-        if not self.evaluators or self.state.measured_step == step or not self.intervals.is_evaluation_due(step):
+        is_due = self.intervals.is_due(step, self.intervals.evaluate_every)
+        if not self.evaluators or self.state.measured_step == step or not is_due:
             return
         at_end = step == self.intervals.total_steps and self.recipe.train.best is None
         with self.interruptible(), self.objects.full_encoder() as encoder:

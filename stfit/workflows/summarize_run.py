@@ -9,6 +9,7 @@ from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import BootstrapDraws, compare_draws
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write
+from stfit.io.json_files import load_json_object
 from stfit.recipe.dump import flatten, to_inline_yaml
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
@@ -25,15 +26,15 @@ def write_report(folder: RunFolder) -> None:
 
 def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
     """Summarize a run folder. `state`: if known already. Raises RecipeError if it is not a run folder."""
-    lock = folder.read_lock()
+    lock = load_json_object(folder.lock)
     if lock is None or not folder.resolved.is_file():
         raise RecipeError(f"{folder.path} is not a run folder: it has no {folder.lock.name} and {folder.resolved.name}")
     recipe = load_recipe(folder.resolved).recipe
-    finished = folder.read_result() or {}
+    finished = load_json_object(folder.result) or {}
     result, log = finished.get("result", {}), folder.read_log()
     first = next((entry for entry in log if entry["event"] == "eval" and entry["step"] == 0), {})
     measured = {name: value for name, value in first.items() if name not in ("step", "event")}
-    record = folder.read_record() or {}
+    record = load_json_object(folder.record) or {}
     before, after = result.get("baseline", measured), result.get("metrics", {})
     main = finished.get("main") or _main_metrics_of(recipe, measured)
     of_main = {name: before[name] for name in main if name in before}

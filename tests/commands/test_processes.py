@@ -18,6 +18,7 @@ from stfit.data.source import Source
 from stfit.distributed import rank
 from stfit.encoder.build import load_encoder
 from stfit.errors import LockError, WorkerLostError
+from stfit.io.json_files import load_json_object
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.training import gradients
@@ -95,8 +96,9 @@ def test_best_model_that_a_run_ends_with_is_read_by_all_once_it_is_written(tmp_p
     assert ended == [128 + signal.SIGTERM] * 2, (tmp_path / "output").read_text()
     assert not (tmp_path / "stopped" / "tiny" / "model").exists()
     assert group(2, recipe, "stopped") == [0, 0], (tmp_path / "output").read_text()
-    one, other = (RunFolder(tmp_path / runs / "tiny").read_result()["result"] for runs in ("whole", "stopped"))
-    assert one["metrics"] == other["metrics"]
+    folders = (RunFolder(tmp_path / runs / "tiny") for runs in ("whole", "stopped"))
+    whole, stopped = (load_json_object(folder.result)["result"] for folder in folders)
+    assert whole["metrics"] == stopped["metrics"]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from stfit.commands.train import train
 from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.measure import measure
+from stfit.io.json_files import load_json_object
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder, lock_folder
 from stfit.training.loop import StepInfo
@@ -56,7 +57,7 @@ def test_notes_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path, writ
     (tmp_path / "stopped" / "tiny" / "metrics.jsonl").write_text("")  # less often written than checkpoints are
     assert runs_in(tmp_path / "stopped")[0]["state"] == "stopped at step 4"
     run(recipe, "stopped")
-    one, other = (RunFolder(tmp_path / name / "tiny").read_record() for name in ("whole", "stopped"))
+    one, other = (load_json_object(RunFolder(tmp_path / name / "tiny").record) for name in ("whole", "stopped"))
     assert one == other
     assert set(one["seen"]) == set(one["drawn"]) == {"start", "end"}
 
@@ -68,7 +69,7 @@ def test_report_tells_what_went_wrong_on_the_way(tmp_path, write, run, pictures)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same_tokens))
     run(path)
     folder = RunFolder(tmp_path / "runs" / "tiny")
-    assert [each["code"] for each in folder.read_record()["warnings"]].count("zero-gradient") == 1
+    assert [each["code"] for each in load_json_object(folder.record)["warnings"]].count("zero-gradient") == 1
     assert "the gradient was 0" in folder.report.read_text(encoding="utf-8")
 
 

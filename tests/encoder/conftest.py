@@ -10,7 +10,7 @@ from stfit.data.mapping.examples import Examples
 from stfit.encoder.encoder import Encoder
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import compute_loss
-from stfit.training.gradients import no_split
+from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps
 
 
@@ -30,7 +30,7 @@ def two_steps(sentences) -> Callable[[Encoder], set[str]]:
         encoder.use_fast_dropout()
         learner = build_train_objects(encoder, [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
         steps = train_steps(
-            learner, [[(0, batch)]] * 2, lambda _: 1e-2, first_step=0, split=no_split, max_grad_norm=None
+            learner, [[(0, batch)]] * 2, lambda _: 1e-2, first_step=0, split=build_splitter(), max_grad_norm=None
         )
         assert all(np.isfinite(step.loss) for step in steps)
         return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}

@@ -17,6 +17,6 @@ def test_every_guard_stands_in_the_package():
 @pytest.mark.slow
 def test_every_guard_that_is_switched_off_turns_a_test_red(promise):
     script = Path(__file__).parent / "switch_off.py"
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    promise("guards switched off one by one, each turns a test red", done.stdout.splitlines()[-1])
+    process = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    promise("guards switched off one by one, each turns a test red", process.stdout.splitlines()[-1])

@@ -19,10 +19,10 @@ def signed_in(request: Request) -> Account:
 
 def find(request: Request, kind: str, id: str) -> Repository:
     """The repository, where it may be seen. A private one is as good as missing to a stranger."""
-    found = request.state.repositories.get((kind, id))
-    if found is None or (found.private and not (request.account and is_member(request, found))):
+    target = request.state.repositories.get((kind, id))
+    if target is None or (target.private and not (request.account and is_member(request, target))):
         raise Refusal(404 if request.account else 401, "Repository not found", "RepoNotFound")
-    return found
+    return target
 
 
 def is_member(request: Request, repository: Repository) -> bool:

@@ -54,8 +54,8 @@ def stfit(filled, tmp_path) -> Stfit:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
 
     def run(line: str, token: str | None = "hf_me", **env: str) -> subprocess.CompletedProcess[str]:
-        given = filled.env(tmp_path / "home", token) | {"OMP_NUM_THREADS": "1"} | env
+        variables = filled.env(tmp_path / "home", token) | {"OMP_NUM_THREADS": "1"} | env
         command = [sys.executable, "-m", "stfit", *line.split()]
-        return subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True)
 
     return run

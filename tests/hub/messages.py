@@ -40,9 +40,9 @@ class Refusal(Exception):
 
     def __init__(self, status: int, message: str, code: str = "", **headers: str) -> None:
         super().__init__(message)
-        told = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
+        error_headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
         body = json.dumps({"error": message}).encode()
-        self.response = Response(status, body, {"Content-Type": "application/json", **told, **headers})
+        self.response = Response(status, body, {"Content-Type": "application/json", **error_headers, **headers})
 
 
 def reply(value: Any, status: int = 200, **headers: str) -> Response:
@@ -50,19 +50,19 @@ def reply(value: Any, status: int = 200, **headers: str) -> Response:
     return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json", **headers})
 
 
-def part_of(content: bytes, asked: str | None, headers: dict[str, str]) -> Response:
+def part_of(content: bytes, range_header: str | None, headers: dict[str, str]) -> Response:
     """A file's bytes, or the range of them that a Range header asks for."""
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
-    if not asked:
+    if not range_header:
         return Response(200, content, headers)
-    first, last = byte_range(asked, len(content))
+    first, last = byte_range(range_header, len(content))
     headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
     return Response(206, content[first : last + 1], headers)
 
 
-def byte_range(asked: str, size: int) -> tuple[int, int]:
+def byte_range(range_header: str, size: int) -> tuple[int, int]:
     """First and last byte that `bytes=a-b` names."""
-    start, _, stop = asked.removeprefix("bytes=").partition("-")
+    start, _, stop = range_header.removeprefix("bytes=").partition("-")
     if not start:
         return max(0, size - int(stop)), size - 1
     if int(start) >= size:

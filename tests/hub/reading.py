@@ -135,9 +135,9 @@ def entry_of(request: Request, commit: Commit, name: str) -> dict:
 
 def paths_info(request: Request, kind: str, id: str, revision: str) -> Response:
     commit = commit_of(find(request, kind, id), revision)
-    asked = parse_qs(request.body.decode()).get("paths", [])
-    there = [name for name in asked if name in commit.files or name in commit.folders()]
-    return reply([entry_of(request, commit, name) for name in there])
+    paths = parse_qs(request.body.decode()).get("paths", [])
+    existing = [name for name in paths if name in commit.files or name in commit.folders()]
+    return reply([entry_of(request, commit, name) for name in existing])
 
 
 def download(request: Request, id: str, revision: str, path: str, kind: str = "model") -> Response:

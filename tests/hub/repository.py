@@ -118,8 +118,8 @@ class Repository:
 
     def resolve(self, revision: str) -> Commit | None:
         """The commit of a branch, tag, pull request or (abbreviated) commit."""
-        if found := self.branches.get(revision) or self.tags.get(revision):
-            return found
+        if head := self.branches.get(revision) or self.tags.get(revision):
+            return head
         every = [commit for tip in [*self.branches.values(), *self.tags.values()] for commit in tip.history()]
         long_enough = len(revision) >= 7
         return next((commit for commit in every if long_enough and commit.oid.startswith(revision)), None)

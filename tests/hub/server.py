@@ -81,7 +81,7 @@ class Server:
         """The environment of a client that knows this Hub only. `home` becomes HF_HOME; without `xet`, LFS is used."""
         closed = "http://127.0.0.1:9"  # where anything goes that is not meant for this machine
         kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("HF_", "HUGGING"))}
-        given = {
+        environment = {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
             "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -90,8 +90,8 @@ class Server:
             "HTTPS_PROXY": closed,
             "NO_PROXY": "127.0.0.1,localhost",
         }
-        given |= {"HF_TOKEN": token} if token else {}
-        return kept | given | ({} if xet else {"HF_HUB_DISABLE_XET": "1"})
+        environment |= {"HF_TOKEN": token} if token else {}
+        return kept | environment | ({} if xet else {"HF_HUB_DISABLE_XET": "1"})
 
     def break_(self, method: str, path: str, kind: str, **how: object) -> Fault:
         """Order a fault; see faults.py."""
@@ -101,7 +101,7 @@ class Server:
 
     def requests(self, method: str = "", path: str = "") -> list[Logged]:
         """The logged requests of a method, whose path the pattern is found in."""
-        return [one for one in self.log if one.method.startswith(method) and re.search(path, one.path)]
+        return [entry for entry in self.log if entry.method.startswith(method) and re.search(path, entry.path)]
 
     def account(self, token: str, name: str, **traits: object) -> str:
         """Open an account (`role`, `orgs`); gives the token."""
@@ -111,10 +111,10 @@ class Server:
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Response:
         """Do what is asked."""
         address = urlsplit(path)
-        wanted = "GET" if method == "HEAD" else method
+        handler_method = "GET" if method == "HEAD" else method
         try:
             for route_method, pattern, endpoint in ROUTES:
-                if route_method == wanted and (match := re.fullmatch(pattern, address.path)):
+                if route_method == handler_method and (match := re.fullmatch(pattern, address.path)):
                     named = {name: unquote(value) for name, value in match.groupdict().items() if value is not None}
                     with self.lock:
                         if led := self.new_address(path, named):

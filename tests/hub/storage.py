@@ -22,8 +22,8 @@ def lfs_batch(request: Request, id: str, kind: str = "model") -> Response:
     find_writable(request, kind, id)
     verify = f"{request.base}/lfs-verify"
     objects = []
-    for asked in request.json()["objects"]:
-        name, size = asked["oid"], asked["size"]
+    for item in request.json()["objects"]:
+        name, size = item["oid"], item["size"]
         answer = {"oid": name, "size": size}
         if request.state.find_object(name) is None:
             href = f"{request.storage}/objects/{name}"
@@ -65,8 +65,8 @@ def keep(request: Request, name: str, content: bytes) -> None:
 
 
 def verify_object(request: Request) -> Response:
-    asked = request.json()
-    if len(stored(request, asked["oid"])) != asked["size"]:
+    item = request.json()
+    if len(stored(request, item["oid"])) != item["size"]:
         raise Refusal(400, "the object has another size")
     return reply({})
 

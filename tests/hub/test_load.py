@@ -24,12 +24,12 @@ def test_what_was_fetched_trains_without_a_network(filled, stfit, tmp_path):
     fetched = stfit("fetch recipe.yaml --json")
     assert fetched.returncode == 0, fetched.stderr
     commits = {kept.id: kept.head.oid for kept in filled.state.repositories.values()}
-    assert {each["id"]: each["commit"] for each in json.loads(fetched.stdout)["fetched"]} == commits
+    assert {entry["id"]: entry["commit"] for entry in json.loads(fetched.stdout)["fetched"]} == commits
     assert not filled.requests(path="other/rows.jsonl")
-    asked = len(filled.log)
+    requests_before = len(filled.log)
     trained = stfit("train recipe.yaml --json", HF_HUB_OFFLINE="1")
     assert trained.returncode == 0, trained.stderr
-    assert len(filled.log) == asked
+    assert len(filled.log) == requests_before
     assert "fetching" not in trained.stderr
     resolved = (tmp_path / "runs/recipe/resolved.yaml").read_text()
     assert all(resolved.count(commit) == 1 for commit in commits.values())
@@ -40,8 +40,8 @@ def test_offline_without_the_files_says_how_to_get_them(stfit):
 
 
 def test_a_hub_that_is_not_there_is_one_sentence(stfit):
-    said = error_of(stfit("fetch recipe.yaml --json", HF_ENDPOINT="http://127.0.0.1:9"))
-    assert said == "the Hub (http://127.0.0.1:9) can't be reached: model `me/base`"
+    message = error_of(stfit("fetch recipe.yaml --json", HF_ENDPOINT="http://127.0.0.1:9"))
+    assert message == "the Hub (http://127.0.0.1:9) can't be reached: model `me/base`"
 
 
 def test_a_check_reads_the_first_rows_and_a_small_part_of_the_files(filled, stfit):
@@ -98,7 +98,7 @@ def test_a_renamed_repository_is_followed_and_said(filled, stfit):
 
 
 @pytest.mark.parametrize(
-    ("change", "token", "said"),
+    ("change", "token", "expected"),
     [
         ("model.base=me/nothing", "hf_me", "has no model `me/nothing`"),
         ("data.dataset=me/nothing data.config=null", None, "hf auth login"),
@@ -110,16 +110,16 @@ def test_a_renamed_repository_is_followed_and_said(filled, stfit):
         ("eval.0.limit=10", "hf_nobody", "does not accept the token: log in with `hf auth login`"),
     ],
 )
-def test_what_the_hub_refuses_is_one_sentence(stfit, change, token, said):
-    assert said in error_of(stfit(f"fetch recipe.yaml --json {change}", token))
+def test_what_the_hub_refuses_is_one_sentence(stfit, change, token, expected):
+    assert expected in error_of(stfit(f"fetch recipe.yaml --json {change}", token))
 
 
-@pytest.mark.parametrize(("token", "said"), [(None, "hf auth login"), ("hf_guest", "request access at http")])
-def test_a_gated_repository_says_how_to_get_in(filled, stfit, token, said):
+@pytest.mark.parametrize(("token", "expected"), [(None, "hf auth login"), ("hf_guest", "request access at http")])
+def test_a_gated_repository_says_how_to_get_in(filled, stfit, token, expected):
     filled.state.repositories["model", "me/base"].gated = True
     message = error_of(stfit("fetch recipe.yaml ~eval --json", token))
     assert "gated" in message
-    assert said in message
+    assert expected in message
 
 
 @pytest.mark.slow
@@ -147,12 +147,12 @@ def test_a_token_is_told_to_nobody_but_the_hub(filled, stfit, tmp_path):
     ends += [stfit(lines[2], "hf_canary", **talk)]
     assert [ended.returncode for ended in ends] == [0, 5, 5]
     assert filled.requests()
-    said = [ended.stdout + ended.stderr for ended in ends]
-    assert "Traceback" in said[2]
+    outputs = [ended.stdout + ended.stderr for ended in ends]
+    assert "Traceback" in outputs[2]
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    others = [f"{one.path}{one.headers}" for one in filled.log if one.host.startswith("localhost")]
-    assert others
-    assert not any("canary" in text for text in said + others)
+    forwarded = [f"{request.path}{request.headers}" for request in filled.log if request.host.startswith("localhost")]
+    assert forwarded
+    assert not any("canary" in text for text in outputs + forwarded)
     assert not any(b"canary" in content for content in written)
 
 

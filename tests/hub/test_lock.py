@@ -36,11 +36,13 @@ def test_a_training_that_would_publish_the_same_again_is_skipped(filled, stfit, 
     published.put({"notes.md": b"what people add is no new training"})
     shutil.rmtree(tmp_path / "runs")
     shutil.rmtree(tmp_path / "home")
-    asked = len(filled.log)
+    requests_before = len(filled.log)
     ended = stfit("train recipe.yaml --skip-unchanged --json")
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == {"unchanged": True, "repo": "me/published", "commit": published.head.oid}
-    assert not [request for request in filled.log[asked:] if "jsonl" in request.path or "safetensors" in request.path]
+    assert not [
+        request for request in filled.log[requests_before:] if "jsonl" in request.path or "safetensors" in request.path
+    ]
 
     data = filled.state.repositories["dataset", "me/rows"]
     data.put({"LICENSE": b"free"})

@@ -89,9 +89,13 @@ class Worker:
     def __init__(self, hub: Server, folder: Path, xet: bool, *modules: str, **env: str) -> None:
         self.hub, self.folder, self.home, self.path = hub, folder, folder / "home", "xet" if xet else "lfs"
         folder.mkdir()
-        given = hub.env(self.home, "hf_me", xet=xet) | env
+        environment = hub.env(self.home, "hf_me", xet=xet) | env
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, *modules], env=given, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVE, *modules],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def __call__(self, *arguments: str | Path, cwd: Path | None = None, **env: str) -> Ended:
@@ -100,14 +104,14 @@ class Worker:
     def run(self, jobs: list[Job], started: Callable[[int, int], None] = lambda number, pid: None) -> list[Ended]:
         """Run command lines, several at a time; `started` is told the number and the process of each."""
         self.send(jobs)
-        found: dict[int, Ended] = {}
-        while len(found) < len(jobs):
-            told = self.read()
-            if "pid" in told:
-                started(told["number"], told["pid"])
+        results: dict[int, Ended] = {}
+        while len(results) < len(jobs):
+            message = self.read()
+            if "pid" in message:
+                started(message["number"], message["pid"])
             else:
-                found[told["number"]] = self.ended(told)
-        return [found[number] for number in range(len(jobs))]
+                results[message["number"]] = self.ended(message)
+        return [results[number] for number in range(len(jobs))]
 
     def start(self, *arguments: str | Path, cwd: Path | None = None, **env: str) -> int:
         """Begin a command line; its process id."""
@@ -128,9 +132,9 @@ class Worker:
         self.process.stdin.write(json.dumps(lines) + "\n")
         self.process.stdin.flush()
 
-    def ended(self, told: dict[str, Any]) -> Ended:
-        out, err = ((self.folder / f"{name}-{told['number']}").read_text() for name in ("out", "err"))
-        return Ended(told["code"], out, err, told["seconds"])
+    def ended(self, message: dict[str, Any]) -> Ended:
+        out, err = ((self.folder / f"{name}-{message['number']}").read_text() for name in ("out", "err"))
+        return Ended(message["code"], out, err, message["seconds"])
 
     def read(self) -> dict[str, Any]:
         assert self.process.stdout

@@ -15,20 +15,20 @@ SECRET = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 
 def create_repository(request: Request) -> Response:
-    account, asked = signed_in(request), request.json()
-    kind, id = asked.get("type") or "model", f"{asked.get('organization') or account.name}/{asked['name']}"
+    account, options = signed_in(request), request.json()
+    kind, id = options.get("type") or "model", f"{options.get('organization') or account.name}/{options['name']}"
     if not account.may_write(id.partition("/")[0]):
         raise Refusal(403, f"You don't have the rights to create a {kind} under this namespace")
     existing = request.state.repositories.get((kind, id))
-    private = asked.get("visibility") == "private" or bool(asked.get("private"))
+    private = options.get("visibility") == "private" or bool(options.get("private"))
     repository = existing or request.state.create(kind, id, private=private)
     answer = {"url": f"{request.base}/{repository.prefix}{id}", "name": id, "id": id}
     return reply(answer | {"error": f"You already created this {kind} repo"}, 409) if existing else reply(answer)
 
 
 def delete_repository(request: Request) -> Response:
-    account, asked = signed_in(request), request.json()
-    kind, id = asked.get("type") or "model", f"{asked.get('organization') or account.name}/{asked['name']}"
+    account, options = signed_in(request), request.json()
+    kind, id = options.get("type") or "model", f"{options.get('organization') or account.name}/{options['name']}"
     find_writable(request, kind, id)
     del request.state.repositories[kind, id]
     return reply({})
@@ -78,12 +78,12 @@ def preupload(request: Request, kind: str, id: str, revision: str) -> Response:
     repository = find_writable(request, kind, id)
     commit = commit_of(repository, revision)
     answers = []
-    for asked in request.json()["files"]:
-        path = asked["path"]
-        lfs = as_file(path, b"\0" * asked["size"]).lfs
+    for file in request.json()["files"]:
+        path = file["path"]
+        lfs = as_file(path, b"\0" * file["size"]).lfs
         answer = {"path": path, "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
-        if there := commit.files.get(path):
-            answer["oid"] = there.sha256 if there.lfs else there.oid
+        if current := commit.files.get(path):
+            answer["oid"] = current.sha256 if current.lfs else current.oid
         answers.append(answer)
     return reply({"files": answers, "commitOid": commit.oid})
 
@@ -99,7 +99,7 @@ def commit(request: Request, kind: str, id: str, revision: str) -> Response:
     files = dict(parent.files)
     for line in lines:
         apply(request, files, line["key"], line["value"])
-    made = Commit(files, parent, header["summary"], signed_in(request).name)
+    new_commit = Commit(files, parent, header["summary"], signed_in(request).name)
     answer = {"success": True, "hookOutput": ""}
     if request.query.get("create_pr"):
         number = 1 + sum(name.startswith("refs/pr/") for name in repository.branches)
@@ -107,9 +107,10 @@ def commit(request: Request, kind: str, id: str, revision: str) -> Response:
         answer["pullRequestUrl"] = f"{request.base}/{repository.prefix}{id}/discussions/{number}"
     elif revision not in repository.branches:
         raise Refusal(400, f"{revision} is no branch")
-    repository.branches[revision] = made
+    repository.branches[revision] = new_commit
     return reply(
-        answer | {"commitOid": made.oid, "commitUrl": f"{request.base}/{repository.prefix}{id}/commit/{made.oid}"}
+        answer
+        | {"commitOid": new_commit.oid, "commitUrl": f"{request.base}/{repository.prefix}{id}/commit/{new_commit.oid}"}
     )
 
 

@@ -34,9 +34,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "secret-project").mkdir()
     rows = [
-        {"anchor": f"about {word}", "positive": f"all of {word}s", "sentence1": f"a {word}", "sentence2": f"{other}s"}
+        {
+            "anchor": f"about {word}",
+            "positive": f"all of {word}s",
+            "sentence1": f"a {word}",
+            "sentence2": f"{next_word}s",
+        }
         | {"label": index % 5 / 4}
-        for index, (word, other) in enumerate(zip(WORDS, WORDS[1:] + WORDS[:1], strict=True))
+        for index, (word, next_word) in enumerate(zip(WORDS, WORDS[1:] + WORDS[:1], strict=True))
     ]
     (folder / "secret-project" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with chdir(folder), pytest.MonkeyPatch.context() as patch:

@@ -64,7 +64,7 @@ def test_train_leaves_a_card_that_the_hubs_own_reader_takes(trained, facts):
 def test_numbers_of_the_card_are_those_of_the_run(trained, facts):
     result = json.loads((trained / "result.json").read_text())["result"]
     results = ModelCard.load(trained / "model" / "README.md").data.eval_results
-    assert {(each.dataset_name, each.metric_type): each.metric_value for each in results} == {
+    assert {(entry.dataset_name, entry.metric_type): entry.metric_value for entry in results} == {
         tuple(name.split("/")): value for name, value in result["metrics"].items()
     }
     main = "scores/spearman_cosine"
@@ -97,9 +97,9 @@ def test_card_shows_rows_only_when_asked(trained, facts):
     examples, _ = load_examples(recipe.objectives_by_path[""].data, "positive_pair", recipe.seed)
     assert "about rain" not in (trained / "model" / "README.md").read_text()
     rows = replace(facts.training.data[0], samples=first_rows(examples, 2))
-    asked = replace(facts, training=replace(facts.training, data=[rows]))
-    assert "| `about rain` | `all of rains` |" in card_body(asked)
-    assert card_metadata(asked)["widget"] == [
+    with_samples = replace(facts, training=replace(facts.training, data=[rows]))
+    assert "| `about rain` | `all of rains` |" in card_body(with_samples)
+    assert card_metadata(with_samples)["widget"] == [
         {"source_sentence": "about rain", "sentences": ["all of rains", "about bread", "all of breads"]}
     ]
 
@@ -185,6 +185,6 @@ def test_snippets_run_as_they_stand(trained, facts, tmp_path, prompts):
     (tmp_path / "stfit").write_text(stfit)
     (tmp_path / "stfit").chmod(0o755)
     for command in ([sys.executable, "-c", python], ["sh", "-ec", f"PATH=$PWD:$PATH\n{shell}"]):
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
     assert (tmp_path / "embeddings.npy").is_file()

@@ -32,10 +32,10 @@ def steps_of_workflow() -> list[str]:
 
 def steps_of_makefile() -> list[str]:
     """What make would run."""
-    done = subprocess.run(
+    process = subprocess.run(
         ["make", "--no-print-directory", "-n", "-f", KIT / "Makefile"], capture_output=True, text=True, check=True
     )
-    return done.stdout.splitlines()
+    return process.stdout.splitlines()
 
 
 def test_workflow_is_one_that_actions_would_start():
@@ -69,12 +69,12 @@ def job(hub, tmp_path, trained) -> Callable[[list[str], int], tuple[int, str]]:
         (tmp_path / "recipe.yaml").write_text(RECIPE.replace("STEPS", str(steps)))
         here = env | {"PATH": f"{tmp_path / 'bin'}:{env['PATH']}", "GITHUB_STEP_SUMMARY": str(summary)}
         for command in commands:
-            done = subprocess.run(
+            process = subprocess.run(
                 ["bash", "-e", "-c", command], cwd=tmp_path, env=here, capture_output=True, text=True, check=False
             )
-            if done.returncode:
+            if process.returncode:
                 break
-        return done.returncode, done.stdout + done.stderr + summary.read_text()
+        return process.returncode, process.stdout + process.stderr + summary.read_text()
 
     return run
 

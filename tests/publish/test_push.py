@@ -97,8 +97,8 @@ def test_readme_written_by_hand_is_kept(server, stfit, run):
 
 
 def test_text_around_the_generated_section_is_kept(server, stfit, run):
-    mine = f"---\nlicense: mit\nwidget: []\n---\n# Mine\n{BEGIN}\n{END}\nMine too\n"
-    server.state.create("model", "me/tiny", {"README.md": mine.encode()})
+    handwritten = f"---\nlicense: mit\nwidget: []\n---\n# Mine\n{BEGIN}\n{END}\nMine too\n"
+    server.state.create("model", "me/tiny", {"README.md": handwritten.encode()})
     assert stfit("push", run).code == 0
     readme = contents(head(server))["README.md"].decode()
     assert "# Mine\n" in readme

@@ -33,11 +33,11 @@ def test_sentence_transformers_loads_the_pushed_model_with_equal_embeddings(
     pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
     assert stfit("push", run, "--private").code == 0
     env = server.env(tmp_path / "home", "hf_me", xet=xet)
-    done = subprocess.run(
+    encoded = subprocess.run(
         [sys.executable, "-c", LOAD], input=json.dumps(sentences), env=env, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    got = np.array(json.loads(done.stdout.splitlines()[-1]), dtype=np.float32)
+    assert encoded.returncode == 0, encoded.stderr
+    got = np.array(json.loads(encoded.stdout.splitlines()[-1]), dtype=np.float32)
     np.testing.assert_allclose(got, load_encoder(run / "model").encode(sentences), atol=1e-5)
 
 

@@ -27,12 +27,12 @@ def test_readme_written_by_hand_is_left_alone(old):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_what_stands_outside_of_the_section_is_kept(end):
-    mine = [f"# Mine{end}{end}Before: `code` --- é{end}{end}", f"{end}## After{end}no end of line"]
-    old = f"---{end}license: mit{end}---{end}{mine[0]}{BEGIN}{end}old body{end}{END}{end}{mine[1]}"
+    handwritten = [f"# Mine{end}{end}Before: `code` --- é{end}{end}", f"{end}## After{end}no end of line"]
+    old = f"---{end}license: mit{end}---{end}{handwritten[0]}{BEGIN}{end}old body{end}{END}{end}{handwritten[1]}"
     new = merge_readme(old, METADATA, BODY)
     text = RepoCard(new).text
-    assert text.startswith(mine[0])
-    assert text.endswith(mine[1])
+    assert text.startswith(handwritten[0])
+    assert text.endswith(handwritten[1])
     assert BODY in text
     assert "old body" not in text
 
@@ -41,8 +41,8 @@ def test_merging_again_changes_nothing():
     old = f"---\nlicense: mit\ntags: [mine]\n---\nBefore\n{BEGIN}\nold\n{END}\nAfter\n"
     once = merge_readme(old, METADATA, BODY)
     assert merge_readme(once, METADATA, BODY) == once
-    own = write_readme(METADATA, BODY)
-    assert merge_readme(own, METADATA, BODY) == own
+    generated = write_readme(METADATA, BODY)
+    assert merge_readme(generated, METADATA, BODY) == generated
 
 
 def test_keys_that_people_gave_are_kept_and_those_of_stfit_renewed():

@@ -47,10 +47,10 @@ axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
 
 @pytest.fixture(scope="module")
 def chromium():
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if not found:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not browser:
         pytest.skip("there is no chromium: apt-get install chromium")
-    return found
+    return browser
 
 
 @pytest.fixture(scope="module")
@@ -92,27 +92,27 @@ def look(chromium, axe, page, folder, *options):
     text = page.read_text(encoding="utf-8").replace(POLICY, policy)
     watched = folder / "watched.html"
     watched.write_text(text.replace("</body>", (RUN % axe) + "</body>"), encoding="utf-8")
-    done = browse(chromium, watched, folder, "--dump-dom", *options)
-    found = json.loads(unescape(done.stdout.partition('<pre id="found">')[2].partition("</pre>")[0]))
-    return found | {"console": [line for line in done.stderr.splitlines() if "CONSOLE" in line]}
+    process = browse(chromium, watched, folder, "--dump-dom", *options)
+    findings = json.loads(unescape(process.stdout.partition('<pre id="found">')[2].partition("</pre>")[0]))
+    return findings | {"console": [line for line in process.stderr.splitlines() if "CONSOLE" in line]}
 
 
 @pytest.mark.parametrize("options", [[], [DARK], ["--window-size=360,800"]], ids=["light", "dark", "narrow"])
 @pytest.mark.parametrize("name", ["labeled_text", "labeled_pair", "comparison"])
 def test_nothing_is_wrong_with_a_page_in_a_browser(chromium, axe, pages, tmp_path, name, options):
-    found = look(chromium, axe, pages[name], tmp_path, *options)
-    assert {"violations", "requests", "failed", "console"} <= found.keys()
-    assert [found[key] for key in ("violations", "requests", "failed", "console")] == [[], [], [], []]
-    assert {"color-contrast", "landmark-one-main", "region", "svg-img-alt"} <= set(found["passes"])
-    assert found["dark"] == (DARK in options)
-    assert not found["wide"]
+    findings = look(chromium, axe, pages[name], tmp_path, *options)
+    assert {"violations", "requests", "failed", "console"} <= findings.keys()
+    assert [findings[key] for key in ("violations", "requests", "failed", "console")] == [[], [], [], []]
+    assert {"color-contrast", "landmark-one-main", "region", "svg-img-alt"} <= set(findings["passes"])
+    assert findings["dark"] == (DARK in options)
+    assert not findings["wide"]
 
 
 def test_a_page_as_it_is_opens_without_a_word_on_the_console(chromium, pages, tmp_path):
     for page in pages.values():
-        done = browse(chromium, page, tmp_path, "--dump-dom")
-        assert "CONSOLE" not in done.stderr
-        assert "Before and after" in done.stdout or "Metrics" in done.stdout
+        process = browse(chromium, page, tmp_path, "--dump-dom")
+        assert "CONSOLE" not in process.stderr
+        assert "Before and after" in process.stdout or "Metrics" in process.stdout
 
 
 def test_a_page_can_be_printed(chromium, pages, tmp_path):

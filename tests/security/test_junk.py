@@ -14,6 +14,7 @@ from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_folder
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, ModelError
+from stfit.io.json_files import load_json_object
 from stfit.runtime.run_folder import RunFolder
 from stfit.training.checkpoint import FILES, newest_checkpoint, verify_checkpoint, write_manifest
 
@@ -64,7 +65,7 @@ FILES_AND_READERS = {
     "rows.csv": lambda root: list(read_file(root / "rows.csv", ReadOptions())),
     "labels.json": lambda root: read_label_names(root / "labels.json"),
     "vectors.txt": lambda root: read_vectors(root / "vectors.txt"),
-    "stfit.lock": lambda root: RunFolder(root).read_lock(),
+    "stfit.lock": lambda root: load_json_object(RunFolder(root).lock),
 }
 
 

@@ -13,8 +13,8 @@ def epoch_batches(epoch):
     return [np.array([100 * epoch + batch]) for batch in range(SIZES[epoch % 5])]
 
 
-def plan_of_one(made, accumulate, epochs, max_steps):
-    return build_batch_schedule([made], None, 0, accumulate, epochs, max_steps)
+def plan_of_one(epoch_batches, accumulate, epochs, max_steps):
+    return build_batch_schedule([epoch_batches], None, 0, accumulate, epochs, max_steps)
 
 
 def flat(steps):
@@ -42,11 +42,11 @@ def test_steps_from_any_step_are_the_tail_of_all_steps(accumulate):
 
 
 def test_no_epoch_is_made_that_the_run_does_not_need():
-    made = []
-    plan = plan_of_one(lambda epoch: made.append(epoch) or epoch_batches(epoch), 1, 2, 9)
-    made.clear()
+    sampled = []
+    plan = plan_of_one(lambda epoch: sampled.append(epoch) or epoch_batches(epoch), 1, 2, 9)
+    sampled.clear()
     assert len(list(plan.steps(0))) == 9
-    assert made == [0, 1]
+    assert sampled == [0, 1]
 
 
 def test_max_steps_ends_the_run_inside_an_epoch_or_after_several():
@@ -102,8 +102,8 @@ def test_weights_are_shares_at_any_time_of_the_run():
     order = np.array([turn.objective for (turn,) in plan.steps(0)])
     assert len(order) == 240
     for objective, share in enumerate([1 / 8, 2 / 8, 5 / 8]):
-        taken = np.cumsum(order == objective)
-        assert np.abs(taken - share * np.arange(1, 241)).max() < 1.5
+        count_so_far = np.cumsum(order == objective)
+        assert np.abs(count_so_far - share * np.arange(1, 241)).max() < 1.5
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 3.0]])

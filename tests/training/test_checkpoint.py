@@ -24,7 +24,7 @@ from stfit.training.checkpoint import (
     restore_checkpoint,
     save_checkpoint,
 )
-from stfit.training.gradients import no_split
+from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps
 from stfit.training.rng import capture_rng, seed_everything
 
@@ -42,7 +42,12 @@ def train(make_batch):
         batch = make_batch(learner.encoder, roles, label)
         return list(
             train_steps(
-                learner, [[(0, batch)]] * count, lambda step: 0.01, first_step=0, split=no_split, max_grad_norm=1.0
+                learner,
+                [[(0, batch)]] * count,
+                lambda step: 0.01,
+                first_step=0,
+                split=build_splitter(),
+                max_grad_norm=1.0,
             )
         )
 
@@ -65,28 +70,28 @@ def delete(path):
 
 @pytest.mark.parametrize("damage", [truncate, flip, delete])
 @pytest.mark.parametrize("file", FILES)
-def test_damaged_newest_checkpoint_is_skipped_for_the_one_before(tmp_path, learner, file, damage):
+def test_damaged_newest_checkpoint_is_skipped_for_the_one_before(tmp_path, learner, caplog, file, damage):
     for step in (2, 4):
         save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
     assert sorted(path.name for path in checkpoint_path(tmp_path, 4).iterdir()) == sorted(FILES)
     damage(checkpoint_path(tmp_path, 4) / file)
-    found, skipped = newest_checkpoint(tmp_path)
-    assert found is not None
-    assert found.facts == {"step": 2}
-    (line,) = skipped
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.facts == {"step": 2}
+    (line,) = caplog.messages
     assert "step-00000004: skipped" in line
 
 
-def test_newest_of_whole_checkpoints_is_taken_without_a_word(tmp_path, learner):
+def test_newest_of_whole_checkpoints_is_taken_without_a_word(tmp_path, learner, caplog):
     for step in (2, 10, 9):
         save_checkpoint(checkpoint_path(tmp_path, step), learner, {"step": step})
-    found, skipped = newest_checkpoint(tmp_path)
-    assert found is not None
-    assert (found.facts, skipped) == ({"step": 10}, [])
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint.facts, caplog.messages) == ({"step": 10}, [])
 
 
 def test_no_checkpoint_is_found_in_an_empty_folder(tmp_path):
-    assert newest_checkpoint(tmp_path) == (None, [])
+    assert newest_checkpoint(tmp_path) is None
 
 
 def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, build, train):
@@ -103,13 +108,13 @@ def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, bu
     drawn = capture_rng()
 
     seed_everything(99)
-    other = softmax_learner()
-    train(other, 1, ("sentence1", "sentence2"), "class")
-    checkpoint, _ = newest_checkpoint(tmp_path)
-    restore_checkpoint(checkpoint, other)
-    assert [(info.loss, info.grad_norm) for info in train(other, 2, ("sentence1", "sentence2"), "class")] == expected
+    resumed = softmax_learner()
+    train(resumed, 1, ("sentence1", "sentence2"), "class")
+    checkpoint = newest_checkpoint(tmp_path)
+    restore_checkpoint(checkpoint, resumed)
+    assert [(info.loss, info.grad_norm) for info in train(resumed, 2, ("sentence1", "sentence2"), "class")] == expected
     assert all(torch.equal(state, drawn[name]) for name, state in capture_rng().items())
-    for module, again in zip(learner.modules, other.modules, strict=True):
+    for module, again in zip(learner.modules, resumed.modules, strict=True):
         for name, weight in module.state_dict().items():
             assert torch.equal(weight, again.state_dict()[name]), name
 
@@ -122,20 +127,20 @@ def test_every_generator_is_put_back(tmp_path, learner):
     save_checkpoint(checkpoint_path(tmp_path, 1), learner, {})
     expected = draw()
     seed_everything(99)
-    restore_checkpoint(newest_checkpoint(tmp_path)[0], learner)
+    restore_checkpoint(newest_checkpoint(tmp_path), learner)
     assert draw() == expected
 
 
 @pytest.mark.parametrize("names", [[], ["weights.safetensors"], ["../step-00000002/state.json", *FILES[:3]]])
-def test_checkpoint_that_names_other_files_than_it_holds_is_none(tmp_path, learner, names):
+def test_checkpoint_that_names_other_files_than_it_holds_is_none(tmp_path, learner, caplog, names):
     save_checkpoint(checkpoint_path(tmp_path, 2), learner, {})
     folder = checkpoint_path(tmp_path, 4)
     shutil.copytree(checkpoint_path(tmp_path, 2), folder)
     (folder / "manifest.json").write_text(json.dumps({name: hash_file(folder / name) for name in names}))
-    found, skipped = newest_checkpoint(tmp_path)
-    assert found is not None
-    assert found.folder.name == "step-00000002"
-    assert "step-00000004: skipped, holds" in skipped[0]
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.folder.name == "step-00000002"
+    assert "step-00000004: skipped, holds" in caplog.messages[0]
 
 
 def test_checkpoint_of_another_model_is_refused_by_name(tmp_path, build):
@@ -147,7 +152,7 @@ def test_checkpoint_of_another_model_is_refused_by_name(tmp_path, build):
     ]
     save_checkpoint(checkpoint_path(tmp_path, 1), learners[0], {})
     with pytest.raises(ModelError, match=r"step-00000001: its weights do not fit this model(.|\n)*layers\.0"):
-        restore_checkpoint(newest_checkpoint(tmp_path)[0], learners[1])
+        restore_checkpoint(newest_checkpoint(tmp_path), learners[1])
 
 
 def test_weights_that_are_not_finite_become_no_checkpoint(tmp_path, learner):
@@ -168,7 +173,7 @@ def test_run_that_its_disk_can_not_hold_is_refused_before_it_starts(tmp_path, le
 
 
 @pytest.mark.parametrize("room", [100, 5_000, 70_000])
-def test_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path, learner, room):
+def test_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path, learner, caplog, room):
     save_checkpoint(checkpoint_path(tmp_path, 2), learner, {"step": 2})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
@@ -179,9 +184,9 @@ def test_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert caught.value.exit_code == 9
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
-    found, skipped = newest_checkpoint(tmp_path)
-    assert found is not None
-    assert (found.facts, skipped) == ({"step": 2}, [])
+    checkpoint = newest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint.facts, caplog.messages) == ({"step": 2}, [])
 
 
 def test_what_a_killed_writer_leaves_is_no_checkpoint_and_is_in_nobodys_way(tmp_path, learner):

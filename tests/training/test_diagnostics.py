@@ -8,7 +8,7 @@ import torch
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import compute_loss
 from stfit.training.diagnostics import Diagnostics
-from stfit.training.gradients import no_split
+from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps
 
 RANKING = partial(compute_loss, MultipleNegativesRanking())
@@ -21,10 +21,10 @@ def problems(make_batch):
     def watch(encoder, loss=RANKING, steps=12):
         health, batch = Diagnostics(steps), make_batch(encoder, ("anchor", "positive"))
         learner = build_train_objects(encoder, [loss], 0.0, [])
-        taken = train_steps(
-            learner, [[(0, batch)]] * steps, lambda step: 1e-4, first_step=0, split=no_split, max_grad_norm=1.0
+        infos = train_steps(
+            learner, [[(0, batch)]] * steps, lambda step: 1e-4, first_step=0, split=build_splitter(), max_grad_norm=1.0
         )
-        return [problem.code for info in taken for problem in health.check_step(info)]
+        return [problem.code for info in infos for problem in health.check_step(info)]
 
     return watch
 

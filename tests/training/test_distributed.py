@@ -15,7 +15,7 @@ from stfit.distributed import all_gather_object, all_gather_rows, partition, ran
 from stfit.errors import RecipeError
 from stfit.losses.registry import LOSSES, build_loss, compute_loss
 from stfit.training.fsdp import shard
-from stfit.training.gradients import no_split, split_rows, split_tokens
+from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything
 
@@ -24,7 +24,11 @@ LESSONS = [(choice, choice.fits[-1]) for choice in LOSSES]
 TEXTS_ALONE = [(choice, fit) for choice in LOSSES for fit in choice.fits if fit.format == "text"]
 TAUGHT = [(choice, fit) for choice, fit in LESSONS if fit.label == "teacher"]
 ADAPTERS = {"lora": {"rank": 2}}
-CUTS = {"in one piece": no_split, "gradient caching by rows": split_rows(1), "by tokens": split_tokens(12)}
+CUTS = {
+    "in one piece": build_splitter(),
+    "gradient caching by rows": build_splitter(rows=1),
+    "by tokens": build_splitter(tokens=12),
+}
 
 
 def first_rows(batch, count):
@@ -54,8 +58,8 @@ def learn(build, make_batch, lessons, split, steps, kind="bert", sharded=False, 
     """
     encoder = build(kind, layers=["normalize"], dropout=0.0, **model).double()
     seed_everything(1)  # of the weights of the losses
-    made = [choice(**({"teacher": "./teacher"} if fit.label == "teacher" else {})) for choice, fit in lessons]
-    built = [build_loss(loss, encoder.embedding_dim, 3) for loss in made]
+    choices = [choice(**({"teacher": "./teacher"} if fit.label == "teacher" else {})) for choice, fit in lessons]
+    built = [build_loss(loss, encoder.embedding_dim, 3) for loss in choices]
     losses = [loss.double() if isinstance(loss, torch.nn.Module) else partial(compute_loss, loss) for loss in built]
     learner = build_train_objects(encoder, losses, 0.01, [*frozen], sharded=sharded)
     batches = [batch_of(make_batch, encoder, *lesson) for lesson in lessons]
@@ -66,10 +70,10 @@ def learn(build, make_batch, lessons, split, steps, kind="bert", sharded=False, 
         rows = smallest if step >= steps - len(lessons) else 5
         plan.append([(which, first_rows(batches[which], rows))])
     infos = train_steps(learner, plan, lambda step: 0.01, first_step=0, split=split, max_grad_norm=1.0)
-    told = torch.tensor([info.loss for info in infos], dtype=torch.float64)
+    step_losses = torch.tensor([info.loss for info in infos], dtype=torch.float64)
     with learner.full_encoder() as whole:
-        return told, [
-            weight.detach().clone() for each in trainable_modules(whole, losses) for weight in each.parameters()
+        return step_losses, [
+            weight.detach().clone() for module in trainable_modules(whole, losses) for weight in module.parameters()
         ]
 
 
@@ -83,7 +87,7 @@ def check(tmp_path, counts, action):
         for weight, same in zip(weights, expected, strict=True):
             torch.testing.assert_close(weight, same, rtol=1e-9, atol=1e-9)
         for weight in weights:
-            assert all(torch.equal(weight, other) for other in all_gather_object(weight)), (
+            assert all(torch.equal(weight, remote) for remote in all_gather_object(weight)), (
                 "processes have drifted apart"
             )
 
@@ -99,11 +103,19 @@ def test_processes_learn_from_every_loss_what_one_process_learns(tmp_path, build
 
 def test_processes_teach_adapters_what_one_process_teaches_them(tmp_path, build, make_batch):
     lessons = [*TAUGHT, *TEXTS_ALONE]
-    check(tmp_path, (2,), lambda: learn(build, make_batch, lessons, split_tokens(12), 2 * len(lessons), **ADAPTERS))
+    check(
+        tmp_path,
+        (2,),
+        lambda: learn(build, make_batch, lessons, build_splitter(tokens=12), 2 * len(lessons), **ADAPTERS),
+    )
 
 
 def test_processes_with_a_part_of_the_model_each_learn_what_one_learns(tmp_path, build, make_batch):
-    check(tmp_path, (3,), lambda: learn(build, make_batch, LESSONS, split_rows(1), 2 * len(LESSONS), sharded=True))
+    check(
+        tmp_path,
+        (3,),
+        lambda: learn(build, make_batch, LESSONS, build_splitter(rows=1), 2 * len(LESSONS), sharded=True),
+    )
 
 
 def test_torch_that_cannot_add_up_parts_is_refused_by_its_version(build, monkeypatch):
@@ -125,20 +137,26 @@ def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build
 def test_frozen_weights_stay_with_a_part_of_the_model_each(tmp_path, build, make_batch):
     frozen = ["backbone.embeddings.*", "*.query.*", "*.layer.0.output.dense.weight"]
     check(
-        tmp_path, (2,), lambda: learn(build, make_batch, LESSONS, no_split, len(LESSONS), sharded=True, frozen=frozen)
+        tmp_path,
+        (2,),
+        lambda: learn(build, make_batch, LESSONS, build_splitter(), len(LESSONS), sharded=True, frozen=frozen),
     )
 
 
 @pytest.mark.slow
 def test_adapters_are_the_same_with_a_part_of_the_model_each(tmp_path, build, make_batch):
     lessons = [*TAUGHT, *TEXTS_ALONE]
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, lessons, no_split, len(lessons), sharded=True, **ADAPTERS))
+    check(
+        tmp_path,
+        (2, 3),
+        lambda: learn(build, make_batch, lessons, build_splitter(), len(lessons), sharded=True, **ADAPTERS),
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "qwen3", "mpnet", "t5", "modernbert"])
 def test_every_layout_is_cut_up(tmp_path, build, make_batch, kind):
-    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], split_rows(2), 2, kind, sharded=True))
+    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], build_splitter(rows=2), 2, kind, sharded=True))
 
 
 @pytest.mark.slow
@@ -162,7 +180,7 @@ def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, less
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roberta", "distilbert", "qwen3", "mpnet"])
 def test_every_layout_is_shared_out(tmp_path, build, make_batch, kind):
-    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], split_rows(2), 2, kind))
+    check(tmp_path, (2,), lambda: learn(build, make_batch, LESSONS[-1:], build_splitter(rows=2), 2, kind))
 
 
 def test_shares_hold_everything_once_and_are_about_as_long(tmp_path):

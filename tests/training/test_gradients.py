@@ -13,16 +13,13 @@ from stfit.losses.registry import LOSSES, build_loss, compute_loss
 from stfit.runtime.timer import Timer
 from stfit.training.gradients import (
     backward,
-    choose_splitter,
+    build_splitter,
     compute_batch_loss,
     embed,
-    no_split,
-    split_rows,
-    split_tokens,
 )
 from stfit.training.rng import capture_rng, seed_everything
 
-CUTS = {"rows": split_rows(2), "tokens": split_tokens(40)}
+CUTS = {"rows": build_splitter(rows=2), "tokens": build_splitter(tokens=40)}
 every_cut = pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
 every_loss = pytest.mark.parametrize("choice", LOSSES, ids=lambda choice: choice.tag())
 
@@ -40,18 +37,18 @@ def learning(build, make_batch, choice, **settings):
 def gradients(encoder, loss):
     """Gradients by name; the learner starts without any again."""
     modules = [encoder, loss] if isinstance(loss, torch.nn.Module) else [encoder]
-    found = {}
+    gradients = {}
     for module in modules:
-        found |= {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
+        gradients |= {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
         module.zero_grad(set_to_none=True)
-    assert any(gradient.abs().max() > 1e-6 for gradient in found.values())
-    return found
+    assert any(gradient.abs().max() > 1e-6 for gradient in gradients.values())
+    return gradients
 
 
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-11, msg=name)
+        torch.testing.assert_close(actual[name], gradient, rtol=1e-9, atol=1e-11, msg=name)
 
 
 def everything(batch):
@@ -84,7 +81,7 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
 @every_loss
 def test_cached_gradients_without_dropout_equal_those_in_one_piece(build, make_batch, choice, cut):
     encoder, loss, batch = learning(build, make_batch, choice, dropout=0.0)
-    whole = backward(encoder, loss, batch, no_split, half, Timer()).loss
+    whole = backward(encoder, loss, batch, build_splitter(), half, Timer()).loss
     expected = gradients(encoder, loss)
     assert len(cut(batch, everything(batch))) > 1
     value = backward(encoder, loss, batch, cut, half, Timer()).loss
@@ -96,10 +93,10 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
     encoder = build(layers=["dropout"]).double().train()
     loss, batch = MultipleNegativesRanking(), make_batch(encoder, ("anchor", "positive"))
     seed_everything(5)
-    backward(encoder, loss, batch, split_rows(1), half, Timer())
+    backward(encoder, loss, batch, build_splitter(rows=1), half, Timer())
     cached = gradients(encoder, loss)
     seed_everything(5)
-    parts = split_rows(1)(batch, everything(batch))
+    parts = build_splitter(rows=1)(batch, everything(batch))
     half(compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in parts]), batch, loss)).backward()
     assert_equal(cached, gradients(encoder, loss))
 
@@ -107,10 +104,10 @@ def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
 def test_caching_draws_as_much_randomness_as_embedding_once(build, make_batch):
     encoder, loss, batch = learning(build, make_batch, MultipleNegativesRanking)
     seed_everything(5)
-    backward(encoder, loss, batch, split_rows(2), half, Timer())
+    backward(encoder, loss, batch, build_splitter(rows=2), half, Timer())
     cached = capture_rng()
     seed_everything(5)
-    for part in split_rows(2)(batch, everything(batch)):
+    for part in build_splitter(rows=2)(batch, everything(batch)):
         embed(encoder, batch, part)
     plain = capture_rng()
     assert all(torch.equal(cached[name], plain[name]) for name in plain)
@@ -126,18 +123,18 @@ def test_missing_texts_are_a_row_of_zeros_and_take_no_gradient(build, make_batch
         seen.update(columns)
         return sum((vectors**2).sum() for vectors in columns.values())
 
-    backward(encoder, loss, batch, no_split, half, Timer())
+    backward(encoder, loss, batch, build_splitter(), half, Timer())
     expected = gradients(encoder, loss)
     assert not seen["negative"][2:].any()
     assert seen["negative"][:2].abs().sum() > 0
-    backward(encoder, loss, batch, split_rows(1), half, Timer())
+    backward(encoder, loss, batch, build_splitter(rows=1), half, Timer())
     assert_equal(gradients(encoder, loss), expected)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 25, 10_000])
 def test_mini_batches_by_tokens_hold_every_sequence_once_and_no_more_than_asked(build, make_batch, tokens):
     batch = make_batch(build(), ("anchor", "positive"))
-    parts = split_tokens(tokens)(batch, everything(batch))
+    parts = build_splitter(tokens=tokens)(batch, everything(batch))
     assert np.array_equal(np.concatenate(parts), everything(batch))
     lengths = np.array([len(sequence) for sequence in batch.sequences])
     for part in parts:
@@ -148,7 +145,7 @@ def test_mini_batches_by_tokens_hold_every_sequence_once_and_no_more_than_asked(
 
 def test_recipe_without_mini_batches_embeds_everything_at_once(build, make_batch):
     batch = make_batch(build(), ("anchor", "positive"))
-    mine = everything(batch)
-    assert [part.tolist() for part in choose_splitter(None, None)(batch, mine)] == [list(range(12))]
-    assert len(choose_splitter(2, None)(batch, mine)) == 3
-    assert len(choose_splitter(None, 1)(batch, mine)) == 12
+    all_sequences = everything(batch)
+    assert [part.tolist() for part in build_splitter(None, None)(batch, all_sequences)] == [list(range(12))]
+    assert len(build_splitter(2, None)(batch, all_sequences)) == 3
+    assert len(build_splitter(None, 1)(batch, all_sequences)) == 12

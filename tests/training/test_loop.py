@@ -10,11 +10,13 @@ import torch
 from stfit.errors import DivergedError, RecipeError
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import compute_loss
-from stfit.training.gradients import no_split, split_rows
+from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps
 from stfit.training.rng import seed_everything
 
 LOSS = partial(compute_loss, MultipleNegativesRanking())
+
+WHOLE = build_splitter()
 
 
 def weights_of(encoder):
@@ -25,7 +27,7 @@ def moved(encoder, before):
     return {name for name, weight in encoder.named_parameters() if not torch.equal(weight, before[name])}
 
 
-def steps(learner, batches, rate=0.01, max_grad_norm=None, split=no_split):
+def steps(learner, batches, rate=0.01, max_grad_norm=None, split=WHOLE):
     seed_everything(0)
     return list(
         train_steps(learner, batches, lambda step: rate, first_step=0, split=split, max_grad_norm=max_grad_norm)
@@ -79,18 +81,18 @@ def test_gradients_are_scaled_down_to_the_norm_asked_for_and_null_leaves_them(bu
 
 
 def test_accumulated_batches_count_by_their_mean(build, make_batch):
-    found = []
+    runs = []
     for times in (1, 3):
         encoder = build(dropout=0.0)
         batch = make_batch(encoder, ("anchor", "positive"))
-        found.append(
+        runs.append(
             (steps(build_train_objects(encoder, [LOSS], 0.0, []), [[(0, batch)] * times])[0], weights_of(encoder))
         )
-    (one, one_weights), (three, three_weights) = found
-    assert three.loss == pytest.approx(one.loss)
-    assert three.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
-    assert (one.rows, three.rows) == (6, 18)
-    assert three.tokens == 3 * one.tokens
+    (single, one_weights), (accumulated, three_weights) = runs
+    assert accumulated.loss == pytest.approx(single.loss)
+    assert accumulated.grad_norm == pytest.approx(single.grad_norm, rel=1e-4)
+    assert (single.rows, accumulated.rows) == (6, 18)
+    assert accumulated.tokens == 3 * single.tokens
     for name, weight in one_weights.items():
         if not name.endswith(".key.bias"):  # its gradient is rounding noise, which Adam scales up to a full step
             torch.testing.assert_close(three_weights[name], weight, rtol=0, atol=2e-3, msg=name)
@@ -111,25 +113,25 @@ def with_broken_position(encoder, batch):
     return longest
 
 
-def assert_stops_unmoved(learner, batches, *said, split=no_split):
+def assert_stops_unmoved(learner, batches, *messages, split=WHOLE):
     before = weights_of(learner.encoder)
     with pytest.raises(DivergedError) as caught:
         steps(learner, batches, split=split)
     assert caught.value.exit_code == 6
-    for words in said:
+    for words in messages:
         assert words in str(caught.value)
     for name, weight in weights_of(learner.encoder).items():
         assert torch.equal(before[name].nan_to_num(), weight.nan_to_num()), name
 
 
-@pytest.mark.parametrize("split", [no_split, split_rows(1)], ids=["whole", "mini-batches"])
+@pytest.mark.parametrize("split", [WHOLE, build_splitter(rows=1)], ids=["whole", "mini-batches"])
 def test_nan_in_a_weight_stops_the_run_before_any_weight_moves_and_names_rows_and_texts(build, make_batch, split):
     encoder = build()
     with_broken_weight(encoder)
     batch = make_batch(encoder, ("anchor", "positive"))
     text = batch.examples.texts["positive"][0][:30]
-    said = ("embeddings are not finite in step 1, in rows 101, 102, 103", text, "last checkpoint is kept")
-    assert_stops_unmoved(build_train_objects(encoder, [LOSS], 0.01, []), [[(0, batch)]], *said, split=split)
+    messages = ("embeddings are not finite in step 1, in rows 101, 102, 103", text, "last checkpoint is kept")
+    assert_stops_unmoved(build_train_objects(encoder, [LOSS], 0.01, []), [[(0, batch)]], *messages, split=split)
 
 
 def test_only_the_rows_with_a_broken_embedding_are_named(build, make_batch):
@@ -189,7 +191,7 @@ def test_encoder_is_in_training_mode_in_every_step(build, make_batch):
         [[(0, batch)]] * 2,
         lambda step: 0.01,
         first_step=0,
-        split=no_split,
+        split=WHOLE,
         max_grad_norm=None,
     ):
         encoder.eval()

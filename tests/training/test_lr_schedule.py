@@ -36,7 +36,7 @@ def test_first_step_after_warm_up_has_the_highest_rate_and_none_rises_again(sche
 
 def test_linear_falls_by_equal_amounts_to_zero_one_step_after_the_end():
     after = [*rates("linear")[WARMUP:], 0.0]
-    assert [one - other for one, other in itertools.pairwise(after)] == pytest.approx([HIGHEST / 15] * 15)
+    assert [earlier - later for earlier, later in itertools.pairwise(after)] == pytest.approx([HIGHEST / 15] * 15)
 
 
 def test_cosine_is_half_of_the_highest_rate_in_the_middle():

@@ -9,8 +9,10 @@ from stfit.training.param_groups import build_param_groups, layers_from_top
 def rates(encoder, layer_decay):
     """Name of each weight -> its share of the learning rate and its decay."""
     groups = build_param_groups(encoder.named_parameters(), 0.1, layer_decay, encoder.base.num_layers)
-    found = {id(weight): (group["lr_scale"], group["weight_decay"]) for group in groups for weight in group["params"]}
-    return {name: found[id(weight)] for name, weight in encoder.named_parameters()}
+    settings = {
+        id(weight): (group["lr_scale"], group["weight_decay"]) for group in groups for weight in group["params"]
+    }
+    return {name: settings[id(weight)] for name, weight in encoder.named_parameters()}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,5 @@ def number_texts(examples: Examples) -> np.ndarray:
 
 
 def _number(ids: dict[tuple[str, str], int], key: tuple[str, str | None]) -> int:
-    """Index of a text with its prompt, in order of appearance; MISSING for no text."""
     prompt, text = key
     return MISSING if text is None else ids.setdefault((prompt, text), len(ids))

@@ -50,11 +50,6 @@ def sample_batches(
     return batches
 
 
-def count_unused(batches: list[np.ndarray], examples: int) -> int:
-    """Number of examples that are in no batch of an epoch."""
-    return examples - sum(map(len, batches))
-
-
 def shuffle(examples: int, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
     """A permutation, split into batches; the last one may be smaller."""
     return np.split(random.permutation(examples), range(batch_size, examples, batch_size))
@@ -103,9 +98,9 @@ def group_by_label(label: np.ndarray, batch_size: int, random: np.random.Generat
     filler_pairs, filler_singles = _split_into_pairs(rows[largest], classes[largest], random)
     fillers = np.concatenate([filler_pairs.reshape(-1), filler_singles])
 
-    others = 2 * len(pairs) + len(singles)
+    not_largest = 2 * len(pairs) + len(singles)
     count = max(-(-len(rows) // batch_size), -(-len(pairs) // (batch_size // 2)))
-    count = min(count, others)  # every batch needs a row of another label than the largest
+    count = min(count, not_largest)  # every batch needs a row of another label than the largest
     if not count:
         return []
     split = max(0, count - len(pairs) - len(singles))  # pairs to split, so that every batch gets a row

@@ -146,11 +146,7 @@ def _take_chunk(rest: list[Examples], blocks: Iterator[Examples], size: int) -> 
 
 
 def _outside(batches: Sequence[np.ndarray], examples: int) -> np.ndarray:
-    """Indices of the examples that are in no batch."""
-    is_outside = np.ones(examples, dtype=bool)
-    for rows in batches:
-        is_outside[rows] = False
-    return np.flatnonzero(is_outside)
+    return np.setdiff1d(np.arange(examples), np.concatenate([np.empty(0, np.int64), *batches]))
 
 
 def read_examples(
@@ -176,7 +172,6 @@ def read_examples(
 
 @contextmanager
 def _with_row_location(rows: np.ndarray, origin: str) -> Iterator[None]:
-    """Add file and rows to errors that do not have them."""
     try:
         yield
     except DataError as error:

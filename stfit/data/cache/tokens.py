@@ -40,12 +40,12 @@ def load_tokens(texts: list[str], tokenize: Tokenize, cache_name: str | None) ->
     is None.
     """
     if cache_name is None or len(texts) < MIN_CACHED_TEXTS:
-        return _lay_out(_tokenize_all(texts, tokenize))
+        return _tokenize_all(texts, tokenize)
     path = cache_folder("tokens") / f"{cache_key(texts, cache_name)}.arrow"
     try:
         return _read(path, len(texts))
     except (OSError, ValueError):  # missing or damaged; pyarrow's errors derive from both
-        flat, starts = _lay_out(_tokenize_all(texts, tokenize))
+        flat, starts = _tokenize_all(texts, tokenize)
     try:
         _write(path, flat, starts)
     except OSError as error:  # a full or read-only disk must not end the run
@@ -53,12 +53,14 @@ def load_tokens(texts: list[str], tokenize: Tokenize, cache_name: str | None) ->
     return flat, starts
 
 
-def _tokenize_all(texts: list[str], tokenize: Tokenize) -> list[np.ndarray]:
-    return [
+def _tokenize_all(texts: list[str], tokenize: Tokenize) -> tuple[np.ndarray, np.ndarray]:
+    sequences = [
         ids
         for start in range(0, len(texts), TOKENIZE_BATCH_SIZE)
         for ids in tokenize(texts[start : start + TOKENIZE_BATCH_SIZE])
     ]
+    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in sequences], dtype=np.int64)])
+    return np.concatenate(sequences), starts
 
 
 def cache_folder(kind: str) -> Path:
@@ -76,13 +78,7 @@ def cache_key(texts: list[str], processor: str) -> str:
     return digest.hexdigest()
 
 
-def _lay_out(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    starts = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences], dtype=np.int64)])
-    return np.concatenate(sequences), starts
-
-
 def _write(path: Path, flat: np.ndarray, starts: np.ndarray) -> None:
-    """Write one column of lists of token ids."""
     column = pa.LargeListArray.from_arrays(pa.array(starts), pa.array(flat))
     schema = pa.schema([("tokens", column.type)])
     with (
