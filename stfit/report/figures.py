@@ -67,10 +67,10 @@ def _silence_font_manager() -> None:
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
-def _draw_panels(titles: Sequence[str], height: float = 2.4, columns: int = 2) -> tuple[Figure, list[Any]]:
+def _draw_panels(titles: Sequence[str], height: float = 2.4) -> tuple[Figure, list[Any]]:
     from matplotlib.figure import Figure  # pyplot would keep global state and look for a display
 
-    columns = min(columns, len(titles))
+    columns = min(2, len(titles))
     rows = -(-len(titles) // columns)
     figure = Figure(figsize=(7.2, height * rows))
     figure.subplots_adjust(0.12, 0.21 / rows, 0.985, 1 - 0.12 / rows, wspace=0.35, hspace=0.55)

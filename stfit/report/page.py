@@ -29,7 +29,7 @@ def report_page(run: RunSummary) -> str:
             metrics=list(dict.fromkeys([*run.main, *run.before, *run.after])),
             training_figures=list(_training_figures(run)),
             similarity_figures=list(_similarity_figures(run)),
-            examples=dict(_examples(run)),
+            examples=list(_examples(run)),
             neighbors=list(_neighbors(run)),
             length_figures=list(_length_figures(run)),
             durations=[(phase, format_duration(run.seconds[phase])) for phase in PHASES if phase in run.seconds],
@@ -70,8 +70,8 @@ def _similarity_figures(run: RunSummary) -> Iterator[Picture]:
         yield draw_histograms(f"similar{position}", caption, panels, f"{similarity} similarity")
 
 
-def _examples(run: RunSummary) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Sample -> its texts with the lowest scores after training, and those whose score has improved the most."""
+def _examples(run: RunSummary) -> Iterator[tuple[str, bool, dict[str, list[list[str]]]]]:
+    """Name of a sample, whether it has gold scores, and its tables: title -> cells of each row."""
     for name, sample, snapshots in run.snapshots():
         if set(snapshots) != set(STAGE_TITLES.values()):
             continue
@@ -79,25 +79,14 @@ def _examples(run: RunSummary) -> Iterator[tuple[str, dict[str, Any]]]:
         scored = [row for row in range(len(after)) if before[row] is not None and after[row] is not None]
         worst = sorted(scored, key=lambda row: (after[row], row))
         improved = sorted((row for row in scored if after[row] > before[row]), key=lambda row: before[row] - after[row])
+        cells = {
+            row: [f"{before[row]:+.3f}", f"{after[row]:+.3f}", *_example_texts(sample, snapshots["after"], row)]
+            for row in {*worst[:MAX_EXAMPLES], *improved[:MAX_EXAMPLES]}
+        }
         tables = {"lowest scores after training": worst, "most improved": improved}
         if scored:
-            yield (
-                name,
-                {
-                    "has_gold": sample["gold"] is not None,
-                    "tables": {
-                        title: [
-                            [
-                                f"{before[row]:+.3f}",
-                                f"{after[row]:+.3f}",
-                                *_example_texts(sample, snapshots["after"], row),
-                            ]
-                            for row in rows[:MAX_EXAMPLES]
-                        ]
-                        for title, rows in tables.items()
-                    },
-                },
-            )
+            cells_of_table = {title: [cells[row] for row in rows[:MAX_EXAMPLES]] for title, rows in tables.items()}
+            yield name, sample["gold"] is not None, cells_of_table
 
 
 def _example_texts(sample: dict[str, Any], after: dict[str, Any], row: int) -> list[str]:

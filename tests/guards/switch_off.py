@@ -174,8 +174,8 @@ GUARDS = [
     Guard(
         "no signal is lost",
         "runtime/signals.py",
-        "            yield\n            self.raise_if_received()\n",
-        "            yield\n",
+        "            yield\n            self.raise_if_received()\n        finally",
+        "            yield\n        finally",
         SIGNALS,
         "lost and evaluation",
     ),
