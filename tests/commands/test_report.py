@@ -140,7 +140,7 @@ def test_report_is_one_sound_page_and_texts_stay_texts(folder):
     assert "\u202e" not in text
     titles = [shown for shown in page.texts if shown in {title for _, title in SECTIONS}]
     assert len(set(titles)) == len(SECTIONS)
-    assert len(page.all("svg")) == 2 + 3 + 1 + 1  # curves, three samples, lengths, time
+    assert len(page.all("svg")) == 2 + 3 + 1  # curves, three samples, lengths
     assert len(text) < 1_000_000
 
 

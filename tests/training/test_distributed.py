@@ -44,7 +44,7 @@ def first_rows(batch, count):
 def batch_of(make_batch, encoder, choice, fit):
     """Six rows for a lesson; where a loss tells the dropouts of a text apart, every text stands in both columns."""
     batch = make_batch(encoder, ROLES[fit.format], fit.label)
-    if fit.format != "text" or not hasattr(choice, "views"):
+    if fit.format != "text" or not choice.views:
         return batch
     places = np.arange(12).reshape(2, 6)
     return replace(batch, sequences=batch.sequences * 2, columns=dict(zip(choice.views, places, strict=True)))
