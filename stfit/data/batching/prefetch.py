@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from queue import Queue
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
+class _End:
+    """Follows the last item; holds the error that ended the iterator, if any."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
 def prefetch(items: Iterable[T]) -> Iterator[T]:
-    """Yield the same items in the same order; computes the next one while one is used.
+    """Yield the same items in the same order; computes the next one while one is used. Holds up to three in memory.
 
     An error of `items` is raised in place of the item. A consumer that stops early must close this iterator.
     """
-    iterator, end = iter(items), object()
+    queue: Queue[T | _End] = Queue(maxsize=1)
+    stopped = threading.Event()
 
-    def next_item() -> Any:
-        return next(iterator, end)
+    def work() -> None:
+        error = None
+        try:
+            for item in items:
+                queue.put(item)
+                if stopped.is_set():
+                    return
+        except BaseException as caught:  # raised again in the consumer
+            error = caught
+        queue.put(_End(error))
 
-    executor = ThreadPoolExecutor(max_workers=1)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
     try:
-        future = executor.submit(next_item)
-        while (item := future.result()) is not end:
-            future = executor.submit(next_item)
+        while not isinstance(item := queue.get(), _End):
             yield item
+        if item.error is not None:
+            raise item.error
     finally:
-        executor.shutdown(wait=False)  # a signal must not wait for the next item
+        stopped.set()
+        while thread.is_alive() and not queue.empty():
+            queue.get_nowait()
