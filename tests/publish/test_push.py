@@ -163,7 +163,7 @@ def test_branch_tag_and_pull_request(server, stfit, run):
     (run / "model" / "1_Pooling" / "config.json").write_text("{}")
     refused = stfit("push", run, "--branch", "next", "--tag", "v1")
     assert refused.code == 5
-    assert "has a tag `v1` already" in refused.err
+    assert "already has a tag `v1`" in refused.err
     first = stfit("push", run, "--create-pr", "--json")
     again = stfit("push", run, "--create-pr", "--json")
     assert first.code == again.code == 0, first.err + again.err
@@ -198,7 +198,7 @@ def test_run_that_has_not_finished_is_not_published_past_its_gate(server, stfit,
     shutil.rmtree(run / "model")
     ended = stfit("push", run, "--repo", "me/tiny")
     assert ended.code == 4
-    assert "there is no model yet" in ended.err
+    assert "has no model yet" in ended.err
     assert not server.log
 
 
