@@ -53,7 +53,6 @@ def _print_preview(result: dict[str, Any]) -> None:
 
 
 def _estimate(result: dict[str, Any]) -> str:
-    """Rows, steps, memory and text lengths, one line each."""
     objectives = [
         f"  {part['share']:.0%} of the batches: {part['loss']} on {part['rows']} examples of {part['dataset']}\n"
         for part in result["objectives"]

@@ -69,7 +69,6 @@ def encode_command(
 
 
 def _follow(events: Iterable[Encoded | dict[str, Any]]) -> dict[str, Any]:
-    """Show progress until the last event, which is the result."""
     with show_progress() as update:
         for event in events:
             if isinstance(event, dict):

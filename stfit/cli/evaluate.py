@@ -53,7 +53,6 @@ def evaluate_command(
 
 
 def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: bool) -> None:
-    """Print the metrics, the main ones first, and the gate."""
     metrics = result["metrics"]
     names = [
         *(name for name in main_metrics if name in metrics),

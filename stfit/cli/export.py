@@ -50,7 +50,6 @@ def export_command(
 
 
 def _print_comparison(result: dict[str, Any]) -> None:
-    """Print how each exported file compares with `stfit encode`."""
     sys.stdout.write(f"{result['output']}: compared on {result['compared']} texts ({result['compared_on']})\n")
     sys.stdout.write(f"  stfit encode: {result['rows_per_second']:.0f} texts/s\n")
     for graph in result["files"]:

@@ -50,7 +50,6 @@ def require_parallel(arguments: list[str]) -> None:
 
 
 def _launch(processes: int) -> Failure | None:
-    """Start the workers and wait until all of them have ended."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -114,7 +113,6 @@ def root_cause(errors: dict[int, dict[str, Any]], exits: dict[int, int]) -> Fail
 
 
 def _lowest(errors: list[dict[str, Any]]) -> Failure:
-    """Of several errors, the one with the lowest exit code."""
     error = min(errors, key=lambda error: int(error["exit_code"]))
     return Failure(error["class"], error["message"], error["exit_code"])
 

@@ -59,7 +59,6 @@ def mine_command(
 
 
 def _print_result(result: dict[str, Any]) -> None:
-    """Print what was mined and how to train on it."""
     negatives, positives = result["mean_negative_score"], result["mean_positive_score"]
     dropped = f"; {result['rows_without']} rows without a negative were dropped" if result["rows_without"] else ""
     sys.stdout.write(

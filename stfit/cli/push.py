@@ -41,7 +41,6 @@ def push_command(
 
 
 def _print_result(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:
-    """Print the gate, then the commit or, with --dry-run, the files."""
     gates = [gate_row(gate) for gate in result.get("gate", [])]
     outcome = "published" if result["changed"] else "not published" if "error" in result else "nothing to do"
     add_to_summary(f"stfit push: {result['repo']}", GATE_HEADER, gates, f"{outcome}; commit {result['commit']}")

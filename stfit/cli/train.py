@@ -75,7 +75,6 @@ def train_command(
 
 
 def _print_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
-    """Print each value as an override would write it, and its origin."""
     if as_json:
         print_json({"values": {key: {"value": value, "origin": origin} for key, (value, origin) in values.items()}})
         return
@@ -95,7 +94,6 @@ def _print_unchanged(published: dict[str, Any], as_json: bool) -> None:
 
 
 def _follow(events: Iterable[Event]) -> Finished:
-    """Show the progress of a training until it ends."""
     from stfit.commands.train import Finished
     from stfit.training.loop import StepInfo
     from stfit.workflows.session import Evaluated, Started
@@ -132,7 +130,6 @@ def _describe_step(info: StepInfo, total: int, speed: float) -> str:
 
 
 def _print_result(event: Finished, as_json: bool) -> None:
-    """Print the metrics before and after, and where the model is."""
     result = event.result
     if event.again:
         log_line(f"{result['run']}: already finished; use --fresh to train again")

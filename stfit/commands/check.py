@@ -115,7 +115,6 @@ def _prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Examp
 
 
 def _samples(examples: Examples, prompts: Prompts) -> list[dict[str, Any]]:
-    """The first rows as the model will see them."""
     samples = []
     for position in range(min(SAMPLES, len(examples))):
         texts = {role: column[position] for role, column in examples.texts.items()}

@@ -152,7 +152,6 @@ def _write_parts(
     with_text: bool,
     stats: EncodeStats,
 ) -> Iterator[Encoded]:
-    """Write every window as a part."""
     prompt = encoder.prompt(options.prompt_name)
     skip = encoder.prompt_skip(prompt)
     # Without ranges, parts hold float32: they are quantized when all embeddings are known.
@@ -194,7 +193,6 @@ def _write_parts(
 
 
 def _lowest_cosine(fast_rd: np.ndarray, exact_rd: np.ndarray) -> float:
-    """The lowest cosine between two embeddings of the same text."""
     lengths = np.linalg.norm(fast_rd, axis=1) * np.linalg.norm(exact_rd, axis=1)
     return float(((fast_rd * exact_rd).sum(axis=1) / lengths).min(initial=1.0))
 
@@ -213,7 +211,6 @@ class _RowCount:
             return  # reading the rows reports it
 
     def share(self, row: int) -> float | None:
-        """The share of the rows up to `row`; None until they are counted."""
         return min(1.0, row / self._rows) if self._rows else None
 
 
@@ -222,7 +219,6 @@ def _quantized(rows: EmbeddingRows, precision: str, ranges: Ranges) -> Embedding
 
 
 def _summary(output: Path, stats: EncodeStats) -> dict[str, Any]:
-    """What `stfit encode --json` prints."""
     return {
         "output": str(output),
         "rows": stats.rows,

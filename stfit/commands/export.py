@@ -76,7 +76,6 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
 
 
 def _write_graphs(encoder: Encoder, folder: Path, to: str, int8: bool) -> list[Path]:
-    """Write the float32 graph, and the quantized one after it."""
     onnx = folder / "onnx" / "model.onnx"
     write_onnx(encoder, onnx)
     if to == "openvino":

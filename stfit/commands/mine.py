@@ -121,7 +121,6 @@ def load_pairs(recipe: Recipe) -> Examples:
 
 
 def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
-    """The texts of a corpus that are not blank."""
     for block in stream_texts(corpus, column, None):
         yield from (text for text in block.texts if text.strip())
 
@@ -156,7 +155,6 @@ def _mine_block(
     texts: list[str],
     options: MiningOptions,
 ) -> list[Mined]:
-    """The negatives of some rows."""
     score_bc = anchor_bd @ text_cd.T
     same_bc = known_bc | (score_bc >= options.duplicate) | (positive_bd @ text_cd.T >= options.duplicate)
     score_bc.masked_fill_(same_bc, -torch.inf)
@@ -175,7 +173,6 @@ def _mine_block(
 
 
 def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:
-    """Write JSON Lines of anchor, positive, negatives, and their scores."""
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
     try:
         with output.open("w", encoding="utf-8") as file:

@@ -108,7 +108,6 @@ def _find_run(model: Path) -> RunFolder | None:
 
 
 def _merge_settings(options: PushOptions, recipe: Recipe | None) -> Push:
-    """The recipe's `push`, overridden by the command line."""
     if options.create_pr and options.branch != hub.MAIN:
         raise RecipeError("--create-pr opens a pull request to main: remove --branch")
     push = recipe.push if recipe else None
@@ -125,7 +124,6 @@ def _merge_settings(options: PushOptions, recipe: Recipe | None) -> Push:
 
 
 def _require_possible(options: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> None:
-    """Raise HubError if the repository does not allow the push."""
     if settings.private and head.private is False:
         raise HubError(
             f"`{repo}` is public, but `private` is set: make it private on the Hub, or push to another repository"
@@ -162,7 +160,6 @@ def _write_card(
 
 
 def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> CardData:
-    """The facts of the card, with the results of the gate."""
     saved = load_json_object(run.result) if run else None
     if run is None or recipe is None or saved is None:
         return replace(describe_folder(model, repo), push=settings)
@@ -194,7 +191,6 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
 def _publish(
     files: Files, options: PushOptions, settings: Push, repo: str, head: hub.BranchState
 ) -> hub.PublishedCommit:
-    """Commit the files, or return the commit that has them already."""
     if head.commit is not None and hub.diff_files(files, head).is_empty:
         return hub.PublishedCommit(head.commit)
     if options.create_pr and (found := hub.find_published(repo, files, options.branch, options.create_pr)):

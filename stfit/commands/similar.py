@@ -42,7 +42,6 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
 
 
 def _top_k(scores: dict[str, float], top: int) -> dict[str, float]:
-    """The `top` texts that are not blank."""
     order = sorted((text for text in scores if text.strip()), key=lambda text: -scores[text])
     return {text: scores[text] for text in order[:top]}
 

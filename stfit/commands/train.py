@@ -163,7 +163,6 @@ def _run(
 
 
 def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[TokenTable]) -> Iterator[Event]:
-    """Take every step that is left, and evaluate and save when due."""
     first_step, settings = session.state.step, session.recipe.train
     if schedule.streams and first_step:
         log.info("reading the stream again up to step %d", first_step)
@@ -195,7 +194,6 @@ def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[
 
 
 def _require_publishable(repo: str) -> None:
-    """Raise HubError before a training whose model could not be pushed."""
     try:
         preflight(repo)
     except HubError as error:
@@ -211,7 +209,6 @@ def _require_base_outside_run(recipe: Recipe, path: Path) -> None:
 
 
 def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path | None) -> Lock:
-    """The lock of this run. Raises LockError if it differs from the lock file `locked`."""
     lock = on_rank_zero(lambda: build_lock(given, pinned, prepared.training, torch.get_num_threads(), world_size()))
     if locked:
         require_unchanged(locked, load_lock(locked), lock)
@@ -251,7 +248,6 @@ def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Tok
 def _build_schedule(
     recipe: Recipe, encoder: Encoder, tables: list[TokenTable], processes: int, signals: SignalHandler
 ) -> BatchSchedule:
-    """Which batches each step trains on, of all processes together."""
     streams = {
         number: _open_stream(recipe, objective, encoder, processes, signals)
         for number, objective in enumerate(recipe.objectives_by_path.values())
@@ -263,7 +259,6 @@ def _build_schedule(
 def _open_stream(
     recipe: Recipe, objective: Objective, encoder: Encoder, processes: int, signals: SignalHandler
 ) -> StreamingBatches:
-    """The batches of an objective whose rows are read during training, of all processes together."""
     loss = objective.loss
     return StreamingBatches(
         objective.data,
@@ -319,7 +314,6 @@ def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -
 
 
 def _summarize(folder: RunFolder, state: TrainState, device: str) -> dict[str, Any]:
-    """What `stfit train --json` prints."""
     return {
         "run": str(folder.path),
         "model": str(folder.model),

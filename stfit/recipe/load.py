@@ -121,7 +121,6 @@ def _origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
 
 
 def _read_files(path: Path, types: Types) -> list[_RecipeFile]:
-    """Read the file at `path` and the files it extends, outermost first."""
     files: list[_RecipeFile] = []
     extended_by: Node | None = None
     while True:

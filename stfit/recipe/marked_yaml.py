@@ -212,7 +212,6 @@ SYNTAX_HINTS: tuple[tuple[str, str], ...] = (
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, source: SourceText) -> Problem:
-    """Explain a parser error, at the place to change."""
     message = ", ".join(part for part in (error.context, error.problem) if part)
     hint = next((hint for words, hint in SYNTAX_HINTS if words in message), message)
     is_at_start = "opened here" in hint or "after this key" in hint
@@ -236,7 +235,6 @@ class _TreeBuilder:
         self.values = 0
 
     def add_problem(self, mark: Mark, message: str, code: str = "yaml") -> None:
-        """Record a problem after which parsing can continue."""
         self.problems.append(mark.problem(message, code))
 
     def document(self, events: Iterator[Any]) -> Node:
@@ -254,7 +252,6 @@ class _TreeBuilder:
         return root or Node(None, Mark(self.source, 1, 1))
 
     def node(self, event: Any, events: Iterator[Any], depth: int, key: Mark | None = None) -> Node:
-        """The value that starts with `event`."""
         mark = self.mark(event)
         self.values += 1
         if depth > MAX_DEPTH or self.values > MAX_VALUES:
@@ -278,7 +275,6 @@ class _TreeBuilder:
         return Node(Located(value, self.source.folder) if isinstance(value, str) else value, mark, key)
 
     def sequence(self, events: Iterator[Any], depth: int) -> list[Node]:
-        """The items until the end of the list."""
         items = []
         while not isinstance(event := next(events), yaml.SequenceEndEvent):
             items.append(self.node(event, events, depth + 1))

@@ -76,7 +76,6 @@ def _apply(root: Node, argument: str, types: Types) -> Node:
 
 
 def _set(node: Node | None, keys: list[str], value: Node, mark: Mark, types: Types) -> Node:
-    """Set `value` at the end of `keys`; missing mappings on the way are created."""
     if not keys:
         return normalize_choices(value, types)
     if node is not None and isinstance(node.value, list):
@@ -94,7 +93,6 @@ def _set(node: Node | None, keys: list[str], value: Node, mark: Mark, types: Typ
 
 
 def _delete(node: Node, keys: list[str], mark: Mark) -> Node:
-    """Delete the value at the end of `keys`."""
     key, inner = keys[0], keys[1:]
     if isinstance(node.value, list):
         index = _list_index(node.value, key, mark)
@@ -109,7 +107,6 @@ def _delete(node: Node, keys: list[str], mark: Mark) -> Node:
 
 
 def _list_index(items: list[Node], key: str, mark: Mark) -> int:
-    """`key` as an index into `items`. Raises RecipeError if it is not one."""
     index = next((index for index in range(len(items)) if str(index) == key), None)
     if index is None:
         valid = f"use 0 to {len(items) - 1}" if items else "the list is empty"

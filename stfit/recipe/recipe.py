@@ -21,7 +21,6 @@ from stfit.training.hyperparameters import Train
 
 
 def _require_folder_name(name: str) -> str:
-    """A name must be safe as a folder name and in a metric."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("a name must start with a letter or digit and contain only letters, digits, `.`, `_` and `-`")
     return name

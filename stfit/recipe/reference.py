@@ -130,7 +130,6 @@ class _Tables:
                 yield from self.sections(self.definitions[name]["properties"], here)
 
     def section(self, name: str, here: str, is_choice: bool, shared: dict[str, Part]) -> str:
-        """Heading, description and table of one definition."""
         definition = self.definitions[name]
         properties = dict(definition["properties"])
         spellings = properties.pop("type", {}).get("enum", [])
@@ -163,7 +162,6 @@ class _Tables:
         return f"Each has {same}these keys:\n\n" + self.table(new, [])
 
     def table(self, properties: dict[str, Part], required: list[str]) -> str:
-        """A table with one row for each key."""
         lines = ["| key | value | default | description |", "| --- | --- | --- | --- |"]
         for key, part in properties.items():
             default = "required" if key in required else _default_of(part)
@@ -176,7 +174,6 @@ class _Tables:
         return _one_line(next(piece["description"] for piece in described if "description" in piece))
 
     def value(self, part: Part) -> str:
-        """The allowed values in words."""
         if names := _references(part, deep=False):
             return self.choice(part, names)
         if "enum" in part or "const" in part:
@@ -207,7 +204,6 @@ def _or_of(values: list[str]) -> str:
 
 
 def _bounds(part: Part) -> str:
-    """` > 0, ≤ 1`."""
     limits = [f"{sign} {part[key]:g}" for key, sign in BOUNDS.items() if key in part]
     return f" {', '.join(limits)}" if limits else ""
 
@@ -255,7 +251,6 @@ LABEL_KINDS = {
 
 
 def _formats() -> str:
-    """The columns and losses of each format."""
     lines = ["## Formats and losses", "", "| format | columns | label | losses |", "| --- | --- | --- | --- |"]
     for format, roles in ROLES.items():
         kinds = dict.fromkeys(fit.label for loss in LOSSES for fit in loss.fits if fit.format == format)

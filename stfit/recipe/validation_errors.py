@@ -114,7 +114,6 @@ def _is_noise(keys: Keys, details: list[ErrorDetails], groups: dict[Keys, list[E
 
 
 def _explain(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> Problem:
-    """The Problem for all errors at one place."""
     # Of a union's members, the one whose error is not just "wrong type" is the one that was meant.
     specific = [detail for detail in details if detail["type"] not in EXPECTED] or details
     formatter = FORMATTERS.get(specific[0]["type"], _wrong_value)
@@ -159,7 +158,6 @@ def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: typ
 
 
 def _chosen(node: Node, types: list[Any]) -> list[type[Spec]]:
-    """The classes that a mapping can be, given its `type`."""
     tag = node.child("type")
     return [spec for spec in choices_in(types) if tag is not None and spec.tag() == tag.value] or specs_in(types)
 
@@ -176,7 +174,6 @@ def _section_hint(key: str, section: str, model: type[Spec]) -> str:
 
 
 def _missing_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A required key that is missing."""
     parent = _node_at(root, keys[:-1])
     fields = [fields_of(spec).get(str(keys[-1])) for spec in _chosen(parent, types_at([model], keys[:-1]))]
     description = next((" ".join(field.description.split()) for field in fields if field and field.description), "")
@@ -184,7 +181,6 @@ def _missing_key(keys: Keys, details: list[ErrorDetails], root: Node, model: typ
 
 
 def _unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A `type` that is missing or is not one of the choices."""
     node, types = _node_at(root, keys), types_at([model], keys)
     names = list(bare_names(types)) or [spec.tag() for spec in choices_in(types)]
     tags = ", ".join(spec.tag() for spec in choices_in(types))
@@ -211,7 +207,6 @@ def _first_quoted_key(message: str, section: Node) -> Node:
 
 
 def _wrong_value(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A value of the wrong type or out of range."""
     node = _node_at(root, keys)
     if any(detail["type"] not in EXPECTED for detail in details):
         return node.where, f"{_dotted(keys)}: {details[0]['msg']}", "invalid"

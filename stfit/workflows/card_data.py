@@ -85,7 +85,6 @@ def describe_run(
 def _describe_training(
     folder: RunFolder, recipe: Recipe, result: dict[str, Any], training: list[Examples] | None
 ) -> Training:
-    """How the model was trained."""
     lock = load_json_object(folder.lock) or {"data": [], "packages": {}, "python": "unknown"}
     base = recipe.model.base
     on_hub = isinstance(base, str) and is_remote(base)
@@ -106,7 +105,6 @@ def _describe_training(
 
 
 def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[DatasetFacts]:
-    """The dataset of every objective, with its row count and first rows if known."""
     shown = recipe.push.samples if recipe.push else 0
     sources = [_rows_of(each.data, "data", each.data.format) for each in recipe.objectives_by_path.values()]
     return [

@@ -137,7 +137,6 @@ def estimate(
 
 
 def _tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int | None) -> list[int]:
-    """Tokens of each batch, after texts are truncated."""
     lengths = table.lengths() if max_seq_length is None else table.lengths().clip(max=max_seq_length)
     tokens_of_row = np.sum([np.where(ids == MISSING, 0, lengths[ids]) for ids in table.text_ids.values()], axis=0)
     return [int(tokens_of_row[rows].sum()) for rows in epoch]

@@ -124,7 +124,6 @@ def _check_gate(gate: Gate, measured: Statistics, baseline: Statistics | str) ->
 
 
 def _measure_metrics(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[str], recipe: Recipe) -> Statistics:
-    """Run only the evaluators of these metrics."""
     labels = {evaluator_of(metric) for metric in metrics}
     needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
     return measure(encoder, needed, "end", recipe.matryoshka_dims)

@@ -160,7 +160,6 @@ def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
 
 
 def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
-    """The layers after pooling."""
     own = base.config.layers if base.config else []
     return own if recipe.model.layers is None else recipe.model.layers
 

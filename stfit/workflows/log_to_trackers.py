@@ -48,7 +48,6 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
 
 @contextmanager
 def _start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[LogMetrics]:
-    """Start a tracker."""
     run = TrackedRun(folder.path, recipe.name, _id_of(folder), started.first_step, _settings_of(recipe))
     with ExitStack() as opened:
         try:
@@ -75,7 +74,6 @@ def _numbers_of(event: Any, every: int) -> dict[str, float]:
 
 
 def _id_of(folder: RunFolder) -> str:
-    """The id of the run for trackers, kept in its folder."""
     if tracked := load_json_object(folder.tracked):
         return str(tracked["id"])
     run_id = uuid.uuid4().hex

@@ -78,7 +78,6 @@ def metric_deltas(
 
 
 def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
-    """`finished`, `in progress`, or the step at which the run stopped."""
     if finished:
         return "finished"
     if is_folder_locked(folder.path):
@@ -102,7 +101,6 @@ def _main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
 
 
 def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Base, data, losses and versions."""
     base = recipe.model.base
     name = base if isinstance(base, str) else base.type
     commit = lock["base"].get("commit")
@@ -127,14 +125,12 @@ def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> lis
 
 
 def _place_of(evaluator: Evaluator) -> str:
-    """The source of an evaluator's rows."""
     if evaluator.dataset is None:
         return evaluator.origin or ("data.holdout" if evaluator.from_ == "holdout" else "the dataset of data")
     return f"{evaluator.dataset}, split {evaluator.split}"
 
 
 def _machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Hardware, memory and speed."""
     if not result:
         return []
     speed = result["examples_per_second"]

@@ -166,7 +166,6 @@ def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
 
 
 def _lint_rows(objective: Objective, training: Examples) -> list[Problem]:
-    """Warnings about dropped rows and ignored columns, and about the training rows themselves."""
     source = objective.data
     problems = []
     if training.dropped or not LABELED[source.format]:  # else all of the table is used: no need to read it again
@@ -198,7 +197,6 @@ def _inspect_if_reachable(model: Model, report: ValidationReport) -> ModelInfo:
 
 
 def _find_leakage(recipe: Recipe, report: ValidationReport) -> list[Problem]:
-    """Warnings about training rows that an evaluator has as well."""
     evaluation = [
         EvaluationRows(evaluator.label, _dataset_of(evaluator, recipe), examples)
         for evaluator, rows in zip(recipe.eval, report.evaluation, strict=True)
@@ -208,7 +206,6 @@ def _find_leakage(recipe: Recipe, report: ValidationReport) -> list[Problem]:
 
 
 def _dataset_of(evaluator: Evaluator, recipe: Recipe) -> str:
-    """The dataset that an evaluator measures on."""
     source = recipe.holdout_source
     return evaluator.origin or (source.dataset if source else "")
 
