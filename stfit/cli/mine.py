@@ -51,7 +51,7 @@ def mine_command(
     options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     source = Source(dataset=corpus) if corpus else None
     loaded = load_recipe(recipe, overrides or [])
-    result = mine(model, loaded.recipe, output, options, corpus=source, column=column, device=device)
+    result = mine(model, loaded.recipe, output, options, corpus=source, corpus_column=column, device=device)
     if json:
         print_json(result)
     else:

@@ -41,7 +41,7 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         loaded = load_recipe(path, overrides)
     except RecipeError as error:
         return _summarize(ValidationReport(errors=[error]), strict)
-    recipe = loaded.recipe if full else first_rows(loaded.recipe)
+    recipe = loaded.recipe if full else limit_hub_splits(loaded.recipe)
     report = validate(recipe, loaded.origins)
     facts: dict[str, Any] = {
         "looked_at": "all looked at" if recipe == loaded.recipe else f"the first {FIRST_ROWS} rows"
@@ -89,8 +89,8 @@ def _summarize(report: ValidationReport, strict: bool) -> dict[str, Any]:
     return result | {"error": {"class": type(error).__name__, "message": str(error), "exit_code": error.exit_code}}
 
 
-def first_rows(recipe: Recipe) -> Recipe:
-    """The recipe with every whole split of a Hub dataset limited to its first rows."""
+def limit_hub_splits(recipe: Recipe) -> Recipe:
+    """The recipe with every whole split of a Hub dataset limited to its first FIRST_ROWS rows."""
     evaluators = [evaluator.model_copy(update=_shortened(evaluator)) for evaluator in recipe.eval]
     data = recipe.data and recipe.data.model_copy(update=_shortened(recipe.data))
     objectives = recipe.objectives and [

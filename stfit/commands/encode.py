@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial, reduce
+from functools import reduce
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,7 @@ def encode(
     """
     check_output(output)
     local_files(inputs.source)  # report a missing file before the model is loaded
-    if (calibration is None) == (options.precision in CALIBRATED):
-        raise RecipeError(
-            "int8 and uint8 need --calibration FILE; other precisions do not accept it. The file holds the range of "
-            "each dimension. It is created from this input if missing; use it again to encode queries for this corpus"
-        )
+    _require_calibration(options.precision, calibration)
     encoder = load_encoder(model_in(model), choose_device(device))
     dim = encoder.resolve_dim(options.truncate_dim)
     if options.precision in ("binary", "ubinary") and dim % 8:
@@ -120,6 +116,14 @@ def encode(
                 shutil.rmtree(parts.folder)
             raise
     yield _summary(output, stats)
+
+
+def _require_calibration(precision: str, calibration: Path | None) -> None:
+    if (calibration is None) == (precision in CALIBRATED):
+        raise RecipeError(
+            "int8 and uint8 need --calibration FILE; other precisions do not accept it. The file holds the range of "
+            "each dimension. It is created from this input if missing; use it again to encode queries for this corpus"
+        )
 
 
 def _merge_parts(
@@ -169,16 +173,8 @@ def _write_parts(
         if window.sequences is None:
             stats.resumed += len(window.all)
         else:
-            embed = partial(
-                encoder.embed,
-                window.sequences,
-                skip,
-                normalize=options.normalize,
-                truncate_dim=options.truncate_dim,
-                batch_tokens=options.batch_tokens,
-            )
-            embeddings_here = embed(fast=options.fast)
-            embeddings = all_gather_numpy(embeddings_here, window.shares)
+            own_embeddings = _embed(encoder, window.sequences, skip, options, options.fast)
+            embeddings = all_gather_numpy(own_embeddings, window.shares)
             if is_rank_zero():
                 values = quantize(embeddings, precision, ranges)[window.place]
                 texts = window.all.texts if with_text else None
@@ -186,10 +182,22 @@ def _write_parts(
             stats.distinct += len(window.distinct)
             stats.seconds += time.perf_counter() - start
             if options.fast and stats.cosine is None:
-                stats.cosine = min(all_gather_object(_lowest_cosine(embeddings_here, embed())))
+                exact = _embed(encoder, window.sequences, skip, options, fast=False)
+                stats.cosine = min(all_gather_object(_lowest_cosine(own_embeddings, exact)))
         stats.rows += len(window.all)
         stats.parts += 1
         yield Encoded(stats.rows, stats.rows_per_second, total.share(window.all.row))
+
+
+def _embed(encoder: Encoder, sequences: list[np.ndarray], skip: int, options: EncodeOptions, fast: bool) -> np.ndarray:
+    return encoder.embed(
+        sequences,
+        skip,
+        normalize=options.normalize,
+        truncate_dim=options.truncate_dim,
+        fast=fast,
+        batch_tokens=options.batch_tokens,
+    )
 
 
 def _lowest_cosine(fast_rd: np.ndarray, exact_rd: np.ndarray) -> float:

@@ -50,7 +50,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
     if encoder.layout.name == "auto":
         raise ModelError(f"{model} is not a transformer, and only transformers can be exported")
     sequences = _sample(encoder, texts)
-    embeddings, own_rate = _timed(lambda: encoder.embed(sequences), len(sequences))
+    embeddings, rate_in_stfit = _timed(lambda: encoder.embed(sequences), len(sequences))
     with atomic_directory(output) as scratch:
         traced = build_encoder(Model(base=folder, attention="padded"))
         graphs = _write_graphs(traced, scratch, to, int8)
@@ -70,7 +70,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
         "embedding_dim": encoder.output_dim,
         "compared": len(sequences),
         "compared_on": "random tokens" if texts is None else texts.source.dataset,
-        "rows_per_second": own_rate,
+        "rows_per_second": rate_in_stfit,
         "files": files,
     }
 
@@ -107,14 +107,14 @@ def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
     return sequences[:SAMPLE]
 
 
-def _compare(graph: Path, sequences: list[np.ndarray], own_nd: np.ndarray) -> dict[str, float]:
+def _compare(graph: Path, sequences: list[np.ndarray], expected_nd: np.ndarray) -> dict[str, float]:
     """How far a graph's embeddings are from stfit's own, and how many it computes per second."""
     run = load_graph(graph)
-    graph_nd, rate = _timed(lambda: embed_with_graph(run, sequences, own_nd.shape[1]), len(sequences))
-    lengths = np.linalg.norm(graph_nd, axis=1) * np.linalg.norm(own_nd, axis=1)
-    cosine_n = (graph_nd * own_nd).sum(axis=1) / lengths
+    graph_nd, rate = _timed(lambda: embed_with_graph(run, sequences, expected_nd.shape[1]), len(sequences))
+    lengths = np.linalg.norm(graph_nd, axis=1) * np.linalg.norm(expected_nd, axis=1)
+    cosine_n = (graph_nd * expected_nd).sum(axis=1) / lengths
     return {
-        "largest_difference": float(np.abs(graph_nd - own_nd).max()),
+        "largest_difference": float(np.abs(graph_nd - expected_nd).max()),
         "lowest_cosine": float(cosine_n.min()),
         "mean_cosine": float(cosine_n.mean()),
         "rows_per_second": rate,

@@ -63,7 +63,7 @@ def mine(
     options: MiningOptions,
     *,
     corpus: Source | None,
-    column: str | None,
+    corpus_column: str | None,
     device: str,
 ) -> dict[str, Any]:
     """Write a triplet file with hard negatives for the pairs of a recipe; returns what `--json` prints.
@@ -72,12 +72,12 @@ def mine(
     RecipeError for a recipe without pairs, DataError if no row has a negative.
     """
     pairs = load_pairs(recipe)
-    texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, column)))
+    texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))
     encoder = load_encoder(model_in(model), choose_device(device))
     prompts = {role: encoder.role_prompt(role, None) for role in ("anchor", "positive")}
     anchor_bd, positive_bd, text_cd = (
-        torch.from_numpy(encoder.encode(some, prompt=prompts[role], normalize=True))
-        for some, role in (
+        torch.from_numpy(encoder.encode(column, prompt=prompts[role], normalize=True))
+        for column, role in (
             (pairs.column("anchor"), "anchor"),
             (pairs.column("positive"), "positive"),
             (texts, "positive"),
@@ -92,11 +92,15 @@ def mine(
     if not kept:
         raise DataError("no row has a negative: widen --ranks, or lower the margins")
     _write(kept, pairs, output)
+    return _summary(kept, len(pairs), output)
+
+
+def _summary(kept: list[Mined], rows: int, output: Path) -> dict[str, Any]:
     count = sum(len(row.negatives) for row in kept)
     return {
         "output": str(output),
         "rows": len(kept),
-        "rows_without": len(mined) - len(kept),
+        "rows_without": rows - len(kept),
         "negatives": count,
         "mean_positive_score": round(float(np.mean([row.positive_score for row in kept])), 4),
         "mean_negative_score": round(sum(sum(row.scores) for row in kept) / count, 4),

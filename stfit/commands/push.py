@@ -14,7 +14,7 @@ from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
-from stfit.publish.card import CardData, card_body, card_metadata
+from stfit.publish.card import CardData, MetricRow, card_body, card_metadata
 from stfit.publish.destination import Push, validate_repo_name
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
@@ -62,14 +62,9 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     published_files = sorted({*files, CARD, MANIFEST})
     result: dict[str, Any] = {"repo": repo, "commit": head.commit, "files": published_files, "changed": False}
     if run and recipe and recipe.gate and not _holds_model(files, head):
-        from stfit.workflows.evaluate_model import evaluate_gate  # loads torch
-
-        verdict = evaluate_gate(model, recipe, repo, head)
-        result |= verdict
-        if "error" in verdict and not options.force:
+        result |= _evaluate_gate(model, run, recipe, repo, head, options.force)
+        if "error" in result:
             return result
-        atomic_write(run.verdict, json.dumps(verdict, indent=2) + "\n")
-        result.pop("error", None)
     files[CARD] = _write_card(model, run, recipe, settings, repo, head)
     files = hub.with_manifest(files)
     change = hub.diff_files(files, head)
@@ -140,6 +135,19 @@ def _holds_model(files: Files, head: hub.BranchState) -> bool:
     )
 
 
+def _evaluate_gate(
+    model: Path, run: RunFolder, recipe: Recipe, repo: str, head: hub.BranchState, force: bool
+) -> dict[str, Any]:
+    """The result of the gate, without its `error` if forced. It is written to the run if the model may be published."""
+    from stfit.workflows.evaluate_model import evaluate_gate  # loads torch
+
+    verdict = evaluate_gate(model, recipe, repo, head)
+    if "error" not in verdict or force:
+        atomic_write(run.verdict, json.dumps(verdict, indent=2) + "\n")
+        verdict.pop("error", None)
+    return verdict
+
+
 def _write_card(
     model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str, head: hub.BranchState
 ) -> bytes:
@@ -165,7 +173,7 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
         return replace(describe_folder(model, repo), push=settings)
     recipe = recipe.model_copy(update={"push": settings})
     rows = (
-        [load_objective(each, recipe.seed)[0] for each in recipe.objectives_by_path.values()]
+        [load_objective(objective, recipe.seed)[0] for objective in recipe.objectives_by_path.values()]
         if settings.samples
         else None
     )
@@ -173,19 +181,16 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
     verdict = load_json_object(run.verdict) or {}
     if verdict.get("repo") != repo:
         return facts
-    compared = verdict["compared"]
-    lines = [
-        replace(
-            line,
-            published=both["other"],
-            published_interval=None if both["low"] is None else (both["low"], both["high"]),
-        )
-        if (both := compared.get(line.metric))
-        else line
-        for line in facts.metrics
-    ]
+    metrics = [_add_published(row, verdict["compared"].get(row.metric)) for row in facts.metrics]
     forced = [f"Published by force: {verdict['error']['message']}."] if "error" in verdict else []
-    return replace(facts, metrics=lines, notes=forced)
+    return replace(facts, metrics=metrics, notes=forced)
+
+
+def _add_published(row: MetricRow, comparison: dict[str, Any] | None) -> MetricRow:
+    if comparison is None:
+        return row
+    interval = None if comparison["low"] is None else (comparison["low"], comparison["high"])
+    return replace(row, published=comparison["other"], published_interval=interval)
 
 
 def _publish(
@@ -193,8 +198,8 @@ def _publish(
 ) -> hub.PublishedCommit:
     if head.commit is not None and hub.diff_files(files, head).is_empty:
         return hub.PublishedCommit(head.commit)
-    if options.create_pr and (found := hub.find_published(repo, files, options.branch, options.create_pr)):
-        return found
+    if options.create_pr and (published := hub.find_published(repo, files, options.branch, options.create_pr)):
+        return published
     if head.private is None:
         hub.create_repository(repo, settings.private)
         head = hub.read_branch(repo)

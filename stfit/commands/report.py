@@ -33,9 +33,9 @@ def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
     return {"output": str(path), "runs": [str(run) for run in runs]}
 
 
-def _deltas_over(first: RunSummary, other: RunSummary) -> dict[str, MetricDelta]:
-    draws, first_draws = (bootstrap_draws(run.record, "end") for run in (other, first))
-    return metric_deltas(other.after, first.after, draws, first_draws)
+def _deltas_over(first: RunSummary, run: RunSummary) -> dict[str, MetricDelta]:
+    draws, first_draws = bootstrap_draws(run.record, "end"), bootstrap_draws(first.record, "end")
+    return metric_deltas(run.after, first.after, draws, first_draws)
 
 
 def runs_in(folder: Path) -> list[dict[str, Any]]:

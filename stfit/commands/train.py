@@ -135,7 +135,6 @@ def _run(
     for problem in warnings:
         log_problem(problem)
     objects = _build_train_objects(resolved, encoder, prepared)
-    seed_per_rank(resolved.seed)
     on_rank_zero(partial(require_disk_space, folder.path, objects, resolved.train.keep_checkpoints))
     fingerprint = fingerprint_run(lock, encoder.tokenizer.fingerprint)
     state = restore_or_start(folder, checkpoint, objects, fingerprint, strict)
@@ -156,10 +155,7 @@ def _run(
         yield session.measure_untrained()
     yield from _take_steps(session, schedule, tables)
     yield from session.end()
-    result = _summarize(folder, state, str(resolved.train.device))
-    if is_rank_zero():
-        _write_results(folder, result, main, prepared.training, lock)
-    yield Finished(result, main)
+    yield _finish(folder, state, str(resolved.train.device), main, prepared.training, lock)
 
 
 def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[TokenTable]) -> Iterator[Event]:
@@ -302,7 +298,10 @@ def _with_runtime_choices(recipe: Recipe, encoder: Encoder) -> Recipe:
 
 
 def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> TrainObjects:
-    """The losses, and the optimizer over all weights that are not frozen (softmax has weights of its own)."""
+    """The losses, and the optimizer over all weights that are not frozen (softmax has weights of its own).
+
+    Weights are equal in all processes; from here on, each process draws its own dropout.
+    """
     losses: list[ComputeLoss] = []
     for objective, examples in zip(recipe.objectives_by_path.values(), prepared.training, strict=True):
         loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)
@@ -310,11 +309,16 @@ def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -
     modules = trainable_modules(encoder, losses)
     broadcast_tensors([tensor for module in modules for tensor in module.state_dict().values()])
     train = recipe.train
-    return build_train_objects(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
+    objects = build_train_objects(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
+    seed_per_rank(recipe.seed)
+    return objects
 
 
-def _summarize(folder: RunFolder, state: TrainState, device: str) -> dict[str, Any]:
-    return {
+def _finish(
+    folder: RunFolder, state: TrainState, device: str, main: list[str], training: list[Examples], lock: Lock
+) -> Finished:
+    """Write the model card, the lock beside the model, the result (the run has then finished), and the report."""
+    result = {
         "run": str(folder.path),
         "model": str(folder.model),
         "steps": state.step,
@@ -327,14 +331,10 @@ def _summarize(folder: RunFolder, state: TrainState, device: str) -> dict[str, A
         "baseline": state.baseline,
         "metrics": state.metrics,
     }
-
-
-def _write_results(
-    folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples], lock: Lock
-) -> None:
-    """Write the model card, the lock beside the model, the result (the run has then finished), and the report."""
-    write_card(folder, result, main, training)
-    atomic_write(folder.model / LOCK, lock_to_json(without_local_folders(lock)))
-    atomic_write(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
-    with log_exceptions("writing report.html (`stfit report` writes it again)"):
-        write_report(folder)
+    if is_rank_zero():
+        write_card(folder, result, main, training)
+        atomic_write(folder.model / LOCK, lock_to_json(without_local_folders(lock)))
+        atomic_write(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
+        with log_exceptions("writing report.html (`stfit report` writes it again)"):
+            write_report(folder)
+    return Finished(result, main)

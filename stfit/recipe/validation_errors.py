@@ -61,16 +61,6 @@ MAX_SHOWN = 200
 """Maximum number of errors to explain: thousands of unknown keys would take seconds."""
 QUOTED_KEY = re.compile(r"`([\w.]+)")
 """A key quoted in the message of a rule."""
-
-RANGES = (
-    "finite_number",
-    "greater_than",
-    "greater_than_equal",
-    "less_than",
-    "less_than_equal",
-    "too_short",
-    "too_long",
-)
 BOOLEANS = {
     "yes": "true", "on": "true", "y": "true", "true": "true", "1": "true",
     "no": "false", "off": "false", "n": "false", "false": "false", "0": "false",
@@ -213,16 +203,13 @@ def _wrong_value(keys: Keys, details: list[ErrorDetails], root: Node, model: typ
     kinds = {detail["type"]: EXPECTED[detail["type"]].format(**detail.get("ctx", {})) for detail in details}
     *others, last = dict.fromkeys(kinds.values())
     expected = (f"{', '.join(others)} or {last}" if others else last).replace("'", "`")
-    code = "out-of-range" if kinds.keys() & set(RANGES) else "wrong-type"
+    is_range = any(kind.startswith(("finite", "greater", "less", "too_")) for kind in kinds)
     known = re.findall(r"'([^']*)'", kinds.get("literal_error", ""))
     value = node.plain()
     hint = closest_hint(value, known) if isinstance(value, str) else ""
     hint = hint or next(filter(None, (ADVICE[kind](value) for kind in kinds if kind in ADVICE)), "")
-    return (
-        node.where,
-        f"{_dotted(keys)}: expected {expected}, found {_describe(value)}{'; ' if hint else ''}{hint}",
-        code,
-    )
+    message = f"{_dotted(keys)}: expected {expected}, found {_describe(value)}{'; ' if hint else ''}{hint}"
+    return node.where, message, "out-of-range" if is_range else "wrong-type"
 
 
 def _describe(value: Any) -> str:

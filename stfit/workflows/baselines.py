@@ -35,9 +35,11 @@ def build_untrained(recipe: Recipe, device: str) -> Encoder:
         # resolved.yaml lists the base's own layers: load them with their weights instead of building new ones.
         folder = locate(settings.base, settings.revision, ALL_FILES)
         if is_st_model(folder):
-            own = read_folder(folder).config
-            same = [key for key in ("token_layers", "layers") if getattr(own, key) == getattr(settings, key)]
-            settings = settings.model_copy(update=dict.fromkeys(same))
+            base_config = read_folder(folder).config
+            unchanged = [
+                key for key in ("token_layers", "layers") if getattr(base_config, key) == getattr(settings, key)
+            ]
+            settings = settings.model_copy(update=dict.fromkeys(unchanged))
 
     def texts() -> Iterator[str]:
         for objective in recipe.objectives_by_path.values():

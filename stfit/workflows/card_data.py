@@ -39,15 +39,15 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
 
 def describe_folder(folder: Path, name: str) -> CardData:
     """The card data of a model folder alone."""
-    glance = inspect_folder(folder)
+    info = inspect_folder(folder)
     return CardData(
         name=name,
         embedding_dim=None,
-        max_seq_length=glance.max_seq_length,
-        parameters=glance.parameters,
-        modules=[glance.st_name, *(glance.config.modules() if glance.config else [])],
-        similarity=glance.config.similarity if glance.config else "cosine",
-        prompts=glance.prompts,
+        max_seq_length=info.max_seq_length,
+        parameters=info.parameters,
+        modules=[info.st_name, *(info.config.modules() if info.config else [])],
+        similarity=info.config.similarity if info.config else "cosine",
+        prompts=info.prompts,
     )
 
 
@@ -60,21 +60,20 @@ def describe_run(
     training: list[Examples] | None,
 ) -> CardData:
     """The card data of a finished run. `training`: the rows of each objective, if the card shows examples."""
-    glance = inspect_folder(folder.model)
-    dim = glance.config.embedding_dim(glance.hidden_size or 0) if glance.config else 0
+    info = inspect_folder(folder.model)
+    dim = info.config.embedding_dim(info.hidden_size or 0) if info.config else 0
     before, after = result["baseline"], result["metrics"]
     record = load_json_object(folder.record) or {}
-    gained = metric_deltas(after, before, bootstrap_draws(record, "end"), bootstrap_draws(record, "start"))
-    scores = [found for evaluator in recipe.eval for found in _scores_of(evaluator, recipe, after)]
+    deltas = metric_deltas(after, before, bootstrap_draws(record, "end"), bootstrap_draws(record, "start"))
     return replace(
         describe_folder(folder.model, name),
         embedding_dim=min(dim, recipe.model.truncate_dim or dim) or None,
         push=recipe.push,
         training=_describe_training(folder, recipe, result, training),
-        scores=scores,
+        scores=[scores for evaluator in recipe.eval for scores in _scores_of(evaluator, recipe, after)],
         metrics=[
-            MetricRow(metric, before.get(metric), after[metric], base_interval=gained[metric].interval)
-            if metric in gained
+            MetricRow(metric, before.get(metric), after[metric], base_interval=deltas[metric].interval)
+            if metric in deltas
             else MetricRow(metric, None, after[metric])
             for metric in main
             if metric in after
@@ -92,8 +91,8 @@ def _describe_training(
         base=None if not isinstance(base, str) else base if on_hub else PurePath(base).name,
         base_on_hub=on_hub,
         base_commit=recipe.model.revision,
-        data=_describe_data(recipe, [made.get("rows") for made in lock["data"]], training or []),
-        losses=[each.loss for each in recipe.objectives_by_path.values()],
+        data=_describe_data(recipe, [source.get("rows") for source in lock["data"]], training or []),
+        losses=[objective.loss for objective in recipe.objectives_by_path.values()],
         recipe=to_yaml(recipe, for_others=True),
         steps=result["steps"],
         seconds=result["seconds"],
@@ -106,14 +105,15 @@ def _describe_training(
 
 def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[DatasetFacts]:
     shown = recipe.push.samples if recipe.push else 0
-    sources = [_rows_of(each.data, "data", each.data.format) for each in recipe.objectives_by_path.values()]
+    sources = [objective.data for objective in recipe.objectives_by_path.values()]
+    datasets = [_describe_dataset(source, "data", source.format) for source in sources]
     return [
-        replace(rows, rows=count, samples=first_rows(examples, shown) if examples else [])
-        for rows, count, examples in zip_longest(sources, counts, training)
+        replace(dataset, rows=count, samples=first_rows(examples, shown) if examples else [])
+        for dataset, count, examples in zip_longest(datasets, counts, training)
     ]
 
 
-def _rows_of(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
+def _describe_dataset(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
     """A dataset without the folders of this machine; `label` if it has no name of its own."""
     dataset: str | None = source.dataset
     hub = dataset if dataset is not None and is_remote(dataset) else None
@@ -124,13 +124,14 @@ def _rows_of(source: Source | Mteb, label: str, format: str | None = None) -> Da
 
 def _scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:
     """The final scores of an evaluator, one for the whole embedding and for each measured prefix."""
-    rows = _rows_of(recipe.holdout_source if evaluator.from_ and recipe.holdout_source else evaluator, evaluator.label)
-    found: dict[str, dict[str, float]] = {}
+    source = recipe.holdout_source if evaluator.from_ and recipe.holdout_source else evaluator
+    dataset = _describe_dataset(source, evaluator.label)
+    values_by_head: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         head, _, metric = name.partition("/")
         if head.partition("@")[0] == evaluator.label:
-            found.setdefault(head, {})[metric] = value
-    return [Scores(head, evaluator.type, rows, values) for head, values in found.items()]
+            values_by_head.setdefault(head, {})[metric] = value
+    return [Scores(head, evaluator.type, dataset, values) for head, values in values_by_head.items()]
 
 
 def first_rows(examples: Examples, count: int) -> list[dict[str, Any]]:

@@ -153,15 +153,16 @@ def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
     """Size of the embeddings; None if the base is unknown."""
     if base.hidden_size is None:
         return None
-    own, model = base.config or ModelConfig(pooling=("mean",)), recipe.model
-    pooling = own.pooling if model.modes is None else model.modes
-    token_layers = own.token_layers if model.token_layers is None else model.token_layers
+    config, model = base.config or ModelConfig(pooling=("mean",)), recipe.model
+    pooling = config.pooling if model.modes is None else model.modes
+    token_layers = config.token_layers if model.token_layers is None else model.token_layers
     return ModelConfig(pooling, token_layers, _layers_of(recipe, base)).embedding_dim(base.hidden_size)
 
 
 def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
-    own = base.config.layers if base.config else []
-    return own if recipe.model.layers is None else recipe.model.layers
+    if recipe.model.layers is not None:
+        return recipe.model.layers
+    return base.config.layers if base.config else []
 
 
 def _unreachable_margins(recipe: Recipe, base: ModelInfo) -> list[Finding]:
@@ -321,10 +322,10 @@ def _replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
         message = f"{', '.join(modes)} replaces the pooling of the base, {', '.join(base.config.pooling)}"
         findings.append(Finding("model.pooling", "replaced-pooling", message))
     for key in ("token_layers", "layers"):
-        own, given = getattr(base.config, key), getattr(recipe.model, key)
-        if given is not None and given != own:
-            own_types, given_types = (", ".join(layer.type for layer in layers) for layers in (own, given))
-            message = f"[{given_types}] replaces the layers of the base, [{own_types}]"
+        old, new = getattr(base.config, key), getattr(recipe.model, key)
+        if new is not None and new != old:
+            old_types, new_types = (", ".join(layer.type for layer in layers) for layers in (old, new))
+            message = f"[{new_types}] replaces the layers of the base, [{old_types}]"
             findings.append(Finding(f"model.{key}", "replaced-layers", message))
     return findings
 

@@ -34,7 +34,8 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
         for event in events:
             if isinstance(event, Started) and is_rank_zero():
                 writers = {
-                    each.tag(): opened.enter_context(_start(each, recipe, folder, event)) for each in recipe.track
+                    tracker.tag(): opened.enter_context(_start(tracker, recipe, folder, event))
+                    for tracker in recipe.track
                 }
             if numbers := _numbers_of(event, recipe.train.log_every_steps):
                 for name, write in list(writers.items()):

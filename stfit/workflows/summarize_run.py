@@ -59,22 +59,22 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
 
 def bootstrap_draws(record: dict[str, Any], moment: Stage) -> dict[str, BootstrapDraws]:
     """Bootstrap draws of the main metrics at the start or the end of a run."""
-    found: dict[str, BootstrapDraws] = record.get("drawn", {}).get(moment, {})
-    return found
+    draws: dict[str, BootstrapDraws] = record.get("drawn", {}).get(moment, {})
+    return draws
 
 
 def metric_deltas(
-    own: dict[str, float],
-    other: dict[str, float],
-    own_drawn: dict[str, BootstrapDraws],
-    other_drawn: dict[str, BootstrapDraws],
+    after: dict[str, float],
+    before: dict[str, float],
+    draws_after: dict[str, BootstrapDraws],
+    draws_before: dict[str, BootstrapDraws],
 ) -> dict[str, MetricDelta]:
     """The gain of every metric that both have."""
-    found = {}
-    for name in (name for name in own if name in other):
-        compared = compare_draws(own[name], other[name], own_drawn.get(name), other_drawn.get(name))
-        found[name] = MetricDelta(compared.value, compared.other, compared.low, compared.high, compared.verdict)
-    return found
+    deltas = {}
+    for name in (name for name in after if name in before):
+        compared = compare_draws(after[name], before[name], draws_after.get(name), draws_before.get(name))
+        deltas[name] = MetricDelta(compared.value, compared.other, compared.low, compared.high, compared.verdict)
+    return deltas
 
 
 def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
@@ -96,8 +96,8 @@ def last_written(folder: RunFolder) -> datetime:
 def _main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
     """The first metric of each evaluator, for a run that has not finished and so has not stored its main metrics."""
     heads = [f"{evaluator.label}/{evaluator.main_metric}" for evaluator in recipe.eval]
-    found = [next((name for name in measured if name.startswith(head)), None) for head in heads]
-    return [name for name in found if name]
+    names = [next((name for name in measured if name.startswith(head)), None) for head in heads]
+    return [name for name in names if name]
 
 
 def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -110,21 +110,23 @@ def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> lis
     for objective, data in zip(recipe.objectives_by_path.values(), lock["data"], strict=True):
         source = objective.data
         rows = f"{data['rows']} examples" if "rows" in data else "a stream"
-        read = [str(source.dataset), f"split {source.split}", rows, source.format]
-        read += [f"commit {data['commit']}"] if data.get("commit") else []
-        facts += [("data", ", ".join(read)), ("loss", objective.loss.type)]
+        parts = [str(source.dataset), f"split {source.split}", rows, source.format]
+        parts += [f"commit {data['commit']}"] if data.get("commit") else []
+        facts += [("data", ", ".join(parts)), ("loss", objective.loss.type)]
     train = recipe.train
     length = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs or 1:g} epochs"
     processes = result.get("processes", lock.get("processes", 1))
-    together = f" on each of {processes} processes" if processes > 1 else " each"
-    facts.append(("batches", f"{train.batch_size} rows{together}, {length}, learning rate {train.learning_rate:g}"))
-    facts += [("evaluator", f"{each.label}, {each.type} on {_place_of(each)}") for each in recipe.eval]
+    share = f" on each of {processes} processes" if processes > 1 else " each"
+    facts.append(("batches", f"{train.batch_size} rows{share}, {length}, learning rate {train.learning_rate:g}"))
+    facts += [
+        ("evaluator", f"{evaluator.label}, {evaluator.type} on {_source_of(evaluator)}") for evaluator in recipe.eval
+    ]
     versions = {"Python": lock["python"], **lock["packages"]}
     facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
     return facts
 
 
-def _place_of(evaluator: Evaluator) -> str:
+def _source_of(evaluator: Evaluator) -> str:
     if evaluator.dataset is None:
         return evaluator.origin or ("data.holdout" if evaluator.from_ == "holdout" else "the dataset of data")
     return f"{evaluator.dataset}, split {evaluator.split}"

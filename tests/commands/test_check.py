@@ -7,7 +7,7 @@ import huggingface_hub.constants as hub
 import pytest
 
 from stfit.cli.main import main
-from stfit.commands.check import FIRST_ROWS, check, count_tokens, first_rows
+from stfit.commands.check import FIRST_ROWS, check, count_tokens, limit_hub_splits
 from stfit.data.mapping.examples import load_examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.folder.inspect import inspect_model
@@ -211,11 +211,11 @@ def test_only_whole_splits_of_the_hub_are_shortened(write):
     evaluator = {"type": "triplet", "dataset": "a/b", "name": "kept"}
     path = write(data={"dataset": "a/b", "split": "train + validation"}, eval=[{**evaluator, "split": "test[:5%]"}])
     recipe = load_recipe(path).recipe
-    short = first_rows(recipe)
+    short = limit_hub_splits(recipe)
     assert short.data.split == f"train[:{FIRST_ROWS}]+validation[:{FIRST_ROWS}]"
     assert short.eval[0].split == "test[:5%]"
     local = load_recipe(write()).recipe
-    assert first_rows(local) == local
+    assert limit_hub_splits(local) == local
 
 
 def test_dropped_rows_are_named(write, tmp_path):

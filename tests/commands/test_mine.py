@@ -41,7 +41,7 @@ ANY = MiningOptions(margin=-9, relative_margin=-1e6, duplicate=2, per_row=9)
 
 
 def mined(model, recipe, folder: Path, rules=ANY, corpus=None) -> dict[tuple[str, str], dict]:
-    mine(str(model), recipe, folder / "mined.jsonl", rules, corpus=corpus, column=None, device="cpu")
+    mine(str(model), recipe, folder / "mined.jsonl", rules, corpus=corpus, corpus_column=None, device="cpu")
     rows = [json.loads(line) for line in (folder / "mined.jsonl").read_text().splitlines()]
     return {(row["anchor"], row["positive"]): row for row in rows}
 
