@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from hashlib import sha256
 from pathlib import Path
@@ -136,13 +136,16 @@ def _merge_parts(
     stats: EncodeStats,
 ) -> None:
     """Merge the parts into the output, after computing missing ranges from them."""
-    rows = (parts.read(number) for number in range(stats.parts))
+    rows: Iterator[EmbeddingRows] = map(parts.read, range(stats.parts))
     if calibration and ranges is None:
         if not stats.rows:
             raise DataError(f"{inputs.source.dataset}: contains no text to compute ranges from")
         computed = reduce(Ranges.union, (Ranges.from_embeddings(part.values) for part in rows))
         save_ranges(computed, calibration)
-        rows = (_quantized(parts.read(number), options.precision, computed) for number in range(stats.parts))
+        rows = (
+            replace(part, values=quantize(part.values, options.precision, computed))
+            for part in map(parts.read, range(stats.parts))
+        )
     write_output(rows, parts.folder / "output", output, stats.rows)
     shutil.rmtree(parts.folder)
 
@@ -220,10 +223,6 @@ class _RowCount:
 
     def share(self, row: int) -> float | None:
         return min(1.0, row / self._rows) if self._rows else None
-
-
-def _quantized(rows: EmbeddingRows, precision: str, ranges: Ranges) -> EmbeddingRows:
-    return EmbeddingRows(rows.ids, rows.texts, quantize(rows.values, precision, ranges))
 
 
 def _summary(output: Path, stats: EncodeStats) -> dict[str, Any]:

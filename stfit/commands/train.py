@@ -65,7 +65,7 @@ from stfit.workflows.resume import (
     update_run_recipe,
     write_run_recipe,
 )
-from stfit.workflows.session import Evaluated, Saved, Started, TrainingSession, log_problem
+from stfit.workflows.session import Evaluated, Started, TrainingSession, log_problem
 from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher
 from stfit.workflows.validate import Prepared, load_and_validate
@@ -82,7 +82,7 @@ class Finished:
     again: bool = False
 
 
-Event = Started | StepInfo | Evaluated | Saved | Finished
+Event = Started | StepInfo | Evaluated | Finished
 
 
 def train(

@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 from stfit.distributed import is_rank_zero
@@ -32,11 +32,9 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
     writers: dict[str, LogMetrics] = {}
     with ExitStack() as opened:
         for event in events:
-            if isinstance(event, Started) and is_rank_zero():
-                writers = {
-                    tracker.tag(): opened.enter_context(_start(tracker, recipe, folder, event))
-                    for tracker in recipe.track
-                }
+            if isinstance(event, Started) and is_rank_zero() and recipe.track:
+                run = TrackedRun(folder.path, recipe.name, _id_of(folder), event.first_step, _settings_of(recipe))
+                writers = {tracker.tag(): _start(tracker, run, opened) for tracker in recipe.track}
             if numbers := _numbers_of(event, recipe.train.log_every_steps):
                 for name, write in list(writers.items()):
                     try:
@@ -47,15 +45,11 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
             yield event
 
 
-@contextmanager
-def _start(tracker: Tracker, recipe: Recipe, folder: RunFolder, started: Started) -> Iterator[LogMetrics]:
-    run = TrackedRun(folder.path, recipe.name, _id_of(folder), started.first_step, _settings_of(recipe))
-    with ExitStack() as opened:
-        try:
-            write = opened.enter_context(tracker.start(run))
-        except Exception as error:  # whatever a package or its server does
-            raise RecipeError(f"track: {tracker.tag()} can't be started: {error}") from error
-        yield write
+def _start(tracker: Tracker, run: TrackedRun, opened: ExitStack) -> LogMetrics:
+    try:
+        return opened.enter_context(tracker.start(run))
+    except Exception as error:  # whatever a package or its server does
+        raise RecipeError(f"track: {tracker.tag()} can't be started: {error}") from error
 
 
 def _numbers_of(event: Any, every: int) -> dict[str, float]:

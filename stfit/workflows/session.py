@@ -58,14 +58,6 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A checkpoint or a model was written after `step`."""
-
-    step: int
-    path: Path
-
-
-@dataclass(frozen=True)
 class TrainingSession:
     """Everything that one process trains with."""
 
@@ -101,7 +93,7 @@ class TrainingSession:
                 self.save()
             raise
 
-    def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated | Saved]:
+    def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated]:
         """Log, evaluate and save, as due after a step."""
         self.state.update(info, first_step)
         if self.intervals.is_due(info.step, self.intervals.log_every):
@@ -111,10 +103,10 @@ class TrainingSession:
         yield info
         yield from self.evaluate()
         if self.signals.is_received() or (self.intervals.is_save_due(info.step) and not self.is_over):
-            yield self.save()
+            self.save()
             self.raise_if_interrupted()
 
-    def evaluate(self) -> Iterator[Evaluated | Saved]:
+    def evaluate(self) -> Iterator[Evaluated]:
         """Run the evaluators if they are due after the last step and have not run yet; write the best model."""
         step = self.state.step
         is_due = self.intervals.is_due(step, self.intervals.evaluate_every)
@@ -128,16 +120,15 @@ class TrainingSession:
         self.folder.log({"step": step, "event": "eval", **metrics})
         yield Evaluated(step, metrics)
         if self.improves(metrics):
-            yield self.write_model()
+            self.write_model()
 
-    def end(self) -> Iterator[Evaluated | Saved]:
+    def end(self) -> Iterator[Evaluated]:
         """Write the final model; with `train.best`, measure the one that is there instead."""
         if self.recipe.train.best is None:
             with self.interruptible():
-                saved = self.write_model()
+                self.write_model()
                 with self.objects.full_encoder() as encoder:
                     self.record_samples(encoder, "end")
-            yield saved
         else:  # report the metrics of the model that is kept
             with self.interruptible():
                 best = load_encoder(self.folder.model, str(self.objects.encoder.device))
@@ -181,16 +172,15 @@ class TrainingSession:
         """Raise InterruptedRun if a signal was received."""
         self.signals.raise_if_received(f"step {self.state.step} is saved; run the same command to resume")
 
-    def save(self) -> Saved:
+    def save(self) -> None:
         """Write a checkpoint of the state after the last step."""
         path = checkpoint_path(self.folder.checkpoints, self.state.step)
         with self.state.timed("saving"):
             save_checkpoint(path, self.objects, {"progress": vars(self.state), "made": self.fingerprint})
         if is_rank_zero():
             delete_old_checkpoints(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
-        return Saved(self.state.step, path)
 
-    def write_model(self) -> Saved:
+    def write_model(self) -> None:
         """Write the encoder as the model folder, replacing the one before.
 
         Raises DivergedError if weights are not finite.
@@ -201,7 +191,6 @@ class TrainingSession:
                 with self.state.timed("saving"), atomic_directory(self.folder.model) as scratch:
                     save_encoder(encoder, scratch)
             barrier()  # no process may read the model before it is written
-        return Saved(self.state.step, self.folder.model)
 
     def improves(self, metrics: dict[str, float]) -> bool:
         """Whether an evaluation gives a new best value of the metric `train.best`."""

@@ -195,16 +195,17 @@ def test_ignored_hangup_stays_ignored_and_another_one_stops(tmp_path, write):
 def test_signal_during_a_download_ends_the_run_in_time(tmp_path, write):
     """The server takes the request, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        env = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}", "HF_HOME": str(tmp_path)}
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        env = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
         command = [sys.executable, "-m", "stfit", "train", str(write(model={"base": "me/base"}))]
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as child:
             held, _ = server.accept()
             start = time.monotonic()
             child.send_signal(signal.SIGTERM)
-            _, said = child.communicate(timeout=60)
+            _, errors = child.communicate(timeout=60)
             held.close()
-    assert child.returncode == 143, said
-    assert "Traceback" not in said
+    assert child.returncode == 143, errors
+    assert "Traceback" not in errors
     assert time.monotonic() - start < 30  # 10 s are promised, on a machine that does nothing else
 
 
