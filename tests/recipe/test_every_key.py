@@ -347,7 +347,10 @@ def keys_of(spec: type[Spec], path: str, choices: list[type[Spec]], seen: set[ty
     A section that stands in two places (`read`) is listed at the first.
     """
     for name, field in spec.model_fields.items():
-        owner = next(each for each in spec.__mro__ if name in vars(each).get("__annotations__", {}))
+        owner = next(parent for parent in spec.__mro__ if name in vars(parent).get("__annotations__", {}))
+        if path in ("loss", "model.base") and owner not in choices:
+            # What their base classes declare is shown for each choice, but not for variants of a choice.
+            owner = next((parent for parent in reversed(spec.__mro__) if parent in choices), owner)
         choice = f"[{owner.tag()}]" if owner in choices else ""
         key = f"{path}{choice}.{field.alias or name}".lstrip(".")
         shape = types_in(field.annotation)
