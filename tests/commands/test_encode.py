@@ -227,7 +227,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "ranges.json").write_text('{"low": [0], "high": [1]}')
     cases: list[tuple[type[StfitError], str, dict]] = [
-        (RecipeError, "which column", {"dataset": tmp_path / "two.csv"}),
+        (RecipeError, "set --column", {"dataset": tmp_path / "two.csv"}),
         (DataError, "no text in row 2", {"dataset": tmp_path / "null.jsonl"}),
         (DataError, "line 2 is not UTF-8", {"dataset": tmp_path / "bad.txt"}),
         (
@@ -242,7 +242,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
         (DataError, "does not exist", {"dataset": tmp_path / "t.tx"}),
         (DataError, "no column `title`", {"dataset": tmp_path / "null.jsonl", "column": "title"}),
         (RecipeError, "output must be a .npy", {"output": tmp_path / "o.bin"}),
-        (ResourceError, "no folder", {"output": tmp_path / "no" / "o.npy"}),
+        (ResourceError, "does not exist", {"output": tmp_path / "no" / "o.npy"}),
         (RecipeError, "--calibration", {"choices": EncodeOptions(precision="int8")}),
         (RecipeError, "not a multiple of 8", {"choices": EncodeOptions(precision="binary", truncate_dim=12)}),
         (

@@ -23,7 +23,7 @@ def test_a_mistyped_run_is_not_asked_of_the_hub(tmp_path, monkeypatch) -> None:
     with pytest.raises(ModelError, match="no such run"):
         model_in("runs/typo")
     (tmp_path / "runs" / "mine" / "model").mkdir(parents=True)
-    with pytest.raises(ModelError, match="Write runs/mine"):
+    with pytest.raises(ModelError, match="Did you mean runs/mine"):
         model_in("mine")
     assert model_in("owner/name") == "owner/name"
 
