@@ -66,8 +66,7 @@ class EvaluatorBase(Named, Source):
     def _one_origin(self) -> Self:
         given = self.origins_given
         if sum(given.values()) != 1:
-            *all_but_last, last = given
-            raise ValueError(f"give {', '.join(all_but_last)}or {last}, not both")
+            raise ValueError(f"set exactly one of {', '.join(given)}")
         return self
 
     @property

@@ -99,7 +99,13 @@ def test_negatives_of_a_corpus_and_a_training_on_them(minilm, recipe, tmp_path) 
 
 def test_mined_file_is_a_triplet_dataset_as_its_line_says(minilm, recipe, tmp_path) -> None:
     result = mine(
-        str(minilm), recipe, tmp_path / "mined.jsonl", MiningOptions(per_row=2), corpus=None, column=None, device="cpu"
+        str(minilm),
+        recipe,
+        tmp_path / "mined.jsonl",
+        MiningOptions(per_row=2),
+        corpus=None,
+        corpus_column=None,
+        device="cpu",
     )
     first = (tmp_path / "mined.jsonl").read_bytes()
     (tmp_path / "triplets.yaml").write_text(

@@ -45,7 +45,7 @@ WRONG = [
     ("eval:\n  - {type: triplet, dataset: x}\n  - {type: similarity, dataset: x, marign: 1}\n", 6, "`eval.1.marign`"),
     ("eval: [{type: similarity, dataset: x, margin: 1}]\n", 4, "it is a key of `triplet`"),
     ("eval: [{type: similarity, dataset: x, similarity: dot}]\n", 4, "belongs under `model:`"),
-    ("eval: [{type: triplet}]\n", 4, "give `dataset`, or `from: holdout`"),
+    ("eval: [{type: triplet}]\n", 4, "set exactly one of `dataset`, `from: holdout`"),
     ("eval: {type: triplet, dataset: x}\n", 4, "expected a list"),
     ("loss: cosent\n", 4, "duplicate key"),
 ]  # fmt: skip
