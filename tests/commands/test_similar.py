@@ -64,5 +64,5 @@ def test_too_few_texts_are_an_error(tiny_base, tmp_path) -> None:
     inputs = Inputs(Source(dataset=str(tmp_path / "t.txt")))
     with pytest.raises(DataError, match="contains no text"):
         similar(str(tiny_base("bert")), inputs, ["a"], 3, "cpu")
-    with pytest.raises(DataError, match="holds 0 distinct texts"):
+    with pytest.raises(DataError, match="contains 0 distinct texts"):
         closest(str(tiny_base("bert")), inputs, 3, "cpu")
