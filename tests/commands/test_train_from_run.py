@@ -35,7 +35,7 @@ def test_check_looks_into_the_run(write, run):
 
 def test_run_is_not_its_own_base(tmp_path, write, run):
     run(write())
-    with pytest.raises(RecipeError, match="give it another `name`"):
+    with pytest.raises(RecipeError, match="choose another `name`"):
         run(write(model={"base": "./runs/tiny"}))
     assert (tmp_path / "runs" / "tiny" / "model" / "modules.json").is_file()
     assert not (tmp_path / "runs" / "tiny.1").exists()

@@ -143,7 +143,7 @@ def test_an_unknown_split_names_those_that_exist(beir):
 
 @pytest.mark.parametrize("settings", [{}, {"dataset": "a/b", "from": "holdout"}, {"corpus": {"dataset": "a/b"}}])
 def test_rows_come_from_one_place(settings):
-    with pytest.raises((ValueError, RecipeError), match=r"give|set all three"):
+    with pytest.raises((ValueError, RecipeError), match=r"set exactly one of|set all three"):
         Retrieval.model_validate(settings)
 
 
