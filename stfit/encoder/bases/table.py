@@ -65,8 +65,9 @@ class VectorTable(Spec):
 
     def inspect(self) -> ModelInfo:
         """Sizes before the vocabulary is known."""
-        parameters = self.dim * (self.vocab_size or DEFAULT_VOCAB_SIZE)
-        return ModelInfo(self.st_name, is_random=True, hidden_size=self.dim, num_layers=0, parameters=parameters)
+        dim = self.dim  # opens the file of `vectors`
+        parameters = dim * (self.vocab_size or DEFAULT_VOCAB_SIZE)
+        return ModelInfo(self.st_name, is_random=True, hidden_size=dim, num_layers=0, parameters=parameters)
 
 
 def inspect_table(folder: Path) -> dict[str, Any]:
