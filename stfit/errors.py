@@ -15,8 +15,6 @@ BaseException
 └── InterruptedRun     129, 130, 143  stopped by SIGHUP, SIGINT or SIGTERM; the run can resume
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

@@ -9,8 +9,6 @@ of the package, `<kind>.<name>` is on the left, the object on the right::
     "pooling.top_two" = "my_package:pool_top_two"  # a function like those in stfit/encoder/pooling.py
 """
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any

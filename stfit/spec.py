@@ -10,8 +10,6 @@ schema and the reference page. With `Choice("loss", LossBase)` instead of CHOICE
 union: see plugins.py.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler

@@ -3,8 +3,6 @@
 Verbs import the rooms they need when they are called, so that `--help` and usage errors stay fast.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib.metadata import version
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`stfit eval`: arguments and result."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Exceptions -> the message, class name and exit code that the user sees."""
 
-from __future__ import annotations
-
 import re
 import sys
 from typing import NamedTuple

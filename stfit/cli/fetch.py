@@ -1,7 +1,5 @@
 """`stfit fetch`: arguments and result."""
 
-from __future__ import annotations
-
 import sys
 
 from stfit.cli.console import log_line, print_json

@@ -1,7 +1,5 @@
 """The summary page of a GitHub Actions job."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

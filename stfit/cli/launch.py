@@ -4,8 +4,6 @@ torchrun is used as a library, because its own command line would print a traceb
 is the root cause has to be worked out here: a failing worker also brings the others down.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Entry point of the command line: run a verb, turn every failure into a message and an exit code."""
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

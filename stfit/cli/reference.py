@@ -1,7 +1,5 @@
 """`stfit reference`."""
 
-from __future__ import annotations
-
 from stfit.cli.console import print_page
 from stfit.cli.options import Page
 

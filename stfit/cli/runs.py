@@ -1,7 +1,5 @@
 """`stfit runs`: arguments and result."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from stfit.cli.console import log_line, print_json, print_table

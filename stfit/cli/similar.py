@@ -1,7 +1,5 @@
 """`stfit similar`: arguments and result."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Cells of the tables that several verbs print: metrics, their gains, gates."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from stfit.io.display import format_gain, format_metric

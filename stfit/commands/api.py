@@ -1,7 +1,5 @@
 """`from stfit import load, train`: commands as Python functions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`stfit check`: what `train` does before it loads weights, without torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

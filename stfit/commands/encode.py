@@ -4,8 +4,6 @@ Texts are read in windows. Each window becomes a part on disk, written atomicall
 everything that determines their embeddings. An interrupted run resumes by skipping the windows whose parts exist.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import shutil

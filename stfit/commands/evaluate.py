@@ -1,7 +1,5 @@
 """`stfit eval`: run a recipe's evaluators on a model, check the gate, and compare with another model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from stfit.encoder.folder.resolve import model_in

@@ -1,7 +1,5 @@
 """`stfit export`: write a model for ONNX Runtime or OpenVINO, and compare its embeddings with stfit's own."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable

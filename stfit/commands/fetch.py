@@ -1,7 +1,5 @@
 """`stfit fetch`: download everything that a recipe takes from the Hub, for a run without a network."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from stfit.encoder.folder.resolve import ALL_FILES, locate

@@ -1,7 +1,5 @@
 """`stfit init`: a dataset -> a commented recipe for it, which passes `stfit check`."""
 
-from __future__ import annotations
-
 import os
 import re
 import textwrap

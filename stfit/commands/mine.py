@@ -3,8 +3,6 @@
 Tensor names: b = rows of a block, c = candidate texts, d = embedding dim.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`stfit push`: files -> gate -> card -> one commit on the Hub."""
 
-from __future__ import annotations
-
 import json
 import logging
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`stfit report` and `stfit runs`: the pages and the list made from run folders."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

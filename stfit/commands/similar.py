@@ -1,7 +1,5 @@
 """`stfit similar`: the texts most similar to a query, or the most similar pairs of texts."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -3,8 +3,6 @@
 `train` is a generator of events; how they are shown is up to its caller.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import resource

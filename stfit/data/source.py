@@ -1,7 +1,5 @@
 """The data section of a recipe: where a dataset is, which rows to use, and which columns play which role."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, Self
 

@@ -1,7 +1,5 @@
 """Build an encoder from the `model` section of a recipe."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace

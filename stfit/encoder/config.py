@@ -1,7 +1,5 @@
 """The `model` section of a recipe."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, Self
 

@@ -1,7 +1,5 @@
 """Token sequences -> one embedding each: the base (transformer or table), token layers, pooling, layers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -3,8 +3,6 @@
 Tensor names: t = tokens of all sequences, r = sequences, d = dim, v = entries of a vocabulary.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which prompt goes before which text."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 ROLE_PROMPTS = {

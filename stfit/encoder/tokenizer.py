@@ -1,7 +1,5 @@
 """Texts -> token ids, without transformers."""
 
-from __future__ import annotations
-
 import json
 import string
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Can a threshold on the similarity separate similar pairs from others?"""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import numpy as np

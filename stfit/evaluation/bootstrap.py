@@ -5,8 +5,6 @@ both models, and the difference of the metric is computed each time. Efron and T
 models: Berg-Kirkpatrick, Burkett and Klein, 2012, https://aclanthology.org/D12-1091.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 

@@ -1,7 +1,5 @@
 """Gates: conditions on metrics that a model must meet to be published."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Self
 

@@ -5,8 +5,6 @@ Relevance is binary, as in sentence-transformers: grades above 0 count as releva
 Tensor names: q = queries, n = ranks, from the first.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from stfit.evaluation.statistic import Statistic, mean_of

@@ -1,7 +1,5 @@
 """The evaluators a recipe can choose from."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from stfit.evaluation.base import EvaluatorBase

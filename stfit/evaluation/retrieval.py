@@ -1,7 +1,5 @@
 """Does a query find the relevant documents of a corpus?"""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from dataclasses import dataclass

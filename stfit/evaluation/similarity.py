@@ -1,7 +1,5 @@
 """Does the similarity of two embeddings correlate with a gold score?"""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import numpy as np

@@ -3,8 +3,6 @@
 Tensor names: r = rows (resampled units: pairs, queries or texts), g = groups of equal score, highest first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Tensor names: n = rows, k = pairs, d = embedding dim.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """Is the most similar text of another language the translation?"""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Is an anchor closer to its positive than to its negatives?"""
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import numpy as np

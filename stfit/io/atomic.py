@@ -3,8 +3,6 @@
 New content is written to a temporary path beside the final one and then renamed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Texts and numbers as pages, cards and tables show them."""
 
-from __future__ import annotations
-
 import unicodedata
 
 MAX_CHARACTERS = 300

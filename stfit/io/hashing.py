@@ -1,7 +1,5 @@
 """Content hashes of files."""
 
-from __future__ import annotations
-
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The classifier of the softmax loss, the one loss with weights. Imported only when it is built: it needs torch."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """The files of a model folder that may be published. All others are refused."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

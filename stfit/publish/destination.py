@@ -1,7 +1,5 @@
 """The `push` section of a recipe."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated
 

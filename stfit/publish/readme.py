@@ -3,8 +3,6 @@
 stfit owns a marked section and some keys of the metadata; the rest of the text and of the metadata is kept.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import yaml

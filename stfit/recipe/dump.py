@@ -1,7 +1,5 @@
 """A recipe -> YAML with all values (resolved.yaml), which loads as the same recipe."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

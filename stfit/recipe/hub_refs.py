@@ -1,7 +1,5 @@
 """The Hub repositories that a recipe uses, and pinning them to commits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Recipe files and overrides -> a valid recipe, or all of their errors at once."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

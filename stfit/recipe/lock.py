@@ -1,7 +1,5 @@
 """stfit.lock: record the inputs of a run and report what has changed since."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Merge a recipe into the recipe that it extends, and apply command-line overrides."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The recipe: all sections together, and the rules between them."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal, Self
 

@@ -3,8 +3,6 @@
 `make docs` writes it to recipes/README.md. Its text is in templates/reference.md.jinja.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any, TypeAlias

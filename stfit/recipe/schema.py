@@ -1,7 +1,5 @@
 """The JSON Schema of recipes, for completion and help in editors."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -4,8 +4,6 @@
 are expanded.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache, reduce
 from types import UnionType

@@ -1,7 +1,5 @@
 """pydantic's validation errors -> messages in plain words, at the line and column to change."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any, TypeAlias

@@ -1,7 +1,5 @@
 """Several runs side by side, on one HTML page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from stfit.report.figures import MAX_PANELS, Picture, draw_curves, figure_style

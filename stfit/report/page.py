@@ -1,7 +1,5 @@
 """The report of a run, as one HTML page: inputs, metrics before and after, curves, examples and cost."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The contents of a run folder, as its report and the comparison of runs need them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

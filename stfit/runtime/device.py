@@ -1,7 +1,5 @@
 """Choose device and precision, and describe the machine."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

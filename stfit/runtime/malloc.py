@@ -4,8 +4,6 @@ glibc returns large blocks when they are freed. Every training step allocates th
 them in page by page took a sixth of its time on long texts.
 """
 
-from __future__ import annotations
-
 import ctypes
 import logging
 

@@ -1,7 +1,5 @@
 """SIGINT, SIGTERM and SIGHUP: stop at once if nothing is lost by it, otherwise after the current step is saved."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Where the time of a step goes. GPU kernels run asynchronously, so on a GPU the boundaries are approximate."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 

@@ -5,8 +5,6 @@ A tracker receives the hyperparameters once, by their dotted names in the recipe
 MLFLOW_TRACKING_URI, TRACKIO_DIR). To add a tracker, write its class and mention it in `Tracker` below.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

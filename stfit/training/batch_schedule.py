@@ -3,8 +3,6 @@
 A pure function of the seed, the data and the settings, so that a run can resume at any step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import merge

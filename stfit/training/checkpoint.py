@@ -4,8 +4,6 @@ A checkpoint is an atomically renamed folder. Its manifest, written last, lists 
 checkpoint that does not match its manifest is ignored.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

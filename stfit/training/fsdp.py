@@ -5,8 +5,6 @@ shard of each weight, gathers the weights of a layer to compute it, and frees th
 so every rank must call the encoder equally often.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence

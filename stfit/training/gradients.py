@@ -8,8 +8,6 @@ only sees embeddings.
 Shape suffixes: s = distinct sequences of the batch, d = embedding dim.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The `train` section of a recipe."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal, Self
 

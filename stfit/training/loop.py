@@ -1,7 +1,5 @@
 """The training loop: batches in, one StepInfo per step out. It knows nothing of logs, evaluators or files."""
 
-from __future__ import annotations
-
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Parameter groups of the optimizer: weight decay, and a learning rate that falls from layer to layer."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

@@ -3,8 +3,6 @@
 In this room and not in runtime/, because the generator of the encoder's dropout is one of them.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

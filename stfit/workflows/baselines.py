@@ -1,7 +1,5 @@
 """The models that a gate compares a model with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

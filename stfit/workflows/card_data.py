@@ -1,7 +1,5 @@
 """Collect the data of a model card from a run folder or a model folder."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path, PurePath

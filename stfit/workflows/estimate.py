@@ -1,7 +1,5 @@
 """The batch schedule of a recipe, the warnings that need it, and an estimate of steps, tokens and memory."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any

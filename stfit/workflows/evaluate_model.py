@@ -1,7 +1,5 @@
 """Run a recipe's evaluators on a model, check its gate, and compare it with another model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Every check returns findings; its docstring says what happens if they are ignore
 after weights were downloaded and texts were tokenized; WARNINGS are probably mistakes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Log the events of a training to the trackers of its recipe."""
 
-from __future__ import annotations
-
 import json
 import logging
 import uuid

@@ -1,7 +1,5 @@
 """Resume a run: its checkpoint, the recipe it was trained with, and what has changed since."""
 
-from __future__ import annotations
-
 import logging
 from hashlib import sha256
 from typing import Any

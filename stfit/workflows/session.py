@@ -1,7 +1,5 @@
 """A training in progress: what is measured and saved between its steps, or when a signal interrupts one."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterator

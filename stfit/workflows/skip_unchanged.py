@@ -1,7 +1,5 @@
 """`stfit train --skip-unchanged`: whether training would reproduce the published model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from stfit.errors import RecipeError

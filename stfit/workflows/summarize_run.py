@@ -1,7 +1,5 @@
 """Summarize a run folder: for its report, for the list of runs and for the model card."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The embeddings of a teacher, computed before the first step and used as the label of the rows."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

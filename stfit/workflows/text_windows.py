@@ -1,7 +1,5 @@
 """Any number of texts, tokenized ahead of the model in windows that fit into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any

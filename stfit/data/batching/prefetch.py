@@ -1,7 +1,5 @@
 """Run an iterator in a thread, one item ahead of its consumer."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable, Iterator
 from queue import Queue

@@ -3,8 +3,6 @@
 Independent of hash seeds, threads and earlier draws, so any epoch can be sampled again on its own.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from hashlib import sha256
 from typing import Literal

@@ -4,8 +4,6 @@ The batches are a pure function of rows, seed and settings. To resume, the strea
 batches that a step needs are tokenized. If one chunk holds all rows, the batches equal those of a source in memory.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Each file holds a window of texts and is named after teacher and texts. An inter
 in, and rows added at the end of a dataset cost only themselves. The folder can be deleted at any time.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 This room does not import losses: they are passed as their name and the (format, label kind) tuples they support.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import numpy as np

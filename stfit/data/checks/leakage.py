@@ -1,7 +1,5 @@
 """Leakage between training and evaluation: metrics on training rows may reflect memorization."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from stfit.data.checks.lint import fold

@@ -1,7 +1,5 @@
 """Lengths of texts in tokens, and how many texts are truncated."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

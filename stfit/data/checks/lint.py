@@ -3,8 +3,6 @@
 A check yields problems; its docstring says what happens if they are ignored. ERRORS stop a run.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator

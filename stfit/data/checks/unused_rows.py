@@ -1,7 +1,5 @@
 """Dropped rows and ignored columns."""
 
-from __future__ import annotations
-
 from stfit.data.mapping.columns import roles_in_format
 from stfit.data.mapping.examples import Examples, is_blank
 from stfit.data.mapping.filters import filter_rows

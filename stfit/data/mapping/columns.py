@@ -1,7 +1,5 @@
 """Resolve the `columns` of a recipe: role -> selectors."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 

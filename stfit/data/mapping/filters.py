@@ -1,7 +1,5 @@
 """Row filters: `where`, and the holdout."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Labels in the data -> numbers for a loss."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -4,8 +4,6 @@
 A column whose name is the whole selector wins over the path.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from itertools import chain, combinations, islice, product

@@ -1,7 +1,5 @@
 """The texts of one column of a dataset, with their ids."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

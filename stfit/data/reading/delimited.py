@@ -1,7 +1,5 @@
 """Delimited text (.csv, .tsv): every cell is a str."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 from collections.abc import Iterator

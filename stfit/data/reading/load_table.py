@@ -1,7 +1,5 @@
 """A dataset as tables: all rows of a split at once, or block by block."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace

@@ -4,8 +4,6 @@ They mean what they mean in `datasets` (https://huggingface.co/docs/datasets/loa
 rounded to the nearest row, and a bound outside the split is moved to its end.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -4,8 +4,6 @@ Lines have a maximum length and gzips a maximum ratio: a small file that unpacks
 of filling the memory.
 """
 
-from __future__ import annotations
-
 import gzip
 from collections.abc import Iterator
 from itertools import islice

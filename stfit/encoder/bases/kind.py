@@ -1,7 +1,5 @@
 """A kind of backbone, as model folders name it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

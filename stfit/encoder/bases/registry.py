@@ -1,7 +1,5 @@
 """Every kind of base: what a recipe may write under `model.base`, and what a model folder may start with."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Text files of word vectors and word weights, and the words and weights counted in texts."""
 
-from __future__ import annotations
-
 import gzip
 import string
 import zlib

@@ -4,8 +4,6 @@ The graph contains pooling and layers, and takes any number of texts of any leng
 `openvino`. Tensor names: r = texts, l = tokens of the longest, d = dim of a token embedding.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Callable

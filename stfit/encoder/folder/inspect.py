@@ -1,7 +1,5 @@
 """What is known of a base from its small files, before its weights are downloaded and without importing torch."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the small JSON files of a model say, in the terms of a recipe."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

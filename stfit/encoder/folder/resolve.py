@@ -1,7 +1,5 @@
 """The local folder of a base model, downloaded from the Hub if needed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from stfit.errors import ModelError

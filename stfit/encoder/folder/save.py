@@ -1,7 +1,5 @@
 """Write a model folder in the oldest layout that sentence-transformers still reads."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

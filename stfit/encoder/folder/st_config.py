@@ -3,8 +3,6 @@
 Nothing is executed: of a module's class path, only the last part is looked up.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any

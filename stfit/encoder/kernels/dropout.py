@@ -4,8 +4,6 @@ torch draws CPU dropout masks from a serial generator, about five times slower t
 number come from numpy's SFC64 generator and are compared as integers. Its state is part of every checkpoint.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

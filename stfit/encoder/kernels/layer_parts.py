@@ -6,8 +6,6 @@ function like `_find_bert` and name it in FAMILIES. The probes of the layouts co
 forward pass, so a family that computes something else is found out and not fused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

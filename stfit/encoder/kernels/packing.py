@@ -12,8 +12,6 @@ Fused: packed, with every layer as one function (`fused_train.py`), for models b
 Padded: sorted by length and cut into rectangles with little padding. Works for every model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
