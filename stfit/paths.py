@@ -25,7 +25,6 @@ READERS = {
 """Suffix of a data file -> its reader NAME: the function `read_NAME` in `stfit/data/reading/NAME.py`."""
 DATA_SUFFIXES = tuple(READERS)
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
-"""Suffixes of text files and word vectors."""
 
 
 class Located(str):
@@ -34,14 +33,12 @@ class Located(str):
     folder: Path
 
     def __new__(cls, text: str, folder: Path) -> Located:
-        """`text` with its `folder`."""
         located = super().__new__(cls, text)
         located.folder = folder
         return located
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether `text` is a path on this machine, not an id on the Hub."""
     return (
         text in (".", "..")
         or text.startswith(("./", "../", "/", "~"))

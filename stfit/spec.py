@@ -36,12 +36,10 @@ class Spec(BaseModel):
 
     @classmethod
     def tag(cls) -> str:
-        """The value of `type` that selects this class in a recipe."""
         return str(cls.model_fields["type"].default)
 
 
 def accepted_names(choices: list[type[Spec]]) -> dict[str, str]:
-    """Tag or alias -> tag."""
     return {name: choice.tag() for choice in choices for name in (choice.tag(), *choice.aliases)}
 
 
@@ -57,7 +55,6 @@ class Choice:
 
     @property
     def plugin_choices(self) -> list[type[Spec]]:
-        """Choices that installed packages add."""
         return installed_choices(self._kind, self._base, self._required_attributes) if self._kind else []
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

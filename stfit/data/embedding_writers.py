@@ -33,7 +33,6 @@ class EmbeddingRows:
     values: np.ndarray
 
     def to_arrow(self) -> pa.Table:
-        """Columns id, text and embedding (lists of a fixed size)."""
         flat = pa.array(np.ascontiguousarray(self.values).reshape(-1))
         columns = {"id": pa.array(self.ids), "embedding": pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])}
         if self.texts is not None:
@@ -51,7 +50,6 @@ class Parts:
         self.folder = folder
 
     def path(self, number: int) -> Path:
-        """File of a part."""
         return self.folder / f"part-{number:05d}.safetensors"
 
     def has(self, number: int, digest: str) -> bool:
@@ -63,14 +61,12 @@ class Parts:
             return False
 
     def write(self, number: int, digest: str, rows: EmbeddingRows) -> None:
-        """Add or replace a part."""
         names = np.frombuffer(json.dumps([rows.ids, rows.texts], default=str).encode(), dtype=np.uint8)
         tensors = {"values": np.ascontiguousarray(rows.values), "names": names}
         with atomic_cache_entry(self.path(number)) as temporary:
             safetensors.numpy.save_file(tensors, temporary, {"digest": digest})
 
     def read(self, number: int) -> EmbeddingRows:
-        """One part."""
         tensors = safetensors.numpy.load_file(self.path(number))
         ids, texts = json.loads(tensors["names"].tobytes())
         return EmbeddingRows(ids, texts, tensors["values"])
@@ -112,7 +108,6 @@ def _write_parquet(parts: Iterable[EmbeddingRows], path: Path, count: int) -> No
 
 
 def _write_json_lines(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
-    """JSON Lines: {"id": 0, "text": "...", "embedding": [...]}, with as many digits as the values need."""
     with path.open("w", encoding="utf-8") as file:
         for rows in parts:
             table = rows.to_arrow()
@@ -152,7 +147,6 @@ def check_output(path: Path) -> None:
 
 
 def write_output(parts: Iterable[EmbeddingRows], scratch: Path, path: Path, count: int) -> None:
-    """Write the output of all parts to `scratch`, then replace `path` with it."""
     if scratch.is_dir():
         shutil.rmtree(scratch)
     WRITERS[path.suffix](parts, scratch, count)

@@ -46,25 +46,20 @@ class ColumnProfile:
 
     @property
     def name(self) -> str:
-        """The last key of the selector."""
         return self.selector.rpartition(".")[2]
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Keys of a source that map its rows to a format."""
-
     format: str
     columns: dict[str, str | list[str]]
     label_kind: LabelKind = "none"
     options: dict[str, Any] = field(default_factory=dict)
-    """`where`, `label_map` and `label_range`, if needed."""
     reasons: list[str] = field(default_factory=list)
     similar: int | bool = 1
     """The label of similar pairs, if labels are binary."""
 
     def similar_only(self) -> Proposal:
-        """Binary labeled pairs as positive pairs: only the rows labeled similar."""
         label, similar = str(self.columns["label"]), str(self.similar).lower()
         reason = (
             f"Trains on the pairs whose {label} is {similar}; the other texts of a batch are their negatives. To "
@@ -111,7 +106,6 @@ def infer_format(table: Table) -> Proposal:
 
 
 def _profile(selector: str, cells: list[Any]) -> list[ColumnProfile]:
-    """The profile of a column; of a column of mappings, one per key."""
     cells = [cell for cell in cells if cell is not None and cell != "" and cell != []]
     if cells and all(isinstance(cell, dict) for cell in cells):
         keys = dict.fromkeys(key for cell in cells for key in cell)
@@ -267,7 +261,6 @@ def _propose_labeled_pair(table: Table, texts: list[ColumnProfile], label: Colum
 
 
 def _read_scores(label: ColumnProfile) -> tuple[dict[str, Any], str]:
-    """Options and reason for a column of scores."""
     numbers = [number for cell in label.cells if (number := number_in(cell)) is not None]
     low, high = min(numbers), max(numbers)
     reason = f"{label.selector} is a similarity score from {low:g} to {high:g}"

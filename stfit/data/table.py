@@ -21,7 +21,6 @@ class Table:
     """Cells by column, one per row; None if a row has no value."""
 
     origin: str
-    """File, folder or Hub id, for messages."""
     columns: dict[str, list[Any]]
     row: np.ndarray
     """Number of each row in its split, from 1: the line, in a JSON Lines file without blank lines."""
@@ -32,12 +31,10 @@ class Table:
         return len(self.row)
 
     def take(self, index: np.ndarray) -> Table:
-        """The rows at these positions, in this order."""
         columns = {name: [cells[i] for i in index.tolist()] for name, cells in self.columns.items()}
         return replace(self, columns=columns, row=self.row[index])
 
     def cells(self, column: str) -> list[Any]:
-        """The cells of a column. Raises DataError if it is missing."""
         if column not in self.columns:
             raise DataError(self.missing(column))
         return self.columns[column]
@@ -61,13 +58,11 @@ def delimiter_hint(names: Sequence[str]) -> str:
 
 
 def build_table(origin: str, columns: dict[str, list[Any]], label_names: dict[str, list[str]]) -> Table:
-    """A table whose rows are numbered 1, 2, ..."""
     rows = len(next(iter(columns.values()), ()))
     return Table(origin, columns, np.arange(1, rows + 1), label_names)
 
 
 def concatenate(tables: Sequence[Table]) -> Table:
-    """The rows of all tables, with None for columns that a table does not have."""
     names = dict.fromkeys(name for table in tables for name in table.columns)
     columns = {
         name: list(chain.from_iterable(table.columns.get(name) or [None] * len(table) for table in tables))

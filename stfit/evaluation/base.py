@@ -28,7 +28,6 @@ Embed = Callable[[str, list[str]], np.ndarray]
 """Role and texts -> embeddings [texts, dim], with the prompt of the role."""
 
 TrainAndHoldout = tuple[Examples, Examples | None]
-"""The training rows of the recipe, and those held out from them."""
 
 
 class Named(Spec):
@@ -44,13 +43,11 @@ class EvaluatorBase(Named, Source):
     """An evaluator on rows of its own: a source like the training data's, or the holdout of the training data."""
 
     format: ClassVar[str]
-    """Format of the rows."""
     from_holdout_of: ClassVar[tuple[str, ...]] = ()
     """Other formats of a holdout that have the required roles."""
     symmetric: ClassVar[bool] = False
     """Whether roles have no prompt unless the recipe sets one."""
     main_metric: ClassVar[str]
-    """The metric to show in tables, without its similarity."""
     per_similarity: ClassVar[bool] = True
     """Whether each metric is computed for every similarity; otherwise for the model's own only."""
 
@@ -76,7 +73,6 @@ class EvaluatorBase(Named, Source):
 
     @property
     def label(self) -> str:
-        """First part of the metric names."""
         if self.name is not None:
             return self.name
         if self.dataset is None:
@@ -86,12 +82,10 @@ class EvaluatorBase(Named, Source):
 
     @property
     def origin(self) -> str | None:
-        """The source of the rows; None for the training dataset."""
         return self.dataset
 
     @property
     def prompt_roles(self) -> tuple[str, ...]:
-        """The roles that `prompts` accepts."""
         return ROLES[self.format]
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Any:

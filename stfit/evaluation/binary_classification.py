@@ -45,7 +45,6 @@ class BinaryClassification(EvaluatorBase):
         return statistics
 
     def _binary_labels(self, rows: Examples) -> np.ndarray:
-        """The labels. Raises DataError if there are others than 0 and 1, or only one of the two."""
         label = rows.label
         assert label is not None  # the format has one
         wrong = rows.row[~np.isin(label, (0, 1))]
@@ -60,8 +59,6 @@ class BinaryClassification(EvaluatorBase):
 
 
 def statistic_of(kind: str, ranking: Ranking) -> Statistic:
-    """One metric of ranked pairs."""
-
     def at(weight_r: np.ndarray) -> float:
         right_g, all_g = ranking.counts(weight_r)
         return KINDS[kind](right_g, all_g, float(right_g[-1]))

@@ -19,18 +19,13 @@ Verdict = Literal["better", "worse", "no evidence"]
 
 
 class BootstrapDraws(TypedDict):
-    """The resampled values of a metric, as stored on disk."""
-
     rows: str | None
-    """Fingerprint of the rows; None if unknown."""
     values: list[float]
     """Values of `resample`; draws of equal rows are identical."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A metric of one model compared with that of another."""
-
     value: float
     other: float
     gain: float
@@ -38,7 +33,6 @@ class Comparison:
     """Bounds of the 95% interval of the gain; None if the metric has no rows to resample."""
     high: float | None
     verdict: Verdict | None
-    """better or worse if the interval excludes 0."""
 
 
 def compare(model: Statistic, baseline: Statistic) -> Comparison:
@@ -48,7 +42,6 @@ def compare(model: Statistic, baseline: Statistic) -> Comparison:
 
 
 def _classify_gain(value: float, baseline: float, gains: np.ndarray | None) -> Comparison:
-    """The verdict on a gain; `gains` are resampled, or None if there are no rows to resample."""
     if gains is None:
         return Comparison(value, baseline, value - baseline, None, None, None)
     tail = (1 - INTERVAL) / 2

@@ -53,7 +53,6 @@ class Classification(EvaluatorBase):
     """Number of nearest labeled texts that vote."""
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Classes:
-        """Texts of both splits, with the same class numbers."""
         if training is not None and self.from_ is not None:
             return self._require_classes(Classes(training[0], self.held_out(training)))
         source = self.model_copy(update={"split": self.train_split})
@@ -61,7 +60,6 @@ class Classification(EvaluatorBase):
         return self._require_classes(Classes(known, _numbered_as(known, load_examples(self, self.format, seed)[0])))
 
     def _require_classes(self, rows: Classes) -> Classes:
-        """The rows. Raises DataError unless they have at least two classes."""
         labels = rows.known.label
         if labels is None or rows.known.label_kind == "score":
             raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
@@ -101,7 +99,6 @@ class Classification(EvaluatorBase):
 
 
 def _numbered_as(known: Examples, measured: Examples) -> Examples:
-    """The measured texts with the class numbers of the known texts, if both have class names."""
     names, measured_names = known.label_names, measured.label_names
     if names is None or measured_names is None or names == measured_names or measured.label is None:
         return measured

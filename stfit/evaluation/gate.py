@@ -40,14 +40,11 @@ class Gate(Spec):
 
 @dataclass(frozen=True)
 class GateResult:
-    """The result of a gate: a model passes if its value is at least the limit."""
-
     metric: str
     value: float
     limit: float | None
     """Minimum value that passes; with a confidence, it includes the margin for chance."""
     passed: bool | None
-    """None if there is no model to compare with."""
     against: str | None = None
     other: float | None = None
     gain: float | None = None

@@ -13,7 +13,6 @@ KINDS = ("accuracy", "precision", "recall", "ndcg", "mrr", "map")
 
 
 def names_at(k: int) -> list[str]:
-    """`accuracy@10`, `ndcg@10`, ..."""
     return [f"{kind}@{k}" for kind in KINDS]
 
 

@@ -23,11 +23,9 @@ else:
 CHUNK = 50_000
 """Maximum number of corpus rows to embed and compare at once."""
 MAX_SCORES = 2**24
-"""Maximum number of similarities in memory."""
 
 
 def in_chunks(embed: Embed, role: str, texts: list[str]) -> Iterator[np.ndarray]:
-    """Embeddings of a long list of texts, CHUNK texts at a time."""
     for start in range(0, len(texts), CHUNK):
         yield embed(role, texts[start : start + CHUNK])
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from stfit.encoder.encoder import Encoder
 
 Evaluators = list[tuple[Evaluator, Any]]
-"""Evaluators with the rows they loaded."""
 
 
 def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()) -> dict[str, Statistic]:
@@ -51,13 +50,10 @@ def values_of(statistics: dict[str, Statistic]) -> dict[str, float]:
 
 
 class EmbeddingCache:
-    """Keeps the embeddings of texts that are needed more than once."""
-
     def __init__(self, encoder: Encoder, evaluators: Evaluators, keep_all: bool) -> None:
         self.encoder = encoder
         self.keep_all = keep_all
         self.embeddings: dict[tuple[str, str], np.ndarray] = {}
-        """(prompt, text) -> embedding."""
         self.uses: Counter[tuple[str, str]] = Counter()
         """(prompt, text) -> number of uses by evaluators and roles."""
         for evaluator, rows in evaluators:
@@ -66,7 +62,6 @@ class EmbeddingCache:
                 self.uses.update({(prompt, text or "") for text in texts})
 
     def embed_for(self, evaluator: Evaluator, dim: int) -> Embed:
-        """The `embed` argument of an evaluator, with embeddings truncated to `dim`."""
         return lambda role, texts: self.embed(prompt_of(evaluator, self.encoder, role), texts)[:, :dim]
 
     def embed(self, prompt: str, texts: list[str]) -> np.ndarray:
@@ -85,7 +80,6 @@ class EmbeddingCache:
 
 
 def prompt_of(evaluator: Evaluator, encoder: Encoder, role: str) -> str:
-    """The prompt before the texts of a role."""
     if evaluator.symmetric:
         return encoder.prompt((evaluator.prompts or {}).get(role))
     return encoder.role_prompt(role, evaluator.prompts)
@@ -101,7 +95,6 @@ def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = 
 
 
 def known_metrics(evaluators: Iterable[Evaluator], moment: When, dims: Sequence[int] = ()) -> list[str]:
-    """The names of all metrics measured at this moment."""
     return [
         f"{evaluator.label}{suffix}/{metric}"
         for evaluator in evaluators
@@ -112,5 +105,4 @@ def known_metrics(evaluators: Iterable[Evaluator], moment: When, dims: Sequence[
 
 
 def evaluator_of(metric: str) -> str:
-    """The evaluator in a metric name."""
     return metric.partition("/")[0].partition("@")[0]

@@ -57,7 +57,6 @@ class Mteb(Named):
         return f"mteb:{self.task}"
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Task:
-        """The task; its data is loaded when it is measured."""
         try:
             import mteb
         except ImportError as error:

@@ -56,8 +56,6 @@ class ParaphraseMining(EvaluatorBase):
 
 
 def _build_statistic(kind: str, ranking: Ranking, pairs: np.ndarray, gold: np.ndarray, sentences: int) -> Statistic:
-    """One metric of the ranked pairs; the weight of a pair is the product of its two sentences' weights."""
-
     def at(weight_s: np.ndarray) -> float:
         right = float(weight_s[gold].prod(axis=1).sum())
         right_g, all_g = ranking.counts(weight_s[pairs].prod(axis=1))
@@ -69,7 +67,6 @@ def _build_statistic(kind: str, ranking: Ranking, pairs: np.ndarray, gold: np.nd
 
 
 def paraphrases(rows: Examples, transitive: bool) -> tuple[list[str], set[tuple[int, int]]]:
-    """The distinct sentences, and the pairs (i < j) of them that are paraphrases."""
     anchors, positives = rows.column("anchor"), rows.column("positive")
     position = {text: number for number, text in enumerate(dict.fromkeys([*anchors, *positives]))}
     pairs = {(position[anchor], position[positive]) for anchor, positive in zip(anchors, positives, strict=True)}

@@ -25,13 +25,9 @@ else:
 
 MAX_ROWS = 128
 MAX_CHARACTERS = 40_000
-"""Of all texts of a sample together: some seconds of a large encoder on a CPU."""
 SHOWN_CHARACTERS = 300
-"""Number of characters of a text that the report shows."""
 MAX_SIMILARITIES = 400
-"""Number of similarities that represent a distribution."""
 QUERIES, NEAREST = 5, 3
-"""Number of texts whose neighbors are shown, and of their neighbors."""
 
 SIDES = {
     "labeled_pair": ["sentence1", "sentence2"],
@@ -47,9 +43,7 @@ class Sample:
     """Rows of a dataset, as distinct left and right texts and their relations."""
 
     name: str
-    """Name of the evaluator, or "training rows"."""
     left: list[tuple[str, str]]
-    """Role and text."""
     right: list[tuple[str, str]]
     row_partner_l: np.ndarray
     """Index of the right text in the row of each left text."""
@@ -58,10 +52,8 @@ class Sample:
     gold_l: np.ndarray | None
     """Gold score of each left text with its row's right text; None if rows have no scores."""
     prompt_of: Callable[[Encoder, str], str]
-    """The prompt before texts of a role."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The texts and gold scores as JSON values."""
         return {
             "name": self.name,
             "left": [_shorten(text) for _, text in self.left],
@@ -115,7 +107,6 @@ class Sample:
         return np.where(known_l, best[0] - np.where(known_l, best[1], 0), np.nan)
 
     def _embed(self, encoder: Encoder, side: list[tuple[str, str]]) -> np.ndarray:
-        """Embeddings [texts, d], with the prompt of each role."""
         embeddings = np.empty((len(side), encoder.output_dim), dtype=np.float32)
         for role in dict.fromkeys(role for role, _ in side):
             rows = [row for row, (text_role, _) in enumerate(side) if text_role == role]
@@ -199,7 +190,6 @@ def _compute_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _summarize_distribution(values: np.ndarray) -> list[float]:
-    """At most MAX_SIMILARITIES quantiles of the values."""
     indices = np.linspace(0, len(values) - 1, min(len(values), MAX_SIMILARITIES)).round().astype(np.int64)
     return _to_json(np.sort(values)[indices])
 

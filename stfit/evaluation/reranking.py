@@ -35,7 +35,6 @@ class Reranking(EvaluatorBase):
 
     @property
     def metrics(self) -> list[str]:
-        """NDCG and MRR at k, and the mean average precision over all candidates."""
         return [f"ndcg@{self.k}", f"mrr@{self.k}", "map"]
 
     @property

@@ -30,8 +30,6 @@ BEIR_ID: dict[str, str | list[str]] = {"id": "_id"}
 
 @dataclass(frozen=True)
 class Collection:
-    """Queries, the corpus to search, and the relevant documents of each query."""
-
     queries: list[str]
     corpus: list[str]
     relevant: list[set[int]]
@@ -45,7 +43,6 @@ class Collection:
 
     @property
     def pairs(self) -> Examples:
-        """Every query with each of its relevant documents."""
         pairs = [
             (query, document, row)
             for row, (query, documents) in enumerate(zip(self.queries, self.relevant, strict=True), start=1)
@@ -106,7 +103,6 @@ class Retrieval(EvaluatorBase):
 
     @property
     def main_metric(self) -> str:  # type: ignore[override]
-        """NDCG at 10, or at the largest k if `k` does not contain 10."""
         return f"ndcg@{10 if 10 in self.k else max(self.k)}"
 
     @property
@@ -211,7 +207,6 @@ def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableS
 
 
 def _texts_by_id(source: TableSource, kind: str) -> dict[str, str]:
-    """Id -> text, preceded by its title if there is one."""
     table = filter_rows(load_table(source), source.where)
     ids = _cells_of(table, source, "id")
     texts = _cells_of(table, source, "text")
@@ -231,7 +226,6 @@ def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
 
 
 def _optional(table: Table, source: TableSource, role: str, default: Any = 1) -> list[Any]:
-    """The cells of a role, or `default` in every row if the table does not have the column."""
     selector = source.columns.get(role, role)
     return (
         _cells_of(table, source, role)

@@ -36,7 +36,6 @@ class Similarity(EvaluatorBase):
 
 
 def pearson(first_r: np.ndarray, second_r: np.ndarray) -> Statistic:
-    """Pearson correlation."""
     first_r, second_r = first_r.astype(np.float64), second_r.astype(np.float64)
     return Statistic(len(first_r), lambda weight_r: _compute_correlation(first_r, second_r, weight_r))
 

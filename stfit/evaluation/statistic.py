@@ -18,12 +18,10 @@ class Statistic:
 
     @property
     def value(self) -> float:
-        """The metric with every row counted once."""
         return float(self.at(np.ones(self.rows)))
 
 
 def mean_of(value_r: np.ndarray) -> Statistic:
-    """The mean of one number per row."""
     value_r = np.asarray(value_r, dtype=np.float64)
     return Statistic(len(value_r), lambda weight_r: float(weight_r @ value_r / weight_r.sum()))
 
@@ -42,7 +40,6 @@ class Ranking:
 
 
 def rank_by_score(score_r: np.ndarray, right_r: np.ndarray) -> Ranking:
-    """Rows in descending order of score."""
     _, group_r = np.unique(-score_r, return_inverse=True)
     return Ranking(group_r, right_r.astype(np.float64))
 

@@ -9,10 +9,8 @@ import torch
 from stfit.errors import RecipeError
 
 BLOCK = 2048
-"""Number of rows to compare with as many others at once."""
 
 NEIGHBORS = 16
-"""Number of neighbors per row in the approximate search."""
 
 
 def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,6 @@ class TripletAccuracy(EvaluatorBase):
     """The similarity to the positive must be higher by more than this value."""
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """`accuracy_<similarity>`, in [0, 1]; a tie counts as wrong."""
         anchor, positive = (embed(role, rows.column(role)) for role in ("anchor", "positive"))
         negatives = {role: embed(role, rows.column(role)) for role in rows.negatives}
         missing = {role: np.array([text is None for text in rows.texts[role]]) for role in negatives}

@@ -73,7 +73,6 @@ def flatten(value: Any, key: str = "") -> dict[str, Any]:
 
 
 def to_inline_yaml(value: Any) -> str:
-    """A value as YAML on one line."""
     text: str = yaml.dump(
         [value], Dumper=RecipeDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
     )

@@ -13,8 +13,6 @@ from stfit.spec import Spec
 
 
 class HubRef(NamedTuple):
-    """A repository and a revision."""
-
     kind: Kind
     id: str
     revision: str | None
@@ -33,7 +31,6 @@ def hub_ref(spec: Any) -> HubRef | None:
 
 
 def iter_hub_refs(spec: Any) -> Iterator[HubRef]:
-    """Every repository in a part of a recipe, in order."""
     if ref := hub_ref(spec):
         yield ref
     for part in _parts_of(spec):

@@ -29,11 +29,8 @@ R = TypeVar("R", bound=Spec, default=Recipe)
 
 @dataclass(frozen=True)
 class LoadedRecipe(Generic[R]):
-    """A recipe with its text and the origin of its values."""
-
     recipe: R
     text: str
-    """The recipe's own file, unchanged."""
     origins: dict[str, Mark]
     """Dotted path -> where the value was set; the others are defaults."""
 
@@ -80,7 +77,6 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
 
 
 def _sort_key(order: list[str], problem: Problem) -> tuple[int, int, int]:
-    """By file, line and column; the command line is last."""
     file = order.index(problem.file) if problem.file in order else len(order)
     return file, problem.line or 0, problem.column or 0
 
@@ -107,7 +103,6 @@ def _apply_default_name(root: Node, path: Path, model: type[Spec]) -> Node:
 
 
 def _origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
-    """Dotted path -> position, for every value below `node`."""
     if isinstance(node.value, str | int | float | None):
         children: list[tuple[Key, Node]] = []
     else:

@@ -32,7 +32,6 @@ Lock = dict[str, Any]
 
 
 def training_sections(recipe: Recipe) -> dict[str, Any]:
-    """The sections that affect the weights, as plain data."""
     part: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, include=set(TRAINING_SECTIONS))
     return part
 
@@ -72,7 +71,6 @@ def _describe_source(source: Any) -> dict[str, Any]:
 
 
 def _describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
-    """Number and fingerprint of the training rows; for a stream, the fingerprint of its files."""
     if not source.streaming:
         return {"rows": len(examples), "fingerprint": examples.fingerprint}
     fingerprint = fingerprint_files(source)
@@ -95,7 +93,6 @@ def _describe_model(model: Model) -> dict[str, Any]:
 
 
 def without_local_folders(lock: Any) -> Any:
-    """Remove the folders of this machine from a lock."""
     if isinstance(lock, list):
         return [without_local_folders(part) for part in lock]
     if not isinstance(lock, dict):
@@ -113,7 +110,6 @@ def _changes(old: Lock, new: Lock) -> list[str]:
 
 
 def require_unchanged(file: Path, old: Lock, new: Lock) -> None:
-    """Raise LockError, with all differences, if a training would differ from the lock."""
     if lines := _changes(old, new):
         raise LockError(f"{file}: inputs that differ from the lock:\n  " + "\n  ".join(lines))
 
@@ -139,7 +135,6 @@ def is_same_input(old: Any, new: dict[str, Any]) -> bool:
 
 
 def load_lock(file: Path) -> Lock:
-    """Read a lock file. Raises RecipeError if it is missing or damaged."""
     try:
         lock = load_json(file)
     except (OSError, ValueError) as error:
@@ -150,5 +145,4 @@ def load_lock(file: Path) -> Lock:
 
 
 def lock_to_json(lock: Lock) -> str:
-    """The text of a lock."""
     return json.dumps(lock, indent=2) + "\n"

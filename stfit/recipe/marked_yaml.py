@@ -39,7 +39,6 @@ WORDS: dict[str, bool | None] = {
 }  # fmt: skip
 UNREADABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 SECRET = re.compile(r"hf_[A-Za-z0-9]{16,}")
-"""An access token of the Hub."""
 
 
 def resolve_plain(text: str) -> Scalar:
@@ -61,8 +60,6 @@ def resolve_plain(text: str) -> Scalar:
 
 @dataclass(frozen=True)
 class SourceText:
-    """The text of a file or of one command-line argument."""
-
     file: str
     folder: Path
     lines: list[str]
@@ -108,7 +105,6 @@ class Mark:
 
 
 def _printable(text: str) -> str:
-    """Replace tabs and control characters, one character each."""
     return "".join(" " if char == "\t" else char if char.isprintable() else "?" for char in text)
 
 
@@ -131,7 +127,6 @@ class Node:
         return self.mark if self.key is None or not isinstance(self.value, list | dict) else self.key
 
     def child(self, key: str | int) -> Node | None:
-        """The child at a key or index; None if there is none."""
         if isinstance(self.value, dict) and isinstance(key, str):
             return self.value.get(key)
         if isinstance(self.value, list) and isinstance(key, int) and key < len(self.value):
@@ -139,7 +134,6 @@ class Node:
         return None
 
     def plain(self) -> Any:
-        """The value as plain Python objects, without positions."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -238,7 +232,6 @@ class _TreeBuilder:
         self.problems.append(mark.problem(message, code))
 
     def document(self, events: Iterator[Any]) -> Node:
-        """The only document of the text; null if the text is empty."""
         root: Node | None = None
         for event in events:
             if not isinstance(event, yaml.DocumentStartEvent):
@@ -300,7 +293,6 @@ class _TreeBuilder:
         return entries
 
     def mark(self, event: Any) -> Mark:
-        """The position of an event, and its width on the first line."""
         start, end = event.start_mark, event.end_mark
         width = end.column - start.column if end.line == start.line else 1
         return Mark(self.source, start.line + 1, start.column + 1, max(1, width))

@@ -25,7 +25,6 @@ def _require_folder_name(name: str) -> str:
 
 
 ALTERNATIVES = {"objectives": ("data", "loss")}
-"""A key -> the required keys that it replaces."""
 
 
 class Objective(Spec):
@@ -44,7 +43,6 @@ class Objective(Spec):
 
     @property
     def teacher(self) -> Model | None:
-        """The model that the loss learns from, if any."""
         loss = self.loss
         if not isinstance(loss, TeacherLoss) or loss.teacher is None:
             return None
@@ -93,13 +91,11 @@ class Recipe(Spec):
         return {key: self._with_sampler(objective) for key, objective in objectives.items()}
 
     def _with_sampler(self, objective: Objective) -> Objective:
-        """Resolve the sampler: the objective's own, the recipe's, or the one that the loss needs."""
         sampler = objective.sampler or self.train.sampler
         return objective.model_copy(update={"sampler": objective.loss.sampler if sampler == "auto" else sampler})
 
     @property
     def is_streamed(self) -> bool:
-        """Whether any training data is streamed."""
         return any(objective.data.streaming for objective in self.objectives_by_path.values())
 
     @property

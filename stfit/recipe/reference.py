@@ -18,11 +18,9 @@ from stfit.recipe.recipe import Recipe
 from stfit.recipe.schema import json_schema
 
 Part: TypeAlias = dict[str, Any]
-"""A piece of a JSON Schema."""
 
 
 def reference_page() -> str:
-    """Generate the page."""
     schema = json_schema(Recipe)
     tables = _Tables(schema["definitions"])
     top = {key: part for key, part in schema["properties"].items() if key != "extends"}
@@ -45,7 +43,6 @@ class _Tables:
     def __init__(self, definitions: dict[str, Part]) -> None:
         self.definitions = definitions
         self.heading_of: dict[str, str] = {}
-        """Name of a definition -> its heading."""
 
     def sections(self, properties: dict[str, Part], path: str) -> Iterator[str]:
         """The sections below the given keys: a table for each, or for each of its choices."""

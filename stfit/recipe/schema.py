@@ -14,7 +14,6 @@ class RecipeSchema(GenerateJsonSchema):
     """Pydantic's schema, in which the `type` of a choice is required and lists all accepted names."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
-        """The schema of one section."""
         section_schema = super().model_schema(schema)
         section = schema["cls"]
         if issubclass(section, Spec) and "type" in section.model_fields:
@@ -47,7 +46,6 @@ def json_schema(model: type[Spec]) -> dict[str, Any]:
 
 
 def schema_page(model: type[Spec]) -> str:
-    """The schema as the text of a file."""
     return json.dumps(json_schema(model), indent=2, ensure_ascii=False) + "\n"
 
 

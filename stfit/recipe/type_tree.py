@@ -35,12 +35,10 @@ def _types_of_field(field: FieldInfo) -> Types:
 
 
 def specs_in(types: Types) -> list[type[Spec]]:
-    """The Specs among the types."""
     return [kind for kind in types if isinstance(kind, type) and issubclass(kind, Spec)]
 
 
 def fields_of(spec: type[Spec]) -> dict[str, FieldInfo]:
-    """The keys of a section as they are written in a recipe."""
     return {field.alias or name: field for name, field in spec.model_fields.items()}
 
 
@@ -57,12 +55,10 @@ def child_types(types: Types, key: Key) -> Types:
 
 
 def types_at(types: Types, keys: tuple[Key, ...]) -> Types:
-    """The types of the value at the end of a path of keys."""
     return reduce(child_types, keys, types)
 
 
 def choices_in(types: Types) -> list[type[Spec]]:
-    """The Specs that are chosen by a `type` key."""
     return [spec for spec in specs_in(types) if "type" in spec.model_fields]
 
 

@@ -53,12 +53,10 @@ EXPECTED: dict[str, str] = {
     "too_long": "at most {max_length} items",
     "string_pattern_mismatch": "text like {pattern}",
 }
-"""Error type of pydantic -> what is allowed."""
 
 MAX_SHOWN = 200
 """Maximum number of errors to explain: thousands of unknown keys would take seconds."""
 QUOTED_KEY = re.compile(r"`([\w.]+)")
-"""A key quoted in the message of a rule."""
 BOOLEANS = {
     "yes": "true", "on": "true", "y": "true", "true": "true", "1": "true",
     "no": "false", "off": "false", "n": "false", "false": "false", "0": "false",
@@ -110,7 +108,6 @@ def _explain(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Sp
 
 
 def _node_at(root: Node, keys: Keys) -> Node:
-    """The node at the end of `keys`, or its deepest existing ancestor."""
     for key in keys:
         child = root.child(key)
         if child is None:
@@ -124,16 +121,13 @@ def _dotted(keys: Keys) -> str:
 
 
 def _section_of(keys: Keys) -> str:
-    """The dotted section that contains `keys`, without list indices."""
     return ".".join(key for key in keys[:-1] if isinstance(key, str))
 
 
 _Explanation: TypeAlias = tuple[Mark, str, str]
-"""Place, message, error code."""
 
 
 def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A key that its section does not have: misplaced, misspelled, or called differently here."""
     parent, key = _node_at(root, keys[:-1]), str(keys[-1])
     section = _section_of(keys)
     mark = _node_at(root, keys).key or parent.where
@@ -180,7 +174,6 @@ def _unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: 
 
 
 def _broken_rule(keys: Keys, details: list[ErrorDetails], root: Node, model: type[Spec]) -> _Explanation:
-    """A rule about a value or between keys, with the message of the class that checks it."""
     message = re.sub("^(Value error|Assertion failed), ", "", details[0]["msg"])
     node = _node_at(root, keys)
     value = f" {quoted(node.value)}" if isinstance(node.value, str) else ""
@@ -221,7 +214,6 @@ def _describe(value: Any) -> str:
 
 
 def _boolean_advice(value: Any) -> str:
-    """For a word of YAML 1.1, a quoted `true`, or 0 and 1."""
     boolean = BOOLEANS.get(str(value).lower())
     return f"write {boolean}" if boolean else ""
 
@@ -236,12 +228,10 @@ def _number_advice(value: Any) -> str:
 
 
 def _text_advice(value: Any) -> str:
-    """For a number or boolean instead of text."""
     return f'put it in quotes, "{str(value).lower()}"' if isinstance(value, int | float) else ""
 
 
 def _list_advice(value: Any) -> str:
-    """For a single value instead of a list."""
     return f"write [{value}]" if isinstance(value, str | int | float) else ""
 
 

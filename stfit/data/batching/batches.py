@@ -23,23 +23,17 @@ MISSING = -1
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples, as input of the encoder and the loss."""
-
     rows: np.ndarray
-    """Indices of the examples."""
     sequences: list[np.ndarray]
-    """Token ids of every text of the batch."""
     prompt_lengths: np.ndarray | None
     """Tokens at the start of each sequence that pooling skips; None if it skips none."""
     columns: dict[str, np.ndarray]
     """Role -> index into `sequences` for each row, or MISSING."""
     label: np.ndarray | None
     examples: Examples
-    """The examples that `rows` indexes."""
 
     @property
     def tokens(self) -> int:
-        """Number of tokens, without padding."""
         return sum(len(sequence) for sequence in self.sequences)
 
     def rows_with(self, sequences: np.ndarray) -> np.ndarray:
@@ -66,14 +60,12 @@ class TokenTable:
         return len(next(iter(self.text_ids.values())))
 
     def duplicate_columns(self, columns: tuple[str, ...]) -> TokenTable:
-        """Copy the only column to each of `columns`; unchanged if `columns` is empty."""
         if not columns:
             return self
         (text_ids,) = self.text_ids.values()
         return replace(self, text_ids=dict.fromkeys(columns, text_ids))
 
     def lengths(self) -> np.ndarray:
-        """Number of tokens of each distinct text."""
         return np.diff(self.starts)
 
     def batch(self, rows: np.ndarray, distinct: bool) -> Batch:

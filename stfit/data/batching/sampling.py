@@ -49,7 +49,6 @@ def sample_batches(
 
 
 def shuffle(examples: int, batch_size: int, random: np.random.Generator) -> list[np.ndarray]:
-    """A permutation, split into batches; the last one may be smaller."""
     return np.split(random.permutation(examples), range(batch_size, examples, batch_size))
 
 

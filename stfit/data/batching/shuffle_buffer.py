@@ -34,7 +34,6 @@ class LazyBatch:
     rows: np.ndarray
 
     def batch(self, distinct: bool) -> Batch:
-        """See TokenTable.batch."""
         return self.table().batch(self.rows, distinct)
 
 
@@ -46,7 +45,6 @@ class ThrottledWarning:
     last_logged: int = 0
 
     def add(self, number: int, message: str) -> None:
-        """Add to the total; `message` describes what is counted."""
         self.total += number
         if number and self.total >= 2 * self.last_logged:
             self.last_logged = self.total
@@ -63,7 +61,6 @@ class StreamingBatches:
     min_batch_size: int
     seed: int
     check: Callable[[Examples], None]
-    """Raises DataError if the loss can't use the labels of the examples."""
     tokenize: Callable[[Examples], TokenTable]
     check_interrupt: Callable[[], None] = lambda: None
     """Called after each block of rows; may raise."""
@@ -87,7 +84,6 @@ class StreamingBatches:
             yield from self.sample_epoch(read_examples(tables(), self.source, dropped), epoch)
 
     def sample_epoch(self, blocks: Iterator[Examples], epoch: int) -> Iterator[LazyBatch]:
-        """The batches of one epoch, chunk by chunk; examples in no full batch wait for the next chunk."""
         rest: list[Examples] = []
         started = last = False
         while not last:
@@ -134,7 +130,6 @@ class StreamingBatches:
 
 
 def _take_chunk(rest: list[Examples], blocks: Iterator[Examples], size: int) -> tuple[Examples, list[Examples], bool]:
-    """The next chunk, the examples read beyond it, and whether it is the last."""
     while sum(map(len, rest)) <= size and (block := next(blocks, None)) is not None:
         rest.append(block)
     read = join(rest)

@@ -31,7 +31,6 @@ def cache_dataset(splits: DatasetDict) -> Path:
 
 
 def _fingerprint(splits: DatasetDict) -> str:
-    """sha256 of names, features and rows of the splits, independent of their chunks in memory."""
     digest = sha256()
     for name, dataset in splits.items():
         digest.update(f"{name} {dataset.features} {len(dataset)}".encode())

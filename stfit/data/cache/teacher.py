@@ -46,7 +46,6 @@ class TeacherEmbeddings:
     """For each column: its embeddings, and the index of each row's text among them."""
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """The teacher's embeddings of these rows [rows, columns, dim]."""
         return np.stack([embeddings[index[rows]] for embeddings, index in self.columns], axis=1)
 
 

@@ -64,7 +64,6 @@ def _tokenize_all(texts: list[str], tokenize: Tokenize) -> tuple[np.ndarray, np.
 
 
 def cache_folder(kind: str) -> Path:
-    """Folder of a cache: $HF_ASSETS_CACHE/stfit/<kind>."""
     return Path(hub.HF_ASSETS_CACHE) / "stfit" / kind
 
 

@@ -113,7 +113,6 @@ def _class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarr
 
 
 def _number_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """Any number, but not for named classes."""
     names = examples.label_names
     return (f"these are classes ({', '.join(names[:5])})", examples.row[:0]) if names else None
 

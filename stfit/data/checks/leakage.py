@@ -10,8 +10,6 @@ from stfit.errors import Problem
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """Rows of the evaluator `name`, read from `origin`."""
-
     name: str
     origin: str
     examples: Examples

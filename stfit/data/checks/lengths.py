@@ -9,7 +9,6 @@ from stfit.errors import Problem
 QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 MIN_CUT_SHARE = 0.01
-"""Minimum share of truncated texts for a warning."""
 
 
 def estimate_tokens(texts: Sequence[str]) -> list[np.ndarray]:
@@ -18,7 +17,6 @@ def estimate_tokens(texts: Sequence[str]) -> list[np.ndarray]:
 
 
 def quantiles(lengths: np.ndarray) -> dict[str, int]:
-    """`p50`, `p90`, `p99` and `max`, in tokens."""
     values = np.quantile(lengths, QUANTILES, method="higher").tolist()
     return dict(zip(("p50", "p90", "p99", "max"), map(int, values), strict=True))
 

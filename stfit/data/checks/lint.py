@@ -19,13 +19,10 @@ from stfit.errors import DataError, Problem
 T = TypeVar("T")
 
 SAMPLE = 2000
-"""Number of rows that statistics are computed from."""
 
 
 @dataclass(frozen=True)
 class ExamplesToLint:
-    """Examples in the form that the checks need."""
-
     examples: Examples
     folded: dict[str, list[str | None]]
     """Texts by role, with case and whitespace folded."""
@@ -34,7 +31,6 @@ class ExamplesToLint:
     sampler: str
 
     def problem(self, code: str, message: str, at: Iterable[int]) -> list[Problem]:
-        """One problem for the examples at these positions; empty if there are none."""
         numbers = [int(self.examples.row[position]) for position in at]
         if not numbers:
             return []
@@ -42,7 +38,6 @@ class ExamplesToLint:
         return [Problem(f"{message}: {share}, {name_rows(numbers)}", code, row=numbers[0])]
 
     def tuples(self) -> list[tuple[str | None, ...]]:
-        """The folded texts of each example."""
         return list(zip(*self.folded.values(), strict=True))
 
 
@@ -74,7 +69,6 @@ def lint_evaluation(examples: Examples, origin: str) -> list[Problem]:
 
 
 def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> ExamplesToLint:
-    """Examples with folded texts, for the checks."""
     folded = {role: [text and fold(text) for text in texts] for role, texts in examples.texts.items()}
     return ExamplesToLint(examples, folded, in_batch, sampler)
 

@@ -34,7 +34,6 @@ class Examples:
     """int64 classes or float64 scores."""
     label_kind: LabelKind
     label_names: list[str] | None
-    """Names of the classes 0, 1, ..., if the data has names."""
     row: np.ndarray
     """Row of the split of each example, from 1."""
     dropped: dict[str, int]
@@ -52,7 +51,6 @@ class Examples:
 
     @property
     def negatives(self) -> list[str]:
-        """`negative`, or negative_1, negative_2, ..."""
         return [role for role in self.texts if role.startswith("negative")]
 
     def column(self, role: str) -> list[str]:
@@ -60,11 +58,9 @@ class Examples:
         return [text or "" for text in self.texts[role]]
 
     def all_texts(self) -> list[str]:
-        """The texts of all roles."""
         return [text for column in self.texts.values() for text in column if text is not None]
 
     def take(self, index: np.ndarray) -> Examples:
-        """The examples at these positions, in this order."""
         chosen = index.tolist()
         texts = {role: [column[i] for i in chosen] for role, column in self.texts.items()}
         label = None if self.label is None else self.label[index]
@@ -77,7 +73,6 @@ class Examples:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of format, roles, texts and labels."""
         digest = sha256(json.dumps([self.format, self.label_kind]).encode())
         for role, texts in self.texts.items():
             digest.update(json.dumps([role, texts]).encode())
@@ -157,7 +152,6 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
 def _expand_roles(
     table: Table, selectors: dict[str, list[Selector]], max_per_row: int | None
 ) -> tuple[dict[str, list[Any]], np.ndarray]:
-    """Cells by role, and each example's position in the table."""
     # Each selector in a list for `text` makes its own examples; everything else is one run of `expand`.
     runs = [{**selectors, "text": [text]} for text in selectors["text"]] if "text" in selectors else [selectors]
     cells: dict[str, list[Any]] = {role: [] for role in selectors}
@@ -305,5 +299,4 @@ def join(parts: Sequence[Examples]) -> Examples:
 
 
 def count_dropped(parts: Iterable[Examples]) -> dict[str, int]:
-    """Reason -> number of rows or examples that were dropped, over all parts."""
     return dict(sum((Counter(part.dropped) for part in parts), Counter()))

@@ -19,7 +19,6 @@ def filter_rows(table: Table, where: dict[str, Scalar | list[Scalar] | Condition
 
 
 def matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
-    """The rows that meet all conditions; may be empty."""
     if not where:
         return table
     keep = np.ones(len(table), dtype=bool)
@@ -52,7 +51,6 @@ def _is_one_of(cell: Any, values: Scalar | list[Scalar]) -> bool:
 
 
 def number_in(cell: Any) -> float | int | None:
-    """A number, or a number written as text; None for anything else."""
     if isinstance(cell, (int, float)):
         return cell
     if not isinstance(cell, str):

@@ -19,8 +19,6 @@ MAX_LABEL = 2**31
 
 @dataclass(frozen=True)
 class Labels:
-    """One label per example."""
-
     values: np.ndarray
     """int64 classes or float64 scores; 0 where `present` is false."""
     present: np.ndarray

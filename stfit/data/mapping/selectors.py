@@ -156,7 +156,6 @@ def _walk(values: list[Any], rows: np.ndarray, steps: tuple[Step, ...], path: st
 
 
 def _check_keys(values: list[Any], rows: np.ndarray, key: str, path: str) -> None:
-    """Every value is a mapping or null, and some mapping has `key`."""
     _check_kind(values, rows, dict, f"`{path}` is followed by `.{key}`, but is not a mapping")
     keys = list(dict.fromkeys(name for value in values if value is not None for name in value))
     if keys and key not in keys:

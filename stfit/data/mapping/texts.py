@@ -14,12 +14,9 @@ from stfit.errors import DataError, Problem, RecipeError
 
 @dataclass(frozen=True)
 class Texts:
-    """Consecutive texts of a dataset."""
-
     ids: list[Any]
     texts: list[str]
     row: int
-    """Row number of the last text."""
 
     def __len__(self) -> int:
         return len(self.texts)

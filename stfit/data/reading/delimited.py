@@ -21,7 +21,6 @@ def read_delimited(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 
 def _parse_records(path: Path, options: ReadOptions) -> Iterator[list[str]]:
-    """The names of the columns, then the fields of each row."""
     csv.field_size_limit(MAX_LINE)  # the default of 128 KiB is too small for texts
     number = 0
     may_be_longer = isinstance(options.header, list)  # a list names the first fields only

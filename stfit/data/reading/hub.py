@@ -36,12 +36,9 @@ ROWS_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class HubSplit:
-    """One split of a dataset at a commit."""
-
     id: str
     commit: str
     builder: Any
-    """`datasets`' reader of its files."""
     name: str
     files: list[str]
     is_preview: bool
@@ -58,7 +55,6 @@ class HubSplit:
         return folder
 
     def read(self, limit: int | None) -> Iterator[Table]:
-        """Blocks of the split, or of its first `limit` rows. Raises HubError or DataError."""
         cached = snapshot_folder("dataset", self.id, self.commit)
         if self.is_preview and not all((cached / path).is_file() for path in self.files):
             root = f"hf://datasets/{self.id}@{self.commit}"

@@ -12,7 +12,6 @@ from stfit.data.table import Table, build_table
 
 
 def read_json_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
-    """Blocks of a .jsonl file; blank lines are skipped, and a key that a row lacks is None."""
     with open_bytes(path) as file:
         yield from json_blocks(file, path)
 

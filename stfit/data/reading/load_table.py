@@ -42,7 +42,6 @@ def find_splits(source: TableSource) -> Splits:
 
 
 def load_split(blocks: Iterable[Table]) -> Table:
-    """All blocks of a split as one table."""
     table = concatenate(list(blocks))
     return build_table(table.origin, table.columns, table.label_names)
 

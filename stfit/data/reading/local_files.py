@@ -34,7 +34,6 @@ NAMED_ONLY = {".txt": "text_lines", ".txt.gz": "text_lines"}
 TEXT_READERS = ("json_lines", "delimited", "text_lines")
 """Readers of files with about one row per line."""
 MAX_LABELS_BYTES = 16 * 2**20
-"""Maximum size of a labels.json: the names of a quarter of a million classes."""
 
 SPLIT_FILE = re.compile(rf"(?P<split>.+?)(-\d+-of-\d+)?(?P<suffix>{'|'.join(map(re.escape, DATA_SUFFIXES))})")
 

@@ -17,7 +17,6 @@ else:
 
 
 def is_saved(path: Path) -> bool:
-    """Whether a folder was written by `save_to_disk`."""
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 

@@ -32,7 +32,6 @@ def parse_split(text: str) -> list[SplitPart]:
 
 
 def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
-    """Raises DataError if a dataset does not have the split."""
     known = sorted(splits)
     if name not in known:
         hint = f"{closest_hint(name, known)} its splits are {', '.join(known)}".lstrip()
@@ -40,12 +39,10 @@ def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
 
 
 def is_whole(text: str) -> bool:
-    """Whether a split expression means one split, all of it."""
     return parse_split(text) == [SplitPart(text, None, None)]
 
 
 def is_of_whole(text: str) -> bool:
-    """Whether a split expression means one whole split, or a preview of one."""
     return is_whole(text) or (isinstance(text, Preview) and len(parse_split(text)) == 1)
 
 

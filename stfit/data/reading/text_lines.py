@@ -46,13 +46,11 @@ def _decode_lines(file: IO[bytes], path: Path) -> Iterator[str]:
 
 
 def in_blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Lists of BLOCK_ROWS rows; the last one may be shorter."""
     while block := list(islice(rows, BLOCK_ROWS)):
         yield block
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """A file, unpacked if its name ends in .gz."""
     return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
 
 
@@ -74,7 +72,6 @@ def read_lines(file: IO[str] | IO[bytes], path: Path) -> Iterator[tuple[int, Any
 
 
 def line_error(path: Path, number: int, message: str) -> DataError:
-    """An error with the place of a line."""
     return DataError(Problem(f"line {number} {message}", "unreadable-line", str(path), number))
 
 
