@@ -10,7 +10,8 @@ schema and the reference page. With `Choice("loss", LossBase)` instead of CHOICE
 union: see plugins.py.
 """
 
-from typing import Any, ClassVar, get_args
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -65,10 +66,9 @@ class Choice:
         names = accepted_names(members)
 
         def normalize_choice(value: Any) -> Any:
-            if isinstance(value, str):
-                return {"type": names.get(value, value)}
-            if isinstance(value, dict) and isinstance(value.get("type"), str):
-                return {**value, "type": names.get(value["type"], value["type"])}
+            entries = {"type": value} if isinstance(value, str) else value
+            if isinstance(entries, dict) and isinstance(name := entries.get("type"), str):
+                return {**entries, "type": names.get(name, name)}
             return value
 
         tagged = core_schema.tagged_union_schema(
@@ -85,12 +85,12 @@ class Choice:
 CHOICE = Choice()
 
 
-def union_members(union: Any) -> list[type[Spec]]:
-    """The classes of a union of Specs, annotated or not; a single class counts as a union of one."""
-    arguments = get_args(union)
-    if not arguments:
-        return [union]
-    marks = [argument for argument in arguments[1:] if isinstance(argument, Choice)]
-    if marks:
-        return union_members(arguments[0]) + [choice for mark in marks for choice in mark.plugin_choices]
-    return [member for argument in arguments for member in union_members(argument)]
+def union_members(annotation: Any) -> list[Any]:
+    """The types that a value with this annotation can have, with the choices of installed packages."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        added = [choice for mark in arguments[1:] if isinstance(mark, Choice) for choice in mark.plugin_choices]
+        return union_members(arguments[0]) + added
+    if origin in (Union, UnionType):
+        return [member for argument in arguments for member in union_members(argument)]
+    return [annotation]

@@ -31,30 +31,23 @@ def hub_ref(spec: Any) -> HubRef | None:
 
 
 def iter_hub_refs(spec: Any) -> Iterator[HubRef]:
-    if ref := hub_ref(spec):
-        yield ref
-    for part in _parts_of(spec):
+    if isinstance(spec, Spec):
+        if ref := hub_ref(spec):
+            yield ref
+        spec = dict(spec)
+    for part in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ():
         yield from iter_hub_refs(part)
 
 
-def _parts_of(spec: Any) -> list[Any]:
-    if isinstance(spec, Spec):
-        return [getattr(spec, name) for name in type(spec).model_fields]
-    return spec if isinstance(spec, list) else list(spec.values()) if isinstance(spec, dict) else []
-
-
 def pin(spec: Any) -> Any:
-    """Replace every revision with a commit, so that nothing changes during a run.
-
-    Raises HubError if the Hub cannot be reached, or a repository or revision does not exist.
-    """
+    """Replace every revision with a commit, so that nothing changes during a run. Raises HubError."""
     if isinstance(spec, list):
         return [pin(part) for part in spec]
     if isinstance(spec, dict):
         return {key: pin(part) for key, part in spec.items()}
     if not isinstance(spec, Spec):
         return spec
-    pinned = {name: pin(getattr(spec, name)) for name in type(spec).model_fields}
+    pinned = {name: pin(value) for name, value in spec}
     if ref := hub_ref(spec):
         pinned["revision"] = find_commit(*ref)
     return spec.model_copy(update=pinned)

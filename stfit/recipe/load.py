@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from pydantic import ValidationError
 from typing_extensions import TypeVar
@@ -71,14 +71,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
             problem for problem in explain_errors(error, root, model) if (problem.file, problem.line) not in lines
         ]
     if problems or later_problems:
-        order = [str(file.path) for file in files]
-        raise RecipeError(sorted(problems + later_problems, key=lambda problem: _sort_key(order, problem)))
+        place = {str(file.path): number for number, file in enumerate(files)}
+        problems += later_problems
+        problems.sort(key=lambda at: (place.get(at.file or "", len(files)), at.line or 0, at.column or 0))
+        raise RecipeError(problems)
     return LoadedRecipe(recipe, files[0].text, origins)
-
-
-def _sort_key(order: list[str], problem: Problem) -> tuple[int, int, int]:
-    file = order.index(problem.file) if problem.file in order else len(order)
-    return file, problem.line or 0, problem.column or 0
 
 
 def _expand_from_data(root: Node) -> Node:
@@ -87,12 +84,12 @@ def _expand_from_data(root: Node) -> Node:
     if not isinstance(root.value, dict) or not data or not evaluators or not isinstance(evaluators.value, list):
         return root
     shared = {key: value for key in DATASET_KEYS if (value := data.child(key))}
-    items = []
-    for item in evaluators.value:
-        origin = item.child("from")
-        if isinstance(item.value, dict) and origin and origin.value == "data":
-            item = replace(item, value=shared | {key: value for key, value in item.value.items() if key != "from"})
-        items.append(item)
+    items = [
+        replace(item, value=shared | {key: value for key, value in item.value.items() if key != "from"})
+        if isinstance(item.value, dict) and (origin := item.child("from")) and origin.value == "data"
+        else item
+        for item in evaluators.value
+    ]
     return replace(root, value=root.value | {"eval": replace(evaluators, value=items)})
 
 
@@ -103,12 +100,11 @@ def _apply_default_name(root: Node, path: Path, model: type[Spec]) -> Node:
 
 
 def _origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:
-    if isinstance(node.value, str | int | float | None):
-        children: list[tuple[Key, Node]] = []
-    else:
-        children = list(node.value.items() if isinstance(node.value, dict) else enumerate(node.value))
+    children: dict[Any, Node] = node.value if isinstance(node.value, dict) else {}
+    if isinstance(node.value, list):
+        children = dict(enumerate(node.value))
     origins = {".".join(map(str, keys)): node.where} if keys else {}
-    for key, child in children:
+    for key, child in children.items():
         origins |= _origins_of(child, (*keys, key))
     return origins
 

@@ -32,8 +32,7 @@ Lock = dict[str, Any]
 
 
 def training_sections(recipe: Recipe) -> dict[str, Any]:
-    part: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, include=set(TRAINING_SECTIONS))
-    return part
+    return recipe.model_dump(mode="json", by_alias=True, include=set(TRAINING_SECTIONS))
 
 
 def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], threads: int, processes: int = 1) -> Lock:
@@ -42,11 +41,11 @@ def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], thre
     Inputs from the Hub have a commit, taken from `pinned`; rows and local models have a fingerprint.
     """
     sources = [objective.data for objective in pinned.objectives_by_path.values()]
-    rows = [_describe_rows(source, examples) for source, examples in zip(sources, training, strict=True)]
+    rows = map(_describe_rows, sources, training)
     return {
         "recipe": training_sections(given),
         **describe_inputs(pinned),
-        "data": [source | content for source, content in zip(describe_inputs(pinned)["data"], rows, strict=True)],
+        "data": [_describe_source(source) | content for source, content in zip(sources, rows, strict=True)],
         "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": threads,
@@ -118,13 +117,11 @@ def is_same_training(old: Lock, new: Lock) -> bool:
     """Whether recipe and inputs equal those of a lock. Packages, threads, processes and evaluators can differ."""
     if _changes({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
         return False
-    old_inputs, new_inputs = map(_inputs_in, (old, new))
+    old_inputs, new_inputs = (
+        without_local_folders([lock.get("base"), *lock.get("data", []), *lock.get("teachers", [])])
+        for lock in (old, new)
+    )
     return len(old_inputs) == len(new_inputs) and all(map(is_same_input, old_inputs, new_inputs))
-
-
-def _inputs_in(lock: Lock) -> list[Any]:
-    inputs: list[Any] = without_local_folders([lock.get("base"), *lock.get("data", []), *lock.get("teachers", [])])
-    return inputs
 
 
 def is_same_input(old: Any, new: dict[str, Any]) -> bool:
@@ -137,11 +134,11 @@ def is_same_input(old: Any, new: dict[str, Any]) -> bool:
 def load_lock(file: Path) -> Lock:
     try:
         lock = load_json(file)
+        if isinstance(lock, dict) and "recipe" in lock:
+            return lock
+        raise ValueError("no `recipe` in it")
     except (OSError, ValueError) as error:
         raise RecipeError(f"{file}: not a lock ({error}); use the {LOCK} of a run folder") from error
-    if not isinstance(lock, dict) or "recipe" not in lock:
-        raise RecipeError(f"{file}: not a lock; use the {LOCK} of a run folder")
-    return lock
 
 
 def lock_to_json(lock: Lock) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -63,11 +64,7 @@ class SourceText:
     file: str
     folder: Path
     lines: list[str]
-
-    @classmethod
-    def from_text(cls, text: str, file: str, folder: Path) -> SourceText:
-        """Split a text into lines. Without control characters, Python's line breaks are those of YAML."""
-        return cls(file, folder, text.splitlines())
+    """By Python's line breaks, which are those of YAML where a text has no control characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,7 @@ def decode(data: bytes, file: str) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
-        source = SourceText.from_text(data.decode(errors="replace"), file, Path())
+        source = SourceText(file, Path(), data.decode(errors="replace").splitlines())
         mark = _mark_at(source, before, len(before))
         message = f"byte 0x{data[error.start]:02x} is not UTF-8: save the file as UTF-8"
         raise RecipeError(mark.problem(message, "yaml")) from None
@@ -161,16 +158,13 @@ def _mark_at(source: SourceText, text: str, index: int, width: int = 1) -> Mark:
 
 
 def read_yaml(text: str, file: str, folder: Path, shown: str | None = None) -> tuple[Node, list[Problem]]:
-    """Parse a YAML text. Returns the tree and the problems after which parsing could continue.
+    """The tree of a YAML text, and the problems after which parsing could continue; RecipeError for the others.
 
-    `file` is the name in error messages. Every string of the tree remembers `folder`, because relative paths start
-    there. `shown` replaces `text` in error messages if `text` is only part of an argument.
-    Raises RecipeError if parsing cannot continue: invalid syntax or characters, too many levels or values.
+    `file` and, for part of an argument, `shown` are for messages; `folder`: where relative paths start.
     """
     text = text.removeprefix("\ufeff")
-    source = SourceText.from_text(shown or text, file, folder)
-    unreadable = UNREADABLE.search(text)
-    if unreadable:
+    source = SourceText(file, folder, (shown or text).splitlines())
+    if unreadable := UNREADABLE.search(text):
         mark = _mark_at(source, text, unreadable.start())
         message = f"character U+{ord(unreadable[0]):04X} is not allowed in YAML: delete it"
         raise RecipeError(mark.problem(message, "yaml"))
@@ -232,17 +226,14 @@ class _TreeBuilder:
         self.problems.append(mark.problem(message, code))
 
     def document(self, events: Iterator[Any]) -> Node:
-        root: Node | None = None
-        for event in events:
-            if not isinstance(event, yaml.DocumentStartEvent):
-                continue
-            if root is not None:
-                self.add_problem(
-                    self.mark(event), "a second document starts here, but a recipe is one document: delete the `---`"
-                )
-                break
-            root = self.node(next(events), events, 0)
-        return root or Node(None, Mark(self.source, 1, 1))
+        starts = (event for event in events if isinstance(event, yaml.DocumentStartEvent))
+        if next(starts, None) is None:
+            return Node(None, Mark(self.source, 1, 1))
+        root = self.node(next(events), events, 0)
+        if second := next(starts, None):
+            message = "a second document starts here, but a recipe is one document: delete the `---`"
+            self.add_problem(self.mark(second), message)
+        return root
 
     def node(self, event: Any, events: Iterator[Any], depth: int, key: Mark | None = None) -> Node:
         mark = self.mark(event)
@@ -255,23 +246,17 @@ class _TreeBuilder:
             self.add_problem(mark, f"{alias} is an alias, which recipes do not support: write the value again")
             return Node(None, mark, key)
         if event.anchor is not None:
-            self.add_problem(
-                mark, f"{quoted(f'&{event.anchor}')} is an anchor, which recipes do not support: delete it"
-            )
+            anchor = quoted(f"&{event.anchor}")
+            self.add_problem(mark, f"{anchor} is an anchor, which recipes do not support: delete it")
         if event.tag is not None:
             self.add_problem(mark, f"{quoted(event.tag)} is a tag, which recipes do not support: delete it")
         if isinstance(event, yaml.MappingStartEvent):
             return Node(self.mapping(events, depth), mark, key)
         if isinstance(event, yaml.SequenceStartEvent):
-            return Node(self.sequence(events, depth), mark, key)
+            items = takewhile(lambda item: not isinstance(item, yaml.SequenceEndEvent), events)
+            return Node([self.node(item, events, depth + 1) for item in items], mark, key)
         value = resolve_plain(event.value) if event.implicit[0] else event.value
         return Node(Located(value, self.source.folder) if isinstance(value, str) else value, mark, key)
-
-    def sequence(self, events: Iterator[Any], depth: int) -> list[Node]:
-        items = []
-        while not isinstance(event := next(events), yaml.SequenceEndEvent):
-            items.append(self.node(event, events, depth + 1))
-        return items
 
     def mapping(self, events: Iterator[Any], depth: int) -> dict[str, Node]:
         """The keys and values until the end of the mapping; of a duplicate key, the first value is kept."""

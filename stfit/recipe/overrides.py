@@ -58,7 +58,7 @@ def _apply(root: Node, argument: str, types: Types) -> Node:
     path, equals, value = argument.partition("=")
     deletes = path.startswith("~") and not equals
     path = path.removeprefix("~") if deletes else path
-    mark = Mark(SourceText.from_text(argument, COMMAND_LINE, Path.cwd()), 1, 2 if deletes else 1, len(path))
+    mark = Mark(SourceText(COMMAND_LINE, Path.cwd(), argument.splitlines()), 1, 2 if deletes else 1, len(path))
     keys = path.split(".")
     if not all(keys) or len(keys) > MAX_DEPTH or not (equals or deletes):
         raise RecipeError(mark.problem("an override is `key.path=value`, or `~key.path` to delete a key", "override"))

@@ -43,10 +43,9 @@ class Objective(Spec):
 
     @property
     def teacher(self) -> Model | None:
-        loss = self.loss
-        if not isinstance(loss, TeacherLoss) or loss.teacher is None:
-            return None
-        return Model(base=loss.teacher, revision=loss.revision)
+        if isinstance(self.loss, TeacherLoss) and self.loss.teacher is not None:
+            return Model(base=self.loss.teacher, revision=self.loss.revision)
+        return None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -88,11 +87,11 @@ class Recipe(Spec):
         objectives = {f"objectives.{i}.": objective for i, objective in enumerate(self.objectives or [])}
         if self.data is not None and self.loss is not None:
             objectives = {"": Objective(data=self.data, loss=self.loss)}
-        return {key: self._with_sampler(objective) for key, objective in objectives.items()}
-
-    def _with_sampler(self, objective: Objective) -> Objective:
-        sampler = objective.sampler or self.train.sampler
-        return objective.model_copy(update={"sampler": objective.loss.sampler if sampler == "auto" else sampler})
+        for key, objective in objectives.items():
+            sampler = objective.sampler or self.train.sampler
+            update = {"sampler": objective.loss.sampler if sampler == "auto" else sampler}
+            objectives[key] = objective.model_copy(update=update)
+        return objectives
 
     @property
     def is_streamed(self) -> bool:
@@ -127,24 +126,22 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def require_all_weights_or_none(self) -> Self:
         """A weight is relative to the weights of the other objectives."""
-        weights = [objective.weight for objective in self.objectives or []]
-        if None in weights and any(weight is not None for weight in weights):
+        if len({objective.weight is None for objective in self.objectives or []}) > 1:
             raise ValueError("set `weight` for all objectives or for none")
         return self
 
     @property
     def matryoshka_dims(self) -> list[int]:
         """Prefix lengths that the losses train, longest first; each is evaluated separately."""
-        losses = [objective.loss for objective in self.objectives_by_path.values()]
-        dims = {dim for loss in losses for dim in loss.matryoshka_dims or []}
+        objectives = self.objectives_by_path.values()
+        dims = {dim for objective in objectives for dim in objective.loss.matryoshka_dims or []}
         return sorted((dim for dim in dims if dim <= (self.model.truncate_dim or dim)), reverse=True)
 
     @model_validator(mode="after")
     def require_unique_evaluator_names(self) -> Self:
         """Metrics are named after their evaluator."""
         names = [evaluator.label for evaluator in self.eval]
-        duplicates = sorted({name for name in names if names.count(name) > 1})
-        if duplicates:
+        if duplicates := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"several evaluators have the name {', '.join(duplicates)}: give each its own `name`")
         return self
 

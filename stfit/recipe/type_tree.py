@@ -6,32 +6,20 @@ are expanded.
 
 from dataclasses import replace
 from functools import cache, reduce
-from types import UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from stfit.recipe.marked_yaml import Node
-from stfit.spec import Choice, Spec, accepted_names
+from stfit.spec import Spec, accepted_names, union_members
 
 Types: TypeAlias = list[Any]
 Key: TypeAlias = str | int
 
 
-def types_in(annotation: Any) -> Types:
-    """The types that a value with this annotation can have."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        added = [spec for mark in arguments[1:] if isinstance(mark, Choice) for spec in mark.plugin_choices]
-        return types_in(arguments[0]) + added
-    if origin in (Union, UnionType):
-        return [kind for argument in arguments for kind in types_in(argument)]
-    return [annotation]
-
-
 def _types_of_field(field: FieldInfo) -> Types:
     """Pydantic stores the metadata of Annotated separately from the annotation."""
-    return types_in(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
+    return union_members(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
 
 
 def specs_in(types: Types) -> list[type[Spec]]:
@@ -48,7 +36,7 @@ def child_types(types: Types, key: Key) -> Types:
     for kind in types:
         origin: Any = get_origin(kind)
         if origin is (list if isinstance(key, int) else dict):
-            children += types_in(get_args(kind)[-1])
+            children += union_members(get_args(kind)[-1])
         fields = [fields_of(spec).get(str(key)) for spec in specs_in([kind])]
         children += [inner for field in fields if field for inner in _types_of_field(field)]
     return children

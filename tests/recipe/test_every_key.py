@@ -20,8 +20,8 @@ from stfit.commands.train import train
 from stfit.errors import StfitError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.type_tree import child_types, specs_in, types_in
-from stfit.spec import Spec
+from stfit.recipe.type_tree import child_types, specs_in
+from stfit.spec import Spec, union_members
 from stfit.workflows.validate import load_and_validate
 
 RECIPE = """\
@@ -353,7 +353,7 @@ def keys_of(spec: type[Spec], path: str, choices: list[type[Spec]], seen: set[ty
             owner = next((parent for parent in reversed(spec.__mro__) if parent in choices), owner)
         choice = f"[{owner.tag()}]" if owner in choices else ""
         key = f"{path}{choice}.{field.alias or name}".lstrip(".")
-        shape = types_in(field.annotation)
+        shape = union_members(field.annotation)
         inner = specs_in(shape + child_types(shape, 0) + child_types(shape, ""))
         if name != "type" and set(shape) - set(inner) - {NoneType}:
             yield key
