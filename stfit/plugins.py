@@ -29,10 +29,7 @@ def installed_entry_points(kind: str) -> dict[str, EntryPoint]:
 
 @cache
 def installed_choices(kind: str, base: type[BaseModel], required_attributes: tuple[str, ...]) -> list[Any]:
-    """The classes that installed packages add to a union: subclasses of `base` with the required attributes.
-
-    Raises RecipeError, naming the package, if a class can't be loaded or lacks an attribute.
-    """
+    """Classes that installed packages add to a union. Raises RecipeError, naming the package, if one is unusable."""
     choices = {entry: load_entry_point(entry) for entry in installed_entry_points(kind).values()}
     for entry, choice in choices.items():
         is_choice = isinstance(choice, type) and issubclass(choice, base) and "type" in choice.model_fields

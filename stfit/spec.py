@@ -48,10 +48,7 @@ class Choice:
     """Annotation of a union of Specs: a bare name, or a mapping with `type`, selects one of them."""
 
     def __init__(self, kind: str | None = None, base: type[Spec] = Spec, *required_attributes: str) -> None:
-        """`kind`: prefix of such choices among the entry points of installed packages; None: packages can't add any.
-
-        The choices of packages must derive from `base` and have the required attributes.
-        """
+        """`kind`: prefix of such choices among the entry points of installed packages; None: packages can't add any."""
         self._kind, self._base, self._required_attributes = kind, base, required_attributes
 
     @property

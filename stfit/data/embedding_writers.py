@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
@@ -34,20 +36,20 @@ class EmbeddingRows:
 
     def to_arrow(self) -> pa.Table:
         flat = pa.array(np.ascontiguousarray(self.values).reshape(-1))
-        columns = {"id": pa.array(self.ids), "embedding": pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])}
+        columns = {"id": pa.array(self.ids)}
         if self.texts is not None:
             columns["text"] = pa.array(self.texts, pa.string())
-        return pa.table({name: columns[name] for name in ("id", "text", "embedding") if name in columns})
+        return pa.table(columns | {"embedding": pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])})
 
 
+@dataclass(frozen=True)
 class Parts:
     """A folder of parts, numbered from 0, each complete or absent, with the digest of its inputs.
 
     Parts are safetensors files because pyarrow imports pandas, which delays the first part.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def path(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.safetensors"
@@ -72,29 +74,25 @@ class Parts:
         return EmbeddingRows(ids, texts, tensors["values"])
 
 
-def _write_npy(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
+def _write_numbers(write_header: Callable[..., None], parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     with path.open("wb") as file:
         for rows in parts:
             if not file.tell():
-                shape = (count, rows.values.shape[1])
-                header = {"descr": rows.values.dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
+                write_header(file, rows.values.dtype, (count, rows.values.shape[1]))
             rows.values.tofile(file)
 
 
-def _write_safetensors(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
-    """A .safetensors file with the tensor `embeddings` (https://github.com/huggingface/safetensors#format)."""
-    names = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}
-    with path.open("wb") as file:
-        for rows in parts:
-            if not file.tell():
-                dim, dtype = rows.values.shape[1], rows.values.dtype
-                size = count * dim * dtype.itemsize
-                tensor = {"dtype": names[dtype.name], "shape": [count, dim], "data_offsets": [0, size]}
-                header = json.dumps({"embeddings": tensor}).encode()
-                header += b" " * (-len(header) % 8)
-                file.write(len(header).to_bytes(8, "little") + header)
-            rows.values.tofile(file)
+def _npy_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, int]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+
+
+def _safetensors_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, int]) -> None:
+    """Of the tensor `embeddings` (https://github.com/huggingface/safetensors#format)."""
+    name = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}[dtype.name]
+    tensor = {"dtype": name, "shape": shape, "data_offsets": [0, math.prod(shape) * dtype.itemsize]}
+    header = json.dumps({"embeddings": tensor}).encode()
+    header += b" " * (-len(header) % 8)
+    file.write(len(header).to_bytes(8, "little") + header)
 
 
 def _write_parquet(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
@@ -127,8 +125,8 @@ def _write_shards(parts: Iterable[EmbeddingRows], path: Path, count: int) -> Non
 
 
 WRITERS: dict[str, Callable[[Iterable[EmbeddingRows], Path, int], None]] = {
-    ".npy": _write_npy,
-    ".safetensors": _write_safetensors,
+    ".npy": partial(_write_numbers, _npy_header),
+    ".safetensors": partial(_write_numbers, _safetensors_header),
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,
     "": _write_shards,

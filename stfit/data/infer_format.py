@@ -65,12 +65,9 @@ class Proposal:
             f"Trains on the pairs whose {label} is {similar}; the other texts of a batch are their negatives. To "
             "learn from the dissimilar pairs too, use format labeled_pair with loss online_contrastive."
         )
-        return Proposal(
-            "positive_pair",
-            {"anchor": self.columns["sentence1"], "positive": self.columns["sentence2"]},
-            options={"where": {label: self.similar}},
-            reasons=[*self.reasons, reason],
-        )
+        columns = {"anchor": self.columns["sentence1"], "positive": self.columns["sentence2"]}
+        options = {"where": {label: self.similar}}
+        return Proposal("positive_pair", columns, options=options, reasons=[*self.reasons, reason])
 
 
 def infer_format(table: Table) -> Proposal:
@@ -135,10 +132,7 @@ def _kind_of(cells: list[Any]) -> Kind:
 
 
 def _choose_label(table: Table, profiles: list[ColumnProfile], single_text: bool) -> ColumnProfile | None:
-    """The label column: a score before a class, and topics with a single row last.
-
-    `single_text`: the table has one text column, whose label is a class (of any name) and never a score.
-    """
+    """A score before a class, and topics with a single row last. The label of a single text is a class, of any name."""
     candidates = [
         profile
         for profile in profiles
@@ -191,22 +185,19 @@ def _propose_triplet(
 
 
 def _propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile]) -> Proposal:
+    columns: dict[str, str | list[str]]
     if lists and len(texts) + len(lists) == 1:
         selector = lists[0].selector
+        columns = {"anchor": f"{selector}[*]", "positive": f"{selector}[*]"}
+        reason = f"{selector} has several texts per row that mean the same: every two of them form a pair."
         if all(len(cell) == 2 for cell in lists[0].cells):
-            columns: dict[str, str | list[str]] = {"anchor": f"{selector}[0]", "positive": f"{selector}[1]"}
+            columns = {"anchor": f"{selector}[0]", "positive": f"{selector}[1]"}
             reason = f"{selector} has two texts per row, which are taken to mean the same."
-        else:
-            columns = {"anchor": f"{selector}[*]", "positive": f"{selector}[*]"}
-            reason = f"{selector} has several texts per row that mean the same: every two of them form a pair."
         return Proposal("positive_pair", columns, reasons=[reason])
     anchor, positive = _choose_anchor_and_positive([*texts, *lists])
+    columns = {"anchor": _first_text(anchor), "positive": _every_text(positive)}
     reason = f"{anchor.selector} and {positive.selector} of a row belong together, and no column has labels."
-    return Proposal(
-        "positive_pair",
-        {"anchor": _first_text(anchor), "positive": _every_text(positive)},
-        reasons=[reason, *_unused_note([anchor, positive], texts)],
-    )
+    return Proposal("positive_pair", columns, reasons=[reason, *_unused_note([anchor, positive], texts)])
 
 
 def _choose_anchor_and_positive(profiles: list[ColumnProfile]) -> tuple[ColumnProfile, ColumnProfile]:
@@ -243,21 +234,14 @@ def _propose_labeled_pair(table: Table, texts: list[ColumnProfile], label: Colum
         options, reason = _read_scores(label)
     elif kind == "binary":
         swapped = len(names) == 2 and names[1].lower().startswith(OPPOSITE)
-        similar = 0 if swapped else 1
-        if all(isinstance(cell, bool) for cell in label.cells):
-            similar = bool(similar)
+        is_bool = all(isinstance(cell, bool) for cell in label.cells)
+        similar = not swapped if is_bool else int(not swapped)
         options = {"label_map": {names[0]: 1, names[1]: 0}} if swapped else {}
         reason = f"{label.selector} is 0 or 1; {str(similar).lower()} is taken to mean similar."
     else:
         kind, options, reason = _read_classes(label, names)
-    return Proposal(
-        "labeled_pair",
-        {"sentence1": texts[0].selector, "sentence2": texts[1].selector, "label": label.selector},
-        kind,
-        options,
-        [reason, *_unused_note(texts[:2], texts)],
-        similar,
-    )
+    columns = {"sentence1": texts[0].selector, "sentence2": texts[1].selector, "label": label.selector}
+    return Proposal("labeled_pair", columns, kind, options, [reason, *_unused_note(texts[:2], texts)], similar)
 
 
 def _read_scores(label: ColumnProfile) -> tuple[dict[str, Any], str]:

@@ -50,11 +50,8 @@ class Table:
 
 def delimiter_hint(names: Sequence[str]) -> str:
     """A hint if the only column looks like several with another delimiter; else empty."""
-    if len(names) == 1:
-        for delimiter in DELIMITERS:
-            if delimiter in names[0]:
-                return f"if {delimiter!r} is the delimiter, set `read: {{delimiter: {json.dumps(delimiter)}}}`"
-    return ""
+    delimiter = next((char for char in DELIMITERS if char in names[0]), None) if len(names) == 1 else None
+    return f"if {delimiter!r} is the delimiter, set `read: {{delimiter: {json.dumps(delimiter)}}}`" if delimiter else ""
 
 
 def build_table(origin: str, columns: dict[str, list[Any]], label_names: dict[str, list[str]]) -> Table:

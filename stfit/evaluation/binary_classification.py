@@ -8,7 +8,7 @@ from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout, score_pairs
-from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank_by_score
+from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1
 from stfit.similarity import SIMILARITIES
 
 
@@ -32,23 +32,16 @@ class BinaryClassification(EvaluatorBase):
         return rows
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """`ap`, `accuracy`, `f1`, `precision`, `recall` and `mcc` (Matthews) of each similarity.
-
-        Pairs of equal similarity are on the same side of every threshold. Of tied thresholds, the highest counts.
-        """
+        """Pairs of equal similarity are on the same side of every threshold; of tied thresholds, the highest counts."""
         label = self._binary_labels(rows)
         first, second = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
-        statistics: dict[str, Statistic] = {}
-        for name, score_r in score_pairs(first, second).items():
-            ranking = rank_by_score(score_r, label)
-            statistics |= {f"{kind}_{name}": statistic_of(kind, ranking) for kind in KINDS}
-        return statistics
+        rankings = {name: Ranking(score_r, label) for name, score_r in score_pairs(first, second).items()}
+        return {f"{kind}_{name}": statistic_of(kind, ranking) for name, ranking in rankings.items() for kind in KINDS}
 
     def _binary_labels(self, rows: Examples) -> np.ndarray:
         label = rows.label
         assert label is not None  # the format has one
-        wrong = rows.row[~np.isin(label, (0, 1))]
-        if len(wrong):
+        if len(wrong := rows.row[~np.isin(label, (0, 1))]):
             message = f"evaluator `{self.label}` needs labels 0 or 1; other labels are in {name_rows(wrong.tolist())}"
             raise DataError(Problem(f"{message}: see `label_map`", "bad-label", row=int(wrong[0]), key="columns.label"))
         if label.min() == label.max():

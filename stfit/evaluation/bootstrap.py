@@ -37,7 +37,7 @@ class Comparison:
 
 def compare(model: Statistic, baseline: Statistic) -> Comparison:
     """The gain of `model` over `baseline` with its verdict. Both must have the same rows in the same order."""
-    gains = _resampled_gains(model, baseline) if model.rows else None
+    gains = resample(model) - resample(baseline) if model.rows else None
     return _classify_gain(model.value, baseline.value, gains)
 
 
@@ -59,18 +59,14 @@ def lower_bound(model: Statistic, baseline: Statistic, confidence: float) -> flo
     """
     if not model.rows:
         return model.value - baseline.value
-    gains, draws = np.unique(_resampled_gains(model, baseline).round(12), return_counts=True)
+    gains, draws = np.unique((resample(model) - resample(baseline)).round(12), return_counts=True)
     within = int(np.searchsorted(draws.cumsum() / RESAMPLES, 1 - confidence + 1e-9, side="right"))
     if within:
         return float(gains[within - 1])
     return float(gains[0] - (gains[1] - gains[0] if len(gains) > 1 else 0.0))
 
 
-def _resampled_gains(model: Statistic, baseline: Statistic) -> np.ndarray:
-    return resample(model, RESAMPLES) - resample(baseline, RESAMPLES)
-
-
-def resample(statistic: Statistic, draws: int) -> np.ndarray:
+def resample(statistic: Statistic, draws: int = RESAMPLES) -> np.ndarray:
     """Values [draws] on resampled rows. Every call uses the same draws, so verdicts are reproducible."""
     random = np.random.default_rng(0)
     values = np.empty(draws)

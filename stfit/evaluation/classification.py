@@ -54,26 +54,23 @@ class Classification(EvaluatorBase):
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Classes:
         if training is not None and self.from_ is not None:
-            return self._require_classes(Classes(training[0], self.held_out(training)))
-        source = self.model_copy(update={"split": self.train_split})
-        known = load_examples(source, self.format, seed)[0]
-        return self._require_classes(Classes(known, _numbered_as(known, load_examples(self, self.format, seed)[0])))
-
-    def _require_classes(self, rows: Classes) -> Classes:
-        labels = rows.known.label
-        if labels is None or rows.known.label_kind == "score":
+            known, measured = training[0], self.held_out(training)
+        else:
+            source = self.model_copy(update={"split": self.train_split})
+            known = load_examples(source, self.format, seed)[0]
+            measured = _numbered_as(known, load_examples(self, self.format, seed)[0])
+        if known.label is None or known.label_kind == "score":
             raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
-        if np.ptp(labels) == 0:
+        if np.ptp(known.label) == 0:
             raise DataError(
                 f"evaluator `{self.label}` needs texts of several classes to learn from, but all are of one class"
             )
-        return rows
+        return Classes(known, measured)
 
     def measure(self, rows: Classes, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """Accuracy and macro-F1 (the mean F1 of the classes) of both classifiers, and the V-measure of the clusters.
+        """Of classes with equal votes, the one with the nearest voter wins; F1 is the mean over the classes.
 
-        k-NN: of classes with equal votes, the one with the nearest voter wins. V-measure: Rosenberg and
-        Hirschberg, 2007, https://aclanthology.org/D07-1043; as many clusters as there are classes.
+        V-measure: Rosenberg and Hirschberg, 2007, https://aclanthology.org/D07-1043; a cluster for each class.
         """
         label, known_label = rows.measured.label, rows.known.label
         assert label is not None

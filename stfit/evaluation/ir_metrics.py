@@ -12,10 +12,6 @@ from stfit.evaluation.statistic import Statistic, mean_of
 KINDS = ("accuracy", "precision", "recall", "ndcg", "mrr", "map")
 
 
-def names_at(k: int) -> list[str]:
-    return [f"{kind}@{k}" for kind in KINDS]
-
-
 def metrics_at(k: int, hit_qn: np.ndarray, relevant_q: np.ndarray) -> dict[str, Statistic]:
     """Every metric of the first k ranks, as means over queries.
 

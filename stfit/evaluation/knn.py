@@ -5,12 +5,11 @@ Tensor names: q = queries, c = rows of a chunk of the corpus, k = neighbors, d =
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stfit.evaluation.base import Embed
 from stfit.lazy import lazy
 from stfit.similarity import similarity_matrix
 
@@ -23,11 +22,6 @@ else:
 CHUNK = 50_000
 """Maximum number of corpus rows to embed and compare at once."""
 MAX_SCORES = 2**24
-
-
-def in_chunks(embed: Embed, role: str, texts: list[str]) -> Iterator[np.ndarray]:
-    for start in range(0, len(texts), CHUNK):
-        yield embed(role, texts[start : start + CHUNK])
 
 
 def nearest(

@@ -21,10 +21,9 @@ Evaluators = list[tuple[Evaluator, Any]]
 
 
 def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()) -> dict[str, Statistic]:
-    """`<evaluator>/<metric>` -> statistic, for the evaluators that run at this moment.
+    """`<evaluator>/<metric>` -> statistic, for the evaluators that run at this moment; shared texts are embedded once.
 
-    Shared texts are embedded once. `dims`: prefixes of the embedding to measure as well, as
-    `<evaluator>@<dim>/<metric>`. Raises DivergedError if an embedding is not finite.
+    `dims`: prefixes to measure as well, as `<evaluator>@<dim>/<metric>`. Raises DivergedError.
     """
     due = [(evaluator, rows) for evaluator, rows in evaluators if moment in evaluator.when]
     full_dim = encoder.output_dim

@@ -6,7 +6,8 @@ Needs the extra: pip install stfit[mteb].
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -71,13 +72,8 @@ class Mteb(Named):
         import mteb
 
         try:
-            result = mteb.evaluate(
-                Adapter(embed, similarity),
-                rows.task,
-                cache=None,
-                co2_tracker=False,
-                show_progress_bar=False,
-            )
+            model = Adapter(embed, similarity)
+            result = mteb.evaluate(model, rows.task, cache=None, co2_tracker=False, show_progress_bar=False)
         except OSError as error:
             raise HubError(f"the data of the mteb task {self.task} cannot be downloaded: {error}") from error
         score = float(result.task_results[0].get_score())
@@ -87,21 +83,19 @@ class Mteb(Named):
         """None: mteb does not expose the rows."""
 
 
-class Task:
+class Task(NamedTuple):
     """A task in place of loaded rows; it has no texts to share with other evaluators."""
 
-    texts: ClassVar[dict[str, list[str]]] = {}
-
-    def __init__(self, task: Any) -> None:
-        self.task = task
+    task: Any
+    texts: dict[str, list[str]] = {}
 
 
+@dataclass(eq=False)
 class Adapter:
     """The model with the interface that mteb expects."""
 
-    def __init__(self, embed: Embed, similarity: str) -> None:
-        self.embed = embed
-        self.name = similarity
+    embed: Embed
+    name: str
 
     @property
     def mteb_model_meta(self) -> Any:

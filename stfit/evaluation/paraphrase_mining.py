@@ -11,7 +11,7 @@ from pydantic import Field
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.knn import nearest
-from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1, rank_by_score
+from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ParaphraseMining(EvaluatorBase):
         distinct = left != right
         pairs, first = np.unique(low_high[distinct], axis=0, return_index=True)
         correct = np.array([tuple(pair) in gold for pair in pairs.tolist()])
-        ranking = rank_by_score(score_sk.ravel()[distinct][first], correct)
+        ranking = Ranking(score_sk.ravel()[distinct][first], correct)
         gold_pairs = np.array(sorted(gold))
         return {kind: _build_statistic(kind, ranking, pairs, gold_pairs, len(sentences)) for kind in self.metrics}
 

@@ -84,10 +84,7 @@ class Sample:
             "positives": _most_similar(similarity_lr, positive),
             "negatives": _most_similar(similarity_lr, negative),
             "nearest": [
-                [
-                    [index, round(float(similarity_lr[row, index]), 4), int(self.relation_lr[row, index])]
-                    for index in indices
-                ]
+                [[i, round(float(similarity_lr[row, i]), 4), int(self.relation_lr[row, i])] for i in indices]
                 for row, indices in enumerate(nearest_lr.tolist())
             ],
         }
@@ -96,7 +93,7 @@ class Sample:
         """Quality of each left text [l], higher is better; NaN if unknown.
 
         With gold scores: 1 - the distance between its ranks by similarity and by gold, in [0, 1]. Otherwise: its
-        highest similarity to a positive - its highest similarity to a negative.
+        highest similarity to a positive - its highest to a negative.
         """
         if self.gold_l is not None:
             partner_similarity_l = similarity_lr[np.arange(len(self.left)), self.row_partner_l]
@@ -137,10 +134,7 @@ def build_sample(name: str, examples: Examples, prompt_of: Callable[[Encoder, st
 
 
 def _choose_rows(examples: Examples, left: list[str]) -> np.ndarray:
-    """Ascending indices of at most MAX_ROWS rows with distinct left texts.
-
-    A generator of its own leaves the random numbers of the training unchanged.
-    """
+    """Ascending indices of rows with distinct left texts; a generator of its own leaves those of the training alone."""
     first_of_text = {text: row for row, text in reversed(list(enumerate(left)))}
     shuffled = np.random.default_rng(0).permutation(sorted(first_of_text.values()))[:MAX_ROWS]
     sizes = [sum(len(column[row] or "") for column in examples.texts.values()) for row in shuffled.tolist()]

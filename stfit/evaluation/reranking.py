@@ -43,8 +43,7 @@ class Reranking(EvaluatorBase):
 
     @property
     def prompt_roles(self) -> tuple[str, ...]:
-        """The roles that `prompts` accepts; negatives use the prompt of the positives."""
-        return ("anchor", "positive")
+        return ("anchor", "positive")  # negatives use the prompt of the positives
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """The metrics as means over queries; among equally similar candidates, irrelevant ones rank first."""

@@ -17,8 +17,8 @@ from stfit.data.source import TableSource, is_remote
 from stfit.data.table import Table
 from stfit.errors import DataError, RecipeError, did_you_mean
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
-from stfit.evaluation.ir_metrics import metrics_at, names_at
-from stfit.evaluation.knn import in_chunks, nearest
+from stfit.evaluation.ir_metrics import KINDS, metrics_at
+from stfit.evaluation.knn import CHUNK, nearest
 from stfit.evaluation.statistic import Statistic
 
 log = logging.getLogger("stfit")
@@ -43,16 +43,12 @@ class Collection:
 
     @property
     def pairs(self) -> Examples:
-        pairs = [
-            (query, document, row)
-            for row, (query, documents) in enumerate(zip(self.queries, self.relevant, strict=True), start=1)
-            for document in sorted(documents)
-        ]
         texts: dict[str, list[str | None]] = {
-            "anchor": [query for query, _, _ in pairs],
-            "positive": [self.corpus[document] for _, document, _ in pairs],
+            "anchor": [query for query, found in zip(self.queries, self.relevant, strict=True) for _ in found],
+            "positive": [self.corpus[document] for found in self.relevant for document in sorted(found)],
         }
-        return Examples("positive_pair", texts, None, "none", None, np.array([row for *_, row in pairs]), {})
+        row = np.repeat(np.arange(1, len(self.queries) + 1), [len(found) for found in self.relevant])
+        return Examples("positive_pair", texts, None, "none", None, row, {})
 
 
 class Retrieval(EvaluatorBase):
@@ -99,7 +95,7 @@ class Retrieval(EvaluatorBase):
 
     @property
     def metrics(self) -> list[str]:
-        return [name for k in sorted(set(self.k)) for name in names_at(k)]
+        return [f"{kind}@{k}" for k in sorted(set(self.k)) for kind in KINDS]
 
     @property
     def main_metric(self) -> str:  # type: ignore[override]
@@ -125,8 +121,9 @@ class Retrieval(EvaluatorBase):
 
     def measure(self, rows: Collection, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Every metric at every k, each in [0, 1]; equally similar documents are ordered by id."""
-        queries = embed("query", rows.queries)
-        _, index_qn = nearest(queries, in_chunks(embed, "corpus", rows.corpus), max(self.k), similarity)
+        queries, starts = embed("query", rows.queries), range(0, len(rows.corpus), CHUNK)
+        chunks = (embed("corpus", rows.corpus[start : start + CHUNK]) for start in starts)
+        _, index_qn = nearest(queries, chunks, max(self.k), similarity)
         pairs = zip(index_qn.tolist(), rows.relevant, strict=True)
         hit_qn = np.array([[document in relevant for document in ranked] for ranked, relevant in pairs])
         relevant_q = np.array([len(relevant) for relevant in rows.relevant]) + rows.missing
@@ -164,8 +161,10 @@ def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSourc
     """The configurations of a Hub dataset in MTEB's layout; BeIR has a separate repository for judgments."""
     dataset, revision = str(source.dataset), source.revision
     is_beir = dataset.startswith("BeIR/")
-    parts = {name: TableSource(dataset=dataset, config=name, split=name, revision=revision, columns=BEIR_ID)
-             for name in ("corpus", "queries")}  # fmt: skip
+    corpus, queries = (
+        TableSource(dataset=dataset, config=name, split=name, revision=revision, columns=BEIR_ID)
+        for name in ("corpus", "queries")
+    )
     qrels = TableSource(
         dataset=f"{dataset}-qrels" if is_beir else dataset,
         config=None if is_beir else "default",
@@ -173,7 +172,7 @@ def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSourc
         revision=None if is_beir else revision,
         columns=QRELS,
     )
-    return parts["corpus"], parts["queries"], qrels
+    return corpus, queries, qrels
 
 
 def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource) -> Collection:
@@ -182,10 +181,9 @@ def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableS
     all_queries = _texts_by_id(queries, "queries")
     index_of = {key: index for index, key in enumerate(documents)}
     table = filter_rows(load_table(relevant), relevant.where)
-    cells = {role: _cells_of(table, relevant, role) for role in ("query", "corpus")}
-    scores = _optional(table, relevant, "score")
+    cells = _cells_of(table, relevant, "query"), _cells_of(table, relevant, "corpus")
     judged: dict[str, set[str]] = {}
-    for query, document, score in zip(cells["query"], cells["corpus"], scores, strict=True):
+    for query, document, score in zip(*cells, _optional(table, relevant, "score"), strict=True):
         if query in all_queries and (number_in(score) or 0) > 0:
             judged.setdefault(query, set()).add(document)
     relevant_of = {query: {index_of[key] for key in keys if key in index_of} for query, keys in judged.items()}
@@ -208,10 +206,9 @@ def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableS
 
 def _texts_by_id(source: TableSource, kind: str) -> dict[str, str]:
     table = filter_rows(load_table(source), source.where)
-    ids = _cells_of(table, source, "id")
-    texts = _cells_of(table, source, "text")
+    ids, texts = _cells_of(table, source, "id"), _cells_of(table, source, "text")
     titles = _optional(table, source, "title", default="")
-    texts_by_id = {key: f"{title or ''} {text}".strip() for key, title, text in zip(ids, titles, texts, strict=True)}
+    texts_by_id = {key: f"{title} {text}".strip() for key, title, text in zip(ids, titles, texts, strict=True)}
     if len(texts_by_id) < len(ids):
         duplicate = Counter(ids).most_common(1)[0][0]
         raise DataError(f"{table.origin}: the id {duplicate!r} occurs more than once, but ids of {kind} must be unique")
@@ -226,12 +223,8 @@ def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
 
 
 def _optional(table: Table, source: TableSource, role: str, default: Any = 1) -> list[Any]:
-    selector = source.columns.get(role, role)
-    return (
-        _cells_of(table, source, role)
-        if role in source.columns or selector in table.columns
-        else [default] * len(table)
-    )
+    has_role = role in source.columns or role in table.columns
+    return _cells_of(table, source, role) if has_role else [default] * len(table)
 
 
 def _collection_of(pairs: Examples) -> Collection:

@@ -26,12 +26,12 @@ def mean_of(value_r: np.ndarray) -> Statistic:
     return Statistic(len(value_r), lambda weight_r: float(weight_r @ value_r / weight_r.sum()))
 
 
-@dataclass(frozen=True)
 class Ranking:
     """Rows in descending order of score, grouped by equal score, with their binary labels."""
 
-    group_r: np.ndarray
-    right_r: np.ndarray
+    def __init__(self, score_r: np.ndarray, right_r: np.ndarray) -> None:
+        self.group_r = np.unique(-score_r, return_inverse=True)[1]
+        self.right_r = right_r.astype(np.float64)
 
     def counts(self, weight_r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cumulative counts from the highest score to each group: positive rows [g] and all rows [g]."""
@@ -39,16 +39,8 @@ class Ranking:
         return right_g, np.bincount(self.group_r, weight_r).cumsum()
 
 
-def rank_by_score(score_r: np.ndarray, right_r: np.ndarray) -> Ranking:
-    _, group_r = np.unique(-score_r, return_inverse=True)
-    return Ranking(group_r, right_r.astype(np.float64))
-
-
 def average_precision(right_g: np.ndarray, all_g: np.ndarray, right: float) -> float:
-    """Mean precision over the `right` positive rows; 0 if there are none.
-
-    As in scikit-learn: a step function, in which rows of equal score share one threshold.
-    """
+    """Mean precision over the `right` positive rows; rows of equal score share one threshold, as in scikit-learn."""
     gained_g = np.diff(right_g, prepend=0.0)
     return float((gained_g * right_g / np.maximum(all_g, 1)).sum() / right) if right else 0.0
 

@@ -36,10 +36,7 @@ def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def closest_pairs_approximately(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Like `closest_pairs`, but by an HNSW graph (https://arxiv.org/abs/1603.09320), which may miss pairs.
-
-    Raises RecipeError if faiss is not installed.
-    """
+    """Like `closest_pairs`, but by an HNSW graph (https://arxiv.org/abs/1603.09320), which may miss pairs."""
     try:
         import faiss
     except ImportError as error:

@@ -34,10 +34,7 @@ RecipeDumper.add_implicit_resolver(
 
 
 def to_yaml(recipe: Spec, for_others: bool = False) -> str:
-    """All values of a recipe as YAML, in the order of the classes' fields.
-
-    Paths are absolute; `for_others` removes their folders.
-    """
+    """All values of a recipe as YAML. Paths are absolute; `for_others` removes their folders."""
     values = recipe.model_dump(by_alias=True, context=FOR_OTHERS if for_others else None)
     return yaml.dump(
         values, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
@@ -45,10 +42,7 @@ def to_yaml(recipe: Spec, for_others: bool = False) -> str:
 
 
 def values_with_origins(loaded: LoadedRecipe[Any], path: Path) -> dict[str, tuple[Any, str]]:
-    """Dotted key -> value and origin: default, command line, or a line of `path` or of a file that it extends.
-
-    A list of plain values and an empty mapping are one value.
-    """
+    """Dotted key -> value and origin: default, command line, or a line of `path` or of a file that it extends."""
     values = {}
     for key, value in flatten(loaded.recipe.model_dump(by_alias=True)).items():
         origin = str(loaded.origins.get(key, "the file's name" if key == "name" else "default"))
@@ -59,17 +53,14 @@ def values_with_origins(loaded: LoadedRecipe[Any], path: Path) -> dict[str, tupl
 
 def flatten(value: Any, key: str = "") -> dict[str, Any]:
     """Dotted key -> value for every leaf; lists of mappings are flattened too."""
-    if isinstance(value, dict) and value:
-        children = list(value.items())
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        children = list(enumerate(value))
-    else:
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict) or not value:
         return {key: value}
-    return {
-        leaf: leaf_value
-        for name, inner in children
-        for leaf, leaf_value in flatten(inner, f"{key}.{name}".lstrip(".")).items()
-    }
+    leaves: dict[str, Any] = {}
+    for name, inner in value.items():
+        leaves |= flatten(inner, f"{key}.{name}".lstrip("."))
+    return leaves
 
 
 def to_inline_yaml(value: Any) -> str:

@@ -47,10 +47,9 @@ class _RecipeFile:
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Recipe) -> LoadedRecipe[R]:  # type: ignore[assignment]
-    """Read `path` and the files it extends, apply the overrides in order, and validate the result.
+    """Read `path` and the files it extends, apply the overrides (see apply_overrides), and validate the result.
 
-    An override is `key.path=value` (the value is YAML; list items by index) or `~key.path`, which deletes. The default
-    of `name` is the file's stem. Raises RecipeError with all problems, those of the outermost file first.
+    The default of `name` is the file's stem. Raises RecipeError with all problems, those of the outermost file first.
     """
     types: Types = [model]
     files = _read_files(path, types)
@@ -134,9 +133,8 @@ def _read_file(path: Path, extended_by: Node | None, types: Types) -> _RecipeFil
     if isinstance(root.value, dict) and extends is not None:
         root = replace(root, value={key: child for key, child in root.value.items() if key != "extends"})
         if not isinstance(extends.value, str):
-            problems.append(
-                extends.where.problem("`extends` must be the path of one recipe, relative to this file", "extends")
-            )
+            message = "`extends` must be the path of one recipe, relative to this file"
+            problems.append(extends.where.problem(message, "extends"))
             extends = None
     return _RecipeFile(path, text, root, problems, extends)
 
@@ -151,17 +149,15 @@ def _read_bytes(path: Path, extended_by: Node | None) -> bytes:
     siblings = sorted(file.name for file in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
     hint = "" if path.exists() else did_you_mean(path.name, siblings)
     message = f"cannot read recipe {quoted(str(path))}: {reason}{'; ' if hint else ''}{hint}"
-    raise RecipeError(
-        extended_by.where.problem(message, "extends") if extended_by else Problem(message, "no-file", str(path))
-    )
+    if extended_by:
+        raise RecipeError(extended_by.where.problem(message, "extends"))
+    raise RecipeError(Problem(message, "no-file", str(path)))
 
 
 def _require_known_version(root: Node) -> None:
     """Fail early: a recipe of a newer language would only give a page of unknown keys."""
     version = root.child("version")
     if version is not None and isinstance(version.value, int) and version.value > LANGUAGE_VERSION:
-        message = (
-            f"the recipe uses version {version.value} of the recipe language, "
-            f"but this stfit supports version {LANGUAGE_VERSION}: upgrade stfit"
-        )
+        supported = f"but this stfit supports version {LANGUAGE_VERSION}: upgrade stfit"
+        message = f"the recipe uses version {version.value} of the recipe language, {supported}"
         raise RecipeError(version.where.problem(message, "version"))

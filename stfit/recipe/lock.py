@@ -36,10 +36,7 @@ def training_sections(recipe: Recipe) -> dict[str, Any]:
 
 
 def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], threads: int, processes: int = 1) -> Lock:
-    """Record recipe, base, training data, package versions, threads, processes and the evaluators' datasets.
-
-    Inputs from the Hub have a commit, taken from `pinned`; rows and local models have a fingerprint.
-    """
+    """Inputs from the Hub have a commit, taken from `pinned`; rows and local models have a fingerprint."""
     sources = [objective.data for objective in pinned.objectives_by_path.values()]
     rows = map(_describe_rows, sources, training)
     return {

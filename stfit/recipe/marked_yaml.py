@@ -45,8 +45,7 @@ SECRET = re.compile(r"hf_[A-Za-z0-9]{16,}")
 def resolve_plain(text: str) -> Scalar:
     """The value of an unquoted scalar by YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema).
 
-    Stricter than the schema: numbers with a leading zero (`010`), hexadecimal and octal numbers (`0x1F`) and integers
-    of more than 19 digits stay text.
+    Stricter: `010`, `0x1F` and integers of more than 19 digits stay text.
     """
     if text in WORDS:
         return WORDS[text]

@@ -15,8 +15,7 @@ VERSIONED = ("dataset", "base")
 def merge(parent: Node, child: Node, types: Types) -> Node:
     """Merge mappings key by key; anything else in `child` replaces the value in `parent`.
 
-    If the child has another `type`, the keys of the parent's choice are dropped. If it has another `dataset` or
-    `base`, the parent's `revision` is dropped.
+    Another `type` drops the keys of the parent's choice, another `dataset` or `base` the parent's `revision`.
     """
     if not isinstance(parent.value, dict) or not isinstance(child.value, dict) or _changes_choice(parent, child, types):
         return child
@@ -40,10 +39,7 @@ def _without_stale_revision(entries: dict[str, Node], child: Node) -> dict[str, 
 
 
 def apply_overrides(root: Node, arguments: Sequence[str], types: Types) -> tuple[Node, list[Problem]]:
-    """Apply command-line arguments. Returns the new tree and the problems of arguments that could not be applied.
-
-    `key.path=value` sets a value, which is YAML as in a file. `~key.path` deletes. List items are selected by index.
-    """
+    """Apply `key.path=YAML` (list items by index) and `~key.path`, which deletes; also returns what was impossible."""
     problems: list[Problem] = []
     # A new `type` drops the keys of the old choice: apply it before the arguments that set keys of the new one.
     for argument in sorted(arguments, key=lambda argument: not argument.partition("=")[0].endswith(".type")):

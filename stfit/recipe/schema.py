@@ -23,10 +23,7 @@ class RecipeSchema(GenerateJsonSchema):
 
 
 def json_schema(model: type[Spec]) -> dict[str, Any]:
-    """The schema of a recipe file, in draft-07: the newest version that all YAML plugins of editors support.
-
-    `name` is optional, and a file with `extends` can omit any section.
-    """
+    """In draft-07, the newest version that all YAML plugins support; with `extends`, any section is optional."""
     generated = model.model_json_schema(schema_generator=RecipeSchema, ref_template="#/definitions/{model}")
     schema: dict[str, Any] = _as_draft_07(generated)
     schema["definitions"] = schema.pop("$defs", {})

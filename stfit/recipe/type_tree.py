@@ -56,10 +56,7 @@ def bare_names(types: Types) -> dict[str, str]:
 
 
 def normalize_choices(node: Node, types: Types) -> Node:
-    """Write every bare name as `{type: name}` and every alias as its tag.
-
-    Merging, overrides and error messages then need to know one spelling only.
-    """
+    """Write bare names as `{type: name}` and aliases as tags, so that merging and messages know one spelling only."""
     names = bare_names(types)
     if names and isinstance(node.value, str):
         return Node({"type": replace(node, value=names.get(node.value, node.value))}, node.mark, node.key)

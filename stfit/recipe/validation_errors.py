@@ -78,10 +78,7 @@ def explain_errors(error: ValidationError, root: Node, model: type[Spec]) -> lis
 
 
 def _keys_of(detail: ErrorDetails, root: Node) -> Keys:
-    """The keys from the top of the file to the error.
-
-    pydantic's location also contains the tag of a choice and the names of a union's members, which are not in the file.
-    """
+    """The keys from the top of the file to the error, without the tags and union members of pydantic's location."""
     keys: Keys = ()
     node, skipped_tag = root, False
     for part in detail["loc"]:
@@ -227,20 +224,12 @@ def _number_advice(value: Any) -> str:
     return f"write {number}" if is_number and number is not value else ""
 
 
-def _text_advice(value: Any) -> str:
-    return f'put it in quotes, "{str(value).lower()}"' if isinstance(value, int | float) else ""
-
-
-def _list_advice(value: Any) -> str:
-    return f"write [{value}]" if isinstance(value, str | int | float) else ""
-
-
 ADVICE: dict[str, Callable[[Any], str]] = {
     "bool_type": _boolean_advice,
     "int_type": _number_advice,
     "float_type": _number_advice,
-    "string_type": _text_advice,
-    "list_type": _list_advice,
+    "string_type": lambda value: f'put it in quotes, "{str(value).lower()}"' if isinstance(value, int | float) else "",
+    "list_type": lambda value: f"write [{value}]" if isinstance(value, str | int | float) else "",
 }
 """Error type of pydantic -> a guess at what to write instead; empty if there is none."""
 

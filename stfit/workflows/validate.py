@@ -9,8 +9,7 @@ from typing import Any
 
 from stfit.data.batching.shuffle_buffer import read_first_examples, read_rows_until
 from stfit.data.checks.compatibility import check_labels
-from stfit.data.checks.leakage import EvaluationRows, shared_rows
-from stfit.data.checks.lint import lint_evaluation, lint_training
+from stfit.data.checks.lint import lint_evaluation, lint_training, shared_rows
 from stfit.data.checks.unused_rows import dropped_rows, unused_flags
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import load_table
@@ -198,7 +197,7 @@ def _inspect_if_reachable(model: Model, report: ValidationReport) -> ModelInfo:
 
 def _find_leakage(recipe: Recipe, report: ValidationReport) -> list[Problem]:
     evaluation = [
-        EvaluationRows(evaluator.label, _dataset_of(evaluator, recipe), examples)
+        (evaluator.label, _dataset_of(evaluator, recipe), examples)
         for evaluator, rows in zip(recipe.eval, report.evaluation, strict=True)
         if (examples := evaluator.examples_of(rows)) is not None
     ]

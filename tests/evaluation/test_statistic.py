@@ -8,7 +8,7 @@ from sklearn import metrics
 from stfit.evaluation.binary_classification import statistic_of
 from stfit.evaluation.classification import macro_f1, v_measure
 from stfit.evaluation.similarity import pearson, spearman
-from stfit.evaluation.statistic import mean_of, rank_by_score
+from stfit.evaluation.statistic import Ranking, mean_of
 
 RANDOM = np.random.default_rng(0)
 SCORE, GOLD = RANDOM.integers(0, 9, 40) / 8, RANDOM.integers(0, 6, 40) / 5
@@ -17,11 +17,11 @@ DEFINITIONS = {
     "mean": (mean_of(SCORE), lambda at: SCORE[at].mean()),
     "pearson": (pearson(GOLD, SCORE), lambda at: stats.pearsonr(GOLD[at], SCORE[at]).statistic),
     "spearman": (spearman(GOLD, SCORE), lambda at: stats.spearmanr(GOLD[at], SCORE[at]).statistic),
-    "ap": (statistic_of("ap", rank_by_score(SCORE, LABEL)),
+    "ap": (statistic_of("ap", Ranking(SCORE, LABEL)),
            lambda at: metrics.average_precision_score(LABEL[at], SCORE[at])),
-    "f1": (statistic_of("f1", rank_by_score(SCORE, LABEL)),
+    "f1": (statistic_of("f1", Ranking(SCORE, LABEL)),
            lambda at: max(metrics.f1_score(LABEL[at], SCORE[at] >= edge) for edge in set(SCORE[at]))),
-    "accuracy": (statistic_of("accuracy", rank_by_score(SCORE, LABEL)),
+    "accuracy": (statistic_of("accuracy", Ranking(SCORE, LABEL)),
                  lambda at: max((LABEL[at] == (SCORE[at] >= edge)).mean() for edge in [*set(SCORE[at]), 9])),
     "macro f1": (macro_f1(OTHER, LABEL), lambda at: metrics.f1_score(OTHER[at], LABEL[at], average="macro")),
     "v-measure": (v_measure(OTHER, LABEL), lambda at: metrics.v_measure_score(OTHER[at], LABEL[at])),

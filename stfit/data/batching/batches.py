@@ -38,9 +38,7 @@ class Batch:
 
     def rows_with(self, sequences: np.ndarray) -> np.ndarray:
         """Those of `rows` that have one of these sequences in any column."""
-        has_one = np.any([np.isin(index, sequences) for index in self.columns.values()], axis=0)
-        rows: np.ndarray = self.rows[has_one]
-        return rows
+        return self.rows[np.any([np.isin(index, sequences) for index in self.columns.values()], axis=0)]
 
 
 @dataclass(frozen=True)
@@ -92,11 +90,7 @@ def tokenize_examples(
     cache_name: str | None,
     prompt_skip: Callable[[str], int],
 ) -> TokenTable:
-    """Token ids of all examples.
-
-    `prompts`: role -> text to put before its texts. `cache_name`: identifies the tokenizer and its settings in the
-    cache on disk; None does not use the cache. `prompt_skip`: number of tokens of a prompt that pooling skips.
-    """
+    """Token ids of all examples. `prompts`: by role; `cache_name`: see load_tokens."""
     ids: dict[tuple[str, str], int] = {}
     text_ids = {
         role: np.array([_number(ids, (prompts[role], text)) for text in texts])
@@ -109,10 +103,7 @@ def tokenize_examples(
 
 
 def number_texts(examples: Examples) -> np.ndarray:
-    """The index of each example's texts [examples, columns], MISSING for none, for the samplers.
-
-    Ignores prompts: a text means the same under two prompts.
-    """
+    """The index of each example's texts [examples, columns], for the samplers; prompts make no difference."""
     ids: dict[tuple[str, str], int] = {}
     return np.stack([[_number(ids, ("", text)) for text in texts] for texts in examples.texts.values()], axis=1)
 

@@ -2,23 +2,24 @@
 
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from queue import Queue
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
+@dataclass
 class _End:
     """Follows the last item; holds the error that ended the iterator, if any."""
 
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
+    error: BaseException | None
 
 
 def prefetch(items: Iterable[T]) -> Iterator[T]:
-    """Yield the same items in the same order; computes the next one while one is used. Holds up to three in memory.
+    """Yield the same items, computing the next one while one is used; up to three are in memory.
 
-    An error of `items` is raised in place of the item. A consumer that stops early must close this iterator.
+    Raises the errors of `items` in their place. A consumer that stops early must close this iterator.
     """
     queue: Queue[T | _End] = Queue(maxsize=1)
     stopped = threading.Event()

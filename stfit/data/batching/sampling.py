@@ -24,10 +24,9 @@ def sample_batches(
     min_batch_size: int,
     epoch: int,
 ) -> list[np.ndarray]:
-    """Batches of example indices for one epoch; no index twice.
+    """Batches of example indices for one epoch, none smaller than `min_batch_size`; no index twice.
 
-    `text_ids` is an integer matrix [examples, columns], with -1 for a missing text. Batches smaller than
-    `min_batch_size` are dropped. Raises DataError if no batch is left.
+    `text_ids`: [examples, columns], -1 for a missing text. Raises DataError if there is no batch.
     """
     digest = sha256(f"{fingerprint}:{seed}:{epoch}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest))
@@ -129,10 +128,7 @@ def _split_into_pairs(
 
 
 def _round_robin(units: np.ndarray, batch_of: np.ndarray, filled: np.ndarray, batch_size: int) -> None:
-    """Put units (rows [units, rows per unit]) one by one into the emptiest batch, while any has room.
-
-    Updates `batch_of` (the batch of each row) and `filled` (the size of each batch) in place.
-    """
+    """Put units [units, rows per unit] one by one into the emptiest batch with room; updates `batch_of`, `filled`."""
     width = units.shape[1]
     room = (batch_size - filled) // width
     batch = np.repeat(np.arange(len(filled)), room)

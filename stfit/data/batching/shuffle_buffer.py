@@ -145,10 +145,7 @@ def _outside(batches: Sequence[np.ndarray], examples: int) -> np.ndarray:
 def read_examples(
     tables: Iterable[Table], source: TrainingData, dropped: ThrottledWarning | None = None
 ) -> Iterator[Examples]:
-    """The examples of each block of rows.
-
-    Raises DataError, with its row, if a row does not match the recipe, and if no row makes an example.
-    """
+    """The examples of each block of rows. Raises DataError with a row, or if no row makes an example."""
     rows = total = 0
     for table in tables:
         with _with_row_location(table.row, table.origin):
@@ -169,14 +166,11 @@ def _with_row_location(rows: np.ndarray, origin: str) -> Iterator[None]:
         yield
     except DataError as error:
         location = f" (in rows {rows[0]} to {rows[-1]})"
-        raise DataError(
-            [
-                replace(problem, file=problem.file or origin)
-                if problem.row is not None
-                else replace(problem, file=problem.file or origin, row=int(rows[0]), message=problem.message + location)
-                for problem in error.problems
-            ]
-        ) from error
+        located = [
+            replace(problem, row=int(rows[0]), message=problem.message + location) if problem.row is None else problem
+            for problem in error.problems
+        ]
+        raise DataError([replace(problem, file=problem.file or origin) for problem in located]) from error
 
 
 def read_first_examples(source: TrainingData) -> Examples:

@@ -36,8 +36,7 @@ Tokenize = Callable[[Sequence[str]], list[np.ndarray]]
 def load_tokens(texts: list[str], tokenize: Tokenize, cache_name: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Concatenated token ids of all texts (int32), and the start of each text, plus the end of the last.
 
-    `cache_name` identifies the tokenizer and its settings. Caches corpora of at least MIN_CACHED_TEXTS texts, unless it
-    is None.
+    `cache_name` identifies the tokenizer and its settings; None caches nothing.
     """
     if cache_name is None or len(texts) < MIN_CACHED_TEXTS:
         return _tokenize_all(texts, tokenize)

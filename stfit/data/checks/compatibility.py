@@ -37,10 +37,7 @@ def format_problem(loss: str, format: str, fits_of: Mapping[str, Fits]) -> str |
 
 
 def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
-    """Raises DataError if the labels have a kind or range that the loss does not support, or are all equal.
-
-    `has_teacher`: whether the loss uses the embeddings of a teacher instead of labels.
-    """
+    """Raises DataError if the loss does not support the kind or range of the labels, or if they are all equal."""
     check_kind(loss, fits, examples, has_teacher)
     label = examples.label
     if label is not None and examples.format in dict(fits) and label.min() == label.max():
@@ -64,9 +61,8 @@ def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = Fa
     if label is None or not kinds:
         return
     problems = [PROBLEM_OF[kind](examples, label) for kind in kinds if kind in PROBLEM_OF]
-    problem = problems[0] if problems and None not in problems else None
-    if problem:
-        message, rows = problem
+    if problems and problems[0] and None not in problems:
+        message, rows = problems[0]
         meanings = " or ".join(MEANING[kind] for kind in kinds)
         at = f" ({name_rows(rows.tolist())})" if len(rows) else ""
         row = int(rows[0]) if len(rows) else None
@@ -76,10 +72,8 @@ def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = Fa
 def _score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:
     """Scores are floats, or integers that are all 0 or 1, within [0, 1]."""
     if examples.label_kind == "class" and examples.label_names:
-        return (
-            f"these are classes ({', '.join(examples.label_names[:5])}); set scores in `label_map`",
-            examples.row[:0],
-        )
+        listed = ", ".join(examples.label_names[:5])
+        return f"these are classes ({listed}); set scores in `label_map`", examples.row[:0]
     outside = (label < 0) | (label > 1)
     if not outside.any():
         return None
@@ -92,16 +86,13 @@ def _binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndar
     """Only 0 and 1, but not for named classes: stfit can't know which name means similar."""
     if examples.label_kind == "binary":
         return None
-    names = examples.label_names
-    if names:
-        return (
-            f"these are classes; set which of them mean similar: `label_map: {{{names[0]}: 0, {names[-1]}: 1}}`",
-            examples.row[:0],
-        )
-    return (
-        f"these range from {label.min():g} to {label.max():g}; use `label_map`, or a loss for scores such as cosent",
-        examples.row[~np.isin(label, (0, 1))],
+    if names := examples.label_names:
+        mapped = f"{{{names[0]}: 0, {names[-1]}: 1}}"
+        return f"these are classes; set which of them mean similar: `label_map: {mapped}`", examples.row[:0]
+    message = (
+        f"these range from {label.min():g} to {label.max():g}; use `label_map`, or a loss for scores such as cosent"
     )
+    return message, examples.row[~np.isin(label, (0, 1))]
 
 
 def _class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarray] | None:

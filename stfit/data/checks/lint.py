@@ -50,10 +50,7 @@ def fold(text: str) -> str:
 
 
 def lint_training(examples: Examples, origin: str, in_batch: bool, sampler: str) -> list[Problem]:
-    """Warnings about the rows of `origin`. Raises DataError for certain mistakes.
-
-    `in_batch`: whether the loss uses other rows' positives as negatives; `sampler`: how rows form batches.
-    """
+    """Warnings about the rows of `origin`; DataError for certain mistakes. `in_batch`: see ExamplesToLint."""
     rows = fold_rows(examples, in_batch, sampler)
     if errors := _run(ERRORS, rows, origin):
         raise DataError(errors)
@@ -113,11 +110,8 @@ def _few_texts(rows: ExamplesToLint) -> Iterator[Problem]:
     """A role with few values is probably a class: most rows of a batch would be false negatives."""
     for role, texts in rows.folded.items():
         if len(texts) >= 100 and len(set(texts)) <= len(texts) // 50:
-            message = (
-                f"{role} has only {len(set(texts))} different texts in {len(texts)} rows, such as {texts[0]!r:.60}: is "
-                "it a class label? Check `columns`"
-            )
-            yield Problem(message, "few-texts")
+            found = f"{len(set(texts))} different texts in {len(texts)} rows, such as {texts[0]!r:.60}"
+            yield Problem(f"{role} has only {found}: is it a class label? Check `columns`", "few-texts")
 
 
 def _damaged_text(rows: ExamplesToLint) -> Iterator[Problem]:
@@ -327,3 +321,22 @@ def _word_overlap(first: str | None, second: str | None) -> float:
 def _is_clearly_negative(values: np.ndarray) -> bool:
     """Whether their mean is below zero by more than five standard errors: chance does not explain it."""
     return len(values) >= 50 and bool(values.mean() < -5 * values.std() / np.sqrt(len(values)))
+
+
+def shared_rows(training: Examples, evaluations: list[tuple[str, str, Examples]]) -> list[Problem]:
+    """Evaluators (name, origin, rows) that share examples with training, whose metrics may reflect memorization."""
+    training_keys = set(_example_keys(training))
+    problems = []
+    for name, origin, examples in evaluations:
+        rows = examples.row.tolist()
+        at = [row for row, key in zip(rows, _example_keys(examples), strict=True) if key in training_keys]
+        if at:
+            shared = f"{len(at)} of {len(rows)} examples of evaluator `{name}` are trained on, {name_rows(at)}"
+            problems.append(Problem(f"{shared}: measure on other rows", "shared-rows", origin, row=at[0]))
+    return problems
+
+
+def _example_keys(examples: Examples) -> list[frozenset[str]]:
+    """One key per example: its folded text, or its two texts without their order; negatives are ignored."""
+    columns = [[fold(text or "") for text in texts] for texts in list(examples.texts.values())[:2]]
+    return [frozenset(texts) for texts in zip(*columns, strict=True)]

@@ -44,13 +44,9 @@ def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
     written = [text for value in source.columns.values() for text in ([value] if isinstance(value, str) else value)]
     read = [*written, *source.where, *roles_in_format(source.format, source.columns)]
     used = {parse_selector(text, known).column for text in read}
+    hint = "contains only 0 and 1, but is not used: if it marks the positive rows, set"
     return [
-        Problem(
-            f"column `{name}` contains only 0 and 1, but is not used: if it marks the positive rows, "
-            f"set `where: {{{name}: 1}}`",
-            "unread-flag",
-            table.origin,
-        )
+        Problem(f"column `{name}` {hint} `where: {{{name}: 1}}`", "unread-flag", table.origin)
         for name, cells in table.columns.items()
         if name not in used and _is_flag(cells)
     ]

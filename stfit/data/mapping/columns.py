@@ -12,24 +12,14 @@ from stfit.errors import DataError, Problem, RecipeError, at_key, did_you_mean
 def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
     """Raises RecipeError for a role that the format does not have, or a list where one selector is needed."""
     roles = roles_in_format(format, columns)
-    problems = [
-        Problem(
-            f"`columns: {role}` is not a role of format {format}: {did_you_mean(role, roles) or ', '.join(roles)}",
-            "unknown-role",
-            key=f"columns.{role}",
-        )
-        for role in columns
-        if role not in roles
-    ]
-    problems += [
-        Problem(
-            f"`columns: {role}` takes one selector; only `text` and `negative` take a list of them",
-            "list-of-selectors",
-            key=f"columns.{role}",
-        )
-        for role, written in columns.items()
-        if isinstance(written, list) and role in roles and (role not in ("text", "negative") or not written)
-    ]
+    problems = []
+    for role, written in columns.items():
+        if role not in roles:
+            message = f"is not a role of format {format}: {did_you_mean(role, roles) or ', '.join(roles)}"
+            problems.append(Problem(f"`columns: {role}` {message}", "unknown-role", key=f"columns.{role}"))
+        elif isinstance(written, list) and (role not in ("text", "negative") or not written):
+            message = "takes one selector; only `text` and `negative` take a list of them"
+            problems.append(Problem(f"`columns: {role}` {message}", "list-of-selectors", key=f"columns.{role}"))
     if problems:
         raise RecipeError(problems)
 

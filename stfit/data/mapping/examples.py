@@ -100,11 +100,10 @@ class UnfilteredExamples:
 def load_examples(
     source: Source, format: str, seed: int, holdout: Holdout | None = None
 ) -> tuple[Examples, Examples | None]:
-    """The examples of a source, and those held out from it.
+    """The examples of a source, and those held out from it. Raises RecipeError, or DataError with row numbers.
 
     The order is fixed: split, where, holdout (whole rows), selectors, label_map, label_range, dropped empties, shuffle,
-    limit; the last two do not apply to the holdout. Raises RecipeError if `columns` can't be parsed; DataError, with
-    row numbers, if rows do not match the recipe or none is left.
+    limit; the last two do not apply to the holdout.
     """
     check_roles(source.columns, format)
     table = load_table(source)
@@ -189,11 +188,8 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
             continue
         cell, row = wrong[0]
         written = ", ".join(f"`{selector.text}`" for selector in selectors[role])
-        hint = (
-            f"select from it with `{selectors[role][0].text}[0]` or `[*]`"
-            if isinstance(cell, list)
-            else "it must be text"
-        )
+        select = f"select from it with `{selectors[role][0].text}[0]` or `[*]`"
+        hint = select if isinstance(cell, list) else "it must be text"
         at = name_rows([row for _, row in wrong])
         message = f"{role} (from {written}) has type {type(cell).__name__} in {at}: {cell!r:.60}; {hint}"
         problems.append(Problem(message, "not-text", row=row, key=f"columns.{role}"))
@@ -212,17 +208,12 @@ def _is_text(cell: Any) -> bool:
 
 
 def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_none: bool = False) -> Examples:
-    """The examples of some rows (a mask over the table) that have all texts and a label.
-
-    Raises DataError if there are none, unless `allow_none`.
-    """
+    """The examples of some rows (a mask over the table) that have all texts and a label."""
     cells = dict(unfiltered.cells)
     inside = rows[unfiltered.parent]
     if "negative" in cells:
         cells["negative"] = [[text for text in texts if not is_blank(text)] or None for texts in cells["negative"]]
-    complete = np.ones(len(inside), dtype=bool)
-    for column in cells.values():
-        complete &= np.array([not is_blank(cell) for cell in column], dtype=bool)
+    complete = np.array([not any(map(is_blank, texts)) for texts in zip(*cells.values(), strict=True)], dtype=bool)
     labeled = unfiltered.labels.present if unfiltered.labels else np.ones(len(inside), dtype=bool)
     dropped = {
         "empty list": int(rows.sum()) - len(np.unique(unfiltered.parent[inside])),
@@ -239,16 +230,10 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
         negatives = texts.pop("negative")
         for i, role in enumerate(_negative_roles(max(map(len, negatives), default=1))):
             texts[role] = [row[i] if i < len(row) else None for row in negatives]
-    labels = unfiltered.labels
-    return Examples(
-        format=unfiltered.format,
-        texts=texts,
-        label=labels.values[kept] if labels else None,
-        label_kind=labels.kind if labels else "none",
-        label_names=labels.names if labels else None,
-        row=unfiltered.table.row[unfiltered.parent[kept]],
-        dropped=dropped,
-    )
+    row, labels = unfiltered.table.row[unfiltered.parent[kept]], unfiltered.labels
+    if labels is None:
+        return Examples(unfiltered.format, texts, None, "none", None, row, dropped)
+    return Examples(unfiltered.format, texts, labels.values[kept], labels.kind, labels.names, row, dropped)
 
 
 def is_blank(cell: str | list[str] | None) -> bool:
@@ -286,13 +271,12 @@ def join(parts: Sequence[Examples]) -> Examples:
         columns += [[None] * len(part)] * (len(texts) - len(columns))
         for column, more in zip(texts.values(), columns, strict=True):
             column += more
-    kinds: list[LabelKind] = ["score", "class", "binary", "none"]
-    return Examples(
-        format=first.format,
+    kinds = ("score", "class", "binary", "none")
+    return replace(
+        first,
         texts=texts,
         label=None if first.label is None else np.concatenate([part.label for part in parts if part.label is not None]),
-        label_kind=next(kind for kind in kinds if kind in {part.label_kind for part in parts}),
-        label_names=first.label_names,
+        label_kind=min((part.label_kind for part in parts), key=kinds.index),
         row=np.concatenate([part.row for part in parts]),
         dropped=count_dropped(parts),
     )

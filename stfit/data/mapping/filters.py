@@ -64,17 +64,14 @@ def number_in(cell: Any) -> float | int | None:
 
 
 def choose_holdout(table: Table, holdout: Holdout, seed: int) -> np.ndarray:
-    """Which rows are held out: a mask [rows], sampled with `seed`.
+    """Which rows are held out: a mask [rows], sampled with `seed`. Raises DataError if one side would be empty.
 
-    With `by`, groups of equal values are sampled while they fit into the number of rows; if none fits, the smallest one
-    is used. Raises DataError if one side would be empty.
+    With `by`, groups of equal values are sampled while they fit into the number of rows; if none fits, the smallest.
     """
     size = holdout.rows or max(1, round(len(table) * (holdout.fraction or 0)))
-    if holdout.by is None:
-        groups = np.arange(len(table))
-    else:
-        values = [repr(value) for value in select(table, holdout.by)]
-        groups = np.unique(values, return_inverse=True)[1]
+    groups = np.arange(len(table))
+    if holdout.by is not None:
+        groups = np.unique([repr(value) for value in select(table, holdout.by)], return_inverse=True)[1]
     sizes = np.bincount(groups)
     chosen, held = [], 0
     for group in np.random.default_rng(seed).permutation(len(sizes)).tolist():

@@ -30,10 +30,9 @@ class Labels:
 
 
 def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: list[str] | None) -> Labels:
-    """Apply `label_map` and `label_range`; number classes that are text, in sorted order.
+    """Apply `label_map` and `label_range`; number classes that are text, in sorted order. Raises DataError, with rows.
 
-    `rows`: row numbers of the cells; `names`: the dataset's names of its classes. Raises DataError, with rows, for
-    labels that are not a number, bool or text, are not finite, are missing in the map or outside the range.
+    `rows`: row numbers of the cells; `names`: the dataset's names of its classes.
     """
     present = np.array([cell is not None and cell != "" for cell in cells], dtype=bool)
     known = [cell for cell in cells if cell is not None and cell != ""]
@@ -71,21 +70,18 @@ def _map_labels(
     cells: list[Any], rows: np.ndarray, mapping: dict[str, int | float], names: list[str] | None
 ) -> tuple[list[int | float], list[str] | None]:
     """Labels by `label_map`, whose keys are labels in the data or the dataset's names of them; and names."""
-    keys = [_written(cell) for cell in cells]
-    if names is not None:
-        keys = [_name_of(cell, names) if key not in mapping else key for key, cell in zip(keys, cells, strict=True)]
+    name_of = dict(enumerate(names or []))
+    keys = [str(cell).lower() if isinstance(cell, bool) else str(cell) for cell in cells]
+    keys = [
+        name_of.get(cell, key) if key not in mapping and isinstance(cell, int) else key
+        for key, cell in zip(keys, cells, strict=True)
+    ]
     problems = []
     for key in dict.fromkeys(key for key in keys if key not in mapping):
         at = [row for row, row_key in zip(rows.tolist(), keys, strict=True) if row_key == key]
         hint = did_you_mean(key, list(mapping))
-        problems.append(
-            Problem(
-                f"`label_map` has no entry for the label `{key}` of {name_rows(at)} ({hint})",
-                "unmapped-label",
-                row=at[0],
-                key="label_map",
-            )
-        )
+        message = f"`label_map` has no entry for the label `{key}` of {name_rows(at)} ({hint})"
+        problems.append(Problem(message, "unmapped-label", row=at[0], key="label_map"))
     if problems:
         raise DataError(problems)
     inverse = {value: key for key, value in mapping.items()}
@@ -93,21 +89,10 @@ def _map_labels(
     return [mapping[key] for key in keys], [inverse[i] for i in range(len(inverse))] if one_to_one else None
 
 
-def _written(cell: Any) -> str:
-    return str(cell).lower() if isinstance(cell, bool) else str(cell)
-
-
-def _name_of(cell: Any, names: list[str]) -> str:
-    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else _written(cell)
-
-
 def _read_text_labels(
     cells: list[Any], rows: np.ndarray, names: list[str] | None
 ) -> tuple[list[int | float], list[str] | None, bool]:
-    """Labels as numbers, names of the classes, and whether the labels are names.
-
-    They are numbers if all labels are numbers written as text (CSV); else classes in the order of their names.
-    """
+    """Numbers, if all labels are numbers written as text (CSV), else classes; names; and whether labels are names."""
     texts = sum(isinstance(cell, str) for cell in cells)
     if texts < len(cells) / 2:  # report the minority
         _refuse(cells, rows, lambda cell: isinstance(cell, str), "the labels of most other rows are numbers")

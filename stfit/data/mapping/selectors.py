@@ -41,9 +41,10 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
     if text in columns:
         return Selector(text, text)
     match = PATH.fullmatch(text)
-    if match is None:
-        raise RecipeError(_unreadable(text))
-    steps = _parse_steps(match["steps"], text)
+    if match is None or STEP.sub("", match["steps"]):
+        shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]` or `set.neg[*]`"
+        raise RecipeError(f"can't read the selector `{text}`: write a column or a path, such as {shapes}")
+    steps = tuple(map(_parse_step, STEP.finditer(match["steps"])))
     if WILDCARD not in steps:
         return Selector(text, match["column"], steps)
     at = steps.index(WILDCARD)
@@ -52,26 +53,12 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
     return Selector(text, match["column"], steps[:at], steps[at + 1 :])
 
 
-def _parse_steps(written: str, text: str) -> tuple[Step, ...]:
-    steps: list[Step] = []
-    position = 0
-    while position < len(written):
-        match = STEP.match(written, position)
-        if match is None:
-            raise RecipeError(_unreadable(text))
-        position = match.end()
-        if match["key"] or match["each"]:
-            steps.append(match["key"] or WILDCARD)
-        elif match["index"]:
-            steps.append(int(match["index"]))
-        else:
-            steps.append(slice(*(int(bound) if bound else None for bound in (match["start"], match["stop"]))))
-    return tuple(steps)
-
-
-def _unreadable(text: str) -> str:
-    shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]` or `set.neg[*]`"
-    return f"can't read the selector `{text}`: write a column or a path, such as {shapes}"
+def _parse_step(match: re.Match[str]) -> Step:
+    if match["key"] or match["each"]:
+        return match["key"] or WILDCARD
+    if match["index"]:
+        return int(match["index"])
+    return slice(*(int(bound) if bound else None for bound in match.group("start", "stop")))
 
 
 def select(table: Table, text: str) -> list[Any]:
@@ -134,10 +121,7 @@ def _element_choices(group: list[Selector], length: int) -> list[tuple[int, ...]
 
 
 def _walk(values: list[Any], rows: np.ndarray, steps: tuple[Step, ...], path: str) -> list[Any]:
-    """Follow `steps` into every value; None if a list is too short, a key is missing or a value is null.
-
-    For messages: `rows` are the row numbers of the values, `path` the steps so far.
-    """
+    """Follow `steps` into every value; None if a list is too short or a key is missing. `rows` and `path` name it."""
     for position, step in enumerate(steps):
         if isinstance(step, str):
             _check_keys(values, rows, step, path)

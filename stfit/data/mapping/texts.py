@@ -25,8 +25,7 @@ class Texts:
 def stream_texts(source: Source, column: str | None, id_column: str | None) -> Iterator[Texts]:
     """Every text that the selector `column` takes, in order; its id is its cell in `id_column`, or its number from 0.
 
-    The default of `column` is `text`, or the only column that holds text. Raises RecipeError if there is no default or
-    the selector can't be read, DataError if a row has no text.
+    The default of `column` is `text`, or the only column that holds text. Raises RecipeError or DataError.
     """
     selector: Selector | None = None
     count = 0

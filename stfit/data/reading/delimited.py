@@ -1,13 +1,13 @@
 """Delimited text (.csv, .tsv): every cell is a str."""
 
+import codecs
 import csv
-import gzip
 from collections.abc import Iterator
+from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from typing import IO
 
-from stfit.data.reading.text_lines import MAX_LINE, in_blocks, line_error, read_lines
+from stfit.data.reading.text_lines import MAX_LINE, in_blocks, line_error, open_bytes, read_lines
 from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table, delimiter_hint
 
@@ -25,7 +25,8 @@ def _parse_records(path: Path, options: ReadOptions) -> Iterator[list[str]]:
     number = 0
     may_be_longer = isinstance(options.header, list)  # a list names the first fields only
     try:
-        with _open_text(path, options.encoding) as file:
+        encoding = "utf-8-sig" if codecs.lookup(options.encoding).name == "utf-8" else options.encoding
+        with open_bytes(path) as raw, TextIOWrapper(raw, encoding, newline="") as file:
             reader = csv.reader(
                 (line for _, line in read_lines(file, path)),
                 delimiter=options.delimiter or ("\t" if path.name.endswith((".tsv", ".tsv.gz")) else ","),
@@ -51,10 +52,3 @@ def _parse_records(path: Path, options: ReadOptions) -> Iterator[list[str]]:
         raise line_error(path, reader.line_num, f"is not valid: {error}; {hint}") from error
     except (UnicodeError, LookupError) as error:
         raise line_error(path, number + 1, f"or one soon after it is not {options.encoding}: {error}") from error
-
-
-def _open_text(path: Path, encoding: str) -> IO[str]:
-    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding=encoding, newline="")
-    return path.open(encoding=encoding, newline="")

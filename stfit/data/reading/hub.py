@@ -108,10 +108,7 @@ def _as_data_error(id: str) -> Iterator[None]:
 def dataset_blocks(
     dataset: datasets.Dataset | datasets.IterableDataset, origin: str, limit: int | None = None
 ) -> Iterator[Table]:
-    """Blocks of a dataset, or of its first `limit` rows, as plain Python values; the first block has no rows.
-
-    Images and audio are not decoded.
-    """
+    """Blocks of a dataset as plain Python values, without decoding images and audio; the first block has no rows."""
     features = dataset.features or {}
     names = {name: feature.names for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     yield build_table(origin, {name: [] for name in features}, names)

@@ -17,7 +17,7 @@ def read_json_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 
 def json_blocks(file: IO[bytes], path: Path) -> Iterator[Table]:
-    """The same for an open file; `path` is its name in messages. Raises DataError with the line."""
+    """Blocks of an open file; blank lines are skipped, and a key that a row lacks is None. `path`: for messages."""
     for records in in_blocks(_parse_lines(file, path)):
         names = dict.fromkeys(chain.from_iterable(records))
         yield build_table(str(path), {name: [record.get(name) for record in records] for name in names}, {})
@@ -28,17 +28,13 @@ def _parse_lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
         if line.isspace():
             continue
         try:
-            record = _parse(line)
+            try:
+                record = json.loads(line.decode())
+            except ValueError:  # a byte order mark, say: json.loads guesses the encoding of bytes, which is slow
+                record = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise line_error(path, number, f"is not valid JSON: {reason}") from error
         if not isinstance(record, dict):
             raise line_error(path, number, 'is not a JSON object such as {"text": "...", "label": 0}')
         yield record
-
-
-def _parse(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode())
-    except ValueError:  # a byte order mark, say: json.loads guesses the encoding of bytes, which is slow
-        return json.loads(line)

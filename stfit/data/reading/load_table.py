@@ -23,11 +23,7 @@ Splits = dict[str, Callable[[int | None], Iterator[Table]]]
 
 
 def find_splits(source: TableSource) -> Splits:
-    """The splits of a dataset.
-
-    Raises DataError if there is no such dataset, HubError if the Hub can't be reached, RecipeError for a path with keys
-    of a Hub dataset.
-    """
+    """The splits of a dataset. Raises DataError, HubError, or RecipeError for a path with keys of a Hub dataset."""
     if is_remote(source.dataset):
         return hub_splits(source)
     for key in ("config", "files", "revision"):
@@ -47,11 +43,7 @@ def load_split(blocks: Iterable[Table]) -> Table:
 
 
 def load_table(source: TableSource) -> Table:
-    """The rows that `dataset` and `split` name.
-
-    Raises DataError if there is no such dataset or split, or a file can't be read; HubError if the Hub can't be
-    reached.
-    """
+    """The rows that `dataset` and `split` name. Raises DataError, or HubError if the Hub can't be reached."""
     with at_key("split"):
         parts = parse_split(source.split)
     splits = find_splits(source)
@@ -68,11 +60,7 @@ def load_table(source: TableSource) -> Table:
 
 
 def open_blocks(source: TableSource, stdin_is_json: bool = False) -> Callable[[], Iterator[Table]]:
-    """A function that reads the rows of a split from the first one, block by block; rows are numbered from 1.
-
-    `stdin_is_json`: whether standard input is JSON Lines, not text. Raises DataError if something can't be read,
-    HubError if the Hub can't be reached.
-    """
+    """A function that reads the rows of a split from the first one, block by block; rows are numbered from 1."""
     if source.dataset == STDIN:
         read = json_blocks if stdin_is_json else text_blocks
         tables = read(sys.stdin.buffer, Path("stdin"))

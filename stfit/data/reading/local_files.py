@@ -71,10 +71,7 @@ def _as_data_error(path: Path) -> Iterator[None]:
 
 
 def local_files(source: TableSource) -> list[Path] | None:
-    """The files of a split, in order; None for standard input, a dataset on the Hub, or one saved to disk.
-
-    Raises DataError if there is no such file or split.
-    """
+    """The files of a split, in order; None for standard input, a dataset on the Hub, or one saved to disk."""
     path = Path(source.dataset)
     if source.dataset == STDIN or is_remote(source.dataset) or is_saved(path):
         return None
@@ -118,17 +115,13 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_label_names(path: Path) -> dict[str, list[str]]:
-    """Names of classes in a labels.json: `{"label": ["no", "yes"]}` or `{"label": {"no": 0, "yes": 1}}`.
-
-    Empty if there is no such file. Raises DataError if it can't be read.
-    """
+    """Names of classes in a labels.json, if any: `{"label": ["no", "yes"]}` or `{"label": {"no": 0, "yes": 1}}`."""
     if not path.is_file():
         return {}
     if path.stat().st_size > MAX_LABELS_BYTES:
         raise DataError(f"{path} is larger than {MAX_LABELS_BYTES >> 20} MiB: are these the names of classes?")
     try:
-        columns = load_json(path)
-        return {column: _ordered_names(names) for column, names in columns.items()}
+        return {column: _ordered_names(names) for column, names in load_json(path).items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(
             f'{path} must map a column to the names of its classes, as in {{"label": ["no", "yes"]}}: {error}'
@@ -139,11 +132,9 @@ def _ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
     """Names of the classes 0, 1, ... from a list, or a mapping in either direction."""
     if isinstance(names, list):
         return [str(name) for name in names]
-    numbers = (
-        {int(key): str(value) for key, value in names.items()}
-        if all(map(str.isdigit, names))
-        else {number: name for name, number in names.items()}
-    )
+    numbers = {number: name for name, number in names.items()}
+    if all(map(str.isdigit, names)):
+        numbers = {int(key): str(value) for key, value in names.items()}
     if sorted(numbers) != list(range(len(names))):
         raise ValueError("classes are numbered 0, 1, 2, ... without gaps")
     return [numbers[number] for number in range(len(names))]

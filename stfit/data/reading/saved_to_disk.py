@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stfit.errors import DataError
 from stfit.io.json_files import load_json
@@ -21,10 +21,7 @@ def is_saved(path: Path) -> bool:
 
 
 def load_saved(folder: Path) -> dict[str, datasets.Dataset]:
-    """Splits of a folder; a single Dataset has one split: the one it was made from, or `train`.
-
-    Raises DataError if the folder can't be read, or names files outside of itself.
-    """
+    """Splits of a folder; a single Dataset has one split: the one it was made from, or `train`."""
     _require_inside(folder)
     try:
         saved = datasets.load_from_disk(str(folder))
@@ -35,25 +32,22 @@ def load_saved(folder: Path) -> dict[str, datasets.Dataset]:
     return {str(name): dataset for name, dataset in saved.items()}
 
 
+LISTINGS: dict[str, Callable[[Any], list[Any]]] = {
+    "dataset_dict.json": lambda content: content["splits"],
+    "state.json": lambda content: [entry["filename"] for entry in content["_data_files"]],
+}
+"""File of a saved folder -> the names of other files or folders in its content."""
+
+
 def _require_inside(folder: Path) -> None:
-    for listing, name in _listed_names(folder):
-        path = folder / name
-        if Path(name).name != name or not path.resolve().is_relative_to(folder.resolve()):
-            raise DataError(f"{listing}: `{name}` is outside {folder}")
-        if path.is_dir():
-            _require_inside(path)
-
-
-def _listed_names(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each file or split that the folder's own listings name, with the listing."""
-    for file, names_in in (
-        ("dataset_dict.json", lambda content: content["splits"]),
-        ("state.json", lambda content: [entry["filename"] for entry in content["_data_files"]]),
-    ):
-        listing = folder / file
-        if listing.is_file():
-            try:
-                names = names_in(load_json(listing))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{listing}: can't be read: {error!r}") from error
-            yield from ((listing, str(name)) for name in names)
+    for listing in filter(Path.is_file, map(folder.joinpath, LISTINGS)):
+        try:
+            names = list(map(str, LISTINGS[listing.name](load_json(listing))))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{listing}: can't be read: {error!r}") from error
+        for name in names:
+            path = folder / name
+            if Path(name).name != name or not path.resolve().is_relative_to(folder.resolve()):
+                raise DataError(f"{listing}: `{name}` is outside {folder}")
+            if path.is_dir():
+                _require_inside(path)

@@ -52,7 +52,7 @@ def _parse_part(term: str, whole: str) -> SplitPart:
         raise RecipeError(
             f"can't read the split `{whole}`: write `train`, `train[:50%]`, `train[100:200]`, or terms joined by `+`"
         )
-    part = SplitPart(match["name"], match["start"], match["stop"])
+    part = SplitPart(*match.group("name", "start", "stop"))
     bounds = [bound for bound in (part.start, part.stop) if bound]
     if len({bound.endswith("%") for bound in bounds}) == 2:
         raise RecipeError(f"the split `{whole}` mixes rows and percentages in one slice: use one of the two")
@@ -62,10 +62,14 @@ def _parse_part(term: str, whole: str) -> SplitPart:
 
 
 def slice_rows(part: SplitPart, rows: int) -> slice:
-    """The slice of a split of `rows` rows that a term means."""
-    start = _row_at(part.start, rows) if part.start else 0
-    stop = _row_at(part.stop, rows) if part.stop else rows
-    return slice(start, stop)
+    """The slice of a split of `rows` rows that a term means, with bounds between 0 and `rows`."""
+
+    def row_at(bound: str | None) -> int | None:
+        if bound is None:
+            return None
+        return round(int(bound[:-1]) * rows / 100) if bound.endswith("%") else int(bound)
+
+    return slice(*slice(row_at(part.start), row_at(part.stop)).indices(rows)[:2])
 
 
 def rows_needed(parts: list[SplitPart], name: str) -> int | None:
@@ -73,9 +77,3 @@ def rows_needed(parts: list[SplitPart], name: str) -> int | None:
     stops = [part.stop if (part.start or "0").isdigit() else None for part in parts if part.name == name]
     known = [int(stop) for stop in stops if stop and stop.isdigit()]
     return max(known) if len(known) == len(stops) else None
-
-
-def _row_at(bound: str, rows: int) -> int:
-    """A bound as a row between 0 and `rows`; negative bounds count from the end."""
-    row = round(int(bound[:-1]) * rows / 100) if bound.endswith("%") else int(bound)
-    return min(max(row + rows, 0) if row < 0 else row, rows)
