@@ -55,7 +55,6 @@ class Parts:
         return self.folder / f"part-{number:05d}.safetensors"
 
     def has(self, number: int, digest: str) -> bool:
-        """Whether the part exists and has this digest."""
         try:
             with safetensors.safe_open(self.path(number), "numpy") as file:
                 return bool((file.metadata() or {}).get("digest") == digest)

@@ -255,7 +255,6 @@ def _read_scores(label: ColumnProfile) -> tuple[dict[str, Any], str]:
 
 
 def _read_classes(label: ColumnProfile, names: list[str]) -> tuple[LabelKind, dict[str, Any], str]:
-    """Kind, options and reason for classes of pairs; those of natural language inference are also a score."""
     # NLI sets on the Hub write -1 for rows without agreement between annotators.
     unsure = any(isinstance(cell, int) and cell < 0 for cell in label.cells)
     options: dict[str, Any] = {"where": {label.selector: {"min": 0}}} if unsure else {}

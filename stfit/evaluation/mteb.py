@@ -99,7 +99,6 @@ class Adapter:
 
     @property
     def mteb_model_meta(self) -> Any:
-        """Metadata that mteb does not look up."""
         from mteb.models import ModelMeta
 
         return ModelMeta.create_empty({"name": "stfit/model", "revision": "none"})

@@ -194,7 +194,6 @@ def _to_json(values: Iterable[float]) -> list[Any]:
 
 
 def _most_similar(similarity_lr: np.ndarray, relation_lr: np.ndarray) -> list[int | None]:
-    """Index of the most similar right text among those marked in `relation_lr`, for each left text."""
     if not similarity_lr.size:
         return []
     best_l = np.where(relation_lr, similarity_lr, -np.inf).argmax(axis=1).tolist()

@@ -176,7 +176,6 @@ def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSourc
 
 
 def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource) -> Collection:
-    """Read the three tables. Raises DataError if ids are missing, duplicated, or do not match."""
     documents = dict(sorted(_texts_by_id(corpus, "corpus").items()))
     all_queries = _texts_by_id(queries, "queries")
     index_of = {key: index for index, key in enumerate(documents)}

@@ -24,15 +24,11 @@ class TripletAccuracy(EvaluatorBase):
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         anchor, positive = (embed(role, rows.column(role)) for role in ("anchor", "positive"))
-        negatives = {role: embed(role, rows.column(role)) for role in rows.negatives}
-        missing = {role: np.array([text is None for text in rows.texts[role]]) for role in negatives}
+        missing = {role: np.array([text is None for text in rows.texts[role]]) for role in rows.negatives}
         to_positive = score_pairs(anchor, positive)
-        to_negative = {role: score_pairs(anchor, negative) for role, negative in negatives.items()}
-        return {
-            f"accuracy_{name}": mean_of(
-                np.all(
-                    [missing[role] | (score_r > to_negative[role][name] + self.margin) for role in negatives], axis=0
-                )
-            )
-            for name, score_r in to_positive.items()
-        }
+        to_negative = {role: score_pairs(anchor, embed(role, rows.column(role))) for role in rows.negatives}
+        statistics = {}
+        for name, score_r in to_positive.items():
+            closer = [missing[role] | (score_r > to_negative[role][name] + self.margin) for role in rows.negatives]
+            statistics[f"accuracy_{name}"] = mean_of(np.all(closer, axis=0))
+        return statistics

@@ -74,7 +74,6 @@ def _describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
 
 
 def _describe_model(model: Model) -> dict[str, Any]:
-    """A base or teacher with its commit, or with a fingerprint of its files."""
     ref, base = hub_ref(model), model.base
     if ref:
         return {"base": ref.id, "commit": ref.revision}
@@ -122,7 +121,6 @@ def is_same_training(old: Lock, new: Lock) -> bool:
 
 
 def is_same_input(old: Any, new: dict[str, Any]) -> bool:
-    """Whether two entries of a lock have the same commit or the same fingerprint."""
     if old == new:
         return True
     return isinstance(old, dict) and any(old.get(key) == new.get(key) is not None for key in ("commit", "fingerprint"))

@@ -87,7 +87,6 @@ class Mark:
         return Problem(message, code, self.source.file, self.line, self.column, snippet=snippet)
 
     def snippet(self) -> str:
-        """The line, and below it carets under the word. A long line is cut around the word."""
         lines = self.source.lines
         line = lines[self.line - 1] if self.line <= len(lines) else ""
         cut = max(0, self.column - 1 - SNIPPET_WIDTH // 2) if len(line) > SNIPPET_WIDTH else 0

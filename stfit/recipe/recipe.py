@@ -113,19 +113,15 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def require_one_training_definition(self) -> Self:
-        """Either `data` and `loss`, or `objectives`."""
-        both = self.data is not None and self.loss is not None
-        either = self.data is not None or self.loss is not None
-        if self.objectives is None and not both:
-            missing = "data" if self.data is None else "loss"
-            raise ValueError(f"`{missing}` is missing: write `data` and `loss`, or several `objectives`")
-        if self.objectives is not None and either:
+        missing = [key for key in ("data", "loss") if getattr(self, key) is None]
+        if self.objectives is None and missing:
+            raise ValueError(f"`{missing[0]}` is missing: write `data` and `loss`, or several `objectives`")
+        if self.objectives is not None and len(missing) < 2:
             raise ValueError("`objectives` replaces `data` and `loss`: move both into the list")
         return self
 
     @model_validator(mode="after")
     def require_all_weights_or_none(self) -> Self:
-        """A weight is relative to the weights of the other objectives."""
         if len({objective.weight is None for objective in self.objectives or []}) > 1:
             raise ValueError("set `weight` for all objectives or for none")
         return self

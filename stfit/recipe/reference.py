@@ -32,7 +32,9 @@ def reference_page() -> str:
         # model_construct: no fields are required, because only the names of the metrics are read.
         evaluators={evaluator.tag(): evaluator.model_construct().metrics for evaluator in EVALUATORS},
         errors=[
-            (_exit_code(error), error.__name__, _one_line(error.__doc__ or "")) for error in StfitError.__subclasses__()
+            # An interrupted run exits with 128 + the number of the signal.
+            (vars(error).get("exit_code", "130, 143"), error.__name__, _one_line(error.__doc__ or ""))
+            for error in StfitError.__subclasses__()
         ],
     )
 
@@ -42,12 +44,11 @@ class _Tables:
 
     def __init__(self, definitions: dict[str, Part]) -> None:
         self.definitions = definitions
-        self.heading_of: dict[str, str] = {}
+        self.shown: set[str] = set()
 
     def sections(self, properties: dict[str, Part], path: str) -> Iterator[str]:
-        """The sections below the given keys: a table for each, or for each of its choices."""
         for key, part in properties.items():
-            names = [name for name in _references(part) if name not in self.heading_of]
+            names = [name for name in _references(part) if name not in self.shown]
             here = f"{path}.{key}".lstrip(".")
             shared = self.shared_by(names) if len(names) > 1 else {}
             if len(names) > 1:
@@ -63,7 +64,7 @@ class _Tables:
         definition = self.definitions[name]
         properties = dict(definition["properties"])
         spellings = properties.pop("type", {}).get("enum", [])
-        self.heading_of[name] = f"{here}: {spellings[0]}" if spellings else here
+        self.shown.add(name)
         title = f"`{here}`: `{spellings[0]}`" if spellings else f"`{here}`"
         lines = [f"{'###' if is_choice else '##'} {title}", "", definition.get("description", "").strip()]
         if spellings[1:]:
@@ -83,7 +84,6 @@ class _Tables:
         return {key: part for key, part in first.items() if sum(other.get(key) != part for other in others) <= few}
 
     def shared_table(self, shared: dict[str, Part]) -> str:
-        """The shared keys; those of `data` by name only."""
         data = self.definitions["TrainingData"]["properties"]
         as_in_data = [key for key, part in shared.items() if data.get(key) == part]
         new = {key: part for key, part in shared.items() if key not in as_in_data}
@@ -117,7 +117,6 @@ class _Tables:
         return f"{TYPES[part['type']]}{_bounds(part)}"
 
     def choice(self, part: Part, names: list[str]) -> str:
-        """The names of choices, or `mapping`, and the other allowed values."""
         tags = [self.definitions[name]["properties"].get("type", {}).get("enum", ["mapping"])[0] for name in names]
         others = [member for member in part.get("anyOf", []) if "$ref" not in member and "enum" not in member]
         shown = ", ".join(tag if tag == "mapping" else f"`{tag}`" for tag in tags)
@@ -152,10 +151,8 @@ def _references(part: Any, deep: bool = True) -> list[str]:
 
 def _default_of(part: Part) -> str:
     """The default as in a recipe; empty for a section, whose table has its defaults."""
-    default = part.get("default")
-    if isinstance(default, dict) and _references(part, deep=False):
-        return ""
-    return f"`{_plain(default)}`" if "default" in part else ""
+    is_section = isinstance(part.get("default"), dict) and _references(part, deep=False)
+    return f"`{_plain(part['default'])}`" if "default" in part and not is_section else ""
 
 
 def _plain(value: Any) -> str:
@@ -181,7 +178,6 @@ LABELS = {
 
 
 def _formats() -> list[dict[str, Any]]:
-    """Each format with each kind of label, and the losses that fit both."""
     formats: dict[tuple[str, str], list[str]] = {}
     for loss in LOSSES:
         for fit in loss.fits:
@@ -190,8 +186,3 @@ def _formats() -> list[dict[str, Any]]:
         {"name": format, "columns": ROLES[format], "label": LABELS[label], "losses": losses}
         for (format, label), losses in sorted(formats.items(), key=lambda entry: list(ROLES).index(entry[0][0]))
     ]
-
-
-def _exit_code(error: type[StfitError]) -> int | str:
-    """An interrupted run exits with 128 + the number of the signal."""
-    return error.exit_code if "exit_code" in vars(error) else "130, 143"

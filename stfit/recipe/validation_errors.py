@@ -142,7 +142,6 @@ def _chosen(node: Node, types: list[Any]) -> list[type[Spec]]:
 
 
 def _section_hint(key: str, section: str, model: type[Spec]) -> str:
-    """Where a key that is unknown in `section` is known, or nothing."""
     places = [] if key == "type" else key_owners(model).get(key, [])
     here = sorted({f"`{spec.tag()}`" for path, spec in places if path == section and "type" in spec.model_fields})
     if here:

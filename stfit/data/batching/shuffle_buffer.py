@@ -185,7 +185,6 @@ def read_first_examples(source: TrainingData) -> Examples:
 
 
 def read_rows_until(source: TrainingData, last: int) -> Table:
-    """The rows of a stream up to the block that holds row number `last`."""
     tables = []
     for table in open_blocks(source)():
         tables.append(table)

@@ -88,7 +88,6 @@ def _write(path: Path, flat: np.ndarray, starts: np.ndarray) -> None:
 
 
 def _read(path: Path, texts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cached token ids, memory-mapped. Raises OSError or ValueError if they can't be used."""
     column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("tokens")
     if len(column) != texts:
         raise ValueError(f"{path} holds {len(column)} texts instead of {texts}")

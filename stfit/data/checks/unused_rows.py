@@ -1,6 +1,8 @@
 """Dropped rows and ignored columns."""
 
-from stfit.data.mapping.columns import roles_in_format
+from itertools import chain
+
+from stfit.data.mapping.columns import resolve_columns
 from stfit.data.mapping.examples import Examples, is_blank
 from stfit.data.mapping.filters import filter_rows
 from stfit.data.mapping.selectors import parse_selector, select
@@ -25,14 +27,10 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
 def _blank_rows(table: Table, source: TrainingData) -> set[int]:
     """Numbers of the rows with an empty cell in a role of one text; lists are not considered."""
     blank: set[int] = set()
-    for role in roles_in_format(source.format, source.columns):
-        written = source.columns.get(role, role)
-        for text in [written] if isinstance(written, str) else written:
-            selector = parse_selector(text, list(table.columns))
-            if selector.tail is None and not selector.has_slice:
-                cells = select(table, text)
-                rows = zip(table.row.tolist(), cells, strict=True)
-                blank |= {row for row, cell in rows if isinstance(cell, str | None) and is_blank(cell)}
+    for selector in chain(*resolve_columns(table, source.columns, source.format).values()):
+        if selector.tail is None and not selector.has_slice:
+            rows = zip(table.row.tolist(), select(table, selector.text), strict=True)
+            blank |= {row for row, cell in rows if isinstance(cell, str | None) and is_blank(cell)}
     return blank
 
 
@@ -40,17 +38,12 @@ def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
     """An unused 0/1 column may mark the positive rows; without `where`, the other rows are trained as positives too."""
     if LABELED[source.format] or source.format == "text":
         return []
-    known = list(table.columns)
-    written = [text for value in source.columns.values() for text in ([value] if isinstance(value, str) else value)]
-    read = [*written, *source.where, *roles_in_format(source.format, source.columns)]
-    used = {parse_selector(text, known).column for text in read}
+    selectors = chain(*resolve_columns(table, source.columns, source.format).values())
+    used = {selector.column for selector in selectors}
+    used |= {parse_selector(text, list(table.columns)).column for text in source.where}
     hint = "contains only 0 and 1, but is not used: if it marks the positive rows, set"
     return [
         Problem(f"column `{name}` {hint} `where: {{{name}: 1}}`", "unread-flag", table.origin)
         for name, cells in table.columns.items()
-        if name not in used and _is_flag(cells)
+        if name not in used and all(isinstance(cell, int | str) for cell in cells) and set(cells) in FLAG_VALUES
     ]
-
-
-def _is_flag(cells: list[object]) -> bool:
-    return all(isinstance(cell, int | str) for cell in cells) and set(cells) in FLAG_VALUES

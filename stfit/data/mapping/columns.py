@@ -25,7 +25,6 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
 
 
 def roles_in_format(format: str, columns: Collection[str] = ()) -> list[str]:
-    """All roles of a format, with `label` if it has one; a triplet has one if `columns` sets it."""
     labeled = LABELED[format] or (format == "triplet" and "label" in columns)
     return [*ROLES[format], *(["label"] if labeled else [])]
 

@@ -67,7 +67,6 @@ class Examples:
         return replace(self, texts=texts, label=label, row=self.row[index])
 
     def describe(self, index: np.ndarray) -> str:
-        """Row numbers of examples and the texts of the first two, for a message."""
         texts = [" | ".join(_quote(column[i] or "") for column in self.texts.values()) for i in index[:2].tolist()]
         return f"{name_rows(self.row[index])} ({'; '.join(texts)}{'; ...' if len(index) > 2 else ''})"
 
@@ -237,7 +236,6 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
 
 
 def is_blank(cell: str | list[str] | None) -> bool:
-    """Null, empty, or only whitespace."""
     return not cell or (isinstance(cell, str) and not cell.strip())
 
 
@@ -246,7 +244,6 @@ def _negative_roles(count: int) -> list[str]:
 
 
 def examples_in(table: Table, source: TrainingData) -> Examples:
-    """The examples of one block of a stream; may be empty. Raises DataError like load_examples."""
     table = matching(table, source.where)
     unfiltered = _build_unfiltered(table, source, source.format)
     if unfiltered.labels and unfiltered.labels.numbered:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -35,14 +36,9 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
     `rows`: row numbers of the cells; `names`: the dataset's names of its classes.
     """
     present = np.array([cell is not None and cell != "" for cell in cells], dtype=bool)
-    known = [cell for cell in cells if cell is not None and cell != ""]
-    rows = rows[present]
-    _refuse(
-        known,
-        rows,
-        lambda cell: not isinstance(cell, (str, bool, int, float)),
-        "a label must be a number, true/false or text",
-    )
+    known, rows = list(compress(cells, present)), rows[present]
+    kinds = (str, bool, int, float)
+    _refuse(known, rows, lambda cell: not isinstance(cell, kinds), "a label must be a number, true/false or text")
     named, given = False, names
     if source.label_map is not None:
         known, names = _map_labels(known, rows, source.label_map, names)
@@ -59,9 +55,8 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
     if not whole:
         return Labels(values, present, "score", None)
     if names is not None:
-        _refuse(
-            known, rows, lambda value: not 0 <= value < len(names), f"the dataset names classes 0 to {len(names) - 1}"
-        )
+        reason = f"the dataset names classes 0 to {len(names) - 1}"
+        _refuse(known, rows, lambda value: not 0 <= value < len(names), reason)
     binary = not named and all(value in (0, 1) for value in known)
     return Labels(values, present, "binary" if binary else "class", names, named and names is not given)
 

@@ -37,7 +37,6 @@ class Selector(NamedTuple):
 
 
 def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
-    """A selector of a table with these columns. Raises RecipeError if it can't be parsed."""
     if text in columns:
         return Selector(text, text)
     match = PATH.fullmatch(text)

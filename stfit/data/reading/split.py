@@ -27,7 +27,6 @@ class SplitPart(NamedTuple):
 
 
 def parse_split(text: str) -> list[SplitPart]:
-    """The terms of a split expression. Raises RecipeError if it can't be read."""
     return [_parse_part(term.strip(), text) for term in text.split("+")]
 
 

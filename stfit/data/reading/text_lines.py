@@ -32,7 +32,6 @@ def read_text_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 
 def text_blocks(file: IO[bytes], path: Path) -> Iterator[Table]:
-    """The same for an open file; `path` is its name in messages. Raises DataError with the line."""
     for texts in in_blocks(_decode_lines(file, path)):
         yield build_table(str(path), {"text": texts}, {})
 
