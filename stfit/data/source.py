@@ -21,10 +21,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "triplet": ("anchor", "positive", "negative"),
     "text": ("text",),
 }
-"""Format -> its text roles. Labeled formats also have the role `label`."""
-
-LABELED: dict[str, bool] = {format: format.startswith("labeled") for format in ROLES}
-"""Format -> whether it needs a label. A triplet has one if `columns` sets `label`."""
+"""Format -> its text roles. Formats `labeled_...` also have the role `label`; a triplet has it if `columns` sets it."""
 
 
 class ReadOptions(Spec):

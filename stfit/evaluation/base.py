@@ -1,10 +1,8 @@
 """The base of every evaluator: its rows, the name of its metrics, and when it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -12,15 +10,9 @@ from pydantic import Field, model_validator
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import ROLES, Source
 from stfit.errors import RecipeError
-from stfit.lazy import lazy
 from stfit.paths import DATA_SUFFIXES, Location
 from stfit.similarity import SIMILARITIES, pairwise_similarity
 from stfit.spec import Spec
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = lazy("torch")
 
 When = Literal["start", "during", "end"]
 
@@ -109,5 +101,7 @@ class EvaluatorBase(Named, Source):
 
 def score_pairs(first_rd: np.ndarray, second_rd: np.ndarray) -> dict[str, np.ndarray]:
     """Every similarity of row i of one array to row i of the other, [r]."""
+    import torch
+
     first, second = torch.from_numpy(first_rd), torch.from_numpy(second_rd)
     return {name: pairwise_similarity(name, first, second).numpy() for name in SIMILARITIES}

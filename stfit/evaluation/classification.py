@@ -1,10 +1,8 @@
 """How well can classes of texts be predicted from their embeddings?"""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,13 +12,6 @@ from stfit.errors import DataError
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    from sklearn import cluster, exceptions, linear_model
-else:
-    cluster, linear_model = lazy("sklearn.cluster"), lazy("sklearn.linear_model")
-    exceptions = lazy("sklearn.exceptions")
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,8 @@ class Classification(EvaluatorBase):
 
         V-measure: Rosenberg and Hirschberg, 2007, https://aclanthology.org/D07-1043; a cluster for each class.
         """
+        from sklearn import cluster, exceptions, linear_model
+
         label, known_label = rows.measured.label, rows.known.label
         assert label is not None
         assert known_label is not None

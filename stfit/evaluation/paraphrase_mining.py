@@ -1,9 +1,7 @@
 """Are the most similar pairs of a set of sentences the paraphrases among them?"""
 
-from __future__ import annotations
-
 from itertools import combinations
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -12,13 +10,6 @@ from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    from scipy import sparse
-    from scipy.sparse import csgraph
-else:
-    sparse, csgraph = lazy("scipy.sparse"), lazy("scipy.sparse.csgraph")
 
 
 class ParaphraseMining(EvaluatorBase):
@@ -76,8 +67,10 @@ def paraphrases(rows: Examples, transitive: bool) -> tuple[list[str], set[tuple[
 
 
 def _close_transitively(pairs: set[tuple[int, int]], sentences: int) -> set[tuple[int, int]]:
+    from scipy.sparse import coo_array, csgraph
+
     first, second = np.array(sorted(pairs)).T
-    graph = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(sentences, sentences))
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(sentences, sentences))
     _, component_s = csgraph.connected_components(graph, directed=False)
     order_s = np.argsort(component_s, kind="stable")
     groups = np.split(order_s, np.flatnonzero(np.diff(component_s[order_s])) + 1)

@@ -13,15 +13,10 @@ import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.similarity import compute_ranks
-from stfit.lazy import lazy
 from stfit.similarity import similarity_matrix
 
 if TYPE_CHECKING:
-    import torch
-
     from stfit.encoder.encoder import Encoder
-else:
-    torch = lazy("torch")
 
 MAX_ROWS = 128
 MAX_CHARACTERS = 40_000
@@ -69,9 +64,11 @@ class Sample:
         `negatives`: for each left text, its most similar right text of the relation. `nearest`: for the first left
         texts, the most similar right texts with similarity and relation.
         """
-        left_ld, right_rd = (self._embed(encoder, side) for side in (self.left, self.right))
+        import torch
+
+        left_ld, right_rd = (torch.from_numpy(self._embed(encoder, side)) for side in (self.left, self.right))
         similarity = encoder.config.similarity
-        similarity_lr = similarity_matrix(similarity, torch.from_numpy(left_ld), torch.from_numpy(right_rd)).numpy()
+        similarity_lr = similarity_matrix(similarity, left_ld, right_rd).numpy()
         left, right = (np.array([text for _, text in side]) for side in (self.left, self.right))
         other_text_lr = np.where(left[:, None] == right[None, :], -np.inf, similarity_lr)
         nearest_lr = np.argsort(-other_text_lr, axis=1, kind="stable")[:QUERIES, :NEAREST]

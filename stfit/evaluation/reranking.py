@@ -1,8 +1,6 @@
 """Are the relevant candidates of a query ranked first?"""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,13 +9,7 @@ from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.ir_metrics import metrics_at
 from stfit.evaluation.statistic import Statistic
-from stfit.lazy import lazy
 from stfit.similarity import pairwise_similarity
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = lazy("torch")
 
 
 class Reranking(EvaluatorBase):
@@ -47,6 +39,8 @@ class Reranking(EvaluatorBase):
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """The metrics as means over queries; among equally similar candidates, irrelevant ones rank first."""
+        import torch
+
         candidates = _candidates_of(rows)
         queries = torch.from_numpy(embed("anchor", list(candidates)))
         documents = list(dict.fromkeys(text for listed in candidates.values() for text in listed))

@@ -13,7 +13,6 @@ from stfit.data.checks.lint import lint_evaluation, lint_training, shared_rows
 from stfit.data.checks.unused_rows import dropped_rows, unused_flags
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import load_table
-from stfit.data.source import LABELED
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.model_config import ModelInfo
@@ -167,7 +166,9 @@ def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
 def _lint_rows(objective: Objective, training: Examples) -> list[Problem]:
     source = objective.data
     problems = []
-    if training.dropped or not LABELED[source.format]:  # else all of the table is used: no need to read it again
+    if training.dropped or not source.format.startswith(
+        "labeled"
+    ):  # else all of the table is used: no need to read it again
         table = read_rows_until(source, training.row[-1]) if source.streaming else load_table(source)
         problems = dropped_rows(table, source, training) + unused_flags(table, source)
     in_batch = objective.loss.sampler == "no_duplicates"

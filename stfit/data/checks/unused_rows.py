@@ -6,7 +6,7 @@ from stfit.data.mapping.columns import resolve_columns
 from stfit.data.mapping.examples import Examples, is_blank
 from stfit.data.mapping.filters import filter_rows
 from stfit.data.mapping.selectors import parse_selector, select
-from stfit.data.source import LABELED, TrainingData
+from stfit.data.source import TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import Problem
 
@@ -36,7 +36,7 @@ def _blank_rows(table: Table, source: TrainingData) -> set[int]:
 
 def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
     """An unused 0/1 column may mark the positive rows; without `where`, the other rows are trained as positives too."""
-    if LABELED[source.format] or source.format == "text":
+    if source.format not in ("positive_pair", "triplet"):
         return []
     selectors = chain(*resolve_columns(table, source.columns, source.format).values())
     used = {selector.column for selector in selectors}

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from stfit.data.mapping.selectors import Selector, parse_selector
-from stfit.data.source import LABELED, ROLES
+from stfit.data.source import ROLES
 from stfit.data.table import Table, delimiter_hint
 from stfit.errors import DataError, Problem, RecipeError, at_key, did_you_mean
 
@@ -25,7 +25,7 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
 
 
 def roles_in_format(format: str, columns: Collection[str] = ()) -> list[str]:
-    labeled = LABELED[format] or (format == "triplet" and "label" in columns)
+    labeled = format.startswith("labeled") or (format == "triplet" and "label" in columns)
     return [*ROLES[format], *(["label"] if labeled else [])]
 
 

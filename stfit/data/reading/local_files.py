@@ -1,7 +1,5 @@
 """Data files on this machine: which files are whose split, their rows, and their fingerprint."""
 
-from __future__ import annotations
-
 import glob
 import re
 import zlib
@@ -11,7 +9,7 @@ from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stfit.data.reading.saved_to_disk import is_saved
 from stfit.data.reading.split import require_split
@@ -21,13 +19,7 @@ from stfit.data.table import Table, build_table
 from stfit.errors import DataError, did_you_mean
 from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json
-from stfit.lazy import lazy
 from stfit.paths import DATA_SUFFIXES, READERS
-
-if TYPE_CHECKING:
-    from pyarrow import parquet
-else:
-    parquet = lazy("pyarrow.parquet")
 
 NAMED_ONLY = {".txt": "text_lines", ".txt.gz": "text_lines"}
 """Readers of files that a dataset may name, but that are no splits of a folder."""
@@ -148,6 +140,8 @@ def count_rows(source: TableSource) -> int | None:
 
 def _count_file_rows(path: Path) -> int | None:
     if path.suffix == ".parquet":
+        from pyarrow import parquet
+
         return int(parquet.read_metadata(path).num_rows)
     if _reader_name(path) not in TEXT_READERS:
         return None
