@@ -47,9 +47,8 @@ def load_entry_point(entry: EntryPoint) -> Any:
         return entry.load()
     except Exception as error:  # importing a package can raise anything
         reason = f"{type(error).__name__}: {error}"
-        raise RecipeError(
-            f"{_added_by(entry)}, but {entry.value} can't be loaded ({reason}): fix or uninstall the package"
-        ) from error
+        message = f"{_added_by(entry)}, but {entry.value} can't be loaded ({reason}): fix or uninstall the package"
+        raise RecipeError(message) from error
 
 
 def _added_by(entry: EntryPoint) -> str:

@@ -68,9 +68,8 @@ class Choice:
                 return {**entries, "type": names.get(name, name)}
             return value
 
-        tagged = core_schema.tagged_union_schema(
-            {member.tag(): handler.generate_schema(member) for member in members}, discriminator="type"
-        )
+        schemas = {member.tag(): handler.generate_schema(member) for member in members}
+        tagged = core_schema.tagged_union_schema(schemas, discriminator="type")
         return core_schema.no_info_before_validator_function(normalize_choice, tagged, metadata={"names": names})
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:

@@ -89,9 +89,8 @@ class EvaluatorBase(Named, Source):
         held_out = training[1] if training else None
         assert held_out is not None  # the recipe refuses `from: holdout` without data.holdout
         if held_out.format not in (self.format, *self.from_holdout_of):
-            raise RecipeError(
-                f"evaluator `{self.label}` needs {self.format} rows, but the holdout has {held_out.format} rows"
-            )
+            message = f"evaluator `{self.label}` needs {self.format} rows, but the holdout has {held_out.format} rows"
+            raise RecipeError(message)
         return held_out
 
     def examples_of(self, rows: Any) -> Examples | None:

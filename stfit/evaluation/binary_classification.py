@@ -45,9 +45,8 @@ class BinaryClassification(EvaluatorBase):
             message = f"evaluator `{self.label}` needs labels 0 or 1; other labels are in {name_rows(wrong.tolist())}"
             raise DataError(Problem(f"{message}: see `label_map`", "bad-label", row=int(wrong[0]), key="columns.label"))
         if label.min() == label.max():
-            raise DataError(
-                f"evaluator `{self.label}` needs both labels, 0 and 1, but all {len(label)} are {label[0]:g}"
-            )
+            message = f"evaluator `{self.label}` needs both labels, 0 and 1, but all {len(label)} are {label[0]:g}"
+            raise DataError(message)
         return label
 
 

@@ -53,9 +53,8 @@ class Classification(EvaluatorBase):
         if known.label is None or known.label_kind == "score":
             raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
         if np.ptp(known.label) == 0:
-            raise DataError(
-                f"evaluator `{self.label}` needs texts of several classes to learn from, but all are of one class"
-            )
+            message = f"evaluator `{self.label}` needs texts of several classes to learn from, but all are of one class"
+            raise DataError(message)
         return Classes(known, measured)
 
     def measure(self, rows: Classes, embed: Embed, similarity: str) -> dict[str, Statistic]:

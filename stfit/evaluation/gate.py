@@ -31,10 +31,9 @@ class Gate(Spec):
     def _one_limit(self) -> Self:
         if (self.min is None) == (self.against is None):
             raise ValueError("set either `min` or `against`; for both, add two gates")
-        defaults = type(self).model_fields  # resolved.yaml contains them
-        unused = [key for key in ("min_gain", "confidence") if getattr(self, key) != defaults[key].default]
-        if self.against is None and unused:
-            raise ValueError(f"`{unused[0]}` applies to the gain over another model: set `against`")
+        for key in ("min_gain", "confidence"):  # resolved.yaml contains their defaults
+            if self.against is None and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"`{key}` applies to the gain over another model: set `against`")
         return self
 
 

@@ -35,11 +35,9 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
             dim: evaluator.measure(rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
             for dim in set(sizes.values())
         }
-        statistics |= {
-            f"{evaluator.label}{suffix}/{name}": statistic
-            for suffix, dim in sizes.items()
-            for name, statistic in measured[dim].items()
-        }
+        for suffix, dim in sizes.items():
+            prefix = f"{evaluator.label}{suffix}"
+            statistics |= {f"{prefix}/{name}": statistic for name, statistic in measured[dim].items()}
     return statistics
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.filters import filter_rows, number_in
 from stfit.data.mapping.selectors import select
 from stfit.data.reading.load_table import load_table
@@ -108,8 +108,14 @@ class Retrieval(EvaluatorBase):
     def load(self, seed: int, training: TrainAndHoldout | None) -> Collection:
         if tables := self.tables():
             return _load_collection(*tables)
-        pairs = self.held_out(training) if self.from_ else load_examples(self, self.format, seed)[0]
-        return _collection_of(pairs)
+        pairs: Examples = super().load(seed, training)
+        anchors, positives = pairs.column("anchor"), pairs.column("positive")
+        index_of = {text: index for index, text in enumerate(dict.fromkeys(positives))}
+        relevant: dict[str, set[int]] = {}
+        for anchor, positive in zip(anchors, positives, strict=True):
+            relevant.setdefault(anchor, set()).add(index_of[positive])
+        missing = np.zeros(len(relevant), dtype=np.int64)
+        return Collection(list(relevant), list(index_of), list(relevant.values()), missing)
 
     def tables(self) -> tuple[TableSource, TableSource, TableSource] | None:
         """The three tables, from the recipe or from the layout of `dataset`; None for pairs."""
@@ -138,12 +144,14 @@ class Retrieval(EvaluatorBase):
 
 def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, TableSource] | None:
     """The files of a BEIR folder; None for any other layout."""
-    corpus, queries = (_first_of(folder, f"{name}.jsonl*") for name in ("corpus", "queries"))
+    corpus, queries, qrels = (
+        next(iter(sorted(folder.glob(pattern))), None)
+        for pattern in ("corpus.jsonl*", "queries.jsonl*", f"qrels/{split}.tsv*")
+    )
     if corpus is None or queries is None:
         return None
-    splits = sorted(path.name.partition(".")[0] for path in (folder / "qrels").glob("*.tsv*"))
-    qrels = _first_of(folder / "qrels", f"{split}.tsv*")
     if qrels is None:
+        splits = sorted(path.name.partition(".")[0] for path in folder.glob("qrels/*.tsv*"))
         hint = did_you_mean(split, splits) or "there is none"
         raise DataError(f"{folder} has no judgments for the split `{split}` in qrels/: {hint}")
     return (
@@ -151,10 +159,6 @@ def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, 
         TableSource(dataset=str(queries), columns=BEIR_ID),
         TableSource(dataset=str(qrels), columns=QRELS),
     )
-
-
-def _first_of(folder: Path, pattern: str) -> Path | None:
-    return next(iter(sorted(folder.glob(pattern))), None)
 
 
 def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSource]:
@@ -224,12 +228,3 @@ def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
 def _optional(table: Table, source: TableSource, role: str, default: Any = 1) -> list[Any]:
     has_role = role in source.columns or role in table.columns
     return _cells_of(table, source, role) if has_role else [default] * len(table)
-
-
-def _collection_of(pairs: Examples) -> Collection:
-    anchors, positives = pairs.column("anchor"), pairs.column("positive")
-    index_of = {text: index for index, text in enumerate(dict.fromkeys(positives))}
-    relevant: dict[str, set[int]] = {}
-    for anchor, positive in zip(anchors, positives, strict=True):
-        relevant.setdefault(anchor, set()).add(index_of[positive])
-    return Collection(list(relevant), list(index_of), list(relevant.values()), np.zeros(len(relevant), dtype=np.int64))

@@ -26,12 +26,10 @@ def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
             if len(best) == k and score_nn.max() <= best[-1]:
                 continue
             score_k, flat_k = score_nn.view(-1).topk(min(k, score_nn.numel()))
-            of_block = torch.stack(
-                [flat_k // len(others) + number * BLOCK, flat_k % len(others) + other_number * BLOCK]
-            )
+            first_k, second_k = flat_k // len(others) + number * BLOCK, flat_k % len(others) + other_number * BLOCK
             real = score_k > -torch.inf
             best, order = torch.cat([best, score_k[real]]).sort(descending=True, stable=True)
-            best, pairs = best[:k], torch.cat([pairs, of_block.T[real]])[order[:k]]
+            best, pairs = best[:k], torch.cat([pairs, torch.stack([first_k, second_k], dim=1)[real]])[order[:k]]
     return best.numpy(), pairs.numpy()
 
 

@@ -6,13 +6,16 @@ MAX_CHARACTERS = 300
 """Longer texts are truncated."""
 
 
+def shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
 def single_line(text: str) -> str:
     """Collapse whitespace, truncate, and spell out control and direction characters.
 
     Such a character could hide or reorder the text that follows it.
     """
-    line = " ".join(text.split())
-    line = line if len(line) <= MAX_CHARACTERS else line[: MAX_CHARACTERS - 1] + "…"
+    line = shorten(" ".join(text.split()), MAX_CHARACTERS)
     return "".join(f"\\u{ord(char):04x}" if unicodedata.category(char) in ("Cc", "Cf", "Cs") else char for char in line)
 
 

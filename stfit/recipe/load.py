@@ -66,9 +66,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     except ValidationError as error:
         # A line with a YAML problem has an odd value: one error about it is enough.
         lines = {(problem.file, problem.line) for problem in problems}
-        later_problems += [
-            problem for problem in explain_errors(error, root, model) if (problem.file, problem.line) not in lines
-        ]
+        explained = explain_errors(error, root, model)
+        later_problems += [problem for problem in explained if (problem.file, problem.line) not in lines]
     if problems or later_problems:
         place = {str(file.path): number for number, file in enumerate(files)}
         problems += later_problems

@@ -18,6 +18,7 @@ import yaml
 from rich.cells import cell_len
 
 from stfit.errors import Problem, RecipeError
+from stfit.io.display import shorten
 from stfit.paths import Located
 
 MAX_BYTES = 1_000_000
@@ -105,7 +106,7 @@ def _printable(text: str) -> str:
 
 def quoted(text: str) -> str:
     """A user's word for a message: in backticks, at most 60 characters, printable."""
-    return f"`{_printable(text if len(text) <= 60 else text[:59] + '…')}`"
+    return f"`{_printable(shorten(text, 60))}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,10 +268,8 @@ class _TreeBuilder:
             elif key.value == "<<" and event.implicit[0]:
                 self.add_problem(key.mark, "`<<` (merge) is not supported in recipes: use `extends`")
             elif key.value in entries:
-                first = entries[key.value].where.line
-                self.add_problem(
-                    key.mark, f"{quoted(key.value)} is a duplicate key, first used on line {first}: delete one"
-                )
+                first = f"first used on line {entries[key.value].where.line}"
+                self.add_problem(key.mark, f"{quoted(key.value)} is a duplicate key, {first}: delete one")
             else:
                 entries[str(key.value)] = value
         return entries

@@ -34,11 +34,11 @@ def child_types(types: Types, key: Key) -> Types:
     """The types of the value at `key`, for all alternatives together."""
     children: Types = []
     for kind in types:
-        origin: Any = get_origin(kind)
-        if origin is (list if isinstance(key, int) else dict):
+        if get_origin(kind) is (list if isinstance(key, int) else dict):
             children += union_members(get_args(kind)[-1])
-        fields = [fields_of(spec).get(str(key)) for spec in specs_in([kind])]
-        children += [inner for field in fields if field for inner in _types_of_field(field)]
+        for spec in specs_in([kind]):
+            if field := fields_of(spec).get(str(key)):
+                children += _types_of_field(field)
     return children
 
 

@@ -70,9 +70,8 @@ def explain_errors(error: ValidationError, root: Node, model: type[Spec]) -> lis
     groups: dict[Keys, list[ErrorDetails]] = {}
     for detail in errors[:MAX_SHOWN]:
         groups.setdefault(_keys_of(detail, root), []).append(detail)
-    shown = [
-        _explain(keys, details, root, model) for keys, details in groups.items() if not _is_noise(keys, details, groups)
-    ]
+    places = [(keys, details) for keys, details in groups.items() if not _is_noise(keys, details, groups)]
+    shown = [_explain(keys, details, root, model) for keys, details in places]
     hidden = len(errors) - MAX_SHOWN
     return [*shown, Problem(f"and {hidden} more errors: is this file a recipe?")] if hidden > 0 else shown
 

@@ -105,16 +105,8 @@ class StreamingBatches:
         grow with every chunk. Only the last chunk of an epoch that has `started` may have no batch.
         """
         try:
-            batches = sample_batches(
-                self.sampler,
-                number_texts(chunk),
-                chunk.label,
-                self.batch_size,
-                self.seed,
-                chunk.fingerprint,
-                self.min_batch_size,
-                epoch,
-            )
+            settings = self.batch_size, self.seed, chunk.fingerprint, self.min_batch_size
+            batches = sample_batches(self.sampler, number_texts(chunk), chunk.label, *settings, epoch)
         except DataError as error:
             if not (last and started):
                 hint = "" if last else ": shuffle the rows, or raise `shuffle_buffer`"

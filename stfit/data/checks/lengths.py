@@ -6,7 +6,7 @@ import numpy as np
 
 from stfit.errors import Problem
 
-QUANTILES = (0.5, 0.9, 0.99, 1.0)
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 MIN_CUT_SHARE = 0.01
 
@@ -17,8 +17,7 @@ def estimate_tokens(texts: Sequence[str]) -> list[np.ndarray]:
 
 
 def quantiles(lengths: np.ndarray) -> dict[str, int]:
-    values = np.quantile(lengths, QUANTILES, method="higher").tolist()
-    return dict(zip(("p50", "p90", "p99", "max"), map(int, values), strict=True))
+    return {name: int(np.quantile(lengths, share, method="higher")) for name, share in QUANTILES.items()}
 
 
 def cut_texts(lengths: np.ndarray, limit: int | None) -> list[Problem]:

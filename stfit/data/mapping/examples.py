@@ -21,6 +21,7 @@ from stfit.data.reading.load_table import load_table
 from stfit.data.source import Holdout, Source, TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, at_key
+from stfit.io.display import shorten
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ class Examples:
         return replace(self, texts=texts, label=label, row=self.row[index])
 
     def describe(self, index: np.ndarray) -> str:
-        texts = [" | ".join(_quote(column[i] or "") for column in self.texts.values()) for i in index[:2].tolist()]
+        texts = [
+            " | ".join(repr(shorten(column[i] or "", 60)) for column in self.texts.values()) for i in index[:2].tolist()
+        ]
         return f"{name_rows(self.row[index])} ({'; '.join(texts)}{'; ...' if len(index) > 2 else ''})"
 
     @cached_property
@@ -78,10 +81,6 @@ class Examples:
         if self.label is not None:
             digest.update(self.label.astype(self.label.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
-
-
-def _quote(text: str, width: int = 60) -> str:
-    return repr(text if len(text) <= width else text[: width - 1] + "…")
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,8 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
     members = [[selectors[index] for index in group] for group in groups.values()]
     lists = [values[group[0]] for group in groups.values()]
     for position in range(len(table)):
-        choices = [
-            _element_choices(group, len(cells[position] or ())) for group, cells in zip(members, lists, strict=True)
-        ]
+        lengths = (len(cells[position] or ()) for cells in lists)
+        choices = map(_element_choices, members, lengths)
         combined = [tuple(chain(*choice)) for choice in islice(product(*choices), max_per_row)]
         parents += [position] * len(combined)
         picks += combined

@@ -64,18 +64,16 @@ class HubSplit:
 
     def _blocks(self, root: str, limit: int | None) -> Iterator[Table]:
         with _as_data_error(self.id):
-            self.builder.config.data_files = datasets.data_files.DataFilesDict(
-                {self.name: [f"{root}/{path}" for path in self.files]}
-            )
+            files = {self.name: [f"{root}/{path}" for path in self.files]}
+            self.builder.config.data_files = datasets.data_files.DataFilesDict(files)
             yield from dataset_blocks(self.builder.as_streaming_dataset(self.name), self.id, limit)
 
 
 def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Iterator[Table]]]:
     """Split -> its blocks. Raises HubError if the Hub does not give the dataset, DataError if it is not a dataset."""
     if Path(source.dataset).exists():  # `datasets` would take the folder without a warning
-        raise DataError(
-            f"`{source.dataset}` is both a Hub id and a local path: for the path, write `./{source.dataset}`"
-        )
+        message = f"`{source.dataset}` is both a Hub id and a local path: for the path, write `./{source.dataset}`"
+        raise DataError(message)
     commit = find_commit("dataset", source.dataset, source.revision)
     paths = list_files("dataset", source.dataset, commit)
     metadata = download_files("dataset", source.dataset, commit, METADATA)

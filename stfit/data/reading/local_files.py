@@ -23,8 +23,6 @@ from stfit.paths import DATA_SUFFIXES, READERS
 
 NAMED_ONLY = {".txt": "text_lines", ".txt.gz": "text_lines"}
 """Readers of files that a dataset may name, but that are no splits of a folder."""
-TEXT_READERS = ("json_lines", "delimited", "text_lines")
-"""Readers of files with about one row per line."""
 MAX_LABELS_BYTES = 16 * 2**20
 
 SPLIT_FILE = re.compile(rf"(?P<split>.+?)(-\d+-of-\d+)?(?P<suffix>{'|'.join(map(re.escape, DATA_SUFFIXES))})")
@@ -115,9 +113,8 @@ def read_label_names(path: Path) -> dict[str, list[str]]:
     try:
         return {column: _ordered_names(names) for column, names in load_json(path).items()}
     except (ValueError, AttributeError, TypeError) as error:
-        raise DataError(
-            f'{path} must map a column to the names of its classes, as in {{"label": ["no", "yes"]}}: {error}'
-        ) from error
+        message = f'{path} must map a column to the names of its classes, as in {{"label": ["no", "yes"]}}: {error}'
+        raise DataError(message) from error
 
 
 def _ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
@@ -143,9 +140,9 @@ def _count_file_rows(path: Path) -> int | None:
         from pyarrow import parquet
 
         return int(parquet.read_metadata(path).num_rows)
-    if _reader_name(path) not in TEXT_READERS:
+    if _reader_name(path) is None:
         return None
-    with open_bytes(path) as file:
+    with open_bytes(path) as file:  # about one row per line
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
 
 
