@@ -42,7 +42,6 @@ def installed_choices(kind: str, base: type[BaseModel], required_attributes: tup
 
 
 def load_entry_point(entry: EntryPoint) -> Any:
-    """Import the object of an entry point. Raises RecipeError, naming the package, if that fails."""
     try:
         return entry.load()
     except Exception as error:  # importing a package can raise anything

@@ -240,7 +240,8 @@ def _propose_labeled_pair(table: Table, texts: list[ColumnProfile], label: Colum
         reason = f"{label.selector} is 0 or 1; {str(similar).lower()} is taken to mean similar."
     else:
         kind, options, reason = _read_classes(label, names)
-    columns = {"sentence1": texts[0].selector, "sentence2": texts[1].selector, "label": label.selector}
+    first, second = (text.selector for text in texts[:2])
+    columns: dict[str, str | list[str]] = {"sentence1": first, "sentence2": second, "label": label.selector}
     return Proposal("labeled_pair", columns, kind, options, [reason, *_unused_note(texts[:2], texts)], similar)
 
 

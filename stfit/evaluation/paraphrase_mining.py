@@ -37,9 +37,9 @@ class ParaphraseMining(EvaluatorBase):
         vectors = embed("anchor", sentences)
         score_sk, index_sk = nearest(vectors, [vectors], self.top_k + 1, similarity)
         left, right = np.repeat(np.arange(len(sentences)), index_sk.shape[1]), index_sk.ravel()
-        low_high = np.stack([np.minimum(left, right), np.maximum(left, right)], axis=1)
         distinct = left != right
-        pairs, first = np.unique(low_high[distinct], axis=0, return_index=True)
+        low_high = np.sort(np.stack([left, right], axis=1)[distinct], axis=1)
+        pairs, first = np.unique(low_high, axis=0, return_index=True)
         correct = np.array([tuple(pair) in gold for pair in pairs.tolist()])
         ranking = Ranking(score_sk.ravel()[distinct][first], correct)
         gold_pairs = np.array(sorted(gold))

@@ -112,12 +112,10 @@ def build_sample(name: str, examples: Examples, prompt_of: Callable[[Encoder, st
     """A sample of `examples`, the same on every call."""
     left_role, *right_roles = SIDES.get(examples.format) or ["anchor", "positive", *examples.negatives]
     rows = examples.take(_choose_rows(examples, examples.column(left_role)))
-    right: dict[str, str] = {}
-    """Text -> its first role."""
+    right: dict[str, str] = {}  # text -> its first role
     for role in right_roles:
-        for text in rows.column(role):
-            if text:  # rows may have different numbers of negatives
-                right.setdefault(text, role)
+        for text in filter(None, rows.column(role)):  # rows may have different numbers of negatives
+            right.setdefault(text, role)
     index_of = {text: index for index, text in enumerate(right)}
     return Sample(
         name,
@@ -162,9 +160,8 @@ def _find_relations(
 def _row_relations(examples: Examples, role: str) -> list[int]:
     if examples.format != "labeled_pair":
         return [-1 if role.startswith("negative") else 1] * len(examples)
-    if not _has_gold(examples):
+    if not _has_gold(examples) or examples.label is None:
         return [0] * len(examples)
-    assert examples.label is not None
     middle = (examples.label.min() + examples.label.max()) / 2
     return np.where(examples.label >= middle, 1, -1).tolist()
 

@@ -45,7 +45,8 @@ def spearman(first_r: np.ndarray, second_r: np.ndarray) -> Statistic:
     groups = [np.unique(values, return_inverse=True)[1] for values in (first_r, second_r)]
 
     def at(weight_r: np.ndarray) -> float:
-        return _compute_correlation(*(compute_ranks(group_r, weight_r) for group_r in groups), weight_r)
+        first, second = (compute_ranks(group_r, weight_r) for group_r in groups)
+        return _compute_correlation(first, second, weight_r)
 
     return Statistic(len(first_r), at)
 

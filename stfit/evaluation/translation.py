@@ -40,5 +40,5 @@ class Translation(EvaluatorBase):
 def _top1_match(source: np.ndarray, target: np.ndarray, targets: list[str], similarity: str) -> np.ndarray:
     """1 for each row whose most similar target is its own (or the same text in another row), else 0."""
     _, index_rk = nearest(source, [target], 1, similarity)
-    pairs = zip(index_rk[:, 0].tolist(), targets, strict=True)
-    return np.array([targets[nearest_row] == target_text for nearest_row, target_text in pairs], dtype=np.float64)
+    texts = np.array(targets, dtype=object)
+    return (texts[index_rk[:, 0]] == texts).astype(np.float64)

@@ -19,7 +19,6 @@ class HubRef(NamedTuple):
 
 
 def hub_ref(spec: Any) -> HubRef | None:
-    """The repository that this part of a recipe uses directly, if any."""
     if isinstance(spec, Model):
         on_hub = isinstance(spec.base, str) and is_on_hub(spec.base)
         return HubRef("model", str(spec.base), spec.revision) if on_hub else None

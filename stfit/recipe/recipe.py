@@ -99,7 +99,6 @@ class Recipe(Spec):
 
     @property
     def holdout_source(self) -> TrainingData | None:
-        """The training data with a `holdout`, which `from: holdout` evaluates; None if there is none."""
         return next((data for objective in self.objectives_by_path.values() if (data := objective.data).holdout), None)
 
     @model_validator(mode="before")

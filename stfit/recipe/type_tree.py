@@ -31,10 +31,10 @@ def fields_of(spec: type[Spec]) -> dict[str, FieldInfo]:
 
 
 def child_types(types: Types, key: Key) -> Types:
-    """The types of the value at `key`, for all alternatives together."""
     children: Types = []
     for kind in types:
-        if get_origin(kind) is (list if isinstance(key, int) else dict):
+        origin: Any = get_origin(kind)
+        if origin is (list if isinstance(key, int) else dict):
             children += union_members(get_args(kind)[-1])
         for spec in specs_in([kind]):
             if field := fields_of(spec).get(str(key)):

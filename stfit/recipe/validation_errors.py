@@ -65,7 +65,6 @@ BOOLEANS = {
 
 
 def explain_errors(error: ValidationError, root: Node, model: type[Spec]) -> list[Problem]:
-    """Explain what validating `root.plain()` with `model` found: one Problem for each place in the file."""
     errors = error.errors(include_url=False)
     groups: dict[Keys, list[ErrorDetails]] = {}
     for detail in errors[:MAX_SHOWN]:

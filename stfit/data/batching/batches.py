@@ -37,7 +37,6 @@ class Batch:
         return sum(len(sequence) for sequence in self.sequences)
 
     def rows_with(self, sequences: np.ndarray) -> np.ndarray:
-        """Those of `rows` that have one of these sequences in any column."""
         return self.rows[np.any([np.isin(index, sequences) for index in self.columns.values()], axis=0)]
 
 
@@ -90,7 +89,6 @@ def tokenize_examples(
     cache_name: str | None,
     prompt_skip: Callable[[str], int],
 ) -> TokenTable:
-    """Token ids of all examples. `prompts`: by role; `cache_name`: see load_tokens."""
     ids: dict[tuple[str, str], int] = {}
     text_ids = {
         role: np.array([_number(ids, (prompts[role], text)) for text in texts])

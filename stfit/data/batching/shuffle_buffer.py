@@ -68,7 +68,6 @@ class StreamingBatches:
 
     @property
     def chunk_size(self) -> int:
-        """Examples per chunk: as many full batches as fit into the shuffle buffer."""
         return max(1, self.source.shuffle_buffer // self.batch_size) * self.batch_size
 
     def __iter__(self) -> Iterator[LazyBatch]:

@@ -8,15 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
-
-T = TypeVar("T")
 
 SAMPLE = 2000
 
@@ -25,7 +23,6 @@ SAMPLE = 2000
 class ExamplesToLint:
     examples: Examples
     folded: dict[str, list[str | None]]
-    """Texts by role, with case and whitespace folded."""
     in_batch: bool
     """Whether the loss uses the positives of other rows as negatives."""
     sampler: str
@@ -195,7 +192,7 @@ def _upside_down_labels(rows: ExamplesToLint) -> Iterator[Problem]:
     if labels is None or rows.examples.format != "labeled_pair" or rows.examples.label_kind == "class":
         return
     overlap = np.array([_word_overlap(texts[0], texts[1]) for texts in _subsample(rows.tuples())])
-    labels = labels[:: _stride(len(labels))]
+    labels = _subsample(labels)
     # The mean of these products is positive if pairs with a higher label share more words.
     if _is_clearly_negative((overlap - overlap.mean()) * (labels - labels.mean())):
         message = (
@@ -304,12 +301,9 @@ WARNINGS: list[Check] = [
 ]
 
 
-def _stride(rows: int) -> int:
-    return -(-rows // SAMPLE) or 1
-
-
-def _subsample(values: list[T]) -> list[T]:
-    return values[:: _stride(len(values))]
+def _subsample(values: Any) -> Any:
+    """At most SAMPLE of the values of a list or array, evenly spaced."""
+    return values[:: -(-len(values) // SAMPLE) or 1]
 
 
 def _word_overlap(first: str | None, second: str | None) -> float:

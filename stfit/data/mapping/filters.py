@@ -12,10 +12,9 @@ from stfit.errors import DataError
 
 def filter_rows(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:
     """The rows that meet all conditions. Raises DataError if there are none."""
-    kept = matching(table, where)
-    if not len(kept):
-        raise DataError(f"`where` drops all {len(table)} rows: check the values of {', '.join(where)}")
-    return kept
+    if kept := matching(table, where):
+        return kept
+    raise DataError(f"`where` drops all {len(table)} rows: check the values of {', '.join(where)}")
 
 
 def matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) -> Table:

@@ -64,7 +64,6 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
 def _map_labels(
     cells: list[Any], rows: np.ndarray, mapping: dict[str, int | float], names: list[str] | None
 ) -> tuple[list[int | float], list[str] | None]:
-    """Labels by `label_map`, whose keys are labels in the data or the dataset's names of them; and names."""
     name_of = dict(enumerate(names or []))
     keys = [str(cell).lower() if isinstance(cell, bool) else str(cell) for cell in cells]
     keys = [

@@ -118,7 +118,6 @@ def read_label_names(path: Path) -> dict[str, list[str]]:
 
 
 def _ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
-    """Names of the classes 0, 1, ... from a list, or a mapping in either direction."""
     if isinstance(names, list):
         return [str(name) for name in names]
     numbers = {number: name for name, number in names.items()}

@@ -1,27 +1,21 @@
 """Folders written by `save_to_disk` of `datasets`. A folder must not name files outside of itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stfit.errors import DataError
 from stfit.io.json_files import load_json
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import datasets
-else:
-    datasets = lazy("datasets")
 
 
 def is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
-def load_saved(folder: Path) -> dict[str, datasets.Dataset]:
-    """Splits of a folder; a single Dataset has one split: the one it was made from, or `train`."""
+def load_saved(folder: Path) -> dict[str, Any]:
+    """Split -> Dataset; a single Dataset has one split: the one it was made from, or `train`."""
+    import datasets
+
     _require_inside(folder)
     try:
         saved = datasets.load_from_disk(str(folder))

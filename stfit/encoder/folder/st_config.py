@@ -20,8 +20,8 @@ from stfit.plugins import installed_entry_points
 from stfit.similarity import SIMILARITIES
 from stfit.spec import union_members
 
-TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.aliases[0]: choice for choice in union_members(TokenLayer)}  # type: ignore[misc]
-LAYERS: dict[str, type[Layer]] = {choice.aliases[0]: choice for choice in union_members(Layer)}  # type: ignore[misc]
+TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.aliases[0]: choice for choice in union_members(TokenLayer)}
+LAYERS: dict[str, type[Layer]] = {choice.aliases[0]: choice for choice in union_members(Layer)}
 """Module -> the choice of a recipe; before and after pooling."""
 
 ASYMMETRIC = "has different modules for queries and for documents; stfit embeds all texts with the same modules"
