@@ -69,7 +69,6 @@ def _estimate(result: dict[str, Any]) -> str:
 
 
 def _problem_to_dict(problem: Problem) -> dict[str, Any]:
-    """The fields of a problem that --json documents."""
     return {name: value for name, value in vars(problem).items() if name not in ("snippet", "key")}
 
 

@@ -12,8 +12,6 @@ from stfit.cli.options import Column, Json, ModelArgument, Split
 
 
 class Runtime(StrEnum):
-    """What can run an exported model."""
-
     onnx = "onnx"
     openvino = "openvino"
 

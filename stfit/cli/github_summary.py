@@ -10,10 +10,7 @@ VARIABLE = "GITHUB_STEP_SUMMARY"
 
 
 def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: str = "") -> None:
-    """Append a heading, a table and a note; do nothing outside of GitHub Actions and on ranks other than 0.
-
-    A summary that cannot be written must not fail the training: the error is ignored.
-    """
+    """Does nothing outside of GitHub Actions. A summary that can't be written must not fail the training."""
     path = os.environ.get(VARIABLE)
     if not path or not is_rank_zero():
         return

@@ -23,10 +23,7 @@ PARALLEL_VERBS = ("train", "eval", "encode")
 
 
 def launch_workers(processes: int | None, as_json: bool) -> None:
-    """Run this command in worker processes and exit with their code; return if this process is to do the work itself.
-
-    Raises RecipeError if torchrun has started another number of processes.
-    """
+    """Run this command in worker processes and exit with their code; return if this process is to do the work."""
     started = launched_world_size()
     if started is None and processes in (None, 1):
         return
@@ -41,7 +38,6 @@ def launch_workers(processes: int | None, as_json: bool) -> None:
 
 
 def require_parallel(arguments: list[str]) -> None:
-    """Raise RecipeError if torchrun has started a verb that runs in one process only."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
     if launched_world_size() is not None and verb not in PARALLEL_VERBS:
         raise RecipeError(f"`stfit {verb}` runs in one process; torchrun can start {', '.join(PARALLEL_VERBS)}")
@@ -79,23 +75,16 @@ def _launch(processes: int) -> Failure | None:
 
 
 def safe_path_option() -> list[str]:
-    """Python's `-P` for the workers, unless this process imports from the current folder itself.
-
-    `-m` puts the current folder on the path: Python files next to a recipe must not be imported.
-    """
+    """`-m` puts the current folder on the path, and Python files next to a recipe must not be imported."""
     return [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
 
 
 def _read_error_files(folder: Path) -> dict[int, dict[str, Any]]:
-    """Rank -> the error that this worker has written."""
     return {int(path.parent.name): json.loads(path.read_text("utf-8")) for path in folder.rglob("error.json")}
 
 
 def root_cause(errors: dict[int, dict[str, Any]], exits: dict[int, int]) -> Failure | None:
-    """The failure to show, by priority: an error of a worker, a killed worker, a signal to all, a lost worker.
-
-    `errors` are the error files by rank, `exits` the exit codes of the workers that failed.
-    """
+    """The failure to show, by priority: an error of a worker, a killed worker, a signal to all, a lost worker."""
     consequences = (InterruptedRun.__name__, WorkerLostError.__name__)
     causes = [error for error in errors.values() if error["class"] not in consequences]
     # A worker that has written an error was stopped by torchrun afterwards: it is not the one that was killed first.

@@ -29,7 +29,6 @@ def is_interactive() -> bool:
 
 @contextmanager
 def show_progress() -> Iterator[Update]:
-    """Yield the function that updates the display; the display is removed at the end, also after an error."""
     if not is_interactive():
         yield PlainProgress().update
         return
@@ -64,7 +63,6 @@ class PlainProgress:
         self.last_share = 0.0
 
     def update(self, text: str, share: float | None) -> None:
-        """Print the text if a line is due; the last one (share 1) always is."""
         now = time.monotonic()
         if share is None:
             is_due = now - self.last_time > SECONDS_PER_LINE

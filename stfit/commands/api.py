@@ -19,7 +19,6 @@ from stfit.runtime.device import choose_device
 def train_recipe(
     recipe: str | Path, data: Dataset | DatasetDict | None, overrides: Sequence[str], runs: str | Path, fresh: bool
 ) -> dict[str, Any]:
-    """Train to the end and return the result."""
     loaded = load_recipe(Path(recipe), [*overrides, *_dataset_overrides(data)])
     finished = [event for event in train(loaded, Path(runs), fresh=fresh) if isinstance(event, Finished)]
     return finished[-1].result
@@ -36,5 +35,4 @@ def _dataset_overrides(data: Dataset | DatasetDict | None) -> list[str]:
 
 
 def load_model(model: str | Path, device: str) -> Encoder:
-    """Load the encoder of a run folder, a model folder or a Hub id."""
     return load_encoder(model_in(str(model)), choose_device(device))

@@ -29,12 +29,7 @@ Prompts = dict[str, str]
 
 
 def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool = False) -> dict[str, Any]:
-    """Find everything that is wrong with a recipe: `errors` and `warnings`, lists of Problem.
-
-    If the data can be loaded, also `rows`, `dropped`, `samples` (as the model will see them) and the estimate: `steps`,
-    `tokens`, `lengths`, `memory_mib`, `objectives`. `error` is the error that `train` would end with, if any. `full`
-    reads all rows of Hub datasets and streams; `strict` turns warnings into errors.
-    """
+    """`error` is the error that `train` would end with; `full` reads all rows of Hub datasets and streams."""
     try:
         loaded = load_recipe(path, overrides)
     except RecipeError as error:
@@ -65,7 +60,6 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
 
 
 def _read_streams(recipe: Recipe, report: ValidationReport) -> None:
-    """Check every row of the streams, as training does when it reads them."""
     for key, objective in recipe.objectives_by_path.items():
         source, loss = objective.data, objective.loss
         if source.streaming and key in report.training:
@@ -88,7 +82,6 @@ def _summarize(report: ValidationReport, strict: bool) -> dict[str, Any]:
 
 
 def limit_hub_splits(recipe: Recipe) -> Recipe:
-    """The recipe with every whole split of a Hub dataset limited to its first FIRST_ROWS rows."""
     evaluators = [evaluator.model_copy(update=_shortened(evaluator)) for evaluator in recipe.eval]
     data = recipe.data and recipe.data.model_copy(update=_shortened(recipe.data))
     objectives = recipe.objectives and [

@@ -36,8 +36,6 @@ from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What determines an embedding besides its text and the model."""
-
     prompt_name: str | None = None
     normalize: bool = False
     truncate_dim: int | None = None
@@ -57,8 +55,6 @@ class Encoded:
 
 @dataclass
 class EncodeStats:
-    """Counts of a run of the command."""
-
     rows: int = 0
     parts: int = 0
     resumed: int = 0
@@ -84,11 +80,7 @@ def encode(
     with_text: bool = False,
     device: str = "auto",
 ) -> Iterator[Encoded | dict[str, Any]]:
-    """Embed every text and write `output` in the format of its suffix; yields progress, then what `--json` prints.
-
-    Raises RecipeError for options that exclude each other, DataError if texts can't be read, ResourceError if the
-    output can't be written, and InterruptedRun after a signal: the same command then resumes.
-    """
+    """Yields progress, then what `--json` prints. After InterruptedRun, the same command resumes."""
     check_output(output)
     local_files(inputs.source)  # report a missing file before the model is loaded
     _require_calibration(options.precision, calibration)
@@ -133,7 +125,6 @@ def _merge_parts(
     ranges: Ranges | None,
     stats: EncodeStats,
 ) -> None:
-    """Merge the parts into the output, after computing missing ranges from them."""
     rows: Iterator[EmbeddingRows] = map(parts.read, range(stats.parts))
     if calibration and ranges is None:
         if not stats.rows:

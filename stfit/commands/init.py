@@ -22,7 +22,6 @@ RATES = {"scratch": 1e-3, "static": 5e-2, "word_embeddings": 5e-2, "bag_of_words
 TABLES = ("static", "word_embeddings", "bag_of_words")
 """The untrained bases without dropout."""
 VECTORS_RATE = 5e-3
-"""Learning rate of pretrained word vectors."""
 
 LOSSES = {
     ("positive_pair", "none"): (
@@ -80,12 +79,7 @@ class DatasetSummary:
 
 
 def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | None = None) -> dict[str, Any]:
-    """Infer the format of a Hub dataset, file or folder and write a recipe to `output`.
-
-    Returns what `stfit init --json` prints. `base` is a Hub id, a folder, a file of word vectors, or the type of an
-    untrained base. Raises DataError if no format fits the columns, HubError if the Hub can't be reached, RecipeError if
-    `output` exists or the base can't be trained on plain texts, ResourceError if `output` can't be written.
-    """
+    """`base`: a Hub id, a folder, a file of word vectors, or the type of an untrained base."""
     if output.exists():
         raise RecipeError(f"{output} exists: choose another file with -o, or delete it")
     summary = _inspect(Source(dataset=dataset, config=config))
@@ -187,10 +181,7 @@ def _choose_model(base: str, output: Path) -> tuple[dict[str, Any], dict[str, fl
 
 
 def _choose_evaluator(source: dict[str, Any], summary: DatasetSummary, training: Proposal) -> dict[str, Any]:
-    """The proposed evaluator; empty if there is none for this format.
-
-    With binary labels, dissimilar pairs are evaluated too, although only similar ones are used for training.
-    """
+    """With binary labels, dissimilar pairs are evaluated too, although only similar ones are used for training."""
     proposal = training if summary.evaluation_split is None else summary.proposal
     kind = EVALUATORS.get((proposal.format, proposal.label_kind))
     if kind is None:

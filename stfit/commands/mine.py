@@ -41,7 +41,6 @@ class MiningOptions:
     duplicate: float = 0.95
     """A text at least this similar to the anchor or the positive counts as a duplicate and is left out."""
     per_row: int = 1
-    """Maximum number of negatives of a row."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,7 @@ def mine(
     corpus_column: str | None,
     device: str,
 ) -> dict[str, Any]:
-    """Write a triplet file with hard negatives for the pairs of a recipe; returns what `--json` prints.
-
-    The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out. Raises
-    RecipeError for a recipe without pairs, DataError if no row has a negative.
-    """
+    """The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out."""
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))
     encoder = load_encoder(model_in(model), choose_device(device))
@@ -107,7 +102,6 @@ def _summary(kept: list[Mined], rows: int, output: Path) -> dict[str, Any]:
 
 
 def load_pairs(recipe: Recipe) -> Examples:
-    """The rows of the one objective that has anchors and positives."""
     sources = [objective.data for objective in recipe.objectives_by_path.values()]
     with_pairs = [source for source in sources if source.format in ("positive_pair", "triplet")]
     if len(with_pairs) != 1:
@@ -128,10 +122,7 @@ def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
 
 
 def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """For each row and each text, the number of its cluster: texts linked by pairs, directly or indirectly.
-
-    Texts that differ only in case and punctuation count as one.
-    """
+    """Clusters of the rows and texts: linked by pairs, even indirectly, or equal but for case and punctuation."""
     numbers: dict[str, int] = {}
     anchor, positive, text = (
         np.array([numbers.setdefault(_plain(text), len(numbers)) for text in column], dtype=np.int64)

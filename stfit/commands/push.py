@@ -29,8 +29,6 @@ Files = dict[str, Path | bytes]
 
 @dataclass(frozen=True)
 class PushOptions:
-    """Options of the command line."""
-
     repo: str | None = None
     private: bool = False
     branch: str = hub.MAIN
@@ -41,10 +39,7 @@ class PushOptions:
 
 
 def push(target: str, options: PushOptions) -> dict[str, Any]:
-    """Publish a run's model, or a model folder; returns what `stfit push --json` prints, with `error` if a gate fails.
-
-    Raises RecipeError, ModelError or HubError.
-    """
+    """Returns what `stfit push --json` prints, with `error` if a gate fails."""
     model = _find_model(Path(target))
     run = _find_run(model)
     recipe = load_recipe(run.resolved).recipe if run else None
@@ -81,7 +76,6 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
 
 
 def _find_model(target: Path) -> Path:
-    """The model folder of a run folder, or the folder itself. Raises ModelError if a run has no model yet."""
     run = RunFolder(target)
     if run.model.is_dir():
         return run.model
@@ -91,7 +85,6 @@ def _find_model(target: Path) -> Path:
 
 
 def _find_run(model: Path) -> RunFolder | None:
-    """The run that a model folder belongs to, if any. Raises ModelError if the run has not finished."""
     run = RunFolder(model.parent)
     if model.name != run.model.name or not run.resolved.is_file():
         return None

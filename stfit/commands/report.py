@@ -15,11 +15,6 @@ COMPARISON = "comparison.html"
 
 
 def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
-    """Rewrite the report of a run, or write a page that compares several; returns what `--json` prints.
-
-    `output` defaults to report.html in the run folder, or comparison.html beside the first of several runs. Raises
-    RecipeError if a path is not a run folder.
-    """
     summaries = [summarize_run(RunFolder(run)) for run in runs]
     if len(runs) == 1:
         path = output or RunFolder(runs[0]).report
@@ -37,7 +32,6 @@ def _deltas_over(first: RunSummary, run: RunSummary) -> dict[str, MetricDelta]:
 
 
 def runs_in(folder: Path) -> list[dict[str, Any]]:
-    """Every run of a folder, newest last: `run`, `state`, `date`, `recipe`, `metric`, `before`, `after`, `verdict`."""
     runs = [RunFolder(path) for path in folder.iterdir()] if folder.is_dir() else []
     started = [run for run in runs if run.lock.is_file()]
     return [_list_entry(run) for run in sorted(started, key=lambda run: (last_written(run), run.path.name))]

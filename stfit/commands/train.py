@@ -86,12 +86,7 @@ Event = Started | StepInfo | Evaluated | Finished
 def train(
     loaded: LoadedRecipe[Recipe], runs: Path, *, fresh: bool = False, resume: bool = False, locked: Path | None = None
 ) -> Iterator[Event]:
-    """Train a recipe in `runs`/<name>, or resume the run that is there.
-
-    `fresh` always starts a new run, `resume` never does. `locked`: the stfit.lock of a run to reproduce; LockError is
-    raised before weights are loaded if anything differs from it. Raises the errors of stfit.errors, and InterruptedRun
-    after SIGINT or SIGTERM, once the state is saved.
-    """
+    """`fresh` always starts a new run, `resume` never does. `locked`: the stfit.lock of a run to reproduce."""
     path = runs / loaded.recipe.name
     _require_base_outside_run(loaded.recipe, path)
     with lock_folder(path), handle_signals() as signals:
@@ -272,7 +267,6 @@ def _batch_of(scheduled: ScheduledBatch, tables: list[TokenTable], distinct: boo
 
 
 def _with_runtime_choices(recipe: Recipe, encoder: Encoder) -> Recipe:
-    """The recipe with every automatic value replaced by the value chosen for this run."""
     config = encoder.config
     model = recipe.model.model_copy(
         update={
@@ -296,10 +290,7 @@ def _with_runtime_choices(recipe: Recipe, encoder: Encoder) -> Recipe:
 
 
 def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> TrainObjects:
-    """The losses, and the optimizer over all weights that are not frozen (softmax has weights of its own).
-
-    Weights are equal in all processes; from here on, each process draws its own dropout.
-    """
+    """Weights are equal in all processes; from here on, each process draws its own dropout."""
     losses: list[ComputeLoss] = []
     for objective, examples in zip(recipe.objectives_by_path.values(), prepared.training, strict=True):
         loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)

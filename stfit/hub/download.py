@@ -35,7 +35,6 @@ COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def find_account(repo: str) -> dict[str, Any]:
-    """The account of the token, which is needed to access `repo`. Raises HubError."""
     if client.get_token() is None:
         raise HubError(f"`{repo}` needs a token: {LOG_IN}")
     account: dict[str, Any] = call_with_retries(lambda: client.HfApi().whoami(), "model", repo)
@@ -43,11 +42,7 @@ def find_account(repo: str) -> dict[str, Any]:
 
 
 def find_commit(kind: Kind, id: str, revision: str | None) -> str:
-    """The current commit of a branch, tag or short hash; offline, the one that was last seen.
-
-    A full commit hash is returned as it is, without a request. Raises HubError if the Hub cannot be reached, or if the
-    repository or revision does not exist.
-    """
+    """Offline, the commit that was last seen. A full commit hash is returned as it is, without a request."""
     if COMMIT.fullmatch(revision or ""):
         return str(revision)
     seen = _repository_folder(kind, id) / "refs" / (revision or "main")
@@ -71,7 +66,6 @@ def look_up(kind: Kind, id: str, revision: str | None = None) -> Any:
 
 
 def find_newest(repo: str) -> str | None:
-    """The newest commit of a model repository, or None if it does not exist. Raises HubError."""
     try:
         return find_commit("model", repo, None)
     except HubError as error:
@@ -81,7 +75,6 @@ def find_newest(repo: str) -> str | None:
 
 
 def with_owner(id: str) -> str:
-    """The full id of a model repository; without an owner, the account of the token is the owner."""
     return id if "/" in id else f"{find_account(id)['name']}/{id}"
 
 
@@ -109,10 +102,7 @@ def _keep(path: Path, text: str) -> None:
 
 
 def download_files(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
-    """The folder with those files of a commit whose paths match one of `patterns`, each verified by its hash.
-
-    Raises HubError if they cannot be downloaded intact, and ResourceError if the disk is full.
-    """
+    """The folder with those files of a commit whose paths match one of `patterns`, each verified by its hash."""
     paths = [path for path in list_files(kind, id, commit) if any(fnmatch(path, pattern) for pattern in patterns)]
     folder = snapshot_folder(kind, id, commit)
     for _ in range(2):
@@ -159,5 +149,4 @@ def _repository_folder(kind: Kind, id: str) -> Path:
 
 
 def snapshot_folder(kind: Kind, id: str, commit: str) -> Path:
-    """Where the client's cache stores the files of a commit."""
     return _repository_folder(kind, id) / "snapshots" / commit

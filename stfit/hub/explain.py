@@ -26,7 +26,6 @@ REFUSED = "hub-refused"
 NOT_THERE = "hub-not-there"
 """Code of a repository that does not exist or is hidden from this account."""
 NO_REVISION = "hub-no-revision"
-"""Code of a branch, tag or commit that a repository does not have."""
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 QUERY = re.compile(r"\?\S+")
 """Query of a URL in a message; it may hold a signature."""
@@ -60,7 +59,6 @@ def retry_after(error: Exception) -> int:
 
 
 def explain_error(error: Exception, kind: Kind, id: str, revision: str | None) -> StfitError:
-    """The error to raise for a request about a repository: a ResourceError for the disk, otherwise a HubError."""
     if reason := _disk_error(error):
         return ResourceError(
             f"cannot store the {kind} `{id}` in {constants.HF_HUB_CACHE}: {reason}; set HF_HOME to another folder"
@@ -83,7 +81,6 @@ def explain_error(error: Exception, kind: Kind, id: str, revision: str | None) -
 
 
 def not_cached(kind: Kind, id: str) -> Problem:
-    """The problem of a repository that is needed offline and not in the cache."""
     message = f"HF_HUB_OFFLINE is set and the {kind} `{id}` is not in the cache: run `stfit fetch RECIPE` online"
     return Problem(message, OUT_OF_REACH)
 

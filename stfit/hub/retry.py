@@ -63,7 +63,6 @@ class TransferMonitor:
         """If a request thread was abandoned, the process must exit with os._exit."""
 
     def sent(self, count: int) -> None:
-        """Count bytes of a request."""
         self.bytes += count
 
     def received(self, count: int) -> None:
@@ -83,11 +82,7 @@ def call_with_retries(
     done: Callable[[], T | None] = lambda: None,
     unobservable_bytes: int = 0,
 ) -> T:
-    """Call `request` and retry after errors that may be temporary. Raises one HubError or ResourceError.
-
-    `done` checks whether a failed request took effect anyway. `unobservable_bytes` is the size of an upload whose
-    progress cannot be seen.
-    """
+    """`done`: whether a failed request took effect anyway. `unobservable_bytes`: size of an upload without progress."""
     _configure_client()
     monitor.last_response = time.monotonic()
     for pause in (*PAUSES, None):

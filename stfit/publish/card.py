@@ -30,8 +30,6 @@ EXAMPLES = ["How do I reset my password?", "I can't log in any more.", "When doe
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A dataset that the model was trained or evaluated on."""
-
     name: str
     """File or folder name, without its parent folders."""
     hub: str | None = None
@@ -43,7 +41,6 @@ class DatasetFacts:
     columns: dict[str, Any] = field(default_factory=dict)
     format: str | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
-    """Rows to show on the card."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,6 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class Training:
-    """How the model was trained."""
-
     base: str | None
     """Hub id, or the name of a local folder; None if training started from random weights."""
     base_on_hub: bool
@@ -91,8 +86,6 @@ class Training:
 
 @dataclass(frozen=True)
 class CardData:
-    """The content of a card. A model folder that is not part of a run has no `training`, `scores` and `metrics`."""
-
     name: str
     """`owner/name` of the repository, or the recipe's name if there is none yet."""
     embedding_dim: int | None
@@ -153,7 +146,6 @@ def _model_index_entry(scores: Scores) -> dict[str, Any]:
 
 
 def card_body(card: CardData) -> str:
-    """The card below its metadata, as Markdown."""
     losses = card.training.losses if card.training else []
     columns = _metric_columns(card.metrics)
     return _template().render(

@@ -44,8 +44,6 @@ Files = Mapping[str, Path | bytes]
 
 @dataclass(frozen=True)
 class BranchState:
-    """The newest commit of a branch."""
-
     commit: str | None = None
     """None if the branch or the repository does not exist."""
     files: Mapping[str, RepoFile] = field(default_factory=dict)
@@ -57,23 +55,16 @@ class BranchState:
 
 @dataclass(frozen=True)
 class FileDiff:
-    """The files that a commit adds or replaces, and those that it deletes."""
-
     add: dict[str, Path | bytes]
     delete: list[str]
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to commit."""
         return not self.add and not self.delete
 
 
 def resolve_repository(name: str, for_pull_request: bool = False) -> str:
-    """The full id of a repository; the default owner is the account of the token.
-
-    Reads only the account, so that it can be called before a training. Raises HubError if the token may not write to
-    the repository; a pull request needs no rights in the owner's account.
-    """
+    """Reads only the account, so that it can be called before a training. A pull request needs no rights at the owner."""
     account = find_account(name)
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
@@ -93,7 +84,6 @@ def resolve_repository(name: str, for_pull_request: bool = False) -> str:
 
 
 def preflight(name: str) -> None:
-    """Check before a training whether its model can be pushed. Raises HubError if not."""
     if constants.HF_HUB_OFFLINE:
         log.warning("HF_HUB_OFFLINE is set: not checking whether `%s` can be pushed to", name)
     else:
@@ -101,7 +91,6 @@ def preflight(name: str) -> None:
 
 
 def read_branch(repo: str, branch: str = MAIN) -> BranchState:
-    """Read the newest commit of a branch. Raises HubError if the Hub can't be reached."""
     try:
         info = look_up("model", repo, branch)
     except HubError as error:
@@ -125,7 +114,6 @@ def _read_files(repo: str, commit: str) -> dict[str, RepoFile]:
 
 
 def read_remote_file(repo: str, state: BranchState, path: str) -> bytes | None:
-    """Read a small file of a branch; None if it does not exist. Raises HubError if the download is corrupt."""
     if path not in state.files:
         return None
     local = call_with_retries(
@@ -158,12 +146,10 @@ def diff_files(files: Files, state: BranchState) -> FileDiff:
 
 
 def with_manifest(files: Files) -> dict[str, Path | bytes]:
-    """The files, and a manifest that lists them."""
     return {**files, MANIFEST: "".join(f"{path}\n" for path in sorted(files)).encode()}
 
 
 def reject_token(files: Files) -> None:
-    """Raise ModelError if a file contains the token that is used for publishing."""
     token = (client.get_token() or "").encode()
     leaks = [path for path, file in files.items() if token and _contains(file, token)]
     if leaks:
@@ -182,12 +168,10 @@ def _contains(file: Path | bytes, token: bytes) -> bool:
 
 
 def create_repository(repo: str, private: bool) -> None:
-    """Create a repository if it does not exist."""
     call_with_retries(lambda: client.create_repo(repo, private=private, exist_ok=True), "model", repo)
 
 
 def create_branch(repo: str, branch: str) -> None:
-    """Create a branch from main if it does not exist."""
     call_with_retries(lambda: client.create_branch(repo, branch=branch, exist_ok=True), "model", repo, branch)
 
 
@@ -255,7 +239,6 @@ def _diff_with_commit(repo: str, files: Files, commit: str) -> FileDiff:
 
 
 def verify_commit(repo: str, files: Files, commit: str) -> None:
-    """Raise HubError if a commit does not contain the files that were sent."""
     diff = _diff_with_commit(repo, files, commit)
     if not diff.is_empty:
         names = name_some([*diff.add, *diff.delete])
@@ -263,13 +246,11 @@ def verify_commit(repo: str, files: Files, commit: str) -> None:
 
 
 def find_tag(repo: str, tag: str) -> str | None:
-    """The commit of a tag; None if the tag does not exist."""
     refs = call_with_retries(lambda: client.HfApi().list_repo_refs(repo), "model", repo)
     return next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
 
 
 def create_tag(repo: str, tag: str, commit: str) -> None:
-    """Tag a commit. Raises HubError if the tag exists for another commit."""
     call_with_retries(
         lambda: client.HfApi().create_tag(repo, tag=tag, revision=commit, exist_ok=True), "model", repo, tag
     )

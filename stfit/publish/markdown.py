@@ -29,7 +29,6 @@ def code(text: str) -> markupsafe.Markup:
 
 
 def block(text: str, language: str = "") -> markupsafe.Markup:
-    """Lines as a code block."""
     fence = "`" * max(3, _longest_run(text) + 1)
     return markupsafe.Markup(f"{fence}{language}\n{text.rstrip()}\n{fence}")
 

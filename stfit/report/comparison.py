@@ -30,14 +30,12 @@ def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, Metric
 
 
 def _differences(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
-    """Dotted key -> its value in each recipe, for the keys whose values differ."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe if key != "name")
     values = {key: [str(run.recipe.get(key, "")) for run in runs] for key in keys}
     return {key: of_runs for key, of_runs in values.items() if len(set(of_runs)) > 1}
 
 
 def _curves(runs: Sequence[RunSummary]) -> Iterator[Picture]:
-    """The loss and the main metrics, each with a line for every run."""
     metrics = list(dict.fromkeys(name for run in runs for name in run.main))[: MAX_PANELS - 1]
     curves = {run.name: {"Loss": loss_curve(run.log)} | run.metric_curves() for run in runs}
     panels = {
@@ -52,7 +50,6 @@ def _curves(runs: Sequence[RunSummary]) -> Iterator[Picture]:
 
 
 def _costs(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
-    """Phase, or fact of the machine -> its value in each run."""
     facts = [
         {phase: f"{run.seconds[phase]:.1f} s" for phase in PHASES if phase in run.seconds} | dict(run.machine)
         for run in runs

@@ -55,7 +55,6 @@ class Picture(NamedTuple):
 
 
 def figure_style() -> Any:
-    """A context manager that sets the style of every figure."""
     _silence_font_manager()
     import matplotlib
 
@@ -154,7 +153,6 @@ def draw_lengths(id: str, caption: str, tokens: Sequence[int], texts: Sequence[i
 
 
 def draw_loss_curve(steps: Sequence[float], losses: Sequence[float], path: Path) -> None:
-    """Draw the loss over the steps as a PNG, for the model card."""
     _silence_font_manager()
     from matplotlib.figure import Figure
 

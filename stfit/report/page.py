@@ -19,7 +19,6 @@ MAX_EXAMPLES = 10
 
 
 def report_page(run: RunSummary) -> str:
-    """Render the report of one run as a self-contained HTML page."""
     with figure_style():
         return render(
             "report.html.jinja",

@@ -16,7 +16,6 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of `templates/` as a self-contained HTML page."""
     return _environment().get_template(template).render(values, policy=POLICY)
 
 

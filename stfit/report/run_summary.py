@@ -37,8 +37,6 @@ class MetricDelta:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run folder records of its run."""
-
     name: str
     state: str
     """`finished`, `in progress`, `stopped at step 40`, or `stopped at step 44, saved at 40` after a kill."""
@@ -48,10 +46,8 @@ class RunSummary:
     recipe: dict[str, Any]
     """Every value by its dotted key."""
     resolved: str
-    """The resolved recipe as YAML."""
     lock: str
     main: list[str]
-    """Metrics to show first."""
     before: dict[str, float]
     after: dict[str, float]
     """Empty if the run has not finished."""
@@ -62,7 +58,6 @@ class RunSummary:
     record: dict[str, Any]
     """Samples, snapshots and warnings that were recorded during the run."""
     seconds: dict[str, float]
-    """Duration of each phase."""
     machine: list[tuple[str, str]]
     """Hardware, peak memory and speed, by name."""
 
@@ -84,16 +79,12 @@ class RunSummary:
         return curves
 
     def learning_rates(self) -> Curve:
-        """The learning rate of each logged step."""
         steps = _logged_steps(self.log)
         return [entry["step"] for entry in steps], [entry["learning_rate"] for entry in steps]
 
 
 def loss_curve(log: list[dict[str, Any]]) -> Curve:
-    """The loss of each logged step whose batch is at least half full.
-
-    The small batches at the end of an epoch are left out: their losses are not comparable.
-    """
+    """Without the small batches at the end of an epoch, whose losses are not comparable."""
     steps = _logged_steps(log)
     largest = max((entry["rows"] for entry in steps), default=0)
     full = [entry for entry in steps if entry["rows"] > largest / 2]

@@ -30,11 +30,8 @@ class _File:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run."""
-
     path: Path
     recipe = _File("recipe.yaml")
-    """The recipe as given."""
     resolved = _File("resolved.yaml")
     """The recipe with every value, including those chosen at run time."""
     lock = _File("stfit.lock")
@@ -45,7 +42,6 @@ class RunFolder:
     """Data for the report: facts about the training data, and sample rows before and after training."""
     report = _File("report.html")
     checkpoints = _File("checkpoints")
-    """Resumable state."""
     model = _File("model")
     result = _File("result.json")
     """Result of a finished run; the run has finished if this file exists."""
@@ -55,14 +51,12 @@ class RunFolder:
     """The run's id at trackers."""
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl, on rank 0."""
         if not is_rank_zero():
             return
         with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
         entries = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
             try:
@@ -152,10 +146,7 @@ def require_shared(path: Path) -> None:
 
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
-    """Lock the run folder `path` during the block. The operating system frees the lock of a process that dies.
-
-    Raises ResourceError if another process holds the lock.
-    """
+    """The operating system frees the lock of a process that dies."""
     if not is_rank_zero():  # rank 0 locks it for all
         yield
         return
@@ -180,7 +171,6 @@ def lock_folder(path: Path) -> Iterator[None]:
 
 
 def is_folder_locked(path: Path) -> bool:
-    """Whether a process is training in the run folder `path`."""
     try:
         with _lock_file(path).open(encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

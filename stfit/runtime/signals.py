@@ -19,8 +19,6 @@ waits for its threads, possibly for ever."""
 
 
 class SignalHandler:
-    """Records a signal that arrives while a step runs."""
-
     def __init__(self) -> None:
         self.received: int | None = None
         self.received_at = 0.0
@@ -41,7 +39,6 @@ class SignalHandler:
             raise _interruption(number)
 
     def cancel_hard_exit(self) -> None:
-        """Cancel the timer that ends a process whose signal handling takes too long."""
         if self.hard_exit is not None:
             self.hard_exit.cancel()
 
@@ -51,32 +48,22 @@ class SignalHandler:
         return bool(self.agreed_signal)
 
     def raise_if_received(self, message: str = "") -> None:
-        """Raise InterruptedRun for a deferred signal, or for one whose exception was lost.
-
-        Exceptions raised in `__del__` are swallowed. A collective operation.
-        """
+        """For a deferred signal, or one whose exception was lost in a `__del__`. A collective operation."""
         if self.is_received():
             raise _interruption(self.agreed_signal, message)
 
     def defer_signals(self) -> None:
-        """Defer signals from now on until the current step is saved."""
         self.raise_if_received()
         self.defers = True
 
     def interrupt_long_step(self) -> None:
-        """Raise InterruptedRun if a signal has waited too long for the current step.
-
-        Not with several processes, of which none may leave a step alone; torchrun gives them 30 seconds.
-        """
+        """Not with several processes, of which none may leave a step alone; torchrun gives them 30 seconds."""
         if world_size() == 1 and self.received is not None and time.monotonic() - self.received_at >= SIGNAL_PATIENCE:
             raise _interruption(self.received)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Do not defer signals during the block, for example an evaluation.
-
-        With several processes, of which none may leave the block alone, a signal is raised at its end.
-        """
+        """With several processes, of which none may leave the block alone, a signal is raised at its end."""
         if world_size() > 1:
             yield
             self.raise_if_received()

@@ -27,7 +27,6 @@ def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
 
 
 def build_untrained(recipe: Recipe, device: str) -> Encoder:
-    """The model before the first step of training, new weights included."""
     settings = recipe.model
     if isinstance(settings.base, str):
         # resolved.yaml lists the base's own layers: load them with their weights instead of building new ones.
@@ -48,7 +47,6 @@ def build_untrained(recipe: Recipe, device: str) -> Encoder:
 
 
 def published_repo(recipe: Recipe) -> str | None:
-    """The repository that `push` publishes to."""
     return with_owner(recipe.push.repo) if recipe.push else None
 
 

@@ -25,7 +25,6 @@ from stfit.workflows.summarize_run import bootstrap_draws, metric_deltas
 
 
 def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:
-    """Write the model card and the loss curve of a finished training into its model folder."""
     recipe = load_recipe(folder.resolved).recipe
     steps, losses = loss_curve(folder.read_log())
     if steps:
@@ -36,7 +35,6 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
 
 
 def describe_folder(folder: Path, name: str) -> CardData:
-    """The card data of a model folder alone."""
     info = inspect_folder(folder)
     return CardData(
         name=name,
@@ -57,7 +55,7 @@ def describe_run(
     name: str,
     training: list[Examples] | None,
 ) -> CardData:
-    """The card data of a finished run. `training`: the rows of each objective, if the card shows examples."""
+    """`training`: the rows of each objective, if the card shows examples."""
     info = inspect_folder(folder.model)
     dim = info.config.embedding_dim(info.hidden_size or 0) if info.config else 0
     before, after = result["baseline"], result["metrics"]
@@ -133,7 +131,6 @@ def _scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) 
 
 
 def first_rows(examples: Examples, count: int) -> list[dict[str, Any]]:
-    """The first rows, with their label if they have one."""
     rows = []
     for position in range(min(count, len(examples))):
         row: dict[str, Any] = {role: texts[position] or "" for role, texts in examples.texts.items()}

@@ -59,7 +59,6 @@ def build_schedule(
 def lint_schedule(
     recipe: Recipe, tables: list[TokenTable], schedule: BatchSchedule, max_seq_length: int | None, processes: int = 1
 ) -> list[Problem]:
-    """Warnings about rows and texts that are not fully used, and about intervals longer than the run."""
     problems = []
     for objective, table, epoch_batches in zip(
         recipe.objectives_by_path.values(), tables, schedule.objectives, strict=True
@@ -104,11 +103,7 @@ def _lint_intervals(recipe: Recipe, schedule: BatchSchedule) -> list[Problem]:
 def estimate(
     recipe: Recipe, tables: list[TokenTable], schedule: BatchSchedule, base: ModelInfo, max_seq_length: int | None
 ) -> dict[str, Any]:
-    """An estimate of the run.
-
-    `steps`, `tokens` (of the whole run), `lengths` (quantiles, in tokens), `memory_mib` (None if unknown), and
-    `objectives`: dataset, loss, rows and share of the batches of each.
-    """
+    """`tokens` are of the whole run, `lengths` quantiles in tokens; `memory_mib` is None if unknown."""
     tokens_of_batch = [
         _tokens_in(table, epoch_batches(0), max_seq_length)
         for table, epoch_batches in zip(tables, schedule.objectives, strict=True)

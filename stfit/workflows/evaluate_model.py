@@ -25,7 +25,6 @@ from stfit.workflows.validate import prepare_evaluation
 PUBLISHED = "published"
 
 Statistics = dict[str, Statistic]
-"""Metric -> its statistic."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +35,10 @@ class ModelEvaluation:
     gates: list[GateResult]
     comparison: dict[str, Comparison]
     main: list[str]
-    """The metrics to show first."""
 
 
 def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> ModelEvaluation:
-    """Evaluate a run folder, model folder or Hub id. `baseline`: another one, measured on the same rows.
-
-    Raises RecipeError if the recipe has no evaluators or names an unknown metric, and the errors of loading models and
-    data.
-    """
+    """`baseline`: another model, measured on the same rows."""
     if not recipe.eval:
         raise RecipeError("the recipe has no `eval:` list, so there is nothing to measure")
     if unknown := lint_recipe([unknown_metrics], recipe, ModelInfo(), {}):
@@ -63,11 +57,7 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
 
 
 def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> dict[str, Any]:
-    """Decide whether a model may replace the published one, both measured by the same code on the same rows.
-
-    Returns `repo`, `published` (its commit), `gate`, `compared` (with the published model), and `error` if a gate is
-    not passed. Raises the errors of `evaluate_model`.
-    """
+    """Whether a model may replace the published one: both are measured by the same code on the same rows."""
     published = (
         str(download_files("model", repo, head.commit, ALL_FILES))
         if head.commit and "modules.json" in head.files

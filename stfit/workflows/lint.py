@@ -1,7 +1,6 @@
 """Checks of a valid recipe that need only the recipe and the files of its base, not the data.
 
-Every check returns findings; its docstring says what happens if they are ignored. ERRORS would stop the run later,
-after weights were downloaded and texts were tokenized; WARNINGS are probably mistakes.
+ERRORS would stop the run later, after weights were downloaded and texts were tokenized; WARNINGS are probably mistakes.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +24,6 @@ from stfit.recipe.recipe import Recipe
 
 
 class Finding(NamedTuple):
-    """The dotted key to change, a stable code, and what is wrong."""
-
     key: str
     code: str
     message: str
@@ -45,7 +42,6 @@ MIN_BATCH_SIZE = 8
 
 
 def lint_recipe(checks: list[Check], recipe: Recipe, base: ModelInfo, origins: Mapping[str, Mark]) -> list[Problem]:
-    """The findings of the checks, with their place in the recipe. `origins`: where each key is written."""
     return [_locate(finding, origins) for check in checks for finding in check(recipe, base)]
 
 
@@ -56,7 +52,6 @@ def _locate(finding: Finding, origins: Mapping[str, Mark]) -> Problem:
 
 
 def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A loss can't be computed for rows of another format."""
     fits = {loss.tag(): loss.fits for loss in LOSSES}
     return [
         Finding(f"{key}loss", "loss-format", problem)
@@ -66,7 +61,6 @@ def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 def missing_trackers(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A tracker can't start if its package is not installed."""
     return [
         Finding(
             f"track.{i}",
@@ -107,7 +101,6 @@ def _prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str
 
 
 def unknown_metrics(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A metric that no evaluator computes can neither select a model nor decide a gate."""
     used: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
     used += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
     findings = []
@@ -122,7 +115,6 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """Tokens beyond the last position have no position embedding."""
     length = recipe.model.max_seq_length
     if length is None or base.positions is None or length <= base.positions:
         return []
@@ -131,7 +123,6 @@ def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 def _exceeded_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A prefix can't be longer than the embedding."""
     dim = embedding_dim(recipe, base)
     if dim is None:
         return []
@@ -148,7 +139,6 @@ def _exceeded_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
-    """Size of the embeddings; None if the base is unknown."""
     if base.hidden_size is None:
         return None
     config, model = base.config or ModelConfig(pooling=("mean",)), recipe.model
@@ -261,7 +251,6 @@ def _unsuitable_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 def _useless_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A mini-batch as large as the batch saves no memory."""
     size, batch_size = recipe.train.mini_batch_size, recipe.train.batch_size
     if size is None or size < batch_size:
         return []
@@ -271,7 +260,6 @@ def _useless_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 def _selection_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A model selected by its test score has a test score that is too high."""
     best = [("train.best", "best-on-test", recipe.train.best or "")]
     gates = [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
     split_of = {evaluator.label: evaluator.split for evaluator in recipe.eval if evaluator.origin is not None}
@@ -329,7 +317,6 @@ def _replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A setting of transformers has no meaning for another kind of base."""
     return [
         Finding(f"model.{key}", "misplaced", message)
         for key, message in unsupported_keys(recipe.model, base.st_name).items()
@@ -337,14 +324,12 @@ def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> list[Finding]:
 
 
 def _nothing_to_train(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A bag of words has no weights: only the layers after it can learn."""
     if base.st_name != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in _layers_of(recipe, base)):
         return []
     return [Finding("model.layers", "nothing-to-train", "a bag of words has no weights to train: add a dense layer")]
 
 
 def _equal_views(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """Without dropout, both views of a text have the same embedding, and nothing is learned."""
     if recipe.model.dropout != 0 and base.st_name == "Transformer":
         return []
     message = (

@@ -13,11 +13,7 @@ from stfit.workflows.validate import load_and_validate
 
 
 def find_unchanged(loaded: LoadedRecipe[Recipe]) -> dict[str, Any] | None:
-    """Repository and commit of the published model, if it was trained with this recipe on the same inputs.
-
-    Commits are compared first, so that no data is read if they are equal. Raises RecipeError if the recipe has no
-    `push`, and the errors of loading its data.
-    """
+    """Commits are compared first, so that no data is read if they are equal."""
     repo = published_repo(loaded.recipe)
     if repo is None:
         raise RecipeError("--skip-unchanged compares with the published model: add `push: {repo: ...}` to the recipe")
@@ -34,7 +30,6 @@ def find_unchanged(loaded: LoadedRecipe[Recipe]) -> dict[str, Any] | None:
 
 
 def _read_published(repo: str) -> tuple[str, Lock] | None:
-    """Commit and lock of a published model; None if there is no repository, or no lock in it."""
     commit = find_newest(repo)
     file = download_files("model", repo, commit, [LOCK]) / LOCK if commit else None
     return (commit, load_lock(file)) if commit and file and file.is_file() else None

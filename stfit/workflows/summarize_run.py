@@ -18,7 +18,6 @@ from stfit.workflows.report_data import Stage
 
 
 def write_report(folder: RunFolder) -> None:
-    """Write the report of a run that has just finished."""
     atomic_write(folder.report, report_page(summarize_run(folder, "finished")))
 
 
@@ -56,7 +55,6 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
 
 
 def bootstrap_draws(record: dict[str, Any], moment: Stage) -> dict[str, BootstrapDraws]:
-    """Bootstrap draws of the main metrics at the start or the end of a run."""
     draws: dict[str, BootstrapDraws] = record.get("drawn", {}).get(moment, {})
     return draws
 
@@ -67,7 +65,6 @@ def metric_deltas(
     draws_after: dict[str, BootstrapDraws],
     draws_before: dict[str, BootstrapDraws],
 ) -> dict[str, MetricDelta]:
-    """The gain of every metric that both have."""
     deltas = {}
     for name in (name for name in after if name in before):
         compared = compare_draws(after[name], before[name], draws_after.get(name), draws_before.get(name))
@@ -86,7 +83,6 @@ def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> s
 
 
 def last_written(folder: RunFolder) -> datetime:
-    """When the run last wrote to its folder."""
     newest = next(path for path in (folder.result, folder.metrics, folder.lock) if path.is_file())
     return datetime.fromtimestamp(newest.stat().st_mtime)
 

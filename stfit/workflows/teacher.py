@@ -14,10 +14,7 @@ from stfit.recipe.recipe import Objective
 
 
 def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder) -> TokenTable:
-    """The rows of an objective with its teacher's embeddings as label; unchanged if it has no teacher.
-
-    Raises ModelError if the teacher can't be used, HubError if it can't be downloaded.
-    """
+    """The rows with the teacher's embeddings as label; unchanged if the objective has no teacher."""
     loss = objective.loss
     if objective.teacher is None or not isinstance(loss, TeacherLoss):
         return table

@@ -39,14 +39,11 @@ class Prepared:
     warnings: list[Problem]
 
     def all_texts(self) -> Iterator[str]:
-        """Every training text."""
         return (text for examples in self.training for text in examples.all_texts())
 
 
 @dataclass
 class ValidationReport:
-    """What could be loaded, and every error and warning."""
-
     base: ModelInfo = field(default_factory=ModelInfo)
     training: dict[str, Examples] = field(default_factory=dict)
     """By the prefix of the objective's keys (see Recipe.objectives_by_path)."""
@@ -85,11 +82,7 @@ class RecipeLocation:
 
 
 def load_and_validate(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepared:
-    """Load and check everything but the weights. Errors of all kinds are raised together.
-
-    `origins`: where each key is written, for the places of problems. Raises RecipeError, DataError, ModelError or
-    HubError.
-    """
+    """Load and check everything but the weights. Errors of all kinds are raised together."""
     report = validate(recipe, origins or {})
     if report.errors:
         raise first_of(report.errors)
@@ -109,7 +102,6 @@ def first_of(errors: Sequence[StfitError]) -> StfitError:
 
 
 def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> ValidationReport:
-    """Check everything that can be known of a run before its weights are loaded."""
     report = ValidationReport()
     with report.collect_errors(location=RecipeLocation(origins, "model", "base")):
         report.base = _inspect_if_reachable(recipe.model, report)
@@ -176,7 +168,6 @@ def _lint_rows(objective: Objective, training: Examples) -> list[Problem]:
 
 
 def _check_teacher(recipe: Recipe, objective: Objective, report: ValidationReport) -> None:
-    """Check that the teacher of a loss exists, and that its embeddings have the size that the loss needs."""
     if objective.teacher is None or not isinstance(objective.loss, TeacherLoss):
         return
     teacher_dim = _inspect_if_reachable(objective.teacher, report).output_dim
@@ -211,7 +202,6 @@ def _dataset_of(evaluator: Evaluator, recipe: Recipe) -> str:
 
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:
-    """The evaluators with their rows, to measure a finished model."""
     holdout: TrainAndHoldout | None = None
     source = recipe.holdout_source
     if source is not None and any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
