@@ -64,7 +64,7 @@ class FileDiff:
 
 
 def resolve_repository(name: str, for_pull_request: bool = False) -> str:
-    """Reads only the account, so that it can be called before a training. A pull request needs no rights at the owner."""
+    """Reads only the account, so it can be called before a training. A pull request needs no rights at the owner."""
     account = find_account(name)
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
