@@ -79,6 +79,5 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
 
 
 def _comparison_row(name: str, compared: dict[str, Any]) -> list[str]:
-    interval = None if compared["low"] is None else (compared["low"], compared["high"])
     values = [format_metric(compared["value"]), format_metric(compared["other"]), gain_with_arrow(compared["gain"])]
-    return [name, *values, format_interval(interval), compared["verdict"] or ""]
+    return [name, *values, format_interval(compared["low"], compared["high"]), compared["verdict"] or ""]

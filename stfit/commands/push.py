@@ -12,7 +12,7 @@ from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
-from stfit.publish.card import CardData, MetricRow, card_body, card_metadata
+from stfit.publish.card import CardData, card_body, card_metadata
 from stfit.publish.destination import Push, validate_repo_name
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
@@ -172,16 +172,9 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
     verdict = load_json_object(run.verdict) or {}
     if verdict.get("repo") != repo:
         return facts
-    metrics = [_add_published(row, verdict["compared"].get(row.metric)) for row in facts.metrics]
+    metrics = [replace(row, published=verdict["compared"].get(row.metric, {})) for row in facts.metrics]
     forced = [f"Published by force: {verdict['error']['message']}."] if "error" in verdict else []
     return replace(facts, metrics=metrics, notes=forced)
-
-
-def _add_published(row: MetricRow, comparison: dict[str, Any] | None) -> MetricRow:
-    if comparison is None:
-        return row
-    interval = None if comparison["low"] is None else (comparison["low"], comparison["high"])
-    return replace(row, published=comparison["other"], published_interval=interval)
 
 
 def _publish(

@@ -7,9 +7,8 @@ from typing import Any
 from stfit.io.atomic import atomic_write
 from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
-from stfit.report.run_summary import MetricDelta, RunSummary
 from stfit.runtime.run_folder import RunFolder
-from stfit.workflows.summarize_run import bootstrap_draws, last_written, metric_deltas, summarize_run
+from stfit.workflows.summarize_run import compare_metrics, last_written, summarize_run
 
 COMPARISON = "comparison.html"
 
@@ -21,14 +20,11 @@ def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
         page = report_page(summaries[0])
     else:
         path = output or runs[0].parent / COMPARISON
-        page = comparison_page(summaries, [_deltas_over(summaries[0], summary) for summary in summaries])
+        first = summaries[0]
+        gains = [compare_metrics(run.after, run.record, first.after, first.record, "end") for run in summaries]
+        page = comparison_page(summaries, gains)
     atomic_write(path, page)
     return {"output": str(path), "runs": [str(run) for run in runs]}
-
-
-def _deltas_over(first: RunSummary, run: RunSummary) -> dict[str, MetricDelta]:
-    draws, first_draws = bootstrap_draws(run.record, "end"), bootstrap_draws(first.record, "end")
-    return metric_deltas(run.after, first.after, draws, first_draws)
 
 
 def runs_in(folder: Path) -> list[dict[str, Any]]:
@@ -39,8 +35,7 @@ def runs_in(folder: Path) -> list[dict[str, Any]]:
 
 def _list_entry(folder: RunFolder) -> dict[str, Any]:
     summary = summarize_run(folder)
-    metric = summary.main[0] if summary.main else ""
-    delta = summary.gains.get(metric)
+    metric = next(iter(summary.main), "")
     parts = dict(reversed(summary.inputs))  # of several objectives, the first
     base, data = (Path(parts[name].split(",")[0]).name for name in ("base", "data"))
     return {
@@ -51,5 +46,5 @@ def _list_entry(folder: RunFolder) -> dict[str, Any]:
         "metric": metric or None,
         "before": summary.before.get(metric),
         "after": summary.after.get(metric),
-        "verdict": delta.verdict if delta else None,
+        "verdict": summary.gains.get(metric, {}).get("verdict"),
     }

@@ -21,8 +21,8 @@ def format_gain(gain: float | None) -> str:
     return "" if gain is None else f"{gain:+.4f}"
 
 
-def format_interval(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
+def format_interval(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"{low:+.4f} to {high:+.4f}"
 
 
 def format_duration(seconds: float) -> str:

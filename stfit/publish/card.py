@@ -55,16 +55,14 @@ class Scores:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric of the base, of this model, and of the previously published model."""
+    """A metric of this model, and its comparison with the base and with the previously published model."""
 
     metric: str
-    base: float | None = None
-    tuned: float | None = None
-    published: float | None = None
-    base_interval: tuple[float, float] | None = None
-    """95% interval of the gain over the base."""
-    published_interval: tuple[float, float] | None = None
-    """95% interval of the gain over the published model."""
+    value: float
+    base: dict[str, Any] = field(default_factory=dict)
+    """The fields of a Comparison with the base; empty without one."""
+    published: dict[str, Any] = field(default_factory=dict)
+    """The same for the published model."""
 
 
 @dataclass(frozen=True)
@@ -173,19 +171,18 @@ def _metric_columns(rows: list[MetricRow]) -> dict[str, list[str]]:
     """Title -> cells of each column of the metric table that is not empty."""
     columns: dict[str, list[str]] = {
         "Metric": [code(row.metric) for row in rows],
-        "Base": [format_metric(row.base) for row in rows],
-        "This model": [format_metric(row.tuned) for row in rows],
-        "Gain (interval)": [_format_gain(row.tuned, row.base, row.base_interval) for row in rows],
-        "Published before": [format_metric(row.published) for row in rows],
-        "Gain over it (interval)": [_format_gain(row.tuned, row.published, row.published_interval) for row in rows],
+        "Base": [format_metric(row.base.get("other")) for row in rows],
+        "This model": [format_metric(row.value) for row in rows],
+        "Gain (interval)": [_format_gain(row.base) for row in rows],
+        "Published before": [format_metric(row.published.get("other")) for row in rows],
+        "Gain over it (interval)": [_format_gain(row.published) for row in rows],
     }
     return {title: cells for title, cells in columns.items() if any(cells)}
 
 
-def _format_gain(value: float | None, baseline: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None or baseline is None:
-        return ""
-    return format_gain(value - baseline) + (f" ({format_interval(interval)})" if interval else "")
+def _format_gain(compared: dict[str, Any]) -> str:
+    interval = format_interval(compared.get("low"), compared.get("high"))
+    return format_gain(compared.get("gain")) + (f" ({interval})" if interval else "")
 
 
 def _first_sentence(loss: LossBase) -> str:

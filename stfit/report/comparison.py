@@ -1,13 +1,14 @@
 """Several runs side by side, on one HTML page."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from stfit.report.figures import MAX_PANELS, Picture, draw_curves, figure_style
 from stfit.report.render import render
-from stfit.report.run_summary import PHASES, MetricDelta, RunSummary, loss_curve
+from stfit.report.run_summary import PHASES, RunSummary, loss_curve
 
 
-def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, MetricDelta]]) -> str:
+def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, Any]]) -> str:
     """Render several runs side by side. `gains`: for each run, the gains of its metrics over those of the first run."""
     main = [name for run in runs for name in run.main]
     compared = list(zip(runs[1:], gains[1:], strict=True))

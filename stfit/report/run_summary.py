@@ -13,29 +13,6 @@ PHASES = ("preparing", "data", "forward", "backward", "optimizer", "evaluation",
 
 
 @dataclass(frozen=True)
-class MetricDelta:
-    """A metric of one model compared with that of another."""
-
-    value: float
-    other: float
-    low: float | None
-    """Lower end of the 95% interval of the gain; None if it is unknown."""
-    high: float | None
-    verdict: str | None
-    """`better`, `worse` or `no evidence`; None without an interval."""
-
-    @property
-    def gain(self) -> float:
-        """`value` minus `other`."""
-        return self.value - self.other
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Both ends of the interval."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-
-@dataclass(frozen=True)
 class RunSummary:
     name: str
     state: str
@@ -51,8 +28,8 @@ class RunSummary:
     before: dict[str, float]
     after: dict[str, float]
     """Empty if the run has not finished."""
-    gains: dict[str, MetricDelta]
-    """Gain of each main metric during training."""
+    gains: dict[str, dict[str, Any]]
+    """The fields of a Comparison: each main metric after and before the training."""
     log: list[dict[str, Any]]
     """Entries of metrics.jsonl."""
     record: dict[str, Any]

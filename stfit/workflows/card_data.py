@@ -21,7 +21,7 @@ from stfit.recipe.recipe import Recipe
 from stfit.report.figures import draw_loss_curve
 from stfit.report.run_summary import loss_curve
 from stfit.runtime.run_folder import RunFolder
-from stfit.workflows.summarize_run import bootstrap_draws, metric_deltas
+from stfit.workflows.summarize_run import compare_metrics
 
 
 def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:
@@ -60,20 +60,14 @@ def describe_run(
     dim = info.config.embedding_dim(info.hidden_size or 0) if info.config else 0
     before, after = result["baseline"], result["metrics"]
     record = load_json_object(folder.record) or {}
-    deltas = metric_deltas(after, before, bootstrap_draws(record, "end"), bootstrap_draws(record, "start"))
+    compared = compare_metrics(after, record, before, record, "start")
     return replace(
         describe_folder(folder.model, name),
         embedding_dim=min(dim, recipe.model.truncate_dim or dim) or None,
         push=recipe.push,
         training=_describe_training(folder, recipe, result, training),
         scores=[scores for evaluator in recipe.eval for scores in _scores_of(evaluator, recipe, after)],
-        metrics=[
-            MetricRow(metric, before.get(metric), after[metric], base_interval=deltas[metric].interval)
-            if metric in deltas
-            else MetricRow(metric, None, after[metric])
-            for metric in main
-            if metric in after
-        ],
+        metrics=[MetricRow(metric, after[metric], compared.get(metric, {})) for metric in main if metric in after],
     )
 
 
