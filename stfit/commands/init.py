@@ -11,7 +11,8 @@ from stfit.data.infer_format import Proposal, infer_format
 from stfit.data.reading.load_table import find_splits, load_split
 from stfit.data.source import Source
 from stfit.data.table import concatenate
-from stfit.errors import DataError, Problem, RecipeError, ResourceError
+from stfit.errors import DataError, Problem, RecipeError
+from stfit.io.atomic import atomic_write
 from stfit.paths import DATA_SUFFIXES, TEXT_SUFFIXES, looks_like_path
 from stfit.recipe.dump import to_inline_yaml
 
@@ -93,11 +94,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
         )
     loss, reason = LOSSES[training.format, training.label_kind]
     text = _write_recipe(dataset, config, summary, training, (loss, reason), base, output)
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ResourceError(f"{output} can't be written: {error.strerror}") from error
+    atomic_write(output, text)
     return {
         "recipe": str(output),
         "format": training.format,

@@ -20,7 +20,8 @@ from stfit.data.mapping.texts import stream_texts
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in
-from stfit.errors import DataError, RecipeError, ResourceError
+from stfit.errors import DataError, RecipeError
+from stfit.io.atomic import atomic_write
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
 
@@ -167,16 +168,14 @@ def _mine_block(
 
 def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
-    try:
-        with output.open("w", encoding="utf-8") as file:
-            for mined in kept:
-                row = {
-                    "anchor": anchors[mined.row],
-                    "positive": positives[mined.row],
-                    "negative": mined.negatives,
-                    "positive_score": round(mined.positive_score, 6),
-                    "negative_scores": [round(score, 6) for score in mined.scores],
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ResourceError(f"{output}: can't be written: {error.strerror}") from error
+    rows = [
+        {
+            "anchor": anchors[mined.row],
+            "positive": positives[mined.row],
+            "negative": mined.negatives,
+            "positive_score": round(mined.positive_score, 6),
+            "negative_scores": [round(score, 6) for score in mined.scores],
+        }
+        for mined in kept
+    ]
+    atomic_write(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -118,9 +118,10 @@ def _run(
     with rank_zero_first():
         prepared = load_and_validate(pinned, loaded.origins)
     lock = _build_lock(loaded.recipe, pinned, prepared, locked)
-    encoder = _build_encoder(pinned, prepared)
+    device = choose_device(pinned.train.device)
+    encoder = _build_encoder(pinned, prepared, device)
     tables = _tokenize_training(pinned, encoder, prepared)
-    resolved = _with_runtime_choices(pinned, encoder)
+    resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
     schedule = _build_schedule(resolved, encoder, tables, processes, signals)
     max_seq_length = encoder.tokenizer.max_seq_length
@@ -148,7 +149,7 @@ def _run(
         yield session.measure_untrained()
     yield from _take_steps(session, schedule, tables)
     yield from session.end()
-    yield _finish(folder, state, str(resolved.train.device), main, prepared.training, lock)
+    yield _finish(folder, state, device, main, prepared.training, lock)
 
 
 def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[TokenTable]) -> Iterator[Event]:
@@ -204,8 +205,7 @@ def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path 
     return lock
 
 
-def _build_encoder(recipe: Recipe, prepared: Prepared) -> Encoder:
-    device = choose_device(recipe.train.device)
+def _build_encoder(recipe: Recipe, prepared: Prepared, device: str) -> Encoder:
     with rank_zero_first():
         encoder = build_encoder(recipe.model, prepared.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
@@ -238,27 +238,20 @@ def _build_schedule(
     recipe: Recipe, encoder: Encoder, tables: list[TokenTable], processes: int, signals: SignalHandler
 ) -> BatchSchedule:
     streams = {
-        number: _open_stream(recipe, objective, encoder, processes, signals)
+        number: StreamingBatches(
+            objective.data,
+            str(objective.sampler),
+            recipe.train.batch_size * processes,
+            objective.loss.min_batch_size,
+            recipe.seed,
+            partial(check_kind, objective.loss.type, objective.loss.fits),
+            partial(_tokenize, encoder, objective),
+            signals.interrupt_long_step,
+        )
         for number, objective in enumerate(recipe.objectives_by_path.values())
         if objective.data.streaming
     }
     return build_schedule(recipe, tables, processes, streams)
-
-
-def _open_stream(
-    recipe: Recipe, objective: Objective, encoder: Encoder, processes: int, signals: SignalHandler
-) -> StreamingBatches:
-    loss = objective.loss
-    return StreamingBatches(
-        objective.data,
-        str(objective.sampler),
-        recipe.train.batch_size * processes,
-        loss.min_batch_size,
-        recipe.seed,
-        partial(check_kind, loss.type, loss.fits),
-        partial(_tokenize, encoder, objective),
-        signals.interrupt_long_step,
-    )
 
 
 def _batch_of(scheduled: ScheduledBatch, tables: list[TokenTable], distinct: bool) -> Batch:
@@ -266,22 +259,15 @@ def _batch_of(scheduled: ScheduledBatch, tables: list[TokenTable], distinct: boo
     return rows.batch(distinct) if isinstance(rows, LazyBatch) else tables[scheduled.objective].batch(rows, distinct)
 
 
-def _with_runtime_choices(recipe: Recipe, encoder: Encoder) -> Recipe:
-    config = encoder.config
-    model = recipe.model.model_copy(
-        update={
-            "max_seq_length": encoder.tokenizer.max_seq_length,
-            "pooling": list(config.pooling) or None,
-            "token_layers": config.token_layers,
-            "layers": config.layers,
-            "prompts": config.prompts,
-            "default_prompt": config.default_prompt,
-            "similarity": config.similarity,
-            "truncate_dim": config.truncate_dim,
-            "attention": encoder.layout.name,
-        }
-    )
-    chosen: dict[str, Any] = {"device": choose_device(recipe.train.device), "precision": encoder.precision}
+def _with_runtime_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
+    of_config = ("token_layers", "layers", "prompts", "default_prompt", "similarity", "truncate_dim")
+    update = {key: getattr(encoder.config, key) for key in of_config} | {
+        "max_seq_length": encoder.tokenizer.max_seq_length,
+        "pooling": list(encoder.config.pooling) or None,
+        "attention": encoder.layout.name,
+    }
+    model = recipe.model.model_copy(update=update)
+    chosen: dict[str, Any] = {"device": device, "precision": encoder.precision}
     objectives = list(recipe.objectives_by_path.values())
     if recipe.objectives is None:
         chosen["sampler"] = objectives[0].sampler

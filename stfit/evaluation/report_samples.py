@@ -13,6 +13,7 @@ import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.similarity import compute_ranks
+from stfit.io.display import single_line
 from stfit.lazy import lazy
 from stfit.similarity import similarity_matrix
 
@@ -26,8 +27,6 @@ else:
 MAX_ROWS = 128
 MAX_CHARACTERS = 40_000
 """Of all texts of a sample together: some seconds of a large encoder on a CPU."""
-SHOWN_CHARACTERS = 300
-"""Number of characters of a text that the report shows."""
 MAX_SIMILARITIES = 400
 """Number of similarities that represent a distribution."""
 QUERIES, NEAREST = 5, 3
@@ -64,8 +63,8 @@ class Sample:
         """The texts and gold scores as JSON values."""
         return {
             "name": self.name,
-            "left": [_shorten(text) for _, text in self.left],
-            "right": [_shorten(text) for _, text in self.right],
+            "left": [single_line(text) for _, text in self.left],
+            "right": [single_line(text) for _, text in self.right],
             "beside": self.row_partner_l.tolist(),
             "gold": None if self.gold_l is None else self.gold_l.tolist(),
         }
@@ -215,7 +214,3 @@ def _most_similar(similarity_lr: np.ndarray, relation_lr: np.ndarray) -> list[in
         return []
     best_l = np.where(relation_lr, similarity_lr, -np.inf).argmax(axis=1).tolist()
     return [best if marked_r.any() else None for best, marked_r in zip(best_l, relation_lr, strict=True)]
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

@@ -1,5 +1,6 @@
 """The batch schedule of a recipe, the warnings that need it, and an estimate of steps, tokens and memory."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -70,15 +71,13 @@ def lint_schedule(
     return problems + _lint_intervals(recipe, schedule)
 
 
-def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int) -> list[Problem]:
-    problems = []
+def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int) -> Iterator[Problem]:
     if unused := examples - sum(map(len, epoch)):
         message = f"{unused} of {examples} examples fit into no batch and are not used for training"
-        problems.append(Problem(message, "unused-rows"))
+        yield Problem(message, "unused-rows")
     if batch_size > examples:
         message = f"train.batch_size: {batch_size} exceeds the {examples} examples, so no batch is ever full"
-        problems.append(Problem(message, "batch-size"))
-    return problems
+        yield Problem(message, "batch-size")
 
 
 def _lint_intervals(recipe: Recipe, schedule: BatchSchedule) -> list[Problem]:

@@ -1,12 +1,10 @@
 """Run a recipe's evaluators on a model, check its gate, and compare it with another model."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stfit.encoder.build import load_encoder
-from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import ALL_FILES, model_in
 from stfit.errors import GateError, ModelError, RecipeError
@@ -92,10 +90,10 @@ def _check_gates(measured: Statistics, evaluators: Evaluators, recipe: Recipe, d
         name = gate.against
         if name is not None and name not in baselines:
             encoder = load_baseline(name, recipe, device)
-            metrics = [gate.metric for gate in recipe.gate if gate.against == name]
-            baselines[name] = (
-                encoder if isinstance(encoder, str) else _measure_metrics(encoder, evaluators, metrics, recipe)
-            )
+            labels = {evaluator_of(gate.metric) for gate in recipe.gate if gate.against == name}
+            needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
+            dims = recipe.matryoshka_dims
+            baselines[name] = encoder if isinstance(encoder, str) else measure(encoder, needed, "end", dims)
         results.append(_check_gate(gate, measured, baselines.get(name or "", "")))
     return results
 
@@ -109,12 +107,6 @@ def _check_gate(gate: Gate, measured: Statistics, baseline: Statistics | str) ->
     if gate.metric not in baseline:
         raise ModelError(f"gate: {gate.against} has no metric `{gate.metric}`: its embeddings have fewer dimensions")
     return decide(gate, measured[gate.metric], baseline[gate.metric])
-
-
-def _measure_metrics(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[str], recipe: Recipe) -> Statistics:
-    labels = {evaluator_of(metric) for metric in metrics}
-    needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
-    return measure(encoder, needed, "end", recipe.matryoshka_dims)
 
 
 def gate_error(results: list[GateResult]) -> dict[str, Any]:
