@@ -1,5 +1,3 @@
-"""`stfit check`: arguments and result."""
-
 from __future__ import annotations
 
 import sys

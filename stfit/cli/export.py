@@ -1,5 +1,3 @@
-"""`stfit export`: arguments and result."""
-
 import sys
 from enum import StrEnum
 from pathlib import Path

@@ -116,7 +116,6 @@ def _samples(examples: Examples, prompts: Prompts) -> Iterator[dict[str, Any]]:
 
 
 def _estimate(recipe: Recipe, report: Prepared, prompts: list[Prompts]) -> dict[str, Any]:
-    """The estimate of the run; adds the warnings that need its batches. Raises DataError if no batch can be formed."""
     max_seq_length = recipe.model.max_seq_length or report.base.max_seq_length
     tables = [
         count_tokens(report.base, examples, texts).duplicate_columns(objective.views)

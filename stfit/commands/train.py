@@ -109,7 +109,6 @@ def train(
 def _run(
     loaded: LoadedRecipe[Recipe], folder: RunFolder, signals: SignalHandler, strict: bool, locked: Path | None
 ) -> Iterator[Event]:
-    """Train to the end, from the newest checkpoint if there is one. `strict`: refuse if its inputs have changed."""
     start = time.perf_counter()
     checkpoint = on_rank_zero(partial(newest_checkpoint, folder.checkpoints))
     pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder if checkpoint else None))
@@ -221,7 +220,6 @@ def _tokenize_training(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> 
 
 
 def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> TokenTable:
-    """Tokenize the examples of an objective, with their prompts; adds the teacher's labels and the loss's views."""
     prompts = {role: encoder.role_prompt(role, objective.data.prompts) for role in examples.texts}
     cache_key = None if objective.data.streaming else encoder.tokenizer.fingerprint
     table = tokenize_examples(examples, prompts, encoder.tokenizer, cache_key, encoder.prompt_skip)

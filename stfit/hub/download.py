@@ -13,21 +13,14 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from hashlib import sha1, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stfit.errors import HubError, Problem, ResourceError
+from stfit.hub.client import client, constants
 from stfit.hub.explain import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, not_cached
 from stfit.hub.retry import call_with_retries, progress_meter
 from stfit.io.atomic import atomic_cache_entry
 from stfit.io.hashing import hash_file
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import huggingface_hub as client
-    from huggingface_hub import constants
-else:
-    client = lazy("huggingface_hub")
-    constants = lazy("huggingface_hub.constants")
 
 log = logging.getLogger("stfit")
 
@@ -79,7 +72,6 @@ def with_owner(id: str) -> str:
 
 
 def list_files(kind: Kind, id: str, commit: str) -> list[str]:
-    """Paths of all files of a commit, cached because they never change. Raises HubError."""
     cached = Path(client.cached_assets_path("stfit", "listings", kind)) / id.replace("/", "--") / f"{commit}.json"
     if cached.is_file():
         paths: list[str] = json.loads(cached.read_text(encoding="utf-8"))

@@ -5,17 +5,10 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from stfit.errors import HubError, Problem, ResourceError, StfitError, did_you_mean
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import huggingface_hub as client
-    from huggingface_hub import constants, errors
-else:
-    client = lazy("huggingface_hub")
-    constants, errors = lazy("huggingface_hub.constants"), lazy("huggingface_hub.errors")
+from stfit.hub.client import client, constants, errors
 
 Kind = Literal["model", "dataset"]
 

@@ -15,18 +15,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from stfit.errors import HubError, Problem, StfitError
+from stfit.hub.client import client, constants
 from stfit.hub.explain import OUT_OF_REACH, Kind, StalledError, causes_of, explain_error, is_retryable, retry_after
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import huggingface_hub as client
-    from huggingface_hub import constants
-else:
-    client = lazy("huggingface_hub")
-    constants = lazy("huggingface_hub.constants")
 
 log = logging.getLogger("stfit")
 

@@ -68,7 +68,6 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
 
 
 def _commit_directory(temporary: Path, folder: Path) -> None:
-    """Flush a finished folder to disk and rename it; the previous one is deleted last."""
     for path in (*temporary.rglob("*"), temporary):
         sync(path)
     old = folder.with_name(folder.name + ".old")

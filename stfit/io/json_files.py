@@ -1,5 +1,3 @@
-"""JSON files."""
-
 import json
 from pathlib import Path
 from typing import Any

@@ -17,20 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from stfit.encoder.folder.files import name_some
 from stfit.errors import HubError, ModelError
+from stfit.hub.client import client, constants
 from stfit.hub.download import find_account, look_up
 from stfit.hub.explain import LOG_IN, NO_REVISION, NOT_THERE
 from stfit.hub.retry import call_with_retries
 from stfit.io.hashing import hash_file
-from stfit.lazy import lazy
 from stfit.publish.allowlist import MANIFEST, is_allowed
 
 if TYPE_CHECKING:
-    import huggingface_hub as client
-    from huggingface_hub import constants
     from huggingface_hub.hf_api import RepoFile
-else:
-    client = lazy("huggingface_hub")
-    constants = lazy("huggingface_hub.constants")
 
 log = logging.getLogger("stfit")
 
@@ -186,7 +181,6 @@ class PublishedCommit:
 def create_commit(
     repo: str, files: Files, parent: BranchState, message: str, branch: str, as_pull_request: bool
 ) -> PublishedCommit:
-    """Publish files as one commit on top of `parent`. Raises HubError if that fails or the branch has moved on."""
     from huggingface_hub.utils._runtime import is_xet_available
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -222,7 +216,6 @@ def create_commit(
 
 
 def find_published(repo: str, files: Files, branch: str, as_pull_request: bool) -> PublishedCommit | None:
-    """Find a commit that contains exactly these files of stfit: the newest of the branch, or that of a pull request."""
     if not as_pull_request:
         state = read_branch(repo, branch)
         return PublishedCommit(state.commit) if state.commit and diff_files(files, state).is_empty else None

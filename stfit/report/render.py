@@ -1,5 +1,3 @@
-"""HTML from the templates of the pages."""
-
 from __future__ import annotations
 
 from functools import cache

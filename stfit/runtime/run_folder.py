@@ -19,8 +19,6 @@ from stfit.io.json_files import load_json_object
 
 
 class _File:
-    """A path inside a run folder."""
-
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -66,7 +64,6 @@ class RunFolder:
         return entries
 
     def truncate_log(self, step: int) -> None:
-        """Delete the lines of metrics.jsonl after `step`, which a resumed run writes again."""
         if self.metrics.is_file():
             kept = [entry for entry in self.read_log() if entry["step"] <= step]
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))

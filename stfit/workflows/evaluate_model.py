@@ -83,7 +83,6 @@ def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> 
 
 
 def _check_gates(measured: Statistics, evaluators: Evaluators, recipe: Recipe, device: str) -> list[GateResult]:
-    """The result of every gate. Each model that gates name is measured once."""
     baselines: dict[str, Statistics | str] = {}
     results = []
     for gate in recipe.gate:
@@ -110,7 +109,6 @@ def _check_gate(gate: Gate, measured: Statistics, baseline: Statistics | str) ->
 
 
 def gate_error(results: list[GateResult]) -> dict[str, Any]:
-    """The `error` to print if a gate is not passed, else nothing; skipped gates do not count."""
     failed = [result for result in results if result.passed is False]
     if not failed:
         return {}

@@ -22,7 +22,6 @@ def write_report(folder: RunFolder) -> None:
 
 
 def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
-    """Summarize a run folder. `state`: if known already. Raises RecipeError if it is not a run folder."""
     lock = load_json_object(folder.lock)
     if lock is None or not folder.resolved.is_file():
         raise RecipeError(f"{folder.path} is not a run folder: it has no {folder.lock.name} and {folder.resolved.name}")

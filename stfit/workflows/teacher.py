@@ -1,6 +1,7 @@
 """The embeddings of a teacher, computed before the first step and used as the label of the rows."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -35,9 +36,6 @@ def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> Teac
             for row, text in enumerate(examples.texts[role]):
                 if text is not None:
                     places[role][row] = numbers.setdefault(text, len(numbers))
-
-        def embed(texts: list[str], prompt: str = prompt) -> np.ndarray:
-            return teacher.encode(texts, prompt=prompt)
-
+        embed = partial(teacher.encode, prompt=prompt)
         embeddings[prompt] = load_embeddings(list(numbers), embed, f"{teacher.fingerprint} {prompt}")
     return TeacherEmbeddings([(embeddings[prompts[role]], places[role]) for role in roles])
