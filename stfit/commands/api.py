@@ -8,12 +8,8 @@ from datasets import Dataset, DatasetDict
 
 from stfit.commands.train import Finished, train
 from stfit.data.cache.datasets import cache_dataset
-from stfit.encoder.build import load_encoder
-from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.resolve import model_in
 from stfit.recipe.dump import to_inline_yaml
 from stfit.recipe.load import load_recipe
-from stfit.runtime.device import choose_device
 
 
 def train_recipe(
@@ -32,7 +28,3 @@ def _dataset_overrides(data: Dataset | DatasetDict | None) -> list[str]:
     if isinstance(data, DatasetDict):
         return [f"data.dataset={to_inline_yaml(str(cache_dataset(data)))}", *hub_keys]
     return [*_dataset_overrides(DatasetDict(train=data)), "data.split=train"]
-
-
-def load_model(model: str | Path, device: str) -> Encoder:
-    return load_encoder(model_in(str(model)), choose_device(device))

@@ -23,9 +23,6 @@ from stfit.workflows.validate import load_objective
 
 log = logging.getLogger("stfit")
 
-Files = dict[str, Path | bytes]
-"""Path in the repository -> its new content."""
-
 
 @dataclass(frozen=True)
 class PushOptions:
@@ -46,7 +43,7 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     settings = _merge_settings(options, recipe)
     if not model.is_dir():
         raise ModelError(f"{model}: there is no such run or model folder")
-    files: Files = dict(files_to_publish(model))
+    files: dict[str, Path | bytes] = dict(files_to_publish(model))
     hub.reject_token(files)
     repo = hub.resolve_repository(settings.repo, for_pull_request=options.create_pr)
     head = hub.read_branch(repo, options.branch)
@@ -118,7 +115,7 @@ def _require_possible(options: PushOptions, settings: Push, repo: str, head: hub
         raise HubError(f"there is no model `{repo}` to open a pull request for")
 
 
-def _holds_model(files: Files, head: hub.BranchState) -> bool:
+def _holds_model(files: hub.Files, head: hub.BranchState) -> bool:
     """Whether the branch has this model already; its card may differ."""
     return all(
         path == CARD or (path in head.files and hub.has_same_content(file, head.files[path]))
@@ -178,9 +175,9 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
 
 
 def _publish(
-    files: Files, options: PushOptions, settings: Push, repo: str, head: hub.BranchState
+    files: hub.Files, options: PushOptions, settings: Push, repo: str, head: hub.BranchState
 ) -> hub.PublishedCommit:
-    if head.commit is not None and hub.diff_files(files, head).is_empty:
+    if head.commit is not None and not any(hub.diff_files(files, head)):
         return hub.PublishedCommit(head.commit)
     if options.create_pr and (published := hub.find_published(repo, files, options.branch, options.create_pr)):
         return published

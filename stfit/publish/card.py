@@ -9,17 +9,13 @@ import inspect
 import math
 import re
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stfit.io.display import format_duration, format_gain, format_interval, format_metric
 from stfit.io.templates import build_environment
 from stfit.losses.base import LossBase
 from stfit.publish.destination import Push
 from stfit.publish.markdown import block, code, plain
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 TASKS = {"similarity": "semantic-similarity", "retrieval": "information-retrieval"}
 """Evaluator type -> its task in sentence-transformers, if the name differs."""
@@ -146,25 +142,20 @@ def _model_index_entry(scores: Scores) -> dict[str, Any]:
 def card_body(card: CardData) -> str:
     losses = card.training.losses if card.training else []
     columns = _metric_columns(card.metrics)
-    return _template().render(
-        card=card,
-        training=card.training,
-        examples=EXAMPLES,
-        metric_titles=list(columns),
-        metric_rows=list(zip(*columns.values(), strict=True)),
-        losses=[(loss.tag(), _first_sentence(loss)) for loss in losses],
-        references=dict.fromkeys(reference for loss in losses for reference in references_of(loss)),
+    filters = {"block": block, "code": code, "duration": format_duration, "row_values": dict.values}
+    return (
+        build_environment("stfit.publish", plain, filters)
+        .get_template("card.md.jinja")
+        .render(
+            card=card,
+            training=card.training,
+            examples=EXAMPLES,
+            metric_titles=list(columns),
+            metric_rows=list(zip(*columns.values(), strict=True)),
+            losses=[(loss.tag(), _first_sentence(loss)) for loss in losses],
+            references=dict.fromkeys(reference for loss in losses for reference in references_of(loss)),
+        )
     )
-
-
-@cache
-def _template() -> Template:
-    environment = build_environment(
-        "stfit.publish",
-        plain,
-        {"block": block, "code": code, "duration": format_duration, "row_values": dict.values},
-    )
-    return environment.get_template("card.md.jinja")
 
 
 def _metric_columns(rows: list[MetricRow]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha1, sha256
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stfit.encoder.folder.files import name_some
 from stfit.errors import HubError, ModelError
@@ -48,14 +48,9 @@ class BranchState:
     """Paths that the latest push has written."""
 
 
-@dataclass(frozen=True)
-class FileDiff:
+class FileDiff(NamedTuple):
     add: dict[str, Path | bytes]
     delete: list[str]
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.add and not self.delete
 
 
 def resolve_repository(name: str, for_pull_request: bool = False) -> str:
@@ -170,8 +165,7 @@ def create_branch(repo: str, branch: str) -> None:
     call_with_retries(lambda: client.create_branch(repo, branch=branch, exist_ok=True), "model", repo, branch)
 
 
-@dataclass(frozen=True)
-class PublishedCommit:
+class PublishedCommit(NamedTuple):
     """A commit that contains the published files. `pull_request`: its URL."""
 
     commit: str
@@ -218,10 +212,10 @@ def create_commit(
 def find_published(repo: str, files: Files, branch: str, as_pull_request: bool) -> PublishedCommit | None:
     if not as_pull_request:
         state = read_branch(repo, branch)
-        return PublishedCommit(state.commit) if state.commit and diff_files(files, state).is_empty else None
+        return PublishedCommit(state.commit) if state.commit and not any(diff_files(files, state)) else None
     refs = call_with_retries(lambda: client.HfApi().list_repo_refs(repo, include_pull_requests=True), "model", repo)
     for request in reversed((refs.pull_requests or [])[-MAX_PULL_REQUESTS:]):
-        if _diff_with_commit(repo, files, request.target_commit).is_empty:
+        if not any(_diff_with_commit(repo, files, request.target_commit)):
             number = request.ref.rpartition("/")[2]
             return PublishedCommit(request.target_commit, f"{constants.ENDPOINT}/{repo}/discussions/{number}")
     return None
@@ -233,7 +227,7 @@ def _diff_with_commit(repo: str, files: Files, commit: str) -> FileDiff:
 
 def verify_commit(repo: str, files: Files, commit: str) -> None:
     diff = _diff_with_commit(repo, files, commit)
-    if not diff.is_empty:
+    if any(diff):
         names = name_some([*diff.add, *diff.delete])
         raise HubError(f"commit {commit} of `{repo}` differs from what was sent, in {names}. Run the command again")
 

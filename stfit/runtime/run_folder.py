@@ -49,10 +49,9 @@ class RunFolder:
     """The run's id at trackers."""
 
     def log(self, entry: dict[str, Any]) -> None:
-        if not is_rank_zero():
-            return
-        with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        if is_rank_zero():
+            with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
         entries = []
