@@ -19,7 +19,6 @@ Update: TypeAlias = "Callable[[str, float | None], None]"
 
 SHARE_PER_LINE = 0.05
 SECONDS_PER_LINE = 30.0
-"""Interval between plain lines if the amount of work is unknown."""
 
 
 def is_interactive() -> bool:

@@ -66,7 +66,6 @@ class EncodeStats:
 
     @property
     def rows_per_second(self) -> float:
-        """Speed of the rows that this run embedded."""
         return (self.rows - self.resumed) / self.seconds if self.seconds else 0.0
 
 

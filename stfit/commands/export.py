@@ -26,7 +26,6 @@ from stfit.io.atomic import atomic_directory
 from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 SAMPLE = 512
-"""Texts on which the graphs are compared."""
 MIN_COSINE = 0.9999
 """Between an embedding of the float32 graph and stfit's own; below it, the export is wrong."""
 

@@ -34,13 +34,10 @@ class MiningOptions:
     """Which texts become negatives. Similarities are cosines."""
 
     ranks: tuple[int, int] = (1, 100)
-    """First and last rank, from 1, among the texts most similar to the anchor, without its known positives."""
     margin: float = 0.0
-    """A negative is at least this much less similar to the anchor than the positive is."""
     relative_margin: float = 0.05
-    """The same as a share of the positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
+    """A share of the positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
     duplicate: float = 0.95
-    """A text at least this similar to the anchor or the positive counts as a duplicate and is left out."""
     per_row: int = 1
 
 

@@ -30,8 +30,7 @@ COMMIT = re.compile("[0-9a-f]{40}")
 def find_account(repo: str) -> dict[str, Any]:
     if client.get_token() is None:
         raise HubError(f"`{repo}` needs a token: {LOG_IN}")
-    account: dict[str, Any] = call_with_retries(lambda: client.HfApi().whoami(), "model", repo)
-    return account
+    return call_with_retries(lambda: client.HfApi().whoami(), "model", repo)
 
 
 def find_commit(kind: Kind, id: str, revision: str | None) -> str:
@@ -74,8 +73,7 @@ def with_owner(id: str) -> str:
 def list_files(kind: Kind, id: str, commit: str) -> list[str]:
     cached = Path(client.cached_assets_path("stfit", "listings", kind)) / id.replace("/", "--") / f"{commit}.json"
     if cached.is_file():
-        paths: list[str] = json.loads(cached.read_text(encoding="utf-8"))
-        return paths
+        return json.loads(cached.read_text(encoding="utf-8"))
     if constants.HF_HUB_OFFLINE:
         raise HubError(not_cached(kind, id))
     paths = call_with_retries(

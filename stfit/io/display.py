@@ -3,7 +3,6 @@
 import unicodedata
 
 MAX_CHARACTERS = 300
-"""Longer texts are truncated."""
 
 
 def single_line(text: str) -> str:

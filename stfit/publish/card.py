@@ -51,14 +51,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric of this model, and its comparison with the base and with the previously published model."""
-
     metric: str
     value: float
     base: dict[str, Any] = field(default_factory=dict)
-    """The fields of a Comparison with the base; empty without one."""
+    """The fields of a Comparison with the model before training; empty without one."""
     published: dict[str, Any] = field(default_factory=dict)
-    """The same for the published model."""
+    """The same for the model that was published before."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,6 @@ class CardData:
 
 
 def card_metadata(card: CardData) -> dict[str, Any]:
-    """The card's front matter (https://huggingface.co/docs/hub/model-cards#model-card-metadata)."""
     from huggingface_hub import ModelCardData
 
     training = card.training

@@ -34,7 +34,6 @@ MAX_PULL_REQUESTS = 20
 """Number of pull requests, newest first, in which an earlier push is searched."""
 
 Files = Mapping[str, Path | bytes]
-"""Path in the repository -> content."""
 
 
 @dataclass(frozen=True)

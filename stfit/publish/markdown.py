@@ -14,7 +14,6 @@ def plain(text: str) -> Markup:
 
 
 def code(text: str) -> Markup:
-    """Text as inline code, also in a table."""
     shown = single_line(text).replace("|", "\\|")
     ticks = "`" * (_longest_run(shown) + 1)
     space = " " if shown.startswith("`") or shown.endswith("`") or not shown else ""

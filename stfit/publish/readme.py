@@ -41,8 +41,7 @@ def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
         return None
     card.data = CardData(**merged)
     card.text = "".join(lines[:first]) + _section(body) + "".join(lines[last + 1 :])
-    readme: str = card.content
-    return readme
+    return card.content
 
 
 def _section(body: str) -> str:

@@ -102,10 +102,7 @@ def draw_curves(
     units: Sequence[str],
     order: Sequence[str] = (),
 ) -> Picture:
-    """Panels (title -> line -> curve) over the steps; `units` are the labels of the y axes.
-
-    `order`: the names of all lines, if a line must look the same in every panel.
-    """
+    """`panels`: title -> line -> curve. `order`: all lines, if a line must look the same in every panel."""
     figure, axes = _draw_panels(list(panels))
     for panel, lines, unit in zip(axes, panels.values(), units, strict=True):
         for position, (line, (xs, ys)) in enumerate(lines.items()):

@@ -31,12 +31,10 @@ class RunSummary:
     gains: dict[str, dict[str, Any]]
     """The fields of a Comparison: each main metric after and before the training."""
     log: list[dict[str, Any]]
-    """Entries of metrics.jsonl."""
     record: dict[str, Any]
     """Samples, snapshots and warnings that were recorded during the run."""
     seconds: dict[str, float]
     machine: list[tuple[str, str]]
-    """Hardware, peak memory and speed, by name."""
 
     def snapshots(self) -> Iterator[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]]:
         """Each recorded sample: its name, its texts, and a snapshot of the embeddings `before` and `after`."""

@@ -21,7 +21,6 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """Data type of matrix products; `auto` is bfloat16 on a GPU that supports it, or else float32."""
     if precision != "auto":
         return precision
     return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"

@@ -37,7 +37,7 @@ class RunFolder:
     metrics = _File("metrics.jsonl")
     """One JSON object per line: steps and evaluations."""
     record = _File("record.json")
-    """Data for the report: facts about the training data, and sample rows before and after training."""
+    """Data for the report."""
     report = _File("report.html")
     checkpoints = _File("checkpoints")
     model = _File("model")
@@ -97,11 +97,7 @@ def _archive(folder: RunFolder) -> Path:
 
 
 def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:
-    """The folder to train `recipe` in, and messages for the user.
-
-    Resumes a run of the same recipe. A run of another recipe, or other files, are archived; with `fresh`, any run is.
-    With `resume`, another recipe raises RecipeError instead.
-    """
+    """Resumes a run of the same recipe; archives a run of another recipe or other files, and with `fresh` any run."""
     folder = RunFolder(path)
     notes: list[str] = []
     if any(file.is_file() for file in path.rglob("*")):  # a run killed before its first step leaves empty folders
@@ -127,7 +123,6 @@ def _lock_file(path: Path) -> Path:
 
 
 def require_shared(path: Path) -> None:
-    """Raise ResourceError if this rank, on another host, does not see the run folder that rank 0 has locked."""
     owner = on_rank_zero(_lock_file(path).read_text)
     try:
         visible_owner = _lock_file(path).read_text()

@@ -28,7 +28,6 @@ class SignalHandler:
         self.hard_exit: threading.Timer | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Raise on the first signal, or defer it. A second signal exits at once."""
         if self.received is not None:
             os._exit(128 + number)
         self.received, self.received_at = number, time.monotonic()

@@ -105,10 +105,9 @@ def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Exam
 
 def _describe_dataset(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
     """A dataset without the folders of this machine; `label` if it has no name of its own."""
-    dataset: str | None = source.dataset
-    hub = dataset if dataset is not None and is_remote(dataset) else None
-    name = PurePath(dataset).name if dataset else label
-    columns: dict[str, Any] = dict(source.columns)
+    hub = source.dataset if source.dataset and is_remote(source.dataset) else None
+    name = PurePath(source.dataset).name if source.dataset else label
+    columns = dict(source.columns)
     return DatasetFacts(name, hub, source.config, source.split, source.revision, columns=columns, format=format)
 
 

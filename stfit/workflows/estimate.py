@@ -31,7 +31,6 @@ LIBRARIES_MIB = 450
 def build_schedule(
     recipe: Recipe, tables: list[TokenTable], processes: int = 1, streams: Streams | None = None
 ) -> BatchSchedule:
-    """Which rows each step trains on, of all processes together. Raises DataError if no batch can be formed."""
     train = recipe.train
     objectives = list(recipe.objectives_by_path.values())
     weights = [objective.weight for objective in objectives if objective.weight is not None]

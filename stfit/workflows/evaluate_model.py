@@ -27,8 +27,6 @@ Statistics = dict[str, Statistic]
 
 @dataclass(frozen=True)
 class ModelEvaluation:
-    """The metrics of a model, the result of each gate, and the comparison with a baseline (empty without one)."""
-
     metrics: dict[str, float]
     gates: list[GateResult]
     comparison: dict[str, Comparison]

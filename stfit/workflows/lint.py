@@ -59,7 +59,6 @@ def missing_trackers(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _unknown_prompts(recipe: Recipe, base: ModelInfo) -> Findings:
-    """A prompt that the model does not have can't be used, and a prompt of an unknown role never is."""
     known = {**base.prompts, **recipe.model.prompts}
     for key, roles, prompts in _prompt_choices(recipe):
         for role, name in prompts.items():
@@ -143,7 +142,6 @@ def _unreachable_margins(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _learning_rate(recipe: Recipe, base: ModelInfo) -> Findings:
-    """The run takes its full time, and the model does not improve, or gets worse."""
     rate, lora = recipe.train.learning_rate, recipe.model.lora is not None
     pretrained = not base.is_random and base.st_name == "Transformer" and not lora
     if rate == 0:
@@ -169,7 +167,6 @@ def _frozen_backbone(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> Findings:
-    """A scale below 1 is probably a temperature: the softmax stays flat, and little is learned."""
     for key, objective in recipe.objectives_by_path.items():
         scale = dict(objective.loss).get("scale", 1.0)
         if scale < 1:
@@ -178,7 +175,6 @@ def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def few_negatives(recipe: Recipe, base: ModelInfo) -> Findings:
-    """With in-batch negatives, a small batch makes the task too easy."""
     size = recipe.train.batch_size * world_size()
     in_batch = any(objective.loss.sampler == "no_duplicates" for objective in recipe.objectives_by_path.values())
     if in_batch and size < MIN_BATCH_SIZE:
@@ -221,7 +217,6 @@ def _selection_on_test(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _unused_evaluation(recipe: Recipe, base: ModelInfo) -> Findings:
-    """An evaluator that never runs measures nothing, and held-out rows without an evaluator are wasted."""
     for i, evaluator in enumerate(recipe.eval):
         if not evaluator.when:
             yield f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs"
@@ -280,7 +275,6 @@ def _equal_views(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _unstreamable(recipe: Recipe, base: ModelInfo) -> Findings:
-    """A setting that needs all rows before the first step can't be used with a stream."""
     checks = _stream_conflicts(recipe) if recipe.is_streamed else []
     for key, is_wrong, message in checks:
         if is_wrong:

@@ -22,8 +22,7 @@ log = logging.getLogger("stfit")
 
 def pin_or_reuse(recipe: Recipe, resumed: RunFolder | None) -> Recipe:
     """The recipe with a commit for every Hub revision; of a run to resume, with the values chosen when it began."""
-    pinned: Recipe = pin(with_earlier_choices(recipe, resumed) if resumed else recipe)
-    return pinned
+    return pin(with_earlier_choices(recipe, resumed) if resumed else recipe)
 
 
 def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:

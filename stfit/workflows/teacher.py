@@ -15,7 +15,6 @@ from stfit.recipe.recipe import Objective
 
 
 def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder) -> TokenTable:
-    """The rows with the teacher's embeddings as label; unchanged if the objective has no teacher."""
     loss = objective.loss
     if objective.teacher is None or not isinstance(loss, TeacherLoss):
         return table
@@ -26,7 +25,6 @@ def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder
 
 
 def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> TeacherEmbeddings:
-    """The teacher's embeddings of these columns, each text with the teacher's own prompt for its role."""
     prompts = {role: teacher.role_prompt(role, None) for role in roles}
     places = {role: np.full(len(examples), MISSING) for role in roles}
     embeddings = {}
