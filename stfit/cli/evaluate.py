@@ -50,10 +50,7 @@ def evaluate_command(
 
 def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: bool) -> None:
     metrics = result["metrics"]
-    names = [
-        *(name for name in main_metrics if name in metrics),
-        *(name for name in metrics if name not in main_metrics),
-    ]
+    names = [name for name in dict.fromkeys([*main_metrics, *metrics]) if name in metrics]
     header, rows = ["metric", "value"], [[name, format_metric(metrics[name])] for name in names]
     title = f"stfit eval: {result['model']}"
     if "compare" in result:

@@ -25,12 +25,10 @@ PARALLEL_VERBS = ("train", "eval", "encode")
 def launch_workers(processes: int | None, as_json: bool) -> None:
     """Run this command in worker processes and exit with their code; return if this process is to do the work."""
     started = launched_world_size()
-    if started is None and processes in (None, 1):
+    if processes in (None, started or 1):
         return
     if started is not None:
-        if processes not in (None, started):
-            raise RecipeError(f"--processes {processes}: torchrun has already started {started}; remove the option")
-        return
+        raise RecipeError(f"--processes {processes}: torchrun has already started {started}; remove the option")
     failure = _launch(processes or 1)
     if failure:
         print_failure(failure, as_json)
@@ -70,7 +68,8 @@ def _launch(processes: int) -> Failure | None:
             exits = {rank: worker.exitcode for rank, worker in error.failures.items()}
             return root_cause(_read_error_files(Path(folder)), exits)
         except SignalException as error:
-            return root_cause(_read_error_files(Path(folder)), {}) or _interrupted(error.sigval)
+            stopped = Failure(InterruptedRun.__name__, f"stopped by {error.sigval.name}", 128 + error.sigval)
+            return root_cause(_read_error_files(Path(folder)), {}) or stopped
     return None
 
 
@@ -110,8 +109,3 @@ def _killed_by_signal(rank: int, number: int) -> Failure:
         f"process {rank} was killed by {signal.Signals(number).name}{reason}; run the same command again to resume"
     )
     return Failure(ResourceError.__name__, message, ResourceError.exit_code)
-
-
-def _interrupted(number: signal.Signals) -> Failure:
-    """For a signal that arrived before any worker could write an error."""
-    return Failure(InterruptedRun.__name__, f"stopped by {number.name}", 128 + number)

@@ -1,20 +1,14 @@
 """Progress on stderr: a live bar on a terminal, plain lines at intervals on a pipe and in CI."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
 
 from stfit.cli.console import log_line
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-Update: TypeAlias = "Callable[[str, float | None], None]"
+Update = Callable[[str, float | None], None]
 """Shows a text and the share of the work that is done (0 to 1); None if the amount of work is unknown."""
 
 SHARE_PER_LINE = 0.05
@@ -31,19 +25,11 @@ def show_progress() -> Iterator[Update]:
     if not is_interactive():
         yield PlainProgress().update
         return
-    with _live_progress() as progress:
-        task = progress.add_task("", total=None)
-        yield lambda text, share: progress.update(
-            task, description=_with_percentage(text, share), completed=share or 0, total=None if share is None else 1
-        )
-
-
-def _live_progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
-    return Progress(
+    bar = Progress(
         BarColumn(bar_width=20),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="crop", ratio=1)),
@@ -52,6 +38,11 @@ def _live_progress() -> Progress:
         transient=True,
         expand=True,
     )
+    with bar as progress:
+        task = progress.add_task("", total=None)
+        yield lambda text, share: progress.update(
+            task, description=_with_percentage(text, share), completed=share or 0, total=None if share is None else 1
+        )
 
 
 class PlainProgress:

@@ -14,6 +14,5 @@ def evaluate(model: str, recipe: Recipe, baseline: str | None = None) -> tuple[d
     if recipe.gate:
         result |= {"gate": [vars(gate) for gate in evaluation.gates]} | gate_error(evaluation.gates)
     if baseline is not None:
-        metrics = {name: vars(compared) for name, compared in evaluation.comparison.items()}
-        result["compare"] = {"model": model_in(baseline), "metrics": metrics}
+        result["compare"] = {"model": model_in(baseline), "metrics": evaluation.comparison}
     return result, evaluation.main

@@ -56,13 +56,7 @@ from stfit.workflows.card_data import write_card
 from stfit.workflows.estimate import build_schedule, lint_schedule
 from stfit.workflows.log_to_trackers import log_to_trackers
 from stfit.workflows.report_data import log_exceptions, open_report_data
-from stfit.workflows.resume import (
-    fingerprint_run,
-    pin_or_reuse,
-    restore_or_start,
-    update_run_recipe,
-    write_run_recipe,
-)
+from stfit.workflows.resume import fingerprint_run, pin_or_reuse, restore_or_start, update_run_recipe, write_run_recipe
 from stfit.workflows.session import Evaluated, Started, TrainingSession, log_problem
 from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher

@@ -4,14 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stfit.io.display import format_duration
-from stfit.report.figures import (
-    MAX_PANELS,
-    Picture,
-    draw_curves,
-    draw_histograms,
-    draw_lengths,
-    figure_style,
-)
+from stfit.report.figures import MAX_PANELS, Picture, draw_curves, draw_histograms, draw_lengths, figure_style
 from stfit.report.render import render
 from stfit.report.run_summary import PHASES, STAGE_TITLES, RunSummary, loss_curve
 

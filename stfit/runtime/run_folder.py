@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def _archive(folder: RunFolder) -> Path:
-    number = 1
-    while (archive := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
-        number += 1
+    names = (folder.path.with_name(f"{folder.path.name}.{number}") for number in count(1))
     with wrap_os_errors(folder.path):
-        folder.path.rename(archive)
-    return archive
+        return folder.path.rename(next(path for path in names if not path.exists()))
 
 
 def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:

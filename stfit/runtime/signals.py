@@ -22,7 +22,6 @@ class SignalHandler:
     def __init__(self) -> None:
         self.received: int | None = None
         self.received_at = 0.0
-        self.agreed_signal = 0
         self.defers = False
         """Whether a signal waits for the current step to be saved."""
         self.hard_exit: threading.Timer | None = None
@@ -41,15 +40,14 @@ class SignalHandler:
         if self.hard_exit is not None:
             self.hard_exit.cancel()
 
-    def is_received(self) -> bool:
-        """Whether any rank has received a signal. A collective operation."""
-        self.agreed_signal = all_reduce_max(self.received or 0)
-        return bool(self.agreed_signal)
+    def agreed_signal(self) -> int:
+        """A signal that any rank has received, or 0. A collective operation."""
+        return all_reduce_max(self.received or 0)
 
     def raise_if_received(self, message: str = "") -> None:
         """For a deferred signal, or one whose exception was lost in a `__del__`. A collective operation."""
-        if self.is_received():
-            raise _interruption(self.agreed_signal, message)
+        if number := self.agreed_signal():
+            raise _interruption(number, message)
 
     def defer_signals(self) -> None:
         self.raise_if_received()

@@ -8,7 +8,7 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import ALL_FILES, model_in
 from stfit.errors import GateError, ModelError, RecipeError
-from stfit.evaluation.bootstrap import Comparison, compare
+from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.gate import Gate, GateResult, decide
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.statistic import Statistic
@@ -29,7 +29,7 @@ Statistics = dict[str, Statistic]
 class ModelEvaluation:
     metrics: dict[str, float]
     gates: list[GateResult]
-    comparison: dict[str, Comparison]
+    comparison: dict[str, dict[str, Any]]
     main: list[str]
 
 
@@ -47,7 +47,8 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
     comparison = {}
     if baseline is not None:
         of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.matryoshka_dims)
-        comparison = {name: compare(measured[name], of_baseline[name]) for name in measured if name in of_baseline}
+        both = [name for name in measured if name in of_baseline]
+        comparison = {name: vars(compare(measured[name], of_baseline[name])) for name in both}
     main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
     return ModelEvaluation(values_of(measured), gates, comparison, main)
 
@@ -75,7 +76,7 @@ def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> 
         "repo": repo,
         "published": head.commit if published else None,
         "gate": [vars(result) for result in results],
-        "compared": {name: vars(compared) for name, compared in evaluation.comparison.items()},
+        "compared": evaluation.comparison,
         **gate_error(evaluation.gates),
     }
 

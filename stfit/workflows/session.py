@@ -92,7 +92,7 @@ class TrainingSession:
             self.warn(problem)
         yield info
         yield from self.evaluate()
-        if self.signals.is_received() or (self.intervals.is_save_due(info.step) and not self.is_over):
+        if self.signals.agreed_signal() or (self.intervals.is_save_due(info.step) and not self.is_over):
             self.save()
             self.raise_if_interrupted()
 
