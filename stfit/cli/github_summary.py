@@ -5,13 +5,10 @@ from pathlib import Path
 
 from stfit.distributed import is_rank_zero
 
-VARIABLE = "GITHUB_STEP_SUMMARY"
-"""https://docs.github.com/actions/writing-workflows/choosing-what-your-workflow-does/workflow-commands-for-github-actions"""
-
 
 def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: str = "") -> None:
     """Does nothing outside of GitHub Actions. A summary that can't be written must not fail the training."""
-    path = os.environ.get(VARIABLE)
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path or not is_rank_zero():
         return
     table = "\n".join(map(_table_row, [header, [":--", *["--:"] * (len(header) - 1)], *rows]))

@@ -1,7 +1,6 @@
 """`stfit encode`: any number of texts -> a file of embeddings.
 
-Texts are read in windows. Each window becomes a part on disk, written atomically, with a digest of its texts and of
-everything that determines their embeddings. An interrupted run resumes by skipping the windows whose parts exist.
+Each window of texts becomes a part on disk with a digest of all that determines it: to resume is to skip what is there.
 """
 
 import json

@@ -93,8 +93,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
             "transformer, or `scratch`, as the base"
         )
     loss, reason = LOSSES[training.format, training.label_kind]
-    text = _write_recipe(dataset, config, summary, training, (loss, reason), base, output)
-    atomic_write(output, text)
+    atomic_write(output, _write_recipe(dataset, config, summary, training, base, output))
     return {
         "recipe": str(output),
         "format": training.format,
@@ -126,20 +125,15 @@ def _inspect(source: Source) -> DatasetSummary:
 
 
 def _write_recipe(
-    dataset: str,
-    config: str | None,
-    summary: DatasetSummary,
-    training: Proposal,
-    loss: tuple[str, str],
-    base: str,
-    output: Path,
+    dataset: str, config: str | None, summary: DatasetSummary, training: Proposal, base: str, output: Path
 ) -> str:
+    loss, reason = LOSSES[training.format, training.label_kind]
     source = {"dataset": _relative_to(output, dataset), **({"config": config} if config else {})}
     evaluator = _choose_evaluator(source, summary, training)
     holdout = {"holdout": {"fraction": 0.1}} if evaluator.get("from") else {}
     data = source | {"split": summary.split, "format": training.format, "columns": training.columns}
     model, rate = _choose_model(base, output)
-    train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss[0] == "multiple_negatives_ranking" else 32}
+    train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss == "multiple_negatives_ranking" else 32}
     lines = [
         *_comment(f"Written by `stfit init` based on {summary.rows} rows. Correct anything that it guessed wrong."),
         "#",
@@ -153,8 +147,8 @@ def _write_recipe(
         *_comment(*training.reasons),
         *_section("data", data | training.options | holdout),
         "",
-        *_comment(loss[1]),
-        f"loss: {loss[0]}",
+        *_comment(reason),
+        f"loss: {loss}",
         "",
         *_section("train", train | rate),
         "",

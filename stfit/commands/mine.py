@@ -145,7 +145,7 @@ def _mine_block(
     known_bc: Tensor,
     texts: list[str],
     options: MiningOptions,
-) -> list[Mined]:
+) -> Iterator[Mined]:
     score_bc = anchor_bd @ text_cd.T
     same_bc = known_bc | (score_bc >= options.duplicate) | (positive_bd @ text_cd.T >= options.duplicate)
     score_bc.masked_fill_(same_bc, -torch.inf)
@@ -153,14 +153,12 @@ def _mine_block(
     top = score_bc.topk(min(last, len(texts)), dim=1)
     positive_b = (anchor_bd * positive_bd).sum(dim=1)
     highest_b = torch.minimum(positive_b - options.margin, positive_b - options.relative_margin * positive_b.abs())
-    mined = []
     for row, positive, highest, scores, indices in zip(
         rows.tolist(), positive_b.tolist(), highest_b.tolist(), top.values.tolist(), top.indices.tolist(), strict=True
     ):
         ranked = list(zip(scores, indices, strict=True))[first - 1 :]
         negatives = [(score, index) for score, index in ranked if -torch.inf < score <= highest][: options.per_row]
-        mined.append(Mined(row, positive, [texts[index] for _, index in negatives], [score for score, _ in negatives]))
-    return mined
+        yield Mined(row, positive, [texts[index] for _, index in negatives], [score for score, _ in negatives])
 
 
 def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:

@@ -10,8 +10,6 @@ from stfit.report.page import report_page
 from stfit.runtime.run_folder import RunFolder
 from stfit.workflows.summarize_run import compare_metrics, last_written, summarize_run
 
-COMPARISON = "comparison.html"
-
 
 def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
     summaries = [summarize_run(RunFolder(run)) for run in runs]
@@ -19,7 +17,7 @@ def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
         path = output or RunFolder(runs[0]).report
         page = report_page(summaries[0])
     else:
-        path = output or runs[0].parent / COMPARISON
+        path = output or runs[0].parent / "comparison.html"
         first = summaries[0]
         gains = [compare_metrics(run.after, run.record, first.after, first.record, "end") for run in summaries]
         page = comparison_page(summaries, gains)

@@ -24,8 +24,6 @@ from stfit.io.hashing import hash_file
 
 log = logging.getLogger("stfit")
 
-COMMIT = re.compile("[0-9a-f]{40}")
-
 
 def find_account(repo: str) -> dict[str, Any]:
     if client.get_token() is None:
@@ -35,7 +33,7 @@ def find_account(repo: str) -> dict[str, Any]:
 
 def find_commit(kind: Kind, id: str, revision: str | None) -> str:
     """Offline, the commit that was last seen. A full commit hash is returned as it is, without a request."""
-    if COMMIT.fullmatch(revision or ""):
+    if re.fullmatch("[0-9a-f]{40}", revision or ""):
         return str(revision)
     seen = _repository_folder(kind, id) / "refs" / (revision or "main")
     if constants.HF_HUB_OFFLINE:

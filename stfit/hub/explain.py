@@ -20,8 +20,6 @@ NOT_THERE = "hub-not-there"
 """Code of a repository that does not exist or is hidden from this account."""
 NO_REVISION = "hub-no-revision"
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-QUERY = re.compile(r"\?\S+")
-"""Query of a URL in a message; it may hold a signature."""
 XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
@@ -110,8 +108,9 @@ def _connection_error(error: BaseException) -> str:
         return "can't be reached"
     if _is_about(error, ValueError):
         return "sent a response that can't be read"
-    reason = str(causes[-1]).strip().splitlines() or [""]
-    return f"closed the connection ({type(causes[-1]).__name__}: {QUERY.sub('', reason[0])[:200]})"
+    reason, *_ = str(causes[-1]).strip().splitlines() or [""]
+    shown = re.sub(r"\?\S+", "", reason)[:200]  # the query of a URL may hold a signature
+    return f"closed the connection ({type(causes[-1]).__name__}: {shown})"
 
 
 def _refusal(error: BaseException, status: int, kind: Kind, id: str, revision: str | None) -> Problem:
