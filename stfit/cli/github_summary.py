@@ -1,6 +1,7 @@
 """The summary page of a GitHub Actions job."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from stfit.distributed import is_rank_zero
@@ -13,11 +14,8 @@ def add_to_summary(title: str, header: list[str], rows: list[list[str]], note: s
         return
     table = "\n".join(map(_table_row, [header, [":--", *["--:"] * (len(header) - 1)], *rows]))
     parts = [f"### {title}", table, *([note] if note else [])]
-    try:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write("\n\n".join(parts) + "\n\n")
-    except OSError:
-        return
+    with suppress(OSError), Path(path).open("a", encoding="utf-8") as file:
+        file.write("\n\n".join(parts) + "\n\n")
 
 
 def _table_row(cells: list[str]) -> str:

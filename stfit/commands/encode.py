@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from hashlib import sha256
@@ -203,10 +204,8 @@ class _RowCount:
         threading.Thread(target=self._count, args=(source,), daemon=True).start()
 
     def _count(self, source: Source) -> None:
-        try:
+        with suppress(StfitError, OSError, ValueError, EOFError):  # reading the rows reports it
             self._rows = count_rows(source)
-        except (StfitError, OSError, ValueError, EOFError):
-            return  # reading the rows reports it
 
     def share(self, row: int) -> float | None:
         return min(1.0, row / self._rows) if self._rows else None

@@ -56,7 +56,7 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
         if "error" in result:
             return result
     files[CARD] = _write_card(model, run, recipe, settings, repo, head)
-    files = hub.with_manifest(files)
+    files[MANIFEST] = "".join(f"{path}\n" for path in sorted(files)).encode()
     change = hub.diff_files(files, head)
     result |= {"add": sorted(change.add), "delete": change.delete}
     if options.dry_run:

@@ -108,9 +108,6 @@ def download_files(kind: Kind, id: str, commit: str, patterns: Sequence[str]) ->
 def _download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None:
     if constants.HF_HUB_OFFLINE:
         raise HubError(not_cached(kind, id))
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
     log.info("downloading the %s `%s` at %s", kind, id, commit[:8])
     call_with_retries(
         lambda: client.snapshot_download(

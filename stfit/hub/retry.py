@@ -127,6 +127,7 @@ def _configure_client() -> None:
         return library.Client(event_hooks=event_hooks, follow_redirects=True)
 
     client.set_client_factory(build_client)
+    import_module("huggingface_hub.utils").disable_progress_bars()
     for name, value in XET_SETTINGS.items():  # Xet is written in Rust and configured by its environment only
         os.environ.setdefault(f"HF_XET_CLIENT_{name}", value.format(constants.HF_HUB_DOWNLOAD_TIMEOUT))
 

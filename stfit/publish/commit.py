@@ -134,10 +134,6 @@ def diff_files(files: Files, state: BranchState) -> FileDiff:
     return FileDiff(add, sorted(stale))
 
 
-def with_manifest(files: Files) -> dict[str, Path | bytes]:
-    return {**files, MANIFEST: "".join(f"{path}\n" for path in sorted(files)).encode()}
-
-
 def reject_token(files: Files) -> None:
     token = (client.get_token() or "").encode()
     leaks = [path for path, file in files.items() if token and _contains(file, token)]
@@ -175,9 +171,7 @@ def create_commit(
     repo: str, files: Files, parent: BranchState, message: str, branch: str, as_pull_request: bool
 ) -> PublishedCommit:
     from huggingface_hub.utils._runtime import is_xet_available
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    disable_progress_bars()
     diff = diff_files(files, parent)
 
     def send() -> PublishedCommit:

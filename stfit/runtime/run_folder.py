@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -57,10 +57,8 @@ class RunFolder:
     def read_log(self) -> list[dict[str, Any]]:
         entries = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
-            try:
+            with suppress(ValueError):  # a killed run may leave an incomplete last line
                 entries.append(json.loads(line))
-            except ValueError:  # a killed run may leave an incomplete last line
-                continue
         return entries
 
     def truncate_log(self, step: int) -> None:
