@@ -275,10 +275,8 @@ def _equal_views(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _unstreamable(recipe: Recipe, base: ModelInfo) -> Findings:
-    checks = _stream_conflicts(recipe) if recipe.is_streamed else []
-    for key, is_wrong, message in checks:
-        if is_wrong:
-            yield key, "streaming", message
+    if recipe.is_streamed:
+        yield from ((key, "streaming", message) for key, is_wrong, message in _stream_conflicts(recipe) if is_wrong)
 
 
 def _stream_conflicts(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
@@ -296,7 +294,8 @@ def _stream_conflicts(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         yield f"{key}data.limit", data.limit is not None, "does not apply to a stream: set `train.max_steps` instead"
         yield f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`: a stream only reads one whole split"
         yield f"{key}loss.teacher", objective.teacher is not None, f"embeds all texts {in_advance}"
-    for key, objective in recipe.objectives_by_path.items() if recipe.objectives else ():
+    weighted = recipe.objectives_by_path if recipe.objectives else {}
+    for key, objective in weighted.items():
         message = f"is missing, and {unknown}: give each objective its share of the batches"
         yield f"{key}weight", objective.weight is None, message
     learned: dict[str, object] = {"model.base": model.base}
