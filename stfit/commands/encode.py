@@ -1,7 +1,4 @@
-"""`stfit encode`: any number of texts -> a file of embeddings.
-
-Each window of texts becomes a part on disk with a digest of all that determines it: to resume is to skip what is there.
-"""
+"""`stfit encode`: any number of texts -> parts on disk, with a digest of what determines them -> a file of embeddings."""
 
 import json
 import resource

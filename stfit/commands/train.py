@@ -1,7 +1,4 @@
-"""`stfit train`: recipe -> data -> encoder -> batches -> loss -> optimizer -> steps -> model folder.
-
-`train` is a generator of events; how they are shown is up to its caller.
-"""
+"""`stfit train`: recipe -> data -> encoder -> batches -> loss -> optimizer -> steps -> model folder."""
 
 import json
 import logging

@@ -1,7 +1,4 @@
-"""Files and folders that a reader finds whole or not at all, no matter when the writer dies.
-
-New content is written to a temporary path beside the final one and then renamed.
-"""
+"""Files and folders that a reader finds whole or not at all, no matter when the writer dies."""
 
 import os
 import shutil

@@ -1,7 +1,4 @@
-"""The model card, from what a run has recorded.
-
-https://huggingface.co/docs/hub/model-cards
-"""
+"""The model card (https://huggingface.co/docs/hub/model-cards), from what a run has recorded."""
 
 from __future__ import annotations
 
