@@ -1,4 +1,4 @@
-"""`stfit encode`: any number of texts -> parts on disk, with digests of what determines them -> a file of embeddings."""
+"""`stfit encode`: any number of texts -> parts on disk, each with a digest of its origin -> a file of embeddings."""
 
 import json
 import resource
