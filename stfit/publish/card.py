@@ -136,7 +136,7 @@ def _model_index_entry(scores: Scores) -> dict[str, Any]:
 def card_body(card: CardData) -> str:
     losses = card.training.losses if card.training else []
     columns = _metric_columns(card.metrics)
-    filters = {"block": block, "code": code, "duration": format_duration, "row_values": dict.values}
+    filters: dict[str, Any] = {"block": block, "code": code, "duration": format_duration, "row_values": dict.values}
     return (
         build_environment("stfit.publish", plain, filters)
         .get_template("card.md.jinja")

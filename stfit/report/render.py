@@ -8,6 +8,6 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render(template: str, **values: Any) -> str:
-    filters = {"gain": format_gain, "interval": format_interval, "metric": format_metric}
+    filters: dict[str, Any] = {"gain": format_gain, "interval": format_interval, "metric": format_metric}
     environment = build_environment("stfit.report", single_line, filters)
     return environment.get_template(template).render(values, policy=POLICY)
