@@ -47,6 +47,8 @@ def load(model: str | Path, device: str = "auto") -> Encoder:
 
     Raises ModelError if the model can't be loaded, HubError if it can't be downloaded.
     """
-    from stfit.commands.api import load_model
+    from stfit.encoder.build import load_encoder
+    from stfit.encoder.folder.resolve import model_in
+    from stfit.runtime.device import choose_device
 
-    return load_model(model, device)
+    return load_encoder(model_in(str(model)), choose_device(device))

@@ -112,10 +112,7 @@ class WorkerLostError(ResourceError):
 
 
 class InterruptedRun(BaseException):
-    """A signal stopped the run; the exit code is 128 + the number of the signal.
-
-    Not an Exception, like KeyboardInterrupt, so that libraries neither retry nor convert it.
-    """
+    """Not an Exception, like KeyboardInterrupt, so that libraries neither retry nor convert it."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -132,11 +129,7 @@ def at_key(key: str) -> Iterator[None]:
 
 
 def closest_hint(word: str, known: list[str]) -> str:
-    """A hint that names the closest known word; empty if none is close.
-
-    Prefers the first word that continues `word`: `stsb/spearman` suggests `stsb/spearman_cosine`, not the shorter
-    `..._dot`.
-    """
+    """Prefers a word that continues `word`: for `stsb/spearman`, `stsb/spearman_cosine` to the shorter `..._dot`."""
     matches = [name for name in known if name.startswith(f"{word}_")] or get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean `{matches[0]}`?" if matches else ""
 

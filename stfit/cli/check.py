@@ -1,5 +1,3 @@
-"""`stfit check`: arguments and result."""
-
 from __future__ import annotations
 
 import sys
@@ -29,7 +27,11 @@ def check_command(
 
     result = check(recipe, overrides or [], full=full, strict=strict)
     if not json:
-        _print_preview(result)
+        for number, sample in enumerate(result.get("samples", []), start=1):
+            texts = "".join(f"  {role}: {text}\n" for role, text in sample.items())
+            sys.stdout.write(f"example {number}\n{texts}")
+        sys.stdout.write(_estimate(result) if "steps" in result else "")
+        sys.stdout.flush()  # the problems follow, at the end of the screen
     for kind in ("warning", "error"):
         for problem in result[f"{kind}s"]:
             sys.stderr.write(f"{kind}[{problem.code}]: {problem}\n")
@@ -41,15 +43,6 @@ def check_command(
         sys.stdout.write(f"{'wrong' if result['errors'] else 'ok'}: {', '.join(counts)}\n")
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])
-
-
-def _print_preview(result: dict[str, Any]) -> None:
-    """Print examples as the model will see them, and the estimate; the problems follow, at the end of the screen."""
-    for number, sample in enumerate(result.get("samples", []), start=1):
-        sys.stdout.write(f"example {number}\n" + "".join(f"  {role}: {text}\n" for role, text in sample.items()))
-    if "steps" in result:
-        sys.stdout.write(_estimate(result))
-    sys.stdout.flush()
 
 
 def _estimate(result: dict[str, Any]) -> str:
@@ -69,7 +62,6 @@ def _estimate(result: dict[str, Any]) -> str:
 
 
 def _problem_to_dict(problem: Problem) -> dict[str, Any]:
-    """The fields of a problem that --json documents."""
     return {name: value for name, value in vars(problem).items() if name not in ("snippet", "key")}
 
 

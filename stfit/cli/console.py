@@ -26,14 +26,12 @@ class _StderrHandler(logging.Handler):
 
 
 def start_logging() -> None:
-    """Print the package's log messages from INFO upwards, one plain line each."""
     logger = logging.getLogger("stfit")
     logger.setLevel(logging.INFO)
     logger.handlers = [_StderrHandler()]
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -43,7 +41,6 @@ def silence() -> None:
 
 
 def print_page(text: str, output: Path | None, as_json: bool = False) -> None:
-    """Print a generated page, or write it to a file. Raises ResourceError if the file cannot be written."""
     if output is None:
         sys.stdout.write(text)
         return
@@ -58,10 +55,7 @@ def print_page(text: str, output: Path | None, as_json: bool = False) -> None:
 
 
 def print_table(header: list[str], rows: list[list[str]], text_columns: Collection[str] = ()) -> None:
-    """Print a table. The first column and `text_columns` are aligned left, the others right.
-
-    No cell is shortened or wrapped: on a terminal that is too narrow, each row becomes a block of lines.
-    """
+    """No cell is shortened or wrapped: on a terminal that is too narrow, each row becomes a block of lines."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table

@@ -1,5 +1,3 @@
-"""`stfit eval`: arguments and result."""
-
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,10 +50,7 @@ def evaluate_command(
 
 def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: bool) -> None:
     metrics = result["metrics"]
-    names = [
-        *(name for name in main_metrics if name in metrics),
-        *(name for name in metrics if name not in main_metrics),
-    ]
+    names = [name for name in dict.fromkeys([*main_metrics, *metrics]) if name in metrics]
     header, rows = ["metric", "value"], [[name, format_metric(metrics[name])] for name in names]
     title = f"stfit eval: {result['model']}"
     if "compare" in result:
@@ -79,6 +74,5 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
 
 
 def _comparison_row(name: str, compared: dict[str, Any]) -> list[str]:
-    interval = None if compared["low"] is None else (compared["low"], compared["high"])
     values = [format_metric(compared["value"]), format_metric(compared["other"]), gain_with_arrow(compared["gain"])]
-    return [name, *values, format_interval(interval), compared["verdict"] or ""]
+    return [name, *values, format_interval(compared["low"], compared["high"]), compared["verdict"] or ""]

@@ -1,5 +1,3 @@
-"""`stfit export`: arguments and result."""
-
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,8 +10,6 @@ from stfit.cli.options import Column, Json, ModelArgument, Split
 
 
 class Runtime(StrEnum):
-    """What can run an exported model."""
-
     onnx = "onnx"
     openvino = "openvino"
 

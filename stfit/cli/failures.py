@@ -24,7 +24,6 @@ class Failure(NamedTuple):
 
 
 def failure_from(error: BaseException) -> Failure:
-    """Classify an exception; anything unforeseen is a bug with exit code 1."""
     if isinstance(error, typer.Abort):
         return Failure(InterruptedRun.__name__, "stopped", 130)
     if isinstance(error, USAGE_ERROR):
@@ -39,7 +38,6 @@ def failure_from(error: BaseException) -> Failure:
 
 
 def print_failure(failure: Failure, as_json: bool) -> None:
-    """Print the message on stderr, and with `as_json` the error object on stdout."""
     if failure.message is None:
         return
     sys.stderr.write(f"stfit: {failure.message}\n")

@@ -1,5 +1,3 @@
-"""`stfit fetch`: arguments and result."""
-
 import sys
 
 from stfit.cli.console import log_line, print_json

@@ -1,5 +1,3 @@
-"""`stfit init`: arguments and result."""
-
 import sys
 from pathlib import Path
 from typing import Annotated

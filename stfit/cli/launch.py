@@ -23,17 +23,12 @@ PARALLEL_VERBS = ("train", "eval", "encode")
 
 
 def launch_workers(processes: int | None, as_json: bool) -> None:
-    """Run this command in worker processes and exit with their code; return if this process is to do the work itself.
-
-    Raises RecipeError if torchrun has started another number of processes.
-    """
+    """Run this command in worker processes and exit with their code; return if this process is to do the work."""
     started = launched_world_size()
-    if started is None and processes in (None, 1):
+    if processes in (None, started or 1):
         return
     if started is not None:
-        if processes not in (None, started):
-            raise RecipeError(f"--processes {processes}: torchrun has already started {started}; remove the option")
-        return
+        raise RecipeError(f"--processes {processes}: torchrun has already started {started}; remove the option")
     failure = _launch(processes or 1)
     if failure:
         print_failure(failure, as_json)
@@ -41,7 +36,6 @@ def launch_workers(processes: int | None, as_json: bool) -> None:
 
 
 def require_parallel(arguments: list[str]) -> None:
-    """Raise RecipeError if torchrun has started a verb that runs in one process only."""
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
     if launched_world_size() is not None and verb not in PARALLEL_VERBS:
         raise RecipeError(f"`stfit {verb}` runs in one process; torchrun can start {', '.join(PARALLEL_VERBS)}")
@@ -74,28 +68,22 @@ def _launch(processes: int) -> Failure | None:
             exits = {rank: worker.exitcode for rank, worker in error.failures.items()}
             return root_cause(_read_error_files(Path(folder)), exits)
         except SignalException as error:
-            return root_cause(_read_error_files(Path(folder)), {}) or _interrupted(error.sigval)
+            stopped = Failure(InterruptedRun.__name__, f"stopped by {error.sigval.name}", 128 + error.sigval)
+            return root_cause(_read_error_files(Path(folder)), {}) or stopped
     return None
 
 
 def safe_path_option() -> list[str]:
-    """Python's `-P` for the workers, unless this process imports from the current folder itself.
-
-    `-m` puts the current folder on the path: Python files next to a recipe must not be imported.
-    """
+    """`-m` puts the current folder on the path, and Python files next to a recipe must not be imported."""
     return [] if sys.path[0] in ("", os.getcwd()) else ["-P"]
 
 
 def _read_error_files(folder: Path) -> dict[int, dict[str, Any]]:
-    """Rank -> the error that this worker has written."""
     return {int(path.parent.name): json.loads(path.read_text("utf-8")) for path in folder.rglob("error.json")}
 
 
 def root_cause(errors: dict[int, dict[str, Any]], exits: dict[int, int]) -> Failure | None:
-    """The failure to show, by priority: an error of a worker, a killed worker, a signal to all, a lost worker.
-
-    `errors` are the error files by rank, `exits` the exit codes of the workers that failed.
-    """
+    """The failure to show, by priority: an error of a worker, a killed worker, a signal to all, a lost worker."""
     consequences = (InterruptedRun.__name__, WorkerLostError.__name__)
     causes = [error for error in errors.values() if error["class"] not in consequences]
     # A worker that has written an error was stopped by torchrun afterwards: it is not the one that was killed first.
@@ -121,8 +109,3 @@ def _killed_by_signal(rank: int, number: int) -> Failure:
         f"process {rank} was killed by {signal.Signals(number).name}{reason}; run the same command again to resume"
     )
     return Failure(ResourceError.__name__, message, ResourceError.exit_code)
-
-
-def _interrupted(number: signal.Signals) -> Failure:
-    """For a signal that arrived before any worker could write an error."""
-    return Failure(InterruptedRun.__name__, f"stopped by {number.name}", 128 + number)

@@ -15,10 +15,7 @@ from stfit.errors import InterruptedRun
 
 
 def main() -> NoReturn:
-    """Run the command line and exit. Tracebacks are shown only with --debug.
-
-    --debug is removed before the arguments are parsed, so that it also applies to errors of parsing.
-    """
+    """--debug is removed before the arguments are parsed, so that it also applies to errors of parsing."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     arguments = _default_lock_argument([argument for argument in arguments if argument != "--debug"]) or ["--help"]
@@ -52,11 +49,7 @@ def _default_lock_argument(arguments: list[str]) -> list[str]:
 
 
 def _exit_process(code: int) -> NoReturn:
-    """Exit, with os._exit if threads were abandoned.
-
-    A stalled Hub request would keep the process alive, and the threads of a process group that lost a worker would
-    abort it.
-    """
+    """A stalled Hub request would keep the process alive; threads of a group that lost a worker would abort it."""
     from stfit.hub.retry import monitor
 
     if monitor.abandoned_threads or is_initialized():

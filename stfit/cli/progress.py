@@ -1,25 +1,18 @@
 """Progress on stderr: a live bar on a terminal, plain lines at intervals on a pipe and in CI."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
 
 from stfit.cli.console import log_line
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-Update: TypeAlias = "Callable[[str, float | None], None]"
+Update = Callable[[str, float | None], None]
 """Shows a text and the share of the work that is done (0 to 1); None if the amount of work is unknown."""
 
 SHARE_PER_LINE = 0.05
 SECONDS_PER_LINE = 30.0
-"""Interval between plain lines if the amount of work is unknown."""
 
 
 def is_interactive() -> bool:
@@ -29,23 +22,14 @@ def is_interactive() -> bool:
 
 @contextmanager
 def show_progress() -> Iterator[Update]:
-    """Yield the function that updates the display; the display is removed at the end, also after an error."""
     if not is_interactive():
         yield PlainProgress().update
         return
-    with _live_progress() as progress:
-        task = progress.add_task("", total=None)
-        yield lambda text, share: progress.update(
-            task, description=_with_percentage(text, share), completed=share or 0, total=None if share is None else 1
-        )
-
-
-def _live_progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
-    return Progress(
+    bar = Progress(
         BarColumn(bar_width=20),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="crop", ratio=1)),
@@ -54,6 +38,11 @@ def _live_progress() -> Progress:
         transient=True,
         expand=True,
     )
+    with bar as progress:
+        task = progress.add_task("", total=None)
+        yield lambda text, share: progress.update(
+            task, description=_with_percentage(text, share), completed=share or 0, total=None if share is None else 1
+        )
 
 
 class PlainProgress:
@@ -64,7 +53,6 @@ class PlainProgress:
         self.last_share = 0.0
 
     def update(self, text: str, share: float | None) -> None:
-        """Print the text if a line is due; the last one (share 1) always is."""
         now = time.monotonic()
         if share is None:
             is_due = now - self.last_time > SECONDS_PER_LINE

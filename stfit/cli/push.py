@@ -1,5 +1,3 @@
-"""`stfit push`: arguments and result."""
-
 import sys
 from typing import Annotated, Any
 

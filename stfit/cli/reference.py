@@ -1,5 +1,3 @@
-"""`stfit reference`."""
-
 from stfit.cli.console import print_page
 from stfit.cli.options import Page
 

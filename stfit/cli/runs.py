@@ -1,5 +1,3 @@
-"""`stfit runs`: arguments and result."""
-
 from pathlib import Path
 
 from stfit.cli.console import log_line, print_json, print_table

@@ -1,5 +1,3 @@
-"""`stfit schema`."""
-
 from stfit.cli.console import print_page
 from stfit.cli.options import Json, Page
 

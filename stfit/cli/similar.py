@@ -1,5 +1,3 @@
-"""`stfit similar`: arguments and result."""
-
 import sys
 from typing import Annotated, Any
 

@@ -8,18 +8,15 @@ GATE_HEADER = ["gate", "value", "needed", ""]
 
 
 def gain_with_arrow(gain: float) -> str:
-    """A signed gain and its direction."""
     return f"{format_gain(gain)} {'=' if abs(gain) < 5e-5 else '↑' if gain > 0 else '↓'}"
 
 
 def gain_row(name: str, before: float | None, after: float | None) -> list[str]:
-    """The cells metric, before, after, gain."""
     gain = "" if before is None or after is None else gain_with_arrow(after - before)
     return [name, format_metric(before), format_metric(after), gain]
 
 
 def gate_row(gate: dict[str, Any]) -> list[str]:
-    """The cells of GATE_HEADER for one entry of a gate's result."""
     condition = gate["metric"] + (f" against {gate['against']}" if gate["against"] else "")
     verdict = "passed" if gate["passed"] else "NOT PASSED"
     if gate["passed"] is None:

@@ -1,5 +1,3 @@
-"""`stfit train`: arguments, progress and result."""
-
 from __future__ import annotations
 
 import sys

@@ -8,18 +8,13 @@ from datasets import Dataset, DatasetDict
 
 from stfit.commands.train import Finished, train
 from stfit.data.cache.datasets import cache_dataset
-from stfit.encoder.build import load_encoder
-from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.resolve import model_in
 from stfit.recipe.dump import to_inline_yaml
 from stfit.recipe.load import load_recipe
-from stfit.runtime.device import choose_device
 
 
 def train_recipe(
     recipe: str | Path, data: Dataset | DatasetDict | None, overrides: Sequence[str], runs: str | Path, fresh: bool
 ) -> dict[str, Any]:
-    """Train to the end and return the result."""
     loaded = load_recipe(Path(recipe), [*overrides, *_dataset_overrides(data)])
     finished = [event for event in train(loaded, Path(runs), fresh=fresh) if isinstance(event, Finished)]
     return finished[-1].result
@@ -33,8 +28,3 @@ def _dataset_overrides(data: Dataset | DatasetDict | None) -> list[str]:
     if isinstance(data, DatasetDict):
         return [f"data.dataset={to_inline_yaml(str(cache_dataset(data)))}", *hub_keys]
     return [*_dataset_overrides(DatasetDict(train=data)), "data.split=train"]
-
-
-def load_model(model: str | Path, device: str) -> Encoder:
-    """Load the encoder of a run folder, a model folder or a Hub id."""
-    return load_encoder(model_in(str(model)), choose_device(device))

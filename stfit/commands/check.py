@@ -1,5 +1,7 @@
 """`stfit check`: what `train` does before it loads weights, without torch."""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from stfit.evaluation.mteb import Mteb
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.workflows.estimate import build_schedule, estimate, lint_schedule
-from stfit.workflows.validate import RecipeLocation, ValidationReport, first_of, validate
+from stfit.workflows.validate import Prepared, RecipeLocation, first_of, validate
 
 FIRST_ROWS = 10_000
 """Rows that are read of each Hub dataset, without `full`."""
@@ -29,16 +31,11 @@ Prompts = dict[str, str]
 
 
 def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool = False) -> dict[str, Any]:
-    """Find everything that is wrong with a recipe: `errors` and `warnings`, lists of Problem.
-
-    If the data can be loaded, also `rows`, `dropped`, `samples` (as the model will see them) and the estimate: `steps`,
-    `tokens`, `lengths`, `memory_mib`, `objectives`. `error` is the error that `train` would end with, if any. `full`
-    reads all rows of Hub datasets and streams; `strict` turns warnings into errors.
-    """
+    """`error` is the error that `train` would end with; `full` reads all rows of Hub datasets and streams."""
     try:
         loaded = load_recipe(path, overrides)
     except RecipeError as error:
-        return _summarize(ValidationReport(errors=[error]), strict)
+        return _summarize(Prepared(errors=[error]), strict)
     recipe = loaded.recipe if full else limit_hub_splits(loaded.recipe)
     report = validate(recipe, loaded.origins)
     facts: dict[str, Any] = {
@@ -48,34 +45,31 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         facts["looked_at"] = f"the first of a stream{', read to its end' if full else ''}"
     if full:
         _read_streams(recipe, report)
-    if report.training.keys() == recipe.objectives_by_path.keys():
-        training = list(report.training.values())
+    if report.examples_of.keys() == recipe.objectives_by_path.keys():
+        training = report.training
         prompts = [
             _prompts_of(recipe, report.base, objective.data, examples)
             for objective, examples in zip(recipe.objectives_by_path.values(), training, strict=True)
         ]
-        facts |= {
-            "rows": sum(map(len, training)),
-            "dropped": count_dropped(training),
-            "samples": [sample for pair in zip(training, prompts, strict=True) for sample in _samples(*pair)],
-        }
+        facts["rows"] = sum(map(len, training))
+        facts["dropped"] = count_dropped(training)
+        facts["samples"] = list(chain.from_iterable(map(_samples, training, prompts)))
         with report.collect_errors(location=RecipeLocation(loaded.origins, "train", "batch_size")):
             facts |= _estimate(recipe, report, prompts)
     return _summarize(report, strict) | facts
 
 
-def _read_streams(recipe: Recipe, report: ValidationReport) -> None:
-    """Check every row of the streams, as training does when it reads them."""
+def _read_streams(recipe: Recipe, report: Prepared) -> None:
     for key, objective in recipe.objectives_by_path.items():
         source, loss = objective.data, objective.loss
-        if source.streaming and key in report.training:
+        if source.streaming and key in report.examples_of:
             with report.collect_errors(source.dataset):
                 for examples in read_examples(open_blocks(source)(), source):
                     if len(examples):
                         check_kind(loss.type, loss.fits, examples)
 
 
-def _summarize(report: ValidationReport, strict: bool) -> dict[str, Any]:
+def _summarize(report: Prepared, strict: bool) -> dict[str, Any]:
     errors, warnings = [*report.errors], report.warnings
     if strict and warnings:
         errors.append(DataError(warnings))
@@ -88,7 +82,6 @@ def _summarize(report: ValidationReport, strict: bool) -> dict[str, Any]:
 
 
 def limit_hub_splits(recipe: Recipe) -> Recipe:
-    """The recipe with every whole split of a Hub dataset limited to its first FIRST_ROWS rows."""
     evaluators = [evaluator.model_copy(update=_shortened(evaluator)) for evaluator in recipe.eval]
     data = recipe.data and recipe.data.model_copy(update=_shortened(recipe.data))
     objectives = recipe.objectives and [
@@ -112,26 +105,21 @@ def _prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Examp
     return {role: known.get(name or "", "") for role, name in names.items()}
 
 
-def _samples(examples: Examples, prompts: Prompts) -> list[dict[str, Any]]:
-    samples = []
+def _samples(examples: Examples, prompts: Prompts) -> Iterator[dict[str, Any]]:
     for position in range(min(SAMPLES, len(examples))):
         texts = {role: column[position] for role, column in examples.texts.items()}
         row: dict[str, Any] = {role: prompts[role] + text for role, text in texts.items() if text is not None}
         if examples.label is not None:
             row["label"] = examples.label[position].item()
             row |= {"class": examples.label_names[row["label"]]} if examples.label_names else {}
-        samples.append(row)
-    return samples
+        yield row
 
 
-def _estimate(recipe: Recipe, report: ValidationReport, prompts: list[Prompts]) -> dict[str, Any]:
-    """The estimate of the run; adds the warnings that need its batches. Raises DataError if no batch can be formed."""
+def _estimate(recipe: Recipe, report: Prepared, prompts: list[Prompts]) -> dict[str, Any]:
     max_seq_length = recipe.model.max_seq_length or report.base.max_seq_length
     tables = [
-        count_tokens(report.base, *pair).duplicate_columns(objective.views)
-        for objective, pair in zip(
-            recipe.objectives_by_path.values(), zip(report.training.values(), prompts, strict=True), strict=True
-        )
+        count_tokens(report.base, examples, texts).duplicate_columns(objective.views)
+        for objective, examples, texts in zip(recipe.objectives_by_path.values(), report.training, prompts, strict=True)
     ]
     schedule = build_schedule(recipe, tables)
     report.warnings += lint_schedule(recipe, tables, schedule, max_seq_length)

@@ -1,8 +1,4 @@
-"""`stfit encode`: any number of texts -> a file of embeddings.
-
-Texts are read in windows. Each window becomes a part on disk, written atomically, with a digest of its texts and of
-everything that determines their embeddings. An interrupted run resumes by skipping the windows whose parts exist.
-"""
+"""`stfit encode`: any number of texts -> parts on disk, each with a digest of its origin -> a file of embeddings."""
 
 import json
 import resource
@@ -10,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from hashlib import sha256
@@ -36,8 +33,6 @@ from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What determines an embedding besides its text and the model."""
-
     prompt_name: str | None = None
     normalize: bool = False
     truncate_dim: int | None = None
@@ -57,8 +52,6 @@ class Encoded:
 
 @dataclass
 class EncodeStats:
-    """Counts of a run of the command."""
-
     rows: int = 0
     parts: int = 0
     resumed: int = 0
@@ -70,7 +63,6 @@ class EncodeStats:
 
     @property
     def rows_per_second(self) -> float:
-        """Speed of the rows that this run embedded."""
         return (self.rows - self.resumed) / self.seconds if self.seconds else 0.0
 
 
@@ -84,11 +76,7 @@ def encode(
     with_text: bool = False,
     device: str = "auto",
 ) -> Iterator[Encoded | dict[str, Any]]:
-    """Embed every text and write `output` in the format of its suffix; yields progress, then what `--json` prints.
-
-    Raises RecipeError for options that exclude each other, DataError if texts can't be read, ResourceError if the
-    output can't be written, and InterruptedRun after a signal: the same command then resumes.
-    """
+    """Yields progress, then what `--json` prints. After InterruptedRun, the same command resumes."""
     check_output(output)
     local_files(inputs.source)  # report a missing file before the model is loaded
     _require_calibration(options.precision, calibration)
@@ -133,7 +121,6 @@ def _merge_parts(
     ranges: Ranges | None,
     stats: EncodeStats,
 ) -> None:
-    """Merge the parts into the output, after computing missing ranges from them."""
     rows: Iterator[EmbeddingRows] = map(parts.read, range(stats.parts))
     if calibration and ranges is None:
         if not stats.rows:
@@ -214,10 +201,8 @@ class _RowCount:
         threading.Thread(target=self._count, args=(source,), daemon=True).start()
 
     def _count(self, source: Source) -> None:
-        try:
+        with suppress(StfitError, OSError, ValueError, EOFError):  # reading the rows reports it
             self._rows = count_rows(source)
-        except (StfitError, OSError, ValueError, EOFError):
-            return  # reading the rows reports it
 
     def share(self, row: int) -> float | None:
         return min(1.0, row / self._rows) if self._rows else None

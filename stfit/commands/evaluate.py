@@ -8,16 +8,11 @@ from stfit.workflows.evaluate_model import evaluate_model, gate_error
 
 
 def evaluate(model: str, recipe: Recipe, baseline: str | None = None) -> tuple[dict[str, Any], list[str]]:
-    """What `stfit eval --json` prints, and the metrics to show first. `baseline`: a model to compare with.
-
-    `gate` is present if the recipe has one, `error` if a gate is not passed, `compare` if there is a baseline. Raises
-    the errors of `evaluate_model`.
-    """
+    """What `stfit eval --json` prints, and the metrics to show first."""
     evaluation = evaluate_model(model, recipe, baseline)
     result: dict[str, Any] = {"model": model_in(model), "metrics": evaluation.metrics}
     if recipe.gate:
         result |= {"gate": [vars(gate) for gate in evaluation.gates]} | gate_error(evaluation.gates)
     if baseline is not None:
-        metrics = {name: vars(compared) for name, compared in evaluation.comparison.items()}
-        result["compare"] = {"model": model_in(baseline), "metrics": metrics}
+        result["compare"] = {"model": model_in(baseline), "metrics": evaluation.comparison}
     return result, evaluation.main

@@ -26,17 +26,12 @@ from stfit.io.atomic import atomic_directory
 from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 SAMPLE = 512
-"""Texts on which the graphs are compared."""
 MIN_COSINE = 0.9999
 """Between an embedding of the float32 graph and stfit's own; below it, the export is wrong."""
 
 
 def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) -> dict[str, Any]:
-    """Write the graph with its tokenizer to `output`; returns what `stfit export --json` prints.
-
-    Embeddings are compared on `texts`, or on random tokens without any. Raises RecipeError for options that exclude
-    each other, ModelError if the model can't be exported or its graph gives other embeddings; nothing is then written.
-    """
+    """Embeddings are compared on `texts`, or on random tokens without any. After an error, nothing is written."""
     if to == "openvino" and int8:
         raise RecipeError(
             "--int8 works only with --to onnx: OpenVINO models are quantized by its package nncf, with calibration data"
@@ -106,7 +101,6 @@ def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
 
 
 def _compare(graph: Path, sequences: list[np.ndarray], expected_nd: np.ndarray) -> dict[str, float]:
-    """How far a graph's embeddings are from stfit's own, and how many it computes per second."""
     run = load_graph(graph)
     graph_nd, rate = _timed(lambda: embed_with_graph(run, sequences, expected_nd.shape[1]), len(sequences))
     lengths = np.linalg.norm(graph_nd, axis=1) * np.linalg.norm(expected_nd, axis=1)

@@ -11,10 +11,7 @@ from stfit.workflows.validate import first_of, validate
 
 
 def fetch(loaded: LoadedRecipe[Recipe]) -> dict[str, Any]:
-    """What `stfit fetch --json` prints: each repository with its commit.
-
-    Raises HubError if a repository can't be downloaded. Other errors of the recipe are left to `stfit check`.
-    """
+    """Raises only HubErrors: other errors of the recipe are left to `stfit check`."""
     recipe: Recipe = pin(loaded.recipe)
     for kind, id, revision in iter_hub_refs(recipe):
         if kind == "model":

@@ -11,7 +11,8 @@ from stfit.data.infer_format import Proposal, infer_format
 from stfit.data.reading.load_table import find_splits, load_split
 from stfit.data.source import Source
 from stfit.data.table import concatenate
-from stfit.errors import DataError, Problem, RecipeError, ResourceError
+from stfit.errors import DataError, Problem, RecipeError
+from stfit.io.atomic import atomic_write
 from stfit.paths import DATA_SUFFIXES, TEXT_SUFFIXES, looks_like_path
 from stfit.recipe.dump import to_inline_yaml
 
@@ -22,7 +23,6 @@ RATES = {"scratch": 1e-3, "static": 5e-2, "word_embeddings": 5e-2, "bag_of_words
 TABLES = ("static", "word_embeddings", "bag_of_words")
 """The untrained bases without dropout."""
 VECTORS_RATE = 5e-3
-"""Learning rate of pretrained word vectors."""
 
 LOSSES = {
     ("positive_pair", "none"): (
@@ -80,12 +80,7 @@ class DatasetSummary:
 
 
 def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | None = None) -> dict[str, Any]:
-    """Infer the format of a Hub dataset, file or folder and write a recipe to `output`.
-
-    Returns what `stfit init --json` prints. `base` is a Hub id, a folder, a file of word vectors, or the type of an
-    untrained base. Raises DataError if no format fits the columns, HubError if the Hub can't be reached, RecipeError if
-    `output` exists or the base can't be trained on plain texts, ResourceError if `output` can't be written.
-    """
+    """`base`: a Hub id, a folder, a file of word vectors, or the type of an untrained base."""
     if output.exists():
         raise RecipeError(f"{output} exists: choose another file with -o, or delete it")
     summary = _inspect(Source(dataset=dataset, config=config))
@@ -98,12 +93,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
             "transformer, or `scratch`, as the base"
         )
     loss, reason = LOSSES[training.format, training.label_kind]
-    text = _write_recipe(dataset, config, summary, training, (loss, reason), base, output)
-    try:
-        with output.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ResourceError(f"{output} can't be written: {error.strerror}") from error
+    atomic_write(output, _write_recipe(dataset, config, summary, training, base, output))
     return {
         "recipe": str(output),
         "format": training.format,
@@ -135,20 +125,15 @@ def _inspect(source: Source) -> DatasetSummary:
 
 
 def _write_recipe(
-    dataset: str,
-    config: str | None,
-    summary: DatasetSummary,
-    training: Proposal,
-    loss: tuple[str, str],
-    base: str,
-    output: Path,
+    dataset: str, config: str | None, summary: DatasetSummary, training: Proposal, base: str, output: Path
 ) -> str:
+    loss, reason = LOSSES[training.format, training.label_kind]
     source = {"dataset": _relative_to(output, dataset), **({"config": config} if config else {})}
     evaluator = _choose_evaluator(source, summary, training)
     holdout = {"holdout": {"fraction": 0.1}} if evaluator.get("from") else {}
     data = source | {"split": summary.split, "format": training.format, "columns": training.columns}
     model, rate = _choose_model(base, output)
-    train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss[0] == "multiple_negatives_ranking" else 32}
+    train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss == "multiple_negatives_ranking" else 32}
     lines = [
         *_comment(f"Written by `stfit init` based on {summary.rows} rows. Correct anything that it guessed wrong."),
         "#",
@@ -162,8 +147,8 @@ def _write_recipe(
         *_comment(*training.reasons),
         *_section("data", data | training.options | holdout),
         "",
-        *_comment(loss[1]),
-        f"loss: {loss[0]}",
+        *_comment(reason),
+        f"loss: {loss}",
         "",
         *_section("train", train | rate),
         "",
@@ -187,10 +172,7 @@ def _choose_model(base: str, output: Path) -> tuple[dict[str, Any], dict[str, fl
 
 
 def _choose_evaluator(source: dict[str, Any], summary: DatasetSummary, training: Proposal) -> dict[str, Any]:
-    """The proposed evaluator; empty if there is none for this format.
-
-    With binary labels, dissimilar pairs are evaluated too, although only similar ones are used for training.
-    """
+    """With binary labels, dissimilar pairs are evaluated too, although only similar ones are used for training."""
     proposal = training if summary.evaluation_split is None else summary.proposal
     kind = EVALUATORS.get((proposal.format, proposal.label_kind))
     if kind is None:

@@ -20,7 +20,8 @@ from stfit.data.mapping.texts import stream_texts
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in
-from stfit.errors import DataError, RecipeError, ResourceError
+from stfit.errors import DataError, RecipeError
+from stfit.io.atomic import atomic_write
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
 
@@ -33,15 +34,11 @@ class MiningOptions:
     """Which texts become negatives. Similarities are cosines."""
 
     ranks: tuple[int, int] = (1, 100)
-    """First and last rank, from 1, among the texts most similar to the anchor, without its known positives."""
     margin: float = 0.0
-    """A negative is at least this much less similar to the anchor than the positive is."""
     relative_margin: float = 0.05
-    """The same as a share of the positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
+    """A share of the positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
     duplicate: float = 0.95
-    """A text at least this similar to the anchor or the positive counts as a duplicate and is left out."""
     per_row: int = 1
-    """Maximum number of negatives of a row."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,7 @@ def mine(
     corpus_column: str | None,
     device: str,
 ) -> dict[str, Any]:
-    """Write a triplet file with hard negatives for the pairs of a recipe; returns what `--json` prints.
-
-    The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out. Raises
-    RecipeError for a recipe without pairs, DataError if no row has a negative.
-    """
+    """The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out."""
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))
     encoder = load_encoder(model_in(model), choose_device(device))
@@ -107,7 +100,6 @@ def _summary(kept: list[Mined], rows: int, output: Path) -> dict[str, Any]:
 
 
 def load_pairs(recipe: Recipe) -> Examples:
-    """The rows of the one objective that has anchors and positives."""
     sources = [objective.data for objective in recipe.objectives_by_path.values()]
     with_pairs = [source for source in sources if source.format in ("positive_pair", "triplet")]
     if len(with_pairs) != 1:
@@ -128,10 +120,7 @@ def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
 
 
 def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """For each row and each text, the number of its cluster: texts linked by pairs, directly or indirectly.
-
-    Texts that differ only in case and punctuation count as one.
-    """
+    """Clusters of the rows and texts: linked by pairs, even indirectly, or equal but for case and punctuation."""
     numbers: dict[str, int] = {}
     anchor, positive, text = (
         np.array([numbers.setdefault(_plain(text), len(numbers)) for text in column], dtype=np.int64)
@@ -156,7 +145,7 @@ def _mine_block(
     known_bc: Tensor,
     texts: list[str],
     options: MiningOptions,
-) -> list[Mined]:
+) -> Iterator[Mined]:
     score_bc = anchor_bd @ text_cd.T
     same_bc = known_bc | (score_bc >= options.duplicate) | (positive_bd @ text_cd.T >= options.duplicate)
     score_bc.masked_fill_(same_bc, -torch.inf)
@@ -164,28 +153,24 @@ def _mine_block(
     top = score_bc.topk(min(last, len(texts)), dim=1)
     positive_b = (anchor_bd * positive_bd).sum(dim=1)
     highest_b = torch.minimum(positive_b - options.margin, positive_b - options.relative_margin * positive_b.abs())
-    mined = []
     for row, positive, highest, scores, indices in zip(
         rows.tolist(), positive_b.tolist(), highest_b.tolist(), top.values.tolist(), top.indices.tolist(), strict=True
     ):
         ranked = list(zip(scores, indices, strict=True))[first - 1 :]
         negatives = [(score, index) for score, index in ranked if -torch.inf < score <= highest][: options.per_row]
-        mined.append(Mined(row, positive, [texts[index] for _, index in negatives], [score for score, _ in negatives]))
-    return mined
+        yield Mined(row, positive, [texts[index] for _, index in negatives], [score for score, _ in negatives])
 
 
 def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
-    try:
-        with output.open("w", encoding="utf-8") as file:
-            for mined in kept:
-                row = {
-                    "anchor": anchors[mined.row],
-                    "positive": positives[mined.row],
-                    "negative": mined.negatives,
-                    "positive_score": round(mined.positive_score, 6),
-                    "negative_scores": [round(score, 6) for score in mined.scores],
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ResourceError(f"{output}: can't be written: {error.strerror}") from error
+    rows = [
+        {
+            "anchor": anchors[mined.row],
+            "positive": positives[mined.row],
+            "negative": mined.negatives,
+            "positive_score": round(mined.positive_score, 6),
+            "negative_scores": [round(score, 6) for score in mined.scores],
+        }
+        for mined in kept
+    ]
+    atomic_write(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -12,7 +12,7 @@ from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
-from stfit.publish.card import CardData, MetricRow, card_body, card_metadata
+from stfit.publish.card import CardData, card_body, card_metadata
 from stfit.publish.destination import Push, validate_repo_name
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
@@ -23,14 +23,9 @@ from stfit.workflows.validate import load_objective
 
 log = logging.getLogger("stfit")
 
-Files = dict[str, Path | bytes]
-"""Path in the repository -> its new content."""
-
 
 @dataclass(frozen=True)
 class PushOptions:
-    """Options of the command line."""
-
     repo: str | None = None
     private: bool = False
     branch: str = hub.MAIN
@@ -41,17 +36,14 @@ class PushOptions:
 
 
 def push(target: str, options: PushOptions) -> dict[str, Any]:
-    """Publish a run's model, or a model folder; returns what `stfit push --json` prints, with `error` if a gate fails.
-
-    Raises RecipeError, ModelError or HubError.
-    """
+    """Returns what `stfit push --json` prints, with `error` if a gate fails."""
     model = _find_model(Path(target))
     run = _find_run(model)
     recipe = load_recipe(run.resolved).recipe if run else None
     settings = _merge_settings(options, recipe)
     if not model.is_dir():
         raise ModelError(f"{model}: there is no such run or model folder")
-    files: Files = dict(files_to_publish(model))
+    files: dict[str, Path | bytes] = dict(files_to_publish(model))
     hub.reject_token(files)
     repo = hub.resolve_repository(settings.repo, for_pull_request=options.create_pr)
     head = hub.read_branch(repo, options.branch)
@@ -64,7 +56,7 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
         if "error" in result:
             return result
     files[CARD] = _write_card(model, run, recipe, settings, repo, head)
-    files = hub.with_manifest(files)
+    files[MANIFEST] = "".join(f"{path}\n" for path in sorted(files)).encode()
     change = hub.diff_files(files, head)
     result |= {"add": sorted(change.add), "delete": change.delete}
     if options.dry_run:
@@ -81,7 +73,6 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
 
 
 def _find_model(target: Path) -> Path:
-    """The model folder of a run folder, or the folder itself. Raises ModelError if a run has no model yet."""
     run = RunFolder(target)
     if run.model.is_dir():
         return run.model
@@ -91,7 +82,6 @@ def _find_model(target: Path) -> Path:
 
 
 def _find_run(model: Path) -> RunFolder | None:
-    """The run that a model folder belongs to, if any. Raises ModelError if the run has not finished."""
     run = RunFolder(model.parent)
     if model.name != run.model.name or not run.resolved.is_file():
         return None
@@ -125,7 +115,7 @@ def _require_possible(options: PushOptions, settings: Push, repo: str, head: hub
         raise HubError(f"there is no model `{repo}` to open a pull request for")
 
 
-def _holds_model(files: Files, head: hub.BranchState) -> bool:
+def _holds_model(files: hub.Files, head: hub.BranchState) -> bool:
     """Whether the branch has this model already; its card may differ."""
     return all(
         path == CARD or (path in head.files and hub.has_same_content(file, head.files[path]))
@@ -179,22 +169,15 @@ def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, setting
     verdict = load_json_object(run.verdict) or {}
     if verdict.get("repo") != repo:
         return facts
-    metrics = [_add_published(row, verdict["compared"].get(row.metric)) for row in facts.metrics]
+    metrics = [replace(row, published=verdict["compared"].get(row.metric, {})) for row in facts.metrics]
     forced = [f"Published by force: {verdict['error']['message']}."] if "error" in verdict else []
     return replace(facts, metrics=metrics, notes=forced)
 
 
-def _add_published(row: MetricRow, comparison: dict[str, Any] | None) -> MetricRow:
-    if comparison is None:
-        return row
-    interval = None if comparison["low"] is None else (comparison["low"], comparison["high"])
-    return replace(row, published=comparison["other"], published_interval=interval)
-
-
 def _publish(
-    files: Files, options: PushOptions, settings: Push, repo: str, head: hub.BranchState
+    files: hub.Files, options: PushOptions, settings: Push, repo: str, head: hub.BranchState
 ) -> hub.PublishedCommit:
-    if head.commit is not None and hub.diff_files(files, head).is_empty:
+    if head.commit is not None and not any(hub.diff_files(files, head)):
         return hub.PublishedCommit(head.commit)
     if options.create_pr and (published := hub.find_published(repo, files, options.branch, options.create_pr)):
         return published

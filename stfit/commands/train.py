@@ -1,7 +1,4 @@
-"""`stfit train`: recipe -> data -> encoder -> batches -> loss -> optimizer -> steps -> model folder.
-
-`train` is a generator of events; how they are shown is up to its caller.
-"""
+"""`stfit train`: recipe -> data -> encoder -> batches -> loss -> optimizer -> steps -> model folder."""
 
 import json
 import logging
@@ -56,13 +53,7 @@ from stfit.workflows.card_data import write_card
 from stfit.workflows.estimate import build_schedule, lint_schedule
 from stfit.workflows.log_to_trackers import log_to_trackers
 from stfit.workflows.report_data import log_exceptions, open_report_data
-from stfit.workflows.resume import (
-    fingerprint_run,
-    pin_or_reuse,
-    restore_or_start,
-    update_run_recipe,
-    write_run_recipe,
-)
+from stfit.workflows.resume import fingerprint_run, pin_or_reuse, restore_or_start, update_run_recipe, write_run_recipe
 from stfit.workflows.session import Evaluated, Started, TrainingSession, log_problem
 from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher
@@ -86,12 +77,7 @@ Event = Started | StepInfo | Evaluated | Finished
 def train(
     loaded: LoadedRecipe[Recipe], runs: Path, *, fresh: bool = False, resume: bool = False, locked: Path | None = None
 ) -> Iterator[Event]:
-    """Train a recipe in `runs`/<name>, or resume the run that is there.
-
-    `fresh` always starts a new run, `resume` never does. `locked`: the stfit.lock of a run to reproduce; LockError is
-    raised before weights are loaded if anything differs from it. Raises the errors of stfit.errors, and InterruptedRun
-    after SIGINT or SIGTERM, once the state is saved.
-    """
+    """`fresh` always starts a new run, `resume` never does. `locked`: the stfit.lock of a run to reproduce."""
     path = runs / loaded.recipe.name
     _require_base_outside_run(loaded.recipe, path)
     with lock_folder(path), handle_signals() as signals:
@@ -114,7 +100,6 @@ def train(
 def _run(
     loaded: LoadedRecipe[Recipe], folder: RunFolder, signals: SignalHandler, strict: bool, locked: Path | None
 ) -> Iterator[Event]:
-    """Train to the end, from the newest checkpoint if there is one. `strict`: refuse if its inputs have changed."""
     start = time.perf_counter()
     checkpoint = on_rank_zero(partial(newest_checkpoint, folder.checkpoints))
     pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder if checkpoint else None))
@@ -123,9 +108,10 @@ def _run(
     with rank_zero_first():
         prepared = load_and_validate(pinned, loaded.origins)
     lock = _build_lock(loaded.recipe, pinned, prepared, locked)
-    encoder = _build_encoder(pinned, prepared)
+    device = choose_device(pinned.train.device)
+    encoder = _build_encoder(pinned, prepared, device)
     tables = _tokenize_training(pinned, encoder, prepared)
-    resolved = _with_runtime_choices(pinned, encoder)
+    resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
     schedule = _build_schedule(resolved, encoder, tables, processes, signals)
     max_seq_length = encoder.tokenizer.max_seq_length
@@ -153,7 +139,7 @@ def _run(
         yield session.measure_untrained()
     yield from _take_steps(session, schedule, tables)
     yield from session.end()
-    yield _finish(folder, state, str(resolved.train.device), main, prepared.training, lock)
+    yield _finish(folder, state, device, main, prepared.training, lock)
 
 
 def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[TokenTable]) -> Iterator[Event]:
@@ -209,8 +195,7 @@ def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path 
     return lock
 
 
-def _build_encoder(recipe: Recipe, prepared: Prepared) -> Encoder:
-    device = choose_device(recipe.train.device)
+def _build_encoder(recipe: Recipe, prepared: Prepared, device: str) -> Encoder:
     with rank_zero_first():
         encoder = build_encoder(recipe.model, prepared.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
@@ -226,7 +211,6 @@ def _tokenize_training(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> 
 
 
 def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> TokenTable:
-    """Tokenize the examples of an objective, with their prompts; adds the teacher's labels and the loss's views."""
     prompts = {role: encoder.role_prompt(role, objective.data.prompts) for role in examples.texts}
     cache_key = None if objective.data.streaming else encoder.tokenizer.fingerprint
     table = tokenize_examples(examples, prompts, encoder.tokenizer, cache_key, encoder.prompt_skip)
@@ -243,27 +227,20 @@ def _build_schedule(
     recipe: Recipe, encoder: Encoder, tables: list[TokenTable], processes: int, signals: SignalHandler
 ) -> BatchSchedule:
     streams = {
-        number: _open_stream(recipe, objective, encoder, processes, signals)
+        number: StreamingBatches(
+            objective.data,
+            str(objective.sampler),
+            recipe.train.batch_size * processes,
+            objective.loss.min_batch_size,
+            recipe.seed,
+            partial(check_kind, objective.loss.type, objective.loss.fits),
+            partial(_tokenize, encoder, objective),
+            signals.interrupt_long_step,
+        )
         for number, objective in enumerate(recipe.objectives_by_path.values())
         if objective.data.streaming
     }
     return build_schedule(recipe, tables, processes, streams)
-
-
-def _open_stream(
-    recipe: Recipe, objective: Objective, encoder: Encoder, processes: int, signals: SignalHandler
-) -> StreamingBatches:
-    loss = objective.loss
-    return StreamingBatches(
-        objective.data,
-        str(objective.sampler),
-        recipe.train.batch_size * processes,
-        loss.min_batch_size,
-        recipe.seed,
-        partial(check_kind, loss.type, loss.fits),
-        partial(_tokenize, encoder, objective),
-        signals.interrupt_long_step,
-    )
 
 
 def _batch_of(scheduled: ScheduledBatch, tables: list[TokenTable], distinct: bool) -> Batch:
@@ -271,23 +248,15 @@ def _batch_of(scheduled: ScheduledBatch, tables: list[TokenTable], distinct: boo
     return rows.batch(distinct) if isinstance(rows, LazyBatch) else tables[scheduled.objective].batch(rows, distinct)
 
 
-def _with_runtime_choices(recipe: Recipe, encoder: Encoder) -> Recipe:
-    """The recipe with every automatic value replaced by the value chosen for this run."""
-    config = encoder.config
-    model = recipe.model.model_copy(
-        update={
-            "max_seq_length": encoder.tokenizer.max_seq_length,
-            "pooling": list(config.pooling) or None,
-            "token_layers": config.token_layers,
-            "layers": config.layers,
-            "prompts": config.prompts,
-            "default_prompt": config.default_prompt,
-            "similarity": config.similarity,
-            "truncate_dim": config.truncate_dim,
-            "attention": encoder.layout.name,
-        }
-    )
-    chosen: dict[str, Any] = {"device": choose_device(recipe.train.device), "precision": encoder.precision}
+def _with_runtime_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
+    of_config = ("token_layers", "layers", "prompts", "default_prompt", "similarity", "truncate_dim")
+    update = {key: getattr(encoder.config, key) for key in of_config} | {
+        "max_seq_length": encoder.tokenizer.max_seq_length,
+        "pooling": list(encoder.config.pooling) or None,
+        "attention": encoder.layout.name,
+    }
+    model = recipe.model.model_copy(update=update)
+    chosen: dict[str, Any] = {"device": device, "precision": encoder.precision}
     objectives = list(recipe.objectives_by_path.values())
     if recipe.objectives is None:
         chosen["sampler"] = objectives[0].sampler
@@ -296,10 +265,7 @@ def _with_runtime_choices(recipe: Recipe, encoder: Encoder) -> Recipe:
 
 
 def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> TrainObjects:
-    """The losses, and the optimizer over all weights that are not frozen (softmax has weights of its own).
-
-    Weights are equal in all processes; from here on, each process draws its own dropout.
-    """
+    """Weights are equal in all processes; from here on, each process draws its own dropout."""
     losses: list[ComputeLoss] = []
     for objective, examples in zip(recipe.objectives_by_path.values(), prepared.training, strict=True):
         loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)

@@ -13,14 +13,15 @@ import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.similarity import compute_ranks
-from stfit.io.display import MAX_CHARACTERS, shorten
+from stfit.io.display import single_line
 from stfit.similarity import similarity_matrix
 
 if TYPE_CHECKING:
     from stfit.encoder.encoder import Encoder
 
 MAX_ROWS = 128
-MAX_SAMPLE_CHARACTERS = 40_000
+MAX_CHARACTERS = 40_000
+"""Of all texts of a sample together: some seconds of a large encoder on a CPU."""
 MAX_SIMILARITIES = 400
 QUERIES, NEAREST = 5, 3
 
@@ -51,8 +52,8 @@ class Sample:
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "left": [shorten(text, MAX_CHARACTERS) for _, text in self.left],
-            "right": [shorten(text, MAX_CHARACTERS) for _, text in self.right],
+            "left": [single_line(text) for _, text in self.left],
+            "right": [single_line(text) for _, text in self.right],
             "beside": self.row_partner_l.tolist(),
             "gold": None if self.gold_l is None else self.gold_l.tolist(),
         }
@@ -133,7 +134,7 @@ def _choose_rows(examples: Examples, left: list[str]) -> np.ndarray:
     first_of_text = {text: row for row, text in reversed(list(enumerate(left)))}
     shuffled = np.random.default_rng(0).permutation(sorted(first_of_text.values()))[:MAX_ROWS]
     sizes = [sum(len(column[row] or "") for column in examples.texts.values()) for row in shuffled.tolist()]
-    count = max(2, int((np.cumsum(sizes) <= MAX_SAMPLE_CHARACTERS).sum()))
+    count = max(2, int((np.cumsum(sizes) <= MAX_CHARACTERS).sum()))
     return np.sort(shuffled[:count])
 
 

@@ -13,42 +13,27 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from hashlib import sha1, sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stfit.errors import HubError, Problem, ResourceError
+from stfit.hub.client import client, constants
 from stfit.hub.explain import LOG_IN, NOT_THERE, OUT_OF_REACH, Kind, not_cached
 from stfit.hub.retry import call_with_retries, progress_meter
 from stfit.io.atomic import atomic_cache_entry
 from stfit.io.hashing import hash_file
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import huggingface_hub as client
-    from huggingface_hub import constants
-else:
-    client = lazy("huggingface_hub")
-    constants = lazy("huggingface_hub.constants")
 
 log = logging.getLogger("stfit")
 
-COMMIT = re.compile("[0-9a-f]{40}")
-
 
 def find_account(repo: str) -> dict[str, Any]:
-    """The account of the token, which is needed to access `repo`. Raises HubError."""
     if client.get_token() is None:
         raise HubError(f"`{repo}` needs a token: {LOG_IN}")
-    account: dict[str, Any] = call_with_retries(lambda: client.HfApi().whoami(), "model", repo)
-    return account
+    return call_with_retries(lambda: client.HfApi().whoami(), "model", repo)
 
 
 def find_commit(kind: Kind, id: str, revision: str | None) -> str:
-    """The current commit of a branch, tag or short hash; offline, the one that was last seen.
-
-    A full commit hash is returned as it is, without a request. Raises HubError if the Hub cannot be reached, or if the
-    repository or revision does not exist.
-    """
-    if COMMIT.fullmatch(revision or ""):
+    """Offline, the commit that was last seen. A full commit hash is returned as it is, without a request."""
+    if re.fullmatch("[0-9a-f]{40}", revision or ""):
         return str(revision)
     seen = _repository_folder(kind, id) / "refs" / (revision or "main")
     if constants.HF_HUB_OFFLINE:
@@ -71,7 +56,6 @@ def look_up(kind: Kind, id: str, revision: str | None = None) -> Any:
 
 
 def find_newest(repo: str) -> str | None:
-    """The newest commit of a model repository, or None if it does not exist. Raises HubError."""
     try:
         return find_commit("model", repo, None)
     except HubError as error:
@@ -81,16 +65,13 @@ def find_newest(repo: str) -> str | None:
 
 
 def with_owner(id: str) -> str:
-    """The full id of a model repository; without an owner, the account of the token is the owner."""
     return id if "/" in id else f"{find_account(id)['name']}/{id}"
 
 
 def list_files(kind: Kind, id: str, commit: str) -> list[str]:
-    """Paths of all files of a commit, cached because they never change. Raises HubError."""
     cached = Path(client.cached_assets_path("stfit", "listings", kind)) / id.replace("/", "--") / f"{commit}.json"
     if cached.is_file():
-        paths: list[str] = json.loads(cached.read_text(encoding="utf-8"))
-        return paths
+        return json.loads(cached.read_text(encoding="utf-8"))
     if constants.HF_HUB_OFFLINE:
         raise HubError(not_cached(kind, id))
     paths = call_with_retries(
@@ -109,10 +90,7 @@ def _keep(path: Path, text: str) -> None:
 
 
 def download_files(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:
-    """The folder with those files of a commit whose paths match one of `patterns`, each verified by its hash.
-
-    Raises HubError if they cannot be downloaded intact, and ResourceError if the disk is full.
-    """
+    """The folder with those files of a commit whose paths match one of `patterns`, each verified by its hash."""
     paths = [path for path in list_files(kind, id, commit) if any(fnmatch(path, pattern) for pattern in patterns)]
     folder = snapshot_folder(kind, id, commit)
     for _ in range(2):
@@ -130,9 +108,6 @@ def download_files(kind: Kind, id: str, commit: str, patterns: Sequence[str]) ->
 def _download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None:
     if constants.HF_HUB_OFFLINE:
         raise HubError(not_cached(kind, id))
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
     log.info("downloading the %s `%s` at %s", kind, id, commit[:8])
     call_with_retries(
         lambda: client.snapshot_download(
@@ -159,5 +134,4 @@ def _repository_folder(kind: Kind, id: str) -> Path:
 
 
 def snapshot_folder(kind: Kind, id: str, commit: str) -> Path:
-    """Where the client's cache stores the files of a commit."""
     return _repository_folder(kind, id) / "snapshots" / commit

@@ -5,17 +5,10 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from stfit.errors import HubError, Problem, ResourceError, StfitError, did_you_mean
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import huggingface_hub as client
-    from huggingface_hub import constants, errors
-else:
-    client = lazy("huggingface_hub")
-    constants, errors = lazy("huggingface_hub.constants"), lazy("huggingface_hub.errors")
+from stfit.hub.client import client, constants, errors
 
 Kind = Literal["model", "dataset"]
 
@@ -26,10 +19,7 @@ REFUSED = "hub-refused"
 NOT_THERE = "hub-not-there"
 """Code of a repository that does not exist or is hidden from this account."""
 NO_REVISION = "hub-no-revision"
-"""Code of a branch, tag or commit that a repository does not have."""
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-QUERY = re.compile(r"\?\S+")
-"""Query of a URL in a message; it may hold a signature."""
 XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
@@ -60,7 +50,6 @@ def retry_after(error: Exception) -> int:
 
 
 def explain_error(error: Exception, kind: Kind, id: str, revision: str | None) -> StfitError:
-    """The error to raise for a request about a repository: a ResourceError for the disk, otherwise a HubError."""
     if reason := _disk_error(error):
         return ResourceError(
             f"cannot store the {kind} `{id}` in {constants.HF_HUB_CACHE}: {reason}; set HF_HOME to another folder"
@@ -83,7 +72,6 @@ def explain_error(error: Exception, kind: Kind, id: str, revision: str | None) -
 
 
 def not_cached(kind: Kind, id: str) -> Problem:
-    """The problem of a repository that is needed offline and not in the cache."""
     message = f"HF_HUB_OFFLINE is set and the {kind} `{id}` is not in the cache: run `stfit fetch RECIPE` online"
     return Problem(message, OUT_OF_REACH)
 
@@ -120,8 +108,9 @@ def _connection_error(error: BaseException) -> str:
         return "can't be reached"
     if _is_about(error, ValueError):
         return "sent a response that can't be read"
-    reason = str(causes[-1]).strip().splitlines() or [""]
-    return f"closed the connection ({type(causes[-1]).__name__}: {QUERY.sub('', reason[0])[:200]})"
+    reason, *_ = str(causes[-1]).strip().splitlines() or [""]
+    shown = re.sub(r"\?\S+", "", reason)[:200]  # the query of a URL may hold a signature
+    return f"closed the connection ({type(causes[-1]).__name__}: {shown})"
 
 
 def _refusal(error: BaseException, status: int, kind: Kind, id: str, revision: str | None) -> Problem:

@@ -15,18 +15,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from stfit.errors import HubError, Problem, StfitError
+from stfit.hub.client import client, constants
 from stfit.hub.explain import OUT_OF_REACH, Kind, StalledError, causes_of, explain_error, is_retryable, retry_after
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import huggingface_hub as client
-    from huggingface_hub import constants
-else:
-    client = lazy("huggingface_hub")
-    constants = lazy("huggingface_hub.constants")
 
 log = logging.getLogger("stfit")
 
@@ -63,7 +56,6 @@ class TransferMonitor:
         """If a request thread was abandoned, the process must exit with os._exit."""
 
     def sent(self, count: int) -> None:
-        """Count bytes of a request."""
         self.bytes += count
 
     def received(self, count: int) -> None:
@@ -83,11 +75,7 @@ def call_with_retries(
     done: Callable[[], T | None] = lambda: None,
     unobservable_bytes: int = 0,
 ) -> T:
-    """Call `request` and retry after errors that may be temporary. Raises one HubError or ResourceError.
-
-    `done` checks whether a failed request took effect anyway. `unobservable_bytes` is the size of an upload whose
-    progress cannot be seen.
-    """
+    """`done`: whether a failed request took effect anyway. `unobservable_bytes`: size of an upload without progress."""
     _configure_client()
     monitor.last_response = time.monotonic()
     for pause in (*PAUSES, None):
@@ -139,6 +127,7 @@ def _configure_client() -> None:
         return library.Client(event_hooks=event_hooks, follow_redirects=True)
 
     client.set_client_factory(build_client)
+    import_module("huggingface_hub.utils").disable_progress_bars()
     for name, value in XET_SETTINGS.items():  # Xet is written in Rust and configured by its environment only
         os.environ.setdefault(f"HF_XET_CLIENT_{name}", value.format(constants.HF_HUB_DOWNLOAD_TIMEOUT))
 

@@ -1,7 +1,4 @@
-"""Files and folders that a reader finds whole or not at all, no matter when the writer dies.
-
-New content is written to a temporary path beside the final one and then renamed.
-"""
+"""Files and folders that a reader finds whole or not at all, no matter when the writer dies."""
 
 import os
 import shutil
@@ -17,7 +14,6 @@ from stfit.errors import ResourceError, StfitError
 
 @contextmanager
 def wrap_os_errors(path: Path) -> Iterator[None]:
-    """Convert errors raised while writing `path` to ResourceError."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -37,17 +33,12 @@ def atomic_write(path: Path, text: str) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """Where a file or folder is written before it is renamed to `path`."""
     return path.with_name(path.name + ".tmp")
 
 
 @contextmanager
 def atomic_cache_entry(path: Path) -> Iterator[Path]:
-    """Yield a temporary path for a file or folder; rename it to `path` after the block. Raises OSError.
-
-    For caches: several processes may write one entry at once, and nothing is flushed, because a reader treats a
-    damaged entry as missing.
-    """
+    """Several processes may write one entry at once. Nothing is flushed: a reader treats a damaged entry as missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -60,11 +51,7 @@ def atomic_cache_entry(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it replaces `folder` after the block.
-
-    Raises ResourceError if something can't be written. After an error the previous folder is kept, and nothing is left
-    beside it.
-    """
+    """Yield an empty folder, which replaces `folder` after the block; after an error, the previous one is kept."""
     temporary = temporary_path(folder)
     _delete(temporary)
     try:
@@ -78,7 +65,6 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
 
 
 def _commit_directory(temporary: Path, folder: Path) -> None:
-    """Flush a finished folder to disk and rename it; the previous one is deleted last."""
     for path in (*temporary.rglob("*"), temporary):
         sync(path)
     old = folder.with_name(folder.name + ".old")
@@ -116,7 +102,6 @@ def _delete(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,5 +1,3 @@
-"""Content hashes of files."""
-
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-"""JSON files."""
-
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,5 @@ def load_json_object(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON; creates missing parent folders. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 def build_environment(
     package: str, escape: Callable[[str], str], filters: Mapping[str, Callable[..., Any]]
 ) -> Environment:
-    """An environment for the templates in the folder `templates` of a package.
-
-    The output of an expression is passed through `escape`, except markup (objects with `__html__`), and then through
-    the HTML escaping of jinja2, except if `escape` returns markup itself.
-    """
+    """Expressions pass through `escape`, unless they are markup, and then through jinja2's own HTML escaping."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

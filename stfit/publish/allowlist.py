@@ -26,15 +26,11 @@ ALLOWED = re.compile(
 
 
 def is_allowed(path: str) -> bool:
-    """Whether a path in a model folder or a repository may be published."""
     return ALLOWED.fullmatch(path) is not None
 
 
 def files_to_publish(folder: Path) -> dict[str, Path]:
-    """Path in the repository -> file, for every file of a model folder.
-
-    Raises ModelError if the folder contains anything else: a link could lead anywhere, another file may be a secret.
-    """
+    """Refuses all other files: a link could lead anywhere, another file may be a secret."""
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     links = [path for path in paths if path.is_symlink()]
     files = {path.relative_to(folder).as_posix(): path for path in paths}

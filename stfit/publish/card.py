@@ -1,7 +1,4 @@
-"""The model card, from what a run has recorded.
-
-https://huggingface.co/docs/hub/model-cards
-"""
+"""The model card (https://huggingface.co/docs/hub/model-cards), from what a run has recorded."""
 
 from __future__ import annotations
 
@@ -9,17 +6,13 @@ import inspect
 import math
 import re
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stfit.io.display import format_duration, format_gain, format_interval, format_metric
 from stfit.io.templates import build_environment
 from stfit.losses.base import LossBase
 from stfit.publish.destination import Push
 from stfit.publish.markdown import block, code, plain
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 TASKS = {"similarity": "semantic-similarity", "retrieval": "information-retrieval"}
 """Evaluator type -> its task in sentence-transformers, if the name differs."""
@@ -30,8 +23,6 @@ EXAMPLES = ["How do I reset my password?", "I can't log in any more.", "When doe
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A dataset that the model was trained or evaluated on."""
-
     name: str
     """File or folder name, without its parent folders."""
     hub: str | None = None
@@ -43,7 +34,6 @@ class DatasetFacts:
     columns: dict[str, Any] = field(default_factory=dict)
     format: str | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
-    """Rows to show on the card."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +48,16 @@ class Scores:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric of the base, of this model, and of the previously published model."""
-
     metric: str
-    base: float | None = None
-    tuned: float | None = None
-    published: float | None = None
-    base_interval: tuple[float, float] | None = None
-    """95% interval of the gain over the base."""
-    published_interval: tuple[float, float] | None = None
-    """95% interval of the gain over the published model."""
+    value: float
+    base: dict[str, Any] = field(default_factory=dict)
+    """The fields of a Comparison with the model before training; empty without one."""
+    published: dict[str, Any] = field(default_factory=dict)
+    """The same for the model that was published before."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How the model was trained."""
-
     base: str | None
     """Hub id, or the name of a local folder; None if training started from random weights."""
     base_on_hub: bool
@@ -91,8 +75,6 @@ class Training:
 
 @dataclass(frozen=True)
 class CardData:
-    """The content of a card. A model folder that is not part of a run has no `training`, `scores` and `metrics`."""
-
     name: str
     """`owner/name` of the repository, or the recipe's name if there is none yet."""
     embedding_dim: int | None
@@ -111,7 +93,6 @@ class CardData:
 
 
 def card_metadata(card: CardData) -> dict[str, Any]:
-    """The card's front matter (https://huggingface.co/docs/hub/model-cards#model-card-metadata)."""
     from huggingface_hub import ModelCardData
 
     training = card.training
@@ -153,47 +134,40 @@ def _model_index_entry(scores: Scores) -> dict[str, Any]:
 
 
 def card_body(card: CardData) -> str:
-    """The card below its metadata, as Markdown."""
     losses = card.training.losses if card.training else []
     columns = _metric_columns(card.metrics)
-    return _template().render(
-        card=card,
-        training=card.training,
-        examples=EXAMPLES,
-        metric_titles=list(columns),
-        metric_rows=list(zip(*columns.values(), strict=True)),
-        losses=[(loss.tag(), _first_sentence(loss)) for loss in losses],
-        references=dict.fromkeys(reference for loss in losses for reference in references_of(loss)),
+    filters: dict[str, Any] = {"block": block, "code": code, "duration": format_duration, "row_values": dict.values}
+    return (
+        build_environment("stfit.publish", plain, filters)
+        .get_template("card.md.jinja")
+        .render(
+            card=card,
+            training=card.training,
+            examples=EXAMPLES,
+            metric_titles=list(columns),
+            metric_rows=list(zip(*columns.values(), strict=True)),
+            losses=[(loss.tag(), _first_sentence(loss)) for loss in losses],
+            references=dict.fromkeys(reference for loss in losses for reference in references_of(loss)),
+        )
     )
-
-
-@cache
-def _template() -> Template:
-    environment = build_environment(
-        "stfit.publish",
-        plain,
-        {"block": block, "code": code, "duration": format_duration, "row_values": dict.values},
-    )
-    return environment.get_template("card.md.jinja")
 
 
 def _metric_columns(rows: list[MetricRow]) -> dict[str, list[str]]:
     """Title -> cells of each column of the metric table that is not empty."""
     columns: dict[str, list[str]] = {
         "Metric": [code(row.metric) for row in rows],
-        "Base": [format_metric(row.base) for row in rows],
-        "This model": [format_metric(row.tuned) for row in rows],
-        "Gain (interval)": [_format_gain(row.tuned, row.base, row.base_interval) for row in rows],
-        "Published before": [format_metric(row.published) for row in rows],
-        "Gain over it (interval)": [_format_gain(row.tuned, row.published, row.published_interval) for row in rows],
+        "Base": [format_metric(row.base.get("other")) for row in rows],
+        "This model": [format_metric(row.value) for row in rows],
+        "Gain (interval)": [_format_gain(row.base) for row in rows],
+        "Published before": [format_metric(row.published.get("other")) for row in rows],
+        "Gain over it (interval)": [_format_gain(row.published) for row in rows],
     }
     return {title: cells for title, cells in columns.items() if any(cells)}
 
 
-def _format_gain(value: float | None, baseline: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None or baseline is None:
-        return ""
-    return format_gain(value - baseline) + (f" ({format_interval(interval)})" if interval else "")
+def _format_gain(compared: dict[str, Any]) -> str:
+    interval = format_interval(compared.get("low"), compared.get("high"))
+    return format_gain(compared.get("gain")) + (f" ({interval})" if interval else "")
 
 
 def _first_sentence(loss: LossBase) -> str:

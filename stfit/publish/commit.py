@@ -13,24 +13,19 @@ from functools import partial
 from hashlib import sha1, sha256
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stfit.encoder.folder.files import name_some
 from stfit.errors import HubError, ModelError
+from stfit.hub.client import client, constants
 from stfit.hub.download import find_account, look_up
 from stfit.hub.explain import LOG_IN, NO_REVISION, NOT_THERE
 from stfit.hub.retry import call_with_retries
 from stfit.io.hashing import hash_file
-from stfit.lazy import lazy
 from stfit.publish.allowlist import MANIFEST, is_allowed
 
 if TYPE_CHECKING:
-    import huggingface_hub as client
-    from huggingface_hub import constants
     from huggingface_hub.hf_api import RepoFile
-else:
-    client = lazy("huggingface_hub")
-    constants = lazy("huggingface_hub.constants")
 
 log = logging.getLogger("stfit")
 
@@ -39,13 +34,10 @@ MAX_PULL_REQUESTS = 20
 """Number of pull requests, newest first, in which an earlier push is searched."""
 
 Files = Mapping[str, Path | bytes]
-"""Path in the repository -> content."""
 
 
 @dataclass(frozen=True)
 class BranchState:
-    """The newest commit of a branch."""
-
     commit: str | None = None
     """None if the branch or the repository does not exist."""
     files: Mapping[str, RepoFile] = field(default_factory=dict)
@@ -55,25 +47,13 @@ class BranchState:
     """Paths that the latest push has written."""
 
 
-@dataclass(frozen=True)
-class FileDiff:
-    """The files that a commit adds or replaces, and those that it deletes."""
-
+class FileDiff(NamedTuple):
     add: dict[str, Path | bytes]
     delete: list[str]
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to commit."""
-        return not self.add and not self.delete
-
 
 def resolve_repository(name: str, for_pull_request: bool = False) -> str:
-    """The full id of a repository; the default owner is the account of the token.
-
-    Reads only the account, so that it can be called before a training. Raises HubError if the token may not write to
-    the repository; a pull request needs no rights in the owner's account.
-    """
+    """Reads only the account, so it can be called before a training. A pull request needs no rights at the owner."""
     account = find_account(name)
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
@@ -93,7 +73,6 @@ def resolve_repository(name: str, for_pull_request: bool = False) -> str:
 
 
 def preflight(name: str) -> None:
-    """Check before a training whether its model can be pushed. Raises HubError if not."""
     if constants.HF_HUB_OFFLINE:
         log.warning("HF_HUB_OFFLINE is set: not checking whether `%s` can be pushed to", name)
     else:
@@ -101,7 +80,6 @@ def preflight(name: str) -> None:
 
 
 def read_branch(repo: str, branch: str = MAIN) -> BranchState:
-    """Read the newest commit of a branch. Raises HubError if the Hub can't be reached."""
     try:
         info = look_up("model", repo, branch)
     except HubError as error:
@@ -125,7 +103,6 @@ def _read_files(repo: str, commit: str) -> dict[str, RepoFile]:
 
 
 def read_remote_file(repo: str, state: BranchState, path: str) -> bytes | None:
-    """Read a small file of a branch; None if it does not exist. Raises HubError if the download is corrupt."""
     if path not in state.files:
         return None
     local = call_with_retries(
@@ -157,13 +134,7 @@ def diff_files(files: Files, state: BranchState) -> FileDiff:
     return FileDiff(add, sorted(stale))
 
 
-def with_manifest(files: Files) -> dict[str, Path | bytes]:
-    """The files, and a manifest that lists them."""
-    return {**files, MANIFEST: "".join(f"{path}\n" for path in sorted(files)).encode()}
-
-
 def reject_token(files: Files) -> None:
-    """Raise ModelError if a file contains the token that is used for publishing."""
     token = (client.get_token() or "").encode()
     leaks = [path for path, file in files.items() if token and _contains(file, token)]
     if leaks:
@@ -182,17 +153,14 @@ def _contains(file: Path | bytes, token: bytes) -> bool:
 
 
 def create_repository(repo: str, private: bool) -> None:
-    """Create a repository if it does not exist."""
     call_with_retries(lambda: client.create_repo(repo, private=private, exist_ok=True), "model", repo)
 
 
 def create_branch(repo: str, branch: str) -> None:
-    """Create a branch from main if it does not exist."""
     call_with_retries(lambda: client.create_branch(repo, branch=branch, exist_ok=True), "model", repo, branch)
 
 
-@dataclass(frozen=True)
-class PublishedCommit:
+class PublishedCommit(NamedTuple):
     """A commit that contains the published files. `pull_request`: its URL."""
 
     commit: str
@@ -202,11 +170,8 @@ class PublishedCommit:
 def create_commit(
     repo: str, files: Files, parent: BranchState, message: str, branch: str, as_pull_request: bool
 ) -> PublishedCommit:
-    """Publish files as one commit on top of `parent`. Raises HubError if that fails or the branch has moved on."""
     from huggingface_hub.utils._runtime import is_xet_available
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    disable_progress_bars()
     diff = diff_files(files, parent)
 
     def send() -> PublishedCommit:
@@ -238,13 +203,12 @@ def create_commit(
 
 
 def find_published(repo: str, files: Files, branch: str, as_pull_request: bool) -> PublishedCommit | None:
-    """Find a commit that contains exactly these files of stfit: the newest of the branch, or that of a pull request."""
     if not as_pull_request:
         state = read_branch(repo, branch)
-        return PublishedCommit(state.commit) if state.commit and diff_files(files, state).is_empty else None
+        return PublishedCommit(state.commit) if state.commit and not any(diff_files(files, state)) else None
     refs = call_with_retries(lambda: client.HfApi().list_repo_refs(repo, include_pull_requests=True), "model", repo)
     for request in reversed((refs.pull_requests or [])[-MAX_PULL_REQUESTS:]):
-        if _diff_with_commit(repo, files, request.target_commit).is_empty:
+        if not any(_diff_with_commit(repo, files, request.target_commit)):
             number = request.ref.rpartition("/")[2]
             return PublishedCommit(request.target_commit, f"{constants.ENDPOINT}/{repo}/discussions/{number}")
     return None
@@ -255,21 +219,18 @@ def _diff_with_commit(repo: str, files: Files, commit: str) -> FileDiff:
 
 
 def verify_commit(repo: str, files: Files, commit: str) -> None:
-    """Raise HubError if a commit does not contain the files that were sent."""
     diff = _diff_with_commit(repo, files, commit)
-    if not diff.is_empty:
+    if any(diff):
         names = name_some([*diff.add, *diff.delete])
         raise HubError(f"commit {commit} of `{repo}` differs from what was sent, in {names}. Run the command again")
 
 
 def find_tag(repo: str, tag: str) -> str | None:
-    """The commit of a tag; None if the tag does not exist."""
     refs = call_with_retries(lambda: client.HfApi().list_repo_refs(repo), "model", repo)
     return next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
 
 
 def create_tag(repo: str, tag: str, commit: str) -> None:
-    """Tag a commit. Raises HubError if the tag exists for another commit."""
     call_with_retries(
         lambda: client.HfApi().create_tag(repo, tag=tag, revision=commit, exist_ok=True), "model", repo, tag
     )

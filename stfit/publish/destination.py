@@ -11,10 +11,7 @@ MAX_ID_LENGTH = 96
 
 
 def validate_repo_name(name: str) -> str:
-    """Raise ValueError if the Hub would not accept a repository name, with or without an owner.
-
-    The rules are those of huggingface_hub.utils.validate_repo_id.
-    """
+    """The rules of huggingface_hub.utils.validate_repo_id, with or without an owner."""
     part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
     valid = re.fullmatch(rf"(?:{part}/)?{part}", name) and len(name) <= MAX_ID_LENGTH
     if not valid or "--" in name or ".." in name or name.endswith(".git"):

@@ -12,17 +12,13 @@ END = "<!-- stfit: end of the generated section -->"
 
 
 def write_readme(metadata: dict[str, Any], body: str) -> str:
-    """A README that consists of metadata and the generated section."""
     from huggingface_hub import CardData
 
     return f"---\n{CardData(**metadata).to_yaml()}\n---\n\n{_section(body)}"
 
 
 def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
-    """Update the metadata and the generated section of `old`.
-
-    Returns None if `old` was written by hand, that is, if it has text but no marked section, or unreadable metadata.
-    """
+    """None if `old` was written by hand: it has text but no marked section, or unreadable metadata."""
     from huggingface_hub import CardData, RepoCard
 
     old = old.removeprefix("\ufeff")
@@ -45,8 +41,7 @@ def merge_readme(old: str, metadata: dict[str, Any], body: str) -> str | None:
         return None
     card.data = CardData(**merged)
     card.text = "".join(lines[:first]) + _section(body) + "".join(lines[last + 1 :])
-    readme: str = card.content
-    return readme
+    return card.content
 
 
 def _section(body: str) -> str:

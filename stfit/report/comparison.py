@@ -1,13 +1,14 @@
 """Several runs side by side, on one HTML page."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from stfit.report.figures import MAX_PANELS, Picture, draw_curves, figure_style
 from stfit.report.render import render
-from stfit.report.run_summary import PHASES, MetricDelta, RunSummary, loss_curve
+from stfit.report.run_summary import PHASES, RunSummary, loss_curve
 
 
-def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, MetricDelta]]) -> str:
+def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, Any]]) -> str:
     """Render several runs side by side. `gains`: for each run, the gains of its metrics over those of the first run."""
     main = [name for run in runs for name in run.main]
     compared = list(zip(runs[1:], gains[1:], strict=True))
@@ -30,14 +31,12 @@ def comparison_page(runs: Sequence[RunSummary], gains: Sequence[dict[str, Metric
 
 
 def _differences(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
-    """Dotted key -> its value in each recipe, for the keys whose values differ."""
     keys = dict.fromkeys(key for run in runs for key in run.recipe if key != "name")
     values = {key: [str(run.recipe.get(key, "")) for run in runs] for key in keys}
     return {key: of_runs for key, of_runs in values.items() if len(set(of_runs)) > 1}
 
 
 def _curves(runs: Sequence[RunSummary]) -> Iterator[Picture]:
-    """The loss and the main metrics, each with a line for every run."""
     metrics = list(dict.fromkeys(name for run in runs for name in run.main))[: MAX_PANELS - 1]
     curves = {run.name: {"Loss": loss_curve(run.log)} | run.metric_curves() for run in runs}
     panels = {
@@ -52,7 +51,6 @@ def _curves(runs: Sequence[RunSummary]) -> Iterator[Picture]:
 
 
 def _costs(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
-    """Phase, or fact of the machine -> its value in each run."""
     facts = [
         {phase: f"{run.seconds[phase]:.1f} s" for phase in PHASES if phase in run.seconds} | dict(run.machine)
         for run in runs

@@ -17,6 +17,8 @@ from stfit.report.run_summary import Curve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it logs once on each machine that it starts
+
 INK, LINE = "#000001", "#000002"
 SERIES = ["#000003", "#000004", "#000005", "#000006", "#000007", "#000008"]
 COLORS = {INK: "var(--ink)", LINE: "var(--line)"} | {
@@ -55,16 +57,9 @@ class Picture(NamedTuple):
 
 
 def figure_style() -> Any:
-    """A context manager that sets the style of every figure."""
-    _silence_font_manager()
     import matplotlib
 
     return matplotlib.rc_context(STYLE)
-
-
-def _silence_font_manager() -> None:
-    """Suppress the message that matplotlib builds its font cache, which it logs once on each machine."""
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 def _draw_panels(titles: Sequence[str], height: float = 2.4) -> tuple[Figure, list[Any]]:
@@ -107,10 +102,7 @@ def draw_curves(
     units: Sequence[str],
     order: Sequence[str] = (),
 ) -> Picture:
-    """Panels (title -> line -> curve) over the steps; `units` are the labels of the y axes.
-
-    `order`: the names of all lines, if a line must look the same in every panel.
-    """
+    """`panels`: title -> line -> curve. `order`: all lines, if a line must look the same in every panel."""
     figure, axes = _draw_panels(list(panels))
     for panel, lines, unit in zip(axes, panels.values(), units, strict=True):
         for position, (line, (xs, ys)) in enumerate(lines.items()):
@@ -154,8 +146,6 @@ def draw_lengths(id: str, caption: str, tokens: Sequence[int], texts: Sequence[i
 
 
 def draw_loss_curve(steps: Sequence[float], losses: Sequence[float], path: Path) -> None:
-    """Draw the loss over the steps as a PNG, for the model card."""
-    _silence_font_manager()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3), layout="constrained")

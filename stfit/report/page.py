@@ -4,14 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from stfit.io.display import format_duration
-from stfit.report.figures import (
-    MAX_PANELS,
-    Picture,
-    draw_curves,
-    draw_histograms,
-    draw_lengths,
-    figure_style,
-)
+from stfit.report.figures import MAX_PANELS, Picture, draw_curves, draw_histograms, draw_lengths, figure_style
 from stfit.report.render import render
 from stfit.report.run_summary import PHASES, STAGE_TITLES, RunSummary, loss_curve
 
@@ -19,7 +12,6 @@ MAX_EXAMPLES = 10
 
 
 def report_page(run: RunSummary) -> str:
-    """Render the report of one run as a self-contained HTML page."""
     with figure_style():
         return render(
             "report.html.jinja",

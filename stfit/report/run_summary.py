@@ -13,32 +13,7 @@ PHASES = ("preparing", "data", "forward", "backward", "optimizer", "evaluation",
 
 
 @dataclass(frozen=True)
-class MetricDelta:
-    """A metric of one model compared with that of another."""
-
-    value: float
-    other: float
-    low: float | None
-    """Lower end of the 95% interval of the gain; None if it is unknown."""
-    high: float | None
-    verdict: str | None
-    """`better`, `worse` or `no evidence`; None without an interval."""
-
-    @property
-    def gain(self) -> float:
-        """`value` minus `other`."""
-        return self.value - self.other
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Both ends of the interval."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-
-@dataclass(frozen=True)
 class RunSummary:
-    """What a run folder records of its run."""
-
     name: str
     state: str
     """`finished`, `in progress`, `stopped at step 40`, or `stopped at step 44, saved at 40` after a kill."""
@@ -48,23 +23,18 @@ class RunSummary:
     recipe: dict[str, Any]
     """Every value by its dotted key."""
     resolved: str
-    """The resolved recipe as YAML."""
     lock: str
     main: list[str]
-    """Metrics to show first."""
     before: dict[str, float]
     after: dict[str, float]
     """Empty if the run has not finished."""
-    gains: dict[str, MetricDelta]
-    """Gain of each main metric during training."""
+    gains: dict[str, dict[str, Any]]
+    """The fields of a Comparison: each main metric after and before the training."""
     log: list[dict[str, Any]]
-    """Entries of metrics.jsonl."""
     record: dict[str, Any]
     """Samples, snapshots and warnings that were recorded during the run."""
     seconds: dict[str, float]
-    """Duration of each phase."""
     machine: list[tuple[str, str]]
-    """Hardware, peak memory and speed, by name."""
 
     def snapshots(self) -> Iterator[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]]:
         """Each recorded sample: its name, its texts, and a snapshot of the embeddings `before` and `after`."""
@@ -84,16 +54,12 @@ class RunSummary:
         return curves
 
     def learning_rates(self) -> Curve:
-        """The learning rate of each logged step."""
         steps = _logged_steps(self.log)
         return [entry["step"] for entry in steps], [entry["learning_rate"] for entry in steps]
 
 
 def loss_curve(log: list[dict[str, Any]]) -> Curve:
-    """The loss of each logged step whose batch is at least half full.
-
-    The small batches at the end of an epoch are left out: their losses are not comparable.
-    """
+    """Without the small batches at the end of an epoch, whose losses are not comparable."""
     steps = _logged_steps(log)
     largest = max((entry["rows"] for entry in steps), default=0)
     full = [entry for entry in steps if entry["rows"] > largest / 2]

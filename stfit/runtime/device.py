@@ -11,7 +11,6 @@ from stfit.errors import RecipeError
 
 
 def choose_device(device: str) -> str:
-    """Resolve `auto` to the first GPU, or else the CPU. Raises RecipeError if a device is not available."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -22,14 +21,12 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """Data type of matrix products; `auto` is bfloat16 on a GPU that supports it, or else float32."""
     if precision != "auto":
         return precision
     return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
 
 
 def describe_hardware(device: str) -> str:
-    """Processor, cores and memory, and the GPU if one is used."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     machine = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory"
     return f"{torch.cuda.get_device_name(device)}; {machine}" if device.startswith("cuda") else machine

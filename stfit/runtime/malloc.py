@@ -20,7 +20,6 @@ LOW_MMAP_THRESHOLD = 2**20
 
 
 def configure_malloc(sharded: bool) -> None:
-    """Keep freed memory, unless the model is sharded to save memory. Does nothing on systems without glibc."""
     if sharded and world_size() > 1:
         _set_malloc(MMAP_THRESHOLD, LOW_MMAP_THRESHOLD)
         return

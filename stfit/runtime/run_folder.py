@@ -7,8 +7,9 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from stfit.io.json_files import load_json_object
 
 
 class _File:
-    """A path inside a run folder."""
-
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -30,11 +29,8 @@ class _File:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of a run."""
-
     path: Path
     recipe = _File("recipe.yaml")
-    """The recipe as given."""
     resolved = _File("resolved.yaml")
     """The recipe with every value, including those chosen at run time."""
     lock = _File("stfit.lock")
@@ -42,10 +38,9 @@ class RunFolder:
     metrics = _File("metrics.jsonl")
     """One JSON object per line: steps and evaluations."""
     record = _File("record.json")
-    """Data for the report: facts about the training data, and sample rows before and after training."""
+    """Data for the report."""
     report = _File("report.html")
     checkpoints = _File("checkpoints")
-    """Resumable state."""
     model = _File("model")
     result = _File("result.json")
     """Result of a finished run; the run has finished if this file exists."""
@@ -55,24 +50,18 @@ class RunFolder:
     """The run's id at trackers."""
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl, on rank 0."""
-        if not is_rank_zero():
-            return
-        with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        if is_rank_zero():
+            with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
         entries = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
-            try:
+            with suppress(ValueError):  # a killed run may leave an incomplete last line
                 entries.append(json.loads(line))
-            except ValueError:  # a killed run may leave an incomplete last line
-                continue
         return entries
 
     def truncate_log(self, step: int) -> None:
-        """Delete the lines of metrics.jsonl after `step`, which a resumed run writes again."""
         if self.metrics.is_file():
             kept = [entry for entry in self.read_log() if entry["step"] <= step]
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
@@ -98,20 +87,13 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def _archive(folder: RunFolder) -> Path:
-    number = 1
-    while (archive := folder.path.with_name(f"{folder.path.name}.{number}")).exists():
-        number += 1
+    names = (folder.path.with_name(f"{folder.path.name}.{number}") for number in count(1))
     with wrap_os_errors(folder.path):
-        folder.path.rename(archive)
-    return archive
+        return folder.path.rename(next(path for path in names if not path.exists()))
 
 
 def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:
-    """The folder to train `recipe` in, and messages for the user.
-
-    Resumes a run of the same recipe. A run of another recipe, or other files, are archived; with `fresh`, any run is.
-    With `resume`, another recipe raises RecipeError instead.
-    """
+    """Resumes a run of the same recipe; archives a run of another recipe or other files, and with `fresh` any run."""
     folder = RunFolder(path)
     notes: list[str] = []
     if any(file.is_file() for file in path.rglob("*")):  # a run killed before its first step leaves empty folders
@@ -137,7 +119,6 @@ def _lock_file(path: Path) -> Path:
 
 
 def require_shared(path: Path) -> None:
-    """Raise ResourceError if this rank, on another host, does not see the run folder that rank 0 has locked."""
     owner = on_rank_zero(_lock_file(path).read_text)
     try:
         visible_owner = _lock_file(path).read_text()
@@ -152,10 +133,7 @@ def require_shared(path: Path) -> None:
 
 @contextmanager
 def lock_folder(path: Path) -> Iterator[None]:
-    """Lock the run folder `path` during the block. The operating system frees the lock of a process that dies.
-
-    Raises ResourceError if another process holds the lock.
-    """
+    """The operating system frees the lock of a process that dies."""
     if not is_rank_zero():  # rank 0 locks it for all
         yield
         return
@@ -180,7 +158,6 @@ def lock_folder(path: Path) -> Iterator[None]:
 
 
 def is_folder_locked(path: Path) -> bool:
-    """Whether a process is training in the run folder `path`."""
     try:
         with _lock_file(path).open(encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -19,18 +19,14 @@ waits for its threads, possibly for ever."""
 
 
 class SignalHandler:
-    """Records a signal that arrives while a step runs."""
-
     def __init__(self) -> None:
         self.received: int | None = None
         self.received_at = 0.0
-        self.agreed_signal = 0
         self.defers = False
         """Whether a signal waits for the current step to be saved."""
         self.hard_exit: threading.Timer | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Raise on the first signal, or defer it. A second signal exits at once."""
         if self.received is not None:
             os._exit(128 + number)
         self.received, self.received_at = number, time.monotonic()
@@ -41,42 +37,30 @@ class SignalHandler:
             raise _interruption(number)
 
     def cancel_hard_exit(self) -> None:
-        """Cancel the timer that ends a process whose signal handling takes too long."""
         if self.hard_exit is not None:
             self.hard_exit.cancel()
 
-    def is_received(self) -> bool:
-        """Whether any rank has received a signal. A collective operation."""
-        self.agreed_signal = all_reduce_max(self.received or 0)
-        return bool(self.agreed_signal)
+    def agreed_signal(self) -> int:
+        """A signal that any rank has received, or 0. A collective operation."""
+        return all_reduce_max(self.received or 0)
 
     def raise_if_received(self, message: str = "") -> None:
-        """Raise InterruptedRun for a deferred signal, or for one whose exception was lost.
-
-        Exceptions raised in `__del__` are swallowed. A collective operation.
-        """
-        if self.is_received():
-            raise _interruption(self.agreed_signal, message)
+        """For a deferred signal, or one whose exception was lost in a `__del__`. A collective operation."""
+        if number := self.agreed_signal():
+            raise _interruption(number, message)
 
     def defer_signals(self) -> None:
-        """Defer signals from now on until the current step is saved."""
         self.raise_if_received()
         self.defers = True
 
     def interrupt_long_step(self) -> None:
-        """Raise InterruptedRun if a signal has waited too long for the current step.
-
-        Not with several processes, of which none may leave a step alone; torchrun gives them 30 seconds.
-        """
+        """Not with several processes, of which none may leave a step alone; torchrun gives them 30 seconds."""
         if world_size() == 1 and self.received is not None and time.monotonic() - self.received_at >= SIGNAL_PATIENCE:
             raise _interruption(self.received)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Do not defer signals during the block, for example an evaluation.
-
-        With several processes, of which none may leave the block alone, a signal is raised at its end.
-        """
+        """With several processes, of which none may leave the block alone, a signal is raised at its end."""
         if world_size() > 1:
             yield
             self.raise_if_received()

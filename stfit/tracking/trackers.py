@@ -17,12 +17,9 @@ log = logging.getLogger("stfit")
 
 Value = str | int | float | bool
 LogMetrics = Callable[[int, dict[str, float]], object]
-"""Logs the metrics of a step."""
 
 
 class TrackedRun(NamedTuple):
-    """The run that a tracker logs."""
-
     folder: Path
     name: str
     id: str
@@ -41,7 +38,6 @@ class TensorBoard(Spec):
 
     @contextmanager
     def start(self, run: TrackedRun) -> Iterator[LogMetrics]:
-        """Start or resume the run, and finish it at the end of the block."""
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
@@ -72,7 +68,6 @@ class WandB(Spec):
 
     @contextmanager
     def start(self, run: TrackedRun) -> Iterator[LogMetrics]:
-        """Start or resume the run, and finish it at the end of the block."""
         import wandb
 
         session = wandb.init(
@@ -112,7 +107,6 @@ class Trackio(Spec):
 
     @contextmanager
     def start(self, run: TrackedRun) -> Iterator[LogMetrics]:
-        """Start or resume the run, and finish it at the end of the block."""
         import trackio
 
         session = trackio.init(
@@ -140,7 +134,6 @@ class MLflow(Spec):
 
     @contextmanager
     def start(self, run: TrackedRun) -> Iterator[LogMetrics]:
-        """Start or resume the run, and finish it at the end of the block."""
         import mlflow
 
         mlflow.set_experiment(self.experiment)

@@ -1,7 +1,6 @@
 """The models that a gate compares a model with."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
@@ -19,15 +18,17 @@ def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
         return build_untrained(recipe, device)
     if against == "published":
         repo = published_repo(recipe)
-        folder = _published_folder(repo) if repo else None
-        if folder is None:
-            return f"nothing is published at {repo} yet" if repo else "the recipe has no `push.repo`"
+        if repo is None:
+            return "the recipe has no `push.repo`"
+        commit = find_newest(repo)
+        folder = download_files("model", repo, commit, ALL_FILES) if commit else None
+        if folder is None or not is_st_model(folder):
+            return f"nothing is published at {repo} yet"
         return load_encoder(folder, device)
     return load_encoder(model_in(against), device)
 
 
 def build_untrained(recipe: Recipe, device: str) -> Encoder:
-    """The model before the first step of training, new weights included."""
     settings = recipe.model
     if isinstance(settings.base, str):
         # resolved.yaml lists the base's own layers: load them with their weights instead of building new ones.
@@ -48,12 +49,4 @@ def build_untrained(recipe: Recipe, device: str) -> Encoder:
 
 
 def published_repo(recipe: Recipe) -> str | None:
-    """The repository that `push` publishes to."""
     return with_owner(recipe.push.repo) if recipe.push else None
-
-
-def _published_folder(repo: str) -> Path | None:
-    """The published model, downloaded; None if nothing is published. Raises HubError if the Hub can't be asked."""
-    commit = find_newest(repo)
-    folder = download_files("model", repo, commit, ALL_FILES) if commit else None
-    return folder if folder and is_st_model(folder) else None

@@ -21,11 +21,10 @@ from stfit.recipe.recipe import Recipe
 from stfit.report.figures import draw_loss_curve
 from stfit.report.run_summary import loss_curve
 from stfit.runtime.run_folder import RunFolder
-from stfit.workflows.summarize_run import bootstrap_draws, metric_deltas
+from stfit.workflows.summarize_run import compare_metrics
 
 
 def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], training: list[Examples]) -> None:
-    """Write the model card and the loss curve of a finished training into its model folder."""
     recipe = load_recipe(folder.resolved).recipe
     steps, losses = loss_curve(folder.read_log())
     if steps:
@@ -36,7 +35,6 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
 
 
 def describe_folder(folder: Path, name: str) -> CardData:
-    """The card data of a model folder alone."""
     info = inspect_folder(folder)
     return CardData(
         name=name,
@@ -57,25 +55,19 @@ def describe_run(
     name: str,
     training: list[Examples] | None,
 ) -> CardData:
-    """The card data of a finished run. `training`: the rows of each objective, if the card shows examples."""
+    """`training`: the rows of each objective, if the card shows examples."""
     info = inspect_folder(folder.model)
     dim = info.config.embedding_dim(info.hidden_size or 0) if info.config else 0
     before, after = result["baseline"], result["metrics"]
     record = load_json_object(folder.record) or {}
-    deltas = metric_deltas(after, before, bootstrap_draws(record, "end"), bootstrap_draws(record, "start"))
+    compared = compare_metrics(after, record, before, record, "start")
     return replace(
         describe_folder(folder.model, name),
         embedding_dim=min(dim, recipe.model.truncate_dim or dim) or None,
         push=recipe.push,
         training=_describe_training(folder, recipe, result, training),
         scores=[scores for evaluator in recipe.eval for scores in _scores_of(evaluator, recipe, after)],
-        metrics=[
-            MetricRow(metric, before.get(metric), after[metric], base_interval=deltas[metric].interval)
-            if metric in deltas
-            else MetricRow(metric, None, after[metric])
-            for metric in main
-            if metric in after
-        ],
+        metrics=[MetricRow(metric, after[metric], compared.get(metric, {})) for metric in main if metric in after],
     )
 
 
@@ -113,10 +105,9 @@ def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Exam
 
 def _describe_dataset(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
     """A dataset without the folders of this machine; `label` if it has no name of its own."""
-    dataset: str | None = source.dataset
-    hub = dataset if dataset is not None and is_remote(dataset) else None
-    name = PurePath(dataset).name if dataset else label
-    columns: dict[str, Any] = dict(source.columns)
+    hub = source.dataset if source.dataset and is_remote(source.dataset) else None
+    name = PurePath(source.dataset).name if source.dataset else label
+    columns = dict(source.columns)
     return DatasetFacts(name, hub, source.config, source.split, source.revision, columns=columns, format=format)
 
 
@@ -133,7 +124,6 @@ def _scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) 
 
 
 def first_rows(examples: Examples, count: int) -> list[dict[str, Any]]:
-    """The first rows, with their label if they have one."""
     rows = []
     for position in range(min(count, len(examples))):
         row: dict[str, Any] = {role: texts[position] or "" for role, texts in examples.texts.items()}

@@ -1,5 +1,6 @@
 """The batch schedule of a recipe, the warnings that need it, and an estimate of steps, tokens and memory."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -30,7 +31,6 @@ LIBRARIES_MIB = 450
 def build_schedule(
     recipe: Recipe, tables: list[TokenTable], processes: int = 1, streams: Streams | None = None
 ) -> BatchSchedule:
-    """Which rows each step trains on, of all processes together. Raises DataError if no batch can be formed."""
     train = recipe.train
     objectives = list(recipe.objectives_by_path.values())
     weights = [objective.weight for objective in objectives if objective.weight is not None]
@@ -59,7 +59,6 @@ def build_schedule(
 def lint_schedule(
     recipe: Recipe, tables: list[TokenTable], schedule: BatchSchedule, max_seq_length: int | None, processes: int = 1
 ) -> list[Problem]:
-    """Warnings about rows and texts that are not fully used, and about intervals longer than the run."""
     problems = []
     for objective, table, epoch_batches in zip(
         recipe.objectives_by_path.values(), tables, schedule.objectives, strict=True
@@ -71,15 +70,13 @@ def lint_schedule(
     return problems + _lint_intervals(recipe, schedule)
 
 
-def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int) -> list[Problem]:
-    problems = []
+def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int) -> Iterator[Problem]:
     if unused := examples - sum(map(len, epoch)):
         message = f"{unused} of {examples} examples fit into no batch and are not used for training"
-        problems.append(Problem(message, "unused-rows"))
+        yield Problem(message, "unused-rows")
     if batch_size > examples:
         message = f"train.batch_size: {batch_size} exceeds the {examples} examples, so no batch is ever full"
-        problems.append(Problem(message, "batch-size"))
-    return problems
+        yield Problem(message, "batch-size")
 
 
 def _lint_intervals(recipe: Recipe, schedule: BatchSchedule) -> list[Problem]:
@@ -104,11 +101,7 @@ def _lint_intervals(recipe: Recipe, schedule: BatchSchedule) -> list[Problem]:
 def estimate(
     recipe: Recipe, tables: list[TokenTable], schedule: BatchSchedule, base: ModelInfo, max_seq_length: int | None
 ) -> dict[str, Any]:
-    """An estimate of the run.
-
-    `steps`, `tokens` (of the whole run), `lengths` (quantiles, in tokens), `memory_mib` (None if unknown), and
-    `objectives`: dataset, loss, rows and share of the batches of each.
-    """
+    """`tokens` are of the whole run, `lengths` quantiles in tokens; `memory_mib` is None if unknown."""
     tokens_of_batch = [
         _tokens_in(table, epoch_batches(0), max_seq_length)
         for table, epoch_batches in zip(tables, schedule.objectives, strict=True)

@@ -1,16 +1,14 @@
 """Run a recipe's evaluators on a model, check its gate, and compare it with another model."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stfit.encoder.build import load_encoder
-from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import ALL_FILES, model_in
 from stfit.errors import GateError, ModelError, RecipeError
-from stfit.evaluation.bootstrap import Comparison, compare
+from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.gate import Gate, GateResult, decide
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.statistic import Statistic
@@ -25,26 +23,18 @@ from stfit.workflows.validate import prepare_evaluation
 PUBLISHED = "published"
 
 Statistics = dict[str, Statistic]
-"""Metric -> its statistic."""
 
 
 @dataclass(frozen=True)
 class ModelEvaluation:
-    """The metrics of a model, the result of each gate, and the comparison with a baseline (empty without one)."""
-
     metrics: dict[str, float]
     gates: list[GateResult]
-    comparison: dict[str, Comparison]
+    comparison: dict[str, dict[str, Any]]
     main: list[str]
-    """The metrics to show first."""
 
 
 def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> ModelEvaluation:
-    """Evaluate a run folder, model folder or Hub id. `baseline`: another one, measured on the same rows.
-
-    Raises RecipeError if the recipe has no evaluators or names an unknown metric, and the errors of loading models and
-    data.
-    """
+    """`baseline`: another model, measured on the same rows."""
     if not recipe.eval:
         raise RecipeError("the recipe has no `eval:` list, so there is nothing to measure")
     if unknown := lint_recipe([unknown_metrics], recipe, ModelInfo(), {}):
@@ -57,17 +47,14 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
     comparison = {}
     if baseline is not None:
         of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.matryoshka_dims)
-        comparison = {name: compare(measured[name], of_baseline[name]) for name in measured if name in of_baseline}
+        both = [name for name in measured if name in of_baseline]
+        comparison = {name: vars(compare(measured[name], of_baseline[name])) for name in both}
     main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
     return ModelEvaluation(values_of(measured), gates, comparison, main)
 
 
 def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> dict[str, Any]:
-    """Decide whether a model may replace the published one, both measured by the same code on the same rows.
-
-    Returns `repo`, `published` (its commit), `gate`, `compared` (with the published model), and `error` if a gate is
-    not passed. Raises the errors of `evaluate_model`.
-    """
+    """Whether a model may replace the published one: both are measured by the same code on the same rows."""
     published = (
         str(download_files("model", repo, head.commit, ALL_FILES))
         if head.commit and "modules.json" in head.files
@@ -89,23 +76,22 @@ def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> 
         "repo": repo,
         "published": head.commit if published else None,
         "gate": [vars(result) for result in results],
-        "compared": {name: vars(compared) for name, compared in evaluation.comparison.items()},
+        "compared": evaluation.comparison,
         **gate_error(evaluation.gates),
     }
 
 
 def _check_gates(measured: Statistics, evaluators: Evaluators, recipe: Recipe, device: str) -> list[GateResult]:
-    """The result of every gate. Each model that gates name is measured once."""
     baselines: dict[str, Statistics | str] = {}
     results = []
     for gate in recipe.gate:
         name = gate.against
         if name is not None and name not in baselines:
             encoder = load_baseline(name, recipe, device)
-            metrics = [gate.metric for gate in recipe.gate if gate.against == name]
-            baselines[name] = (
-                encoder if isinstance(encoder, str) else _measure_metrics(encoder, evaluators, metrics, recipe)
-            )
+            labels = {evaluator_of(gate.metric) for gate in recipe.gate if gate.against == name}
+            needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
+            dims = recipe.matryoshka_dims
+            baselines[name] = encoder if isinstance(encoder, str) else measure(encoder, needed, "end", dims)
         results.append(_check_gate(gate, measured, baselines.get(name or "", "")))
     return results
 
@@ -121,14 +107,7 @@ def _check_gate(gate: Gate, measured: Statistics, baseline: Statistics | str) ->
     return decide(gate, measured[gate.metric], baseline[gate.metric])
 
 
-def _measure_metrics(encoder: Encoder, evaluators: Evaluators, metrics: Iterable[str], recipe: Recipe) -> Statistics:
-    labels = {evaluator_of(metric) for metric in metrics}
-    needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
-    return measure(encoder, needed, "end", recipe.matryoshka_dims)
-
-
 def gate_error(results: list[GateResult]) -> dict[str, Any]:
-    """The `error` to print if a gate is not passed, else nothing; skipped gates do not count."""
     failed = [result for result in results if result.passed is False]
     if not failed:
         return {}

@@ -1,12 +1,11 @@
 """Checks of a valid recipe that need only the recipe and the files of its base, not the data.
 
-Every check returns findings; its docstring says what happens if they are ignored. ERRORS would stop the run later,
-after weights were downloaded and texts were tokenized; WARNINGS are probably mistakes.
+ERRORS would stop the run later, after weights were downloaded and texts were tokenized; WARNINGS are probably mistakes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import NamedTuple
+from itertools import chain
 
 from stfit.data.checks.compatibility import format_problem
 from stfit.data.reading.split import is_of_whole
@@ -23,16 +22,9 @@ from stfit.losses.registry import LOSSES
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 
-
-class Finding(NamedTuple):
-    """The dotted key to change, a stable code, and what is wrong."""
-
-    key: str
-    code: str
-    message: str
-
-
-Check = Callable[[Recipe, ModelInfo], list[Finding]]
+Findings = Iterator[tuple[str, str, str]]
+"""Dotted key to change, stable code, and what is wrong."""
+Check = Callable[[Recipe, ModelInfo], Findings]
 
 MAX_PRETRAINED_RATE = 1e-3
 """From this learning rate on, a pretrained transformer forgets what it has learned."""
@@ -45,55 +37,40 @@ MIN_BATCH_SIZE = 8
 
 
 def lint_recipe(checks: list[Check], recipe: Recipe, base: ModelInfo, origins: Mapping[str, Mark]) -> list[Problem]:
-    """The findings of the checks, with their place in the recipe. `origins`: where each key is written."""
-    return [_locate(finding, origins) for check in checks for finding in check(recipe, base)]
+    problems = []
+    for key, code, message in chain.from_iterable(check(recipe, base) for check in checks):
+        mark, text = origins.get(key), f"{key}: {message}"
+        problems.append(mark.problem(text, code) if mark else Problem(text, code))
+    return problems
 
 
-def _locate(finding: Finding, origins: Mapping[str, Mark]) -> Problem:
-    """A finding at its key; a default value has no place in the file."""
-    mark, message = origins.get(finding.key), f"{finding.key}: {finding.message}"
-    return mark.problem(message, finding.code) if mark else Problem(message, finding.code)
-
-
-def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A loss can't be computed for rows of another format."""
+def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> Findings:
     fits = {loss.tag(): loss.fits for loss in LOSSES}
-    return [
-        Finding(f"{key}loss", "loss-format", problem)
-        for key, objective in recipe.objectives_by_path.items()
-        if (problem := format_problem(objective.loss.type, objective.data.format, fits))
-    ]
+    for key, objective in recipe.objectives_by_path.items():
+        if problem := format_problem(objective.loss.type, objective.data.format, fits):
+            yield f"{key}loss", "loss-format", problem
 
 
-def missing_trackers(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A tracker can't start if its package is not installed."""
-    return [
-        Finding(
-            f"track.{i}",
-            "missing-package",
-            f"{tracker.tag()} needs a package that is not installed: pip install stfit[{tracker.tag()}]",
-        )
-        for i, tracker in enumerate(recipe.track)
-        if find_spec(tracker.package) is None
-    ]
+def missing_trackers(recipe: Recipe, base: ModelInfo) -> Findings:
+    for i, tracker in enumerate(recipe.track):
+        if find_spec(tracker.package) is None:
+            message = f"{tracker.tag()} needs a package that is not installed: pip install stfit[{tracker.tag()}]"
+            yield f"track.{i}", "missing-package", message
 
 
-def _unknown_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A prompt that the model does not have can't be used, and a prompt of an unknown role never is."""
+def _unknown_prompts(recipe: Recipe, base: ModelInfo) -> Findings:
     known = {**base.prompts, **recipe.model.prompts}
-    findings = []
     for key, roles, prompts in _prompt_choices(recipe):
         for role, name in prompts.items():
             if role not in roles:
                 message = f"`{role}` is not a role of this data; its roles are {', '.join(roles)}"
-                findings.append(Finding(f"{key}.{role}", "unknown-role", message))
+                yield f"{key}.{role}", "unknown-role", message
             if name not in known:
                 hint = did_you_mean(name, list(known)) or "it has none"
-                findings.append(Finding(f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"))
+                yield f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"
     default = recipe.model.default_prompt
     if default is not None and default not in known:
-        findings.append(Finding("model.default_prompt", "unknown-prompt", f"the model has no prompt `{default}`"))
-    return findings
+        yield "model.default_prompt", "unknown-prompt", f"the model has no prompt `{default}`"
 
 
 def _prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
@@ -106,49 +83,36 @@ def _prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str
     return [(f"{key}.prompts", roles, prompts) for key, roles, prompts in sources if prompts]
 
 
-def unknown_metrics(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A metric that no evaluator computes can neither select a model nor decide a gate."""
+def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
     used: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
     used += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
-    findings = []
     for key, metric, moment in used:
         known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
         if metric is not None and metric not in known:
             when = "during training" if moment == "during" else "after training"
             known_hint = f"known metrics: {', '.join(known)}" if known else "add an evaluator to `eval`"
             hint = f"{closest_hint(metric, known)} {known_hint}".lstrip()
-            findings.append(Finding(key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"))
-    return findings
+            yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
 
 
-def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """Tokens beyond the last position have no position embedding."""
+def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> Findings:
     length = recipe.model.max_seq_length
-    if length is None or base.positions is None or length <= base.positions:
-        return []
-    message = f"{length} exceeds the {base.positions} positions of the base"
-    return [Finding("model.max_seq_length", "too-long", message)]
+    if length is not None and base.positions is not None and length > base.positions:
+        yield "model.max_seq_length", "too-long", f"{length} exceeds the {base.positions} positions of the base"
 
 
-def _exceeded_dimensions(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A prefix can't be longer than the embedding."""
+def _exceeded_dimensions(recipe: Recipe, base: ModelInfo) -> Findings:
     dim = embedding_dim(recipe, base)
-    if dim is None:
-        return []
     sizes = {
         f"{key}loss.matryoshka_dims": max(objective.loss.matryoshka_dims or [0])
         for key, objective in recipe.objectives_by_path.items()
     }
-    sizes["model.truncate_dim"] = recipe.model.truncate_dim or 0
-    return [
-        Finding(key, "too-many-dimensions", f"{size} exceeds the {dim} dimensions of the embeddings")
-        for key, size in sizes.items()
-        if size > dim
-    ]
+    for key, size in {**sizes, "model.truncate_dim": recipe.model.truncate_dim or 0}.items():
+        if dim is not None and size > dim:
+            yield key, "too-many-dimensions", f"{size} exceeds the {dim} dimensions of the embeddings"
 
 
 def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
-    """Size of the embeddings; None if the base is unknown."""
     if base.hidden_size is None:
         return None
     config, model = base.config or ModelConfig(pooling=("mean",)), recipe.model
@@ -163,25 +127,21 @@ def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
     return base.config.layers if base.config else []
 
 
-def _unreachable_margins(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _unreachable_margins(recipe: Recipe, base: ModelInfo) -> Findings:
     """A margin larger than any distance keeps pushing pairs apart that are as far apart as possible."""
     maximum = {"cosine": 2.0}
     if [layer.type for layer in _layers_of(recipe, base)[-1:]] == ["normalize"]:
         maximum |= {"euclidean": 2.0, "squared_euclidean": 4.0}
-    findings = []
     for key, objective in recipe.objectives_by_path.items():
         settings = dict(objective.loss)
         distance, margin = settings.get("distance"), settings.get("margin", 0.0)
-        if distance not in maximum or margin < maximum[distance]:
-            continue
-        name = "the cosine distance" if distance == "cosine" else f"the {distance} distance of normalized embeddings"
-        message = f"{margin:g} can't be reached: {name} is at most {maximum[distance]:g}"
-        findings.append(Finding(f"{key}loss.margin", "margin", message))
-    return findings
+        if distance in maximum and margin >= maximum[distance]:
+            name = "cosine distance" if distance == "cosine" else f"{distance} distance of normalized embeddings"
+            message = f"{margin:g} can't be reached: the {name} is at most {maximum[distance]:g}"
+            yield f"{key}loss.margin", "margin", message
 
 
-def _learning_rate(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """The run takes its full time, and the model does not improve, or gets worse."""
+def _learning_rate(recipe: Recipe, base: ModelInfo) -> Findings:
     rate, lora = recipe.train.learning_rate, recipe.model.lora is not None
     pretrained = not base.is_random and base.st_name == "Transformer" and not lora
     if rate == 0:
@@ -195,203 +155,153 @@ def _learning_rate(recipe: Recipe, base: ModelInfo) -> list[Finding]:
     elif rate < MIN_SCRATCH_RATE and lora:
         message = f"{rate:g} is too low for adapters. Use 1e-4 to 1e-3"
     else:
-        return []
-    return [Finding("train.learning_rate", "learning-rate", message)]
+        return
+    yield "train.learning_rate", "learning-rate", message
 
 
-def _frozen_backbone(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _frozen_backbone(recipe: Recipe, base: ModelInfo) -> Findings:
     """If the transformer is frozen, only layers after pooling are trained, and most models have none."""
     patterns = [pattern for pattern in recipe.train.freeze if pattern in ("*", "backbone*", "backbone.*")]
-    return [Finding("train.freeze", "frozen", f"`{patterns[0]}` freezes the whole transformer")] if patterns else []
+    if patterns:
+        yield "train.freeze", "frozen", f"`{patterns[0]}` freezes the whole transformer"
 
 
-def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A scale below 1 is probably a temperature: the softmax stays flat, and little is learned."""
-    scales = {
-        f"{key}loss.scale": dict(objective.loss).get("scale", 1.0)
-        for key, objective in recipe.objectives_by_path.items()
-    }
-    return [
-        Finding(
-            key,
-            "scale",
-            f"{scale:g} multiplies the cosine. If you mean a temperature of {scale:g}, write {1 / scale:g}",
-        )
-        for key, scale in scales.items()
-        if scale < 1
-    ]
+def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> Findings:
+    for key, objective in recipe.objectives_by_path.items():
+        scale = dict(objective.loss).get("scale", 1.0)
+        if scale < 1:
+            message = f"{scale:g} multiplies the cosine. If you mean a temperature of {scale:g}, write {1 / scale:g}"
+            yield f"{key}loss.scale", "scale", message
 
 
-def few_negatives(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """With in-batch negatives, a small batch makes the task too easy."""
+def few_negatives(recipe: Recipe, base: ModelInfo) -> Findings:
     size = recipe.train.batch_size * world_size()
     in_batch = any(objective.loss.sampler == "no_duplicates" for objective in recipe.objectives_by_path.values())
-    if not in_batch or size >= MIN_BATCH_SIZE:
-        return []
-    message = (
-        f"{size} rows give only {size - 1} negatives. Use 64 or more; with `mini_batch_size`, they fit into memory"
-    )
-    return [Finding("train.batch_size", "few-negatives", message)]
+    if in_batch and size < MIN_BATCH_SIZE:
+        advice = "Use 64 or more; with `mini_batch_size`, they fit into memory"
+        yield "train.batch_size", "few-negatives", f"{size} rows give only {size - 1} negatives. {advice}"
 
 
-def _unreachable_gates(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _unreachable_gates(recipe: Recipe, base: ModelInfo) -> Findings:
     """A limit given in percent is never reached."""
-    return [
-        Finding(
-            f"gate.{i}.min",
-            "gate-out-of-reach",
-            f"{gate.min:g} can't be reached: metrics are at most 1",
-        )
-        for i, gate in enumerate(recipe.gate)
-        if gate.min is not None and gate.min > 1
-    ]
+    for i, gate in enumerate(recipe.gate):
+        if gate.min is not None and gate.min > 1:
+            yield f"gate.{i}.min", "gate-out-of-reach", f"{gate.min:g} can't be reached: metrics are at most 1"
 
 
-def _unsuitable_sampler(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _unsuitable_sampler(recipe: Recipe, base: ModelInfo) -> Findings:
     """A loss that mines its batches finds little in batches of another sampler."""
-    return [
-        Finding(
-            "train.sampler" if objective.sampler == recipe.train.sampler else f"{key}sampler",
-            "sampler",
-            f"loss `{objective.loss.type}` needs `sampler: {objective.loss.sampler}`, not `{objective.sampler}`",
-        )
-        for key, objective in recipe.objectives_by_path.items()
-        if objective.loss.sampler not in ("shuffle", objective.sampler)
-    ]
+    for key, objective in recipe.objectives_by_path.items():
+        needed = objective.loss.sampler
+        if needed not in ("shuffle", objective.sampler):
+            place = "train.sampler" if objective.sampler == recipe.train.sampler else f"{key}sampler"
+            message = f"loss `{objective.loss.type}` needs `sampler: {needed}`, not `{objective.sampler}`"
+            yield place, "sampler", message
 
 
-def _useless_mini_batch(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A mini-batch as large as the batch saves no memory."""
+def _useless_mini_batch(recipe: Recipe, base: ModelInfo) -> Findings:
     size, batch_size = recipe.train.mini_batch_size, recipe.train.batch_size
-    if size is None or size < batch_size:
-        return []
-    return [
-        Finding("train.mini_batch_size", "mini-batch", f"{size} saves no memory: a batch has only {batch_size} rows")
-    ]
+    if size is not None and size >= batch_size:
+        yield "train.mini_batch_size", "mini-batch", f"{size} saves no memory: a batch has only {batch_size} rows"
 
 
-def _selection_on_test(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A model selected by its test score has a test score that is too high."""
-    best = [("train.best", "best-on-test", recipe.train.best or "")]
-    gates = [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
+def _selection_on_test(recipe: Recipe, base: ModelInfo) -> Findings:
+    used = [("train.best", "best-on-test", recipe.train.best or "")]
+    used += [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
     split_of = {evaluator.label: evaluator.split for evaluator in recipe.eval if evaluator.origin is not None}
-    return [
-        Finding(
-            key, code, f"selects the model on the split `{split}`, which makes its score too high: use another split"
-        )
-        for key, code, metric in best + gates
-        if (split := split_of.get(evaluator_of(metric), "")).startswith("test")
-    ]
+    for key, code, metric in used:
+        split = split_of.get(evaluator_of(metric), "")
+        if split.startswith("test"):
+            effect = "which makes its score too high: use another split"
+            yield key, code, f"selects the model on the split `{split}`, {effect}"
 
 
-def _unused_evaluation(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """An evaluator that never runs measures nothing, and held-out rows without an evaluator are wasted."""
-    findings = [
-        Finding(f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs")
-        for i, evaluator in enumerate(recipe.eval)
-        if not evaluator.when
-    ]
-    if not any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
-        message = "holds out rows that no evaluator uses: set `from: holdout` in one, or remove this key"
-        keys = [key for key, objective in recipe.objectives_by_path.items() if objective.data.holdout is not None]
-        findings += [Finding(f"{key}data.holdout", "idle-holdout", message) for key in keys]
-    return findings
+def _unused_evaluation(recipe: Recipe, base: ModelInfo) -> Findings:
+    for i, evaluator in enumerate(recipe.eval):
+        if not evaluator.when:
+            yield f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs"
+    if any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
+        return
+    for key, objective in recipe.objectives_by_path.items():
+        if objective.data.holdout is not None:
+            message = "holds out rows that no evaluator uses: set `from: holdout` in one, or remove this key"
+            yield f"{key}data.holdout", "idle-holdout", message
 
 
-def _unused_prompts(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _unused_prompts(recipe: Recipe, base: ModelInfo) -> Findings:
     """A prompt that is not used in training makes embeddings worse when it is used later."""
     chosen = {name for _, _, prompts in _prompt_choices(recipe) for name in prompts.values()}
     roles = {role for objective in recipe.objectives_by_path.values() for role in ROLES[objective.data.format]}
     used = {*chosen, *(ROLE_PROMPTS.get(role) for role in roles), recipe.model.default_prompt}
-    return [
-        Finding(f"model.prompts.{name}", "idle-prompt", "no column uses this prompt: assign it in `data.prompts`")
-        for name in recipe.model.prompts
-        if name not in used
-    ]
+    for name in recipe.model.prompts:
+        if name not in used:
+            message = "no column uses this prompt: assign it in `data.prompts`"
+            yield f"model.prompts.{name}", "idle-prompt", message
 
 
-def _replaced_modules(recipe: Recipe, base: ModelInfo) -> list[Finding]:
+def _replaced_modules(recipe: Recipe, base: ModelInfo) -> Findings:
     """A base that was trained with other modules has to adapt to the new ones."""
     if base.config is None:
-        return []
-    findings = []
+        return
     modes = recipe.model.modes
     if modes and modes != base.config.pooling:
         message = f"{', '.join(modes)} replaces the pooling of the base, {', '.join(base.config.pooling)}"
-        findings.append(Finding("model.pooling", "replaced-pooling", message))
+        yield "model.pooling", "replaced-pooling", message
     for key in ("token_layers", "layers"):
         old, new = getattr(base.config, key), getattr(recipe.model, key)
         if new is not None and new != old:
             old_types, new_types = (", ".join(layer.type for layer in layers) for layers in (old, new))
             message = f"[{new_types}] replaces the layers of the base, [{old_types}]"
-            findings.append(Finding(f"model.{key}", "replaced-layers", message))
-    return findings
+            yield f"model.{key}", "replaced-layers", message
 
 
-def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A setting of transformers has no meaning for another kind of base."""
-    return [
-        Finding(f"model.{key}", "misplaced", message)
-        for key, message in unsupported_keys(recipe.model, base.st_name).items()
-    ]
+def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> Findings:
+    for key, message in unsupported_keys(recipe.model, base.st_name).items():
+        yield f"model.{key}", "misplaced", message
 
 
-def _nothing_to_train(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A bag of words has no weights: only the layers after it can learn."""
-    if base.st_name != "BoW" or any(layer.type in ("dense", "layer_norm") for layer in _layers_of(recipe, base)):
-        return []
-    return [Finding("model.layers", "nothing-to-train", "a bag of words has no weights to train: add a dense layer")]
+def _nothing_to_train(recipe: Recipe, base: ModelInfo) -> Findings:
+    if base.st_name == "BoW" and not any(layer.type in ("dense", "layer_norm") for layer in _layers_of(recipe, base)):
+        yield "model.layers", "nothing-to-train", "a bag of words has no weights to train: add a dense layer"
 
 
-def _equal_views(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """Without dropout, both views of a text have the same embedding, and nothing is learned."""
+def _equal_views(recipe: Recipe, base: ModelInfo) -> Findings:
     if recipe.model.dropout != 0 and base.st_name == "Transformer":
-        return []
-    message = (
-        "needs dropout to tell the two views of a text apart, and this model has none: set `model.dropout`, "
-        "or use a transformer"
-    )
-    return [
-        Finding(f"{key}loss", "one-view", message)
-        for key, objective in recipe.objectives_by_path.items()
-        if objective.views
-    ]
+        return
+    for key, objective in recipe.objectives_by_path.items():
+        if objective.views:
+            problem = "needs dropout to tell the two views of a text apart, and this model has none"
+            yield f"{key}loss", "one-view", f"{problem}: set `model.dropout`, or use a transformer"
 
 
-def _unstreamable(recipe: Recipe, base: ModelInfo) -> list[Finding]:
-    """A setting that needs all rows before the first step can't be used with a stream."""
-    if not recipe.is_streamed:
-        return []
+def _unstreamable(recipe: Recipe, base: ModelInfo) -> Findings:
+    if recipe.is_streamed:
+        yield from ((key, "streaming", message) for key, is_wrong, message in _stream_conflicts(recipe) if is_wrong)
+
+
+def _stream_conflicts(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
     train, model = recipe.train, recipe.model
     unknown = "the number of rows of a stream is not known in advance"
-    checks: list[tuple[str, bool, str]] = [
-        ("train.epochs", train.epochs is not None, f"{unknown}: set `train.max_steps` instead"),
-        ("train.max_steps", train.epochs is None and train.max_steps is None, f"is missing, and {unknown}"),
-    ]
+    in_advance = "in advance, which a stream does not allow"
+    yield "train.epochs", train.epochs is not None, f"{unknown}: set `train.max_steps` instead"
+    yield "train.max_steps", train.epochs is None and train.max_steps is None, f"is missing, and {unknown}"
     for key, objective in recipe.objectives_by_path.items():
         data = objective.data
         if not data.streaming:
             continue
-        checks += [
-            (f"{key}data.holdout", data.holdout is not None, "can't be taken from a stream: evaluate on other data"),
-            (f"{key}data.shuffle", data.shuffle, "can't shuffle a stream as a whole: see `shuffle_buffer`"),
-            (f"{key}data.limit", data.limit is not None, "does not apply to a stream: set `train.max_steps` instead"),
-            (f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`: a stream only reads one whole split"),
-            (
-                f"{key}loss.teacher",
-                objective.teacher is not None,
-                "embeds all texts in advance, which a stream does not allow",
-            ),
-        ]
-    if recipe.objectives:
-        weights = {f"{key}weight": objective.weight for key, objective in recipe.objectives_by_path.items()}
+        yield f"{key}data.holdout", data.holdout is not None, "can't be taken from a stream: evaluate on other data"
+        yield f"{key}data.shuffle", data.shuffle, "can't shuffle a stream as a whole: see `shuffle_buffer`"
+        yield f"{key}data.limit", data.limit is not None, "does not apply to a stream: set `train.max_steps` instead"
+        yield f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`: a stream only reads one whole split"
+        yield f"{key}loss.teacher", objective.teacher is not None, f"embeds all texts {in_advance}"
+    weighted = recipe.objectives_by_path if recipe.objectives else {}
+    for key, objective in weighted.items():
         message = f"is missing, and {unknown}: give each objective its share of the batches"
-        checks += [(key, weight is None, message) for key, weight in weights.items()]
+        yield f"{key}weight", objective.weight is None, message
     learned: dict[str, object] = {"model.base": model.base}
     learned |= {f"model.token_layers.{i}": layer for i, layer in enumerate(model.token_layers or [])}
-    message = "is learned from all training texts in advance, which a stream does not allow"
-    checks += [(key, getattr(part, "learns_from_texts", False), message) for key, part in learned.items()]
-    return [Finding(key, "streaming", message) for key, is_wrong, message in checks if is_wrong]
+    for key, part in learned.items():
+        yield key, getattr(part, "learns_from_texts", False), f"is learned from all training texts {in_advance}"
 
 
 ERRORS: list[Check] = [

@@ -22,11 +22,7 @@ log = logging.getLogger("stfit")
 
 
 def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterator[Any]:
-    """Pass the events on, logging them from the first step to the end of the run, on rank zero.
-
-    Raises RecipeError if a tracker can't start. One that fails later is dropped with a warning: tracking never ends a
-    training.
-    """
+    """Pass the events on. A tracker that fails later is dropped with a warning: tracking never ends a training."""
     writers: dict[str, LogMetrics] = {}
     with ExitStack() as opened:
         for event in events:
@@ -51,7 +47,6 @@ def _start(tracker: Tracker, run: TrackedRun, opened: ExitStack) -> LogMetrics:
 
 
 def _numbers_of(event: Any, every: int) -> dict[str, float]:
-    """The numbers to log for an event; of steps, one in `every`."""
     match event:
         case Evaluated():
             return event.metrics
@@ -75,7 +70,6 @@ def _id_of(folder: RunFolder) -> str:
 
 
 def _settings_of(recipe: Recipe) -> dict[str, Value]:
-    """Every value of a recipe by its dotted key; lists and mappings as YAML."""
     values = flatten(recipe.model_dump(mode="json", by_alias=True, exclude={"track"}))
     return {
         name: value if isinstance(value, str | int | float) else to_inline_yaml(value) for name, value in values.items()

@@ -62,7 +62,6 @@ class ReportData:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, tables: Sequence[TokenTable], max_seq_length: int | None, warnings: Sequence[Problem]) -> None:
-        """Start a new record with what is known before the first step."""
         lengths = np.concatenate([table.lengths() for table in tables])
         length, count = np.unique(lengths, return_counts=True)
         self.facts = {
@@ -80,7 +79,6 @@ class ReportData:
                 self.write()
 
     def record_metrics(self, stage: Stage, statistics: dict[str, Statistic]) -> None:
-        """Record bootstrap draws of the main metrics."""
         with log_exceptions("resampling the metrics for the report"):
             self.facts.setdefault("drawn", {})[stage] = {
                 name: {
@@ -93,13 +91,11 @@ class ReportData:
             self.write()
 
     def record_samples(self, stage: Stage, encoder: Encoder) -> None:
-        """Record what the model makes of the samples."""
         with log_exceptions("embedding rows for the report"):
             self.facts.setdefault("seen", {})[stage] = [sample.snapshot(encoder) for sample in self.samples]
             self.write()
 
     def write(self) -> None:
-        """Write the record to the run folder."""
         atomic_write(self.folder.record, json.dumps(self.facts, ensure_ascii=False) + "\n")
 
 
@@ -110,7 +106,6 @@ def _problem_to_dict(problem: Problem) -> dict[str, str]:
 def open_report_data(
     folder: RunFolder, recipe: Recipe, prepared: Prepared, evaluators: Evaluators, main: Sequence[str]
 ) -> ReportData:
-    """The record of a run; a resumed run continues the one that is there."""
     rows_of = {}
     for evaluator, rows in evaluators:
         examples = evaluator.examples_of(rows)

@@ -22,12 +22,10 @@ log = logging.getLogger("stfit")
 
 def pin_or_reuse(recipe: Recipe, resumed: RunFolder | None) -> Recipe:
     """The recipe with a commit for every Hub revision; of a run to resume, with the values chosen when it began."""
-    pinned: Recipe = pin(with_earlier_choices(recipe, resumed) if resumed else recipe)
-    return pinned
+    return pin(with_earlier_choices(recipe, resumed) if resumed else recipe)
 
 
 def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe with the values that the run chose when it began."""
     earlier = load_recipe(folder.resolved).recipe
     chosen = {name: getattr(earlier, name) for name in ("model", "data", "objectives", "train")}
     return recipe.model_copy(update=chosen)
@@ -47,11 +45,7 @@ def restore_or_start(
     fingerprint: dict[str, Any],
     strict: bool,
 ) -> TrainState:
-    """Restore everything from the checkpoint, if there is one, and return the state of the run.
-
-    Changes since the checkpoint are logged, or raise LockError if `strict`. A changed vocabulary, or a changed base
-    beneath adapters, raises ModelError.
-    """
+    """Changes since the checkpoint are logged, or raise LockError if `strict`."""
     if checkpoint is None:
         folder.truncate_log(-1)
         return TrainState(processes=world_size())
@@ -78,7 +72,6 @@ def restore_or_start(
 
 
 def write_run_recipe(folder: RunFolder, text: str, resolved: Recipe, lock: Lock) -> None:
-    """Write the lock, the recipe as given and the resolved recipe."""
     atomic_write(folder.lock, lock_to_json(lock))  # first: it decides whose folder this is
     atomic_write(folder.recipe, text)
     atomic_write(folder.resolved, to_yaml(resolved))

@@ -29,14 +29,11 @@ log = logging.getLogger("stfit")
 
 
 def log_problem(problem: Problem) -> None:
-    """Log a warning with its code."""
     log.warning("%s (%s)", problem, problem.code)
 
 
 @dataclass(frozen=True)
 class Started:
-    """The first step is about to begin."""
-
     run: Path
     rows: int | None
     """Training examples; None if one of the objectives is streamed."""
@@ -44,7 +41,6 @@ class Started:
     first_step: int
     total_steps: int
     main: list[str]
-    """The metrics to show in a table."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,6 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """Everything that one process trains with."""
-
     recipe: Recipe
     folder: RunFolder
     signals: SignalHandler
@@ -72,7 +66,6 @@ class TrainingSession:
     report_data: ReportData
 
     def measure_untrained(self) -> Evaluated:
-        """The baseline: what the evaluators find before the first step."""
         with self.objects.full_encoder() as encoder:
             self.state.baseline = self.measure(encoder, "start")
             self.record_samples(encoder, "start")
@@ -92,7 +85,6 @@ class TrainingSession:
             raise
 
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated]:
-        """Log, evaluate and save, as due after a step."""
         self.state.update(info, first_step)
         if self.intervals.is_due(info.step, self.intervals.log_every):
             self.folder.log({"step": info.step, "event": "step", **vars(info)})
@@ -100,7 +92,7 @@ class TrainingSession:
             self.warn(problem)
         yield info
         yield from self.evaluate()
-        if self.signals.is_received() or (self.intervals.is_save_due(info.step) and not self.is_over):
+        if self.signals.agreed_signal() or (self.intervals.is_save_due(info.step) and not self.is_over):
             self.save()
             self.raise_if_interrupted()
 
@@ -147,12 +139,10 @@ class TrainingSession:
         return values
 
     def warn(self, problem: Problem) -> None:
-        """Log a warning and record it for the report."""
         log_problem(problem)
         self.report_data.record_problem(problem)
 
     def record_samples(self, encoder: Encoder, stage: Stage) -> None:
-        """Record the embeddings of some rows for the report."""
         with self.state.timed("evaluation"):
             self.report_data.record_samples(stage, encoder)
 
@@ -167,11 +157,9 @@ class TrainingSession:
             self.raise_if_interrupted()
 
     def raise_if_interrupted(self) -> None:
-        """Raise InterruptedRun if a signal was received."""
         self.signals.raise_if_received(f"step {self.state.step} is saved; run the same command to resume")
 
     def save(self) -> None:
-        """Write a checkpoint of the state after the last step."""
         path = checkpoint_path(self.folder.checkpoints, self.state.step)
         with self.state.timed("saving"):
             save_checkpoint(path, self.objects, {"progress": vars(self.state), "made": self.fingerprint})
@@ -179,10 +167,6 @@ class TrainingSession:
             delete_old_checkpoints(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
 
     def write_model(self) -> None:
-        """Write the encoder as the model folder, replacing the one before.
-
-        Raises DivergedError if weights are not finite.
-        """
         with self.objects.full_encoder() as encoder:
             require_finite_weights(encoder)
             if is_rank_zero():
@@ -191,7 +175,6 @@ class TrainingSession:
             barrier()  # no process may read the model before it is written
 
     def improves(self, metrics: dict[str, float]) -> bool:
-        """Whether an evaluation gives a new best value of the metric `train.best`."""
         best, stopping = self.recipe.train.best, self.recipe.train.early_stopping
         if best is None or best not in metrics:
             return False
@@ -199,6 +182,5 @@ class TrainingSession:
 
     @property
     def is_over(self) -> bool:
-        """Whether early stopping ends the run now."""
         stopping = self.recipe.train.early_stopping
         return stopping is not None and self.state.evaluations_without_gain >= stopping.patience

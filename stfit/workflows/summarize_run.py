@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from stfit.errors import RecipeError
-from stfit.evaluation.bootstrap import BootstrapDraws, compare_draws
+from stfit.evaluation.bootstrap import compare_draws
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
@@ -12,18 +12,16 @@ from stfit.recipe.dump import flatten, to_inline_yaml
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.report.page import report_page
-from stfit.report.run_summary import MetricDelta, RunSummary
+from stfit.report.run_summary import RunSummary
 from stfit.runtime.run_folder import RunFolder, is_folder_locked, list_checkpoints
 from stfit.workflows.report_data import Stage
 
 
 def write_report(folder: RunFolder) -> None:
-    """Write the report of a run that has just finished."""
     atomic_write(folder.report, report_page(summarize_run(folder, "finished")))
 
 
 def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
-    """Summarize a run folder. `state`: if known already. Raises RecipeError if it is not a run folder."""
     lock = load_json_object(folder.lock)
     if lock is None or not folder.resolved.is_file():
         raise RecipeError(f"{folder.path} is not a run folder: it has no {folder.lock.name} and {folder.resolved.name}")
@@ -47,7 +45,7 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
         main=main,
         before=before,
         after=after,
-        gains=metric_deltas(after, of_main, bootstrap_draws(record, "end"), bootstrap_draws(record, "start")),
+        gains=compare_metrics(after, record, of_main, record, "start"),
         log=log,
         record=record,
         seconds=result.get("spent", {}),
@@ -55,24 +53,17 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
     )
 
 
-def bootstrap_draws(record: dict[str, Any], moment: Stage) -> dict[str, BootstrapDraws]:
-    """Bootstrap draws of the main metrics at the start or the end of a run."""
-    draws: dict[str, BootstrapDraws] = record.get("drawn", {}).get(moment, {})
-    return draws
-
-
-def metric_deltas(
-    after: dict[str, float],
-    before: dict[str, float],
-    draws_after: dict[str, BootstrapDraws],
-    draws_before: dict[str, BootstrapDraws],
-) -> dict[str, MetricDelta]:
-    """The gain of every metric that both have."""
-    deltas = {}
-    for name in (name for name in after if name in before):
-        compared = compare_draws(after[name], before[name], draws_after.get(name), draws_before.get(name))
-        deltas[name] = MetricDelta(compared.value, compared.other, compared.low, compared.high, compared.verdict)
-    return deltas
+def compare_metrics(
+    after: dict[str, float], record: dict[str, Any], before: dict[str, float], other: dict[str, Any], stage: Stage
+) -> dict[str, dict[str, Any]]:
+    """Metric -> the fields of its Comparison, with the draws at the end of a run and at a stage of the other."""
+    draws = record.get("drawn", {}).get("end", {})
+    other_draws = other.get("drawn", {}).get(stage, {})
+    return {
+        name: vars(compare_draws(after[name], before[name], draws.get(name), other_draws.get(name)))
+        for name in after
+        if name in before
+    }
 
 
 def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:
@@ -86,7 +77,6 @@ def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> s
 
 
 def last_written(folder: RunFolder) -> datetime:
-    """When the run last wrote to its folder."""
     newest = next(path for path in (folder.result, folder.metrics, folder.lock) if path.is_file())
     return datetime.fromtimestamp(newest.stat().st_mtime)
 

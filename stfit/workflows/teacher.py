@@ -1,6 +1,7 @@
 """The embeddings of a teacher, computed before the first step and used as the label of the rows."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -14,10 +15,6 @@ from stfit.recipe.recipe import Objective
 
 
 def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder) -> TokenTable:
-    """The rows of an objective with its teacher's embeddings as label; unchanged if it has no teacher.
-
-    Raises ModelError if the teacher can't be used, HubError if it can't be downloaded.
-    """
     loss = objective.loss
     if objective.teacher is None or not isinstance(loss, TeacherLoss):
         return table
@@ -28,7 +25,6 @@ def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder
 
 
 def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> TeacherEmbeddings:
-    """The teacher's embeddings of these columns, each text with the teacher's own prompt for its role."""
     prompts = {role: teacher.role_prompt(role, None) for role in roles}
     places = {role: np.full(len(examples), MISSING) for role in roles}
     embeddings = {}
@@ -38,9 +34,6 @@ def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> Teac
             for row, text in enumerate(examples.texts[role]):
                 if text is not None:
                     places[role][row] = numbers.setdefault(text, len(numbers))
-
-        def embed(texts: list[str], prompt: str = prompt) -> np.ndarray:
-            return teacher.encode(texts, prompt=prompt)
-
+        embed = partial(teacher.encode, prompt=prompt)
         embeddings[prompt] = load_embeddings(list(numbers), embed, f"{teacher.fingerprint} {prompt}")
     return TeacherEmbeddings([(embeddings[prompts[role]], places[role]) for role in roles])

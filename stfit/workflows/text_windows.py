@@ -24,8 +24,6 @@ WINDOW_WORK = 2**47
 
 @dataclass(frozen=True)
 class Inputs:
-    """The texts to embed."""
-
     source: Source
     column: str | None = None
     id_column: str | None = None
@@ -33,8 +31,6 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Window:
-    """Texts that are embedded together."""
-
     number: int
     all: Texts
     distinct: list[str]
@@ -49,10 +45,7 @@ class Window:
 def stream_text_windows(
     inputs: Inputs, encoder: Encoder, prompt: str, is_done: Callable[[int, Texts], bool] = lambda number, texts: False
 ) -> Iterator[Window]:
-    """All texts of a dataset in order. Reading and tokenizing run in a thread, one window ahead of the consumer.
-
-    `is_done(number, texts)`: whether the tokens of a window are not needed.
-    """
+    """Reads and tokenizes in a thread, one window ahead. `is_done(number, texts)`: whether tokens are not needed."""
 
     def tokenized_windows() -> Iterator[Window]:
         blocks = stream_texts(inputs.source, inputs.column, inputs.id_column)

@@ -28,29 +28,23 @@ from stfit.recipe.recipe import Objective, Recipe
 from stfit.workflows.lint import ERRORS, WARNINGS, embedding_dim, lint_recipe
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The rows of each objective and of each evaluator, in the order of the recipe, and all warnings."""
-
-    training: list[Examples]
-    evaluation: list[Any]
-    warnings: list[Problem]
-
-    def all_texts(self) -> Iterator[str]:
-        """Every training text."""
-        return (text for examples in self.training for text in examples.all_texts())
-
-
 @dataclass
-class ValidationReport:
-    """What could be loaded, and every error and warning."""
+class Prepared:
+    """What could be loaded, in the order of the recipe, and every error and warning."""
 
     base: ModelInfo = field(default_factory=ModelInfo)
-    training: dict[str, Examples] = field(default_factory=dict)
+    examples_of: dict[str, Examples] = field(default_factory=dict)
     """By the prefix of the objective's keys (see Recipe.objectives_by_path)."""
     evaluation: list[Any] = field(default_factory=list)
     errors: list[StfitError] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+
+    @property
+    def training(self) -> list[Examples]:
+        return list(self.examples_of.values())
+
+    def all_texts(self) -> Iterator[str]:
+        return (text for examples in self.training for text in examples.all_texts())
 
     @contextmanager
     def collect_errors(self, file: str | None = None, location: RecipeLocation | None = None) -> Iterator[None]:
@@ -83,15 +77,11 @@ class RecipeLocation:
 
 
 def load_and_validate(recipe: Recipe, origins: Mapping[str, Mark] | None = None) -> Prepared:
-    """Load and check everything but the weights. Errors of all kinds are raised together.
-
-    `origins`: where each key is written, for the places of problems. Raises RecipeError, DataError, ModelError or
-    HubError.
-    """
+    """Load and check everything but the weights. Errors of all kinds are raised together."""
     report = validate(recipe, origins or {})
     if report.errors:
         raise first_of(report.errors)
-    return Prepared(list(report.training.values()), report.evaluation, report.warnings)
+    return report
 
 
 def fail_fast(recipe: Recipe, origins: Mapping[str, Mark]) -> None:
@@ -106,9 +96,8 @@ def first_of(errors: Sequence[StfitError]) -> StfitError:
     return type(first)([problem for error in errors for problem in error.problems])
 
 
-def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> ValidationReport:
-    """Check everything that can be known of a run before its weights are loaded."""
-    report = ValidationReport()
+def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
+    report = Prepared()
     with report.collect_errors(location=RecipeLocation(origins, "model", "base")):
         report.base = _inspect_if_reachable(recipe.model, report)
     with report.collect_errors():
@@ -132,7 +121,7 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> ValidationReport:
 
 
 def _validate_objective(
-    key: str, objective: Objective, recipe: Recipe, origins: Mapping[str, Mark], report: ValidationReport
+    key: str, objective: Objective, recipe: Recipe, origins: Mapping[str, Mark], report: Prepared
 ) -> TrainAndHoldout | None:
     """Check the teacher, the rows and the labels of an objective; returns its rows if some of them are held out."""
     with report.collect_errors(location=RecipeLocation(origins, f"{key}loss", "teacher")):
@@ -140,10 +129,10 @@ def _validate_objective(
     location = RecipeLocation(origins, f"{key}data", "dataset")
     held_out: Examples | None = None
     with report.collect_errors(location=location):
-        report.training[key], held_out = load_objective(objective, recipe.seed)
-    if key not in report.training:
+        report.examples_of[key], held_out = load_objective(objective, recipe.seed)
+    training = report.examples_of.get(key)
+    if training is None:
         return None
-    training = report.training[key]
     with report.collect_errors(objective.data.dataset, location), at_key("columns.label"):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
         if objective.data.streaming and isinstance(objective.loss, Softmax) and not training.label_names:
@@ -175,8 +164,7 @@ def _lint_rows(objective: Objective, training: Examples) -> list[Problem]:
     return problems + lint_training(training, source.dataset, in_batch, str(objective.sampler))
 
 
-def _check_teacher(recipe: Recipe, objective: Objective, report: ValidationReport) -> None:
-    """Check that the teacher of a loss exists, and that its embeddings have the size that the loss needs."""
+def _check_teacher(recipe: Recipe, objective: Objective, report: Prepared) -> None:
     if objective.teacher is None or not isinstance(objective.loss, TeacherLoss):
         return
     teacher_dim = _inspect_if_reachable(objective.teacher, report).output_dim
@@ -185,7 +173,7 @@ def _check_teacher(recipe: Recipe, objective: Objective, report: ValidationRepor
         objective.loss.require_teacher_dim(student_dim, teacher_dim)
 
 
-def _inspect_if_reachable(model: Model, report: ValidationReport) -> ModelInfo:
+def _inspect_if_reachable(model: Model, report: Prepared) -> ModelInfo:
     """What the model's files tell; if the Hub is out of reach, a warning and an empty ModelInfo."""
     try:
         return inspect_model(model)
@@ -196,13 +184,13 @@ def _inspect_if_reachable(model: Model, report: ValidationReport) -> ModelInfo:
         return ModelInfo()
 
 
-def _find_leakage(recipe: Recipe, report: ValidationReport) -> list[Problem]:
+def _find_leakage(recipe: Recipe, report: Prepared) -> list[Problem]:
     evaluation = [
         (evaluator.label, _dataset_of(evaluator, recipe), examples)
         for evaluator, rows in zip(recipe.eval, report.evaluation, strict=True)
         if (examples := evaluator.examples_of(rows)) is not None
     ]
-    return [problem for training in report.training.values() for problem in shared_rows(training, evaluation)]
+    return [problem for training in report.training for problem in shared_rows(training, evaluation)]
 
 
 def _dataset_of(evaluator: Evaluator, recipe: Recipe) -> str:
@@ -211,7 +199,6 @@ def _dataset_of(evaluator: Evaluator, recipe: Recipe) -> str:
 
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:
-    """The evaluators with their rows, to measure a finished model."""
     holdout: TrainAndHoldout | None = None
     source = recipe.holdout_source
     if source is not None and any(evaluator.from_ == "holdout" for evaluator in recipe.eval):

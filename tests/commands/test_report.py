@@ -103,8 +103,8 @@ def test_interval_of_the_report_is_that_of_comparing_both_models(tmp_path, write
     metric = "scores/spearman_cosine"
     expected = compare(*(measure(model, evaluators, "end")[metric] for model in (after, before)))
     gain = summarize_run(folder).gains[metric]
-    assert (gain.low, gain.high) == pytest.approx((expected.low, expected.high), abs=2e-5)
-    assert gain.verdict == expected.verdict
+    assert (gain["low"], gain["high"]) == pytest.approx((expected.low, expected.high), abs=2e-5)
+    assert gain["verdict"] == expected.verdict
 
 
 def test_every_second_of_a_run_is_accounted_for(tmp_path, write, run, similarity):

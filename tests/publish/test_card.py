@@ -114,7 +114,7 @@ def test_text_of_others_stays_text(facts, text):
         prompts={"query": text, "document": text, text: text},
         notes=[text],
         scores=[Scores(name, "similarity", rows, {"spearman_cosine": 0.5})],
-        metrics=[MetricRow(f"{name}/spearman_cosine", 0.1, 0.5)],
+        metrics=[MetricRow(f"{name}/spearman_cosine", 0.5, {"other": 0.1, "gain": 0.4})],
         training=replace(
             facts.training,
             base=text,
@@ -151,7 +151,8 @@ def test_unmeasured_model_says_so(trained):
 
 
 def test_interval_and_published_value_stand_in_the_table(facts):
-    line = MetricRow("scores/spearman_cosine", 0.1, 0.5, 0.4, published_interval=(0.02, 0.18))
+    published = {"other": 0.4, "gain": 0.1, "low": 0.02, "high": 0.18}
+    line = MetricRow("scores/spearman_cosine", 0.5, {"other": 0.1, "gain": 0.4}, published)
     body = card_body(replace(facts, metrics=[line]))
     assert "| `scores/spearman_cosine` | 0.1000 | 0.5000 | +0.4000 | 0.4000 | +0.1000 (+0.0200 to +0.1800) |" in body
 

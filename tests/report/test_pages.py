@@ -5,10 +5,10 @@ from report.pages import assert_valid_page
 
 from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
-from stfit.report.run_summary import MetricDelta, RunSummary
+from stfit.report.run_summary import RunSummary
 
 HOSTILE = "<script>alert(1)</script><img src=x> & \" ' {{ 7 * 7 }} {% raw %} </title></pre></style> \u202e ]]> --> "
-GAIN = MetricDelta(0.5, 0.4, 0.02, 0.18, "better")
+GAIN = {"value": 0.5, "other": 0.4, "gain": 0.1, "low": 0.02, "high": 0.18, "verdict": "better"}
 
 
 def snapshot(scores):
