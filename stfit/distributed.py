@@ -35,9 +35,7 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT = timedelta(hours=6)
 """How long ranks wait for one that still reads or tokenizes. A dead rank is noticed at once."""
 BUCKET_BYTES = 2**25
-"""Size of the gradient buckets of an all-reduce."""
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def launched_world_size() -> int | None:
@@ -51,23 +49,19 @@ def is_initialized() -> bool:
 
 
 def world_size() -> int:
-    """Number of processes of this run."""
     return dist.get_world_size() if is_initialized() else 1
 
 
 def rank() -> int:
-    """Index of this process, from 0."""
     return dist.get_rank() if is_initialized() else 0
 
 
 def is_rank_zero() -> bool:
-    """Whether this process writes and prints."""
     return rank() == 0
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the process group of torchrun during the block; does nothing if torchrun did not start this process."""
     if launched_world_size() is None:
         yield
         return
@@ -81,7 +75,6 @@ def process_group() -> Iterator[None]:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel send SIGTERM when torchrun dies, so that no orphan keeps running."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -111,7 +104,6 @@ def translate_dist_errors(mixed: bool = False) -> Iterator[None]:
 
 
 def broadcast_object(value: T) -> T:
-    """The value of rank 0, on all ranks."""
     if world_size() == 1:
         return value
     box = [value]
@@ -136,7 +128,6 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def all_reduce_max(number: int) -> int:
-    """Maximum over all ranks."""
     if world_size() == 1:
         return number
     box = torch.tensor([number])
@@ -146,7 +137,6 @@ def all_reduce_max(number: int) -> int:
 
 
 def all_gather_object(value: T) -> list[T]:
-    """The values of all ranks, by rank."""
     if world_size() == 1:
         return [value]
     values: list[T | None] = [None] * world_size()
@@ -156,7 +146,6 @@ def all_gather_object(value: T) -> list[T]:
 
 
 def barrier() -> None:
-    """Wait until all ranks have reached this point."""
     all_gather_object(None)
 
 
@@ -191,7 +180,6 @@ def all_gather_numpy(local_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarr
 
 
 def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
-    """Overwrite tensors with those of rank 0."""
     if world_size() > 1:
         with translate_dist_errors(), torch.no_grad():
             for tensor in tensors:

@@ -22,7 +22,6 @@ SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 EPS = 1e-12
 """A vector with a smaller norm is treated as zero, which has no direction."""
 ORDERS = {"manhattan": 1.0, "euclidean": 2.0}
-"""Distance -> the order of its norm."""
 
 
 def normalize(vectors_rd: Tensor) -> Tensor:
@@ -51,7 +50,6 @@ def pairwise_distance(distance: str, first_rd: Tensor, second_rd: Tensor, offset
 
 
 def pairwise_similarity(similarity: str, first_rd: Tensor, second_rd: Tensor) -> Tensor:
-    """Similarity of row i of one tensor to row i of the other, [r]."""
     if similarity == "cosine":
         return pairwise_cosine(first_rd, second_rd)
     if similarity == "dot":

@@ -30,7 +30,6 @@ Texts = Callable[[], Iterable[str]]
 
 
 def load_encoder(folder: str | Path, device: str = "cpu") -> Encoder:
-    """The model in a folder (or of a Hub id), as it was saved."""
     return build_encoder(Model(base=str(folder)), device=device)
 
 

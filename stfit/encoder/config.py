@@ -60,14 +60,12 @@ class Model(Spec):
 
     @property
     def modes(self) -> tuple[str, ...] | None:
-        """`pooling` as a tuple."""
         if self.pooling is None:
             return None
         return (self.pooling,) if isinstance(self.pooling, str) else tuple(self.pooling)
 
     @property
     def backbone_options(self) -> BackboneOptions:
-        """The keys that the backbone is built with."""
         return BackboneOptions(self.max_seq_length, self.modes, self.dropout, self.append_eos, self.precision)
 
     @model_validator(mode="after")
@@ -90,7 +88,6 @@ class Model(Spec):
 
     @model_validator(mode="after")
     def _weighted_layer_pooling_comes_first(self) -> Self:
-        """Only the first layer has access to the transformer's hidden states."""
         if any(layer.type == "weighted_layer_pooling" for layer in (self.token_layers or [])[1:]):
             raise ValueError("weighted_layer_pooling must be the first of token_layers")
         return self

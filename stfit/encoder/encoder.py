@@ -51,7 +51,6 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the weights, the tokenizer, and the model's config."""
         config = f"Traits{str(self.config).removeprefix('ModelConfig')}"  # its class name in the first fingerprints
         digest = sha256(json.dumps([self.tokenizer.fingerprint, config]).encode())
         for name, weight in self.state_dict().items():
@@ -62,7 +61,6 @@ class Encoder(nn.Module):
 
     @property
     def output_dim(self) -> int:
-        """Size of the embeddings that `encode` returns."""
         return min(self.config.truncate_dim or self.embedding_dim, self.embedding_dim)
 
     @property
@@ -77,12 +75,10 @@ class Encoder(nn.Module):
         )
 
     def use_fast_dropout(self) -> None:
-        """Draw the transformer's dropout masks from stfit's own generator."""
         use_fast_dropout(self.backbone)
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
         return self._weight.device
 
     @property
@@ -128,7 +124,6 @@ class Encoder(nn.Module):
         return pooled_rd[torch.from_numpy(input_order).to(pooled_rd.device)]
 
     def resolve_dim(self, truncate_dim: int | None) -> int:
-        """Size of an embedding cut to `truncate_dim`, by default to the model's own."""
         return min(truncate_dim or self.output_dim, self.embedding_dim)
 
     def prompt(self, name: str | None) -> str:
@@ -145,7 +140,6 @@ class Encoder(nn.Module):
         return self.config.prompts[name]
 
     def role_prompt(self, role: str, chosen: dict[str, str] | None) -> str:
-        """The prompt of a column: the one in `chosen`, else the usual one of its role, else the model's default."""
         return self.prompt(prompt_name(role, chosen, self.config.prompts))
 
     def prompt_skip(self, prompt: str) -> int:

@@ -37,11 +37,9 @@ class LayerSpec(Spec):
     """File of its config in its folder of a model."""
 
     def dim_after(self, dim: int) -> int:
-        """Size of the embeddings that come out, if those of size `dim` come in."""
         return dim
 
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
-        """Its config in a model folder."""
         return {}
 
     @classmethod

@@ -21,9 +21,7 @@ else:
     torch, nn = lazy("torch"), lazy("torch.nn")
 
 WRAPPED = ".base_layer."
-"""Part of the name of a weight that has an adapter."""
 ADAPTER = ".lora_"
-"""Part of the names of an adapter's own weights."""
 
 
 class Lora(Spec):
@@ -80,7 +78,6 @@ def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
 
 
 def adapted_linears(backbone: nn.Module) -> dict[str, Any]:
-    """Linear layers with an adapter, by name."""
     return {name: module for name, module in backbone.named_modules() if hasattr(module, "lora_A")}
 
 

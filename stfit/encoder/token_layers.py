@@ -37,11 +37,8 @@ def _is_odd(size: int) -> int:
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a token layer is built on."""
-
     backbone: Backbone
     dim: int
-    """Size of the token embeddings that come in."""
     texts: Callable[[], Iterable[str]] | None
     """The training texts, for weights that are counted; None if weights are loaded afterwards."""
 
@@ -117,7 +114,6 @@ class WordWeights(LayerSpec):
 
     @property
     def learns_from_texts(self) -> bool:
-        """Whether the weights are computed from the training texts."""
         return self.weights is None
 
     def build(self, context: LayerContext) -> nn.Module:

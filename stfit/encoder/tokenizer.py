@@ -26,13 +26,11 @@ class FileTokenizer:
 
     @property
     def max_seq_length(self) -> int | None:
-        """Maximum length in tokens; None for no limit."""
         truncation = self._backend.truncation
         return None if truncation is None else int(truncation["max_length"])
 
     @property
     def fingerprint(self) -> str:
-        """Identifies everything that decides the token ids of a text."""
         return f"{'with' if self._special_tokens else 'without'} special tokens {self._backend.to_str()}"
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -41,7 +39,6 @@ class FileTokenizer:
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def prompt_length(self, prompt: str) -> int:
-        """Number of tokens that `prompt` puts before a text."""
         return len(self([prompt])[0])
 
     def vocabulary(self) -> list[str]:
@@ -53,12 +50,10 @@ class FileTokenizer:
         return tokens
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json."""
         self._backend.save(str(folder / "tokenizer.json"))
 
 
 def load_tokenizer_file(path: Path) -> HFTokenizer:
-    """Read a tokenizer.json. Raises ModelError if it is damaged or missing."""
     try:
         return HFTokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises a bare Exception
@@ -66,7 +61,6 @@ def load_tokenizer_file(path: Path) -> HFTokenizer:
 
 
 def untruncated_tokenizer(path: Path, special_tokens: bool = True) -> FileTokenizer:
-    """The tokenizer of a tokenizer.json, without truncation."""
     backend = load_tokenizer_file(path)
     backend.no_truncation()
     return FileTokenizer(backend, special_tokens)
@@ -129,7 +123,6 @@ class WhitespaceTokenizer:
         return self._words
 
     def save(self, folder: Path) -> None:
-        """Write the file of sentence-transformers."""
         content = {"vocab": self._words, "stop_words": self._stop_words, "do_lower_case": self._lower_case}
         (folder / WORDS_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
@@ -138,7 +131,6 @@ Tokenizer = FileTokenizer | WhitespaceTokenizer
 
 
 def load_whitespace_tokenizer(folder: Path, max_seq_length: int | None = None) -> WhitespaceTokenizer:
-    """The tokenizer of saved word embeddings. Raises ModelError if its file is damaged or missing."""
     path = folder / WORDS_FILE
     try:
         content = load_json(path)

@@ -21,9 +21,7 @@ else:
     torch = lazy("torch")
 
 Columns = dict[str, "Tensor"]
-"""Name of a text column -> embeddings [rows, dim]."""
 BuiltLoss = Callable[[Columns, "Tensor | None"], "Tensor"]
-"""A loss to call with columns and label; an nn.Module if it has weights."""
 Sampler = Literal["shuffle", "no_duplicates", "group_by_label"]
 
 
@@ -41,10 +39,7 @@ def _only_on_hub(revision: str | None, others: ValidationInfo) -> str | None:
 
 
 class Accepts(NamedTuple):
-    """A kind of data that a loss can learn from."""
-
     format: str
-    """One of the five formats."""
     label: Literal["none", "binary", "class", "score", "number", "teacher"]
     """Meaning of the label: 0 or 1, a class number, a similarity from 0 to 1, any number, or a teacher's embeddings
     (see `TeacherLoss`)."""
@@ -57,11 +52,8 @@ class LossBase(Spec):
     """
 
     fits: ClassVar[tuple[Accepts, ...]]
-    """The formats and labels that the loss accepts."""
     sampler: ClassVar[Sampler] = "shuffle"
-    """How `train.sampler: auto` forms batches."""
     min_batch_size: ClassVar[int] = 1
-    """Minimum number of rows in a batch."""
     views: ClassVar[tuple[str, ...]] = ()
     """Columns into which each text of the format `text` is copied; empty keeps its own column."""
 
@@ -96,7 +88,6 @@ class TeacherLoss(LossBase):
     """
 
     same_dim: ClassVar[bool] = False
-    """Whether teacher and model must have the same embedding size."""
 
     teacher: Location
     """Hub id or folder of the model to learn from. Its embeddings are cached on disk and reused by other runs."""
@@ -104,7 +95,6 @@ class TeacherLoss(LossBase):
     """Branch, tag or commit of a teacher on the Hub."""
 
     def taught_roles(self, roles: list[str]) -> list[str]:
-        """The columns whose texts the teacher embeds."""
         return roles
 
     def require_teacher_dim(self, model_dim: int, teacher_dim: int) -> None:

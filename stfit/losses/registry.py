@@ -58,7 +58,6 @@ Loss = Annotated[
 ]
 
 LOSSES: list[Any] = list(union_members(Loss))
-"""The classes of the union, including those of installed packages."""
 
 
 def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:

@@ -49,8 +49,6 @@ class Triplet(LossBase):
 
 
 class _BatchTriplet(LossBase):
-    """What the losses that form triplets within a batch share."""
-
     fits = (Accepts("labeled_text", "class"),)
     sampler = "group_by_label"
     min_batch_size = 3

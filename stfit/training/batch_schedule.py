@@ -21,8 +21,6 @@ Streams = Mapping[int, Iterable[LazyBatch]]
 
 
 class ScheduledBatch(NamedTuple):
-    """One batch of an objective, with its place in the run."""
-
     time: float
     """In epochs of the run."""
     objective: int

@@ -40,8 +40,6 @@ FILES = ("weights.safetensors", "optimizer.safetensors", "randomness.safetensors
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One verified checkpoint."""
-
     folder: Path
     facts: dict[str, Any]
     """JSON data that the caller stored with the state."""
@@ -134,7 +132,6 @@ def _flatten_optimizer(optimizer: torch.optim.Optimizer, sharded_only: bool = Fa
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the sha256 of every other file of the checkpoint."""
     hashes = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
 

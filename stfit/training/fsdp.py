@@ -54,7 +54,6 @@ def _transformer_layers(backbone: nn.Module) -> Iterable[nn.Module]:
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether this process holds only a shard of the module's weights."""
     return isinstance(module, FSDPModule)
 
 
@@ -72,12 +71,10 @@ def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder
 
 
 def is_sharded_tensor(tensor: Tensor) -> bool:
-    """Whether a tensor is sharded across processes."""
     return isinstance(tensor, DTensor)
 
 
 def to_local(tensor: Tensor) -> Tensor:
-    """The local shard of a sharded tensor; any other tensor unchanged."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

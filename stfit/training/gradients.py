@@ -31,11 +31,8 @@ Splitter = Callable[[Batch, np.ndarray], list[np.ndarray]]
 
 
 class BatchResult(NamedTuple):
-    """What the forward pass of a batch gave."""
-
     loss: Tensor
     finite_s: Tensor
-    """Whether each sequence has a finite embedding."""
     spread: Tensor
     """Largest difference between two embeddings in one dimension, relative to the largest value; 0 if all are equal."""
 
@@ -75,7 +72,6 @@ def _forward(encoder: Encoder, batch: Batch, sequences: np.ndarray) -> Tensor:
 
 
 def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) -> Tensor:
-    """The loss of a batch, given the embeddings of its sequences."""
     with_zero_sd = functional.pad(embedding_sd, (0, 0, 0, 1))  # a missing text has index -1: the zero row
     device = embedding_sd.device
     columns = {role: with_zero_sd[torch.from_numpy(index).to(device)] for role, index in batch.columns.items()}

@@ -29,9 +29,7 @@ class StepInfo:
     step: int
     """Finished steps: 1 after the first."""
     loss: float
-    """Mean over the batches of the step."""
     objectives: list[int]
-    """Objective of each batch."""
     learning_rate: float
     grad_norm: float
     """Before clipping."""
@@ -46,11 +44,8 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class TrainObjects:
-    """The objects that a step changes."""
-
     encoder: Encoder
     losses: list[ComputeLoss]
-    """One for each objective."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     unsharded: Encoder | None = None
@@ -58,7 +53,6 @@ class TrainObjects:
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The encoder, and the losses that have weights."""
         return trainable_modules(self.encoder, self.losses)
 
     @contextmanager

@@ -10,7 +10,6 @@ from stfit.errors import RecipeError
 from stfit.training.fsdp import is_sharded_tensor
 
 LAYER = re.compile(r"backbone\.(?:.*?\.)??(\d+)\.")
-"""A weight of a transformer layer, with the layer's index."""
 EMBEDDINGS = re.compile(r"backbone\.(.*embed|shared\.)")
 """A weight below the layers; T5 calls its token embeddings `shared`."""
 

@@ -57,7 +57,6 @@ class BagOfWords(Spec):
     """Count every occurrence of a word, rather than each word once per text."""
 
     def build(self, options: BackboneOptions, texts: Iterable[str]) -> Backbone:
-        """The words of the training texts, weighted."""
         all_texts = list(texts)
         words = frequent_words(all_texts, self.vocab_size)
         if self.weights is None:

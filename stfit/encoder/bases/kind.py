@@ -13,12 +13,9 @@ class BaseKind:
     """How stfit reads one kind of first module of a sentence-transformers model."""
 
     st_name: str
-    """Its name in sentence-transformers."""
     load: Callable[[Path, BackboneOptions], Backbone]
-    """Reads weights and tokenizer from its folder."""
     inspect: Callable[[Path], ModelInfo]
     """Reads only its small files, without importing torch."""
     is_pooled: bool = True
     """Whether it gives token embeddings, rather than one embedding per text."""
     unsupported_keys: tuple[str, ...] = ()
-    """Keys of `model` that have no effect on it."""

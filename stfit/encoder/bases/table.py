@@ -30,8 +30,6 @@ DEFAULT_VOCAB_SIZE = 30_000
 
 
 class VectorTable(Spec):
-    """The keys of a table with one vector per word or token."""
-
     st_name: ClassVar[str]
     default_dim: ClassVar[int]
     type: str
@@ -52,26 +50,22 @@ class VectorTable(Spec):
 
     @property
     def learns_from_texts(self) -> bool:
-        """Whether the vocabulary is learned from the training texts."""
         return self.vectors is None
 
     @property
     def dim(self) -> int:
-        """Size of a vector."""
         if self.vectors is not None:
             _, first_vector = read_vectors(Path(self.vectors), max_words=1)
             return int(first_vector.shape[1])
         return self.embedding_dim or self.default_dim
 
     def inspect(self) -> ModelInfo:
-        """Sizes before the vocabulary is known."""
         dim = self.dim  # opens the file of `vectors`
         parameters = dim * (self.vocab_size or DEFAULT_VOCAB_SIZE)
         return ModelInfo(self.st_name, is_random=True, hidden_size=dim, num_layers=0, parameters=parameters)
 
 
 def inspect_table(folder: Path) -> dict[str, Any]:
-    """`hidden_size`, `num_layers` and `parameters` of a saved table."""
     dim = next((shape[1] for shape in read_shapes(folder).values() if len(shape) == 2), None)
     return {"hidden_size": dim, "num_layers": 0, "parameters": count_parameters(folder)}
 
@@ -82,7 +76,6 @@ def single_layout(forward: packing.Forward) -> Callable[[str], packing.Layout]:
 
 
 def forward_bags(bags: nn.EmbeddingBag | WordCounts, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """One embedding per sequence [sequences, dim], and the order of the sequences."""
     ids = np.concatenate(sequences).astype(np.int64)
     lengths = np.array([len(sequence) for sequence in sequences])
     starts_r = torch.from_numpy(np.cumsum(lengths) - lengths).to(bags.weight.device)

@@ -155,7 +155,6 @@ def _text_encoder_class(config: PretrainedConfig, folder: Path) -> Any:
 
 
 def set_dropout(config: PretrainedConfig, rate: float | None) -> None:
-    """Set every dropout rate of a config; None leaves them unchanged."""
     if rate is None:
         return
     for name, value in list(vars(config).items()):
@@ -197,7 +196,6 @@ def _read_st_config(folder: Path) -> dict[str, Any]:
 
 
 def inspect_transformer(folder: Path) -> ModelInfo:
-    """What the config and the tokenizer of a checkpoint say."""
     config = read_json(folder / "config.json", {})
     positions = count_positions(config)
     tokenizer_limit = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
@@ -214,7 +212,6 @@ def inspect_transformer(folder: Path) -> ModelInfo:
 
 
 def _first_int(config: dict[str, Any], *names: str) -> int | None:
-    """The first of several names that a config has; architectures name the same value differently."""
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 

@@ -19,13 +19,10 @@ else:
     transformers = lazy("transformers")
 
 NO_LIMIT = 1_000_000
-"""transformers' limits above this mean that there is none."""
 DEFAULT_LIMIT = 512
 
 
 class TransformerTokenizer(FileTokenizer):
-    """A tokenizer of transformers, with special tokens and truncation."""
-
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
         self.hf_tokenizer = tokenizer
         tokenizer.model_max_length = max_seq_length
@@ -47,7 +44,6 @@ class TransformerTokenizer(FileTokenizer):
         return len(ids) - bool(ends_specially)
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json and the files that belong to it."""
         self.hf_tokenizer.save_pretrained(folder)
 
 

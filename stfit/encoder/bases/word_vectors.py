@@ -78,7 +78,6 @@ def _damaged(path: Path, line: int, reason: str) -> ModelError:
 
 
 def read_word_weights(path: Path) -> dict[str, float]:
-    """Word -> weight, from a file with a word and a number on each line."""
     weights = {}
     for line, text in _text_lines(path):
         word, _, number = text.strip().rpartition("\t" if "\t" in text else " ")

@@ -68,7 +68,6 @@ def _build(table_vd: Tensor, tokenizer: WhitespaceTokenizer, is_trained: bool) -
 
 
 def _forward(table: nn.Embedding, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """Vectors [tokens, dim] of the words of all sequences, and the order of the sequences."""
     ids_t = torch.from_numpy(np.concatenate(sequences).astype(np.int64)).to(table.weight.device)
     vectors_td: Tensor = table(ids_t)
     return vectors_td, np.arange(len(sequences))

@@ -21,7 +21,6 @@ from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 
 RUNTIME_TOKENS = 2048
-"""Maximum number of tokens, with padding, in one call of a runtime."""
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and mask [r, l], int64 -> embeddings."""
@@ -109,7 +108,6 @@ def write_openvino(onnx: Path, path: Path) -> None:
 
 
 def save_tokenizer_and_config(encoder: Encoder, folder: Path) -> None:
-    """Write the tokenizer, the transformer's config, prompts and similarity."""
     encoder.tokenizer.save(folder)
     encoder.backbone.config.save_pretrained(folder)
     write_json(folder / "config_sentence_transformers.json", st_settings(encoder.config))
@@ -135,7 +133,6 @@ def load_graph(path: Path) -> Run:
 
 
 def embed_with_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndarray:
-    """Embeddings [sequences, dim], computed in batches of similar lengths."""
     embeddings = np.empty((len(sequences), dim), np.float32)
     for members in token_batches([len(sequence) for sequence in sequences], RUNTIME_TOKENS):
         lengths = np.array([len(sequences[i]) for i in members])
@@ -147,5 +144,4 @@ def embed_with_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndar
 
 
 def graph_mib(path: Path) -> float:
-    """MiB of a graph and its weights, which may lie beside it."""
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")) / 2**20

@@ -17,7 +17,6 @@ Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 CALIBRATED = ("int8", "uint8")
-"""Precisions whose values depend on calibrated ranges."""
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8}
 DTYPES |= {"binary": np.int8, "ubinary": np.uint8}
@@ -32,11 +31,9 @@ class Ranges:
 
     @classmethod
     def from_embeddings(cls, embedding_rd: np.ndarray) -> Ranges:
-        """The ranges of some embeddings [r, dim]."""
         return cls(embedding_rd.min(axis=0), embedding_rd.max(axis=0))
 
     def union(self, other: Ranges) -> Ranges:
-        """Ranges that contain both."""
         return Ranges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
@@ -76,7 +73,6 @@ def load_ranges(path: Path, dim: int) -> Ranges | None:
 
 
 def save_ranges(ranges: Ranges, path: Path) -> None:
-    """Write a calibration file. Raises ResourceError if that fails."""
     values = {"low": ranges.low.tolist(), "high": ranges.high.tolist()}
     try:
         path.write_text(json.dumps(values) + "\n", encoding="utf-8")

@@ -21,7 +21,6 @@ else:
     safetensors_torch = lazy("safetensors.torch")
 
 MAX_HEADER_BYTES = 100 * 2**20
-"""Limit of the safetensors format for the JSON at the start of a file."""
 
 
 def read_json(path: Path, default: Any = None) -> Any:
@@ -76,7 +75,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, folder: Path) -> None:
-    """Load `model.safetensors` of a folder into a module; does nothing for a module without weights."""
     if not module.state_dict():
         return
     try:
@@ -91,16 +89,13 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
-    """Write `model.safetensors`."""
     safetensors_torch.save_file(weights, folder / "model.safetensors")
 
 
 def not_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Names of the tensors that hold a NaN or an infinity."""
     return [name for name, weight in weights if weight.is_floating_point() and not weight.isfinite().all()]
 
 
 def name_some(names: Iterable[str]) -> str:
-    """The first eight names in sorted order, and how many more there are."""
     ordered = sorted(names)
     return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")

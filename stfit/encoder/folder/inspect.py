@@ -23,7 +23,6 @@ def inspect_model(model: Model) -> ModelInfo:
 
 
 def inspect_folder(folder: Path) -> ModelInfo:
-    """A local model folder, either a plain transformer or a sentence-transformers model."""
     with wrap_errors(folder):
         validate_folder(folder)
         if not is_st_model(folder):

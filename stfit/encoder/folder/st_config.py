@@ -22,7 +22,6 @@ from stfit.spec import union_members
 
 TOKEN_LAYERS: dict[str, type[TokenLayer]] = {choice.aliases[0]: choice for choice in union_members(TokenLayer)}  # type: ignore[misc]
 LAYERS: dict[str, type[Layer]] = {choice.aliases[0]: choice for choice in union_members(Layer)}  # type: ignore[misc]
-"""Module -> the choice of a recipe; before and after pooling."""
 
 ASYMMETRIC = "has different modules for queries and for documents; stfit embeds all texts with the same modules"
 SPARSE = "makes sparse embeddings over a vocabulary; stfit makes dense ones"
@@ -35,15 +34,11 @@ UNSUPPORTED = {
     "SparseAutoEncoder": SPARSE,
     "SparseStaticEmbedding": SPARSE,
 }
-"""Modules of sentence-transformers that stfit does not have -> why."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The modules of a model and the folders of their weights."""
-
     st_name: str
-    """sentence-transformers' name of the backbone."""
     backbone_folder: Path
     config: ModelConfig
     token_layer_folders: list[Path]

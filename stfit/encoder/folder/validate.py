@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 MAX_JSON_BYTES = 200 * 2**20
 """A tokenizer.json with 250,000 tokens takes 35 MB."""
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "num_decoder_layers")
-"""Names of the number of layers in the config.json of different architectures."""
 COMPUTED = ("position_ids", "inv_freq")
 """Buffers that old checkpoints hold and current models compute."""
 
 
 @contextmanager
 def wrap_errors(folder: Path) -> Iterator[None]:
-    """Convert errors raised while interpreting a model folder to ModelError."""
     try:
         yield
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
@@ -88,7 +86,6 @@ def require_right_weights(module: nn.Module, loading: dict[str, Any], folder: Pa
 
 
 def require_vectors(tokenizer: Tokenizer, num_vectors: int, folder: Path) -> None:
-    """Raise ModelError if the tokenizer has more tokens than the table has vectors."""
     vocabulary = tokenizer.vocabulary()
     if len(vocabulary) > num_vectors:
         raise ModelError(

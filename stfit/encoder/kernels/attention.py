@@ -29,8 +29,6 @@ except ImportError:  # newer than the oldest supported torch
 
 @dataclass(frozen=True)
 class Group:
-    """`count` adjacent sequences of one length in the packed row."""
-
     count: int
     length: int
 
@@ -44,7 +42,6 @@ class Packing:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Groups of equal length."""
         distinct, counts = np.unique(self.lengths, return_counts=True)
         return [Group(int(count), int(length)) for length, count in zip(distinct, counts, strict=True)]
 
@@ -68,11 +65,9 @@ class Block:
 
     @property
     def scores(self) -> int:
-        """Number of attention weights of the block."""
         return self.count * self.heads * self.length**2
 
     def view(self, states_pd: Tensor) -> Tensor:
-        """The rows of the block in a heads-first tensor, as matrices [n * h, l, d]."""
         rows = self.count * self.heads * self.length
         return states_pd[self.start : self.start + rows].view(-1, self.length, states_pd.shape[1])
 
@@ -280,7 +275,6 @@ class AttentionWithDropout(torch.autograd.Function):
     def forward(
         ctx: Any, query_thd: Tensor, key_thd: Tensor, value_thd: Tensor, packing: Packing, scale: float, rate: float
     ) -> Tensor:
-        """dropout(softmax(scale * query key^T)) value; [t, h, d]."""
         ctx.blocks = packing.blocks(query_thd.shape[1])
         ctx.qkv_pd = torch.cat([ctx.blocks.heads_first(states) for states in (query_thd, key_thd, value_thd)])
         output_pd, ctx.saved = attend_blocks(ctx.qkv_pd, ctx.blocks, scale, rate)
@@ -289,6 +283,5 @@ class AttentionWithDropout(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_thd: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of query, key and value."""
         qkv_grad_pd = attend_backward(ctx.blocks.heads_first(gradient_thd), ctx.qkv_pd, ctx.blocks, ctx.saved)
         return *(ctx.blocks.tokens_first(part).view_as(gradient_thd) for part in qkv_grad_pd.chunk(3)), None, None, None

@@ -24,7 +24,6 @@ from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
 from stfit.encoder.kernels.packing import PROBE_TOLERANCE, Forward, pack, probe_sequences, relative_error
 
 REORDER_TOKENS = 1024
-"""Number of tokens for which oneDNN orders the weights."""
 
 ACTIVATIONS: dict[type[nn.Module], str] = {GELUActivation: "gelu", nn.ReLU: "relu"}
 """Activations that oneDNN computes exactly -> its name for them."""
@@ -40,7 +39,6 @@ class ReorderedLinear:
         self.activation = activation
 
     def __call__(self, states_td: Tensor) -> Tensor:
-        """[t, in] -> [t, out], activated."""
         return torch.ops.mkldnn._linear_pointwise(
             states_td.to(self.bias.dtype), self.weight, self.bias, self.activation, [], "none"
         )
@@ -74,7 +72,6 @@ class InferenceLayer:
         )
 
     def __call__(self, states_td: Tensor, packing: Packing) -> Tensor:
-        """[t, d] -> [t, d]."""
         attended_td = _attend(self.query_key_value(states_td), packing, self.num_heads)
         states_td = _norm(self.attention_output(attended_td).float().add_(states_td), self.attention_norm)
         return _norm(self.down(self.up(states_td)).float().add_(states_td), self.output_norm)
@@ -139,7 +136,6 @@ def fused_supports(dtype: torch.dtype) -> bool:
 
 @torch.inference_mode()
 def fused_works(backbone: PreTrainedModel, layout: Forward) -> bool:
-    """Whether the fused forward gives the token embeddings of `layout`."""
     was_training = backbone.training
     backbone.eval()
     sequences = probe_sequences(backbone)

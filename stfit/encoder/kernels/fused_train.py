@@ -27,7 +27,6 @@ from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
 
 FEED_FORWARD_ROWS = 512
-"""Tokens whose feed-forward activations are in the cache together."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class LayerSettings:
 
     @classmethod
     def from_parts(cls, parts: LayerParts) -> LayerSettings:
-        """The settings of a layer in its present mode, training or evaluation."""
         is_training = parts.layer.training
         return cls(
             num_heads=parts.num_heads,
@@ -65,7 +63,6 @@ def fuse_layers(backbone: nn.Module) -> list[nn.Module]:
 
 
 def unfuse_layers(layers: list[nn.Module]) -> None:
-    """Restore the forward pass that `fuse_layers` replaced."""
     for layer in layers:
         del layer.forward
 
@@ -134,7 +131,6 @@ class PostNormLayer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_tw: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the input and of every weight."""
         states_tw, qkv_weight, out_weight, up_weight, down_weight, *norms = ctx.saved_tensors
         qkv_pd, attended_tw, first_tw, first_stats, middle_tw, second_tw, second_stats = ctx.kept
         blocks: BlockLayout = ctx.blocks

@@ -40,7 +40,6 @@ class Layout:
 
 
 RECTANGLE_TOKENS = 8192
-"""Maximum number of tokens, with padding, that the padded layout sends through the model at once."""
 
 PROBE_LENGTHS = (3, 17, 8, 3, 11, 2, 17, 5)
 PROBE_TOLERANCE = 1e-5
@@ -62,7 +61,6 @@ def forward_single_rectangle(backbone: PreTrainedModel, sequences: list[np.ndarr
 
 
 def _forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], lengths: np.ndarray) -> Tensor:
-    """Token embeddings [tokens, dim] of sequences in ascending length."""
     real = np.arange(lengths[-1]) < lengths[:, None]
     token_ids = np.zeros(real.shape, dtype=np.int64)
     token_ids[real] = np.concatenate(members)
@@ -102,17 +100,13 @@ def _first_position(backbone: PreTrainedModel) -> int:
 
 @dataclass(frozen=True)
 class PackedRow:
-    """Sequences end to end, sorted by length."""
-
     token_ids: Tensor
     positions: Tensor
     packing: Packing
     order: np.ndarray
-    """Indices of the sequences in the row."""
 
 
 def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> PackedRow:
-    """The inputs of a forward pass without padding."""
     lengths, order = _sorted_lengths(sequences)
     token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
     positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + _first_position(backbone)
@@ -157,8 +151,6 @@ def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Whether a layout works, and what the probe found."""
-
     works: bool
     finding: str
 
@@ -191,7 +183,6 @@ def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected
 
 
 def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
-    """Fuse the layers on top of packed attention, and keep them so if that works."""
     layers = fuse_layers(backbone)
     if not layers:
         return ProbeResult(False, "its layers are not built like those of BERT")
@@ -206,7 +197,6 @@ def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_
 
 
 def probe_sequences(backbone: PreTrainedModel) -> list[np.ndarray]:
-    """Random token ids in sequences of several lengths."""
     generator = np.random.default_rng(0)
     # Without the padding token, which RoBERTa does not count as a position.
     token_ids = np.setdiff1d(np.arange(backbone.config.vocab_size), [backbone.config.pad_token_id or 0])
