@@ -18,15 +18,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from stfit.errors import WorkerLostError
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, lazy, torch
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     import torch.distributed as dist
-    from torch import Tensor
 else:
-    np, torch, dist = lazy("numpy"), lazy("torch"), lazy("torch.distributed")
+    np, dist = lazy("numpy"), lazy("torch.distributed")
 
 T = TypeVar("T")
 

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from stfit.lazy import lazy
+from stfit.lazy import lazy, nn
 from stfit.spec import CHOICE, Spec
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from stfit.encoder import modules
 else:
-    nn, modules = lazy("torch.nn"), lazy("stfit.encoder.modules")
+    modules = lazy("stfit.encoder.modules")
 
 ACTIVATIONS = {
     "tanh": "Tanh",

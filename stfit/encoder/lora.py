@@ -6,19 +6,13 @@ that loading it needs no peft; a checkpoint holds only the adapters (Hu et al., 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from stfit.errors import ModelError
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, nn, torch
 from stfit.spec import Spec
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-else:
-    torch, nn = lazy("torch"), lazy("torch.nn")
 
 WRAPPED = ".base_layer."
 ADAPTER = ".lora_"

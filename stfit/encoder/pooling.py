@@ -15,14 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator
 
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, torch
 from stfit.plugins import installed_entry_points, load_entry_point
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,15 @@ from pydantic import AfterValidator, Field
 from stfit.encoder.bases.word_vectors import inverse_frequencies, read_word_weights, weights_of_vocabulary
 from stfit.encoder.layers import LayerSpec
 from stfit.errors import ModelError
-from stfit.lazy import lazy
+from stfit.lazy import lazy, nn, torch
 from stfit.paths import Location
 from stfit.spec import CHOICE
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from stfit.encoder import modules
     from stfit.encoder.backbone import Backbone
 else:
-    torch, nn, modules = lazy("torch"), lazy("torch.nn"), lazy("stfit.encoder.modules")
+    modules = lazy("stfit.encoder.modules")
 
 
 def _is_odd(size: int) -> int:

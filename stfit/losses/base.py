@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema
 
 from stfit.errors import DataError, ModelError, RecipeError
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, torch
 from stfit.paths import Location
 from stfit.spec import Spec
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
-
-Columns = dict[str, "Tensor"]
-BuiltLoss = Callable[[Columns, "Tensor | None"], "Tensor"]
+Columns = dict[str, Tensor]
+BuiltLoss = Callable[[Columns, Tensor | None], Tensor]
 Sampler = Literal["shuffle", "no_duplicates", "group_by_label"]
 
 

@@ -5,20 +5,14 @@ Tensor names: r = rows, c = columns, t = texts that exist, n = candidates (the c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, torch
 from stfit.losses.base import Accepts, Columns, TeacherLoss, presence_mask, require_columns
 from stfit.paths import Location
 from stfit.similarity import pairwise_cosine, pairwise_similarity
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
 
 
 class EmbedDistill(TeacherLoss):

@@ -5,22 +5,14 @@ Tensor names: r = rows, c = candidates (the positives, then each column of negat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from stfit.lazy import lazy
+from stfit.lazy import F, Tensor, torch
 from stfit.losses.base import Accepts, Columns, LossBase, TeacherLoss, presence_mask, require_columns
 from stfit.paths import Location
 from stfit.similarity import normalize
-
-if TYPE_CHECKING:
-    import torch
-    import torch.nn.functional as F
-    from torch import Tensor
-else:
-    torch = lazy("torch")
-    F = lazy("torch.nn.functional")
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 Partition = Literal["joint", "per_direction"]

@@ -10,10 +10,10 @@ Values and gradients equal those of sentence-transformers 6.2, with these delibe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from stfit.errors import ModelError
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, torch
 from stfit.losses.base import BuiltLoss, Columns, LossBase
 from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
@@ -26,12 +26,6 @@ from stfit.losses.triplets import (
     Triplet,
 )
 from stfit.spec import Choice, union_members
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
 
 Loss = Annotated[
     Contrastive

@@ -23,16 +23,14 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.tokenizer import WhitespaceTokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
-from stfit.lazy import lazy
+from stfit.lazy import lazy, torch
 from stfit.paths import Location
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
-    import torch
-
     from stfit.encoder import modules
 else:
-    torch, modules = lazy("torch"), lazy("stfit.encoder.modules")
+    modules = lazy("stfit.encoder.modules")
 
 ST_NAME = "BoW"
 

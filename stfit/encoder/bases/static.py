@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from tokenizers import Tokenizer as HFTokenizer
 
@@ -19,13 +19,7 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.validate import require_vectors
 from stfit.encoder.tokenizer import FileTokenizer, load_tokenizer_file, untruncated_tokenizer, word_tokenizer
 from stfit.errors import ModelError
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-else:
-    torch, nn = lazy("torch"), lazy("torch.nn")
+from stfit.lazy import Tensor, nn, torch
 
 ST_NAME = "StaticEmbedding"
 

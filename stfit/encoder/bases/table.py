@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,20 +12,15 @@ from pydantic import Field, model_validator
 from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.folder.files import count_parameters, read_shapes
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, lazy, nn, torch
 from stfit.paths import Location
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-    from torch import Tensor, nn
-
     from stfit.encoder.kernels import packing
     from stfit.encoder.modules import WordCounts
 else:
-    torch, packing = lazy("torch"), lazy("stfit.encoder.kernels.packing")
+    packing = lazy("stfit.encoder.kernels.packing")
 
 DEFAULT_VOCAB_SIZE = 30_000
 

@@ -22,16 +22,15 @@ from stfit.encoder.lora import merged_weights
 from stfit.encoder.tokenizer import untruncated_tokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
-from stfit.lazy import lazy
+from stfit.lazy import lazy, torch
 
 if TYPE_CHECKING:
-    import torch
     import transformers
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from stfit.encoder.kernels import dropout, packing
 else:
-    torch, transformers = lazy("torch"), lazy("transformers")
+    transformers = lazy("transformers")
     dropout, packing = lazy("stfit.encoder.kernels.dropout"), lazy("stfit.encoder.kernels.packing")
 
 ST_NAME = "Transformer"

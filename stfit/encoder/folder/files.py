@@ -12,11 +12,10 @@ from safetensors import SafetensorError
 
 from stfit.errors import ModelError
 from stfit.io.json_files import load_json
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, lazy, nn
 
 if TYPE_CHECKING:
     from safetensors import torch as safetensors_torch
-    from torch import Tensor, nn
 else:
     safetensors_torch = lazy("safetensors.torch")
 

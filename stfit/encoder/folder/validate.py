@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stfit.encoder.folder.files import name_some, not_finite, read_json, read_shapes
 from stfit.encoder.tokenizer import Tokenizer
 from stfit.errors import ModelError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from stfit.lazy import Tensor, nn
 
 MAX_JSON_BYTES = 200 * 2**20
 """A tokenizer.json with 250,000 tokens takes 35 MB."""
