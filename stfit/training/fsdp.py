@@ -6,10 +6,12 @@ so every rank must call the encoder equally often.
 """
 
 import copy
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stfit.distributed import translate_dist_errors, world_size
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.kernels.packing import forward_single_rectangle
+from stfit.encoder.kernels.packing import forward_padded
 from stfit.errors import RecipeError
 
 
@@ -35,7 +37,7 @@ def shard(encoder: Encoder) -> Encoder:
     for weight in unsharded.parameters():
         weight.data = weight.new_empty(0)
     if encoder.layout.name == "padded":  # one forward per rectangle would be a different number of calls on each rank
-        encoder.layout = replace(encoder.layout, forward=forward_single_rectangle)
+        encoder.layout = replace(encoder.layout, forward=partial(forward_padded, max_tokens=math.inf))
     # A fused layer returns a view. FSDP2 warns that views must not be modified in place, which never happens here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(encoder.device.type, (world_size(),))

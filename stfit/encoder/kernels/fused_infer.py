@@ -9,7 +9,6 @@ Tensor names: t = tokens of all sequences, d = hidden size, h = heads, n = seque
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -44,37 +43,22 @@ class ReorderedLinear:
         )
 
 
-@dataclass(frozen=True)
 class InferenceLayer:
-    """One transformer layer, normalized after each residual."""
+    """One transformer layer, normalized after each residual, with the weights as they are now."""
 
-    query_key_value: ReorderedLinear
-    attention_output: ReorderedLinear
-    attention_norm: nn.LayerNorm
-    up: ReorderedLinear
-    down: ReorderedLinear
-    output_norm: nn.LayerNorm
-    num_heads: int
-
-    @classmethod
-    def from_parts(cls, parts: LayerParts, dtype: torch.dtype) -> InferenceLayer:
-        """With the weights as they are now. Raises NotImplementedError if oneDNN lacks the activation."""
+    def __init__(self, parts: LayerParts, dtype: torch.dtype) -> None:
         if type(parts.activation) not in ACTIVATIONS:
             raise NotImplementedError
-        return cls(
-            ReorderedLinear(parts.query, parts.key, parts.value, dtype=dtype),
-            ReorderedLinear(parts.attention_output, dtype=dtype),
-            parts.attention_norm,
-            ReorderedLinear(parts.up, dtype=dtype, activation=ACTIVATIONS[type(parts.activation)]),
-            ReorderedLinear(parts.down, dtype=dtype),
-            parts.output_norm,
-            parts.num_heads,
-        )
+        self.parts = parts
+        self.query_key_value = ReorderedLinear(parts.query, parts.key, parts.value, dtype=dtype)
+        self.attention_output = ReorderedLinear(parts.attention_output, dtype=dtype)
+        self.up = ReorderedLinear(parts.up, dtype=dtype, activation=ACTIVATIONS[type(parts.activation)])
+        self.down = ReorderedLinear(parts.down, dtype=dtype)
 
     def __call__(self, states_td: Tensor, packing: Packing) -> Tensor:
-        attended_td = _attend(self.query_key_value(states_td), packing, self.num_heads)
-        states_td = _norm(self.attention_output(attended_td).float().add_(states_td), self.attention_norm)
-        return _norm(self.down(self.up(states_td)).float().add_(states_td), self.output_norm)
+        attended_td = _attend(self.query_key_value(states_td), packing, self.parts.num_heads)
+        states_td = _norm(self.attention_output(attended_td).float().add_(states_td), self.parts.attention_norm)
+        return _norm(self.down(self.up(states_td)).float().add_(states_td), self.parts.output_norm)
 
 
 def _norm(states_td: Tensor, layer: nn.LayerNorm) -> Tensor:
@@ -86,12 +70,12 @@ def _attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
     tokens, width = len(states_td), states_td.shape[1] // 3
     output_td = states_td.new_empty(tokens, width)
     start = 0
-    for group in packing.groups:
-        end = start + group.count * group.length
-        shape = (group.count, group.length, 3, heads, width // heads)
+    for count, length in packing.groups:
+        end = start + count * length
+        shape = (count, length, 3, heads, width // heads)
         query, key, value = states_td[start:end].view(shape).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value)
-        output_td[start:end].view(group.count, group.length, heads, -1).copy_(attended.transpose(1, 2))
+        output_td[start:end].view(count, length, heads, -1).copy_(attended.transpose(1, 2))
         start = end
     return output_td
 
@@ -108,7 +92,7 @@ def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -
     word_vd, position_pd = parts.word_embeddings.weight.detach(), parts.position_embeddings.weight.detach()
     if parts.token_type_embeddings is not None:  # the type of every token is 0, so positions can hold its embedding
         position_pd = position_pd + parts.token_type_embeddings.weight[0].detach()
-    layers = [InferenceLayer.from_parts(layer, dtype) for layer in parts.layers]
+    layers = [InferenceLayer(layer, dtype) for layer in parts.layers]
 
     def forward_fused(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
         row = pack(backbone, sequences)

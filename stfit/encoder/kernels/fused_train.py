@@ -39,26 +39,14 @@ class LayerSettings:
     hidden_dropouts: tuple[float, float]
     epsilons: tuple[float, float]
 
-    @classmethod
-    def from_parts(cls, parts: LayerParts) -> LayerSettings:
-        is_training = parts.layer.training
-        return cls(
-            num_heads=parts.num_heads,
-            scale=parts.scale,
-            attention_dropout=parts.attention_dropout if is_training else 0.0,
-            hidden_dropouts=parts.hidden_dropouts if is_training else (0.0, 0.0),
-            epsilons=(parts.attention_norm.eps, parts.output_norm.eps),
-        )
-
 
 def fuse_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Run every layer of `backbone` as one function; the layers, none if they can't be fused."""
+    """Run every layer of `backbone` as one function; returns the layers, none if they can't be fused."""
     parts = find_parts(backbone)
     if parts is None or any(type(layer.activation) is not GELUActivation for layer in parts.layers):
         return []
     for layer_parts in parts.layers:
-        layer = layer_parts.layer
-        layer.forward = partial(_run_layer, layer_parts, layer.forward)
+        layer_parts.layer.forward = partial(_run_layer, layer_parts, layer_parts.layer.forward)
     return [layer_parts.layer for layer_parts in parts.layers]
 
 
@@ -72,7 +60,8 @@ def _run_layer(parts: LayerParts, unfused: Callable[..., Tensor], states: Tensor
     packing: Packing | None = options.get("packing")
     if packing is None or states.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return unfused(states, *args, **options)
-    settings = LayerSettings.from_parts(parts)
+    dropouts = (parts.attention_dropout, parts.hidden_dropouts) if parts.layer.training else (0.0, (0.0, 0.0))
+    settings = LayerSettings(parts.num_heads, parts.scale, *dropouts, (parts.attention_norm.eps, parts.output_norm.eps))
     weights = [weight for module in (*parts.linears, *parts.norms) for weight in (module.weight, module.bias)]
     output_tw: Tensor = PostNormLayer.apply(states[0], packing.blocks(settings.num_heads), settings, *weights)  # type: ignore[no-untyped-call]
     return output_tw[None]
@@ -161,7 +150,7 @@ class PostNormLayer(torch.autograd.Function):
         )
         out_gradient_tw = _dropout_backward(input_gradient_tw, ctx.masks[0], attention_rate)
         attended_gradient_pd = blocks.heads_first(_product(out_gradient_tw, out_weight.t()))
-        qkv_gradient_pd = attend_backward(attended_gradient_pd, qkv_pd, blocks, ctx.attention)
+        qkv_gradient_pd = attend_backward(attended_gradient_pd, qkv_pd, blocks, *ctx.attention)
         qkv_gradient_tw = blocks.tokens_first(qkv_gradient_pd, parts=3)
         qkv_grad, qkv_bias_grad = qkv_gradient_tw.t() @ states_tw, qkv_gradient_tw.sum(0)
         input_gradient_tw = _product(qkv_gradient_tw, qkv_weight.t()).add_(input_gradient_tw)

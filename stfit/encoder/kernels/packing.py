@@ -14,7 +14,7 @@ Padded: sorted by length and cut into rectangles with little padding. Works for 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,30 +45,19 @@ PROBE_LENGTHS = (3, 17, 8, 3, 11, 2, 17, 5)
 PROBE_TOLERANCE = 1e-5
 
 
-def forward_padded(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+def forward_padded(
+    backbone: PreTrainedModel, sequences: list[np.ndarray], max_tokens: float = RECTANGLE_TOKENS
+) -> tuple[Tensor, np.ndarray]:
     """Token embeddings [tokens, dim] and order of `sequences`, through rectangles of similar lengths."""
     lengths, order = _sorted_lengths(sequences)
     parts = []
-    for rectangle in cut_rectangles(lengths):
-        parts.append(_forward_rectangle(backbone, [sequences[i] for i in order[rectangle]], lengths[rectangle]))
+    for rectangle in cut_rectangles(lengths, max_tokens):
+        real = np.arange(lengths[rectangle][-1]) < lengths[rectangle][:, None]
+        token_ids = np.zeros(real.shape, dtype=np.int64)
+        token_ids[real] = np.concatenate([sequences[i] for i in order[rectangle]])
+        ids, mask = torch.from_numpy(token_ids).to(backbone.device), torch.from_numpy(real).to(backbone.device)
+        parts.append(backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask])
     return torch.cat(parts), order
-
-
-def forward_single_rectangle(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """Like `forward_padded`, with a single call of the model, however much padding that needs."""
-    lengths, order = _sorted_lengths(sequences)
-    return _forward_rectangle(backbone, [sequences[i] for i in order], lengths), order
-
-
-def _forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], lengths: np.ndarray) -> Tensor:
-    real = np.arange(lengths[-1]) < lengths[:, None]
-    token_ids = np.zeros(real.shape, dtype=np.int64)
-    token_ids[real] = np.concatenate(members)
-    mask = torch.from_numpy(real).to(backbone.device)
-    states: Tensor = backbone(
-        input_ids=torch.from_numpy(token_ids).to(backbone.device), attention_mask=mask.long()
-    ).last_hidden_state
-    return states[mask]
 
 
 def _sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -77,11 +66,11 @@ def _sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray
     return lengths[order], order
 
 
-def cut_rectangles(lengths: np.ndarray) -> list[slice]:
-    """Slices of ascending `lengths` with count x longest <= RECTANGLE_TOKENS (or a single sequence)."""
+def cut_rectangles(lengths: np.ndarray, max_tokens: float = RECTANGLE_TOKENS) -> list[slice]:
+    """Slices of ascending `lengths` with count x longest <= `max_tokens` (or a single sequence)."""
     slices, start = [], 0
     for end, length in enumerate(lengths):
-        if end > start and (end - start + 1) * length > RECTANGLE_TOKENS:
+        if end > start and (end - start + 1) * length > max_tokens:
             slices.append(slice(start, end))
             start = end
     return [*slices, slice(start, len(lengths))]
@@ -93,13 +82,11 @@ AttentionMaskInterface.register("stfit_packed", lambda *_, **__: None)
 
 def _first_position(backbone: PreTrainedModel) -> int:
     """Position id of a sequence's first token: RoBERTa and its kin count from pad_token_id + 1."""
-    embeddings = getattr(backbone, "embeddings", None)
-    padding = getattr(embeddings, "padding_idx", None)
+    padding = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
     return 0 if padding is None else int(padding) + 1
 
 
-@dataclass(frozen=True)
-class PackedRow:
+class PackedRow(NamedTuple):
     token_ids: Tensor
     positions: Tensor
     packing: Packing
@@ -120,10 +107,8 @@ def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> PackedRow:
 
 def _forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     row = pack(backbone, sequences)
-    states = backbone(
-        input_ids=row.token_ids[None], position_ids=row.positions[None], packing=row.packing
-    ).last_hidden_state
-    return states[0], row.order
+    output = backbone(input_ids=row.token_ids[None], position_ids=row.positions[None], packing=row.packing)
+    return output.last_hidden_state[0], row.order
 
 
 @torch.no_grad()
@@ -149,8 +134,7 @@ def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
     return Layout("padded", forward_padded, f"packed does not work: {failed.finding}")
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+class ProbeResult(NamedTuple):
     works: bool
     finding: str
 
@@ -168,12 +152,10 @@ def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected
     standard = backbone.config._attn_implementation
     try:
         backbone.set_attn_implementation("stfit_packed")
-        is_replaced = backbone.config._attn_implementation == "stfit_packed"
         packed_td, _ = _forward_packed(backbone, sequences)
         calls = sum(vars(module).get("packed_calls", 0) for module in backbone.modules())  # ALBERT's layers are one
-        is_routed = is_replaced and calls == backbone.config.num_hidden_layers
         result = ProbeResult(False, "its attention can't be replaced")
-        if is_routed:
+        if backbone.config._attn_implementation == "stfit_packed" and calls == backbone.config.num_hidden_layers:
             result = _compare(packed_td, expected_td)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
         result = ProbeResult(False, "it refuses the arguments of a packed forward")
