@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
-from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.table import forward_bags, single_layout
 from stfit.encoder.bases.word_vectors import (
     frequent_words,
@@ -93,7 +92,7 @@ def _write(counts: modules.WordCounts, words: list[str], folder: Path) -> None:
     write_json(folder / "config.json", config)
 
 
-def _load(folder: Path, options: BackboneOptions) -> Backbone:
+def load(folder: Path, options: BackboneOptions) -> Backbone:
     config = read_json(folder / "config.json")
     if not isinstance(config.get("vocab"), list):
         raise ModelError(f"{folder / 'config.json'}: `vocab` is missing or not a list")
@@ -103,16 +102,7 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
     return _build(words, weights, bool(config.get("cumulative_term_frequency", True)))
 
 
-def _inspect(folder: Path) -> ModelInfo:
+def inspect(folder: Path) -> ModelInfo:
     words = read_json(folder / "config.json").get("vocab") or []
     load_tokenizer = partial(WhitespaceTokenizer, words)
     return ModelInfo(ST_NAME, load_tokenizer=load_tokenizer, hidden_size=len(set(words)), num_layers=0, parameters=0)
-
-
-BAG_OF_WORDS = BaseKind(
-    ST_NAME,
-    _load,
-    _inspect,
-    is_pooled=False,
-    unsupported_keys=("pooling", "token_layers", "append_eos", "attention", "dropout", "lora", "max_seq_length"),
-)

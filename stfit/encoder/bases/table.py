@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.folder.files import count_parameters, read_shapes
 from stfit.encoder.folder.model_config import ModelInfo
+from stfit.encoder.tokenizer import Tokenizer
 from stfit.lazy import Tensor, lazy, nn, torch
 from stfit.paths import Location
 from stfit.spec import Spec
@@ -50,10 +51,9 @@ class VectorTable(Spec):
 
     @property
     def dim(self) -> int:
-        if self.vectors is not None:
-            _, first_vector = read_vectors(Path(self.vectors), max_words=1)
-            return int(first_vector.shape[1])
-        return self.embedding_dim or self.default_dim
+        if self.vectors is None:
+            return self.embedding_dim or self.default_dim
+        return int(read_vectors(Path(self.vectors), max_words=1)[1].shape[1])
 
     def inspect(self) -> ModelInfo:
         dim = self.dim  # opens the file of `vectors`
@@ -61,9 +61,12 @@ class VectorTable(Spec):
         return ModelInfo(self.st_name, is_random=True, hidden_size=dim, num_layers=0, parameters=parameters)
 
 
-def inspect_table(folder: Path) -> dict[str, Any]:
+def inspect_table(
+    st_name: str, folder: Path, load_tokenizer: Callable[[], Tokenizer], max_seq_length: int | None
+) -> ModelInfo:
     dim = next((shape[1] for shape in read_shapes(folder).values() if len(shape) == 2), None)
-    return {"hidden_size": dim, "num_layers": 0, "parameters": count_parameters(folder)}
+    sizes: dict[str, Any] = {"hidden_size": dim, "num_layers": 0, "parameters": count_parameters(folder)}
+    return ModelInfo(st_name, load_tokenizer=load_tokenizer, max_seq_length=max_seq_length, **sizes)
 
 
 def single_layout(forward: packing.Forward) -> Callable[[str], packing.Layout]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
-from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.transformer_tokenizer import (
     TransformerTokenizer,
     append_eos,
@@ -73,12 +72,16 @@ def build_transformer(
     max_seq_length: int | None = None,
 ) -> Backbone:
     """A transformer with its tokenizer; `max_seq_length` is the limit in its folder."""
-    config = module.config
-    pooling = "last_token" if _is_causal(config) else "mean"
-    is_eos_pooled = _is_decoder(config) and "last_token" in (options.pooling or (pooling,))
+    config, is_causal = module.config, _is_causal(module.config)
+    pooling = "last_token" if is_causal else "mean"
+    is_decoder = is_causal or getattr(config, "is_decoder", False)
+    is_eos_pooled = is_decoder and "last_token" in (options.pooling or (pooling,))
     if is_eos_pooled if options.append_eos == "auto" else options.append_eos:
         append_eos(tokenizer)
-    limit = _choose_limit(tokenizer, options.max_seq_length or max_seq_length, config)
+    positions = count_positions(config.to_dict())
+    limit = options.max_seq_length or max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
+    if positions and limit > positions:
+        raise ModelError(f"max_seq_length {limit} exceeds the {positions} positions of the base")
     transformer_tokenizer = TransformerTokenizer(tokenizer, limit)
     return Backbone(
         st_name=ST_NAME,
@@ -167,18 +170,6 @@ def _is_causal(config: PretrainedConfig) -> bool:
     return bool(architectures and architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True))
 
 
-def _is_decoder(config: PretrainedConfig) -> bool:
-    return _is_causal(config) or bool(getattr(config, "is_decoder", False))
-
-
-def _choose_limit(tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None, config: PretrainedConfig) -> int:
-    positions = count_positions(config.to_dict())
-    limit = max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
-    if positions and limit > positions:
-        raise ModelError(f"max_seq_length {limit} exceeds the {positions} positions of the base")
-    return limit
-
-
 def count_positions(config: dict[str, Any]) -> int | None:
     """Maximum length that the position table of a config.json allows; None without such a table."""
     positions = config.get("max_position_embeddings")
@@ -212,6 +203,3 @@ def inspect_transformer(folder: Path) -> ModelInfo:
 
 def _first_int(config: dict[str, Any], *names: str) -> int | None:
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
-
-
-TRANSFORMER = BaseKind(ST_NAME, load_transformer, inspect_transformer)

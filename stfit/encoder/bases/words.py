@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
-from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.table import DEFAULT_VOCAB_SIZE, VectorTable, inspect_table, single_layout
 from stfit.encoder.bases.word_vectors import frequent_words, read_vectors
 from stfit.encoder.folder.files import read_json, read_weights, write_weights
@@ -78,7 +77,7 @@ def _write(table: nn.Embedding, tokenizer: WhitespaceTokenizer, folder: Path) ->
     tokenizer.save(folder)
 
 
-def _load(folder: Path, options: BackboneOptions) -> Backbone:
+def load(folder: Path, options: BackboneOptions) -> Backbone:
     config = read_json(folder / CONFIG_FILE)
     tokenizer_class = str(config.get("tokenizer_class")).rpartition(".")[2]
     if tokenizer_class != "WhitespaceTokenizer":
@@ -96,14 +95,7 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
     return _build(weights["emb_layer.weight"].float(), tokenizer, is_trained)
 
 
-def _inspect(folder: Path) -> ModelInfo:
+def inspect(folder: Path) -> ModelInfo:
     limit = read_json(folder / CONFIG_FILE).get("max_seq_length", NO_LIMIT)
-    return ModelInfo(
-        ST_NAME,
-        load_tokenizer=partial(load_whitespace_tokenizer, folder),
-        max_seq_length=limit if limit < NO_LIMIT else None,
-        **inspect_table(folder),
-    )
-
-
-WORD_EMBEDDINGS = BaseKind(ST_NAME, _load, _inspect, unsupported_keys=("append_eos", "attention", "dropout", "lora"))
+    load_tokenizer = partial(load_whitespace_tokenizer, folder)
+    return inspect_table(ST_NAME, folder, load_tokenizer, limit if limit < NO_LIMIT else None)

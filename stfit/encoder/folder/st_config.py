@@ -63,7 +63,7 @@ def read_folder(folder: Path) -> ModelFolder:
         )
     modes: tuple[str, ...] = ()
     include_prompt, before = True, []
-    if KINDS[st_name].is_pooled:
+    if "pooling" not in KINDS[st_name].unsupported_keys:
         place = next((place for place, (name, _) in enumerate(rest) if name == "Pooling"), None)
         if place is None:
             raise ModelError(f"{modules_file}: has no Pooling after {st_name}")
