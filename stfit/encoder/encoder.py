@@ -1,10 +1,12 @@
 """Token sequences -> one embedding each: the base (transformer or table), token layers, pooling, layers."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import sha256
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,9 +72,8 @@ class Encoder(nn.Module):
         settings = vars(config).items() if config else ()
         rates = [value for name, value in settings if DROPOUT_SETTING.search(name)]
         rates += [module.dropout for module in self.token_layers.modules() if isinstance(module, nn.LSTM)]
-        return any(isinstance(rate, float) and rate > 0 for rate in rates) or any(
-            isinstance(layer, nn.Dropout) for layer in self.layers
-        )
+        rates += [1.0 for layer in self.layers if isinstance(layer, nn.Dropout)]
+        return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
     def use_fast_dropout(self) -> None:
         use_fast_dropout(self.backbone)
@@ -185,10 +186,11 @@ class Encoder(nn.Module):
         """
         lengths = [len(sequence) for sequence in sequences]
         max_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
-        forward, precision, run = self.layout.forward, "bfloat16" if fast else self.precision, _serial_map
+        forward, precision = self.layout.forward, "bfloat16" if fast else self.precision
         dtype = getattr(torch, precision)
+        runner: AbstractContextManager[Any] = nullcontext(map)
         if self.fused and fused_supports(dtype):
-            forward, precision, run = build_fused(self.backbone, dtype), "float32", _parallel_map
+            forward, precision, runner = build_fused(self.backbone, dtype), "float32", _parallel_map()
             max_tokens = min(max_tokens, sum(lengths) // torch.get_num_threads() + 1)
         embeddings = torch.empty(len(sequences), self.resolve_dim(truncate_dim))
 
@@ -202,23 +204,20 @@ class Encoder(nn.Module):
 
         was_training = self.training
         self.eval()
-        run(embed_batch, token_batches(lengths, max_tokens))
+        with runner as run:
+            list(run(embed_batch, token_batches(lengths, max_tokens)))
         self.train(was_training)
         return embeddings.numpy()
 
 
-def _serial_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
-    for batch in batches:
-        work(batch)
-
-
-def _parallel_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
-    """Run the batches in parallel, each on one core, so that no core waits for another within an operation."""
+@contextmanager
+def _parallel_map() -> Iterator[Any]:
+    """A `map` in parallel, each item on one core, so that no core waits for another within an operation."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, batches))
+            yield pool.map
     finally:
         torch.set_num_threads(cores)
 
@@ -227,8 +226,7 @@ def token_batches(lengths: list[int], max_tokens: int) -> list[np.ndarray]:
     """Indices of sequences, longest first, in batches of at most `max_tokens` tokens (or a single sequence)."""
     batches: list[np.ndarray] = []
     order = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
-    start = 0
-    total = 0
+    start = total = 0
     for end, index in enumerate(order):
         if end > start and total + lengths[index] > max_tokens:
             batches.append(order[start:end])

@@ -96,10 +96,3 @@ def merged_weights(backbone: nn.Module) -> dict[str, Tensor] | None:
             "model.lora: the merged weights equal those of the base, so the adapters learned nothing: train longer"
         )
     return merged
-
-
-def frozen_weight_names(backbone: nn.Module) -> set[str]:
-    """Names of the weights that adapters keep frozen, which a checkpoint can leave out."""
-    if not adapted_linears(backbone):
-        return set()
-    return {name for name, weight in backbone.named_parameters() if not weight.requires_grad}

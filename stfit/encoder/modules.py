@@ -15,25 +15,6 @@ from stfit.encoder.pooling import TokenStates
 from stfit.similarity import normalize
 
 
-class Projection(nn.Module):
-    def __init__(self, dim: int, out_features: int, bias: bool, activation: nn.Module) -> None:
-        super().__init__()
-        self.linear = nn.Linear(dim, out_features, bias=bias)
-        self.activation = activation
-
-    def forward(self, embedding_rd: Tensor) -> Tensor:
-        return self.activation(self.linear(embedding_rd))
-
-
-class Norm(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, embedding_rd: Tensor) -> Tensor:
-        return self.norm(embedding_rd)
-
-
 class UnitLength(nn.Module):
     def forward(self, embedding_rd: Tensor) -> Tensor:
         return normalize(embedding_rd)

@@ -126,13 +126,9 @@ class WordWeights(LayerSpec):
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
         """sentence-transformers reads the weights from the config, and not from the file in which it saves them."""
         assert isinstance(module, modules.TokenWeights)
-        weights = module.emb_layer.weight[:, 0].tolist()
-        word_weights = dict(zip(module.vocabulary, weights, strict=True))
-        return {
-            "vocab": module.vocabulary,
-            "word_weights": word_weights,
-            "unknown_word_weight": self.unknown_word_weight,
-        }
+        word_weights = dict(zip(module.vocabulary, module.emb_layer.weight[:, 0].tolist(), strict=True))
+        settings = {"word_weights": word_weights, "unknown_word_weight": self.unknown_word_weight}
+        return {"vocab": module.vocabulary, **settings}
 
     @classmethod
     def from_st(cls, config: dict[str, Any]) -> Self:

@@ -43,11 +43,8 @@ class FileTokenizer:
 
     def vocabulary(self) -> list[str]:
         """Every token, by id; empty for an unused id."""
-        vocab = self._backend.get_vocab()
-        tokens = [""] * (max(vocab.values()) + 1)
-        for token, token_id in vocab.items():
-            tokens[token_id] = token
-        return tokens
+        tokens = {token_id: token for token, token_id in self._backend.get_vocab().items()}
+        return [tokens.get(token_id, "") for token_id in range(max(tokens) + 1)]
 
     def save(self, folder: Path) -> None:
         self._backend.save(str(folder / "tokenizer.json"))

@@ -17,17 +17,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from stfit.distributed import all_gather_object, barrier, is_rank_zero, rank
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, weights_of
-from stfit.encoder.lora import frozen_weight_names
+from stfit.encoder.lora import adapted_linears
 from stfit.errors import ModelError, ResourceError
 from stfit.io.atomic import atomic_directory, discard, sync, temporary_path, wrap_os_errors
 from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json
 from stfit.runtime.run_folder import list_checkpoints
-from stfit.training.fsdp import is_sharded_tensor, shard_like, to_local
+from stfit.training.fsdp import shard_like
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import TrainObjects, require_finite_weights, trainable_modules
 from stfit.training.rng import capture_all_rng, restore_all_rng
@@ -95,9 +96,10 @@ def _checkpoint_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 def frozen_by_lora(module: nn.Module) -> set[str]:
     """Names of the base's weights if LoRA adapters are trained instead of them; checkpoints leave them out."""
-    if not isinstance(module, Encoder):
+    if not isinstance(module, Encoder) or not adapted_linears(module.backbone):
         return set()
-    return {f"backbone.{name}" for name in frozen_weight_names(module.backbone)}
+    weights = module.backbone.named_parameters()
+    return {f"backbone.{name}" for name, weight in weights if not weight.requires_grad}
 
 
 def _load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -124,10 +126,10 @@ def _flatten_optimizer(optimizer: torch.optim.Optimizer, sharded_only: bool = Fa
     `sharded_only` leaves out the tensors that all ranks hold in full.
     """
     return {
-        f"{weight}.{name}": to_local(tensor).detach().cpu().contiguous()
+        f"{weight}.{name}": (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
         for weight, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
-        if not sharded_only or is_sharded_tensor(tensor)
+        if not sharded_only or isinstance(tensor, DTensor)
     }
 
 

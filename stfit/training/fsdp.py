@@ -55,10 +55,6 @@ def _transformer_layers(backbone: nn.Module) -> Iterable[nn.Module]:
     return max(lists, key=len, default=[])
 
 
-def is_sharded(module: nn.Module) -> bool:
-    return isinstance(module, FSDPModule)
-
-
 @contextmanager
 def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder]:
     """Fill `unsharded` with the full weights of the sharded `encoder` during the block. A collective operation."""
@@ -72,14 +68,6 @@ def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder
             weight.data = weight.new_empty(0)
 
 
-def is_sharded_tensor(tensor: Tensor) -> bool:
-    return isinstance(tensor, DTensor)
-
-
-def to_local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Shard a full tensor the way `like` is sharded. Every rank has it, so nothing is communicated."""
     if not isinstance(like, DTensor):
@@ -89,7 +77,7 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 def clip_grad_norm(weights: Sequence[nn.Parameter], max_norm: float) -> Tensor:
     """Scale gradients, sharded and full ones, to a total norm of at most `max_norm`; returns the norm before."""
-    kinds = [[weight for weight in weights if is_sharded_tensor(weight) is sharded] for sharded in (True, False)]
+    kinds = [[weight for weight in weights if isinstance(weight, DTensor) is sharded] for sharded in (True, False)]
     norms = []
     for kind in filter(None, kinds):
         norm = nn.utils.get_total_norm([weight.grad for weight in kind if weight.grad is not None])

@@ -3,7 +3,7 @@
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,14 +55,9 @@ class TrainObjects:
     def modules(self) -> list[nn.Module]:
         return trainable_modules(self.encoder, self.losses)
 
-    @contextmanager
-    def full_encoder(self) -> Iterator[Encoder]:
+    def full_encoder(self) -> AbstractContextManager[Encoder]:
         """The encoder with all of its weights, to measure or save it. A collective operation."""
-        if self.unsharded is None:
-            yield self.encoder
-        else:
-            with summon_full_params(self.unsharded, self.encoder) as encoder:
-                yield encoder
+        return nullcontext(self.encoder) if self.unsharded is None else summon_full_params(self.unsharded, self.encoder)
 
 
 def trainable_modules(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
@@ -96,12 +91,11 @@ def build_train_objects(
 def _freeze(encoder: Encoder, patterns: list[str]) -> None:
     names = [name for name, _ in encoder.named_parameters()]
     for pattern in patterns:
-        matches = set(fnmatch.filter(names, pattern))
+        matches = fnmatch.filter(names, pattern)
         if not matches:
             raise RecipeError(f"train.freeze: `{pattern}` matches no weight; names look like {', '.join(names[:3])}")
-        for name, weight in encoder.named_parameters():
-            if name in matches:
-                weight.requires_grad_(False)
+        for name in matches:
+            encoder.get_parameter(name).requires_grad_(False)
     if not any(weight.requires_grad for weight in encoder.parameters()):
         raise RecipeError("train.freeze: freezes all weights of the encoder; remove a pattern")
 
