@@ -63,19 +63,14 @@ def process_group() -> Iterator[None]:
     if launched_world_size() is None:
         yield
         return
-    _die_with_parent()
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # when torchrun dies, so that no orphan keeps running
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # makes `cuda` this rank's GPU
     with translate_dist_errors():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     yield
     dist.destroy_process_group()  # skipped after an error, where it could wait for healthy ranks
-
-
-def _die_with_parent() -> None:
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def write_error_file(name: str, message: str, exit_code: int) -> None:
@@ -89,10 +84,7 @@ def write_error_file(name: str, message: str, exit_code: int) -> None:
 
 @contextmanager
 def translate_dist_errors(mixed: bool = False) -> Iterator[None]:
-    """Convert errors of collective operations to WorkerLostError.
-
-    `mixed`: the block also does other work, whose errors must pass unchanged.
-    """
+    """Convert errors of collective operations, and no others if `mixed` with other work, to WorkerLostError."""
     try:
         yield
     except RuntimeError as error:  # gloo and NCCL have many messages

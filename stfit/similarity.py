@@ -34,10 +34,7 @@ def pairwise_cosine(first_rd: Tensor, second_rd: Tensor) -> Tensor:
 
 
 def pairwise_distance(distance: str, first_rd: Tensor, second_rd: Tensor, offset: float = 0.0) -> Tensor:
-    """Distance (cosine, euclidean or manhattan) of row i to row i, [r]; cosine means 1 - cosine similarity.
-
-    `offset` is added to every difference of coordinates (not for cosine), so that identical rows have a gradient.
-    """
+    """Distance of row i to row i, [r]; `offset` on the differences (not for cosine) gives identical rows a gradient."""
     if distance == "cosine":
         return 1 - pairwise_cosine(first_rd, second_rd)
     return torch.linalg.vector_norm(first_rd - second_rd + offset, ord=ORDERS[distance], dim=-1)

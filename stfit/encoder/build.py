@@ -34,11 +34,9 @@ def load_encoder(folder: str | Path, device: str = "cpu") -> Encoder:
 
 
 def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu") -> Encoder:
-    """The encoder that `model` describes, on `device`.
+    """The encoder that `model` describes, on `device`; new weights are drawn from torch's global generator.
 
-    `texts` returns the training texts, from which a base without pretrained weights learns its vocabulary. New weights
-    are drawn from torch's global generator. Raises ModelError if the base can't be used, HubError if it can't be
-    downloaded.
+    `texts`: training texts for what is learned from them. Raises ModelError if the base can't be used, or HubError.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -87,10 +87,7 @@ class Encoder(nn.Module):
         return next(chain(self.backbone.parameters(), self.backbone.buffers()))
 
     def forward(self, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None = None) -> Tensor:
-        """Embeddings [len(sequences), embedding_dim] of token-id arrays, in their order.
-
-        `prompt_lengths`: number of tokens at the start of each sequence that are not pooled (if include_prompt is off).
-        """
+        """Embeddings [sequences, embedding_dim]; pooling skips the first `prompt_lengths` tokens of each."""
         return self._embed(self.layout.forward, self.precision, sequences, prompt_lengths)
 
     def _embed(
@@ -128,10 +125,7 @@ class Encoder(nn.Module):
         return min(truncate_dim or self.output_dim, self.embedding_dim)
 
     def prompt(self, name: str | None) -> str:
-        """The text of a prompt; None means the model's default prompt.
-
-        Raises ModelError for a name the model does not have.
-        """
+        """The text of a prompt, by default of the model's default prompt. Raises ModelError for an unknown name."""
         name = self.config.default_prompt if name is None else name
         if name is None:
             return ""
@@ -180,10 +174,7 @@ class Encoder(nn.Module):
         batch_tokens: int | None = None,
         fast: bool = False,
     ) -> np.ndarray:
-        """Embeddings of token sequences as `encode` returns them; pooling skips the first `skip` tokens of each.
-
-        `batch_tokens`: tokens at once (default: by device). `fast`: matrix products in bfloat16.
-        """
+        """Embeddings as `encode` returns them; pooling skips `skip` tokens. `fast`: products in bfloat16."""
         lengths = [len(sequence) for sequence in sequences]
         max_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
         forward, precision = self.layout.forward, "bfloat16" if fast else self.precision

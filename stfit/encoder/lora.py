@@ -38,10 +38,7 @@ class Lora(Spec):
 
 
 def add_adapters(backbone: nn.Module, settings: Lora) -> None:
-    """Add an adapter to each linear layer that `settings` select, and freeze all other weights.
-
-    Raises ModelError if peft is not installed, or a name matches no linear layer.
-    """
+    """Freeze all weights and add adapters. Raises ModelError without peft, or if a name matches no linear layer."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -76,10 +73,7 @@ def adapted_linears(backbone: nn.Module) -> dict[str, Any]:
 
 
 def merged_weights(backbone: nn.Module) -> dict[str, Tensor] | None:
-    """Weights under their names without adapters, with the adapters merged in; None if there are no adapters.
-
-    Raises ModelError if merging changes no weight: the model would equal its base.
-    """
+    """The weights with the adapters merged in, None without adapters. Raises ModelError if that changes no weight."""
     maps = adapted_linears(backbone)
     if not maps:
         return None

@@ -21,10 +21,7 @@ from stfit.plugins import installed_entry_points, load_entry_point
 
 @dataclass(frozen=True)
 class TokenStates:
-    """Token embeddings of sequences end to end: sequence i owns `lengths_r[i]` tokens from `starts_r[i]` on.
-
-    No length may be 0.
-    """
+    """Token embeddings of sequences: i owns `lengths_r[i]` (at least 1) tokens from `starts_r[i]` on."""
 
     states: Tensor  # [t, d]
     lengths_r: Tensor

@@ -78,10 +78,7 @@ def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
 
 
 class WhitespaceTokenizer:
-    """Words between whitespace; an unknown one is retried without punctuation, then in lower case, then left out.
-
-    The same steps as sentence-transformers' WhitespaceTokenizer, with the interface of FileTokenizer.
-    """
+    """That of sentence-transformers: an unknown word is retried without punctuation, then in lower case."""
 
     def __init__(
         self,

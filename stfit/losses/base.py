@@ -101,12 +101,13 @@ class TeacherLoss(LossBase):
             )
 
     def require_columns_with_teacher(
-        self, columns: Columns, label: Tensor | None, names: list[str]
-    ) -> tuple[list[Tensor], Tensor]:
-        """The tensors of `names` [rows, dim], and the teacher's embeddings [rows, columns it reads, its dim].
+        self, columns: Columns, label: Tensor | None, names: list[str] | None = None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The tensors of `names` [rows, dim], the teacher's embeddings [rows, columns it reads, its dim], which exist.
 
-        Raises RecipeError and DataError as `require_columns`.
+        Default: anchor, positive, negatives. A negative of exact zeros is missing in the third, [rows, columns].
         """
+        names = names or ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
         tensors = require_columns(self.tag(), columns, None, *names)
         rows, texts = len(tensors[0]), len(self.taught_roles(names))
         if label is None or label.ndim != 3 or label.shape[:2] != (rows, texts):
@@ -114,7 +115,9 @@ class TeacherLoss(LossBase):
             raise DataError(
                 f"loss `{self.tag()}` needs a teacher's embeddings of {texts} texts in {rows} rows; the label {shape}"
             )
-        return tensors, upcast(label).to(tensors[0].dtype)
+        zero_rc = torch.stack([(tensor == 0).all(dim=1) for tensor in tensors], dim=1)
+        can_miss_c = torch.tensor([name.startswith("negative") for name in names], device=zero_rc.device)
+        return tensors, upcast(label).to(tensors[0].dtype), ~(zero_rc & can_miss_c)
 
 
 def require_columns(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list[Tensor]:
@@ -134,13 +137,6 @@ def require_columns(loss: str, columns: Columns, label: Tensor | None, *names: s
     if label is not None and label.shape != (rows,):
         raise DataError(f"loss `{loss}` needs one label per row: {rows} rows, but labels of shape {list(label.shape)}")
     return [upcast(given[name]) for name in names]
-
-
-def presence_mask(names: list[str], tensors: list[Tensor]) -> Tensor:
-    """Which texts exist, [rows, columns]: a negative of exact zeros is missing."""
-    zero_rc = torch.stack([(tensor == 0).all(dim=1) for tensor in tensors], dim=1)
-    can_miss_c = torch.tensor([name.startswith("negative") for name in names], device=zero_rc.device)
-    return ~(zero_rc & can_miss_c)
 
 
 def upcast(tensor: Tensor) -> Tensor:

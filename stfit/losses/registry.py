@@ -55,10 +55,7 @@ LOSSES: list[Any] = list(union_members(Loss))
 
 
 def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:
-    """The loss to call: the loss itself, or an nn.Module with weights to train and checkpoint.
-
-    Raises ModelError if a Matryoshka dimension exceeds the embedding, DataError if softmax has fewer than two classes.
-    """
+    """The loss to call, an nn.Module if it has weights. Raises ModelError for a too large Matryoshka dimension."""
     too_large = [dim for dim in loss.matryoshka_dims or [] if dim > embedding_dim]
     if too_large:
         raise ModelError(f"`loss.matryoshka_dims` {too_large}: the model's embeddings have {embedding_dim} dimensions")

@@ -30,10 +30,7 @@ class ScheduledBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """The steps of a run. A step takes `accumulate` batches of one epoch; the last step of an epoch may take fewer.
-
-    A run with a stream has no epochs.
-    """
+    """The steps of a run, each with `accumulate` batches of one epoch, or fewer at its end. A stream has no epochs."""
 
     objectives: Sequence[EpochBatches]
     sampling_rates: list[float]

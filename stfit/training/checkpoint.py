@@ -49,9 +49,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, objects: TrainObjects, facts: Mapping[str, Any]) -> None:
     """Write the training state to `folder`, replacing a damaged checkpoint of that name. A collective operation.
 
-    Rank 0 writes the weights, the optimizer state and the random state of all ranks. If the optimizer state is
-    sharded, every rank writes its shard. Raises DivergedError if a weight is not finite, ResourceError if the
-    checkpoint can't be written.
+    Rank 0 writes all but the optimizer shards of the other ranks. Raises DivergedError if a weight is not finite.
     """
     random_states = {
         f"{number}.{name}": state
@@ -121,10 +119,7 @@ def _clone_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _flatten_optimizer(optimizer: torch.optim.Optimizer, sharded_only: bool = False) -> dict[str, Tensor]:
-    """Local tensors of the optimizer state, named `<weight>.<name>`; the hyperparameters follow from the recipe.
-
-    `sharded_only` leaves out the tensors that all ranks hold in full.
-    """
+    """Local tensors of the optimizer state, named `<weight>.<name>`; `sharded_only`: none that all ranks hold."""
     return {
         f"{weight}.{name}": (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
         for weight, state in optimizer.state_dict()["state"].items()
@@ -169,10 +164,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def delete_old_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints.
-
-    Raises ResourceError, and deletes nothing, if the newest one is damaged.
-    """
+    """Keep the newest `keep` checkpoints. Raises ResourceError, and deletes nothing, if the newest one is damaged."""
     newest, *older = list_checkpoints(folder)
     if problem := verify_checkpoint(newest):
         raise ResourceError(f"{newest}: was just written, but {problem}; check the disk")

@@ -26,11 +26,7 @@ from stfit.errors import RecipeError
 
 
 def shard(encoder: Encoder) -> Encoder:
-    """Shard the encoder in place, and return an unsharded copy without weights.
-
-    The copy can measure, save and encode once `summon_full_params` has filled it. Raises RecipeError if torch is too
-    old.
-    """
+    """Shard the encoder in place, and return an unsharded copy without weights, for `summon_full_params` to fill."""
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise RecipeError(f"train.shard needs a newer torch than {torch.__version__}: remove it, or update torch")
     unsharded = copy.deepcopy(encoder, {id(encoder.tokenizer): encoder.tokenizer})

@@ -38,10 +38,7 @@ class BatchResult(NamedTuple):
 
 
 def build_splitter(rows: int | None = None, tokens: int | None = None) -> Splitter:
-    """Mini-batches of as many sequences as `rows` rows have, or of at most `tokens` tokens but at least one sequence.
-
-    A single mini-batch if neither is given.
-    """
+    """Mini-batches of as many sequences as `rows` rows have, or of one sequence or at most `tokens` tokens."""
 
     def split(batch: Batch, sequences: np.ndarray) -> list[np.ndarray]:
         max_sequences = math.inf if rows is None else rows * len(batch.columns)

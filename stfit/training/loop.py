@@ -73,11 +73,7 @@ def build_train_objects(
     layer_decay: float | None = None,
     sharded: bool = False,
 ) -> TrainObjects:
-    """AdamW over all weights whose names match no pattern in `frozen`.
-
-    `sharded` shards the encoder across the processes, if there are several. Raises RecipeError if a pattern matches no
-    weight, or if no weight is left to train.
-    """
+    """AdamW over all weights that match no pattern in `frozen`. Raises RecipeError for a pattern that matches none."""
     _freeze(encoder, frozen)
     unsharded = shard(encoder) if sharded and world_size() > 1 else None
     weights = trained_weights(*trainable_modules(encoder, losses))
@@ -194,10 +190,7 @@ def _optimizer_step(objects: TrainObjects, learning_rate: float) -> None:
 
 
 def _require_finite(step: int, results: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch]) -> None:
-    """Raise DivergedError before a NaN reaches the weights.
-
-    `grad_norm` is 0 with float16 loss scaling, which skips a step whose gradients overflow.
-    """
+    """Raise DivergedError before a NaN reaches the weights. `grad_norm` is 0 if the scaler skips overflows."""
     for batch, result in zip(batches, results, strict=True):
         broken = np.flatnonzero(~result.finite_s.cpu().numpy())
         if len(broken):

@@ -14,9 +14,9 @@ from stfit.encoder.bases.transformer_tokenizer import (
     lowercase,
     own_limit,
 )
-from stfit.encoder.folder.files import count_parameters, read_json
+from stfit.encoder.folder.files import count_parameters, name_some, read_json, read_shapes
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors, wrong_shapes
+from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors
 from stfit.encoder.lora import merged_weights
 from stfit.encoder.tokenizer import untruncated_tokenizer
 from stfit.errors import ModelError
@@ -131,14 +131,16 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
 def _list_wrong_shapes(folder: Path, config: PretrainedConfig) -> str:
     with torch.device("meta"):
         module = _text_encoder_class(config, folder)(config)
-    return wrong_shapes(module.state_dict(), folder, module.base_model_prefix)
+    shapes, wrong = read_shapes(folder), []
+    for name, tensor in module.state_dict().items():
+        shape = shapes.get(name, shapes.get(f"{module.base_model_prefix}.{name}"))  # the prefix of one with a head
+        if shape not in (None, tuple(tensor.shape)):
+            wrong.append(f"{name} {list(shape)} instead of {list(tensor.shape)}")
+    return name_some(wrong)
 
 
 def _text_encoder_class(config: PretrainedConfig, folder: Path) -> Any:
-    """The class of the text encoder in a checkpoint; for T5 and similar models, that is the encoder alone.
-
-    Raises ModelError if there is none.
-    """
+    """The class of the text encoder in a checkpoint; for T5 and similar models, that is the encoder alone."""
     text_encoders, models = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING, transformers.MODEL_MAPPING
     entry = text_encoders.get(type(config), None) or models.get(type(config), None)
     encoder: type[PreTrainedModel] | None = entry[0] if isinstance(entry, tuple) else entry

@@ -38,11 +38,7 @@ class Ranges:
 
 
 def quantize(embedding_rd: np.ndarray, precision: str, ranges: Ranges | None) -> np.ndarray:
-    """Convert float embeddings [r, d] to `precision`, with the conventions of sentence-transformers.
-
-    int8 and uint8 need `ranges`, and values outside are clipped. binary and ubinary return [r, d / 8]: eight
-    dimensions per byte, each whether the value is positive.
-    """
+    """Convert float embeddings [r, d] with the conventions of sentence-transformers; binary ones become [r, d / 8]."""
     if precision in CALIBRATED:
         assert ranges is not None
         step = np.where(ranges.high > ranges.low, (ranges.high - ranges.low) / 255, 1)

@@ -23,10 +23,7 @@ MAX_HEADER_BYTES = 100 * 2**20
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """The content of a JSON file, or `default`, if given, when there is no file.
-
-    Raises ModelError if the file is damaged, or missing without a default.
-    """
+    """The content of a JSON file, or `default`, if given, when there is no file. Raises ModelError if it is damaged."""
     if default is not None and not path.is_file():
         return default
     try:

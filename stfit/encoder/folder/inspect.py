@@ -13,10 +13,7 @@ from stfit.encoder.folder.validate import validate_folder, wrap_errors
 
 
 def inspect_model(model: Model) -> ModelInfo:
-    """The base of a recipe.
-
-    Raises ModelError if it is missing or damaged, HubError if the Hub can't be reached.
-    """
+    """The base of a recipe. Raises ModelError if it is missing or damaged, HubError if the Hub can't be reached."""
     if not isinstance(model.base, str):
         return model.base.inspect()
     return inspect_folder(locate(model.base, model.revision, SMALL_FILES))

@@ -46,10 +46,7 @@ class ModelFolder:
 
 
 def read_folder(folder: Path) -> ModelFolder:
-    """Read the configuration of a sentence-transformers model.
-
-    Raises ModelError for modules that stfit does not have, and for paths that lead out of the folder.
-    """
+    """Raises ModelError for modules that stfit does not have, and for paths that lead out of the folder."""
     modules_file = folder / "modules.json"
     entries = read_json(modules_file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -150,10 +147,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def st_settings(config: ModelConfig) -> dict[str, Any]:
-    """The content of config_sentence_transformers.json.
-
-    The version is the oldest that knows every key here, so that no version of sentence-transformers warns.
-    """
+    """The version is the oldest that knows every key here, so that no version of sentence-transformers warns."""
     import torch
     import transformers
 

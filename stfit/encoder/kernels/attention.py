@@ -68,10 +68,7 @@ class Block:
 
 
 class BlockLayout:
-    """Index maps between packed tokens and the heads-first layout, whose lengths are rounded up.
-
-    p = rows of the heads-first tensor: one for each block, sequence, head and position.
-    """
+    """Index maps between packed tokens and the heads-first layout, whose lengths are rounded up."""
 
     def __init__(self, lengths: np.ndarray, heads: int) -> None:
         starts = np.cumsum(lengths) - lengths
@@ -202,10 +199,7 @@ def _attend(
 
 
 def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float) -> tuple[Tensor, tuple[Any, ...]]:
-    """dropout(softmax(scale * query key^T)) value, and the last arguments of `attend_backward`.
-
-    Query, key and value are the thirds of `qkv_pd`.
-    """
+    """dropout(softmax(scale * query key^T)) value of `qkv_pd`, and the last arguments of `attend_backward`."""
     q_pd, k_pd, v_pd = qkv_pd.chunk(3)
     output_pd = torch.empty_like(q_pd)
     sizes = [block.scores for block in blocks.blocks]

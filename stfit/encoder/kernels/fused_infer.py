@@ -81,10 +81,7 @@ def _attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
 
 
 def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -> Forward:
-    """The fused forward of a backbone, with its weights as they are now. `dtype`: of products and attention.
-
-    Raises NotImplementedError if the backbone can't be fused, AttributeError or RuntimeError if torch lacks a kernel.
-    """
+    """The fused forward of a backbone with its present weights. Raises NotImplementedError if it can't be fused."""
     parts = find_parts(backbone)
     is_float_on_cpu = backbone.dtype == torch.float32 and backbone.device.type == "cpu"
     if parts is None or parts.position_embeddings is None or not is_float_on_cpu:

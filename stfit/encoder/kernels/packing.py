@@ -113,10 +113,7 @@ def _forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> t
 
 @torch.no_grad()
 def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
-    """The layout that `attention` names (fused, packed or padded), or for `auto` the first of these that works.
-
-    Raises ModelError if the named layout does not work for the backbone.
-    """
+    """The layout that `attention` names, or for `auto` the fastest that works. Raises ModelError if none does."""
     if attention == "padded":
         return Layout("padded", forward_padded, "chosen by the recipe")
     was_training = backbone.training
@@ -145,10 +142,7 @@ def _compare(states_td: Tensor, expected_td: Tensor) -> ProbeResult:
 
 
 def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
-    """Route the attention through `packed_attention`, and keep it so if that works.
-
-    Some models accept the new attention and never call it, so the calls are counted too.
-    """
+    """Route the attention through `packed_attention`, counting its calls: some models accept it and never call it."""
     standard = backbone.config._attn_implementation
     try:
         backbone.set_attn_implementation("stfit_packed")
