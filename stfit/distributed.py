@@ -103,7 +103,6 @@ def broadcast_object(value: T) -> T:
 
 
 def on_rank_zero(action: Callable[[], T]) -> T:
-    """Run `action` on rank 0 only; all ranks return its result."""
     return broadcast_object(action() if is_rank_zero() else None)  # type: ignore[return-value]  # rank 0 has a T
 
 
@@ -165,7 +164,6 @@ def all_gather_rows(local_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
 
 
 def all_gather_numpy(local_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
-    """`all_gather_rows` for arrays, without gradients."""
     return local_rd if world_size() == 1 else all_gather_rows(torch.from_numpy(local_rd), shares).numpy()
 
 
@@ -192,7 +190,6 @@ def all_reduce_grads(weights: Sequence[torch.nn.Parameter]) -> None:
 
 
 def _buckets(weights: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    """Consecutive weights of the same dtype and device, up to BUCKET_BYTES together."""
     bucket: list[torch.nn.Parameter] = []
     for weight in weights:
         fits = bucket and (bucket[0].dtype, bucket[0].device) == (weight.dtype, weight.device)

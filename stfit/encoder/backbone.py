@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """The keys of `model` that a backbone is built with."""
-
     max_seq_length: int | None = None
     pooling: tuple[str, ...] | None = None
     dropout: float | None = None
@@ -26,8 +24,6 @@ class BackboneOptions:
 
 @dataclass
 class Backbone:
-    """Weights and tokenizer, and how they are used and saved."""
-
     st_name: str
     module: Any
     tokenizer: Tokenizer

@@ -47,7 +47,10 @@ def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu")
     if model.lora is not None:
         add_adapters(backbone.module, model.lora)
     has_saved_token_layers = base is not None and model.token_layers is None
-    token_layers = _build_token_layers(config, backbone, None if has_saved_token_layers else texts)
+    token_layers, dim = nn.ModuleList(), backbone.dim
+    for layer in config.token_layers:
+        token_layers.append(layer.build(LayerContext(backbone, dim, None if has_saved_token_layers else texts)))
+        dim = layer.dim_after(dim)
     token_layers.to(device=torch.device(device), dtype=dtype)
     layout = backbone.choose_layout(model.attention)
     encoder = Encoder(backbone, config, token_layers, layout)
@@ -60,7 +63,6 @@ def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu")
 
 
 def _build_backbone(model: Model, texts: Texts | None) -> tuple[Backbone, ModelFolder | None]:
-    """The first module of the model, and the other modules of its base if that is a sentence-transformers model."""
     options = model.backbone_options
     if not isinstance(model.base, str):
         if texts is None:
@@ -75,14 +77,6 @@ def _build_backbone(model: Model, texts: Texts | None) -> tuple[Backbone, ModelF
         if options.append_eos == "auto":  # its tokenizer was saved with the end token, or trained without
             options = replace(options, append_eos=False)
         return KINDS[base.st_name].load(base.backbone_folder, options), base
-
-
-def _build_token_layers(config: ModelConfig, backbone: Backbone, texts: Texts | None) -> nn.ModuleList:
-    modules, dim = nn.ModuleList(), backbone.dim
-    for layer in config.token_layers:
-        modules.append(layer.build(LayerContext(backbone, dim, texts)))
-        dim = layer.dim_after(dim)
-    return modules
 
 
 def _load_all(modules: nn.ModuleList, folders: list[Path]) -> None:

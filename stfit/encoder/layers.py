@@ -33,7 +33,6 @@ class LayerSpec(Spec):
     """What layers before and after pooling share; the defaults are those of a layer that keeps the size."""
 
     config_file: ClassVar[str] = "config.json"
-    """File of its config in its folder of a model."""
 
     def dim_after(self, dim: int) -> int:
         return dim

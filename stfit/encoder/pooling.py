@@ -149,15 +149,13 @@ PoolingName = Annotated[
 ]
 
 
-def pooling_function(name: str) -> Callable[[Any], Tensor]:
-    if name in POOLINGS:
-        return POOLINGS[name].pool
-    return load_entry_point(installed_entry_points("pooling")[name])
-
-
 def compute_pooled(names: tuple[str, ...], tokens: Tokens) -> Tensor:
-    """[sequences, len(names) * dim]: the results of several poolings side by side, in their order."""
-    return torch.cat([pooling_function(name)(tokens).to(tokens.states.dtype) for name in names], dim=1)
+    """[sequences, len(names) * dim]: the results of poolings, of stfit or of packages, side by side."""
+    pooled = []
+    for name in names:
+        pool = POOLINGS[name].pool if name in POOLINGS else load_entry_point(installed_entry_points("pooling")[name])
+        pooled.append(pool(tokens).to(tokens.states.dtype))
+    return torch.cat(pooled, dim=1)
 
 
 def without_prompts(tokens: TokenStates, prompts_r: Tensor) -> TokenStates:

@@ -144,7 +144,6 @@ class WeightedLayerPooling(LayerSpec):
     """First layer of the average; layer 0 is the embedding layer."""
 
     def build(self, context: LayerContext) -> nn.Module:
-        """A weight for each layer. Raises ModelError if the transformer has too few layers."""
         num_layers = context.backbone.num_layers
         if self.layer_start > num_layers:
             message = f"weighted_layer_pooling starts at layer {self.layer_start}, but the base has only {num_layers}"

@@ -18,8 +18,6 @@ WORDS_FILE = "whitespacetokenizer_config.json"
 
 
 class FileTokenizer:
-    """The tokenizer of a tokenizer.json, with the truncation that the file sets."""
-
     def __init__(self, backend: HFTokenizer, special_tokens: bool = False) -> None:
         backend.no_padding()
         self._backend, self._special_tokens = backend, special_tokens
@@ -106,7 +104,6 @@ class WhitespaceTokenizer:
         return [word_id for word_id in ids if word_id is not None]
 
     def _find_id(self, word: str) -> int | None:
-        """Id of the first known form of a word; None for a stop word too."""
         bare = word.strip(string.punctuation)
         return next((self._ids[form] for form in (word, bare, bare.lower()) if form in self._ids), None)
 

@@ -92,7 +92,6 @@ class TeacherLoss(LossBase):
         return roles
 
     def require_teacher_dim(self, model_dim: int, teacher_dim: int) -> None:
-        """Raise ModelError if the loss needs embeddings of equal size and these differ."""
         if self.same_dim and model_dim != teacher_dim:
             raise ModelError(
                 f"loss `{self.tag()}` needs embeddings of equal size, but the teacher has {teacher_dim} dimensions and "
@@ -140,5 +139,4 @@ def require_columns(loss: str, columns: Columns, label: Tensor | None, *names: s
 
 
 def upcast(tensor: Tensor) -> Tensor:
-    """float32 for half precision; any other dtype is unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -174,7 +174,6 @@ def delete_old_checkpoints(folder: Path, keep: int) -> None:
 
 
 def require_disk_space(folder: Path, objects: TrainObjects, keep: int) -> None:
-    """Raise ResourceError if the disk has no space for the checkpoints and the model of a run."""
     weights = sum(weight.nbytes for module in objects.modules for weight in module.state_dict().values())
     moments = 2 * sum(weight.nbytes for _, weight in trained_weights(*objects.modules))
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

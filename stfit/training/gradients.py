@@ -122,6 +122,5 @@ def backward(
 
 
 def trained_weights(*modules: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Names and weights of the modules that are not frozen."""
     for module in modules:
         yield from ((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)

@@ -18,8 +18,6 @@ Base = Annotated[Scratch | Static | WordEmbeddings | BagOfWords, Field(discrimin
 
 
 class BaseKind(NamedTuple):
-    """How stfit reads one kind of first module of a sentence-transformers model."""
-
     load: Callable[[Path, BackboneOptions], Backbone]
     inspect: Callable[[Path], ModelInfo]
     """Reads only the small files, without importing torch."""

@@ -6,14 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import normalizers
+
 from stfit.encoder.backbone import Backbone, BackboneOptions
-from stfit.encoder.bases.transformer_tokenizer import (
-    TransformerTokenizer,
-    append_eos,
-    load_tokenizer,
-    lowercase,
-    own_limit,
-)
+from stfit.encoder.bases.transformer_tokenizer import TransformerTokenizer, append_eos, load_tokenizer, own_limit
 from stfit.encoder.folder.files import count_parameters, name_some, read_json, read_shapes
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors
@@ -55,10 +51,11 @@ ROBERTA_FAMILY = (
 
 
 def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
-    """The transformer of a checkpoint. Raises ModelError if it can't be used as a text encoder."""
     module, tokenizer, st_config = _load_module(folder, options), load_tokenizer(folder), _read_st_config(folder)
-    if st_config.get("do_lower_case"):
-        lowercase(tokenizer)
+    if st_config.get("do_lower_case"):  # old sentence-transformers models
+        backend = tokenizer.backend_tokenizer
+        steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer is not None else [])
+        backend.normalizer = normalizers.Sequence(steps)
     backbone = build_transformer(module, tokenizer, options, st_config.get("max_seq_length"))
     embeddings: Any = module.get_input_embeddings()
     require_vectors(backbone.tokenizer, len(embeddings.weight), folder)
@@ -182,7 +179,6 @@ def count_positions(config: dict[str, Any]) -> int | None:
 
 
 def _read_st_config(folder: Path) -> dict[str, Any]:
-    """`max_seq_length` and `do_lower_case` of a sentence-transformers model."""
     contents = (read_json(folder / name, {}) for name in ST_CONFIG_FILES)
     return next((content for content in contents if content), {})
 

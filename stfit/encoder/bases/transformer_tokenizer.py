@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import normalizers, processors
+from tokenizers import processors
 
 from stfit.encoder.tokenizer import FileTokenizer
 from stfit.errors import ModelError
@@ -48,7 +48,6 @@ class TransformerTokenizer(FileTokenizer):
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint. Raises ModelError if there is no fast tokenizer."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
@@ -56,13 +55,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: has no fast tokenizer (tokenizer.json), which stfit needs")
     return tokenizer
-
-
-def lowercase(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the tokenizer lower-case its texts (`do_lower_case` of old sentence-transformers models)."""
-    backend = tokenizer.backend_tokenizer
-    steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer is not None else [])
-    backend.normalizer = normalizers.Sequence(steps)
 
 
 def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:

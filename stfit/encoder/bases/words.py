@@ -26,7 +26,6 @@ ST_TOKENIZER = "sentence_transformers.models.tokenizer.WhitespaceTokenizer.White
 PADDING = "PADDING_TOKEN"
 """sentence-transformers' word 0."""
 NO_LIMIT = 1_000_000
-"""sentence-transformers' max_seq_length for words without a limit."""
 
 
 class WordEmbeddings(VectorTable):

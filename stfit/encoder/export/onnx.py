@@ -44,7 +44,6 @@ class Graph(nn.Module):
 
 
 def require_exportable(encoder: Encoder) -> None:
-    """Raise ModelError if a graph of token ids and mask can't compute the model."""
     reason = None
     if encoder.base.st_name != "Transformer":
         reason = f"a {encoder.base.st_name} is not a transformer"
@@ -98,7 +97,6 @@ def write_int8(onnx: Path, path: Path) -> None:
 
 
 def write_openvino(onnx: Path, path: Path) -> None:
-    """Write a graph as OpenVINO's .xml and .bin in float32. Raises ModelError if OpenVINO is not installed."""
     try:
         import openvino
     except ImportError as error:
@@ -114,7 +112,6 @@ def save_tokenizer_and_config(encoder: Encoder, folder: Path) -> None:
 
 
 def load_graph(path: Path) -> Run:
-    """A graph loaded into its runtime, with as many threads as torch has."""
     threads = torch.get_num_threads()
     if path.suffix == ".xml":
         import openvino

@@ -55,7 +55,6 @@ def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
 
 
 def load_ranges(path: Path, dim: int) -> Ranges | None:
-    """The ranges in a calibration file, None if it does not exist. Raises DataError if it does not match `dim`."""
     try:
         written = load_json(path)
         low, high = (np.array(written[key], dtype=np.float32) for key in ("low", "high"))

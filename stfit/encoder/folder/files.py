@@ -50,7 +50,6 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Total size of the tensors in a folder's safetensors files; None without a readable file."""
     shapes = read_shapes(folder)
     return sum(map(prod, shapes.values())) if shapes else None
 
@@ -80,7 +79,6 @@ def load_weights(module: nn.Module, folder: Path) -> None:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with contiguous tensors on the CPU, as safetensors needs them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 

@@ -23,7 +23,6 @@ class ModelConfig:
     truncate_dim: int | None = None
 
     def pooled_dim(self, dim: int) -> int:
-        """Size of an embedding before `layers`, given token embeddings of size `dim`."""
         for token_layer in self.token_layers:
             dim = token_layer.dim_after(dim)
         return dim * max(1, len(self.pooling))
@@ -35,7 +34,6 @@ class ModelConfig:
         return dim
 
     def modules(self) -> list[str]:
-        """sentence-transformers' names of the modules after the backbone."""
         pooling = [f"Pooling ({', '.join(self.pooling)})"] if self.pooling else []
         before, after = ([layer.aliases[0] for layer in layers] for layers in (self.token_layers, self.layers))
         return [*before, *pooling, *after]
@@ -56,7 +54,6 @@ class ModelInfo:
     parameters: int | None = None
     """Number of weights; None if their files are not on this machine."""
     config: ModelConfig | None = None
-    """None for a plain transformer checkpoint."""
 
     @property
     def output_dim(self) -> int | None:

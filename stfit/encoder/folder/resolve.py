@@ -24,7 +24,6 @@ def locate(base: str, revision: str | None, files: list[str]) -> Path:
 
 
 def is_st_model(folder: Path) -> bool:
-    """Whether a folder is a sentence-transformers model, rather than a plain transformer checkpoint."""
     return (folder / "modules.json").is_file()
 
 

@@ -41,7 +41,6 @@ class Packing:
         return list(zip(counts.tolist(), distinct.tolist(), strict=True))
 
     def blocks(self, heads: int) -> BlockLayout:
-        """The heads-first layout, computed once for all layers of a forward pass."""
         if heads not in self._blocks:
             self._blocks[heads] = BlockLayout(self.lengths, heads)
         return self._blocks[heads]
@@ -153,7 +152,6 @@ def packed_attention(
 def attend_varlen(
     rows_thd: list[Tensor], packing: Packing, scaling: float | None, causal: bool, window: int | None
 ) -> Tensor:
-    """Attention of all sequences in one kernel of torch, for half precision on a GPU without dropout."""
     query_thd, key_thd, value_thd = rows_thd
     ends = torch.from_numpy(np.concatenate([[0], np.cumsum(packing.lengths)])).to(query_thd.device, torch.int32)
     longest = int(packing.lengths.max())

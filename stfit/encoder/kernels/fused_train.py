@@ -50,11 +50,6 @@ def fuse_layers(backbone: nn.Module) -> list[nn.Module]:
     return [layer_parts.layer for layer_parts in parts.layers]
 
 
-def unfuse_layers(layers: list[nn.Module]) -> None:
-    for layer in layers:
-        del layer.forward
-
-
 def _run_layer(parts: LayerParts, unfused: Callable[..., Tensor], states: Tensor, *args: Any, **options: Any) -> Tensor:
     """[1, t, w] -> [1, t, w]. Padded input, autocast and GPUs take the model's own forward pass."""
     packing: Packing | None = options.get("packing")

@@ -33,7 +33,6 @@ class LayerParts:
 
     @property
     def linears(self) -> tuple[nn.Linear, ...]:
-        """In the order in which a layer applies them."""
         return self.query, self.key, self.value, self.attention_output, self.up, self.down
 
     @property

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from stfit.encoder.kernels.attention import Packing, packed_attention
-from stfit.encoder.kernels.fused_train import fuse_layers, unfuse_layers
+from stfit.encoder.kernels.fused_train import fuse_layers
 from stfit.errors import ModelError
 
 Forward = Callable[[Any, list[np.ndarray]], tuple[Tensor, np.ndarray]]
@@ -168,7 +168,8 @@ def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_
     except (AttributeError, NotImplementedError, RuntimeError):
         result = ProbeResult(False, "this build of torch lacks oneDNN's product")
     if not result.works:
-        unfuse_layers(layers)
+        for layer in layers:
+            del layer.forward
     return result
 
 
