@@ -109,10 +109,7 @@ class MultipleNegativesRanking(LossBase):
 class MultipleNegativesSymmetricRanking(MultipleNegativesRanking):
     """multiple_negatives_ranking in both directions: each positive also has to select its own anchor."""
 
-    aliases = (
-        "MultipleNegativesSymmetricRankingLoss",
-        "CachedMultipleNegativesSymmetricRankingLoss",
-    )
+    aliases = ("MultipleNegativesSymmetricRankingLoss", "CachedMultipleNegativesSymmetricRankingLoss")
 
     type: Literal["multiple_negatives_symmetric_ranking"] = "multiple_negatives_symmetric_ranking"  # type: ignore[assignment]
     directions: list[Direction] = ["query_to_doc", "doc_to_query"]

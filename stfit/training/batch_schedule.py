@@ -54,10 +54,7 @@ class BatchSchedule:
                 yield step
 
     def _interleave(self) -> Iterator[ScheduledBatch]:
-        """The endless batches of all objectives, those of each objective evenly spread over the run.
-
-        The seed decides which objective begins; objectives with equally many batches alternate in a fixed order.
-        """
+        """The endless batches of all objectives, those of each evenly spread; the seed decides which one begins."""
         places = np.random.default_rng(self.seed).permutation(len(self.objectives)).tolist()
         sequences = []
         for index, (epoch_batches, rate) in enumerate(zip(self.objectives, self.sampling_rates, strict=True)):

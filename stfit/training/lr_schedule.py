@@ -8,13 +8,9 @@ def learning_rate_at(step: int, total_steps: int, warmup_steps: int, schedule: s
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     remaining = (total_steps - step) / max(1, total_steps - warmup_steps)
-    match schedule:
-        case "linear":
-            return peak * remaining
-        case "cosine":
-            return peak * (1 - math.cos(math.pi * remaining)) / 2
-        case _:
-            return peak
+    if schedule == "cosine":
+        return peak * (1 - math.cos(math.pi * remaining)) / 2
+    return peak * remaining if schedule == "linear" else peak
 
 
 def duration_in_steps(fraction: float | None, steps: int | None, total_steps: int, default: float) -> int:

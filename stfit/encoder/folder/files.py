@@ -33,10 +33,7 @@ def read_json(path: Path, default: Any = None) -> Any:
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in a folder's safetensors files, by name. Files with a damaged header are skipped.
-
-    https://github.com/huggingface/safetensors#format
-    """
+    """Tensor name -> shape, of undamaged safetensors files (https://github.com/huggingface/safetensors#format)."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
