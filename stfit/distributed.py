@@ -18,15 +18,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from stfit.errors import WorkerLostError
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, lazy, torch
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     import torch.distributed as dist
-    from torch import Tensor
 else:
-    np, torch, dist = lazy("numpy"), lazy("torch"), lazy("torch.distributed")
+    np, dist = lazy("numpy"), lazy("torch.distributed")
 
 T = TypeVar("T")
 
@@ -35,9 +33,7 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT = timedelta(hours=6)
 """How long ranks wait for one that still reads or tokenizes. A dead rank is noticed at once."""
 BUCKET_BYTES = 2**25
-"""Size of the gradient buckets of an all-reduce."""
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h."""
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def launched_world_size() -> int | None:
@@ -51,40 +47,30 @@ def is_initialized() -> bool:
 
 
 def world_size() -> int:
-    """Number of processes of this run."""
     return dist.get_world_size() if is_initialized() else 1
 
 
 def rank() -> int:
-    """Index of this process, from 0."""
     return dist.get_rank() if is_initialized() else 0
 
 
 def is_rank_zero() -> bool:
-    """Whether this process writes and prints."""
     return rank() == 0
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the process group of torchrun during the block; does nothing if torchrun did not start this process."""
     if launched_world_size() is None:
         yield
         return
-    _die_with_parent()
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # when torchrun dies, so that no orphan keeps running
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # makes `cuda` this rank's GPU
     with translate_dist_errors():
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     yield
     dist.destroy_process_group()  # skipped after an error, where it could wait for healthy ranks
-
-
-def _die_with_parent() -> None:
-    """Have the kernel send SIGTERM when torchrun dies, so that no orphan keeps running."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def write_error_file(name: str, message: str, exit_code: int) -> None:
@@ -98,10 +84,7 @@ def write_error_file(name: str, message: str, exit_code: int) -> None:
 
 @contextmanager
 def translate_dist_errors(mixed: bool = False) -> Iterator[None]:
-    """Convert errors of collective operations to WorkerLostError.
-
-    `mixed`: the block also does other work, whose errors must pass unchanged.
-    """
+    """Convert errors of collective operations, and no others if `mixed` with other work, to WorkerLostError."""
     try:
         yield
     except RuntimeError as error:  # gloo and NCCL have many messages
@@ -111,7 +94,6 @@ def translate_dist_errors(mixed: bool = False) -> Iterator[None]:
 
 
 def broadcast_object(value: T) -> T:
-    """The value of rank 0, on all ranks."""
     if world_size() == 1:
         return value
     box = [value]
@@ -121,7 +103,6 @@ def broadcast_object(value: T) -> T:
 
 
 def on_rank_zero(action: Callable[[], T]) -> T:
-    """Run `action` on rank 0 only; all ranks return its result."""
     return broadcast_object(action() if is_rank_zero() else None)  # type: ignore[return-value]  # rank 0 has a T
 
 
@@ -136,7 +117,6 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def all_reduce_max(number: int) -> int:
-    """Maximum over all ranks."""
     if world_size() == 1:
         return number
     box = torch.tensor([number])
@@ -146,7 +126,6 @@ def all_reduce_max(number: int) -> int:
 
 
 def all_gather_object(value: T) -> list[T]:
-    """The values of all ranks, by rank."""
     if world_size() == 1:
         return [value]
     values: list[T | None] = [None] * world_size()
@@ -156,7 +135,6 @@ def all_gather_object(value: T) -> list[T]:
 
 
 def barrier() -> None:
-    """Wait until all ranks have reached this point."""
     all_gather_object(None)
 
 
@@ -186,12 +164,10 @@ def all_gather_rows(local_sd: Tensor, shares: list[np.ndarray]) -> Tensor:
 
 
 def all_gather_numpy(local_rd: np.ndarray, shares: list[np.ndarray]) -> np.ndarray:
-    """`all_gather_rows` for arrays, without gradients."""
     return local_rd if world_size() == 1 else all_gather_rows(torch.from_numpy(local_rd), shares).numpy()
 
 
 def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
-    """Overwrite tensors with those of rank 0."""
     if world_size() > 1:
         with translate_dist_errors(), torch.no_grad():
             for tensor in tensors:
@@ -214,7 +190,6 @@ def all_reduce_grads(weights: Sequence[torch.nn.Parameter]) -> None:
 
 
 def _buckets(weights: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:
-    """Consecutive weights of the same dtype and device, up to BUCKET_BYTES together."""
     bucket: list[torch.nn.Parameter] = []
     for weight in weights:
         fits = bucket and (bucket[0].dtype, bucket[0].device) == (weight.dtype, weight.device)

@@ -1,18 +1,20 @@
 """Import heavy packages on first use, so that declaring a choice or printing `--help` costs nothing.
 
-In a module that uses torch inside functions only::
+A module that uses torch inside functions only writes `from stfit.lazy import Tensor, torch`; for another package::
 
     if TYPE_CHECKING:
-        import torch
+        import datasets
     else:
-        torch = lazy("torch")
+        datasets = lazy("datasets")
 
 `importlib.util.LazyLoader` is no substitute: it registers an unfinished module in sys.modules, which transformers
 replaces while it loads and which `inspect.getmodule` (called by pydantic for every class) loads at once.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["F", "Tensor", "lazy", "nn", "torch"]
 
 
 class _LazyModule:
@@ -30,3 +32,12 @@ class _LazyModule:
 def lazy(name: str) -> Any:
     """The module `name`, imported on first use."""
     return _LazyModule(name)
+
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor, nn
+else:
+    torch, nn, F = lazy("torch"), lazy("torch.nn"), lazy("torch.nn.functional")
+    Tensor = Any  # for annotations only

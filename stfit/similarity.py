@@ -6,15 +6,9 @@ a corpus, d = dim.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
+from stfit.lazy import Tensor, torch
 
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
@@ -22,7 +16,6 @@ SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
 EPS = 1e-12
 """A vector with a smaller norm is treated as zero, which has no direction."""
 ORDERS = {"manhattan": 1.0, "euclidean": 2.0}
-"""Distance -> the order of its norm."""
 
 
 def normalize(vectors_rd: Tensor) -> Tensor:
@@ -41,17 +34,13 @@ def pairwise_cosine(first_rd: Tensor, second_rd: Tensor) -> Tensor:
 
 
 def pairwise_distance(distance: str, first_rd: Tensor, second_rd: Tensor, offset: float = 0.0) -> Tensor:
-    """Distance (cosine, euclidean or manhattan) of row i to row i, [r]; cosine means 1 - cosine similarity.
-
-    `offset` is added to every difference of coordinates (not for cosine), so that identical rows have a gradient.
-    """
+    """Distance of row i to row i, [r]; `offset` on the differences (not for cosine) gives identical rows a gradient."""
     if distance == "cosine":
         return 1 - pairwise_cosine(first_rd, second_rd)
     return torch.linalg.vector_norm(first_rd - second_rd + offset, ord=ORDERS[distance], dim=-1)
 
 
 def pairwise_similarity(similarity: str, first_rd: Tensor, second_rd: Tensor) -> Tensor:
-    """Similarity of row i of one tensor to row i of the other, [r]."""
     if similarity == "cosine":
         return pairwise_cosine(first_rd, second_rd)
     if similarity == "dot":

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """The keys of `model` that a backbone is built with."""
-
     max_seq_length: int | None = None
     pooling: tuple[str, ...] | None = None
     dropout: float | None = None
@@ -26,22 +24,14 @@ class BackboneOptions:
 
 @dataclass
 class Backbone:
-    """Weights and tokenizer, and how they are used and saved."""
-
     st_name: str
-    """Its name in sentence-transformers."""
     module: Any
-    """The torch module with the weights."""
     tokenizer: Tokenizer
     dim: int
     """Size of a token embedding, or of the embedding of a text if nothing is pooled."""
     choose_layout: Callable[[str], Layout]
-    """`model.attention` -> how batches go through the module."""
     write: Callable[[Path], None]
-    """Writes the backbone into a folder."""
     pooling: str | None = "mean"
     """Default mode; None if nothing is pooled."""
     num_layers: int = 0
-    """Number of transformer layers."""
     subfolder: str = ""
-    """Its folder within a model folder."""

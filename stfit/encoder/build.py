@@ -30,16 +30,13 @@ Texts = Callable[[], Iterable[str]]
 
 
 def load_encoder(folder: str | Path, device: str = "cpu") -> Encoder:
-    """The model in a folder (or of a Hub id), as it was saved."""
     return build_encoder(Model(base=str(folder)), device=device)
 
 
 def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu") -> Encoder:
-    """The encoder that `model` describes, on `device`.
+    """The encoder that `model` describes, on `device`; new weights are drawn from torch's global generator.
 
-    `texts` returns the training texts, from which a base without pretrained weights learns its vocabulary. New weights
-    are drawn from torch's global generator. Raises ModelError if the base can't be used, HubError if it can't be
-    downloaded.
+    `texts`: training texts for what is learned from them. Raises ModelError if the base can't be used, or HubError.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -50,7 +47,10 @@ def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu")
     if model.lora is not None:
         add_adapters(backbone.module, model.lora)
     has_saved_token_layers = base is not None and model.token_layers is None
-    token_layers = _build_token_layers(config, backbone, None if has_saved_token_layers else texts)
+    token_layers, dim = nn.ModuleList(), backbone.dim
+    for layer in config.token_layers:
+        token_layers.append(layer.build(LayerContext(backbone, dim, None if has_saved_token_layers else texts)))
+        dim = layer.dim_after(dim)
     token_layers.to(device=torch.device(device), dtype=dtype)
     layout = backbone.choose_layout(model.attention)
     encoder = Encoder(backbone, config, token_layers, layout)
@@ -63,7 +63,6 @@ def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu")
 
 
 def _build_backbone(model: Model, texts: Texts | None) -> tuple[Backbone, ModelFolder | None]:
-    """The first module of the model, and the other modules of its base if that is a sentence-transformers model."""
     options = model.backbone_options
     if not isinstance(model.base, str):
         if texts is None:
@@ -78,14 +77,6 @@ def _build_backbone(model: Model, texts: Texts | None) -> tuple[Backbone, ModelF
         if options.append_eos == "auto":  # its tokenizer was saved with the end token, or trained without
             options = replace(options, append_eos=False)
         return KINDS[base.st_name].load(base.backbone_folder, options), base
-
-
-def _build_token_layers(config: ModelConfig, backbone: Backbone, texts: Texts | None) -> nn.ModuleList:
-    modules, dim = nn.ModuleList(), backbone.dim
-    for layer in config.token_layers:
-        modules.append(layer.build(LayerContext(backbone, dim, texts)))
-        dim = layer.dim_after(dim)
-    return modules
 
 
 def _load_all(modules: nn.ModuleList, folders: list[Path]) -> None:

@@ -60,44 +60,25 @@ class Model(Spec):
 
     @property
     def modes(self) -> tuple[str, ...] | None:
-        """`pooling` as a tuple."""
         if self.pooling is None:
             return None
         return (self.pooling,) if isinstance(self.pooling, str) else tuple(self.pooling)
 
     @property
     def backbone_options(self) -> BackboneOptions:
-        """The keys that the backbone is built with."""
         return BackboneOptions(self.max_seq_length, self.modes, self.dropout, self.append_eos, self.precision)
 
     @model_validator(mode="after")
-    def _revision_needs_the_hub(self) -> Self:
+    def _keys_agree(self) -> Self:
         if self.revision is not None and (not isinstance(self.base, str) or Path(self.base).is_absolute()):
             raise ValueError("`revision` selects a version on the Hub, but `base` is not on the Hub: remove it")
-        return self
-
-    @model_validator(mode="after")
-    def _keys_have_an_effect(self) -> Self:
         if not isinstance(self.base, str) and (unsupported := unsupported_keys(self, self.base.st_name)):
             raise ValueError("; ".join(f"`{key}` {reason}" for key, reason in unsupported.items()))
-        return self
-
-    @model_validator(mode="after")
-    def _lora_needs_pretrained_weights(self) -> Self:
         if self.lora is not None and not isinstance(self.base, str):
             raise ValueError("`lora` adapts pretrained weights, but this base has none: remove it")
-        return self
-
-    @model_validator(mode="after")
-    def _weighted_layer_pooling_comes_first(self) -> Self:
-        """Only the first layer has access to the transformer's hidden states."""
         if any(layer.type == "weighted_layer_pooling" for layer in (self.token_layers or [])[1:]):
             raise ValueError("weighted_layer_pooling must be the first of token_layers")
-        return self
-
-    @model_validator(mode="after")
-    def _default_prompt_exists(self) -> Self:
-        """Without prompts in the recipe, the default may be one of the base's own."""
+        # Without prompts in the recipe, the default may be one of the base's own.
         if self.default_prompt is not None and self.prompts and self.default_prompt not in self.prompts:
             raise ValueError(f"default_prompt `{self.default_prompt}` is not one of prompts: {', '.join(self.prompts)}")
         return self

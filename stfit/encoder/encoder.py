@@ -1,10 +1,12 @@
 """Token sequences -> one embedding each: the base (transformer or table), token layers, pooling, layers."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import sha256
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +53,6 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the weights, the tokenizer, and the model's config."""
         config = f"Traits{str(self.config).removeprefix('ModelConfig')}"  # its class name in the first fingerprints
         digest = sha256(json.dumps([self.tokenizer.fingerprint, config]).encode())
         for name, weight in self.state_dict().items():
@@ -62,7 +63,6 @@ class Encoder(nn.Module):
 
     @property
     def output_dim(self) -> int:
-        """Size of the embeddings that `encode` returns."""
         return min(self.config.truncate_dim or self.embedding_dim, self.embedding_dim)
 
     @property
@@ -72,17 +72,14 @@ class Encoder(nn.Module):
         settings = vars(config).items() if config else ()
         rates = [value for name, value in settings if DROPOUT_SETTING.search(name)]
         rates += [module.dropout for module in self.token_layers.modules() if isinstance(module, nn.LSTM)]
-        return any(isinstance(rate, float) and rate > 0 for rate in rates) or any(
-            isinstance(layer, nn.Dropout) for layer in self.layers
-        )
+        rates += [1.0 for layer in self.layers if isinstance(layer, nn.Dropout)]
+        return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
     def use_fast_dropout(self) -> None:
-        """Draw the transformer's dropout masks from stfit's own generator."""
         use_fast_dropout(self.backbone)
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
         return self._weight.device
 
     @property
@@ -90,10 +87,7 @@ class Encoder(nn.Module):
         return next(chain(self.backbone.parameters(), self.backbone.buffers()))
 
     def forward(self, sequences: list[np.ndarray], prompt_lengths: np.ndarray | None = None) -> Tensor:
-        """Embeddings [len(sequences), embedding_dim] of token-id arrays, in their order.
-
-        `prompt_lengths`: number of tokens at the start of each sequence that are not pooled (if include_prompt is off).
-        """
+        """Embeddings [sequences, embedding_dim]; pooling skips the first `prompt_lengths` tokens of each."""
         return self._embed(self.layout.forward, self.precision, sequences, prompt_lengths)
 
     def _embed(
@@ -128,14 +122,10 @@ class Encoder(nn.Module):
         return pooled_rd[torch.from_numpy(input_order).to(pooled_rd.device)]
 
     def resolve_dim(self, truncate_dim: int | None) -> int:
-        """Size of an embedding cut to `truncate_dim`, by default to the model's own."""
         return min(truncate_dim or self.output_dim, self.embedding_dim)
 
     def prompt(self, name: str | None) -> str:
-        """The text of a prompt; None means the model's default prompt.
-
-        Raises ModelError for a name the model does not have.
-        """
+        """The text of a prompt, by default of the model's default prompt. Raises ModelError for an unknown name."""
         name = self.config.default_prompt if name is None else name
         if name is None:
             return ""
@@ -145,7 +135,6 @@ class Encoder(nn.Module):
         return self.config.prompts[name]
 
     def role_prompt(self, role: str, chosen: dict[str, str] | None) -> str:
-        """The prompt of a column: the one in `chosen`, else the usual one of its role, else the model's default."""
         return self.prompt(prompt_name(role, chosen, self.config.prompts))
 
     def prompt_skip(self, prompt: str) -> int:
@@ -185,16 +174,14 @@ class Encoder(nn.Module):
         batch_tokens: int | None = None,
         fast: bool = False,
     ) -> np.ndarray:
-        """Embeddings of token sequences as `encode` returns them; pooling skips the first `skip` tokens of each.
-
-        `batch_tokens`: tokens at once (default: by device). `fast`: matrix products in bfloat16.
-        """
+        """Embeddings as `encode` returns them; pooling skips `skip` tokens. `fast`: products in bfloat16."""
         lengths = [len(sequence) for sequence in sequences]
         max_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
-        forward, precision, run = self.layout.forward, "bfloat16" if fast else self.precision, _serial_map
+        forward, precision = self.layout.forward, "bfloat16" if fast else self.precision
         dtype = getattr(torch, precision)
+        runner: AbstractContextManager[Any] = nullcontext(map)
         if self.fused and fused_supports(dtype):
-            forward, precision, run = build_fused(self.backbone, dtype), "float32", _parallel_map
+            forward, precision, runner = build_fused(self.backbone, dtype), "float32", _parallel_map()
             max_tokens = min(max_tokens, sum(lengths) // torch.get_num_threads() + 1)
         embeddings = torch.empty(len(sequences), self.resolve_dim(truncate_dim))
 
@@ -208,23 +195,20 @@ class Encoder(nn.Module):
 
         was_training = self.training
         self.eval()
-        run(embed_batch, token_batches(lengths, max_tokens))
+        with runner as run:
+            list(run(embed_batch, token_batches(lengths, max_tokens)))
         self.train(was_training)
         return embeddings.numpy()
 
 
-def _serial_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
-    for batch in batches:
-        work(batch)
-
-
-def _parallel_map(work: Callable[[np.ndarray], None], batches: list[np.ndarray]) -> None:
-    """Run the batches in parallel, each on one core, so that no core waits for another within an operation."""
+@contextmanager
+def _parallel_map() -> Iterator[Any]:
+    """A `map` in parallel, each item on one core, so that no core waits for another within an operation."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(work, batches))
+            yield pool.map
     finally:
         torch.set_num_threads(cores)
 
@@ -233,8 +217,7 @@ def token_batches(lengths: list[int], max_tokens: int) -> list[np.ndarray]:
     """Indices of sequences, longest first, in batches of at most `max_tokens` tokens (or a single sequence)."""
     batches: list[np.ndarray] = []
     order = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
-    start = 0
-    total = 0
+    start = total = 0
     for end, index in enumerate(order):
         if end > start and total + lengths[index] > max_tokens:
             batches.append(order[start:end])

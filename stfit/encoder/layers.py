@@ -5,19 +5,18 @@ The first alias is the class name in sentence-transformers.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from stfit.lazy import lazy
+from stfit.lazy import lazy, nn
 from stfit.spec import CHOICE, Spec
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from stfit.encoder import modules
 else:
-    nn, modules = lazy("torch.nn"), lazy("stfit.encoder.modules")
+    modules = lazy("stfit.encoder.modules")
 
 ACTIVATIONS = {
     "tanh": "Tanh",
@@ -34,14 +33,11 @@ class LayerSpec(Spec):
     """What layers before and after pooling share; the defaults are those of a layer that keeps the size."""
 
     config_file: ClassVar[str] = "config.json"
-    """File of its config in its folder of a model."""
 
     def dim_after(self, dim: int) -> int:
-        """Size of the embeddings that come out, if those of size `dim` come in."""
         return dim
 
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
-        """Its config in a model folder."""
         return {}
 
     @classmethod
@@ -63,8 +59,8 @@ class Dense(LayerSpec):
     """Activation after the linear layer."""
 
     def build(self, dim: int) -> nn.Module:
-        activation: nn.Module = getattr(nn, ACTIVATIONS[self.activation])()
-        return modules.Projection(dim, self.out_features, self.bias, activation)
+        linear = nn.Linear(dim, self.out_features, bias=self.bias)
+        return nn.Sequential(OrderedDict(linear=linear, activation=getattr(nn, ACTIVATIONS[self.activation])()))
 
     def dim_after(self, dim: int) -> int:
         return self.out_features
@@ -72,12 +68,8 @@ class Dense(LayerSpec):
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
         activation = ACTIVATIONS[self.activation]
         file = "linear" if activation == "Identity" else "activation"
-        return {
-            "in_features": dim,
-            "out_features": self.out_features,
-            "bias": self.bias,
-            "activation_function": f"torch.nn.modules.{file}.{activation}",
-        }
+        config = {"in_features": dim, "out_features": self.out_features, "bias": self.bias}
+        return config | {"activation_function": f"torch.nn.modules.{file}.{activation}"}
 
     @classmethod
     def from_st(cls, config: dict[str, Any]) -> Self:
@@ -85,8 +77,7 @@ class Dense(LayerSpec):
         if features != {"sentence_embedding"} or config.get("use_residual"):
             raise ValueError(f"a dense layer on {', '.join(sorted(features))}, or with a residual, is not supported")
         path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-        activation_of_class = {name: activation for activation, name in ACTIVATIONS.items()}
-        activation = activation_of_class.get(path.rpartition(".")[2])
+        activation = next((key for key, name in ACTIVATIONS.items() if name == path.rpartition(".")[2]), None)
         if activation is None:
             raise ValueError(f"unknown activation {path}")
         return cls.model_validate(
@@ -111,7 +102,7 @@ class LayerNorm(LayerSpec):
     type: Literal["layer_norm"] = "layer_norm"
 
     def build(self, dim: int) -> nn.Module:
-        return modules.Norm(dim)
+        return nn.Sequential(OrderedDict(norm=nn.LayerNorm(dim)))
 
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
         return {"dimension": dim}

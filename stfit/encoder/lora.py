@@ -6,24 +6,16 @@ that loading it needs no peft; a checkpoint holds only the adapters (Hu et al., 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from stfit.errors import ModelError
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, nn, torch
 from stfit.spec import Spec
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-else:
-    torch, nn = lazy("torch"), lazy("torch.nn")
-
 WRAPPED = ".base_layer."
-"""Part of the name of a weight that has an adapter."""
 ADAPTER = ".lora_"
-"""Part of the names of an adapter's own weights."""
 
 
 class Lora(Spec):
@@ -46,10 +38,7 @@ class Lora(Spec):
 
 
 def add_adapters(backbone: nn.Module, settings: Lora) -> None:
-    """Add an adapter to each linear layer that `settings` select, and freeze all other weights.
-
-    Raises ModelError if peft is not installed, or a name matches no linear layer.
-    """
+    """Freeze all weights and add adapters. Raises ModelError without peft, or if a name matches no linear layer."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -80,15 +69,11 @@ def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
 
 
 def adapted_linears(backbone: nn.Module) -> dict[str, Any]:
-    """Linear layers with an adapter, by name."""
     return {name: module for name, module in backbone.named_modules() if hasattr(module, "lora_A")}
 
 
 def merged_weights(backbone: nn.Module) -> dict[str, Tensor] | None:
-    """Weights under their names without adapters, with the adapters merged in; None if there are no adapters.
-
-    Raises ModelError if merging changes no weight: the model would equal its base.
-    """
+    """The weights with the adapters merged in, None without adapters. Raises ModelError if that changes no weight."""
     maps = adapted_linears(backbone)
     if not maps:
         return None
@@ -105,10 +90,3 @@ def merged_weights(backbone: nn.Module) -> dict[str, Tensor] | None:
             "model.lora: the merged weights equal those of the base, so the adapters learned nothing: train longer"
         )
     return merged
-
-
-def frozen_weight_names(backbone: nn.Module) -> set[str]:
-    """Names of the weights that adapters keep frozen, which a checkpoint can leave out."""
-    if not adapted_linears(backbone):
-        return set()
-    return {name for name, weight in backbone.named_parameters() if not weight.requires_grad}

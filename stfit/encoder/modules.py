@@ -15,32 +15,7 @@ from stfit.encoder.pooling import TokenStates
 from stfit.similarity import normalize
 
 
-class Projection(nn.Module):
-    """A linear map followed by an activation."""
-
-    def __init__(self, dim: int, out_features: int, bias: bool, activation: nn.Module) -> None:
-        super().__init__()
-        self.linear = nn.Linear(dim, out_features, bias=bias)
-        self.activation = activation
-
-    def forward(self, embedding_rd: Tensor) -> Tensor:
-        return self.activation(self.linear(embedding_rd))
-
-
-class Norm(nn.Module):
-    """Layer normalization."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, embedding_rd: Tensor) -> Tensor:
-        return self.norm(embedding_rd)
-
-
 class UnitLength(nn.Module):
-    """Scales every embedding to length 1; a zero vector stays zero and gets zero gradient."""
-
     def forward(self, embedding_rd: Tensor) -> Tensor:
         return normalize(embedding_rd)
 
@@ -64,14 +39,11 @@ class Convolutions(nn.Module):
 
 
 class Recurrence(nn.Module):
-    """An LSTM over each sequence."""
-
     def __init__(self, dim: int, hidden_dim: int, num_layers: int, dropout: float, bidirectional: bool) -> None:
         super().__init__()
         self.encoder = nn.LSTM(dim, hidden_dim, num_layers, dropout=dropout, bidirectional=bidirectional)
 
     def forward(self, tokens: TokenStates) -> TokenStates:
-        """Runs on torch's own packed sequences."""
         sequences = tokens.states.split(tokens.lengths_r.tolist())
         packed, _ = self.encoder(rnn.pack_sequence(sequences, enforce_sorted=False))
         return replace(tokens, states=torch.cat(rnn.unpack_sequence(packed)))
@@ -86,7 +58,6 @@ class TokenWeights(nn.Module):
         self.emb_layer = nn.Embedding.from_pretrained(weight_v[:, None], freeze=False)
 
     def forward(self, tokens: TokenStates) -> TokenStates:
-        """Scales the states and records the sum of the weights of each sequence."""
         weight_t1 = self.emb_layer(tokens.ids_t)
         weight_sum_r = tokens.total(weight_t1)[:, 0]
         return replace(tokens, states=tokens.states * weight_t1, weight_sum_r=weight_sum_r)
@@ -101,12 +72,10 @@ class LayerMix(nn.Module):
         self.layer_weights = nn.Parameter(torch.ones(num_layers + 1 - first))
 
     def attach_hook(self, backbone: PreTrainedModel) -> None:
-        """Make the transformer return the average instead of its last layer, in every layout."""
         backbone.config.output_hidden_states = True
         backbone.register_forward_hook(self.mix)
 
     def mix(self, backbone: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
-        """The forward hook: replaces `last_hidden_state` of the output."""
         states = torch.stack(output.hidden_states[self.first :])
         weights = self.layer_weights.view(-1, *[1] * (states.ndim - 1))
         output.last_hidden_state = (weights * states).sum(0) / self.layer_weights.sum()

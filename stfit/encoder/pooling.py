@@ -15,51 +15,36 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import BeforeValidator
 
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, torch
 from stfit.plugins import installed_entry_points, load_entry_point
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
 
 
 @dataclass(frozen=True)
 class TokenStates:
-    """Token embeddings of sequences end to end: sequence i owns `lengths_r[i]` tokens from `starts_r[i]` on.
+    """Token embeddings of sequences: i owns `lengths_r[i]` (at least 1) tokens from `starts_r[i]` on."""
 
-    No length may be 0.
-    """
-
-    states: Tensor
-    """[t, d]."""
+    states: Tensor  # [t, d]
     lengths_r: Tensor
     ids_t: Tensor
-    """Token ids."""
     weight_sum_r: Tensor | None = None
     """Sum of the weights of each sequence's tokens, if they were weighted: what a mean divides by."""
 
     @classmethod
     def from_sequences(cls, states_td: Tensor, sequences: list[np.ndarray]) -> TokenStates:
-        """From the states and the token ids of sequences in the same order."""
         lengths_r = torch.tensor([len(sequence) for sequence in sequences], device=states_td.device)
         ids_t = torch.from_numpy(np.concatenate(sequences)).to(states_td.device)
         return cls(states_td, lengths_r, ids_t)
 
     @cached_property
     def starts_r(self) -> Tensor:
-        """Index of the first token of each sequence."""
         return self.lengths_r.cumsum(0) - self.lengths_r
 
     @cached_property
     def owner_t(self) -> Tensor:
-        """Index of the sequence of each token."""
         return torch.arange(len(self.lengths_r), device=self.lengths_r.device).repeat_interleave(self.lengths_r)
 
     @cached_property
     def positions(self) -> Tensor:
-        """Position of each token in its sequence, 0 for the first."""
         return torch.arange(len(self.owner_t), device=self.owner_t.device) - self.starts_r[self.owner_t]
 
     def total(self, values_td: Tensor) -> Tensor:
@@ -72,15 +57,12 @@ class TokenStates:
         return (unweighted_r if self.weight_sum_r is None else self.weight_sum_r.clamp(min=1e-9))[:, None]
 
     def largest(self) -> Tensor:
-        """Largest value of each dimension."""
         return torch.segment_reduce(self.states, "max", lengths=self.lengths_r)
 
     def first(self) -> Tensor:
-        """The first token's embedding."""
         return self.states[self.starts_r]
 
     def last(self) -> Tensor:
-        """The last token's embedding."""
         return self.states[self.starts_r + self.lengths_r - 1]
 
 
@@ -88,10 +70,8 @@ class TokenStates:
 class PaddedStates:
     """TokenStates in a rectangle with padding on either side, for graphs without data-dependent shapes."""
 
-    states: Tensor
-    """[r, l, d]."""
+    states: Tensor  # [r, l, d]
     mask_rl: Tensor
-    """1 for a token, 0 for padding."""
 
     @property
     def lengths_r(self) -> Tensor:
@@ -145,7 +125,6 @@ class Pooling(NamedTuple):
     pool: Callable[[Any], Tensor]
     st_name: str | None = None
     st_flag: str | None = None
-    """Its key in the pooling config that every version reads."""
 
 
 POOLINGS = {
@@ -159,7 +138,6 @@ POOLINGS = {
 """Name in a recipe -> pooling, in the order in which sentence-transformers concatenates those whose flags are set."""
 
 ST_POOLINGS = {pooling.st_name: name for name, pooling in POOLINGS.items() if pooling.st_name}
-"""sentence-transformers' names -> ours."""
 
 if TYPE_CHECKING:
     _Name = str
@@ -169,19 +147,15 @@ else:
 PoolingName = Annotated[
     _Name, BeforeValidator(lambda name: ST_POOLINGS.get(name, name) if isinstance(name, str) else name)
 ]
-"""A pooling in a recipe, also under sentence-transformers' name."""
-
-
-def pooling_function(name: str) -> Callable[[Any], Tensor]:
-    """The function of a pooling of stfit or of an installed package."""
-    if name in POOLINGS:
-        return POOLINGS[name].pool
-    return load_entry_point(installed_entry_points("pooling")[name])
 
 
 def compute_pooled(names: tuple[str, ...], tokens: Tokens) -> Tensor:
-    """[sequences, len(names) * dim]: the results of several poolings side by side, in their order."""
-    return torch.cat([pooling_function(name)(tokens).to(tokens.states.dtype) for name in names], dim=1)
+    """[sequences, len(names) * dim]: the results of poolings, of stfit or of packages, side by side."""
+    pooled = []
+    for name in names:
+        pool = POOLINGS[name].pool if name in POOLINGS else load_entry_point(installed_entry_points("pooling")[name])
+        pooled.append(pool(tokens).to(tokens.states.dtype))
+    return torch.cat(pooled, dim=1)
 
 
 def without_prompts(tokens: TokenStates, prompts_r: Tensor) -> TokenStates:

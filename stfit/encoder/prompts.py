@@ -13,10 +13,7 @@ ROLE_PROMPTS = {
 
 
 def prompt_name(role: str, chosen: Mapping[str, str] | None, known: Collection[str]) -> str | None:
-    """The prompt of a role: the one in `chosen`, else its default if known, else None for the model's default prompt.
-
-    The roles negative_1, negative_2, ... use that of `negative`.
-    """
-    role = role.partition("_")[0]
+    """The prompt of a role: the one in `chosen`, else its default if known, else None for the default one."""
+    role = role.partition("_")[0]  # negative_1, negative_2, ... use that of `negative`
     default = ROLE_PROMPTS.get(role)
     return (chosen or {}).get(role) or (default if default in known else None)

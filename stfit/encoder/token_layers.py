@@ -15,18 +15,15 @@ from pydantic import AfterValidator, Field
 from stfit.encoder.bases.word_vectors import inverse_frequencies, read_word_weights, weights_of_vocabulary
 from stfit.encoder.layers import LayerSpec
 from stfit.errors import ModelError
-from stfit.lazy import lazy
+from stfit.lazy import lazy, nn, torch
 from stfit.paths import Location
 from stfit.spec import CHOICE
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from stfit.encoder import modules
     from stfit.encoder.backbone import Backbone
 else:
-    torch, nn, modules = lazy("torch"), lazy("torch.nn"), lazy("stfit.encoder.modules")
+    modules = lazy("stfit.encoder.modules")
 
 
 def _is_odd(size: int) -> int:
@@ -37,11 +34,8 @@ def _is_odd(size: int) -> int:
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a token layer is built on."""
-
     backbone: Backbone
     dim: int
-    """Size of the token embeddings that come in."""
     texts: Callable[[], Iterable[str]] | None
     """The training texts, for weights that are counted; None if weights are loaded afterwards."""
 
@@ -117,7 +111,6 @@ class WordWeights(LayerSpec):
 
     @property
     def learns_from_texts(self) -> bool:
-        """Whether the weights are computed from the training texts."""
         return self.weights is None
 
     def build(self, context: LayerContext) -> nn.Module:
@@ -133,13 +126,9 @@ class WordWeights(LayerSpec):
     def to_st(self, dim: int, module: nn.Module) -> dict[str, Any]:
         """sentence-transformers reads the weights from the config, and not from the file in which it saves them."""
         assert isinstance(module, modules.TokenWeights)
-        weights = module.emb_layer.weight[:, 0].tolist()
-        word_weights = dict(zip(module.vocabulary, weights, strict=True))
-        return {
-            "vocab": module.vocabulary,
-            "word_weights": word_weights,
-            "unknown_word_weight": self.unknown_word_weight,
-        }
+        word_weights = dict(zip(module.vocabulary, module.emb_layer.weight[:, 0].tolist(), strict=True))
+        settings = {"word_weights": word_weights, "unknown_word_weight": self.unknown_word_weight}
+        return {"vocab": module.vocabulary, **settings}
 
     @classmethod
     def from_st(cls, config: dict[str, Any]) -> Self:
@@ -155,7 +144,6 @@ class WeightedLayerPooling(LayerSpec):
     """First layer of the average; layer 0 is the embedding layer."""
 
     def build(self, context: LayerContext) -> nn.Module:
-        """A weight for each layer. Raises ModelError if the transformer has too few layers."""
         num_layers = context.backbone.num_layers
         if self.layer_start > num_layers:
             message = f"weighted_layer_pooling starts at layer {self.layer_start}, but the base has only {num_layers}"

@@ -18,21 +18,17 @@ WORDS_FILE = "whitespacetokenizer_config.json"
 
 
 class FileTokenizer:
-    """The tokenizer of a tokenizer.json, with the truncation that the file sets."""
-
     def __init__(self, backend: HFTokenizer, special_tokens: bool = False) -> None:
         backend.no_padding()
         self._backend, self._special_tokens = backend, special_tokens
 
     @property
     def max_seq_length(self) -> int | None:
-        """Maximum length in tokens; None for no limit."""
         truncation = self._backend.truncation
         return None if truncation is None else int(truncation["max_length"])
 
     @property
     def fingerprint(self) -> str:
-        """Identifies everything that decides the token ids of a text."""
         return f"{'with' if self._special_tokens else 'without'} special tokens {self._backend.to_str()}"
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -41,24 +37,18 @@ class FileTokenizer:
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def prompt_length(self, prompt: str) -> int:
-        """Number of tokens that `prompt` puts before a text."""
         return len(self([prompt])[0])
 
     def vocabulary(self) -> list[str]:
         """Every token, by id; empty for an unused id."""
-        vocab = self._backend.get_vocab()
-        tokens = [""] * (max(vocab.values()) + 1)
-        for token, token_id in vocab.items():
-            tokens[token_id] = token
-        return tokens
+        tokens = {token_id: token for token, token_id in self._backend.get_vocab().items()}
+        return [tokens.get(token_id, "") for token_id in range(max(tokens) + 1)]
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json."""
         self._backend.save(str(folder / "tokenizer.json"))
 
 
 def load_tokenizer_file(path: Path) -> HFTokenizer:
-    """Read a tokenizer.json. Raises ModelError if it is damaged or missing."""
     try:
         return HFTokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises a bare Exception
@@ -66,7 +56,6 @@ def load_tokenizer_file(path: Path) -> HFTokenizer:
 
 
 def untruncated_tokenizer(path: Path, special_tokens: bool = True) -> FileTokenizer:
-    """The tokenizer of a tokenizer.json, without truncation."""
     backend = load_tokenizer_file(path)
     backend.no_truncation()
     return FileTokenizer(backend, special_tokens)
@@ -87,10 +76,7 @@ def word_tokenizer(words: Sequence[str]) -> HFTokenizer:
 
 
 class WhitespaceTokenizer:
-    """Words between whitespace; an unknown one is retried without punctuation, then in lower case, then left out.
-
-    The same steps as sentence-transformers' WhitespaceTokenizer, with the interface of FileTokenizer.
-    """
+    """That of sentence-transformers: an unknown word is retried without punctuation, then in lower case."""
 
     def __init__(
         self,
@@ -118,7 +104,6 @@ class WhitespaceTokenizer:
         return [word_id for word_id in ids if word_id is not None]
 
     def _find_id(self, word: str) -> int | None:
-        """Id of the first known form of a word; None for a stop word too."""
         bare = word.strip(string.punctuation)
         return next((self._ids[form] for form in (word, bare, bare.lower()) if form in self._ids), None)
 
@@ -129,7 +114,6 @@ class WhitespaceTokenizer:
         return self._words
 
     def save(self, folder: Path) -> None:
-        """Write the file of sentence-transformers."""
         content = {"vocab": self._words, "stop_words": self._stop_words, "do_lower_case": self._lower_case}
         (folder / WORDS_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
@@ -138,7 +122,6 @@ Tokenizer = FileTokenizer | WhitespaceTokenizer
 
 
 def load_whitespace_tokenizer(folder: Path, max_seq_length: int | None = None) -> WhitespaceTokenizer:
-    """The tokenizer of saved word embeddings. Raises ModelError if its file is damaged or missing."""
     path = folder / WORDS_FILE
     try:
         content = load_json(path)

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema
 
 from stfit.errors import DataError, ModelError, RecipeError
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, torch
 from stfit.paths import Location
 from stfit.spec import Spec
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
-
-Columns = dict[str, "Tensor"]
-"""Name of a text column -> embeddings [rows, dim]."""
-BuiltLoss = Callable[[Columns, "Tensor | None"], "Tensor"]
-"""A loss to call with columns and label; an nn.Module if it has weights."""
+Columns = dict[str, Tensor]
+BuiltLoss = Callable[[Columns, Tensor | None], Tensor]
 Sampler = Literal["shuffle", "no_duplicates", "group_by_label"]
 
 
@@ -41,10 +33,7 @@ def _only_on_hub(revision: str | None, others: ValidationInfo) -> str | None:
 
 
 class Accepts(NamedTuple):
-    """A kind of data that a loss can learn from."""
-
     format: str
-    """One of the five formats."""
     label: Literal["none", "binary", "class", "score", "number", "teacher"]
     """Meaning of the label: 0 or 1, a class number, a similarity from 0 to 1, any number, or a teacher's embeddings
     (see `TeacherLoss`)."""
@@ -57,11 +46,8 @@ class LossBase(Spec):
     """
 
     fits: ClassVar[tuple[Accepts, ...]]
-    """The formats and labels that the loss accepts."""
     sampler: ClassVar[Sampler] = "shuffle"
-    """How `train.sampler: auto` forms batches."""
     min_batch_size: ClassVar[int] = 1
-    """Minimum number of rows in a batch."""
     views: ClassVar[tuple[str, ...]] = ()
     """Columns into which each text of the format `text` is copied; empty keeps its own column."""
 
@@ -96,7 +82,6 @@ class TeacherLoss(LossBase):
     """
 
     same_dim: ClassVar[bool] = False
-    """Whether teacher and model must have the same embedding size."""
 
     teacher: Location
     """Hub id or folder of the model to learn from. Its embeddings are cached on disk and reused by other runs."""
@@ -104,11 +89,9 @@ class TeacherLoss(LossBase):
     """Branch, tag or commit of a teacher on the Hub."""
 
     def taught_roles(self, roles: list[str]) -> list[str]:
-        """The columns whose texts the teacher embeds."""
         return roles
 
     def require_teacher_dim(self, model_dim: int, teacher_dim: int) -> None:
-        """Raise ModelError if the loss needs embeddings of equal size and these differ."""
         if self.same_dim and model_dim != teacher_dim:
             raise ModelError(
                 f"loss `{self.tag()}` needs embeddings of equal size, but the teacher has {teacher_dim} dimensions and "
@@ -117,12 +100,13 @@ class TeacherLoss(LossBase):
             )
 
     def require_columns_with_teacher(
-        self, columns: Columns, label: Tensor | None, names: list[str]
-    ) -> tuple[list[Tensor], Tensor]:
-        """The tensors of `names` [rows, dim], and the teacher's embeddings [rows, columns it reads, its dim].
+        self, columns: Columns, label: Tensor | None, names: list[str] | None = None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The tensors of `names` [rows, dim], the teacher's embeddings [rows, columns it reads, its dim], which exist.
 
-        Raises RecipeError and DataError as `require_columns`.
+        Default: anchor, positive, negatives. A negative of exact zeros is missing in the third, [rows, columns].
         """
+        names = names or ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
         tensors = require_columns(self.tag(), columns, None, *names)
         rows, texts = len(tensors[0]), len(self.taught_roles(names))
         if label is None or label.ndim != 3 or label.shape[:2] != (rows, texts):
@@ -130,7 +114,9 @@ class TeacherLoss(LossBase):
             raise DataError(
                 f"loss `{self.tag()}` needs a teacher's embeddings of {texts} texts in {rows} rows; the label {shape}"
             )
-        return tensors, upcast(label).to(tensors[0].dtype)
+        zero_rc = torch.stack([(tensor == 0).all(dim=1) for tensor in tensors], dim=1)
+        can_miss_c = torch.tensor([name.startswith("negative") for name in names], device=zero_rc.device)
+        return tensors, upcast(label).to(tensors[0].dtype), ~(zero_rc & can_miss_c)
 
 
 def require_columns(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list[Tensor]:
@@ -152,13 +138,5 @@ def require_columns(loss: str, columns: Columns, label: Tensor | None, *names: s
     return [upcast(given[name]) for name in names]
 
 
-def presence_mask(names: list[str], tensors: list[Tensor]) -> Tensor:
-    """Which texts exist, [rows, columns]: a negative of exact zeros is missing."""
-    zero_rc = torch.stack([(tensor == 0).all(dim=1) for tensor in tensors], dim=1)
-    can_miss_c = torch.tensor([name.startswith("negative") for name in names], device=zero_rc.device)
-    return ~(zero_rc & can_miss_c)
-
-
 def upcast(tensor: Tensor) -> Tensor:
-    """float32 for half precision; any other dtype is unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

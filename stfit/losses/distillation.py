@@ -5,20 +5,14 @@ Tensor names: r = rows, c = columns, t = texts that exist, n = candidates (the c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from stfit.lazy import lazy
-from stfit.losses.base import Accepts, Columns, TeacherLoss, presence_mask, require_columns
+from stfit.lazy import Tensor, torch
+from stfit.losses.base import Accepts, Columns, TeacherLoss, require_columns
 from stfit.paths import Location
 from stfit.similarity import pairwise_cosine, pairwise_similarity
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
 
 
 class EmbedDistill(TeacherLoss):
@@ -46,11 +40,9 @@ class EmbedDistill(TeacherLoss):
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of any columns [rows, dim]; of the teacher's embeddings, the first `dim` numbers count."""
-        names = list(columns)
-        texts, teacher_rcd = self.require_columns_with_teacher(columns, label, names)
+        texts, teacher_rcd, present_rc = self.require_columns_with_teacher(columns, label, list(columns))
         text_rcd = torch.stack(texts, dim=1)
         teacher_rcd = teacher_rcd[:, :, : text_rcd.shape[2]].expand_as(text_rcd)
-        present_rc = presence_mask(names, texts)
         return self._compute_distance(text_rcd[present_rc], teacher_rcd[present_rc]).mean()
 
     def _compute_distance(self, text_td: Tensor, teacher_td: Tensor) -> Tensor:
@@ -81,10 +73,9 @@ class TeacherCosine(TeacherLoss):
     type: Literal["teacher_cosine"] = "teacher_cosine"
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        names = _roles(columns)
-        texts, teacher_rcd = self.require_columns_with_teacher(columns, label, names)
+        texts, teacher_rcd, present_rc = self.require_columns_with_teacher(columns, label)
         difference_rn = _scores("cosine", texts) - _scores("cosine", list(teacher_rcd.unbind(1)))
-        return difference_rn[presence_mask(names, texts)[:, 1:]].square().mean()
+        return difference_rn[present_rc[:, 1:]].square().mean()
 
 
 class MarginMSE(TeacherLoss):
@@ -108,11 +99,10 @@ class MarginMSE(TeacherLoss):
         if self.teacher is None:
             *texts, margin_r = require_columns(self.tag(), columns, label, "anchor", "positive", "negative", "label")
             return (_margins(_scores(self.similarity, texts))[:, 0] - margin_r.to(texts[0].dtype)).square().mean()
-        names = _roles(columns)
-        texts, teacher_rcd = self.require_columns_with_teacher(columns, label, names)
+        texts, teacher_rcd, present_rc = self.require_columns_with_teacher(columns, label)
         teacher_rn = _scores(self.similarity, list(teacher_rcd.unbind(1)))
         difference_rn = _margins(_scores(self.similarity, texts)) - _margins(teacher_rn)
-        return difference_rn[presence_mask(names, texts)[:, 2:]].square().mean()
+        return difference_rn[present_rc[:, 2:]].square().mean()
 
 
 class DistillKLDiv(TeacherLoss):
@@ -132,9 +122,8 @@ class DistillKLDiv(TeacherLoss):
     """Divides the scores. Cosines lie close together: with `similarity: cosine`, 0.05 is usual."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        names = _roles(columns)
-        texts, teacher_rcd = self.require_columns_with_teacher(columns, label, names)
-        missing_rn = ~presence_mask(names, texts)[:, 1:]
+        texts, teacher_rcd, present_rc = self.require_columns_with_teacher(columns, label)
+        missing_rn = ~present_rc[:, 1:]
         scores = (_scores(self.similarity, tensors) for tensors in (texts, list(teacher_rcd.unbind(1))))
         student_rn, teacher_rn = (
             (score_rn / self.temperature).masked_fill(missing_rn, -torch.inf).log_softmax(dim=1) for score_rn in scores
@@ -142,10 +131,6 @@ class DistillKLDiv(TeacherLoss):
         # Both logarithms are -inf for a missing candidate, and their difference would be NaN.
         gap_rn = (teacher_rn - student_rn).masked_fill(missing_rn, 0)
         return (teacher_rn.exp() * gap_rn).sum(dim=1).mean() * self.temperature**2
-
-
-def _roles(columns: Columns) -> list[str]:
-    return ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
 
 
 def _scores(similarity: str, texts: list[Tensor]) -> Tensor:

@@ -10,17 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from stfit.errors import DataError
-from stfit.lazy import lazy
+from stfit.lazy import F, Tensor, torch
 from stfit.losses.base import Accepts, BuiltLoss, Columns, LossBase, require_columns
 from stfit.similarity import normalize, pairwise_cosine, pairwise_distance
-
-if TYPE_CHECKING:
-    import torch
-    import torch.nn.functional as F
-    from torch import Tensor
-else:
-    torch = lazy("torch")
-    F = lazy("torch.nn.functional")
 
 Distance = Literal["cosine", "euclidean", "manhattan"]
 OFFSET = 1e-6

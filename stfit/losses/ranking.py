@@ -5,22 +5,14 @@ Tensor names: r = rows, c = candidates (the positives, then each column of negat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from stfit.lazy import lazy
-from stfit.losses.base import Accepts, Columns, LossBase, TeacherLoss, presence_mask, require_columns
+from stfit.lazy import F, Tensor, torch
+from stfit.losses.base import Accepts, Columns, LossBase, TeacherLoss, require_columns
 from stfit.paths import Location
 from stfit.similarity import normalize
-
-if TYPE_CHECKING:
-    import torch
-    import torch.nn.functional as F
-    from torch import Tensor
-else:
-    torch = lazy("torch")
-    F = lazy("torch.nn.functional")
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 Partition = Literal["joint", "per_direction"]
@@ -37,11 +29,7 @@ class MultipleNegativesRanking(LossBase):
     """
 
     aliases = ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss")
-    fits = (
-        Accepts("text", "none"),
-        Accepts("positive_pair", "none"),
-        Accepts("triplet", "none"),
-    )
+    fits = (Accepts("text", "none"), Accepts("positive_pair", "none"), Accepts("triplet", "none"))
     sampler = "no_duplicates"
     min_batch_size = 2
     views = ("anchor", "positive")
@@ -121,10 +109,7 @@ class MultipleNegativesRanking(LossBase):
 class MultipleNegativesSymmetricRanking(MultipleNegativesRanking):
     """multiple_negatives_ranking in both directions: each positive also has to select its own anchor."""
 
-    aliases = (
-        "MultipleNegativesSymmetricRankingLoss",
-        "CachedMultipleNegativesSymmetricRankingLoss",
-    )
+    aliases = ("MultipleNegativesSymmetricRankingLoss", "CachedMultipleNegativesSymmetricRankingLoss")
 
     type: Literal["multiple_negatives_symmetric_ranking"] = "multiple_negatives_symmetric_ranking"  # type: ignore[assignment]
     directions: list[Direction] = ["query_to_doc", "doc_to_query"]
@@ -161,9 +146,7 @@ class GISTEmbed(TeacherLoss):
     """Compare positives with other positives."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        names = ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
-        texts, guide_rcd = self.require_columns_with_teacher(columns, label, names)
-        present_rc = presence_mask(names, texts)
+        texts, guide_rcd, present_rc = self.require_columns_with_teacher(columns, label)
         student = [normalize(text_rd) for text_rd in texts]
         guide = [normalize(guide_rd) for guide_rd in guide_rcd.unbind(1)]
         limit_r1 = (guide[0] * guide[1]).sum(dim=1, keepdim=True)
@@ -172,7 +155,7 @@ class GISTEmbed(TeacherLoss):
 
         pairs = [(0, 1), *([(0, 0)] if self.contrast_anchors else []), *([(1, 1)] if self.contrast_positives else [])]
         scores = []
-        for source, candidate in [*pairs, *((0, column) for column in range(2, len(names)))]:
+        for source, candidate in [*pairs, *((0, column) for column in range(2, len(texts)))]:
             excluded_rr = (guide[source] @ guide[candidate].T > limit_r1) | ~present_rc[:, candidate]
             if source == candidate:
                 excluded_rr |= diagonal_rr

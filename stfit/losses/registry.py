@@ -10,10 +10,10 @@ Values and gradients equal those of sentence-transformers 6.2, with these delibe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from stfit.errors import ModelError
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, torch
 from stfit.losses.base import BuiltLoss, Columns, LossBase
 from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
@@ -26,12 +26,6 @@ from stfit.losses.triplets import (
     Triplet,
 )
 from stfit.spec import Choice, union_members
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
 
 Loss = Annotated[
     Contrastive
@@ -58,14 +52,10 @@ Loss = Annotated[
 ]
 
 LOSSES: list[Any] = list(union_members(Loss))
-"""The classes of the union, including those of installed packages."""
 
 
 def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:
-    """The loss to call: the loss itself, or an nn.Module with weights to train and checkpoint.
-
-    Raises ModelError if a Matryoshka dimension exceeds the embedding, DataError if softmax has fewer than two classes.
-    """
+    """The loss to call, an nn.Module if it has weights. Raises ModelError for a too large Matryoshka dimension."""
     too_large = [dim for dim in loss.matryoshka_dims or [] if dim > embedding_dim]
     if too_large:
         raise ModelError(f"`loss.matryoshka_dims` {too_large}: the model's embeddings have {embedding_dim} dimensions")

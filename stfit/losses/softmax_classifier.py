@@ -22,13 +22,11 @@ class SoftmaxHead(nn.Module):
         """Scalar loss; `label` holds class numbers [rows], or the probability of each class [rows, classes]."""
         first_rd, second_rd = require_columns("softmax", columns, None, "sentence1", "sentence2")
         target = self._require_target(label, len(first_rd))
-        inputs = []
-        if self.embeddings:
-            inputs += [first_rd, second_rd]
+        inputs = [first_rd, second_rd] if self.embeddings else []
         if self.difference:
-            inputs += [(first_rd - second_rd).abs()]
+            inputs.append((first_rd - second_rd).abs())
         if self.product:
-            inputs += [first_rd * second_rd]
+            inputs.append(first_rd * second_rd)
         return F.cross_entropy(self.classifier(torch.cat(inputs, dim=1)), target)
 
     def _require_target(self, label: Tensor | None, rows: int) -> Tensor:

@@ -7,22 +7,14 @@ Tensor names: r = rows, d = dim; in [r, r] the first axis is the anchor.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from stfit.errors import DataError
-from stfit.lazy import lazy
+from stfit.lazy import F, Tensor, torch
 from stfit.losses.base import Accepts, Columns, LossBase, require_columns
 from stfit.similarity import distance_matrix, pairwise_distance
-
-if TYPE_CHECKING:
-    import torch
-    import torch.nn.functional as F
-    from torch import Tensor
-else:
-    torch = lazy("torch")
-    F = lazy("torch.nn.functional")
 
 
 class Triplet(LossBase):
@@ -49,8 +41,6 @@ class Triplet(LossBase):
 
 
 class _BatchTriplet(LossBase):
-    """What the losses that form triplets within a batch share."""
-
     fits = (Accepts("labeled_text", "class"),)
     sampler = "group_by_label"
     min_batch_size = 3

@@ -21,8 +21,6 @@ Streams = Mapping[int, Iterable[LazyBatch]]
 
 
 class ScheduledBatch(NamedTuple):
-    """One batch of an objective, with its place in the run."""
-
     time: float
     """In epochs of the run."""
     objective: int
@@ -32,10 +30,7 @@ class ScheduledBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """The steps of a run. A step takes `accumulate` batches of one epoch; the last step of an epoch may take fewer.
-
-    A run with a stream has no epochs.
-    """
+    """The steps of a run, each with `accumulate` batches of one epoch, or fewer at its end. A stream has no epochs."""
 
     objectives: Sequence[EpochBatches]
     sampling_rates: list[float]
@@ -59,10 +54,7 @@ class BatchSchedule:
                 yield step
 
     def _interleave(self) -> Iterator[ScheduledBatch]:
-        """The endless batches of all objectives, those of each objective evenly spread over the run.
-
-        The seed decides which objective begins; objectives with equally many batches alternate in a fixed order.
-        """
+        """The endless batches of all objectives, those of each evenly spread; the seed decides which one begins."""
         places = np.random.default_rng(self.seed).permutation(len(self.objectives)).tolist()
         sequences = []
         for index, (epoch_batches, rate) in enumerate(zip(self.objectives, self.sampling_rates, strict=True)):

@@ -17,17 +17,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from stfit.distributed import all_gather_object, barrier, is_rank_zero, rank
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, weights_of
-from stfit.encoder.lora import frozen_weight_names
+from stfit.encoder.lora import adapted_linears
 from stfit.errors import ModelError, ResourceError
 from stfit.io.atomic import atomic_directory, discard, sync, temporary_path, wrap_os_errors
 from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json
 from stfit.runtime.run_folder import list_checkpoints
-from stfit.training.fsdp import is_sharded_tensor, shard_like, to_local
+from stfit.training.fsdp import shard_like
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import TrainObjects, require_finite_weights, trainable_modules
 from stfit.training.rng import capture_all_rng, restore_all_rng
@@ -40,8 +41,6 @@ FILES = ("weights.safetensors", "optimizer.safetensors", "randomness.safetensors
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One verified checkpoint."""
-
     folder: Path
     facts: dict[str, Any]
     """JSON data that the caller stored with the state."""
@@ -50,9 +49,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, objects: TrainObjects, facts: Mapping[str, Any]) -> None:
     """Write the training state to `folder`, replacing a damaged checkpoint of that name. A collective operation.
 
-    Rank 0 writes the weights, the optimizer state and the random state of all ranks. If the optimizer state is
-    sharded, every rank writes its shard. Raises DivergedError if a weight is not finite, ResourceError if the
-    checkpoint can't be written.
+    Rank 0 writes all but the optimizer shards of the other ranks. Raises DivergedError if a weight is not finite.
     """
     random_states = {
         f"{number}.{name}": state
@@ -97,9 +94,10 @@ def _checkpoint_weights(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 def frozen_by_lora(module: nn.Module) -> set[str]:
     """Names of the base's weights if LoRA adapters are trained instead of them; checkpoints leave them out."""
-    if not isinstance(module, Encoder):
+    if not isinstance(module, Encoder) or not adapted_linears(module.backbone):
         return set()
-    return {f"backbone.{name}" for name in frozen_weight_names(module.backbone)}
+    weights = module.backbone.named_parameters()
+    return {f"backbone.{name}" for name, weight in weights if not weight.requires_grad}
 
 
 def _load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -121,20 +119,16 @@ def _clone_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _flatten_optimizer(optimizer: torch.optim.Optimizer, sharded_only: bool = False) -> dict[str, Tensor]:
-    """Local tensors of the optimizer state, named `<weight>.<name>`; the hyperparameters follow from the recipe.
-
-    `sharded_only` leaves out the tensors that all ranks hold in full.
-    """
+    """Local tensors of the optimizer state, named `<weight>.<name>`; `sharded_only`: none that all ranks hold."""
     return {
-        f"{weight}.{name}": to_local(tensor).detach().cpu().contiguous()
+        f"{weight}.{name}": (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
         for weight, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
-        if not sharded_only or is_sharded_tensor(tensor)
+        if not sharded_only or isinstance(tensor, DTensor)
     }
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the sha256 of every other file of the checkpoint."""
     hashes = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=2), encoding="utf-8")
 
@@ -170,10 +164,7 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def delete_old_checkpoints(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints.
-
-    Raises ResourceError, and deletes nothing, if the newest one is damaged.
-    """
+    """Keep the newest `keep` checkpoints. Raises ResourceError, and deletes nothing, if the newest one is damaged."""
     newest, *older = list_checkpoints(folder)
     if problem := verify_checkpoint(newest):
         raise ResourceError(f"{newest}: was just written, but {problem}; check the disk")
@@ -183,7 +174,6 @@ def delete_old_checkpoints(folder: Path, keep: int) -> None:
 
 
 def require_disk_space(folder: Path, objects: TrainObjects, keep: int) -> None:
-    """Raise ResourceError if the disk has no space for the checkpoints and the model of a run."""
     weights = sum(weight.nbytes for module in objects.modules for weight in module.state_dict().values())
     moments = 2 * sum(weight.nbytes for _, weight in trained_weights(*objects.modules))
     used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -10,14 +10,11 @@ if TYPE_CHECKING:
     from stfit.training.loop import StepInfo
 
 PATIENCE = 5
-"""Consecutive steps that show a problem before it is reported."""
 MIN_SPREAD = 1e-6
 """Embeddings that differ by less are equal up to rounding."""
 
 
 class Diagnostics:
-    """Watches the steps of a run of `total_steps`."""
-
     def __init__(self, total_steps: int) -> None:
         self.patience = min(PATIENCE, total_steps)
         self.consecutive = {"zero-gradient": 0, "constant-embeddings": 0}

@@ -6,10 +6,12 @@ so every rank must call the encoder equally often.
 """
 
 import copy
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +21,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stfit.distributed import translate_dist_errors, world_size
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.kernels.packing import forward_single_rectangle
+from stfit.encoder.kernels.packing import forward_padded
 from stfit.errors import RecipeError
 
 
 def shard(encoder: Encoder) -> Encoder:
-    """Shard the encoder in place, and return an unsharded copy without weights.
-
-    The copy can measure, save and encode once `summon_full_params` has filled it. Raises RecipeError if torch is too
-    old.
-    """
+    """Shard the encoder in place, and return an unsharded copy without weights, for `summon_full_params` to fill."""
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise RecipeError(f"train.shard needs a newer torch than {torch.__version__}: remove it, or update torch")
     unsharded = copy.deepcopy(encoder, {id(encoder.tokenizer): encoder.tokenizer})
     for weight in unsharded.parameters():
         weight.data = weight.new_empty(0)
     if encoder.layout.name == "padded":  # one forward per rectangle would be a different number of calls on each rank
-        encoder.layout = replace(encoder.layout, forward=forward_single_rectangle)
+        encoder.layout = replace(encoder.layout, forward=partial(forward_padded, max_tokens=math.inf))
     # A fused layer returns a view. FSDP2 warns that views must not be modified in place, which never happens here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(encoder.device.type, (world_size(),))
@@ -53,11 +51,6 @@ def _transformer_layers(backbone: nn.Module) -> Iterable[nn.Module]:
     return max(lists, key=len, default=[])
 
 
-def is_sharded(module: nn.Module) -> bool:
-    """Whether this process holds only a shard of the module's weights."""
-    return isinstance(module, FSDPModule)
-
-
 @contextmanager
 def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder]:
     """Fill `unsharded` with the full weights of the sharded `encoder` during the block. A collective operation."""
@@ -71,16 +64,6 @@ def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder
             weight.data = weight.new_empty(0)
 
 
-def is_sharded_tensor(tensor: Tensor) -> bool:
-    """Whether a tensor is sharded across processes."""
-    return isinstance(tensor, DTensor)
-
-
-def to_local(tensor: Tensor) -> Tensor:
-    """The local shard of a sharded tensor; any other tensor unchanged."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Shard a full tensor the way `like` is sharded. Every rank has it, so nothing is communicated."""
     if not isinstance(like, DTensor):
@@ -90,7 +73,7 @@ def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
 
 def clip_grad_norm(weights: Sequence[nn.Parameter], max_norm: float) -> Tensor:
     """Scale gradients, sharded and full ones, to a total norm of at most `max_norm`; returns the norm before."""
-    kinds = [[weight for weight in weights if is_sharded_tensor(weight) is sharded] for sharded in (True, False)]
+    kinds = [[weight for weight in weights if isinstance(weight, DTensor) is sharded] for sharded in (True, False)]
     norms = []
     for kind in filter(None, kinds):
         norm = nn.utils.get_total_norm([weight.grad for weight in kind if weight.grad is not None])

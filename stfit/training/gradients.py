@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
 from stfit.data.batching.batches import Batch
@@ -22,7 +23,6 @@ from stfit.distributed import all_gather_rows, all_reduce_max, partition, rank
 from stfit.encoder.encoder import Encoder
 from stfit.losses.base import upcast
 from stfit.runtime.timer import Timer
-from stfit.training.fsdp import is_sharded
 from stfit.training.rng import capture_rng, restore_rng
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
@@ -31,20 +31,14 @@ Splitter = Callable[[Batch, np.ndarray], list[np.ndarray]]
 
 
 class BatchResult(NamedTuple):
-    """What the forward pass of a batch gave."""
-
     loss: Tensor
     finite_s: Tensor
-    """Whether each sequence has a finite embedding."""
     spread: Tensor
     """Largest difference between two embeddings in one dimension, relative to the largest value; 0 if all are equal."""
 
 
 def build_splitter(rows: int | None = None, tokens: int | None = None) -> Splitter:
-    """Mini-batches of as many sequences as `rows` rows have, or of at most `tokens` tokens but at least one sequence.
-
-    A single mini-batch if neither is given.
-    """
+    """Mini-batches of as many sequences as `rows` rows have, or of one sequence or at most `tokens` tokens."""
 
     def split(batch: Batch, sequences: np.ndarray) -> list[np.ndarray]:
         max_sequences = math.inf if rows is None else rows * len(batch.columns)
@@ -63,19 +57,15 @@ def build_splitter(rows: int | None = None, tokens: int | None = None) -> Splitt
 
 def embed(encoder: Encoder, batch: Batch, sequences: np.ndarray) -> Tensor:
     """Embeddings of some of a batch's sequences, at least float32 [len(sequences), dim]."""
-    if is_sharded(encoder) and not any(len(batch.sequences[sequence]) for sequence in sequences):
+    count = len(sequences)
+    if isinstance(encoder, FSDPModule) and not any(len(batch.sequences[sequence]) for sequence in sequences):
         longest = np.argmax([len(sequence) for sequence in batch.sequences])  # the other ranks wait for a forward
-        return _forward(encoder, batch, np.append(sequences, longest))[: len(sequences)]
-    return _forward(encoder, batch, sequences)
-
-
-def _forward(encoder: Encoder, batch: Batch, sequences: np.ndarray) -> Tensor:
+        sequences = np.append(sequences, longest)
     prompt_lengths = None if batch.prompt_lengths is None else batch.prompt_lengths[sequences]
-    return upcast(encoder([batch.sequences[sequence] for sequence in sequences], prompt_lengths))
+    return upcast(encoder([batch.sequences[sequence] for sequence in sequences], prompt_lengths))[:count]
 
 
 def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) -> Tensor:
-    """The loss of a batch, given the embeddings of its sequences."""
     with_zero_sd = functional.pad(embedding_sd, (0, 0, 0, 1))  # a missing text has index -1: the zero row
     device = embedding_sd.device
     columns = {role: with_zero_sd[torch.from_numpy(index).to(device)] for role, index in batch.columns.items()}
@@ -102,12 +92,17 @@ def backward(
     """
     shares = partition([len(sequence) for sequence in batch.sequences])
     parts = split(batch, shares[rank()])
-    if is_sharded(encoder):  # every rank must call the encoder equally often
+    if isinstance(encoder, FSDPModule):  # every rank must call the encoder equally often
         parts += [parts[0][:0]] * (all_reduce_max(len(parts)) - len(parts))
     cached = len(parts) > 1
     if cached:
-        rng_states, local_sd = _embed_without_graph(encoder, batch, parts, check_interrupt)
-        embedding_sd = all_gather_rows(local_sd, shares).requires_grad_()
+        rng_states, embeddings = [], []
+        with torch.no_grad():
+            for part in parts:
+                check_interrupt()
+                rng_states.append(capture_rng())
+                embeddings.append(embed(encoder, batch, part))
+        embedding_sd = all_gather_rows(torch.cat(embeddings), shares).requires_grad_()
     else:
         embedding_sd = all_gather_rows(embed(encoder, batch, parts[0]), shares)
     value = compute_batch_loss(embedding_sd, batch, loss)
@@ -120,29 +115,12 @@ def backward(
             restore_rng(rng_state)
             embed(encoder, batch, part).backward(embedding_sd.grad[part])
     timer.lap("backward")
-    return _batch_result(value, embedding_sd)
-
-
-def _embed_without_graph(
-    encoder: Encoder, batch: Batch, parts: list[np.ndarray], check_interrupt: Callable[[], None]
-) -> tuple[list[dict[str, Tensor]], Tensor]:
-    rng_states, embeddings = [], []
-    with torch.no_grad():
-        for part in parts:
-            check_interrupt()
-            rng_states.append(capture_rng())
-            embeddings.append(embed(encoder, batch, part))
-    return rng_states, torch.cat(embeddings)
-
-
-def _batch_result(loss: Tensor, embedding_sd: Tensor) -> BatchResult:
     embedding_sd = embedding_sd.detach()
     range_d = embedding_sd.amax(0) - embedding_sd.amin(0)
     largest = embedding_sd.abs().max().clamp(min=torch.finfo(embedding_sd.dtype).tiny)
-    return BatchResult(loss.detach(), embedding_sd.isfinite().all(dim=1), range_d.max() / largest)
+    return BatchResult(value.detach(), embedding_sd.isfinite().all(dim=1), range_d.max() / largest)
 
 
 def trained_weights(*modules: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Names and weights of the modules that are not frozen."""
     for module in modules:
         yield from ((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)

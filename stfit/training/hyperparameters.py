@@ -94,7 +94,6 @@ class Train(Spec):
 
     @model_validator(mode="after")
     def check_exclusive_keys(self) -> Self:
-        """Refuse keys that contradict each other."""
         for first, second in (
             ("epochs", "max_steps"),
             ("warmup_ratio", "warmup_steps"),

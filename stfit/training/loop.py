@@ -3,7 +3,7 @@
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +29,7 @@ class StepInfo:
     step: int
     """Finished steps: 1 after the first."""
     loss: float
-    """Mean over the batches of the step."""
     objectives: list[int]
-    """Objective of each batch."""
     learning_rate: float
     grad_norm: float
     """Before clipping."""
@@ -46,11 +44,8 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class TrainObjects:
-    """The objects that a step changes."""
-
     encoder: Encoder
     losses: list[ComputeLoss]
-    """One for each objective."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     unsharded: Encoder | None = None
@@ -58,17 +53,11 @@ class TrainObjects:
 
     @property
     def modules(self) -> list[nn.Module]:
-        """The encoder, and the losses that have weights."""
         return trainable_modules(self.encoder, self.losses)
 
-    @contextmanager
-    def full_encoder(self) -> Iterator[Encoder]:
+    def full_encoder(self) -> AbstractContextManager[Encoder]:
         """The encoder with all of its weights, to measure or save it. A collective operation."""
-        if self.unsharded is None:
-            yield self.encoder
-        else:
-            with summon_full_params(self.unsharded, self.encoder) as encoder:
-                yield encoder
+        return nullcontext(self.encoder) if self.unsharded is None else summon_full_params(self.unsharded, self.encoder)
 
 
 def trainable_modules(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
@@ -84,11 +73,7 @@ def build_train_objects(
     layer_decay: float | None = None,
     sharded: bool = False,
 ) -> TrainObjects:
-    """AdamW over all weights whose names match no pattern in `frozen`.
-
-    `sharded` shards the encoder across the processes, if there are several. Raises RecipeError if a pattern matches no
-    weight, or if no weight is left to train.
-    """
+    """AdamW over all weights that match no pattern in `frozen`. Raises RecipeError for a pattern that matches none."""
     _freeze(encoder, frozen)
     unsharded = shard(encoder) if sharded and world_size() > 1 else None
     weights = trained_weights(*trainable_modules(encoder, losses))
@@ -102,12 +87,11 @@ def build_train_objects(
 def _freeze(encoder: Encoder, patterns: list[str]) -> None:
     names = [name for name, _ in encoder.named_parameters()]
     for pattern in patterns:
-        matches = set(fnmatch.filter(names, pattern))
+        matches = fnmatch.filter(names, pattern)
         if not matches:
             raise RecipeError(f"train.freeze: `{pattern}` matches no weight; names look like {', '.join(names[:3])}")
-        for name, weight in encoder.named_parameters():
-            if name in matches:
-                weight.requires_grad_(False)
+        for name in matches:
+            encoder.get_parameter(name).requires_grad_(False)
     if not any(weight.requires_grad for weight in encoder.parameters()):
         raise RecipeError("train.freeze: freezes all weights of the encoder; remove a pattern")
 
@@ -206,10 +190,7 @@ def _optimizer_step(objects: TrainObjects, learning_rate: float) -> None:
 
 
 def _require_finite(step: int, results: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch]) -> None:
-    """Raise DivergedError before a NaN reaches the weights.
-
-    `grad_norm` is 0 with float16 loss scaling, which skips a step whose gradients overflow.
-    """
+    """Raise DivergedError before a NaN reaches the weights. `grad_norm` is 0 if the scaler skips overflows."""
     for batch, result in zip(batches, results, strict=True):
         broken = np.flatnonzero(~result.finite_s.cpu().numpy())
         if len(broken):

@@ -4,20 +4,13 @@ import math
 
 
 def learning_rate_at(step: int, total_steps: int, warmup_steps: int, schedule: str, peak: float) -> float:
-    """Learning rate of the 0-based `step`.
-
-    Warmup reaches `peak` in step `warmup_steps - 1`. No step has a rate of 0, neither the first nor the last.
-    """
+    """Learning rate of the 0-based `step`; warmup ends in step `warmup_steps - 1`, and no step has a rate of 0."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     remaining = (total_steps - step) / max(1, total_steps - warmup_steps)
-    match schedule:
-        case "linear":
-            return peak * remaining
-        case "cosine":
-            return peak * (1 - math.cos(math.pi * remaining)) / 2
-        case _:
-            return peak
+    if schedule == "cosine":
+        return peak * (1 - math.cos(math.pi * remaining)) / 2
+    return peak * remaining if schedule == "linear" else peak
 
 
 def duration_in_steps(fraction: float | None, steps: int | None, total_steps: int, default: float) -> int:

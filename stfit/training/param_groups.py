@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from stfit.errors import RecipeError
-from stfit.training.fsdp import is_sharded_tensor
 
 LAYER = re.compile(r"backbone\.(?:.*?\.)??(\d+)\.")
-"""A weight of a transformer layer, with the layer's index."""
 EMBEDDINGS = re.compile(r"backbone\.(.*embed|shared\.)")
 """A weight below the layers; T5 calls its token embeddings `shared`."""
 
@@ -34,7 +33,7 @@ def build_param_groups(
     for decays in (True, False):
         for name, weight in named:
             if (weight.ndim >= 2) == decays:
-                groups.setdefault((lr_scale[name], decays, is_sharded_tensor(weight)), []).append(weight)
+                groups.setdefault((lr_scale[name], decays, isinstance(weight, DTensor)), []).append(weight)
     return [
         {"params": members, "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
         for (scale, decays, _), members in groups.items()

@@ -29,7 +29,6 @@ def seed_per_rank(seed: int) -> None:
 
 
 def capture_rng() -> dict[str, torch.Tensor]:
-    """State of the generators that a step draws from, by name."""
     states = {"torch": torch.get_rng_state(), "dropout": dropout_bits.state()}
     if torch.cuda.is_available():
         states |= {f"cuda{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
@@ -37,7 +36,6 @@ def capture_rng() -> dict[str, torch.Tensor]:
 
 
 def restore_rng(states: dict[str, torch.Tensor]) -> None:
-    """Restore what `capture_rng` captured."""
     torch.set_rng_state(states["torch"])
     dropout_bits.restore(states["dropout"])
     cuda = [states[name] for name in sorted(states) if name.startswith("cuda")]
@@ -60,7 +58,6 @@ def capture_all_rng() -> dict[str, torch.Tensor]:
 
 
 def restore_all_rng(states: dict[str, torch.Tensor]) -> None:
-    """Restore what `capture_all_rng` captured."""
     restore_rng(states)
     gauss = states["python_gauss"].tolist()
     random.setstate((3, tuple(states["python"].tolist()), gauss[0] if gauss else None))

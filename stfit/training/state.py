@@ -32,13 +32,11 @@ class TrainState:
     measured_step: int = 0
     """The last step after which an evaluation finished."""
     best: float | None = None
-    """Best value of the metric `train.best`."""
     best_step: int | None = None
     evaluations_without_gain: int = 0
     baseline: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    """Time spent in steps."""
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds of the whole run by activity: the parts of the steps, preparing, evaluation, saving."""
     timed_rows: int = 0
@@ -56,12 +54,10 @@ class TrainState:
             self.timed_seconds += info.seconds
 
     def add_seconds(self, name: str, seconds: float) -> None:
-        """Add to the time spent on the activity `name`."""
         self.spent[name] = self.spent.get(name, 0.0) + seconds
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Add the duration of the block to the activity `name`."""
         start = time.perf_counter()
         try:
             yield
@@ -69,7 +65,6 @@ class TrainState:
             self.add_seconds(name, time.perf_counter() - start)
 
     def update_best(self, value: float, min_delta: float) -> bool:
-        """Record a value of the metric `train.best`; returns whether it is a new best."""
         if self.best is None or value > self.best + min_delta:
             self.best, self.best_step, self.evaluations_without_gain = value, self.step, 0
             return True
@@ -94,12 +89,10 @@ class Intervals:
     settings: Train
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of the 0-based `step`."""
         settings = self.settings
         return learning_rate_at(step, self.total_steps, self.warmup_steps, settings.schedule, settings.learning_rate)
 
     def is_due(self, step: int, every: int) -> bool:
-        """Whether `step` is a multiple of `every`, or the last step."""
         return step % every == 0 or step == self.total_steps
 
     def is_save_due(self, step: int) -> bool:
@@ -108,7 +101,6 @@ class Intervals:
 
 
 def build_intervals(settings: Train, total_steps: int) -> Intervals:
-    """Convert the durations of a recipe to steps."""
     warmup = settings.warmup_ratio if settings.warmup_ratio is not None else DEFAULT_WARMUP
     return Intervals(
         total_steps,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
-from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.table import forward_bags, single_layout
 from stfit.encoder.bases.word_vectors import (
     frequent_words,
@@ -23,16 +22,14 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.tokenizer import WhitespaceTokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
-from stfit.lazy import lazy
+from stfit.lazy import lazy, torch
 from stfit.paths import Location
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
-    import torch
-
     from stfit.encoder import modules
 else:
-    torch, modules = lazy("torch"), lazy("stfit.encoder.modules")
+    modules = lazy("stfit.encoder.modules")
 
 ST_NAME = "BoW"
 
@@ -57,7 +54,6 @@ class BagOfWords(Spec):
     """Count every occurrence of a word, rather than each word once per text."""
 
     def build(self, options: BackboneOptions, texts: Iterable[str]) -> Backbone:
-        """The words of the training texts, weighted."""
         all_texts = list(texts)
         words = frequent_words(all_texts, self.vocab_size)
         if self.weights is None:
@@ -96,7 +92,7 @@ def _write(counts: modules.WordCounts, words: list[str], folder: Path) -> None:
     write_json(folder / "config.json", config)
 
 
-def _load(folder: Path, options: BackboneOptions) -> Backbone:
+def load(folder: Path, options: BackboneOptions) -> Backbone:
     config = read_json(folder / "config.json")
     if not isinstance(config.get("vocab"), list):
         raise ModelError(f"{folder / 'config.json'}: `vocab` is missing or not a list")
@@ -106,16 +102,7 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
     return _build(words, weights, bool(config.get("cumulative_term_frequency", True)))
 
 
-def _inspect(folder: Path) -> ModelInfo:
+def inspect(folder: Path) -> ModelInfo:
     words = read_json(folder / "config.json").get("vocab") or []
     load_tokenizer = partial(WhitespaceTokenizer, words)
     return ModelInfo(ST_NAME, load_tokenizer=load_tokenizer, hidden_size=len(set(words)), num_layers=0, parameters=0)
-
-
-BAG_OF_WORDS = BaseKind(
-    ST_NAME,
-    _load,
-    _inspect,
-    is_pooled=False,
-    unsupported_keys=("pooling", "token_layers", "append_eos", "attention", "dropout", "lora", "max_seq_length"),
-)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from tokenizers import Tokenizer as HFTokenizer
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.bert_scratch import train_tokenizer
-from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.table import DEFAULT_VOCAB_SIZE, VectorTable, forward_bags, inspect_table, single_layout
 from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.folder.files import read_json, read_weights, write_weights
@@ -19,13 +18,7 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.validate import require_vectors
 from stfit.encoder.tokenizer import FileTokenizer, load_tokenizer_file, untruncated_tokenizer, word_tokenizer
 from stfit.errors import ModelError
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-else:
-    torch, nn = lazy("torch"), lazy("torch.nn")
+from stfit.lazy import Tensor, nn, torch
 
 ST_NAME = "StaticEmbedding"
 
@@ -71,7 +64,7 @@ def _write(bags: nn.EmbeddingBag, tokenizer: FileTokenizer, folder: Path) -> Non
     tokenizer.save(folder)
 
 
-def _load(folder: Path, options: BackboneOptions) -> Backbone:
+def load(folder: Path, options: BackboneOptions) -> Backbone:
     weights = read_weights(folder / "model.safetensors")
     table_vd = weights["embedding.weight"] if "embedding.weight" in weights else _expand_vocab(weights, folder)
     backbone = _build(table_vd, load_tokenizer_file(folder / "tokenizer.json"), options)
@@ -91,20 +84,7 @@ def _expand_vocab(weights: dict[str, Tensor], folder: Path) -> Tensor:
     return table_vd * weights["weights"][:, None].float() if "weights" in weights else table_vd
 
 
-def _inspect(folder: Path) -> ModelInfo:
+def inspect(folder: Path) -> ModelInfo:
     truncation = read_json(folder / "tokenizer.json").get("truncation") or {}
-    return ModelInfo(
-        ST_NAME,
-        load_tokenizer=partial(untruncated_tokenizer, folder / "tokenizer.json", special_tokens=False),
-        max_seq_length=truncation.get("max_length"),
-        **inspect_table(folder),
-    )
-
-
-STATIC_EMBEDDING = BaseKind(
-    ST_NAME,
-    _load,
-    _inspect,
-    is_pooled=False,
-    unsupported_keys=("pooling", "token_layers", "append_eos", "attention", "dropout", "lora"),
-)
+    load_tokenizer = partial(untruncated_tokenizer, folder / "tokenizer.json", special_tokens=False)
+    return inspect_table(ST_NAME, folder, load_tokenizer, truncation.get("max_length"))

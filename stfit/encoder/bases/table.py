@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,27 +12,21 @@ from pydantic import Field, model_validator
 from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.folder.files import count_parameters, read_shapes
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.lazy import lazy
+from stfit.encoder.tokenizer import Tokenizer
+from stfit.lazy import Tensor, lazy, nn, torch
 from stfit.paths import Location
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import torch
-    from torch import Tensor, nn
-
     from stfit.encoder.kernels import packing
     from stfit.encoder.modules import WordCounts
 else:
-    torch, packing = lazy("torch"), lazy("stfit.encoder.kernels.packing")
+    packing = lazy("stfit.encoder.kernels.packing")
 
 DEFAULT_VOCAB_SIZE = 30_000
 
 
 class VectorTable(Spec):
-    """The keys of a table with one vector per word or token."""
-
     st_name: ClassVar[str]
     default_dim: ClassVar[int]
     type: str
@@ -52,28 +47,26 @@ class VectorTable(Spec):
 
     @property
     def learns_from_texts(self) -> bool:
-        """Whether the vocabulary is learned from the training texts."""
         return self.vectors is None
 
     @property
     def dim(self) -> int:
-        """Size of a vector."""
-        if self.vectors is not None:
-            _, first_vector = read_vectors(Path(self.vectors), max_words=1)
-            return int(first_vector.shape[1])
-        return self.embedding_dim or self.default_dim
+        if self.vectors is None:
+            return self.embedding_dim or self.default_dim
+        return int(read_vectors(Path(self.vectors), max_words=1)[1].shape[1])
 
     def inspect(self) -> ModelInfo:
-        """Sizes before the vocabulary is known."""
         dim = self.dim  # opens the file of `vectors`
         parameters = dim * (self.vocab_size or DEFAULT_VOCAB_SIZE)
         return ModelInfo(self.st_name, is_random=True, hidden_size=dim, num_layers=0, parameters=parameters)
 
 
-def inspect_table(folder: Path) -> dict[str, Any]:
-    """`hidden_size`, `num_layers` and `parameters` of a saved table."""
+def inspect_table(
+    st_name: str, folder: Path, load_tokenizer: Callable[[], Tokenizer], max_seq_length: int | None
+) -> ModelInfo:
     dim = next((shape[1] for shape in read_shapes(folder).values() if len(shape) == 2), None)
-    return {"hidden_size": dim, "num_layers": 0, "parameters": count_parameters(folder)}
+    sizes: dict[str, Any] = {"hidden_size": dim, "num_layers": 0, "parameters": count_parameters(folder)}
+    return ModelInfo(st_name, load_tokenizer=load_tokenizer, max_seq_length=max_seq_length, **sizes)
 
 
 def single_layout(forward: packing.Forward) -> Callable[[str], packing.Layout]:
@@ -82,7 +75,6 @@ def single_layout(forward: packing.Forward) -> Callable[[str], packing.Layout]:
 
 
 def forward_bags(bags: nn.EmbeddingBag | WordCounts, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """One embedding per sequence [sequences, dim], and the order of the sequences."""
     ids = np.concatenate(sequences).astype(np.int64)
     lengths = np.array([len(sequence) for sequence in sequences])
     starts_r = torch.from_numpy(np.cumsum(lengths) - lengths).to(bags.weight.device)

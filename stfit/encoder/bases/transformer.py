@@ -6,32 +6,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import normalizers
+
 from stfit.encoder.backbone import Backbone, BackboneOptions
-from stfit.encoder.bases.kind import BaseKind
-from stfit.encoder.bases.transformer_tokenizer import (
-    TransformerTokenizer,
-    append_eos,
-    load_tokenizer,
-    lowercase,
-    own_limit,
-)
-from stfit.encoder.folder.files import count_parameters, read_json
+from stfit.encoder.bases.transformer_tokenizer import TransformerTokenizer, append_eos, load_tokenizer, own_limit
+from stfit.encoder.folder.files import count_parameters, name_some, read_json, read_shapes
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors, wrong_shapes
+from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors
 from stfit.encoder.lora import merged_weights
 from stfit.encoder.tokenizer import untruncated_tokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
-from stfit.lazy import lazy
+from stfit.lazy import lazy, torch
 
 if TYPE_CHECKING:
-    import torch
     import transformers
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from stfit.encoder.kernels import dropout, packing
 else:
-    torch, transformers = lazy("torch"), lazy("transformers")
+    transformers = lazy("transformers")
     dropout, packing = lazy("stfit.encoder.kernels.dropout"), lazy("stfit.encoder.kernels.packing")
 
 ST_NAME = "Transformer"
@@ -57,10 +51,11 @@ ROBERTA_FAMILY = (
 
 
 def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
-    """The transformer of a checkpoint. Raises ModelError if it can't be used as a text encoder."""
     module, tokenizer, st_config = _load_module(folder, options), load_tokenizer(folder), _read_st_config(folder)
-    if st_config.get("do_lower_case"):
-        lowercase(tokenizer)
+    if st_config.get("do_lower_case"):  # old sentence-transformers models
+        backend = tokenizer.backend_tokenizer
+        steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer is not None else [])
+        backend.normalizer = normalizers.Sequence(steps)
     backbone = build_transformer(module, tokenizer, options, st_config.get("max_seq_length"))
     embeddings: Any = module.get_input_embeddings()
     require_vectors(backbone.tokenizer, len(embeddings.weight), folder)
@@ -74,12 +69,16 @@ def build_transformer(
     max_seq_length: int | None = None,
 ) -> Backbone:
     """A transformer with its tokenizer; `max_seq_length` is the limit in its folder."""
-    config = module.config
-    pooling = "last_token" if _is_causal(config) else "mean"
-    is_eos_pooled = _is_decoder(config) and "last_token" in (options.pooling or (pooling,))
+    config, is_causal = module.config, _is_causal(module.config)
+    pooling = "last_token" if is_causal else "mean"
+    is_decoder = is_causal or getattr(config, "is_decoder", False)
+    is_eos_pooled = is_decoder and "last_token" in (options.pooling or (pooling,))
     if is_eos_pooled if options.append_eos == "auto" else options.append_eos:
         append_eos(tokenizer)
-    limit = _choose_limit(tokenizer, options.max_seq_length or max_seq_length, config)
+    positions = count_positions(config.to_dict())
+    limit = options.max_seq_length or max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
+    if positions and limit > positions:
+        raise ModelError(f"max_seq_length {limit} exceeds the {positions} positions of the base")
     transformer_tokenizer = TransformerTokenizer(tokenizer, limit)
     return Backbone(
         st_name=ST_NAME,
@@ -129,14 +128,16 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
 def _list_wrong_shapes(folder: Path, config: PretrainedConfig) -> str:
     with torch.device("meta"):
         module = _text_encoder_class(config, folder)(config)
-    return wrong_shapes(module.state_dict(), folder, module.base_model_prefix)
+    shapes, wrong = read_shapes(folder), []
+    for name, tensor in module.state_dict().items():
+        shape = shapes.get(name, shapes.get(f"{module.base_model_prefix}.{name}"))  # the prefix of one with a head
+        if shape not in (None, tuple(tensor.shape)):
+            wrong.append(f"{name} {list(shape)} instead of {list(tensor.shape)}")
+    return name_some(wrong)
 
 
 def _text_encoder_class(config: PretrainedConfig, folder: Path) -> Any:
-    """The class of the text encoder in a checkpoint; for T5 and similar models, that is the encoder alone.
-
-    Raises ModelError if there is none.
-    """
+    """The class of the text encoder in a checkpoint; for T5 and similar models, that is the encoder alone."""
     text_encoders, models = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING, transformers.MODEL_MAPPING
     entry = text_encoders.get(type(config), None) or models.get(type(config), None)
     encoder: type[PreTrainedModel] | None = entry[0] if isinstance(entry, tuple) else entry
@@ -155,7 +156,6 @@ def _text_encoder_class(config: PretrainedConfig, folder: Path) -> Any:
 
 
 def set_dropout(config: PretrainedConfig, rate: float | None) -> None:
-    """Set every dropout rate of a config; None leaves them unchanged."""
     if rate is None:
         return
     for name, value in list(vars(config).items()):
@@ -169,18 +169,6 @@ def _is_causal(config: PretrainedConfig) -> bool:
     return bool(architectures and architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True))
 
 
-def _is_decoder(config: PretrainedConfig) -> bool:
-    return _is_causal(config) or bool(getattr(config, "is_decoder", False))
-
-
-def _choose_limit(tokenizer: PreTrainedTokenizerBase, max_seq_length: int | None, config: PretrainedConfig) -> int:
-    positions = count_positions(config.to_dict())
-    limit = max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
-    if positions and limit > positions:
-        raise ModelError(f"max_seq_length {limit} exceeds the {positions} positions of the base")
-    return limit
-
-
 def count_positions(config: dict[str, Any]) -> int | None:
     """Maximum length that the position table of a config.json allows; None without such a table."""
     positions = config.get("max_position_embeddings")
@@ -191,13 +179,11 @@ def count_positions(config: dict[str, Any]) -> int | None:
 
 
 def _read_st_config(folder: Path) -> dict[str, Any]:
-    """`max_seq_length` and `do_lower_case` of a sentence-transformers model."""
     contents = (read_json(folder / name, {}) for name in ST_CONFIG_FILES)
     return next((content for content in contents if content), {})
 
 
 def inspect_transformer(folder: Path) -> ModelInfo:
-    """What the config and the tokenizer of a checkpoint say."""
     config = read_json(folder / "config.json", {})
     positions = count_positions(config)
     tokenizer_limit = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
@@ -214,8 +200,4 @@ def inspect_transformer(folder: Path) -> ModelInfo:
 
 
 def _first_int(config: dict[str, Any], *names: str) -> int | None:
-    """The first of several names that a config has; architectures name the same value differently."""
     return next((config[name] for name in names if isinstance(config.get(name), int)), None)
-
-
-TRANSFORMER = BaseKind(ST_NAME, load_transformer, inspect_transformer)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import normalizers, processors
+from tokenizers import processors
 
 from stfit.encoder.tokenizer import FileTokenizer
 from stfit.errors import ModelError
@@ -19,13 +19,10 @@ else:
     transformers = lazy("transformers")
 
 NO_LIMIT = 1_000_000
-"""transformers' limits above this mean that there is none."""
 DEFAULT_LIMIT = 512
 
 
 class TransformerTokenizer(FileTokenizer):
-    """A tokenizer of transformers, with special tokens and truncation."""
-
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
         self.hf_tokenizer = tokenizer
         tokenizer.model_max_length = max_seq_length
@@ -47,12 +44,10 @@ class TransformerTokenizer(FileTokenizer):
         return len(ids) - bool(ends_specially)
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json and the files that belong to it."""
         self.hf_tokenizer.save_pretrained(folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint. Raises ModelError if there is no fast tokenizer."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
@@ -60,13 +55,6 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: has no fast tokenizer (tokenizer.json), which stfit needs")
     return tokenizer
-
-
-def lowercase(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the tokenizer lower-case its texts (`do_lower_case` of old sentence-transformers models)."""
-    backend = tokenizer.backend_tokenizer
-    steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer is not None else [])
-    backend.normalizer = normalizers.Sequence(steps)
 
 
 def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -6,6 +6,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from math import log
 from pathlib import Path
@@ -33,11 +34,9 @@ def read_vectors(path: Path, max_words: int | None = None) -> tuple[list[str], n
         word = " ".join(parts[:-dim])  # a few words of GloVe's largest file have spaces
         if word in lines:
             continue
-        try:
-            values.extend(map(float, parts[-dim:]))
-        except ValueError:
-            raise _damaged(path, line, f"is not a word and {dim} numbers") from None
         lines[word] = line
+        with suppress(ValueError):  # then too few numbers are added
+            values.extend(map(float, parts[-dim:]))
         if not word or len(values) != len(lines) * dim:
             raise _damaged(path, line, f"is not a word and {dim} numbers")
         if len(lines) == max_words:
@@ -78,7 +77,6 @@ def _damaged(path: Path, line: int, reason: str) -> ModelError:
 
 
 def read_word_weights(path: Path) -> dict[str, float]:
-    """Word -> weight, from a file with a word and a number on each line."""
     weights = {}
     for line, text in _text_lines(path):
         word, _, number = text.strip().rpartition("\t" if "\t" in text else " ")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
-from stfit.encoder.bases.kind import BaseKind
 from stfit.encoder.bases.table import DEFAULT_VOCAB_SIZE, VectorTable, inspect_table, single_layout
 from stfit.encoder.bases.word_vectors import frequent_words, read_vectors
 from stfit.encoder.folder.files import read_json, read_weights, write_weights
@@ -19,13 +18,7 @@ from stfit.encoder.folder.validate import require_vectors
 from stfit.encoder.tokenizer import WhitespaceTokenizer, load_whitespace_tokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
-from stfit.lazy import lazy
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-else:
-    torch, nn = lazy("torch"), lazy("torch.nn")
+from stfit.lazy import Tensor, nn, torch
 
 ST_NAME = "WordEmbeddings"
 CONFIG_FILE = "wordembedding_config.json"
@@ -33,7 +26,6 @@ ST_TOKENIZER = "sentence_transformers.models.tokenizer.WhitespaceTokenizer.White
 PADDING = "PADDING_TOKEN"
 """sentence-transformers' word 0."""
 NO_LIMIT = 1_000_000
-"""sentence-transformers' max_seq_length for words without a limit."""
 
 
 class WordEmbeddings(VectorTable):
@@ -68,7 +60,6 @@ def _build(table_vd: Tensor, tokenizer: WhitespaceTokenizer, is_trained: bool) -
 
 
 def _forward(table: nn.Embedding, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """Vectors [tokens, dim] of the words of all sequences, and the order of the sequences."""
     ids_t = torch.from_numpy(np.concatenate(sequences).astype(np.int64)).to(table.weight.device)
     vectors_td: Tensor = table(ids_t)
     return vectors_td, np.arange(len(sequences))
@@ -85,7 +76,7 @@ def _write(table: nn.Embedding, tokenizer: WhitespaceTokenizer, folder: Path) ->
     tokenizer.save(folder)
 
 
-def _load(folder: Path, options: BackboneOptions) -> Backbone:
+def load(folder: Path, options: BackboneOptions) -> Backbone:
     config = read_json(folder / CONFIG_FILE)
     tokenizer_class = str(config.get("tokenizer_class")).rpartition(".")[2]
     if tokenizer_class != "WhitespaceTokenizer":
@@ -103,14 +94,7 @@ def _load(folder: Path, options: BackboneOptions) -> Backbone:
     return _build(weights["emb_layer.weight"].float(), tokenizer, is_trained)
 
 
-def _inspect(folder: Path) -> ModelInfo:
+def inspect(folder: Path) -> ModelInfo:
     limit = read_json(folder / CONFIG_FILE).get("max_seq_length", NO_LIMIT)
-    return ModelInfo(
-        ST_NAME,
-        load_tokenizer=partial(load_whitespace_tokenizer, folder),
-        max_seq_length=limit if limit < NO_LIMIT else None,
-        **inspect_table(folder),
-    )
-
-
-WORD_EMBEDDINGS = BaseKind(ST_NAME, _load, _inspect, unsupported_keys=("append_eos", "attention", "dropout", "lora"))
+    load_tokenizer = partial(load_whitespace_tokenizer, folder)
+    return inspect_table(ST_NAME, folder, load_tokenizer, limit if limit < NO_LIMIT else None)

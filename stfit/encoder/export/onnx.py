@@ -21,7 +21,6 @@ from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 
 RUNTIME_TOKENS = 2048
-"""Maximum number of tokens, with padding, in one call of a runtime."""
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and mask [r, l], int64 -> embeddings."""
@@ -45,7 +44,6 @@ class Graph(nn.Module):
 
 
 def require_exportable(encoder: Encoder) -> None:
-    """Raise ModelError if a graph of token ids and mask can't compute the model."""
     reason = None
     if encoder.base.st_name != "Transformer":
         reason = f"a {encoder.base.st_name} is not a transformer"
@@ -99,7 +97,6 @@ def write_int8(onnx: Path, path: Path) -> None:
 
 
 def write_openvino(onnx: Path, path: Path) -> None:
-    """Write a graph as OpenVINO's .xml and .bin in float32. Raises ModelError if OpenVINO is not installed."""
     try:
         import openvino
     except ImportError as error:
@@ -109,14 +106,12 @@ def write_openvino(onnx: Path, path: Path) -> None:
 
 
 def save_tokenizer_and_config(encoder: Encoder, folder: Path) -> None:
-    """Write the tokenizer, the transformer's config, prompts and similarity."""
     encoder.tokenizer.save(folder)
     encoder.backbone.config.save_pretrained(folder)
     write_json(folder / "config_sentence_transformers.json", st_settings(encoder.config))
 
 
 def load_graph(path: Path) -> Run:
-    """A graph loaded into its runtime, with as many threads as torch has."""
     threads = torch.get_num_threads()
     if path.suffix == ".xml":
         import openvino
@@ -135,7 +130,6 @@ def load_graph(path: Path) -> Run:
 
 
 def embed_with_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndarray:
-    """Embeddings [sequences, dim], computed in batches of similar lengths."""
     embeddings = np.empty((len(sequences), dim), np.float32)
     for members in token_batches([len(sequence) for sequence in sequences], RUNTIME_TOKENS):
         lengths = np.array([len(sequences[i]) for i in members])
@@ -147,5 +141,4 @@ def embed_with_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndar
 
 
 def graph_mib(path: Path) -> float:
-    """MiB of a graph and its weights, which may lie beside it."""
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")) / 2**20

@@ -17,7 +17,6 @@ Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 CALIBRATED = ("int8", "uint8")
-"""Precisions whose values depend on calibrated ranges."""
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8}
 DTYPES |= {"binary": np.int8, "ubinary": np.uint8}
@@ -32,20 +31,14 @@ class Ranges:
 
     @classmethod
     def from_embeddings(cls, embedding_rd: np.ndarray) -> Ranges:
-        """The ranges of some embeddings [r, dim]."""
         return cls(embedding_rd.min(axis=0), embedding_rd.max(axis=0))
 
     def union(self, other: Ranges) -> Ranges:
-        """Ranges that contain both."""
         return Ranges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
 
 def quantize(embedding_rd: np.ndarray, precision: str, ranges: Ranges | None) -> np.ndarray:
-    """Convert float embeddings [r, d] to `precision`, with the conventions of sentence-transformers.
-
-    int8 and uint8 need `ranges`, and values outside are clipped. binary and ubinary return [r, d / 8]: eight
-    dimensions per byte, each whether the value is positive.
-    """
+    """Convert float embeddings [r, d] with the conventions of sentence-transformers; binary ones become [r, d / 8]."""
     if precision in CALIBRATED:
         assert ranges is not None
         step = np.where(ranges.high > ranges.low, (ranges.high - ranges.low) / 255, 1)
@@ -62,7 +55,6 @@ def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
 
 
 def load_ranges(path: Path, dim: int) -> Ranges | None:
-    """The ranges in a calibration file, None if it does not exist. Raises DataError if it does not match `dim`."""
     try:
         written = load_json(path)
         low, high = (np.array(written[key], dtype=np.float32) for key in ("low", "high"))
@@ -76,7 +68,6 @@ def load_ranges(path: Path, dim: int) -> Ranges | None:
 
 
 def save_ranges(ranges: Ranges, path: Path) -> None:
-    """Write a calibration file. Raises ResourceError if that fails."""
     values = {"low": ranges.low.tolist(), "high": ranges.high.tolist()}
     try:
         path.write_text(json.dumps(values) + "\n", encoding="utf-8")

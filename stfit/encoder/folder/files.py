@@ -12,23 +12,18 @@ from safetensors import SafetensorError
 
 from stfit.errors import ModelError
 from stfit.io.json_files import load_json
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, lazy, nn
 
 if TYPE_CHECKING:
     from safetensors import torch as safetensors_torch
-    from torch import Tensor, nn
 else:
     safetensors_torch = lazy("safetensors.torch")
 
 MAX_HEADER_BYTES = 100 * 2**20
-"""Limit of the safetensors format for the JSON at the start of a file."""
 
 
 def read_json(path: Path, default: Any = None) -> Any:
-    """The content of a JSON file, or `default`, if given, when there is no file.
-
-    Raises ModelError if the file is damaged, or missing without a default.
-    """
+    """The content of a JSON file, or `default`, if given, when there is no file. Raises ModelError if it is damaged."""
     if default is not None and not path.is_file():
         return default
     try:
@@ -38,10 +33,7 @@ def read_json(path: Path, default: Any = None) -> Any:
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in a folder's safetensors files, by name. Files with a damaged header are skipped.
-
-    https://github.com/huggingface/safetensors#format
-    """
+    """Tensor name -> shape, of undamaged safetensors files (https://github.com/huggingface/safetensors#format)."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -55,7 +47,6 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Total size of the tensors in a folder's safetensors files; None without a readable file."""
     shapes = read_shapes(folder)
     return sum(map(prod, shapes.values())) if shapes else None
 
@@ -76,7 +67,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, folder: Path) -> None:
-    """Load `model.safetensors` of a folder into a module; does nothing for a module without weights."""
     if not module.state_dict():
         return
     try:
@@ -86,21 +76,17 @@ def load_weights(module: nn.Module, folder: Path) -> None:
 
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with contiguous tensors on the CPU, as safetensors needs them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
-    """Write `model.safetensors`."""
     safetensors_torch.save_file(weights, folder / "model.safetensors")
 
 
 def not_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Names of the tensors that hold a NaN or an infinity."""
     return [name for name, weight in weights if weight.is_floating_point() and not weight.isfinite().all()]
 
 
 def name_some(names: Iterable[str]) -> str:
-    """The first eight names in sorted order, and how many more there are."""
     ordered = sorted(names)
     return ", ".join(ordered[:8]) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")

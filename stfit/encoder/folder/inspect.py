@@ -13,17 +13,13 @@ from stfit.encoder.folder.validate import validate_folder, wrap_errors
 
 
 def inspect_model(model: Model) -> ModelInfo:
-    """The base of a recipe.
-
-    Raises ModelError if it is missing or damaged, HubError if the Hub can't be reached.
-    """
+    """The base of a recipe. Raises ModelError if it is missing or damaged, HubError if the Hub can't be reached."""
     if not isinstance(model.base, str):
         return model.base.inspect()
     return inspect_folder(locate(model.base, model.revision, SMALL_FILES))
 
 
 def inspect_folder(folder: Path) -> ModelInfo:
-    """A local model folder, either a plain transformer or a sentence-transformers model."""
     with wrap_errors(folder):
         validate_folder(folder)
         if not is_st_model(folder):

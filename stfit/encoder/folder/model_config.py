@@ -17,27 +17,23 @@ class ModelConfig:
     token_layers: list[TokenLayer] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     include_prompt: bool = True
-    """Whether the prompt's tokens are pooled too."""
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
     similarity: str = "cosine"
     truncate_dim: int | None = None
 
     def pooled_dim(self, dim: int) -> int:
-        """Size of an embedding before `layers`, given token embeddings of size `dim`."""
         for token_layer in self.token_layers:
             dim = token_layer.dim_after(dim)
         return dim * max(1, len(self.pooling))
 
     def embedding_dim(self, dim: int) -> int:
-        """Size of an embedding, given token embeddings of size `dim`."""
         dim = self.pooled_dim(dim)
         for layer in self.layers:
             dim = layer.dim_after(dim)
         return dim
 
     def modules(self) -> list[str]:
-        """sentence-transformers' names of the modules after the backbone."""
         pooling = [f"Pooling ({', '.join(self.pooling)})"] if self.pooling else []
         before, after = ([layer.aliases[0] for layer in layers] for layers in (self.token_layers, self.layers))
         return [*before, *pooling, *after]
@@ -48,26 +44,19 @@ class ModelInfo:
     """A base as described by its recipe or its small files, without its weights. Empty for an unreachable base."""
 
     st_name: str = "Transformer"
-    """sentence-transformers' name of the backbone."""
     is_random: bool = False
-    """Whether training starts from random weights."""
-    load_tokenizer: Callable[[], Tokenizer] | None = None
-    """Loads the tokenizer, without truncation."""
+    load_tokenizer: Callable[[], Tokenizer] | None = None  # without truncation
     max_seq_length: int | None = None
-    """The base's own limit in tokens."""
     positions: int | None = None
-    """Size of the position table in tokens."""
     hidden_size: int | None = None
     """Size of a token embedding, or of the embedding of a text if nothing is pooled."""
     num_layers: int | None = None
     parameters: int | None = None
     """Number of weights; None if their files are not on this machine."""
     config: ModelConfig | None = None
-    """None for a plain transformer checkpoint."""
 
     @property
     def output_dim(self) -> int | None:
-        """Size of the embeddings without any settings of a recipe; None for an unreachable base."""
         if self.hidden_size is None:
             return None
         dim = (self.config or ModelConfig(pooling=("mean",))).embedding_dim(self.hidden_size)
@@ -75,10 +64,8 @@ class ModelInfo:
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The base's own prompts."""
         return self.config.prompts if self.config else {}
 
     @property
     def default_prompt(self) -> str | None:
-        """Name of the base's own default prompt."""
         return self.config.default_prompt if self.config else None

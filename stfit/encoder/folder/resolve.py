@@ -17,25 +17,18 @@ def is_on_hub(base: str) -> bool:
 
 
 def locate(base: str, revision: str | None, files: list[str]) -> Path:
-    """The folder of a model, with those of its files that match `files`.
-
-    Raises ModelError if it is not a model folder, HubError if the download fails.
-    """
+    """The folder of a model, with those of its files that match `files`. Raises ModelError or HubError."""
     return model_folder(
         download_files("model", base, find_commit("model", base, revision), files) if is_on_hub(base) else Path(base)
     )
 
 
 def is_st_model(folder: Path) -> bool:
-    """Whether a folder is a sentence-transformers model, rather than a plain transformer checkpoint."""
     return (folder / "modules.json").is_file()
 
 
 def model_folder(path: Path) -> Path:
-    """`path` itself, or `model/` in it if `path` is a run folder.
-
-    Raises ModelError if neither is a model folder.
-    """
+    """`path` itself, or `model/` in it if `path` is a run folder. Raises ModelError if neither is a model folder."""
     inner = path / "model"
     folder = inner if is_st_model(inner) else path
     if (folder / "config.json").is_file() or is_st_model(folder):

@@ -35,15 +35,11 @@ UNSUPPORTED = {
     "SparseAutoEncoder": SPARSE,
     "SparseStaticEmbedding": SPARSE,
 }
-"""Modules of sentence-transformers that stfit does not have -> why."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """The modules of a model and the folders of their weights."""
-
     st_name: str
-    """sentence-transformers' name of the backbone."""
     backbone_folder: Path
     config: ModelConfig
     token_layer_folders: list[Path]
@@ -51,10 +47,7 @@ class ModelFolder:
 
 
 def read_folder(folder: Path) -> ModelFolder:
-    """Read the configuration of a sentence-transformers model.
-
-    Raises ModelError for modules that stfit does not have, and for paths that lead out of the folder.
-    """
+    """Raises ModelError for modules that stfit does not have, and for paths that lead out of the folder."""
     modules_file = folder / "modules.json"
     entries = read_json(modules_file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -68,7 +61,7 @@ def read_folder(folder: Path) -> ModelFolder:
         )
     modes: tuple[str, ...] = ()
     include_prompt, before = True, []
-    if KINDS[st_name].is_pooled:
+    if "pooling" not in KINDS[st_name].unsupported_keys:
         place = next((place for place, (name, _) in enumerate(rest) if name == "Pooling"), None)
         if place is None:
             raise ModelError(f"{modules_file}: has no Pooling after {st_name}")
@@ -155,10 +148,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 
 
 def st_settings(config: ModelConfig) -> dict[str, Any]:
-    """The content of config_sentence_transformers.json.
-
-    The version is the oldest that knows every key here, so that no version of sentence-transformers warns.
-    """
+    """The version is the oldest that knows every key here, so that no version of sentence-transformers warns."""
     import torch
     import transformers
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stfit.encoder.folder.files import name_some, not_finite, read_json, read_shapes
 from stfit.encoder.tokenizer import Tokenizer
 from stfit.errors import ModelError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from stfit.lazy import nn
 
 MAX_JSON_BYTES = 200 * 2**20
 """A tokenizer.json with 250,000 tokens takes 35 MB."""
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "num_decoder_layers")
-"""Names of the number of layers in the config.json of different architectures."""
 COMPUTED = ("position_ids", "inv_freq")
 """Buffers that old checkpoints hold and current models compute."""
 
 
 @contextmanager
 def wrap_errors(folder: Path) -> Iterator[None]:
-    """Convert errors raised while interpreting a model folder to ModelError."""
     try:
         yield
     except (OSError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
@@ -32,10 +28,7 @@ def wrap_errors(folder: Path) -> Iterator[None]:
 
 
 def validate_folder(folder: Path) -> None:
-    """Raise ModelError for links that lead out of the folder, and for JSON files with impossible values.
-
-    Links within the Hub's cache are allowed: its snapshots consist of links to blobs beside them.
-    """
+    """Raise ModelError for links that lead out of the folder (or the Hub's cache), and for impossible JSON files."""
     root = (folder.parents[2] if folder.parent.name == "snapshots" else folder).resolve()
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
@@ -88,7 +81,6 @@ def require_right_weights(module: nn.Module, loading: dict[str, Any], folder: Pa
 
 
 def require_vectors(tokenizer: Tokenizer, num_vectors: int, folder: Path) -> None:
-    """Raise ModelError if the tokenizer has more tokens than the table has vectors."""
     vocabulary = tokenizer.vocabulary()
     if len(vocabulary) > num_vectors:
         raise ModelError(
@@ -98,27 +90,10 @@ def require_vectors(tokenizer: Tokenizer, num_vectors: int, folder: Path) -> Non
 
 
 def require_no_code(config: dict[str, Any], folder: Path, known: Container[str]) -> None:
-    """Raise ModelError for a checkpoint whose architecture is code in its own repository.
-
-    `known` holds the architectures of transformers, which uses its own code for them even if the checkpoint has code.
-    """
+    """Raise ModelError if the architecture is code in the folder; for `known` ones transformers uses its own code."""
     model_type = config.get("model_type")
     if config.get("auto_map") and model_type not in known:
         raise ModelError(
             f"{folder}: its architecture ({model_type}) is defined by code in its repository, which stfit never runs, "
             "and transformers does not have it: choose another base, or a version of it that transformers supports"
         )
-
-
-def wrong_shapes(expected: dict[str, Tensor], folder: Path, prefix: str) -> str:
-    """The weights in a folder whose shape differs from `expected`, with both shapes.
-
-    `prefix` comes before their names in a checkpoint that has a head.
-    """
-    shapes = read_shapes(folder)
-    wrong = []
-    for name, tensor in expected.items():
-        shape = shapes.get(name, shapes.get(f"{prefix}.{name}"))
-        if shape is not None and shape != tuple(tensor.shape):
-            wrong.append(f"{name} {list(shape)} instead of {list(tensor.shape)}")
-    return name_some(wrong)

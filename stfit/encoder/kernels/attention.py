@@ -27,14 +27,6 @@ except ImportError:  # newer than the oldest supported torch
     varlen_attn = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True)
-class Group:
-    """`count` adjacent sequences of one length in the packed row."""
-
-    count: int
-    length: int
-
-
 class Packing:
     """The lengths of the sequences of a packed row, in ascending order, and what attention derives from them."""
 
@@ -43,13 +35,12 @@ class Packing:
         self._blocks: dict[int, BlockLayout] = {}
 
     @cached_property
-    def groups(self) -> list[Group]:
-        """Groups of equal length."""
+    def groups(self) -> list[tuple[int, int]]:
+        """Count and length of each group of adjacent sequences of one length."""
         distinct, counts = np.unique(self.lengths, return_counts=True)
-        return [Group(int(count), int(length)) for length, count in zip(distinct, counts, strict=True)]
+        return list(zip(counts.tolist(), distinct.tolist(), strict=True))
 
     def blocks(self, heads: int) -> BlockLayout:
-        """The heads-first layout, computed once for all layers of a forward pass."""
         if heads not in self._blocks:
             self._blocks[heads] = BlockLayout(self.lengths, heads)
         return self._blocks[heads]
@@ -68,24 +59,20 @@ class Block:
 
     @property
     def scores(self) -> int:
-        """Number of attention weights of the block."""
         return self.count * self.heads * self.length**2
 
     def view(self, states_pd: Tensor) -> Tensor:
-        """The rows of the block in a heads-first tensor, as matrices [n * h, l, d]."""
         rows = self.count * self.heads * self.length
         return states_pd[self.start : self.start + rows].view(-1, self.length, states_pd.shape[1])
 
 
 class BlockLayout:
-    """Index maps between packed tokens and the heads-first layout, whose lengths are rounded up.
-
-    p = rows of the heads-first tensor: one for each block, sequence, head and position.
-    """
+    """Index maps between packed tokens and the heads-first layout, whose lengths are rounded up."""
 
     def __init__(self, lengths: np.ndarray, heads: int) -> None:
         starts = np.cumsum(lengths) - lengths
-        rounded = _round_up(lengths)
+        step = np.where(lengths <= 64, 4, 16)  # few blocks, little padding
+        rounded = (lengths + step - 1) // step * step
         head = np.arange(heads)
         from_tokens, to_tokens, padding_rows = [], [], []
         self.heads = heads
@@ -125,12 +112,6 @@ class BlockLayout:
         return states_pd.index_select(0, index.view(-1)).view(len(index), -1)
 
 
-def _round_up(lengths: np.ndarray) -> np.ndarray:
-    """Round up to multiples of 4, above 64 of 16: few blocks, little padding."""
-    step = np.where(lengths <= 64, 4, 16)
-    return (lengths + step - 1) // step * step
-
-
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -158,7 +139,7 @@ def packed_attention(
     half = query.dtype in (torch.float16, torch.bfloat16)
     if query.device.type == "cuda" and half and dropout == 0 and varlen_attn is not None:
         return attend_varlen(rows_thd, packing, scaling, causal, sliding_window)[None], None
-    sizes = [group.count * group.length for group in packing.groups]
+    sizes = [count * length for count, length in packing.groups]
     # One `split` becomes one `cat` in the backward pass; each slice would allocate a full-size zero gradient.
     parts = zip(packing.groups, *(tensor.split(sizes) for tensor in rows_thd), strict=True)
     outputs = [
@@ -171,7 +152,6 @@ def packed_attention(
 def attend_varlen(
     rows_thd: list[Tensor], packing: Packing, scaling: float | None, causal: bool, window: int | None
 ) -> Tensor:
-    """Attention of all sequences in one kernel of torch, for half precision on a GPU without dropout."""
     query_thd, key_thd, value_thd = rows_thd
     ends = torch.from_numpy(np.concatenate([[0], np.cumsum(packing.lengths)])).to(query_thd.device, torch.int32)
     longest = int(packing.lengths.max())
@@ -193,43 +173,31 @@ def attend_varlen(
 
 
 def _attend(
-    group: Group, *states_thd: Tensor, scaling: float | None, dropout: float, causal: bool, window: int | None
+    group: tuple[int, int], *states_thd: Tensor, scaling: float | None, dropout: float, causal: bool, window: int | None
 ) -> Tensor:
     """Attention of one group by torch's own kernels: [tokens of the group, heads, dim]."""
-    q, k, v = (state.reshape(group.count, group.length, *state.shape[1:]).transpose(1, 2) for state in states_thd)
-    mask = None if window is None else _window_mask(group.length, window, causal, q.device)
+    count, length = group
+    q, k, v = (state.reshape(count, length, *state.shape[1:]).transpose(1, 2) for state in states_thd)
+    mask = None
+    if window is not None:
+        position = torch.arange(length, device=q.device)
+        steps = position[:, None] - position
+        mask = (steps >= 0) & (steps < window) if causal else steps.abs() < window
     attended = functional.scaled_dot_product_attention(
         q,
         k,
         v,
         attn_mask=mask,
-        is_causal=causal and mask is None and group.length > 1,
+        is_causal=causal and mask is None and length > 1,
         dropout_p=dropout,
         scale=scaling,
         enable_gqa=k.shape[1] != q.shape[1],
     )
-    return attended.transpose(1, 2).reshape(group.count * group.length, *q.shape[1::2])
+    return attended.transpose(1, 2).reshape(count * length, *q.shape[1::2])
 
 
-def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
-    """[length, length], True if a query attends to a key: within `window` tokens, and not after it if causal."""
-    position = torch.arange(length, device=device)
-    steps = position[:, None] - position
-    return (steps >= 0) & (steps < window) if causal else steps.abs() < window
-
-
-@dataclass(frozen=True)
-class SavedAttention:
-    """Saved for the backward pass of `attend_blocks`: weights [n * h, l, l] and dropout mask of each block."""
-
-    weights: list[Tensor]
-    masks: Sequence[Tensor | None]
-    scale: float
-    rate: float
-
-
-def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float) -> tuple[Tensor, SavedAttention]:
-    """dropout(softmax(scale * query key^T)) value; query, key and value are the thirds of `qkv_pd`."""
+def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float) -> tuple[Tensor, tuple[Any, ...]]:
+    """dropout(softmax(scale * query key^T)) value of `qkv_pd`, and the last arguments of `attend_backward`."""
     q_pd, k_pd, v_pd = qkv_pd.chunk(3)
     output_pd = torch.empty_like(q_pd)
     sizes = [block.scores for block in blocks.blocks]
@@ -245,16 +213,24 @@ def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float
         all_weights.append(weights)
     if rate:
         output_pd.mul_(kept_scale(rate))
-    return output_pd, SavedAttention(all_weights, masks, scale, rate)
+    return output_pd, (all_weights, masks, scale, rate)
 
 
-def attend_backward(gradient_pd: Tensor, qkv_pd: Tensor, blocks: BlockLayout, saved: SavedAttention) -> Tensor:
-    """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`."""
+def attend_backward(
+    gradient_pd: Tensor,
+    qkv_pd: Tensor,
+    blocks: BlockLayout,
+    all_weights: list[Tensor],
+    masks: Sequence[Tensor | None],
+    scale: float,
+    rate: float,
+) -> Tensor:
+    """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`; weights are [n * h, l, l]."""
     qkv_grad_pd = torch.empty_like(qkv_pd)
     gradient_pd[blocks.padding_rows] = 0
-    if saved.rate:
-        gradient_pd.mul_(kept_scale(saved.rate))
-    for block, weights, flat_mask in zip(blocks.blocks, saved.weights, saved.masks, strict=True):
+    if rate:
+        gradient_pd.mul_(kept_scale(rate))
+    for block, weights, flat_mask in zip(blocks.blocks, all_weights, masks, strict=True):
         q, k, v = (block.view(states_pd) for states_pd in qkv_pd.chunk(3))
         q_grad, k_grad, v_grad = (block.view(states_pd) for states_pd in qkv_grad_pd.chunk(3))
         gradient = block.view(gradient_pd)
@@ -263,7 +239,7 @@ def attend_backward(gradient_pd: Tensor, qkv_pd: Tensor, blocks: BlockLayout, sa
         weights_grad = torch.bmm(gradient, v.transpose(1, 2))
         if mask is not None:
             weights_grad.mul_(mask)
-        scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype).mul_(saved.scale)
+        scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype).mul_(scale)
         torch.bmm(scores_grad, k, out=q_grad)
         torch.bmm(scores_grad.transpose(1, 2), q, out=k_grad)
     return qkv_grad_pd
@@ -280,7 +256,6 @@ class AttentionWithDropout(torch.autograd.Function):
     def forward(
         ctx: Any, query_thd: Tensor, key_thd: Tensor, value_thd: Tensor, packing: Packing, scale: float, rate: float
     ) -> Tensor:
-        """dropout(softmax(scale * query key^T)) value; [t, h, d]."""
         ctx.blocks = packing.blocks(query_thd.shape[1])
         ctx.qkv_pd = torch.cat([ctx.blocks.heads_first(states) for states in (query_thd, key_thd, value_thd)])
         output_pd, ctx.saved = attend_blocks(ctx.qkv_pd, ctx.blocks, scale, rate)
@@ -289,6 +264,5 @@ class AttentionWithDropout(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_thd: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of query, key and value."""
-        qkv_grad_pd = attend_backward(ctx.blocks.heads_first(gradient_thd), ctx.qkv_pd, ctx.blocks, ctx.saved)
+        qkv_grad_pd = attend_backward(ctx.blocks.heads_first(gradient_thd), ctx.qkv_pd, ctx.blocks, *ctx.saved)
         return *(ctx.blocks.tokens_first(part).view_as(gradient_thd) for part in qkv_grad_pd.chunk(3)), None, None, None

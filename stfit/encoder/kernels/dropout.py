@@ -12,17 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 DROPOUT_SETTING = re.compile(r"dropout|_pdrop$")
-"""Names of dropout rates in the configs of transformers."""
 
 
 class DropoutGenerator:
-    """Random bits for all dropout masks of the process."""
-
     def __init__(self) -> None:
         self.seed(0)
 
     def seed(self, seed: int) -> None:
-        """Restart the sequence of bits."""
         self._generator = np.random.Generator(np.random.SFC64(seed))
 
     def draw(self, count: int) -> Tensor:
@@ -31,12 +27,10 @@ class DropoutGenerator:
         return torch.from_numpy(words.view(np.int16)[:count])
 
     def state(self) -> Tensor:
-        """The four words of the generator's state, as bytes."""
         state = self._generator.bit_generator.state["state"]["state"]
         return torch.from_numpy(state.view(np.uint8).copy())
 
     def restore(self, state: Tensor) -> None:
-        """Continue from a state that `state` returned."""
         full = self._generator.bit_generator.state
         full["state"]["state"] = state.numpy().copy().view(np.uint64)
         self._generator.bit_generator.state = full
@@ -76,7 +70,6 @@ class FastDropout(nn.Module):
 
 
 def use_fast_dropout(model: nn.Module) -> None:
-    """Replace every nn.Dropout inside `model`."""
     for parent in model.modules():
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:

@@ -9,7 +9,6 @@ Tensor names: t = tokens of all sequences, d = hidden size, h = heads, n = seque
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -24,7 +23,6 @@ from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
 from stfit.encoder.kernels.packing import PROBE_TOLERANCE, Forward, pack, probe_sequences, relative_error
 
 REORDER_TOKENS = 1024
-"""Number of tokens for which oneDNN orders the weights."""
 
 ACTIVATIONS: dict[type[nn.Module], str] = {GELUActivation: "gelu", nn.ReLU: "relu"}
 """Activations that oneDNN computes exactly -> its name for them."""
@@ -40,44 +38,27 @@ class ReorderedLinear:
         self.activation = activation
 
     def __call__(self, states_td: Tensor) -> Tensor:
-        """[t, in] -> [t, out], activated."""
         return torch.ops.mkldnn._linear_pointwise(
             states_td.to(self.bias.dtype), self.weight, self.bias, self.activation, [], "none"
         )
 
 
-@dataclass(frozen=True)
 class InferenceLayer:
-    """One transformer layer, normalized after each residual."""
+    """One transformer layer, normalized after each residual, with the weights as they are now."""
 
-    query_key_value: ReorderedLinear
-    attention_output: ReorderedLinear
-    attention_norm: nn.LayerNorm
-    up: ReorderedLinear
-    down: ReorderedLinear
-    output_norm: nn.LayerNorm
-    num_heads: int
-
-    @classmethod
-    def from_parts(cls, parts: LayerParts, dtype: torch.dtype) -> InferenceLayer:
-        """With the weights as they are now. Raises NotImplementedError if oneDNN lacks the activation."""
+    def __init__(self, parts: LayerParts, dtype: torch.dtype) -> None:
         if type(parts.activation) not in ACTIVATIONS:
             raise NotImplementedError
-        return cls(
-            ReorderedLinear(parts.query, parts.key, parts.value, dtype=dtype),
-            ReorderedLinear(parts.attention_output, dtype=dtype),
-            parts.attention_norm,
-            ReorderedLinear(parts.up, dtype=dtype, activation=ACTIVATIONS[type(parts.activation)]),
-            ReorderedLinear(parts.down, dtype=dtype),
-            parts.output_norm,
-            parts.num_heads,
-        )
+        self.parts = parts
+        self.query_key_value = ReorderedLinear(parts.query, parts.key, parts.value, dtype=dtype)
+        self.attention_output = ReorderedLinear(parts.attention_output, dtype=dtype)
+        self.up = ReorderedLinear(parts.up, dtype=dtype, activation=ACTIVATIONS[type(parts.activation)])
+        self.down = ReorderedLinear(parts.down, dtype=dtype)
 
     def __call__(self, states_td: Tensor, packing: Packing) -> Tensor:
-        """[t, d] -> [t, d]."""
-        attended_td = _attend(self.query_key_value(states_td), packing, self.num_heads)
-        states_td = _norm(self.attention_output(attended_td).float().add_(states_td), self.attention_norm)
-        return _norm(self.down(self.up(states_td)).float().add_(states_td), self.output_norm)
+        attended_td = _attend(self.query_key_value(states_td), packing, self.parts.num_heads)
+        states_td = _norm(self.attention_output(attended_td).float().add_(states_td), self.parts.attention_norm)
+        return _norm(self.down(self.up(states_td)).float().add_(states_td), self.parts.output_norm)
 
 
 def _norm(states_td: Tensor, layer: nn.LayerNorm) -> Tensor:
@@ -89,21 +70,18 @@ def _attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
     tokens, width = len(states_td), states_td.shape[1] // 3
     output_td = states_td.new_empty(tokens, width)
     start = 0
-    for group in packing.groups:
-        end = start + group.count * group.length
-        shape = (group.count, group.length, 3, heads, width // heads)
+    for count, length in packing.groups:
+        end = start + count * length
+        shape = (count, length, 3, heads, width // heads)
         query, key, value = states_td[start:end].view(shape).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value)
-        output_td[start:end].view(group.count, group.length, heads, -1).copy_(attended.transpose(1, 2))
+        output_td[start:end].view(count, length, heads, -1).copy_(attended.transpose(1, 2))
         start = end
     return output_td
 
 
 def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -> Forward:
-    """The fused forward of a backbone, with its weights as they are now. `dtype`: of products and attention.
-
-    Raises NotImplementedError if the backbone can't be fused, AttributeError or RuntimeError if torch lacks a kernel.
-    """
+    """The fused forward of a backbone with its present weights. Raises NotImplementedError if it can't be fused."""
     parts = find_parts(backbone)
     is_float_on_cpu = backbone.dtype == torch.float32 and backbone.device.type == "cpu"
     if parts is None or parts.position_embeddings is None or not is_float_on_cpu:
@@ -111,7 +89,7 @@ def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -
     word_vd, position_pd = parts.word_embeddings.weight.detach(), parts.position_embeddings.weight.detach()
     if parts.token_type_embeddings is not None:  # the type of every token is 0, so positions can hold its embedding
         position_pd = position_pd + parts.token_type_embeddings.weight[0].detach()
-    layers = [InferenceLayer.from_parts(layer, dtype) for layer in parts.layers]
+    layers = [InferenceLayer(layer, dtype) for layer in parts.layers]
 
     def forward_fused(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
         row = pack(backbone, sequences)
@@ -139,7 +117,6 @@ def fused_supports(dtype: torch.dtype) -> bool:
 
 @torch.inference_mode()
 def fused_works(backbone: PreTrainedModel, layout: Forward) -> bool:
-    """Whether the fused forward gives the token embeddings of `layout`."""
     was_training = backbone.training
     backbone.eval()
     sequences = probe_sequences(backbone)

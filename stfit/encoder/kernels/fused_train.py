@@ -27,7 +27,6 @@ from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
 
 FEED_FORWARD_ROWS = 512
-"""Tokens whose feed-forward activations are in the cache together."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +39,15 @@ class LayerSettings:
     hidden_dropouts: tuple[float, float]
     epsilons: tuple[float, float]
 
-    @classmethod
-    def from_parts(cls, parts: LayerParts) -> LayerSettings:
-        """The settings of a layer in its present mode, training or evaluation."""
-        is_training = parts.layer.training
-        return cls(
-            num_heads=parts.num_heads,
-            scale=parts.scale,
-            attention_dropout=parts.attention_dropout if is_training else 0.0,
-            hidden_dropouts=parts.hidden_dropouts if is_training else (0.0, 0.0),
-            epsilons=(parts.attention_norm.eps, parts.output_norm.eps),
-        )
-
 
 def fuse_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Run every layer of `backbone` as one function; the layers, none if they can't be fused."""
+    """Run every layer of `backbone` as one function; returns the layers, none if they can't be fused."""
     parts = find_parts(backbone)
     if parts is None or any(type(layer.activation) is not GELUActivation for layer in parts.layers):
         return []
     for layer_parts in parts.layers:
-        layer = layer_parts.layer
-        layer.forward = partial(_run_layer, layer_parts, layer.forward)
+        layer_parts.layer.forward = partial(_run_layer, layer_parts, layer_parts.layer.forward)
     return [layer_parts.layer for layer_parts in parts.layers]
-
-
-def unfuse_layers(layers: list[nn.Module]) -> None:
-    """Restore the forward pass that `fuse_layers` replaced."""
-    for layer in layers:
-        del layer.forward
 
 
 def _run_layer(parts: LayerParts, unfused: Callable[..., Tensor], states: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -75,7 +55,8 @@ def _run_layer(parts: LayerParts, unfused: Callable[..., Tensor], states: Tensor
     packing: Packing | None = options.get("packing")
     if packing is None or states.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return unfused(states, *args, **options)
-    settings = LayerSettings.from_parts(parts)
+    dropouts = (parts.attention_dropout, parts.hidden_dropouts) if parts.layer.training else (0.0, (0.0, 0.0))
+    settings = LayerSettings(parts.num_heads, parts.scale, *dropouts, (parts.attention_norm.eps, parts.output_norm.eps))
     weights = [weight for module in (*parts.linears, *parts.norms) for weight in (module.weight, module.bias)]
     output_tw: Tensor = PostNormLayer.apply(states[0], packing.blocks(settings.num_heads), settings, *weights)  # type: ignore[no-untyped-call]
     return output_tw[None]
@@ -134,7 +115,6 @@ class PostNormLayer(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_tw: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the input and of every weight."""
         states_tw, qkv_weight, out_weight, up_weight, down_weight, *norms = ctx.saved_tensors
         qkv_pd, attended_tw, first_tw, first_stats, middle_tw, second_tw, second_stats = ctx.kept
         blocks: BlockLayout = ctx.blocks
@@ -165,7 +145,7 @@ class PostNormLayer(torch.autograd.Function):
         )
         out_gradient_tw = _dropout_backward(input_gradient_tw, ctx.masks[0], attention_rate)
         attended_gradient_pd = blocks.heads_first(_product(out_gradient_tw, out_weight.t()))
-        qkv_gradient_pd = attend_backward(attended_gradient_pd, qkv_pd, blocks, ctx.attention)
+        qkv_gradient_pd = attend_backward(attended_gradient_pd, qkv_pd, blocks, *ctx.attention)
         qkv_gradient_tw = blocks.tokens_first(qkv_gradient_pd, parts=3)
         qkv_grad, qkv_bias_grad = qkv_gradient_tw.t() @ states_tw, qkv_gradient_tw.sum(0)
         input_gradient_tw = _product(qkv_gradient_tw, qkv_weight.t()).add_(input_gradient_tw)

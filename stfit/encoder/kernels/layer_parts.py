@@ -15,8 +15,6 @@ from torch import nn
 
 @dataclass(frozen=True)
 class LayerParts:
-    """The parts of one layer."""
-
     layer: nn.Module
     query: nn.Linear
     key: nn.Linear
@@ -29,19 +27,16 @@ class LayerParts:
     output_norm: nn.LayerNorm
     num_heads: int
     scale: float
-    """Multiplies the attention scores."""
     attention_dropout: float
     hidden_dropouts: tuple[float, float]
     """Dropout before the residual of attention, and before that of the feed-forward pass."""
 
     @property
     def linears(self) -> tuple[nn.Linear, ...]:
-        """In the order in which a layer applies them."""
         return self.query, self.key, self.value, self.attention_output, self.up, self.down
 
     @property
     def norms(self) -> tuple[nn.LayerNorm, nn.LayerNorm]:
-        """In the order in which a layer applies them."""
         return self.attention_norm, self.output_norm
 
     @property
@@ -98,7 +93,6 @@ FAMILIES: tuple[Callable[[Any], BackboneParts], ...] = (_find_bert,)
 
 
 def find_parts(backbone: Any) -> BackboneParts | None:
-    """The parts of a backbone whose layers can be fused, else None."""
     for find_family_parts in FAMILIES:
         try:
             parts = find_family_parts(backbone)

@@ -14,7 +14,7 @@ Padded: sorted by length and cut into rectangles with little padding. Works for 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from stfit.encoder.kernels.attention import Packing, packed_attention
-from stfit.encoder.kernels.fused_train import fuse_layers, unfuse_layers
+from stfit.encoder.kernels.fused_train import fuse_layers
 from stfit.errors import ModelError
 
 Forward = Callable[[Any, list[np.ndarray]], tuple[Tensor, np.ndarray]]
@@ -40,37 +40,24 @@ class Layout:
 
 
 RECTANGLE_TOKENS = 8192
-"""Maximum number of tokens, with padding, that the padded layout sends through the model at once."""
 
 PROBE_LENGTHS = (3, 17, 8, 3, 11, 2, 17, 5)
 PROBE_TOLERANCE = 1e-5
 
 
-def forward_padded(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+def forward_padded(
+    backbone: PreTrainedModel, sequences: list[np.ndarray], max_tokens: float = RECTANGLE_TOKENS
+) -> tuple[Tensor, np.ndarray]:
     """Token embeddings [tokens, dim] and order of `sequences`, through rectangles of similar lengths."""
     lengths, order = _sorted_lengths(sequences)
     parts = []
-    for rectangle in cut_rectangles(lengths):
-        parts.append(_forward_rectangle(backbone, [sequences[i] for i in order[rectangle]], lengths[rectangle]))
+    for rectangle in cut_rectangles(lengths, max_tokens):
+        real = np.arange(lengths[rectangle][-1]) < lengths[rectangle][:, None]
+        token_ids = np.zeros(real.shape, dtype=np.int64)
+        token_ids[real] = np.concatenate([sequences[i] for i in order[rectangle]])
+        ids, mask = torch.from_numpy(token_ids).to(backbone.device), torch.from_numpy(real).to(backbone.device)
+        parts.append(backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask])
     return torch.cat(parts), order
-
-
-def forward_single_rectangle(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
-    """Like `forward_padded`, with a single call of the model, however much padding that needs."""
-    lengths, order = _sorted_lengths(sequences)
-    return _forward_rectangle(backbone, [sequences[i] for i in order], lengths), order
-
-
-def _forward_rectangle(backbone: PreTrainedModel, members: list[np.ndarray], lengths: np.ndarray) -> Tensor:
-    """Token embeddings [tokens, dim] of sequences in ascending length."""
-    real = np.arange(lengths[-1]) < lengths[:, None]
-    token_ids = np.zeros(real.shape, dtype=np.int64)
-    token_ids[real] = np.concatenate(members)
-    mask = torch.from_numpy(real).to(backbone.device)
-    states: Tensor = backbone(
-        input_ids=torch.from_numpy(token_ids).to(backbone.device), attention_mask=mask.long()
-    ).last_hidden_state
-    return states[mask]
 
 
 def _sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +66,11 @@ def _sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray
     return lengths[order], order
 
 
-def cut_rectangles(lengths: np.ndarray) -> list[slice]:
-    """Slices of ascending `lengths` with count x longest <= RECTANGLE_TOKENS (or a single sequence)."""
+def cut_rectangles(lengths: np.ndarray, max_tokens: float = RECTANGLE_TOKENS) -> list[slice]:
+    """Slices of ascending `lengths` with count x longest <= `max_tokens` (or a single sequence)."""
     slices, start = [], 0
     for end, length in enumerate(lengths):
-        if end > start and (end - start + 1) * length > RECTANGLE_TOKENS:
+        if end > start and (end - start + 1) * length > max_tokens:
             slices.append(slice(start, end))
             start = end
     return [*slices, slice(start, len(lengths))]
@@ -95,24 +82,18 @@ AttentionMaskInterface.register("stfit_packed", lambda *_, **__: None)
 
 def _first_position(backbone: PreTrainedModel) -> int:
     """Position id of a sequence's first token: RoBERTa and its kin count from pad_token_id + 1."""
-    embeddings = getattr(backbone, "embeddings", None)
-    padding = getattr(embeddings, "padding_idx", None)
+    padding = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
     return 0 if padding is None else int(padding) + 1
 
 
-@dataclass(frozen=True)
-class PackedRow:
-    """Sequences end to end, sorted by length."""
-
+class PackedRow(NamedTuple):
     token_ids: Tensor
     positions: Tensor
     packing: Packing
     order: np.ndarray
-    """Indices of the sequences in the row."""
 
 
 def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> PackedRow:
-    """The inputs of a forward pass without padding."""
     lengths, order = _sorted_lengths(sequences)
     token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
     positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + _first_position(backbone)
@@ -126,18 +107,13 @@ def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> PackedRow:
 
 def _forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
     row = pack(backbone, sequences)
-    states = backbone(
-        input_ids=row.token_ids[None], position_ids=row.positions[None], packing=row.packing
-    ).last_hidden_state
-    return states[0], row.order
+    output = backbone(input_ids=row.token_ids[None], position_ids=row.positions[None], packing=row.packing)
+    return output.last_hidden_state[0], row.order
 
 
 @torch.no_grad()
 def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
-    """The layout that `attention` names (fused, packed or padded), or for `auto` the first of these that works.
-
-    Raises ModelError if the named layout does not work for the backbone.
-    """
+    """The layout that `attention` names, or for `auto` the fastest that works. Raises ModelError if none does."""
     if attention == "padded":
         return Layout("padded", forward_padded, "chosen by the recipe")
     was_training = backbone.training
@@ -155,10 +131,7 @@ def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
     return Layout("padded", forward_padded, f"packed does not work: {failed.finding}")
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """Whether a layout works, and what the probe found."""
-
+class ProbeResult(NamedTuple):
     works: bool
     finding: str
 
@@ -169,19 +142,14 @@ def _compare(states_td: Tensor, expected_td: Tensor) -> ProbeResult:
 
 
 def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
-    """Route the attention through `packed_attention`, and keep it so if that works.
-
-    Some models accept the new attention and never call it, so the calls are counted too.
-    """
+    """Route the attention through `packed_attention`, counting its calls: some models accept it and never call it."""
     standard = backbone.config._attn_implementation
     try:
         backbone.set_attn_implementation("stfit_packed")
-        is_replaced = backbone.config._attn_implementation == "stfit_packed"
         packed_td, _ = _forward_packed(backbone, sequences)
         calls = sum(vars(module).get("packed_calls", 0) for module in backbone.modules())  # ALBERT's layers are one
-        is_routed = is_replaced and calls == backbone.config.num_hidden_layers
         result = ProbeResult(False, "its attention can't be replaced")
-        if is_routed:
+        if backbone.config._attn_implementation == "stfit_packed" and calls == backbone.config.num_hidden_layers:
             result = _compare(packed_td, expected_td)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
         result = ProbeResult(False, "it refuses the arguments of a packed forward")
@@ -191,7 +159,6 @@ def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected
 
 
 def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
-    """Fuse the layers on top of packed attention, and keep them so if that works."""
     layers = fuse_layers(backbone)
     if not layers:
         return ProbeResult(False, "its layers are not built like those of BERT")
@@ -201,12 +168,12 @@ def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_
     except (AttributeError, NotImplementedError, RuntimeError):
         result = ProbeResult(False, "this build of torch lacks oneDNN's product")
     if not result.works:
-        unfuse_layers(layers)
+        for layer in layers:
+            del layer.forward
     return result
 
 
 def probe_sequences(backbone: PreTrainedModel) -> list[np.ndarray]:
-    """Random token ids in sequences of several lengths."""
     generator = np.random.default_rng(0)
     # Without the padding token, which RoBERTa does not count as a position.
     token_ids = np.setdiff1d(np.arange(backbone.config.vocab_size), [backbone.config.pad_token_id or 0])
