@@ -4,8 +4,6 @@ A higher similarity means nearer, so a distance counts as its negative. Tensor n
 a corpus, d = dim.
 """
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 from stfit.lazy import Tensor, torch

@@ -3,21 +3,12 @@
 Tensor names: q = queries, c = rows of a chunk of the corpus, k = neighbors, d = embedding dim.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stfit.lazy import lazy
+from stfit.lazy import Tensor, torch
 from stfit.similarity import similarity_matrix
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = lazy("torch")
 
 CHUNK = 50_000
 """Maximum number of corpus rows to embed and compare at once."""

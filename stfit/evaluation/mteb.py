@@ -7,20 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from stfit.errors import HubError, RecipeError
 from stfit.evaluation.base import Embed, Named, TrainAndHoldout
 from stfit.evaluation.statistic import Statistic
-from stfit.lazy import lazy
+from stfit.lazy import torch
 from stfit.similarity import pairwise_similarity, similarity_matrix
-
-if TYPE_CHECKING:
-    import torch
-else:
-    torch = lazy("torch")
 
 ROLE_OF_PROMPT = {"query": "query", "document": "corpus"}
 

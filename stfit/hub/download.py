@@ -4,8 +4,6 @@ The Hub's client accepts a damaged file of the right size, and silently falls ba
 neither. Files are stored in the client's own cache, so other tools find them.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

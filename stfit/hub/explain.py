@@ -1,7 +1,5 @@
 """Errors of the Hub's client as one sentence: what went wrong, and what to do."""
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Iterator

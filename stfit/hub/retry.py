@@ -5,8 +5,6 @@ requests. Here every response has a time limit, a request has four attempts, and
 public hooks of huggingface_hub are used: `set_client_factory`, `get_session` and HF_XET_CLIENT_* variables.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

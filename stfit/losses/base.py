@@ -1,7 +1,5 @@
 """The base of every loss, and checks of what a loss is given."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple

@@ -3,8 +3,6 @@
 Tensor names: r = rows, c = columns, t = texts that exist, n = candidates (the columns except the anchor), d = dim.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -3,8 +3,6 @@
 Tensor names: r = rows, c = candidates (the positives, then each column of negatives: rows times columns), d = dim.
 """
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field, model_validator

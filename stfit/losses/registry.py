@@ -8,8 +8,6 @@ Values and gradients equal those of sentence-transformers 6.2, with these delibe
 - a Matryoshka prefix reaches its loss unchanged (there: scaled to length 1, which makes no difference to a cosine).
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from stfit.errors import ModelError

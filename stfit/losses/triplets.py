@@ -5,8 +5,6 @@ are the other rows with its label, its negatives the rows with other labels. A b
 Tensor names: r = rows, d = dim; in [r, r] the first axis is the anchor.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

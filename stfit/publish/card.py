@@ -1,7 +1,5 @@
 """The model card (https://huggingface.co/docs/hub/model-cards), from what a run has recorded."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re

@@ -92,8 +92,9 @@ def write_int8(onnx: Path, path: Path) -> None:
     """Write a graph with 8-bit weights; activations are quantized at run time (dynamic quantization)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it recommends a step that would fix the lengths
+    logging.disable(logging.WARNING)  # it recommends a step that would fix the lengths
     quantize_dynamic(onnx, path, weight_type=QuantType.QInt8, per_channel=True)
+    logging.disable(logging.NOTSET)
 
 
 def write_openvino(onnx: Path, path: Path) -> None:

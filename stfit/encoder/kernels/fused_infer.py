@@ -7,8 +7,6 @@ shows that it gives the token embeddings of the layout that it replaces.
 Tensor names: t = tokens of all sequences, d = hidden size, h = heads, n = sequences of one length l.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -9,8 +9,6 @@ products run on oneDNN, which is faster if the left matrix is not transposed.
 Tensor names: t = tokens, w = width of the model, f = width of the feed-forward pass, p = rows with heads first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
