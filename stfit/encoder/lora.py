@@ -4,6 +4,8 @@ The extra `lora` installs peft, which adds the adapters to a transformer. A mode
 that loading it needs no peft; a checkpoint holds only the adapters (Hu et al., 2021, https://arxiv.org/abs/2106.09685).
 """
 
+from __future__ import annotations
+
 from typing import Annotated, Any
 
 from pydantic import Field

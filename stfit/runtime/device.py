@@ -33,8 +33,6 @@ def describe_hardware(device: str) -> str:
 
 
 def _processor() -> str:
-    try:
-        name = re.search(r"^model name\s*: *(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        name = None
+    cpuinfo = Path("/proc/cpuinfo")
+    name = cpuinfo.is_file() and re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
     return name[1] if name else platform.machine()

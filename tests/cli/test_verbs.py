@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stfit.cli.app import app
+from stfit.cli.options import RecipeArgument
 from stfit.encoder.build import load_encoder
 
 VERBS = [command for command in app.registered_commands if not command.hidden]
@@ -24,8 +25,8 @@ def test_help_of_every_verb_has_an_example_of_it(run, verb):
 
 
 def test_every_verb_that_takes_a_recipe_takes_overrides():
-    parameters = [inspect.signature(verb.callback).parameters for verb in VERBS]
-    of_recipes = [names for names in parameters if "recipe" in names and names["recipe"].annotation == "RecipeArgument"]
+    parameters = [inspect.signature(verb.callback, eval_str=True).parameters for verb in VERBS]
+    of_recipes = [names for names in parameters if "recipe" in names and names["recipe"].annotation == RecipeArgument]
     assert len(of_recipes) > 3
     assert all("overrides" in names for names in of_recipes)
 

@@ -8,7 +8,7 @@ import pytest
 from stfit.data.mapping.examples import load_examples
 from stfit.data.source import ROLES, Source
 from stfit.encoder.build import load_encoder
-from stfit.evaluation.report_samples import MAX_ROWS, MAX_SAMPLE_CHARACTERS, build_sample
+from stfit.evaluation.report_samples import MAX_CHARACTERS, MAX_ROWS, build_sample
 
 WORDS = [f"word{i}" for i in range(300)]
 
@@ -84,4 +84,4 @@ def test_long_texts_make_a_smaller_sample(tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     examples = load_examples(Source(dataset=str(tmp_path / "rows.jsonl")), "positive_pair", 0)[0]
     sample = build_sample("rows", examples, lambda encoder, role: "")
-    assert 2 <= len(sample.left) <= MAX_SAMPLE_CHARACTERS // 4000
+    assert 2 <= len(sample.left) <= MAX_CHARACTERS // 4000

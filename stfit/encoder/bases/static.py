@@ -1,5 +1,7 @@
 """StaticEmbedding: the mean of one vector per token, without a transformer."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path

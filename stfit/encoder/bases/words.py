@@ -1,5 +1,7 @@
 """WordEmbeddings: one vector per word between whitespace, for token layers and pooling to work on."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Checks of the files in a model folder, before anything is built from them."""
 
+from __future__ import annotations
+
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
