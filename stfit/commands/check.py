@@ -14,7 +14,7 @@ from stfit.data.reading.load_table import open_blocks
 from stfit.data.reading.split import Preview
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.encoder.prompts import prompt_name
+from stfit.encoder.prompts import prompt_name, with_built_in
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb
 from stfit.recipe.load import load_recipe
@@ -99,9 +99,9 @@ def _shortened(source: Source | Mteb) -> dict[str, str]:
 
 def _prompts_of(recipe: Recipe, base: ModelInfo, source: Source, examples: Examples) -> Prompts:
     """The prompt of each role; empty for an unknown prompt, which has been reported already."""
-    known = {**base.prompts, **recipe.model.prompts}
+    known = with_built_in(base.prompts | recipe.model.prompts)
     default = recipe.model.default_prompt or base.default_prompt
-    names = {role: prompt_name(role, source.prompts, known) or default for role in examples.texts}
+    names = {role: prompt_name(role, source.prompts, default) for role in examples.texts}
     return {role: known.get(name or "", "") for role, name in names.items()}
 
 

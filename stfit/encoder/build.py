@@ -21,6 +21,7 @@ from stfit.encoder.folder.st_config import ModelFolder, read_folder
 from stfit.encoder.folder.validate import validate_folder, wrap_errors
 from stfit.encoder.kernels.fused_infer import fused_works
 from stfit.encoder.lora import add_adapters
+from stfit.encoder.prompts import with_built_in
 from stfit.encoder.token_layers import LayerContext
 from stfit.errors import ModelError
 
@@ -99,7 +100,7 @@ def _merge_config(model: Model, base: ModelFolder | None, backbone: Backbone) ->
         similarity=model.similarity or base_config.similarity,
         truncate_dim=model.truncate_dim or base_config.truncate_dim,
     )
-    if config.default_prompt is not None and config.default_prompt not in config.prompts:
+    if config.default_prompt is not None and config.default_prompt not in with_built_in(config.prompts):
         raise ModelError(f"default_prompt `{config.default_prompt}` is not one of the model's prompts")
     for key in ("pooling", "token_layers", "layers"):
         old, new = getattr(base_config, key), getattr(config, key)

@@ -19,7 +19,7 @@ from stfit.encoder.kernels.dropout import DROPOUT_SETTING, use_fast_dropout
 from stfit.encoder.kernels.fused_infer import build_fused, fused_supports
 from stfit.encoder.kernels.packing import Forward, Layout
 from stfit.encoder.pooling import TokenStates, compute_pooled, without_prompts
-from stfit.encoder.prompts import prompt_name
+from stfit.encoder.prompts import prompt_name, with_built_in
 from stfit.errors import ModelError, did_you_mean
 
 BATCH_TOKENS = {"cpu": 1024}
@@ -129,13 +129,13 @@ class Encoder(nn.Module):
         name = self.config.default_prompt if name is None else name
         if name is None:
             return ""
-        if name not in self.config.prompts:
-            hint = did_you_mean(name, sorted(self.config.prompts)) or "the model has none"
-            raise ModelError(f"the model has no prompt `{name}`: {hint}")
-        return self.config.prompts[name]
+        prompts = with_built_in(self.config.prompts)
+        if name not in prompts:
+            raise ModelError(f"the model has no prompt `{name}`: {did_you_mean(name, sorted(prompts))}")
+        return prompts[name]
 
     def role_prompt(self, role: str, chosen: dict[str, str] | None) -> str:
-        return self.prompt(prompt_name(role, chosen, self.config.prompts))
+        return self.prompt(prompt_name(role, chosen, self.config.default_prompt))
 
     def prompt_skip(self, prompt: str) -> int:
         """Number of tokens of this prompt that pooling skips: 0 if prompts are pooled."""

@@ -82,6 +82,9 @@ class CardData:
     """In order, from the tokens to the embedding."""
     similarity: str
     prompts: dict[str, str]
+    """Name -> text of those that are not empty."""
+    is_asymmetric: bool
+    """Whether queries and documents have different prompts."""
     push: Push | None = None
     training: Training | None = None
     scores: list[Scores] = field(default_factory=list)

@@ -8,6 +8,7 @@ from typing import Any
 from stfit.data.mapping.examples import Examples
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.inspect import inspect_folder
+from stfit.encoder.prompts import with_built_in
 from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write, wrap_os_errors
@@ -36,6 +37,7 @@ def write_card(folder: RunFolder, result: dict[str, Any], main: list[str], train
 
 def describe_folder(folder: Path, name: str) -> CardData:
     info = inspect_folder(folder)
+    prompts = with_built_in(info.prompts)
     return CardData(
         name=name,
         embedding_dim=None,
@@ -43,7 +45,8 @@ def describe_folder(folder: Path, name: str) -> CardData:
         parameters=info.parameters,
         modules=[info.st_name, *(info.config.modules() if info.config else [])],
         similarity=info.config.similarity if info.config else "cosine",
-        prompts=info.prompts,
+        prompts={name: text for name, text in prompts.items() if text},
+        is_asymmetric=prompts["query"] != prompts["document"],
     )
 
 

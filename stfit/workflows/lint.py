@@ -3,6 +3,7 @@
 ERRORS would stop the run later, after weights were downloaded and texts were tokenized; WARNINGS are probably mistakes.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from itertools import chain
@@ -14,7 +15,7 @@ from stfit.distributed import world_size
 from stfit.encoder.config import unsupported_keys
 from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
 from stfit.encoder.layers import Layer
-from stfit.encoder.prompts import ROLE_PROMPTS
+from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
 from stfit.errors import Problem, closest_hint, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
@@ -59,18 +60,19 @@ def missing_trackers(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _unknown_prompts(recipe: Recipe, base: ModelInfo) -> Findings:
-    known = {**base.prompts, **recipe.model.prompts}
+    known = with_built_in(base.prompts | recipe.model.prompts)
     for key, roles, prompts in _prompt_choices(recipe):
         for role, name in prompts.items():
             if role not in roles:
                 message = f"`{role}` is not a role of this data; its roles are {', '.join(roles)}"
                 yield f"{key}.{role}", "unknown-role", message
             if name not in known:
-                hint = did_you_mean(name, list(known)) or "it has none"
-                yield f"{key}.{role}", "unknown-prompt", f"the model has no prompt `{name}`: {hint}"
+                message = f"the model has no prompt `{name}`: {did_you_mean(name, list(known))}"
+                yield f"{key}.{role}", "unknown-prompt", message
     default = recipe.model.default_prompt
     if default is not None and default not in known:
-        yield "model.default_prompt", "unknown-prompt", f"the model has no prompt `{default}`"
+        message = f"the model has no prompt `{default}`: {did_you_mean(default, list(known))}"
+        yield "model.default_prompt", "unknown-prompt", message
 
 
 def _prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str, str]]]:
@@ -232,11 +234,27 @@ def _unused_prompts(recipe: Recipe, base: ModelInfo) -> Findings:
     """A prompt that is not used in training makes embeddings worse when it is used later."""
     chosen = {name for _, _, prompts in _prompt_choices(recipe) for name in prompts.values()}
     roles = {role for objective in recipe.objectives_by_path.values() for role in ROLES[objective.data.format]}
-    used = {*chosen, *(ROLE_PROMPTS.get(role) for role in roles), recipe.model.default_prompt}
+    used = {*chosen, *map(ROLE_PROMPTS.get, roles), recipe.model.default_prompt}
     for name in recipe.model.prompts:
         if name not in used:
             message = "no column uses this prompt: assign it in `data.prompts`"
             yield f"model.prompts.{name}", "idle-prompt", message
+
+
+def _documents_without_prompt(recipe: Recipe, base: ModelInfo) -> Findings:
+    """Documents embedded without the prompt that the base was trained with are found less often."""
+    if with_built_in(base.prompts | recipe.model.prompts)["document"]:
+        return
+    for key, objective in recipe.objectives_by_path.items():
+        has_documents = "positive" in ROLES[objective.data.format]
+        if not has_documents or "positive" in (objective.data.prompts or {}):
+            continue
+        for name in filter(base.prompts.get, DOCUMENT_ALIASES):
+            message = (
+                f"documents have the prompt `document`, which is empty, not the base's prompt `{name}`: if it is meant "
+                f"for them, set `model.prompts: {{document: {json.dumps(base.prompts[name])}}}`"
+            )
+            yield f"{key}data.format", "idle-prompt", message
 
 
 def _replaced_modules(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -328,5 +346,6 @@ WARNINGS: list[Check] = [
     _selection_on_test,
     _unused_evaluation,
     _unused_prompts,
+    _documents_without_prompt,
     _replaced_modules,
 ]

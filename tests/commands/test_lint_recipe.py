@@ -17,7 +17,7 @@ SENTENCE_MODEL = ModelInfo(
     hidden_size=32,
     num_layers=2,
     parameters=1000,
-    config=ModelConfig(pooling=("mean",), layers=[Normalize()], prompts={"query": "ask: "}),
+    config=ModelConfig(pooling=("mean",), layers=[Normalize()], prompts={"query": "ask: ", "passage": "text: "}),
 )
 SCRATCH = {"type": "scratch", "hidden_size": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 100}
 RANKING = {"type": "multiple_negatives_ranking"}
@@ -41,7 +41,7 @@ MISTAKES = [
     ({"data.prompts": {"ancor": "query"}}, "data.prompts.ancor", "unknown-role"),
     ({"data.prompts": {"anchor": "qery"}}, "data.prompts.anchor", "unknown-prompt"),
     ({"eval": [EVALUATOR | {"prompts": {"anchor": "qery"}}]}, "eval.0.prompts.anchor", "unknown-prompt"),
-    ({"model.prompts": {}, "model.default_prompt": "document"}, "model.default_prompt", "unknown-prompt"),
+    ({"model.prompts": {}, "model.default_prompt": "documents"}, "model.default_prompt", "unknown-prompt"),
     ({"model.max_seq_length": 65}, "model.max_seq_length", "too-long"),
     ({"loss": TRIPLET | {"matryoshka_dims": [64]}, "model.layers": []}, "loss.matryoshka_dims", "too-many-dimensions"),
     ({"model.truncate_dim": 65, "model.pooling": ["mean", "cls"], "model.layers": ["normalize"]},
@@ -67,6 +67,7 @@ MISTAKES = [
     ({"eval": [EVALUATOR | {"when": []}]}, "eval.0.when", "never-measured"),
     ({"eval": [EVALUATOR]}, "data.holdout", "idle-holdout"),
     ({"model.prompts": {"search": "find: "}}, "model.prompts.search", "idle-prompt"),
+    ({"model.prompts": {"query": "ask: "}}, "data.format", "idle-prompt"),
     ({"model.pooling": "cls"}, "model.pooling", "replaced-pooling"),
     ({"model.layers": []}, "model.layers", "replaced-layers"),
     ({"model.token_layers": [{"type": "lstm", "hidden_dim": 4}]}, "model.token_layers", "misplaced"),

@@ -90,7 +90,7 @@ def test_folder_written_by_st_keeps_its_weights_and_embeddings(tmp_path, tiny_ba
     st_model.save_pretrained(str(tmp_path / "theirs"))
     encoder = load_encoder(tmp_path / "theirs")
     assert encoder.tokenizer.max_seq_length == 20
-    assert encoder.config.prompts == {"query": "q: "}
+    assert encoder.config.prompts == {"query": "q: ", "document": ""}
     assert encoder.config.similarity == "dot"
     assert encoder.config.truncate_dim == 8
     assert largest_error(encoder.encode(sentences), st_model.encode(sentences)) < 1e-5

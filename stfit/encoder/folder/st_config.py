@@ -14,6 +14,7 @@ from stfit.encoder.folder.files import read_json
 from stfit.encoder.folder.model_config import ModelConfig
 from stfit.encoder.layers import Layer
 from stfit.encoder.pooling import POOLINGS, ST_POOLINGS
+from stfit.encoder.prompts import BUILT_IN, with_built_in
 from stfit.encoder.token_layers import TokenLayer
 from stfit.errors import ModelError
 from stfit.plugins import installed_entry_points
@@ -134,14 +135,14 @@ def pooling_config(config: ModelConfig, token_dim: int) -> dict[str, Any]:
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "config_sentence_transformers.json"
     content = read_json(path, {})
-    prompts = {name: text for name, text in (content.get("prompts") or {}).items() if text}
+    prompts = {name: text or "" for name, text in (content.get("prompts") or {}).items()}
     default_prompt = content.get("default_prompt_name")
-    if default_prompt is not None and default_prompt not in (content.get("prompts") or {}):
+    if default_prompt is not None and default_prompt not in with_built_in(prompts):
         raise ModelError(f"{path}: default_prompt_name `{default_prompt}` is not one of its prompts")
     similarity = content.get("similarity_fn_name")
     return {
         "prompts": prompts,
-        "default_prompt": default_prompt if default_prompt in prompts else None,  # an empty prompt changes nothing
+        "default_prompt": default_prompt,
         "similarity": similarity if similarity in SIMILARITIES else "cosine",
         "truncate_dim": content.get("truncate_dim"),
     }
@@ -159,7 +160,8 @@ def st_settings(config: ModelConfig) -> dict[str, Any]:
             "pytorch": torch.__version__,
         },
         "model_type": "SentenceTransformer",
-        "prompts": config.prompts,
+        # Versions before 5 have no built-in prompts, and refuse a default that is not listed.
+        "prompts": with_built_in(config.prompts) if config.default_prompt in BUILT_IN else config.prompts,
         "default_prompt_name": config.default_prompt,
         "similarity_fn_name": config.similarity,
     }
