@@ -43,6 +43,7 @@ def atomic_cache_entry(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        _apply_umask(temporary)
         temporary.replace(path)
     except BaseException:
         _delete(temporary)
@@ -66,6 +67,7 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
 
 def _commit_directory(temporary: Path, folder: Path) -> None:
     for path in (*temporary.rglob("*"), temporary):
+        _apply_umask(path)
         sync(path)
     old = folder.with_name(folder.name + ".old")
     _delete(old)
@@ -74,6 +76,14 @@ def _commit_directory(temporary: Path, folder: Path) -> None:
     temporary.rename(folder)
     sync(folder.parent)
     _delete(old)
+
+
+def _apply_umask(path: Path) -> None:
+    """Give a file the mode of any new file: safetensors creates its files with mode 0600, which servers can't read."""
+    if path.is_file():
+        mask = os.umask(0o077)  # there is no other way to read it
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
 
 
 def discard(folder: Path) -> None:
