@@ -28,6 +28,8 @@ class TokenStates:
     ids_t: Tensor
     weight_sum_r: Tensor | None = None
     """Sum of the weights of each sequence's tokens, if they were weighted: what a mean divides by."""
+    skip_r: Tensor | None = None
+    """Number of tokens that were left out before the first of each sequence, if its prompt was."""
 
     @classmethod
     def from_sequences(cls, states_td: Tensor, sequences: list[np.ndarray]) -> TokenStates:
@@ -45,7 +47,9 @@ class TokenStates:
 
     @cached_property
     def positions(self) -> Tensor:
-        return torch.arange(len(self.owner_t), device=self.owner_t.device) - self.starts_r[self.owner_t]
+        """Position of each token in its sequence, 0 for the first; tokens that were left out count."""
+        start_r = self.starts_r if self.skip_r is None else self.starts_r - self.skip_r
+        return torch.arange(len(self.owner_t), device=self.owner_t.device) - start_r[self.owner_t]
 
     def total(self, values_td: Tensor) -> Tensor:
         """Sum over each sequence, in float32 also for half-precision values."""
@@ -114,9 +118,8 @@ def _pool_mean_sqrt_len(tokens: Tokens) -> Tensor:
 def _pool_weighted_mean(tokens: Tokens) -> Tensor:
     """Average weighted by position, 1 for the first token (SGPT, https://arxiv.org/abs/2202.08904)."""
     wide = torch.float64 if tokens.states.dtype == torch.float64 else torch.float32
-    weights = (tokens.positions + 1).to(wide)
-    weight_sum_r = tokens.lengths_r * (tokens.lengths_r + 1) / 2
-    return tokens.total(tokens.states * weights[..., None]) / tokens.mean_divisor(weight_sum_r)
+    weights = (tokens.positions + 1).to(wide)[..., None]
+    return tokens.total(tokens.states * weights) / tokens.mean_divisor(tokens.total(weights)[:, 0])
 
 
 class Pooling(NamedTuple):
@@ -163,5 +166,9 @@ def without_prompts(tokens: TokenStates, prompts_r: Tensor) -> TokenStates:
     skip_r = prompts_r.minimum(tokens.lengths_r - 1)
     kept_t = tokens.positions >= skip_r[tokens.owner_t]
     return replace(
-        tokens, states=tokens.states[kept_t], ids_t=tokens.ids_t[kept_t], lengths_r=tokens.lengths_r - skip_r
+        tokens,
+        states=tokens.states[kept_t],
+        ids_t=tokens.ids_t[kept_t],
+        lengths_r=tokens.lengths_r - skip_r,
+        skip_r=skip_r,
     )

@@ -16,6 +16,7 @@ from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.save import save_encoder
+from stfit.encoder.pooling import TokenStates, compute_pooled, without_prompts
 from stfit.errors import ModelError
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
@@ -106,6 +107,44 @@ def test_a_recipe_builds_it_from_nothing_and_its_folder_agrees_with_st(
     assert largest_error(ours, theirs) < 1e-5
     assert largest_error(loaded.encode(texts), ours) < 1e-6
     assert loaded.config.token_layers == encoder.config.token_layers
+
+
+def leave_prompts_out(model: Path) -> None:
+    (pooling,) = model.glob("*_Pooling/config.json")
+    pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"include_prompt": False}))
+
+
+# sentence-transformers 6.2 always pools the prompts of word embeddings.
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("transformer")])
+def test_prompts_can_be_left_out_of_every_pooling_after_every_token_layer(name, sentences, tmp_path):
+    recipe = RECIPES[name] | {"prompts": {"query": "the cat sleeps "}, "max_seq_length": 40}
+    torch.manual_seed(3)
+    save_encoder(build_encoder(Model.model_validate(recipe), lambda: sentences), tmp_path / "model")
+    pooled = load_encoder(tmp_path / "model").encode(sentences, prompt_name="query")
+    leave_prompts_out(tmp_path / "model")
+    ours = load_encoder(tmp_path / "model").encode(sentences, prompt_name="query")
+    batch_size = 1 if name.endswith("CNN") else 32
+    theirs = st_encode(tmp_path / "model", sentences, prompt_name="query", batch_size=batch_size)
+    assert largest_error(ours, theirs) < 1e-5
+    assert largest_error(ours, pooled) > 1e-3
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_prompts_are_left_out_whatever_side_is_padded(tiny_base, sentences, tmp_path, side):
+    settings = {"base": str(tiny_base("qwen3")), "pooling": ALL_POOLINGS, "prompts": {"query": "the cat sleeps "}}
+    save_encoder(build_encoder(Model.model_validate(settings)), tmp_path / "model")
+    leave_prompts_out(tmp_path / "model")
+    config = tmp_path / "model" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"padding_side": side}))
+    ours = load_encoder(tmp_path / "model").encode(sentences, prompt_name="query")
+    assert largest_error(ours, st_encode(tmp_path / "model", sentences, prompt_name="query")) < 1e-5
+
+
+def test_positions_are_counted_from_the_prompt_on():
+    states = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    tokens = TokenStates(states, torch.tensor([3]), torch.zeros(3, dtype=torch.int64))
+    pooled = compute_pooled(("weighted_mean",), without_prompts(tokens, torch.tensor([1])))
+    torch.testing.assert_close(pooled, torch.tensor([[4.2, 5.2]]))
 
 
 def word_embeddings(vectors: Path):
