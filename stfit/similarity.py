@@ -23,7 +23,8 @@ def normalize(vectors_rd: Tensor) -> Tensor:
     after gradient clipping, nothing is left for the other rows.
     """
     norm_r1 = torch.linalg.vector_norm(vectors_rd, dim=-1, keepdim=True)
-    return vectors_rd / norm_r1.masked_fill(norm_r1 < EPS, torch.inf)
+    smallest = max(EPS, torch.finfo(norm_r1.dtype).tiny)  # EPS itself is 0 in float16
+    return vectors_rd / norm_r1.masked_fill(norm_r1 < smallest, torch.inf)
 
 
 def pairwise_cosine(first_rd: Tensor, second_rd: Tensor) -> Tensor:

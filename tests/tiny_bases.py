@@ -218,3 +218,39 @@ BUILDERS = {
     "qwen3-left": lambda: qwen3("left"),
     "qwen3-bidirectional": qwen3_bidirectional,
 }
+
+
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = byte_pairs({"eos_token": "<|endoftext|>"}, None)
+    ids = {"bos_token_id": 0, "eos_token_id": 0}
+    return GPT2LMHeadModel(
+        GPT2Config(**sizes(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64, **ids)
+    ), tokenizer
+
+
+def gpt_neox():
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    tokenizer = byte_pairs({"eos_token": "<|endoftext|>"}, None)
+    ids = {"bos_token_id": 0, "eos_token_id": 0}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**sizes(tokenizer), **SMALL, max_position_embeddings=64, **ids)), tokenizer
+
+
+def llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    special = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"}
+    tokenizer = byte_pairs(special, "<|begin_of_text|> $A")
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+    config = LlamaConfig(**sizes(tokenizer), **SMALL, num_key_value_heads=2, max_position_embeddings=64, **ids)
+    return LlamaForCausalLM(config), tokenizer
+
+
+def sizes(tokenizer) -> dict[str, int]:
+    return {"vocab_size": len(tokenizer)}
+
+
+WITHOUT_PADDING = {"gpt2": gpt2, "gpt-neox": gpt_neox, "llama": llama}
+"""Decoders without a padding token."""

@@ -15,6 +15,7 @@ from stfit.data.reading.split import Preview
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.prompts import prompt_name, with_built_in
+from stfit.encoder.tokenizer import Tokenizer
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb
 from stfit.recipe.load import load_recipe
@@ -117,19 +118,20 @@ def _samples(examples: Examples, prompts: Prompts) -> Iterator[dict[str, Any]]:
 
 def _estimate(recipe: Recipe, report: Prepared, prompts: list[Prompts]) -> dict[str, Any]:
     max_seq_length = recipe.model.max_seq_length or report.base.max_seq_length
+    tokenizer = report.base.load_tokenizer and report.base.load_tokenizer()
     tables = [
-        count_tokens(report.base, examples, texts).duplicate_columns(objective.views)
+        count_tokens(tokenizer, examples, texts).duplicate_columns(objective.views)
         for objective, examples, texts in zip(recipe.objectives_by_path.values(), report.training, prompts, strict=True)
     ]
     schedule = build_schedule(recipe, tables)
-    report.warnings += lint_schedule(recipe, tables, schedule, max_seq_length)
-    counted = "tokens" if report.base.load_tokenizer else "words, as the base's tokenizer is not here yet"
+    unknown_id = tokenizer.unknown_id if tokenizer else None
+    report.warnings += lint_schedule(recipe, tables, schedule, max_seq_length, unknown_id)
+    counted = "tokens" if tokenizer else "words, as the base's tokenizer is not here yet"
     return estimate(recipe, tables, schedule, report.base, max_seq_length) | {"counted": counted}
 
 
-def count_tokens(base: ModelInfo, examples: Examples, prompts: Prompts) -> TokenTable:
+def count_tokens(tokenizer: Tokenizer | None, examples: Examples, prompts: Prompts) -> TokenTable:
     """The texts as untruncated tokens, or as words if the base's tokenizer has not been downloaded."""
-    if base.load_tokenizer is None:
+    if tokenizer is None:
         return tokenize_examples(examples, prompts, estimate_tokens, "words", lambda prompt: 0)
-    tokenizer = base.load_tokenizer()
     return tokenize_examples(examples, prompts, tokenizer, f"uncut {tokenizer.fingerprint}", lambda prompt: 0)

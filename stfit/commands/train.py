@@ -114,8 +114,8 @@ def _run(
     resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
     schedule = _build_schedule(resolved, encoder, tables, processes, signals)
-    max_seq_length = encoder.tokenizer.max_seq_length
-    warnings = [*prepared.warnings, *lint_schedule(resolved, tables, schedule, max_seq_length, processes)]
+    max_seq_length, unknown_id = encoder.tokenizer.max_seq_length, encoder.tokenizer.unknown_id
+    warnings = [*prepared.warnings, *lint_schedule(resolved, tables, schedule, max_seq_length, unknown_id, processes)]
     for problem in warnings:
         log_problem(problem)
     objects = _build_train_objects(resolved, encoder, prepared)

@@ -14,7 +14,8 @@ from stfit.encoder.bases.registry import KINDS
 from stfit.encoder.bases.transformer import load_transformer
 from stfit.encoder.config import Model, unsupported_keys
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.files import load_weights
+from stfit.encoder.folder.files import load_weights, read_shapes
+from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.model_config import ModelConfig
 from stfit.encoder.folder.resolve import ALL_FILES, is_st_model, locate
 from stfit.encoder.folder.st_config import ModelFolder, read_folder
@@ -31,7 +32,13 @@ Texts = Callable[[], Iterable[str]]
 
 
 def load_encoder(folder: str | Path, device: str = "cpu") -> Encoder:
-    return build_encoder(Model(base=str(folder)), device=device)
+    """A model as its folder says; of a plain checkpoint, which says nothing of pooling, what is assumed."""
+    model = Model(base=str(folder))
+    encoder = build_encoder(model, device=device)
+    if dropped := inspect_model(model).dropped:
+        pooling = ", ".join(encoder.config.pooling)
+        log.warning("%s: %s; the embeddings are those of the transformer alone, pooled by %s", folder, dropped, pooling)
+    return encoder
 
 
 def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu") -> Encoder:
@@ -53,13 +60,14 @@ def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu")
         token_layers.append(layer.build(LayerContext(backbone, dim, None if has_saved_token_layers else texts)))
         dim = layer.dim_after(dim)
     token_layers.to(device=torch.device(device), dtype=dtype)
+    if "last_token" in config.pooling and not getattr(backbone.tokenizer, "ends_texts", True):
+        log.warning("the last token of a text is pooled, but nothing ends the texts: see `model.append_eos`")
     layout = backbone.choose_layout(model.attention)
     encoder = Encoder(backbone, config, token_layers, layout)
     encoder.fused = layout.name in ("packed", "fused") and fused_works(backbone.module, layout.forward)
-    if base and model.token_layers is None:
-        _load_all(encoder.token_layers, base.token_layer_folders)
-    if base and model.layers is None:
-        _load_all(encoder.layers, base.layer_folders)
+    if base:
+        _load_layers("token_layers", model, encoder, base, base.token_layer_folders)
+        _load_layers("layers", model, encoder, base, base.layer_folders)
     return encoder
 
 
@@ -75,14 +83,27 @@ def _build_backbone(model: Model, texts: Texts | None) -> tuple[Backbone, ModelF
         if not is_st_model(folder):
             return load_transformer(folder, options), None
         base = read_folder(folder)
-        if options.append_eos == "auto":  # its tokenizer was saved with the end token, or trained without
+        if options.append_eos == "auto":  # its tokenizer was saved with the end token, or sets `add_eos_token`
             options = replace(options, append_eos=False)
         return KINDS[base.st_name].load(base.backbone_folder, options), base
 
 
-def _load_all(modules: nn.ModuleList, folders: list[Path]) -> None:
-    for module, folder in zip(modules, folders, strict=True):
-        load_weights(module, folder)
+def _load_layers(key: str, model: Model, encoder: Encoder, base: ModelFolder, folders: list[Path]) -> None:
+    """Load the weights of the base's own layers.
+
+    If the recipe lists layers, those of the same type and shape at the same place keep them; the others start anew.
+    """
+    kept = []
+    layers, base_layers = getattr(encoder.config, key), getattr(base.config, key)
+    for layer, base_layer, module, folder in zip(layers, base_layers, getattr(encoder, key), folders, strict=False):
+        shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+        if getattr(model, key) is None:
+            load_weights(module, folder)
+        elif shapes and layer.type == base_layer.type and shapes == read_shapes(folder):
+            load_weights(module, folder)
+            kept.append(layer.type)
+    if kept:
+        log.info("model.%s: %s keeps the weights of the base", key, ", ".join(kept))
 
 
 def _merge_config(model: Model, base: ModelFolder | None, backbone: Backbone) -> ModelConfig:

@@ -73,9 +73,8 @@ class Dense(LayerSpec):
 
     @classmethod
     def from_st(cls, config: dict[str, Any]) -> Self:
-        features = {config.get(key) or "sentence_embedding" for key in ("module_input_name", "module_output_name")}
-        if features != {"sentence_embedding"} or config.get("use_residual"):
-            raise ValueError(f"a dense layer on {', '.join(sorted(features))}, or with a residual, is not supported")
+        if config.get("use_residual"):
+            raise ValueError("a dense layer with a residual is not supported")
         path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
         activation = next((key for key, name in ACTIVATIONS.items() if name == path.rpartition(".")[2]), None)
         if activation is None:

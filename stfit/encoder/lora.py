@@ -6,6 +6,8 @@ that loading it needs no peft; a checkpoint holds only the adapters (Hu et al., 
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -43,11 +45,13 @@ def add_adapters(backbone: nn.Module, settings: Lora) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ModelError(f"model.lora needs peft: pip install 'stfit[lora]' ({error})") from error
+    names = _chosen_maps(backbone, settings.target)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=_chosen_maps(backbone, settings.target),
+        target_modules=names,
+        fan_in_fan_out=not isinstance(backbone.get_submodule(names[0]), nn.Linear),
     )
     dtype = next(backbone.parameters()).dtype
     inject_adapter_in_model(config, backbone)
@@ -56,9 +60,14 @@ def add_adapters(backbone: nn.Module, settings: Lora) -> None:
 
 def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
     """Full names of the linear layers that end in a name of `target`; by default, all in the transformer's blocks."""
-    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
+    from transformers.pytorch_utils import Conv1D  # the linear layers of GPT-2
+
+    linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     if target is None:
-        return [name for name in linear if any(part.isdigit() for part in name.split("."))]
+        in_blocks = [name for name in linear if any(part.isdigit() for part in name.split("."))]
+        if not in_blocks:
+            raise ModelError("model.lora: this base has no linear layer to adapt")
+        return in_blocks
     for ending in target:
         if not any(f".{name}".endswith(f".{ending}") for name in linear):
             last = sorted({name.rpartition(".")[2] for name in linear})
@@ -66,6 +75,22 @@ def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
                 f"model.lora.target: `{ending}` matches no linear layer of this base, which has {', '.join(last)}"
             )
     return [name for name in linear if any(f".{name}".endswith(f".{ending}") for ending in target)]
+
+
+def merge_adapter(backbone: Any, folder: Path) -> Any:
+    """The base of a published adapter with the adapter merged in. Raises ModelError without peft."""
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{folder}: its adapter has no adapter_model.safetensors; stfit opens no pickle of an adapter")
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ModelError(f"{folder} is an adapter, and needs peft: pip install 'stfit[lora]' ({error})") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft warns of its own calls of transformers
+            return PeftModel.from_pretrained(backbone, folder, torch_device="cpu").merge_and_unload()
+    except Exception as error:  # peft raises anything for a damaged adapter
+        raise ModelError(f"{folder}: its adapter can't be read: {error}") from error
 
 
 def adapted_linears(backbone: nn.Module) -> dict[str, Any]:

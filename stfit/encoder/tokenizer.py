@@ -10,10 +10,12 @@ import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
 
-from stfit.errors import ModelError
+from stfit.errors import DataError, ModelError
+from stfit.io.display import shorten
 from stfit.io.json_files import load_json
 
 UNKNOWN = "[UNK]"
+UNKNOWN_NAMES = ("<unk>", UNKNOWN)
 WORDS_FILE = "whitespacetokenizer_config.json"
 
 
@@ -21,6 +23,8 @@ class FileTokenizer:
     def __init__(self, backend: HFTokenizer, special_tokens: bool = False) -> None:
         backend.no_padding()
         self._backend, self._special_tokens = backend, special_tokens
+        self.num_vectors: int | None = None
+        """Size of the table of vectors, if the tokenizer has a few tokens more."""
 
     @property
     def max_seq_length(self) -> int | None:
@@ -32,9 +36,22 @@ class FileTokenizer:
         return f"{'with' if self._special_tokens else 'without'} special tokens {self._backend.to_str()}"
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text (int32), cut at max_seq_length."""
+        """Token ids of each text (int32), cut at max_seq_length. Raises DataError for a token without a vector."""
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=self._special_tokens)
-        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        sequences = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        if self.num_vectors is not None:
+            for text, ids in zip(texts, sequences, strict=True):
+                if ids.max(initial=0) >= self.num_vectors:
+                    token = self._backend.id_to_token(int(ids.max()))
+                    raise DataError(f"the model has no vector for the token `{token}` in {shorten(text, 80)!r}")
+        return sequences
+
+    @property
+    def unknown_id(self) -> int | None:
+        """Id of the token for what is not in the vocabulary; None if there is none."""
+        names = [getattr(self._backend.model, "unk_token", None), *UNKNOWN_NAMES]  # Unigram does not tell its name
+        ids = (self._backend.token_to_id(name) for name in names if name)
+        return next((token_id for token_id in ids if token_id is not None), None)
 
     def prompt_length(self, prompt: str) -> int:
         return len(self([prompt])[0])
@@ -86,6 +103,7 @@ class WhitespaceTokenizer:
         lower_case: bool = False,
     ) -> None:
         self.max_seq_length = max_seq_length
+        self.unknown_id = None  # unknown words are left out
         self._words, self._stop_words, self._lower_case = list(words), list(stop_words), lower_case
         # A stop word hides the same word of the vocabulary.
         self._ids: dict[str, int | None] = {word: word_id for word_id, word in enumerate(words)}

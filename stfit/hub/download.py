@@ -4,10 +4,12 @@ The Hub's client accepts a damaged file of the right size, and silently falls ba
 neither. Files are stored in the client's own cache, so other tools find them.
 """
 
+import errno
 import json
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
 from hashlib import sha1, sha256
 from pathlib import Path
@@ -80,11 +82,18 @@ def list_files(kind: Kind, id: str, commit: str) -> list[str]:
 
 
 def _keep(path: Path, text: str) -> None:
+    """Cache a text. A cache that may only be read serves as well, as long as it holds the files."""
+    with suppress(OSError):
+        if path.read_text(encoding="utf-8").strip() == text:
+            return
     try:
         with atomic_cache_entry(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ResourceError(f"{path} can't be written: {error.strerror}; set HF_HOME to another folder") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            log.debug("%s can't be written: %s", path, error.strerror)
+        else:
+            raise ResourceError(f"{path} can't be written: {error.strerror}; set HF_HOME to another folder") from error
 
 
 def download_files(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> Path:

@@ -97,7 +97,6 @@ def card_metadata(card: CardData) -> dict[str, Any]:
     from huggingface_hub import ModelCardData
 
     training = card.training
-    losses = [f"loss:{(*loss.aliases, loss.tag())[0]}" for loss in training.losses] if training else []
     base = training.base if training and training.base_on_hub else None
     datasets = [*(training.data if training else []), *(scores.rows for scores in card.scores)]
     shown = [text for rows in datasets for row in rows.samples for text in row.values() if isinstance(text, str)]
@@ -105,7 +104,7 @@ def card_metadata(card: CardData) -> dict[str, Any]:
     metadata: dict[str, Any] = ModelCardData(  # type: ignore[no-untyped-call]
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
-        tags=["sentence-transformers", "sentence-similarity", "feature-extraction", "stfit", *losses],
+        tags=["sentence-transformers", "sentence-similarity", "feature-extraction", "stfit", *_training_tags(training)],
         license=card.push.license if card.push else None,
         language=(card.push.language or None) if card.push else None,
         base_model=base,
@@ -117,6 +116,17 @@ def card_metadata(card: CardData) -> dict[str, Any]:
         # Not as EvalResult: huggingface_hub merges evaluators with the same task and split under the first one's name.
         metadata["model-index"] = [{"name": card.name, "results": list(map(_model_index_entry, card.scores))}]
     return metadata
+
+
+def _training_tags(training: Training | None) -> list[str]:
+    """Those that sentence-transformers writes, by which people filter models on the Hub."""
+    if training is None:
+        return []
+    rows = [dataset.rows for dataset in training.data if dataset.rows is not None]
+    size = [f"dataset_size:{sum(rows)}"] if len(rows) == len(training.data) else []
+    outer = ["MatryoshkaLoss"] if any(loss.matryoshka_dims for loss in training.losses) else []
+    names = [*outer, *((*loss.aliases, loss.tag())[0] for loss in training.losses)]
+    return ["generated_from_trainer", *size, *dict.fromkeys(f"loss:{name}" for name in names)]
 
 
 def _model_index_entry(scores: Scores) -> dict[str, Any]:

@@ -33,9 +33,9 @@ class Push(Spec):
     """Repository on the Hub: `owner/name`. Default owner: the account that the token belongs to."""
     private: bool = False
     """Create the repository as private. The visibility of an existing repository is not changed."""
-    license: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    license: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.+-]*$")
     """License of the model, as a Hub identifier such as `apache-2.0`; null = not stated."""
-    language: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] = []
-    """Languages of the model, as ISO 639 codes such as `[en, de]`."""
+    language: list[Annotated[str, Field(pattern=r"^([a-z]{2,3}|multilingual|code)$")]] = []
+    """Languages of the model, as ISO 639 codes such as `[en, de]`, or `multilingual` or `code`."""
     samples: int = Field(0, ge=0, le=20)
     """Number of training rows, from the first, to show on the model card. Their texts are published verbatim."""

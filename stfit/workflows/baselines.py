@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.resolve import ALL_FILES, is_st_model, locate, model_in
-from stfit.encoder.folder.st_config import read_folder
+from stfit.encoder.folder.resolve import ALL_FILES, is_st_model, model_in
 from stfit.hub.download import download_files, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.rng import seed_everything
@@ -29,23 +28,12 @@ def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
 
 
 def build_untrained(recipe: Recipe, device: str) -> Encoder:
-    settings = recipe.model
-    if isinstance(settings.base, str):
-        # resolved.yaml lists the base's own layers: load them with their weights instead of building new ones.
-        folder = locate(settings.base, settings.revision, ALL_FILES)
-        if is_st_model(folder):
-            base_config = read_folder(folder).config
-            unchanged = [
-                key for key in ("token_layers", "layers") if getattr(base_config, key) == getattr(settings, key)
-            ]
-            settings = settings.model_copy(update=dict.fromkeys(unchanged))
-
     def texts() -> Iterator[str]:
         for objective in recipe.objectives_by_path.values():
             yield from load_objective(objective, recipe.seed)[0].all_texts()
 
     seed_everything(recipe.seed)
-    return build_encoder(settings, texts, device)
+    return build_encoder(recipe.model, texts, device)
 
 
 def published_repo(recipe: Recipe) -> str | None:

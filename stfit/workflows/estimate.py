@@ -9,7 +9,7 @@ import numpy as np
 
 from stfit.data.batching.batches import MISSING, TokenTable, number_texts
 from stfit.data.batching.sampling import sample_batches
-from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles
+from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles, unknown_tokens
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import Problem
 from stfit.recipe.recipe import Recipe
@@ -57,13 +57,20 @@ def build_schedule(
 
 
 def lint_schedule(
-    recipe: Recipe, tables: list[TokenTable], schedule: BatchSchedule, max_seq_length: int | None, processes: int = 1
+    recipe: Recipe,
+    tables: list[TokenTable],
+    schedule: BatchSchedule,
+    max_seq_length: int | None,
+    unknown_id: int | None,
+    processes: int = 1,
 ) -> list[Problem]:
+    """Raises DataError if the base's tokenizer knows too little of the texts."""
     problems = []
     for objective, table, epoch_batches in zip(
         recipe.objectives_by_path.values(), tables, schedule.objectives, strict=True
     ):
         of_objective = [*cut_texts(table.lengths(), max_seq_length), *empty_texts(table.lengths())]
+        of_objective += unknown_tokens(table.flat, unknown_id)
         if not objective.data.streaming:
             of_objective += _lint_batches(epoch_batches(0), len(table), recipe.train.batch_size * processes)
         problems += [replace(problem, file=objective.data.dataset) for problem in of_objective]

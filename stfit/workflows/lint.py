@@ -273,6 +273,13 @@ def _replaced_modules(recipe: Recipe, base: ModelInfo) -> Findings:
             yield f"model.{key}", "replaced-layers", message
 
 
+def _dropped_parts(recipe: Recipe, base: ModelInfo) -> Findings:
+    """What is dropped was trained, and the base may have been another kind of model than the user believes."""
+    if base.dropped:
+        pooling = ", ".join(recipe.model.modes or ("mean, or last_token for a decoder",))
+        yield "model.base", "dropped-parts", f"{base.dropped}; the transformer alone is trained, pooled by {pooling}"
+
+
 def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> Findings:
     for key, message in unsupported_keys(recipe.model, base.st_name).items():
         yield f"model.{key}", "misplaced", message
@@ -348,4 +355,5 @@ WARNINGS: list[Check] = [
     _unused_prompts,
     _documents_without_prompt,
     _replaced_modules,
+    _dropped_parts,
 ]

@@ -200,7 +200,8 @@ def test_a_base_that_the_hub_can_not_be_asked_for_is_a_warning(write, monkeypatc
 def test_lengths_are_those_of_the_tokenizer_of_transformers_uncut(write, tiny_base):
     recipe = load_recipe(write(model={"base": str(tiny_base("roberta"))})).recipe
     examples, _ = load_examples(recipe.data, recipe.data.format, recipe.seed)
-    table = count_tokens(inspect_model(recipe.model), examples, dict.fromkeys(examples.texts, "ask: " * 40))
+    prompts = dict.fromkeys(examples.texts, "ask: " * 40)
+    table = count_tokens(inspect_model(recipe.model).load_tokenizer(), examples, prompts)
     tokenizer = build_encoder(recipe.model).tokenizer.hf_tokenizer
     texts = dict.fromkeys("ask: " * 40 + text for text in examples.all_texts())
     assert table.lengths().tolist() == [len(tokenizer(text, truncation=False)["input_ids"]) for text in texts]

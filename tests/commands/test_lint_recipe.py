@@ -1,5 +1,7 @@
 """What a recipe can't mean is found without data; a recipe without a mistake has no findings."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from processes import run_group
@@ -145,6 +147,8 @@ def test_negatives_of_all_processes_count(tmp_path):
 
 def test_every_check_finds_something_here():
     finders = {check for changes, _, _ in MISTAKES for check, findings in findings_of(changes).items() if findings}
+    with_a_head = replace(SENTENCE_MODEL, dropped="it has a head")
+    finders |= {check for check in WARNINGS if list(check(changed({}), with_a_head))}
     by_what_is_installed = {missing_trackers}  # shown in tests/commands/test_trackers.py
     assert finders | by_what_is_installed == {*ERRORS, *WARNINGS}
 

@@ -5,6 +5,7 @@
 
 import pytest
 from st_reference import largest_error, st_encode
+from tiny_bases import WITHOUT_PADDING
 from transformers import (
     BartConfig,
     CLIPConfig,
@@ -87,6 +88,14 @@ def test_a_causal_decoder_ends_every_text_with_eos_also_when_loaded_again(kind, 
     assert largest_error(encoder.encode(texts), st_encode(tmp_path / "model", texts)) < 1e-5
     without = build_encoder(Model(base=str(tiny_base(kind)), append_eos=False))
     assert largest_error(without.encode(sentences), encoder.encode(sentences)) > 1e-2
+
+
+@pytest.mark.parametrize("pooling", ["last_token", "mean"])
+@pytest.mark.parametrize("kind", WITHOUT_PADDING)
+def test_a_decoder_without_a_padding_token_is_saved_with_one(kind, pooling, tiny_base, sentences, tmp_path) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base(kind)), pooling=pooling))
+    save_encoder(encoder, tmp_path / "model")
+    assert largest_error(encoder.encode(sentences), st_encode(tmp_path / "model", sentences)) < 1e-5
 
 
 def clip() -> CLIPConfig:

@@ -206,11 +206,3 @@ def test_missing_weights_are_named(tmp_path, tiny_base) -> None:
     save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
         load_encoder(tmp_path / "model")
-
-
-def test_a_pickle_is_not_opened(tmp_path, tiny_base) -> None:
-    save_encoder(build(tiny_base("bert"), layers=[{"type": "dense", "out_features": 4}]), tmp_path / "model")
-    dense = tmp_path / "model" / "2_Dense"
-    (dense / "model.safetensors").rename(dense / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="pickle"):
-        load_encoder(tmp_path / "model")

@@ -55,7 +55,8 @@ def test_a_folder_without_a_model_and_a_damaged_one_are_refused(tmp_path):
             inspect_model(Model(base=str(tmp_path)))
 
 
-def test_truncated_weights_are_not_counted(tmp_path):
+def test_weights_with_a_damaged_header_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
-    assert inspect_model(Model(base=str(tmp_path))).parameters is None
+    with pytest.raises(ModelError, match="its header can't be read"):
+        inspect_model(Model(base=str(tmp_path)))

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_bases import BUILDERS
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
@@ -67,8 +68,14 @@ WRONG = {
     "huge vocabulary": (with_config(vocab_size=10**9), r"word_embeddings\.weight .* instead of \[1000000000, 32\]"),
     "nan": (with_weights(put(float("nan"))), f"not finite: {LAYER}"),
     "inf": (with_weights(put(-float("inf"))), f"not finite: {LAYER}"),
-    "cut": (with_bytes(lambda data: data[:-7]), "not fully covered"),
-    "empty": (with_bytes(lambda data: b""), "header too small"),
+    "cut": (with_bytes(lambda data: data[:-7]), r"has \d+ bytes, but its header describes \d+"),
+    "longer": (with_bytes(lambda data: data + b"1234567"), r"has \d+ bytes, but its header describes \d+"),
+    "empty": (with_bytes(lambda data: b""), "header can't be read"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"has no weights \(model.safetensors\)"),
+    "graphs alone": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model.onnx"),
+        "ONNX graphs, which can't be trained",
+    ),
     "lying header": (with_bytes(lambda data: (2**50).to_bytes(8, "little") + data[8:]), "header"),
     "no header": (with_bytes(lambda data: b"\xff" * 64), "header"),
     "layers without weights": (with_config(num_hidden_layers=1000), "declares 1000 layers"),
@@ -78,9 +85,24 @@ WRONG = {
     "cut tokenizer": (with_bytes(lambda data: data[:200], "tokenizer.json"), "tokenizer can't be loaded"),
     "code of its own": (
         with_config(model_type="their_own", auto_map={"AutoModel": "modeling.TheirOwn"}),
-        r"architecture \(their_own\) is defined by code in its repository, which stfit never runs",
+        r"config\.json: AutoModel of `auto_map` is code in a repository, which stfit never runs",
     ),
-    "adapter": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "contains an adapter"),
+    "code under a known name": (
+        with_config(auto_map={"AutoConfig": "x/y--c.C", "AutoModel": "x/y--m.M"}),
+        "AutoConfig, AutoModel of `auto_map` is code in a repository, which stfit never runs",
+    ),
+    "alibi": (with_config(position_embedding_type="alibi"), "sets position_embedding_type: alibi, which the bert"),
+    "relative": (with_config(position_embedding_type="relative_key"), "position_embedding_type: relative_key"),
+    "rotary": (with_config(use_rotary=True), "use_rotary: True"),
+    "half rotary": (with_config(rotary_emb_fraction=0.5), "rotary_emb_fraction: 0.5"),
+    "no rotary": (with_config(rotary_emb_fraction=0.0), "rotary_emb_fraction: 0.0"),
+    "bidirectional decoder": (with_config(use_bidirectional_attention=True, is_decoder=True), "bidirectional"),
+    "LFS pointer": (with_bytes(lambda data: b"version https://git-lfs.github.com/spec/v1\noid"), "pointer of Git LFS"),
+    "LFS pointer as tokenizer": (
+        with_bytes(lambda data: b"version https://git-lfs.github.com/spec/v1\noid", "tokenizer.json"),
+        "pointer of Git LFS",
+    ),
+    "adapter without base": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "name the base of the"),
 }
 
 
@@ -94,16 +116,18 @@ def test_wrong_weights_are_refused_by_name(tmp_path, tiny_base, damage, message)
     assert str(folder) in str(caught.value)
 
 
-def with_another_token(backend):
-    """A tokenizer of one token more than it had."""
+def with_more_tokens(backend):
+    """A tokenizer of ten tokens more than it had, the last of them <new>."""
     content = json.loads(backend)
-    token = {"id": len(content["model"]["vocab"]), "content": "<new>", "special": True}
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return json.dumps(content | {"added_tokens": [*content["added_tokens"], token | flags]}).encode()
+    names = [*(f"<new {i}>" for i in range(9)), "<new>"]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    size = len(content["model"]["vocab"])
+    added = [{"id": size + i, "content": name} | flags for i, name in enumerate(names)]
+    return json.dumps(content | {"added_tokens": [*content["added_tokens"], *added]}).encode()
 
 
 @pytest.mark.parametrize("kind", ["transformer", "static", "words"])
-def test_tokenizer_with_tokens_that_have_no_vector_is_refused(tmp_path, tiny_base, sentences, kind):
+def test_tokenizer_with_many_tokens_that_have_no_vector_is_refused(tmp_path, tiny_base, sentences, kind):
     base = {"transformer": str(tiny_base("bert")), "static": {"type": "static"}, "words": {"type": "word_embeddings"}}
     save_encoder(build_encoder(Model.model_validate({"base": base[kind]}), lambda: sentences), tmp_path / "model")
     if kind == "words":
@@ -111,7 +135,7 @@ def test_tokenizer_with_tokens_that_have_no_vector_is_refused(tmp_path, tiny_bas
             tmp_path / "model"
         )
     else:
-        with_bytes(with_another_token, next((tmp_path / "model").rglob("tokenizer.json")))(tmp_path)
+        with_bytes(with_more_tokens, next((tmp_path / "model").rglob("tokenizer.json")))(tmp_path)
     with pytest.raises(ModelError, match=r"its tokenizer has \d+ tokens, up to `<new>`, but its table has \d+ vectors"):
         load_encoder(tmp_path / "model")
 
@@ -250,3 +274,125 @@ def test_json_of_a_model_that_is_no_small_file_is_not_read(model_folder, monkeyp
     monkeypatch.setattr(validate, "MAX_JSON_BYTES", 1_000)
     with pytest.raises(ModelError, match=r"tokenizer\.json: is larger than"):
         load_encoder(model_folder)
+
+
+SAME = {
+    "as Windows writes paths": with_json("modules.json", lambda listed: listed[1].update(path="1_Pooling\\")),
+    "of DataParallel": with_weights(lambda weights: rename(weights, "module.")),
+    "of torch.compile": with_weights(lambda weights: rename(weights, "_orig_mod.")),
+    "of both": with_weights(lambda weights: rename(weights, "module._orig_mod.")),
+    "of a module": with_weights(lambda weights: rename(weights, "model.")),
+    "with keys that change nothing": with_config(
+        position_embedding_type="absolute", gradient_checkpointing=False, rotary_emb_fraction=1.0
+    ),
+    "in a pickle": lambda folder: as_pickle(folder, {}),
+    "in a pickle with LayerNorm's old names": lambda folder: as_pickle(
+        folder, {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    ),
+    "in a pickle of DataParallel": lambda folder: as_pickle(folder, {"": "module."}),
+    "in parts": lambda folder: as_pickle(folder, {}, parts=3),
+}
+
+
+def rename(weights, prefix):
+    for name in list(weights):
+        weights[prefix + name] = weights.pop(name)
+
+
+def as_pickle(folder, renamed, parts=1):
+    """Save all modules as versions before safetensors did; `renamed`: part of a name -> the same in the file."""
+    for path in folder.rglob("model.safetensors"):
+        weights = load_file(path)
+        for new, old in renamed.items():
+            weights = {name.replace(new, old, 1) if new else old + name: weights[name] for name in weights}
+        names = sorted(weights)
+        for part in range(parts):
+            suffix = f"-{part + 1:05}-of-{parts:05}" if parts > 1 else ""
+            torch.save(
+                {name: weights[name] for name in names[part::parts]}, path.with_name(f"pytorch_model{suffix}.bin")
+            )
+        path.unlink()
+
+
+@pytest.mark.parametrize("change", SAME.values(), ids=SAME)
+def test_folders_that_mean_the_same_give_the_same(model_folder, sentences, change):
+    expected = load_encoder(model_folder).encode(sentences)
+    change(model_folder)
+    assert (load_encoder(model_folder).encode(sentences) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("2_Dense/config.json", {"module_input_name": "token_embeddings"}),
+        ("2_Dense/config.json", {"use_residual": True}),
+        ("3_Normalize/config.json", {"module_input_name": "token_embeddings"}),
+        ("3_Normalize/config.json", {"module_output_name": "normed"}),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}),
+        ("sentence_bert_config.json", {"module_output_name": "pooled"}),
+        ("sentence_bert_config.json", {"query_length": 32}),
+        ("sentence_bert_config.json", {"modality_config": {"image": {"method": "get_image_features"}}}),
+    ],
+)
+def test_settings_of_version_6_that_stfit_can_not_follow_are_refused(tmp_path, tiny_base, file, keys):
+    layers = [{"type": "dense", "out_features": 4}, {"type": "normalize"}]
+    save_encoder(build_encoder(Model(base=str(tiny_base("bert")), layers=layers)), tmp_path / "model")
+    path = tmp_path / "model" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    with pytest.raises(ModelError, match="not support"):
+        load_encoder(tmp_path / "model")
+    with pytest.raises(ModelError, match="not support"):
+        inspect_model(Model(base=str(tmp_path / "model")))
+
+
+def test_the_base_s_own_length_is_cut_to_its_positions_and_the_recipe_s_is_an_error(model_folder, caplog):
+    with_json("sentence_bert_config.json", lambda content: content.update(max_seq_length=512))(model_folder)
+    assert load_encoder(model_folder).tokenizer.max_seq_length == 64
+    assert "the base's own max_seq_length, 512, exceeds its 64 positions, which are used" in caplog.text
+    assert inspect_model(Model(base=str(model_folder))).max_seq_length == 64
+    with pytest.raises(ModelError, match="max_seq_length 512 exceeds the 64 positions"):
+        build_encoder(Model(base=str(model_folder), max_seq_length=512))
+
+
+def test_keys_that_the_class_ignores_are_named(tiny_base, tmp_path, caplog):
+    shutil.copytree(tiny_base("bert"), tmp_path / "base")
+    with_config(num_experts=8)(tmp_path / "base")
+    load_encoder(tmp_path / "base")
+    assert "config.json sets num_experts: 8, which BertConfig ignores" in caplog.text
+    assert "ignores" not in caplog.text.replace("which BertConfig ignores", "")
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_no_key_of_a_common_architecture_is_called_unread(kind, tiny_base, caplog):
+    load_encoder(tiny_base(kind))
+    assert "ignores" not in caplog.text
+
+
+def test_a_folder_that_is_read_otherwise_than_written_is_an_error(tiny_base, tmp_path):
+    encoder = build_encoder(Model(base=str(tiny_base("bert"))))
+    torch.manual_seed(1)
+    other = build_encoder(Model(base=str(tiny_base("roberta"))))
+    encoder.base = other.base
+    with pytest.raises(ModelError, match="does not give the embeddings of the trained one"):
+        save_encoder(encoder, tmp_path / "model")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_repeated_layer_keeps_the_base_s_weights(model_folder, sentences, caplog, same):
+    caplog.set_level("INFO")
+    base = load_encoder(model_folder)
+    layer = {"type": "dense", "out_features": 4 if same else 6}
+    again = build_encoder(Model.model_validate({"base": str(model_folder), "layers": [layer, "normalize"]}))
+    kept = torch.equal(again.layers[0].linear.weight, base.layers[0].linear.weight) if same else False
+    assert kept == same
+    assert ("model.layers: dense keeps the weights of the base" in caplog.text) == same
+    assert "replaces the base's own" in caplog.text
+
+
+def test_a_repeated_token_layer_keeps_the_base_s_weights(tiny_base, tmp_path):
+    layers = {"token_layers": [{"type": "cnn", "out_channels": 6, "kernel_sizes": [1, 3]}]}
+    save_encoder(build_encoder(Model.model_validate({"base": str(tiny_base("bert")), **layers})), tmp_path / "model")
+    base = load_encoder(tmp_path / "model")
+    again = build_encoder(Model.model_validate({"base": str(tmp_path / "model"), **layers}))
+    for name, weight in base.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight)

@@ -1,13 +1,16 @@
 """Bases and datasets are loaded from the Hub at a commit, whole, or refused in one sentence that says what to do."""
 
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hub.conftest import RECIPE, ROWS, lines
 from hub.repository import files_in
+from safetensors.torch import load
 
 from stfit.recipe.load import load_recipe
 
@@ -33,6 +36,37 @@ def test_what_was_fetched_trains_without_a_network(filled, stfit, tmp_path):
     assert "fetching" not in trained.stderr
     resolved = (tmp_path / "runs/recipe/resolved.yaml").read_text()
     assert all(resolved.count(commit) == 1 for commit in commits.values())
+
+
+def test_nothing_is_written_that_is_in_the_cache_already(filled, stfit, tmp_path):
+    assert stfit("fetch recipe.yaml --json").returncode == 0
+
+    def written():
+        files = [path for name in ("hub", "assets") for path in (tmp_path / "home" / name).rglob("*")]
+        return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
+
+    before = written()
+    assert any(path.name == "main" for path in before)
+    assert stfit("fetch recipe.yaml --json").returncode == 0
+    assert written() == before
+
+
+def test_a_base_without_safetensors_is_fetched_and_read_as_tensors_alone(filled, stfit, tiny_base):
+    files = files_in(tiny_base("bert"))
+    stream = io.BytesIO()
+    torch.save(load(files.pop("model.safetensors")), stream)
+    filled.state.create("model", "me/base", files | {"pytorch_model.bin": stream.getvalue(), "onnx/x.bin": b"x"})
+    trained = stfit("train recipe.yaml ~push --json")
+    assert trained.returncode == 0, trained.stderr
+    assert "read without running code" in trained.stderr
+    assert not filled.requests(path="onnx/x.bin")
+
+
+def test_a_repository_without_a_model_says_what_is_missing(filled, stfit):
+    filled.state.create("model", "me/base", {"README.md": b"soon"})
+    ended = stfit("check recipe.yaml --json")
+    assert ended.returncode == 4, ended.stderr
+    assert "`me/base` on the Hub has none of the files modules.json, config.json" in ended.stdout
 
 
 def test_offline_without_the_files_says_how_to_get_them(stfit):
@@ -84,7 +118,7 @@ def test_code_of_a_repository_is_neither_run_nor_fetched(filled, stfit, tmp_path
     )
     ended = stfit("train recipe.yaml --json")
     assert ended.returncode == 4, ended.stderr
-    assert "their_own) is defined by code in its repository, which stfit never runs" in ended.stdout
+    assert "of `auto_map` is code in a repository, which stfit never runs" in ended.stdout
     assert not canary.exists()
     assert not filled.requests(path="modeling.py")
 

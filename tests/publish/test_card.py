@@ -56,7 +56,8 @@ def test_train_leaves_a_card_that_the_hubs_own_reader_takes(trained, facts):
     assert card.data.pipeline_tag == "sentence-similarity"
     assert card.data.license == "apache-2.0"
     assert card.data.language == ["en"]
-    assert {"sentence-transformers", "loss:MultipleNegativesRankingLoss"} <= set(card.data.tags)
+    losses = {"loss:MatryoshkaLoss", "loss:MultipleNegativesRankingLoss"}
+    assert {"sentence-transformers", "generated_from_trainer", "dataset_size:12"} | losses <= set(card.data.tags)
     assert (trained / "model" / "README.md").read_text() == write_readme(card_metadata(facts), card_body(facts))
     assert (trained / "model" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
 

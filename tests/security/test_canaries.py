@@ -1,9 +1,11 @@
 """Nothing that stfit is given is executed: every way to smuggle code in, each with a canary that would sing."""
 
+import io
 import json
 import os
 import pickle
 import shutil
+import tarfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,6 +105,49 @@ def pickle_in_place_of(name, new):
         place.write(f"model/{new}", place.pickled())
 
     return plant
+
+
+class Call:
+    """Calls a function when it is unpickled."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.called = function, arguments
+
+    def __reduce__(self):
+        return self.called
+
+
+def as_weights(content):
+    """The only weights of the model, as older ones are saved."""
+
+    def plant(place):
+        (place.model / "model.safetensors").unlink()
+        place.write("model/pytorch_model.bin", content(place))
+
+    return plant
+
+
+def in_torch_archive(place) -> bytes:
+    stream = io.BytesIO()
+    torch.save({"embeddings.word_embeddings.weight": place}, stream)
+    return stream.getvalue()
+
+
+def in_tar(place) -> bytes:
+    """The oldest format, whose pickles torch before 2.6 loaded whatever it was told (CVE-2025-32434)."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            member = tarfile.TarInfo(name)
+            member.size = len(place.pickled())
+            archive.addfile(member, io.BytesIO(place.pickled()))
+    return stream.getvalue()
+
+
+def as_script(place) -> bytes:
+    stream = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), stream)
+    return stream.getvalue()
 
 
 def pickle_beside(*names):
@@ -218,6 +263,14 @@ def attempts():
     yield "auto_map of the tokenizer", as_auto_map(None, "evil.Evil", "tokenizer_config.json")
     yield "pickled weights", pickle_in_place_of("model.safetensors", "pytorch_model.bin")
     yield "pickled weights of a layer", pickle_in_place_of("2_Dense/model.safetensors", "2_Dense/pytorch_model.bin")
+    yield "pickle in torch's archive", as_weights(in_torch_archive)
+    yield "pickle in a tar", as_weights(in_tar)
+    yield "script in place of weights", as_weights(as_script)
+    yield (
+        "pickle within torch's own loader",
+        as_weights(lambda place: pickle.dumps(Call(torch.storage._load_from_bytes, in_torch_archive(place)))),
+    )
+    yield "command as weights", as_weights(lambda place: pickle.dumps({"weight": Call(os.system, place.shell)}))
     yield "pickle called safetensors", pickle_in_place_of("model.safetensors", "model.safetensors")
     yield "pickles beside", pickle_beside("pytorch_model.bin", "optimizer.pt", "training_args.bin", "tokenizer.pkl")
     yield "weights of other frameworks", pickle_in_place_of("model.safetensors", "tf_model.h5")

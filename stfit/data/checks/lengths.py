@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stfit.errors import Problem
+from stfit.errors import DataError, Problem
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 MIN_CUT_SHARE = 0.01
+MIN_UNKNOWN_SHARE, MAX_UNKNOWN_SHARE = 0.01, 0.5
 
 
 def estimate_tokens(texts: Sequence[str]) -> list[np.ndarray]:
@@ -33,3 +34,13 @@ def empty_texts(lengths: np.ndarray) -> list[Problem]:
     empty = int((lengths == 0).sum())
     message = f"{empty} of {len(lengths)} texts contain no word of the base's vocabulary: their embedding is zero"
     return [Problem(message, "unknown-words")] if empty else []
+
+
+def unknown_tokens(ids: np.ndarray, unknown_id: int | None) -> list[Problem]:
+    """All unknown tokens have one vector. Raises DataError if most are unknown: the base can't read the texts."""
+    share = 0.0 if unknown_id is None or not len(ids) else float((ids == unknown_id).mean())
+    message = f"{share:.0%} of the tokens are not in the base's vocabulary, so they all have the same vector"
+    if share > MAX_UNKNOWN_SHARE:
+        hint = ": choose a base whose tokenizer reads these texts, and whose tokenizer.json belongs to its weights"
+        raise DataError(Problem(message + hint, "unknown-tokens"))
+    return [Problem(message, "unknown-tokens")] if share > MIN_UNKNOWN_SHARE else []

@@ -65,7 +65,7 @@ def _write(bags: nn.EmbeddingBag, tokenizer: FileTokenizer, folder: Path) -> Non
 
 
 def load(folder: Path, options: BackboneOptions) -> Backbone:
-    weights = read_weights(folder / "model.safetensors")
+    weights = read_weights(folder)
     table_vd = weights["embedding.weight"] if "embedding.weight" in weights else _expand_vocab(weights, folder)
     backbone = _build(table_vd, load_tokenizer_file(folder / "tokenizer.json"), options)
     require_vectors(backbone.tokenizer, len(table_vd), folder)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +13,19 @@ from tokenizers import normalizers
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.transformer_tokenizer import TransformerTokenizer, append_eos, load_tokenizer, own_limit
-from stfit.encoder.folder.files import count_parameters, name_some, read_json, read_shapes
+from stfit.encoder.folder.files import (
+    count_parameters,
+    name_some,
+    pickles,
+    read_json,
+    read_pickled_weights,
+    read_shapes,
+    wrapper_prefix,
+)
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.encoder.folder.validate import require_no_code, require_right_weights, require_vectors
-from stfit.encoder.lora import merged_weights
+from stfit.encoder.folder.resolve import ALL_FILES, SMALL_FILES, locate_adapter_base
+from stfit.encoder.folder.validate import require_right_weights, require_vectors, require_weights, validate_folder
+from stfit.encoder.lora import merge_adapter, merged_weights
 from stfit.encoder.tokenizer import untruncated_tokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
@@ -23,10 +35,14 @@ if TYPE_CHECKING:
     import transformers
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from stfit.encoder.bases import transformer_config
     from stfit.encoder.kernels import dropout, packing
 else:
     transformers = lazy("transformers")
+    transformer_config = lazy("stfit.encoder.bases.transformer_config")
     dropout, packing = lazy("stfit.encoder.kernels.dropout"), lazy("stfit.encoder.kernels.packing")
+
+log = logging.getLogger("stfit")
 
 ST_NAME = "Transformer"
 
@@ -50,8 +66,30 @@ ROBERTA_FAMILY = (
 """Model types that number positions from pad_token_id + 1, so that their position table has that many unused rows."""
 
 
+USUAL_ST_VALUES: dict[str, tuple[str, ...]] = {
+    "transformer_task": ("feature-extraction",),
+    "module_output_name": ("token_embeddings",),
+    "processing_kwargs": (),
+    "query_length": (),
+    "document_length": (),
+    "query_expansion": (),
+}
+HARMLESS_SETTINGS = ("add_pooling_layer", "attn_implementation", "dtype", "torch_dtype", "trust_remote_code")
+"""Arguments of transformers' classes, as a folder may store them, that change no embedding."""
+TEXT_ALONE = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+
+
 def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
-    module, tokenizer, st_config = _load_module(folder, options), load_tokenizer(folder), _read_st_config(folder)
+    base = locate_adapter_base(folder, ALL_FILES)
+    if base is None:
+        module = _load_module(folder, options)
+    else:
+        validate_folder(base)
+        module = merge_adapter(_load_module(base, options), folder)
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(folder if base is None or has_tokenizer else base)
+    st_config = _read_st_config(folder)
+    tokenizer.truncation_side = st_config.get("truncation_side", tokenizer.truncation_side)
     if st_config.get("do_lower_case"):  # old sentence-transformers models
         backend = tokenizer.backend_tokenizer
         steps = [normalizers.Lowercase()] + ([backend.normalizer] if backend.normalizer is not None else [])
@@ -76,10 +114,13 @@ def build_transformer(
     if is_eos_pooled if options.append_eos == "auto" else options.append_eos:
         append_eos(tokenizer)
     positions = count_positions(config.to_dict())
-    limit = options.max_seq_length or max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
-    if positions and limit > positions:
-        raise ModelError(f"max_seq_length {limit} exceeds the {positions} positions of the base")
-    transformer_tokenizer = TransformerTokenizer(tokenizer, limit)
+    limit = max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
+    if options.max_seq_length and options.max_seq_length > (positions or options.max_seq_length):
+        raise ModelError(f"max_seq_length {options.max_seq_length} exceeds the {positions} positions of the base")
+    if positions and not options.max_seq_length and limit > positions:
+        log.warning("the base's own max_seq_length, %d, exceeds its %d positions, which are used", limit, positions)
+        limit = positions
+    transformer_tokenizer = TransformerTokenizer(tokenizer, options.max_seq_length or limit)
     return Backbone(
         st_name=ST_NAME,
         module=module,
@@ -94,21 +135,33 @@ def build_transformer(
 
 def _write(module: PreTrainedModel, tokenizer: TransformerTokenizer, folder: Path) -> None:
     module.save_pretrained(folder, state_dict=merged_weights(module))
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | transformer_config.rope_keys(config))
     tokenizer.save(folder)
     # Versions before 6 read the limit here.
     write_json(folder / ST_CONFIG_FILES[0], {"max_seq_length": tokenizer.max_seq_length, "do_lower_case": False})
 
 
 def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
-    require_no_code(read_json(folder / "config.json", {}), folder, transformers.CONFIG_MAPPING)
+    content = read_json(folder / "config.json", {})
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         set_dropout(config, options.dropout)
         config.use_cache = False  # a decoder would fill a key-value cache that is never read
         config.output_hidden_states = False  # weighted_layer_pooling switches them on
-        module, loading = _text_encoder_class(config, folder).from_pretrained(
-            folder,
+        encoder = _text_encoder_class(config, folder)
+        require_weights(folder)
+        transformer_config.check_unread_keys(content, config, encoder, folder)
+        has_safetensors, prefix = bool(read_shapes(folder)), f"{encoder.base_model_prefix}."
+        pickled = None if has_safetensors or not pickles(folder) else read_pickled_weights(folder)
+        wrapper = wrapper_prefix(pickled or read_shapes(folder), prefix)
+        if wrapper:
+            log.info("%s: the names of its weights begin with %s, which is left out", folder, wrapper)
+        module, loading = encoder.from_pretrained(
+            folder if pickled is None else None,
             config=config,
+            state_dict=pickled and {name.removeprefix(wrapper): weight for name, weight in pickled.items()},
+            key_mapping={f"^{re.escape(wrapper)}": ""} if wrapper and pickled is None else None,
             dtype=getattr(torch, options.precision),
             local_files_only=True,
             trust_remote_code=False,
@@ -122,6 +175,7 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
             error = RuntimeError(f"weights of the wrong shape: {_list_wrong_shapes(folder, config)}")
         raise ModelError(f"{folder}: can't be loaded as a text encoder: {error}") from error
     require_right_weights(module, loading, folder)
+    transformer_config.check_directions(content, module, folder)
     return module
 
 
@@ -179,19 +233,41 @@ def count_positions(config: dict[str, Any]) -> int | None:
 
 
 def _read_st_config(folder: Path) -> dict[str, Any]:
+    """Raises ModelError for settings of version 6 that make other embeddings than those of the last layer."""
     contents = (read_json(folder / name, {}) for name in ST_CONFIG_FILES)
-    return next((content for content in contents if content), {})
+    content: dict[str, Any] = next((content for content in contents if content), {})
+    settings: dict[str, Any] = {}
+    for key in ("tokenizer_args", "processor_kwargs", "model_args", "model_kwargs", "config_args", "config_kwargs"):
+        settings |= content.get(key) or {}
+    if unknown := sorted(set(settings) - {*HARMLESS_SETTINGS, "model_max_length", "truncation_side"}):
+        raise ModelError(f"{folder}: {ST_CONFIG_FILES[0]} sets {', '.join(unknown)}, which stfit does not support")
+    if length := settings.get("model_max_length"):
+        content = {"max_seq_length": length} | content
+    content |= {key: value for key, value in settings.items() if key == "truncation_side"}
+    modalities = content.get("modality_config") or TEXT_ALONE
+    unusual = [key for key, values in USUAL_ST_VALUES.items() if content.get(key) and content[key] not in values]
+    if unusual or modalities != TEXT_ALONE:
+        keys = ", ".join(unusual or ["modality_config"])
+        raise ModelError(f"{folder}: sets {keys} of sentence-transformers 6 to a value that stfit does not support")
+    return content
 
 
 def inspect_transformer(folder: Path) -> ModelInfo:
+    if base := locate_adapter_base(folder, SMALL_FILES):
+        validate_folder(base)
+        limit = _read_st_config(folder).get("max_seq_length")
+        info = inspect_transformer(base)
+        return replace(info, max_seq_length=limit or info.max_seq_length)
+    require_weights(folder)
     config = read_json(folder / "config.json", {})
     positions = count_positions(config)
     tokenizer_limit = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
     tokenizer_file = folder / "tokenizer.json"
+    limit = _read_st_config(folder).get("max_seq_length") or own_limit(tokenizer_limit, positions)
     return ModelInfo(
         ST_NAME,
         load_tokenizer=partial(untruncated_tokenizer, tokenizer_file) if tokenizer_file.is_file() else None,
-        max_seq_length=_read_st_config(folder).get("max_seq_length") or own_limit(tokenizer_limit, positions),
+        max_seq_length=min(limit, positions or limit),
         positions=positions,
         hidden_size=_first_int(config, "hidden_size", "dim", "d_model"),
         num_layers=_first_int(config, "num_hidden_layers", "n_layers", "num_layers"),

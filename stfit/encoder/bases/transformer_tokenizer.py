@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import processors
 
-from stfit.encoder.tokenizer import FileTokenizer
+from stfit.encoder.folder.files import read_json
+from stfit.encoder.tokenizer import FileTokenizer, load_tokenizer_file
 from stfit.errors import ModelError
+from stfit.io.json_files import write_json
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -18,43 +21,139 @@ if TYPE_CHECKING:
 else:
     transformers = lazy("transformers")
 
+log = logging.getLogger("stfit")
+
 NO_LIMIT = 1_000_000
 DEFAULT_LIMIT = 512
+CONFIG = "tokenizer_config.json"
+PORTABLE_KEYS = (
+    "clean_up_tokenization_spaces",
+    "model_max_length",
+    "model_input_names",
+    "padding_side",
+    "truncation_side",
+)
+"""Keys of tokenizer_config.json, besides the names of special tokens, that transformers 4 and 5 read alike."""
+PROBES = ("Don't stop   twice, naïve Café: ÀÉÎ 東京 123", "two  spaces")
 
 
 class TransformerTokenizer(FileTokenizer):
+    """A tokenizer of transformers, which it needs for saving alone."""
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
         self.hf_tokenizer = tokenizer
         tokenizer.model_max_length = max_seq_length
-        # A copy, since truncation set on the tokenizer's own backend would be saved with it.
+        # A copy, since truncation set on the tokenizer's own backend would last longer than this object.
         backend = HFTokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        backend.enable_truncation(max_seq_length)
+        backend.enable_truncation(max_seq_length, direction=tokenizer.truncation_side)
         super().__init__(backend, special_tokens=True)
 
     @property
     def fingerprint(self) -> str:
         return self._backend.to_str()
 
+    @property
+    def ends_texts(self) -> bool:
+        """Whether a special token ends every text."""
+        return self._ends_specially(self._backend.encode("a").ids)
+
     def prompt_length(self, prompt: str) -> int:
         """Number of tokens that `prompt` puts before a text, the leading special token included."""
         if not prompt:
             return 0
         ids = self._backend.encode(prompt).ids
-        ends_specially = ids and ids[-1] in (self.hf_tokenizer.sep_token_id, self.hf_tokenizer.eos_token_id)
-        return len(ids) - bool(ends_specially)
+        return len(ids) - self._ends_specially(ids)
+
+    def _ends_specially(self, ids: list[int]) -> bool:
+        return bool(ids) and ids[-1] in (self.hf_tokenizer.sep_token_id, self.hf_tokenizer.eos_token_id)
 
     def save(self, folder: Path) -> None:
-        self.hf_tokenizer.save_pretrained(folder)
+        """Write the two files that transformers 4 and 5 and the `tokenizers` library read alike.
+
+        Other classes than PreTrainedTokenizerFast rebuild parts of tokenizer.json from their own defaults, and the
+        class names of transformers 5 are unknown to transformers 4. The truncation is for runtimes that read
+        tokenizer.json alone. A decoder without a padding token pads with its end token, which the mask hides.
+        """
+        super().save(folder)
+        tokenizer = self.hf_tokenizer
+        special: dict[str, Any] = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if token}
+        if "pad_token" not in special:
+            special["pad_token"] = special.get("eos_token") or special.get("unk_token")
+        portable = {key: getattr(tokenizer, key, None) for key in PORTABLE_KEYS}
+        portable["padding_side"] = type(tokenizer).padding_side  # left is right for XLNet alone
+        config = special | portable | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        write_json(folder / CONFIG, {key: value for key, value in config.items() if value is not None})
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, which reads its tokenizer.json as it is.
+
+    The classes of transformers 5 rebuild it from their own defaults: with the wrong class, or with none in the folder,
+    most words become unknown.
+    """
+    path = folder / "tokenizer.json"
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ModelError(f"{folder}: its tokenizer can't be loaded: {error}") from error
+    except Exception as error:  # transformers raises anything for a class that does not fit the file
+        if not path.is_file():
+            raise ModelError(f"{folder}: its tokenizer can't be loaded: {error}") from error
+        load_tokenizer_file(path)
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: has no fast tokenizer (tokenizer.json), which stfit needs")
-    return tokenizer
+    if not path.is_file():
+        return tokenizer
+    as_written = _read_as_written(tokenizer, path)
+    if read_json(folder / CONFIG, {}).get("add_eos_token"):
+        append_eos(as_written)
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    for text in PROBES:
+        ids, other_ids = (list(one.backend_tokenizer.encode(text).ids) for one in (as_written, tokenizer))
+        if ids != other_ids:
+            log.warning(
+                "%s: transformers' %s reads its tokenizer.json in another way: %r becomes %s, not %s. stfit reads the "
+                "file as it is, and so does every version what stfit saves",
+                folder,
+                type(tokenizer).__name__,
+                text,
+                other_ids,
+                ids,
+            )
+            break
+    return as_written
+
+
+def _read_as_written(tokenizer: PreTrainedTokenizerBase, path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the file, with the settings of `tokenizer`, and with the tokens that other files add to it."""
+    backend = load_tokenizer_file(path)
+    backend.no_truncation()
+    backend.no_padding()
+    known, added = backend.get_vocab(), _tokens_beside(path.parent)
+    for _, token in sorted(tokenizer.added_tokens_decoder.items()):
+        if token.content not in known and token.content in added:
+            backend.add_tokens([token])
+    special = {name: token for name, token in tokenizer.special_tokens_map.items() if str(token) in {*known, *added}}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=tokenizer.model_max_length,
+        model_input_names=tokenizer.model_input_names,
+        padding_side=type(tokenizer).padding_side,
+        truncation_side=tokenizer.truncation_side,
+        **special,
+    )
+
+
+def _tokens_beside(folder: Path) -> set[str]:
+    """The tokens that the files beside tokenizer.json name; a class has others by default, which the model lacks."""
+    named = list(read_json(folder / "added_tokens.json", {}))
+    for name in (CONFIG, "special_tokens_map.json"):
+        for key, value in read_json(folder / name, {}).items():
+            if key.endswith("_token"):
+                named.append(value)
+            elif key in ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens") and value:
+                named += value.values() if isinstance(value, dict) else value
+    return {str(token.get("content") if isinstance(token, dict) else token) for token in named}
 
 
 def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -65,12 +164,28 @@ def append_eos(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ModelError("append_eos: this tokenizer has no end-of-sequence token; set `model.append_eos: false`")
     if backend.encode("a").ids[-1:] == [token_id]:
         return
-    ending = processors.TemplateProcessing(
-        single=f"$A {token}", pair=f"$A {token} $B:1 {token}:1", special_tokens=[(token, token_id)]
-    )
-    backend.post_processor = (
-        ending if backend.post_processor is None else processors.Sequence([backend.post_processor, ending])
-    )
+    state = json.loads(backend.to_str())
+    template = _template(state)
+    for name in ("single", "pair"):
+        template[name].append({"SpecialToken": {"id": token, "type_id": int(name == "pair")}})
+    template["special_tokens"][token] = {"id": token, "ids": [token_id], "tokens": [token]}
+    backend.post_processor = HFTokenizer.from_str(json.dumps(state)).post_processor
+
+
+def _template(state: dict[str, Any]) -> dict[str, Any]:
+    """The template of special tokens in the JSON of a tokenizer; an empty one is added if there is none.
+
+    A second template after one that puts a beginning token would put its end token after that as well.
+    """
+    processor = state["post_processor"] or {"type": "Sequence", "processors": []}
+    steps = processor["processors"] if processor["type"] == "Sequence" else [processor]
+    templates = [step for step in steps if step["type"] == "TemplateProcessing"]
+    if not templates:
+        sequence = [{"Sequence": {"id": name, "type_id": number}} for number, name in enumerate("AB")]
+        templates = [{"type": "TemplateProcessing", "single": sequence[:1], "pair": sequence, "special_tokens": {}}]
+        steps = [*steps, templates[0]]
+    state["post_processor"] = {"type": "Sequence", "processors": steps}
+    return templates[0]
 
 
 def own_limit(tokenizer_limit: int | None, positions: int | None) -> int:

@@ -86,7 +86,7 @@ def load(folder: Path, options: BackboneOptions) -> Backbone:
         )
     limit = options.max_seq_length or config.get("max_seq_length") or NO_LIMIT
     tokenizer = load_whitespace_tokenizer(folder, limit if limit < NO_LIMIT else None)
-    weights = read_weights(folder / "model.safetensors")
+    weights = read_weights(folder)
     if "emb_layer.weight" not in weights:
         raise ModelError(f"{folder}: model.safetensors does not contain `emb_layer.weight`")
     require_vectors(tokenizer, len(weights["emb_layer.weight"]), folder)

@@ -1,8 +1,9 @@
-"""The two file formats of a model folder: JSON and safetensors."""
+"""The file formats of a model folder: JSON and safetensors, and the pickles of older models."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
@@ -12,14 +13,17 @@ from safetensors import SafetensorError
 
 from stfit.errors import ModelError
 from stfit.io.json_files import load_json
-from stfit.lazy import Tensor, lazy, nn
+from stfit.lazy import Tensor, lazy, nn, torch
 
 if TYPE_CHECKING:
     from safetensors import torch as safetensors_torch
 else:
     safetensors_torch = lazy("safetensors.torch")
 
+log = logging.getLogger("stfit")
+
 MAX_HEADER_BYTES = 100 * 2**20
+WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 def read_json(path: Path, default: Any = None) -> Any:
@@ -30,6 +34,21 @@ def read_json(path: Path, default: Any = None) -> Any:
         return load_json(path)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: can't be read as JSON: {error}") from error
+
+
+def require_whole(path: Path) -> None:
+    """Raise ModelError if a safetensors file is cut, or its header describes another size. Reads the header alone."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length) if length <= min(size, MAX_HEADER_BYTES) else b"")
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        described = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise ModelError(f"{path}: damaged: its header can't be read") from error
+    if described != size:
+        raise ModelError(f"{path}: damaged: has {size} bytes, but its header describes {described}")
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -51,26 +70,67 @@ def count_parameters(folder: Path) -> int | None:
     return sum(map(prod, shapes.values())) if shapes else None
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises ModelError if it is missing, damaged, or holds a NaN or an infinity."""
-    if not path.is_file():
-        pickled = path.with_name("pytorch_model.bin")
-        hint = f" (`{pickled.name}` is a pickle, which stfit never opens)" if pickled.exists() else ""
-        raise ModelError(f"{path}: missing{hint}")
-    try:
-        weights = safetensors_torch.load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: damaged: {error}") from error
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Tensors of a folder's model.safetensors or, if it has none, of its pytorch_model.bin, without wrappers' prefixes.
+
+    Raises ModelError if there is neither, or if it is damaged or holds a NaN or an infinity.
+    """
+    path = folder / "model.safetensors"
+    if path.is_file():
+        try:
+            weights = safetensors_torch.load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{path}: damaged: {error}") from error
+    elif pickles(folder):
+        weights = read_pickled_weights(folder)
+    else:
+        raise ModelError(f"{path}: missing")
     if invalid := not_finite(weights.items()):
         raise ModelError(f"{path}: values that are not finite: {name_some(invalid)}")
+    prefix = wrapper_prefix(weights)
+    return {name.removeprefix(prefix): weight for name, weight in weights.items()}
+
+
+def pickles(folder: Path) -> list[Path]:
+    """The files of a model that was saved without safetensors, as older ones are."""
+    return sorted(folder.glob("pytorch_model*.bin"))
+
+
+def read_pickled_weights(folder: Path) -> dict[str, Tensor]:
+    """Tensors of pytorch_model.bin, or of its parts: torch reads tensors alone, and runs no code of the file."""
+    weights: dict[str, Tensor] = {}
+    for path in pickles(folder):
+        log.info("%s: read without running code (torch.load with weights_only)", path)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            weights |= {str(name): tensor for name, tensor in content.items()}
+        except Exception as error:  # pickle and torch raise anything
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise ModelError(
+                f"{path}: {reason}. stfit reads nothing but tensors from a pickle, since anything else in it can run "
+                "code: convert it to safetensors on a machine that holds nothing of value"
+            ) from error
+    if wrong := [name for name, tensor in weights.items() if not isinstance(tensor, torch.Tensor)]:
+        raise ModelError(f"{folder}: pytorch_model.bin holds more than tensors: {name_some(wrong)}")
     return weights
+
+
+def wrapper_prefix(names: Iterable[str], own: str = "") -> str:
+    """What DataParallel, torch.compile or a module `model` put before all names; `own` belongs to the model itself."""
+    names, prefix = list(names), ""
+    while names:
+        wrapper = next((w for w in WRAPPERS if w != own and all(name.startswith(prefix + w) for name in names)), None)
+        if wrapper is None:
+            break
+        prefix += wrapper
+    return prefix
 
 
 def load_weights(module: nn.Module, folder: Path) -> None:
     if not module.state_dict():
         return
     try:
-        module.load_state_dict(read_weights(folder / "model.safetensors"))
+        module.load_state_dict(read_weights(folder))
     except RuntimeError as error:
         raise ModelError(f"{folder}: its weights don't fit: {error}") from error
 

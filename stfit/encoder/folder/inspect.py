@@ -6,10 +6,15 @@ from pathlib import Path
 from stfit.encoder.bases.registry import KINDS
 from stfit.encoder.bases.transformer import inspect_transformer
 from stfit.encoder.config import Model
+from stfit.encoder.folder.files import read_json
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import SMALL_FILES, is_st_model, locate
 from stfit.encoder.folder.st_config import read_folder
 from stfit.encoder.folder.validate import validate_folder, wrap_errors
+
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+TRACES = ("1_Pooling", "2_Dense", "2_Normalize", "config_sentence_transformers.json")
+"""Parts of a sentence-transformers model."""
 
 
 def inspect_model(model: Model) -> ModelInfo:
@@ -23,6 +28,15 @@ def inspect_folder(folder: Path) -> ModelInfo:
     with wrap_errors(folder):
         validate_folder(folder)
         if not is_st_model(folder):
-            return inspect_transformer(folder)
+            return replace(inspect_transformer(folder), dropped=_dropped_parts(folder))
         model = read_folder(folder)
         return replace(KINDS[model.st_name].inspect(model.backbone_folder), config=model.config)
+
+
+def _dropped_parts(folder: Path) -> str | None:
+    config = read_json(folder / "config.json", {})
+    heads = [str(name) for name in config.get("architectures") or [] if str(name).endswith(HEADS)]
+    if heads:
+        return f"it is a {heads[0]}, whose head is dropped"
+    traces = [name for name in TRACES if (folder / name).exists()]
+    return f"it has {', '.join(traces)}, but no modules.json, without which they are not read" if traces else None

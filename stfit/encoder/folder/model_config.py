@@ -54,6 +54,8 @@ class ModelInfo:
     parameters: int | None = None
     """Number of weights; None if their files are not on this machine."""
     config: ModelConfig | None = None
+    dropped: str | None = None
+    """What of a folder without modules.json is not used, if it was more than a pretrained base."""
 
     @property
     def output_dim(self) -> int | None:

@@ -1,14 +1,21 @@
 """The local folder of a base model, downloaded from the Hub if needed."""
 
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 
+from stfit.encoder.folder.files import read_json
 from stfit.errors import ModelError
-from stfit.hub.download import download_files, find_commit
+from stfit.hub.download import download_files, find_commit, list_files
 
 SMALL_FILES = ["*.json"]
 """Enough to check a recipe."""
 ALL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-"""Enough to build the encoder: never a pickle, never code."""
+"""Enough to build the encoder, never code; a pickle only of a module that has nothing else."""
+
+
+ADAPTER = "adapter_config.json"
+MODEL_FILES = ("modules.json", "config.json", ADAPTER)
+"""One of them tells what a folder holds."""
 
 
 def is_on_hub(base: str) -> bool:
@@ -18,20 +25,49 @@ def is_on_hub(base: str) -> bool:
 
 def locate(base: str, revision: str | None, files: list[str]) -> Path:
     """The folder of a model, with those of its files that match `files`. Raises ModelError or HubError."""
-    return model_folder(
-        download_files("model", base, find_commit("model", base, revision), files) if is_on_hub(base) else Path(base)
-    )
+    if not is_on_hub(base):
+        return model_folder(Path(base))
+    commit = find_commit("model", base, revision)
+    paths = list_files("model", base, commit)
+    if not {*MODEL_FILES} & {*paths}:
+        raise ModelError(f"the model `{base}` on the Hub has none of the files {', '.join(MODEL_FILES)}")
+    if files is ALL_FILES:
+        files = [*files, *_lone_pickles(paths)]
+    return model_folder(download_files("model", base, commit, files))
+
+
+def _lone_pickles(paths: list[str]) -> list[str]:
+    """The pytorch_model.bin files of folders without safetensors."""
+    safe = {PurePosixPath(path).parent for path in paths if path.endswith(".safetensors")}
+    pickled = [PurePosixPath(path) for path in paths if fnmatch(PurePosixPath(path).name, "pytorch_model*.bin")]
+    return [str(path) for path in pickled if path.parent not in safe]
 
 
 def is_st_model(folder: Path) -> bool:
-    return (folder / "modules.json").is_file()
+    return (folder / "modules.json").is_file() or is_model2vec(folder)
+
+
+def is_model2vec(folder: Path) -> bool:
+    return read_json(folder / "config.json", {}).get("model_type") == "model2vec"
+
+
+def locate_adapter_base(folder: Path, files: list[str]) -> Path | None:
+    """The folder of the model that an adapter in `folder` belongs to; None without an adapter."""
+    path = folder / ADAPTER
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    base, revision = content.get("base_model_name_or_path"), content.get("revision")
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"{path}: does not name the base of the adapter (base_model_name_or_path)")
+    return locate(base, revision, files)
 
 
 def model_folder(path: Path) -> Path:
     """`path` itself, or `model/` in it if `path` is a run folder. Raises ModelError if neither is a model folder."""
     inner = path / "model"
     folder = inner if is_st_model(inner) else path
-    if (folder / "config.json").is_file() or is_st_model(folder):
+    if any((folder / name).is_file() for name in MODEL_FILES):
         return folder
     if not path.is_dir():
         raise ModelError(f"{path} does not exist")

@@ -3,10 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import weights_of, write_weights
 from stfit.encoder.folder.st_config import pooling_config, st_settings
+from stfit.errors import ModelError
 from stfit.io.json_files import write_json
+
+SAMPLE = ["What does the folder of a model say?", "It says as much as the model itself: naïve café, 東京, 3.5 %."]
+MAX_ERROR = 0.02
+"""Relative to the largest value: half precision rounds differently in batches of another size."""
 
 
 def save_encoder(encoder: Encoder, folder: Path) -> None:
@@ -41,3 +50,19 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
         ],
     )
     write_json(folder / "config_sentence_transformers.json", st_settings(config))
+    _require_same_embeddings(encoder, folder)
+
+
+def _require_same_embeddings(encoder: Encoder, folder: Path) -> None:
+    """Raise ModelError unless the folder, as it is read again, embeds texts as the encoder does."""
+    devices = [encoder.device] if encoder.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):  # building a model draws random weights
+        saved = load_encoder(folder, str(encoder.device))
+    saved.precision = encoder.precision
+    expected_nd, embedding_nd = encoder.encode(SAMPLE, prompt=""), saved.encode(SAMPLE, prompt="")
+    tolerance = MAX_ERROR * np.abs(expected_nd).max(initial=1e-6)
+    if not np.allclose(embedding_nd, expected_nd, rtol=0, atol=tolerance, equal_nan=True):
+        raise ModelError(
+            f"{folder}: the saved model does not give the embeddings of the trained one. This is a bug in stfit; the "
+            "last checkpoint is intact"
+        )

@@ -4,7 +4,7 @@ Nothing is executed: of a module's class path, only the last part is looked up.
 """
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from stfit.encoder.bases.registry import KINDS
 from stfit.encoder.folder.files import read_json
 from stfit.encoder.folder.model_config import ModelConfig
-from stfit.encoder.layers import Layer
+from stfit.encoder.folder.resolve import is_model2vec
+from stfit.encoder.layers import Layer, Normalize
 from stfit.encoder.pooling import POOLINGS, ST_POOLINGS
 from stfit.encoder.prompts import BUILT_IN, with_built_in
 from stfit.encoder.token_layers import TokenLayer
@@ -50,6 +51,9 @@ class ModelFolder:
 def read_folder(folder: Path) -> ModelFolder:
     """Raises ModelError for modules that stfit does not have, and for paths that lead out of the folder."""
     modules_file = folder / "modules.json"
+    if not modules_file.is_file() and is_model2vec(folder):
+        unit: list[Layer] = [Normalize()] if read_json(folder / "config.json").get("normalize") else []
+        return ModelFolder("StaticEmbedding", folder, ModelConfig((), layers=unit), [], [folder] * len(unit))
     entries = read_json(modules_file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelError(f"{modules_file}: is not a list of modules")
@@ -87,8 +91,9 @@ def _module_name(entry: dict[str, Any], modules_file: Path) -> str:
 
 def _module_folder(folder: Path, entry: dict[str, Any], modules_file: Path) -> Path:
     relative = entry.get("path", "")
-    pure = PurePosixPath(str(relative))
-    if not isinstance(relative, str) or pure.is_absolute() or ".." in pure.parts or {"\\", "\0"} & set(relative):
+    pure = PurePosixPath(str(relative).replace("\\", "/"))  # Windows writes 1_Pooling\
+    is_absolute = pure.is_absolute() or PureWindowsPath(pure).drive
+    if not isinstance(relative, str) or is_absolute or ".." in pure.parts or "\0" in relative:
         raise ModelError(f"{modules_file}: path `{relative}` is outside the model folder")
     return folder / pure
 
@@ -97,8 +102,12 @@ def _read_layer(known: dict[str, Any], name: str, folder: Path, modules_file: Pa
     if name not in known:
         raise ModelError(f"{modules_file}: {name} is not possible at this position, only {', '.join(known)}")
     path = folder / known[name].config_file
+    config, usual = read_json(path, {}), "sentence_embedding" if known is LAYERS else "token_embeddings"
+    features = {config.get(key) or usual for key in ("module_input_name", "module_output_name")}
+    if features != {usual}:
+        raise ModelError(f"{path}: a {name} on {', '.join(sorted(features - {usual}))} is not supported")
     try:
-        return known[name].from_st(read_json(path, {}))
+        return known[name].from_st(config)
     except KeyError as error:
         raise ModelError(f"{path}: {error} is missing") from error
     except (ValidationError, ValueError, TypeError) as error:
@@ -161,7 +170,7 @@ def st_settings(config: ModelConfig) -> dict[str, Any]:
         },
         "model_type": "SentenceTransformer",
         # Versions before 5 have no built-in prompts, and refuse a default that is not listed.
-        "prompts": with_built_in(config.prompts) if config.default_prompt in BUILT_IN else config.prompts,
+        "prompts": {name: text for name, text in BUILT_IN.items() if name == config.default_prompt} | config.prompts,
         "default_prompt_name": config.default_prompt,
         "similarity_fn_name": config.similarity,
     }

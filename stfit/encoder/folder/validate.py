@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stfit.encoder.folder.files import name_some, not_finite, read_json, read_shapes
-from stfit.encoder.tokenizer import Tokenizer
+from stfit.encoder.folder.files import name_some, not_finite, pickles, read_json, read_shapes, require_whole
+from stfit.encoder.tokenizer import FileTokenizer, Tokenizer
 from stfit.errors import ModelError
 from stfit.lazy import nn
 
 MAX_JSON_BYTES = 200 * 2**20
 """A tokenizer.json with 250,000 tokens takes 35 MB."""
+LFS_POINTER = b"version https://git-lfs"
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "num_decoder_layers")
+MAX_EXCESS = 0.01
+"""Share of tokens without a vector that a base of its own tokenizer may have."""
 COMPUTED = ("position_ids", "inv_freq")
 """Buffers that old checkpoints hold and current models compute."""
 
@@ -33,10 +36,14 @@ def validate_folder(folder: Path) -> None:
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise ModelError(f"{path}: is a link to a file outside the model folder")
+        if path.suffix in (".json", ".safetensors", ".bin", ".model") and path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise ModelError(f"{path}: is a pointer of Git LFS, not the file: fetch it with `git lfs pull`")
+        if path.suffix == ".safetensors" and path.is_file():
+            require_whole(path)
         if path.suffix == ".json" and path.is_file():
             _validate_json(path)
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(f"{folder}: contains an adapter instead of a model: merge it into its base first")
 
 
 def _validate_json(path: Path) -> None:
@@ -46,17 +53,39 @@ def _validate_json(path: Path) -> None:
         shards = read_json(path).get("weight_map", {})
         if outside := sorted({str(name) for name in shards.values() if Path(str(name)).name != name}):
             raise ModelError(f"{path}: names {outside[0]}, which is not in the same folder")
-    if path.name == "config.json":
-        config = read_json(path)
-        if not isinstance(config, dict):
-            raise ModelError(f"{path}: is not a JSON object")
-        if "/" in str(config.get("_attn_implementation", config.get("attn_implementation", ""))):
-            raise ModelError(f"{path}: requests attention code from the Hub, which stfit does not run")
-        layers = max((config[key] for key in LAYER_COUNTS if isinstance(config.get(key), int)), default=0)
-        # Configs without `model_type`, such as WeightedLayerPooling's, count the layers of another module.
-        tensors = len(read_shapes(path.parent)) if "model_type" in config else 0
-        if tensors and layers > tensors:
-            raise ModelError(f"{path}: declares {layers} layers, but there are only {tensors} weights")
+    if path.name in ("config.json", "tokenizer_config.json"):
+        _validate_config(path, read_json(path))
+
+
+def _validate_config(path: Path, config: Any) -> None:
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: is not a JSON object")
+    if code := config.get("auto_map"):
+        names = ", ".join(sorted(map(str, code))) if isinstance(code, dict) else code
+        raise ModelError(
+            f"{path}: {names} of `auto_map` is code in a repository, which stfit never runs. What transformers has by "
+            "the same name may be something else: choose another base, or a version of it without `auto_map`"
+        )
+    if "/" in str(config.get("_attn_implementation", config.get("attn_implementation", ""))):
+        raise ModelError(f"{path}: requests attention code from the Hub, which stfit does not run")
+    # Configs without `model_type`, such as WeightedLayerPooling's, count the layers of another module.
+    if path.name == "config.json" and "model_type" in config:
+        _validate_weights(path.parent, config)
+
+
+def _validate_weights(folder: Path, config: dict[str, Any]) -> None:
+    layers = max((config[key] for key in LAYER_COUNTS if isinstance(config.get(key), int)), default=0)
+    tensors = len(read_shapes(folder))
+    if tensors and layers > tensors:
+        raise ModelError(f"{folder / 'config.json'}: declares {layers} layers, but there are only {tensors} weights")
+
+
+def require_weights(folder: Path) -> None:
+    """Raise ModelError if a folder of a transformer has no weights; of a base on the Hub, they may come later."""
+    if "snapshots" in folder.parts or read_shapes(folder) or pickles(folder):
+        return
+    others = " It has ONNX graphs, which can't be trained." if any(folder.rglob("*.onnx")) else ""
+    raise ModelError(f"{folder}: has no weights (model.safetensors).{others}")
 
 
 def require_right_weights(module: nn.Module, loading: dict[str, Any], folder: Path) -> None:
@@ -81,19 +110,16 @@ def require_right_weights(module: nn.Module, loading: dict[str, Any], folder: Pa
 
 
 def require_vectors(tokenizer: Tokenizer, num_vectors: int, folder: Path) -> None:
+    """Raise ModelError if the tokenizer has many more tokens than the table has vectors.
+
+    Some bases have a few more, for example for images: only texts that use these are refused.
+    """
     vocabulary = tokenizer.vocabulary()
-    if len(vocabulary) > num_vectors:
+    excess = len(vocabulary) - num_vectors
+    if excess > 0 and isinstance(tokenizer, FileTokenizer) and excess <= MAX_EXCESS * num_vectors:
+        tokenizer.num_vectors = num_vectors
+    elif excess > 0:
         raise ModelError(
             f"{folder}: its tokenizer has {len(vocabulary)} tokens, up to `{vocabulary[-1]}`, but its table has "
             f"{num_vectors} vectors: they belong to different models"
-        )
-
-
-def require_no_code(config: dict[str, Any], folder: Path, known: Container[str]) -> None:
-    """Raise ModelError if the architecture is code in the folder; for `known` ones transformers uses its own code."""
-    model_type = config.get("model_type")
-    if config.get("auto_map") and model_type not in known:
-        raise ModelError(
-            f"{folder}: its architecture ({model_type}) is defined by code in its repository, which stfit never runs, "
-            "and transformers does not have it: choose another base, or a version of it that transformers supports"
         )

@@ -1,0 +1,92 @@
+"""The config.json of a transformer: what the loaded class does not act on, and what older versions read."""
+
+import inspect
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
+
+from stfit.errors import ModelError
+from stfit.lazy import torch
+
+log = logging.getLogger("stfit")
+
+ARCHITECTURE = re.compile("position_embedding|alibi|rotary|bidirectional|is_causal|attention_type|attn_type")
+"""Keys that decide how tokens see each other: a class that ignores one computes another model."""
+UNUSED = re.compile(
+    "^(_|pooler_|summary_|output_|gradient_checkpointing|directionality|finetuning_task|task_specific_params|auto_map|"
+    "torch_dtype|dtype|use_cache|use_return_dict|num_labels|xla_device|n_ctx|n_positions|keys_to_ignore|tie_weights|"
+    "sentence_transformers|quantization_config|attn_implementation|model_type|architectures|torchscript|pruned_heads|"
+    "tokenizer_class|type_vocab_size|prefix|classifier|cls_|sep_token|mask_token|unk_token|use_bfloat16|tf_legacy_loss|net_structure|"
+    "gap_size|down_scale|num_memory_blocks|embd_pdrop|resid_pdrop|transformers_|vocab_file|name_or_path|language|"
+    "rope_|rotary_pct|rotary_emb_base|partial_rotary|global_rope|local_rope|sliding_window_pattern)"
+)
+"""Keys that change no embedding, or that transformers converts to others when it reads the file."""
+
+ROPE_KEYS = {"modernbert": ("global_rope_theta", "local_rope_theta")}
+"""Model type -> keys of the base of full and of local rotary embeddings, if they differ from the usual ones."""
+
+
+def check_unread_keys(content: dict[str, Any], config: PretrainedConfig, encoder: type, folder: Path) -> None:
+    """Raise ModelError for keys that would make another architecture and that the class `encoder` does not read.
+
+    Warns of other keys that it does not read. `content`: that of config.json.
+    """
+    known = {*vars(type(config)()), *config.attribute_map, *vars(transformers.GenerationConfig())}
+    source = "".join(inspect.getsource(sys.modules[owner.__module__]) for owner in (type(config), encoder))
+    known |= {key for key in content if re.search(rf"\b{re.escape(key)}\b", source)}  # read by getattr
+    unread = {key: value for key, value in content.items() if key not in known and not UNUSED.match(key)}
+    architecture = {key: value for key, value in unread.items() if ARCHITECTURE.search(key) and not _is_usual(value)}
+    architecture.pop("is_causal", None)  # of no class, and yet many act on it: see check_directions
+    if architecture:
+        raise ModelError(
+            f"{folder}: config.json sets {_listed(architecture)}, which the {config.model_type} model of transformers "
+            "does not have: its embeddings would be those of another model. Choose a base that transformers supports"
+        )
+    rest = {key: value for key, value in unread.items() if not ARCHITECTURE.search(key) and value is not None}
+    if rest:
+        log.warning("%s: config.json sets %s, which %s ignores", folder, _listed(rest), type(config).__name__)
+
+
+def _is_usual(value: Any) -> bool:
+    """Whether the value of a key of the architecture asks for nothing unusual; 1.0 is the whole of a fraction."""
+    if value is None or isinstance(value, bool):
+        return not value
+    return value in ("absolute", "full", "self", 1.0)
+
+
+@torch.no_grad()
+def check_directions(content: dict[str, Any], module: PreTrainedModel, folder: Path) -> None:
+    """Raise ModelError if config.json lets tokens see later ones and the model does not, or the other way round."""
+    wanted = content.get("use_bidirectional_attention", not content.get("is_causal", True))
+    if not {"use_bidirectional_attention", "is_causal"} & set(content) or wanted not in (True, False):
+        return
+    ids = torch.tensor([[1, 2, 3], [1, 2, 4]], device=module.device)
+    was_training = module.training
+    module.eval()
+    states = module(input_ids=ids).last_hidden_state[:, 0]
+    module.train(was_training)
+    if torch.allclose(states[0], states[1], atol=1e-6) == wanted:
+        raise ModelError(
+            f"{folder}: config.json asks for {'bidirectional' if wanted else 'causal'} attention, and "
+            f"{type(module).__name__} does not act on it: its embeddings would be those of another model"
+        )
+
+
+def _listed(keys: dict[str, Any]) -> str:
+    return ", ".join(f"{key}: {str(value)[:40]}" for key, value in keys.items())
+
+
+def rope_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """The keys of transformers 4 for the rotary embeddings of a config of transformers 5, which reads both."""
+    rope: dict[str, Any] = config.get("rope_parameters") or {}
+    local, full = rope.get("sliding_attention"), rope.get("full_attention") or rope
+    global_key, local_key = ROPE_KEYS.get(config["model_type"], ("rope_theta", "rope_local_base_freq"))
+    keys = {global_key: full.get("rope_theta"), local_key: local and local.get("rope_theta")}
+    if full.get("rope_type", "default") != "default":
+        keys["rope_scaling"] = {key: value for key, value in full.items() if key != "rope_theta"}
+    return {key: value for key, value in keys.items() if value is not None}

@@ -1,0 +1,117 @@
+"""Folders that people have beside those of sentence-transformers: what is read of them, and what is said."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from st_reference import largest_error, st_encode
+from tiny_bases import SENTENCES
+from transformers import AutoModel, BertForSequenceClassification
+
+from stfit.encoder.build import build_encoder, load_encoder
+from stfit.encoder.config import Model
+from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.save import save_encoder
+from stfit.errors import ModelError
+
+
+def test_the_head_of_a_cross_encoder_is_said_to_be_dropped(tiny_base, tmp_path, caplog) -> None:
+    shutil.copytree(tiny_base("bert"), tmp_path / "cross")
+    BertForSequenceClassification.from_pretrained(tiny_base("bert"), num_labels=1).save_pretrained(tmp_path / "cross")
+    load_encoder(tmp_path / "cross")
+    assert "it is a BertForSequenceClassification, whose head is dropped" in caplog.text
+    assert "pooled by mean" in caplog.text
+
+
+def test_lost_modules_are_said_to_be_unread(tiny_base, tmp_path, caplog) -> None:
+    save_encoder(build_encoder(Model(base=str(tiny_base("bert")), pooling="cls")), tmp_path / "model")
+    load_encoder(tmp_path / "model")
+    assert "modules.json" not in caplog.text
+    (tmp_path / "model" / "modules.json").unlink()
+    load_encoder(tmp_path / "model")
+    assert "it has 1_Pooling, config_sentence_transformers.json, but no modules.json" in caplog.text
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_model2vec_is_read_without_modules(tmp_path, normalize) -> None:
+    from stfit.encoder.bases.bert_scratch import train_tokenizer
+
+    backend = train_tokenizer(SENTENCES, 200).backend_tokenizer
+    table = torch.randn(backend.get_vocab_size(), 8, generator=torch.Generator().manual_seed(0))
+    (tmp_path / "model").mkdir()
+    save_file({"embeddings": table}, tmp_path / "model" / "model.safetensors")
+    backend.save(str(tmp_path / "model" / "tokenizer.json"))
+    config = {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": normalize}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    ids = backend.encode(SENTENCES[0], add_special_tokens=False).ids
+    expected = table[ids].mean(dim=0)
+    expected = expected / expected.norm() if normalize else expected
+    encoder = load_encoder(tmp_path / "model")
+    np.testing.assert_allclose(encoder.encode(SENTENCES[:1])[0], expected.numpy(), atol=1e-6)
+    assert inspect_model(Model(base=str(tmp_path / "model"))).output_dim == 8
+    save_encoder(encoder, tmp_path / "saved")
+    assert largest_error(encoder.encode(SENTENCES), st_encode(tmp_path / "saved", SENTENCES)) < 1e-5
+
+
+@pytest.fixture
+def adapter(tiny_base, tmp_path):
+    """A folder of an adapter as it is published, and the embeddings of its base with the adapter merged in."""
+    peft = pytest.importorskip("peft", reason="pip install stfit[lora]")
+    base = AutoModel.from_pretrained(tiny_base("bert"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns of its own calls of transformers
+        model = peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["query", "value"]))
+    torch.manual_seed(2)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    save_encoder(build_encoder(Model(base=str(tiny_base("bert")))), tmp_path / "adapter")
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "adapter" / name).unlink()
+    model.save_pretrained(tmp_path / "adapter")
+    shutil.copytree(tiny_base("bert"), tmp_path / "whole")
+    model.merge_and_unload().save_pretrained(tmp_path / "whole")
+    return tmp_path / "adapter", load_encoder(tmp_path / "whole").encode(SENTENCES)
+
+
+@pytest.mark.parametrize("has_modules", [True, False])
+def test_a_folder_of_an_adapter_is_its_base_with_the_adapter(adapter, tmp_path, has_modules) -> None:
+    folder, expected = adapter
+    assert (folder / "adapter_config.json").is_file()
+    if not has_modules:  # as peft itself saves
+        (folder / "modules.json").unlink()
+    encoder = load_encoder(folder)
+    assert largest_error(encoder.encode(SENTENCES), expected) < 1e-5
+    assert inspect_model(Model(base=str(folder))).hidden_size == 32
+    save_encoder(encoder, tmp_path / "merged")
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    assert largest_error(load_encoder(tmp_path / "merged").encode(SENTENCES), expected) < 1e-5
+
+
+def test_an_adapter_without_its_base_says_so(adapter) -> None:
+    folder, _ = adapter
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/nowhere/base"}))
+    with pytest.raises(ModelError, match="/nowhere/base does not exist"):
+        load_encoder(folder)
+
+
+@pytest.mark.parametrize("target", [None, ["c_attn"]])
+def test_adapters_fit_the_linear_layers_of_gpt2(tiny_base, tmp_path, target) -> None:
+    pytest.importorskip("peft", reason="pip install stfit[lora]")
+    settings = {"base": str(tiny_base("gpt2")), "lora": {"rank": 2, "target": target}}
+    encoder = build_encoder(Model.model_validate(settings))
+    adapted = {name for name, weight in encoder.named_parameters() if "lora_" in name and weight.requires_grad}
+    assert any("c_attn" in name for name in adapted)
+    for name, weight in encoder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    save_encoder(encoder, tmp_path / "model")
+    assert largest_error(load_encoder(tmp_path / "model").encode(SENTENCES), encoder.encode(SENTENCES)) < 1e-5
+    base = AutoModel.from_pretrained(tiny_base("gpt2")).state_dict()
+    merged = AutoModel.from_pretrained(tmp_path / "model").state_dict()
+    assert any(not torch.equal(base[name], merged[name]) for name in base)
