@@ -250,7 +250,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
             "calibrates 1 dim",
             {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "ranges.json"},
         ),
-        (ModelError, "no prompt", {"choices": EncodeOptions(prompt_name="query")}),
+        (ModelError, "no prompt", {"choices": EncodeOptions(prompt_name="topic")}),
     ]
     before = sorted(tmp_path.iterdir())
     for error, message, changes in cases:

@@ -98,6 +98,13 @@ def test_a_decoder_without_a_padding_token_is_saved_with_one(kind, pooling, tiny
     assert largest_error(encoder.encode(sentences), st_encode(tmp_path / "model", sentences)) < 1e-5
 
 
+@pytest.mark.parametrize("kind", WITHOUT_PADDING)
+def test_a_plain_decoder_is_pooled_by_its_last_token_which_ends_the_text(kind, tiny_base) -> None:
+    encoder = build_encoder(Model(base=str(tiny_base(kind))))
+    assert encoder.config.pooling == ("last_token",)
+    assert encoder.tokenizer.ends_texts
+
+
 def clip() -> CLIPConfig:
     return CLIPConfig(text_config=CLIPTextConfig().to_dict(), vision_config=CLIPVisionConfig().to_dict())
 

@@ -66,6 +66,7 @@ ROBERTA_FAMILY = (
 """Model types that number positions from pad_token_id + 1, so that their position table has that many unused rows."""
 
 
+CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")  # the second is GPT's and GPT-2's
 USUAL_ST_VALUES: dict[str, tuple[str, ...]] = {
     "transformer_task": ("feature-extraction",),
     "module_output_name": ("token_embeddings",),
@@ -219,8 +220,9 @@ def set_dropout(config: PretrainedConfig, rate: float | None) -> None:
 
 def _is_causal(config: PretrainedConfig) -> bool:
     """Whether the checkpoint is a plain decoder, so that only the last token attends to the whole text."""
-    architectures: list[str] = getattr(config, "architectures", None) or []
-    return bool(architectures and architectures[0].endswith("ForCausalLM") and getattr(config, "is_causal", True))
+    architectures: list[str] = getattr(config, "architectures", None) or [""]
+    is_decoder = architectures[0].endswith(CAUSAL_HEADS) and not architectures[0].endswith("WithLMHeadModel")
+    return bool(is_decoder and getattr(config, "is_causal", True))
 
 
 def count_positions(config: dict[str, Any]) -> int | None:
