@@ -354,6 +354,14 @@ def test_the_base_s_own_length_is_cut_to_its_positions_and_the_recipe_s_is_an_er
         build_encoder(Model(base=str(model_folder), max_seq_length=512))
 
 
+@pytest.mark.parametrize("positions", ["alibi", "relative_key_query"])
+def test_check_refuses_other_positions_without_the_weights(tiny_base, tmp_path, positions):
+    shutil.copytree(tiny_base("bert"), tmp_path / "base")
+    with_config(position_embedding_type=positions)(tmp_path / "base")
+    with pytest.raises(ModelError, match=f"sets position_embedding_type: {positions}, which the bert model"):
+        inspect_model(Model(base=str(tmp_path / "base")))
+
+
 def test_keys_that_the_class_ignores_are_named(tiny_base, tmp_path, caplog):
     shutil.copytree(tiny_base("bert"), tmp_path / "base")
     with_config(num_experts=8)(tmp_path / "base")

@@ -18,6 +18,8 @@ LFS_POINTER = b"version https://git-lfs"
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "num_layers", "n_layer", "num_decoder_layers")
 MAX_EXCESS = 0.01
 """Share of tokens without a vector that a base of its own tokenizer may have."""
+OTHER_POSITIONS = ("esm", "granitemoehybrid")
+"""Model types of transformers 5 that act on `position_embedding_type`."""
 COMPUTED = ("position_ids", "inv_freq")
 """Buffers that old checkpoints hold and current models compute."""
 
@@ -68,6 +70,12 @@ def _validate_config(path: Path, config: Any) -> None:
         )
     if "/" in str(config.get("_attn_implementation", config.get("attn_implementation", ""))):
         raise ModelError(f"{path}: requests attention code from the Hub, which stfit does not run")
+    positions, model_type = config.get("position_embedding_type"), config.get("model_type")
+    if positions not in (None, "absolute") and model_type not in OTHER_POSITIONS:
+        raise ModelError(
+            f"{path}: sets position_embedding_type: {positions}, which the {model_type} model of transformers does not "
+            "have: its embeddings would be those of another model. Choose a base that transformers supports"
+        )
     # Configs without `model_type`, such as WeightedLayerPooling's, count the layers of another module.
     if path.name == "config.json" and "model_type" in config:
         _validate_weights(path.parent, config)
