@@ -15,7 +15,7 @@ from stfit.encoder.bases.transformer import load_transformer
 from stfit.encoder.config import Model, unsupported_keys
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import load_weights, read_shapes
-from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.inspect import dropped_parts
 from stfit.encoder.folder.model_config import ModelConfig
 from stfit.encoder.folder.resolve import ALL_FILES, is_st_model, locate
 from stfit.encoder.folder.st_config import ModelFolder, read_folder
@@ -33,9 +33,9 @@ Texts = Callable[[], Iterable[str]]
 
 def load_encoder(folder: str | Path, device: str = "cpu") -> Encoder:
     """A model as its folder says; of a plain checkpoint, which says nothing of pooling, what is assumed."""
-    model = Model(base=str(folder))
-    encoder = build_encoder(model, device=device)
-    if dropped := inspect_model(model).dropped:
+    path = locate(str(Model(base=str(folder)).base), None, ALL_FILES)
+    encoder = build_encoder(Model(base=str(path.absolute())), device=device)
+    if dropped := dropped_parts(path):
         pooling = ", ".join(encoder.config.pooling)
         log.warning("%s: %s; the embeddings are those of the transformer alone, pooled by %s", folder, dropped, pooling)
     return encoder

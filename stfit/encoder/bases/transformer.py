@@ -243,9 +243,10 @@ def _read_st_config(folder: Path) -> dict[str, Any]:
         settings |= content.get(key) or {}
     if unknown := sorted(set(settings) - {*HARMLESS_SETTINGS, "model_max_length", "truncation_side"}):
         raise ModelError(f"{folder}: {ST_CONFIG_FILES[0]} sets {', '.join(unknown)}, which stfit does not support")
-    if length := settings.get("model_max_length"):
-        content = {"max_seq_length": length} | content
-    content |= {key: value for key, value in settings.items() if key == "truncation_side"}
+    if "model_max_length" in settings:
+        content.setdefault("max_seq_length", settings["model_max_length"])
+    if "truncation_side" in settings:
+        content["truncation_side"] = settings["truncation_side"]
     modalities = content.get("modality_config") or TEXT_ALONE
     unusual = [key for key, values in USUAL_ST_VALUES.items() if content.get(key) and content[key] not in values]
     if unusual or modalities != TEXT_ALONE:

@@ -21,8 +21,8 @@ UNUSED = re.compile(
     "^(_|pooler_|summary_|output_|gradient_checkpointing|directionality|finetuning_task|task_specific_params|auto_map|"
     "torch_dtype|dtype|use_cache|use_return_dict|num_labels|xla_device|n_ctx|n_positions|keys_to_ignore|tie_weights|"
     "sentence_transformers|quantization_config|attn_implementation|model_type|architectures|torchscript|pruned_heads|"
-    "tokenizer_class|type_vocab_size|prefix|classifier|cls_|sep_token|mask_token|unk_token|use_bfloat16|tf_legacy_loss|net_structure|"
-    "gap_size|down_scale|num_memory_blocks|embd_pdrop|resid_pdrop|transformers_|vocab_file|name_or_path|language|"
+    "tokenizer_class|type_vocab_size|prefix|classifier|cls_|sep_token|mask_token|unk_token|use_bfloat16|"
+    "tf_legacy_loss|net_structure|gap_size|down_scale|num_memory_blocks|embd_pdrop|resid_pdrop|transformers_|vocab_file|name_or_path|language|"
     "rope_|rotary_pct|rotary_emb_base|partial_rotary|global_rope|local_rope|sliding_window_pattern)"
 )
 """Keys that change no embedding, or that transformers converts to others when it reads the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,32 +37,31 @@ def read_json(path: Path, default: Any = None) -> Any:
         raise ModelError(f"{path}: can't be read as JSON: {error}") from error
 
 
-def require_whole(path: Path) -> None:
-    """Raise ModelError if a safetensors file is cut, or its header describes another size. Reads the header alone."""
+def read_header(path: Path) -> dict[str, Any]:
+    """Tensor name -> its entry in the header of a safetensors file (https://github.com/huggingface/safetensors#format).
+
+    Raises ModelError if the header is damaged, or describes more or less than the file holds.
+    """
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length) if length <= min(size, MAX_HEADER_BYTES) else b"")
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        described = 8 + length + max(ends, default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        described = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError) as error:
         raise ModelError(f"{path}: damaged: its header can't be read") from error
     if described != size:
         raise ModelError(f"{path}: damaged: has {size} bytes, but its header describes {described}")
+    return tensors
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape, of undamaged safetensors files (https://github.com/huggingface/safetensors#format)."""
+    """Tensor name -> shape, of undamaged safetensors files."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size)) if size <= MAX_HEADER_BYTES else {}
-            shapes |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
-            continue  # loading the file reports what is wrong with it
+        with suppress(ModelError, OSError, KeyError, TypeError):  # loading the file reports what is wrong with it
+            shapes |= {name: tuple(entry["shape"]) for name, entry in read_header(path).items()}
     return shapes
 
 

@@ -28,12 +28,15 @@ def inspect_folder(folder: Path) -> ModelInfo:
     with wrap_errors(folder):
         validate_folder(folder)
         if not is_st_model(folder):
-            return replace(inspect_transformer(folder), dropped=_dropped_parts(folder))
+            return replace(inspect_transformer(folder), dropped=dropped_parts(folder))
         model = read_folder(folder)
         return replace(KINDS[model.st_name].inspect(model.backbone_folder), config=model.config)
 
 
-def _dropped_parts(folder: Path) -> str | None:
+def dropped_parts(folder: Path) -> str | None:
+    """What of a folder is not used because it has no modules.json."""
+    if is_st_model(folder):
+        return None
     config = read_json(folder / "config.json", {})
     heads = [str(name) for name in config.get("architectures") or [] if str(name).endswith(HEADS)]
     if heads:

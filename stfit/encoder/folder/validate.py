@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stfit.encoder.folder.files import name_some, not_finite, pickles, read_json, read_shapes, require_whole
+from stfit.encoder.folder.files import name_some, not_finite, pickles, read_header, read_json, read_shapes
 from stfit.encoder.tokenizer import FileTokenizer, Tokenizer
 from stfit.errors import ModelError
 from stfit.lazy import nn
@@ -43,7 +43,7 @@ def validate_folder(folder: Path) -> None:
                 if file.read(len(LFS_POINTER)) == LFS_POINTER:
                     raise ModelError(f"{path}: is a pointer of Git LFS, not the file: fetch it with `git lfs pull`")
         if path.suffix == ".safetensors" and path.is_file():
-            require_whole(path)
+            read_header(path)
         if path.suffix == ".json" and path.is_file():
             _validate_json(path)
 
