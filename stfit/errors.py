@@ -121,10 +121,10 @@ class InterruptedRun(BaseException):
 
 @contextmanager
 def at_key(key: str) -> Iterator[None]:
-    """Set the key of problems that the block raises without one: a key of the data section."""
+    """Set the key, of the data or the model section, of problems that the block raises without one."""
     try:
         yield
-    except (RecipeError, DataError) as error:
+    except (RecipeError, DataError, ModelError) as error:
         raise type(error)([replace(problem, key=problem.key or key) for problem in error.problems]) from error
 
 

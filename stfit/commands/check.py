@@ -1,9 +1,9 @@
-"""`stfit check`: what `train` does before it loads weights, without torch."""
+"""`stfit check`: what `train` does before its first step. It imports torch only for a base that is right so far."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stfit.data.batching.batches import TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import read_examples
@@ -14,14 +14,22 @@ from stfit.data.reading.load_table import open_blocks
 from stfit.data.reading.split import Preview
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.model_config import ModelInfo
+from stfit.encoder.folder.resolve import is_local
 from stfit.encoder.prompts import prompt_name, with_built_in
 from stfit.encoder.tokenizer import Tokenizer
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb
+from stfit.lazy import lazy
 from stfit.recipe.load import load_recipe
+from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 from stfit.workflows.estimate import build_schedule, estimate, lint_schedule
 from stfit.workflows.validate import Prepared, RecipeLocation, first_of, validate
+
+if TYPE_CHECKING:
+    from stfit.encoder import build
+else:
+    build = lazy("stfit.encoder.build")
 
 FIRST_ROWS = 10_000
 """Rows that are read of each Hub dataset, without `full`."""
@@ -57,6 +65,8 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         facts["samples"] = list(chain.from_iterable(map(_samples, training, prompts)))
         with report.collect_errors(location=RecipeLocation(loaded.origins, "train", "batch_size")):
             facts |= _estimate(recipe, report, prompts)
+    if not report.errors:
+        _check_weights(recipe, loaded.origins, report, full)
     return _summarize(report, strict) | facts
 
 
@@ -68,6 +78,18 @@ def _read_streams(recipe: Recipe, report: Prepared) -> None:
                 for examples in read_examples(open_blocks(source)(), source):
                     if len(examples):
                         check_kind(loss.type, loss.fits, examples)
+
+
+def _check_weights(recipe: Recipe, origins: Mapping[str, Mark], report: Prepared, full: bool) -> None:
+    """Build the encoders of bases in a local folder, as `train` does; the values of weights are read with `full`."""
+    models = {("model", "base"): recipe.model}
+    for key, objective in recipe.objectives_by_path.items():
+        if objective.teacher is not None:
+            models[f"{key}loss", "teacher"] = objective.teacher
+    for (section, key), model in models.items():
+        if isinstance(model.base, str) and is_local(model.base):
+            with report.collect_errors(location=RecipeLocation(origins, section, key)):
+                build.build_encoder(model, report.all_texts, read_weights=full)
 
 
 def _summarize(report: Prepared, strict: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from stfit.recipe.lock import (
     training_sections,
     without_local_folders,
 )
+from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
 from stfit.runtime.malloc import configure_malloc
@@ -57,7 +58,7 @@ from stfit.workflows.resume import fingerprint_run, pin_or_reuse, restore_or_sta
 from stfit.workflows.session import Evaluated, Started, TrainingSession, log_problem
 from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher
-from stfit.workflows.validate import Prepared, load_and_validate
+from stfit.workflows.validate import Prepared, RecipeLocation, load_and_validate
 
 log = logging.getLogger("stfit")
 
@@ -109,7 +110,7 @@ def _run(
         prepared = load_and_validate(pinned, loaded.origins)
     lock = _build_lock(loaded.recipe, pinned, prepared, locked)
     device = choose_device(pinned.train.device)
-    encoder = _build_encoder(pinned, prepared, device)
+    encoder = _build_encoder(pinned, prepared, device, loaded.origins)
     tables = _tokenize_training(pinned, encoder, prepared)
     resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
@@ -195,8 +196,8 @@ def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path 
     return lock
 
 
-def _build_encoder(recipe: Recipe, prepared: Prepared, device: str) -> Encoder:
-    with rank_zero_first():
+def _build_encoder(recipe: Recipe, prepared: Prepared, device: str, origins: Mapping[str, Mark]) -> Encoder:
+    with rank_zero_first(), RecipeLocation(origins, "model", "base").shown():
         encoder = build_encoder(recipe.model, prepared.all_texts, device)
     encoder.precision = choose_precision(recipe.train.precision, device)
     encoder.use_fast_dropout()

@@ -20,6 +20,8 @@ class BackboneOptions:
     dropout: float | None = None
     append_eos: bool | Literal["auto"] = "auto"
     precision: str = "float32"
+    read_weights: bool = True
+    """False: the names and shapes of a transformer's weights are checked, and their values are not read."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from stfit.encoder.backbone import Backbone
+from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.registry import KINDS
 from stfit.encoder.bases.transformer import load_transformer
 from stfit.encoder.config import Model, unsupported_keys
@@ -24,7 +24,7 @@ from stfit.encoder.kernels.fused_infer import fused_works
 from stfit.encoder.lora import add_adapters
 from stfit.encoder.prompts import with_built_in
 from stfit.encoder.token_layers import LayerContext
-from stfit.errors import ModelError
+from stfit.errors import ModelError, at_key
 
 log = logging.getLogger("stfit")
 
@@ -41,19 +41,23 @@ def load_encoder(folder: str | Path, device: str = "cpu") -> Encoder:
     return encoder
 
 
-def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu") -> Encoder:
+def build_encoder(
+    model: Model, texts: Texts | None = None, device: str = "cpu", *, read_weights: bool = True
+) -> Encoder:
     """The encoder that `model` describes, on `device`; new weights are drawn from torch's global generator.
 
-    `texts`: training texts for what is learned from them. Raises ModelError if the base can't be used, or HubError.
+    `texts`: training texts for what is learned from them. `read_weights`: see BackboneOptions. Raises ModelError if the
+    base can't be used, or HubError.
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    backbone, base = _build_backbone(model, texts)
+    backbone, base = _build_backbone(model, texts, replace(model.backbone_options, read_weights=read_weights))
     config = _merge_config(model, base, backbone)
     dtype = getattr(torch, model.precision)
     backbone.module.to(device=torch.device(device), dtype=dtype)
     if model.lora is not None:
-        add_adapters(backbone.module, model.lora)
+        with at_key("lora"):
+            add_adapters(backbone.module, model.lora)
     has_saved_token_layers = base is not None and model.token_layers is None
     token_layers, dim = nn.ModuleList(), backbone.dim
     for layer in config.token_layers:
@@ -62,7 +66,7 @@ def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu")
     token_layers.to(device=torch.device(device), dtype=dtype)
     if "last_token" in config.pooling and not getattr(backbone.tokenizer, "ends_texts", True):
         log.warning("the last token of a text is pooled, but nothing ends the texts: see `model.append_eos`")
-    layout = backbone.choose_layout(model.attention)
+    layout = backbone.choose_layout(model.attention if read_weights else "padded")  # the probes need weights
     encoder = Encoder(backbone, config, token_layers, layout)
     encoder.fused = layout.name in ("packed", "fused") and fused_works(backbone.module, layout.forward)
     if base:
@@ -71,8 +75,7 @@ def build_encoder(model: Model, texts: Texts | None = None, device: str = "cpu")
     return encoder
 
 
-def _build_backbone(model: Model, texts: Texts | None) -> tuple[Backbone, ModelFolder | None]:
-    options = model.backbone_options
+def _build_backbone(model: Model, texts: Texts | None, options: BackboneOptions) -> tuple[Backbone, ModelFolder | None]:
     if not isinstance(model.base, str):
         if texts is None:
             raise ModelError(f"a base of type {model.base.type} needs training texts to learn its vocabulary from")

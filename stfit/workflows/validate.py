@@ -50,10 +50,10 @@ class Prepared:
     def collect_errors(self, file: str | None = None, location: RecipeLocation | None = None) -> Iterator[None]:
         """Collect a user's error instead of raising it. `file`: its dataset; `location`: where the recipe names it."""
         try:
-            yield
+            with (location or RecipeLocation({}, "", "")).shown(file):
+                yield
         except (RecipeError, DataError, ModelError, HubError) as error:
-            problems = [replace(problem, file=problem.file or file) for problem in error.problems]
-            self.errors.append(type(error)([location.place(problem) for problem in problems] if location else problems))
+            self.errors.append(error)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,15 @@ class RecipeLocation:
     origins: Mapping[str, Mark]
     section: str
     main: str
+
+    @contextmanager
+    def shown(self, file: str | None = None) -> Iterator[None]:
+        """A user's error that the block raises, of the dataset `file`, shows this place."""
+        try:
+            yield
+        except (RecipeError, DataError, ModelError, HubError) as error:
+            problems = (replace(problem, file=problem.file or file) for problem in error.problems)
+            raise type(error)([self.place(problem) for problem in problems]) from error
 
     def place(self, problem: Problem) -> Problem:
         """The problem with its place in the recipe. A problem of a row keeps the place in its file and shows both."""

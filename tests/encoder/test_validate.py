@@ -1,6 +1,7 @@
 """The weights that are loaded are the right ones, all of them, and a model folder leads nowhere else."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_bases import BUILDERS
 
+from stfit.commands.check import check
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.folder import validate
+from stfit.encoder.folder.files import read_shapes
 from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import ModelError
@@ -114,6 +117,55 @@ def test_wrong_weights_are_refused_by_name(tmp_path, tiny_base, damage, message)
     with pytest.raises(ModelError, match=message) as caught:
         load_encoder(folder)
     assert str(folder) in str(caught.value)
+
+
+def check_recipe(tmp_path, base, model="", **options):
+    (tmp_path / "pairs.jsonl").write_text("".join(f'{{"anchor": "a {i}", "positive": "b {i}"}}\n' for i in range(64)))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"model: {{base: {base}{model}}}\n"
+        "data: {dataset: ./pairs.jsonl, format: positive_pair}\n"
+        "loss: multiple_negatives_ranking\n"
+    )
+    return [problem.message for problem in check(path, [], **options)["errors"]]
+
+
+@pytest.mark.parametrize(("damage", "message"), WRONG.values(), ids=WRONG)
+def test_check_refuses_what_training_would_refuse(tmp_path, tiny_base, damage, message):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base("bert"), folder)
+    damage(folder)
+    (error,) = check_recipe(tmp_path, "./base", full="not finite" in message)
+    assert re.search(message, error)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_check_refuses_an_adapter_that_the_base_has_no_layer_for(tmp_path, tiny_base, full):
+    assert check_recipe(tmp_path, tiny_base("bert"), ", lora: {target: [query]}", full=full) == []
+    (error,) = check_recipe(tmp_path, tiny_base("bert"), ", lora: {target: [nothing]}", full=full)
+    assert error.startswith("model.lora.target: `nothing` matches no linear layer")
+
+
+def test_check_reads_no_values_of_weights(tmp_path, tiny_base):
+    """A base that is as large as it is right is checked in no time: its weights take no memory."""
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base("bert"), folder)
+    shapes = read_shapes(folder)
+    encoder = build_encoder(Model(base=str(folder)), read_weights=False)
+    parameters = encoder.backbone.state_dict()
+    assert {name: shapes[name] for name in parameters} == {name: tuple(w.shape) for name, w in parameters.items()}
+    assert all(weight.untyped_storage().nbytes() == weight.element_size() for weight in parameters.values())
+
+
+def test_check_reads_the_shapes_of_a_pickle(tmp_path, tiny_base):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base("bert"), folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert check_recipe(tmp_path, "./base") == []
+    torch.save({name: weight for name, weight in weights.items() if name != LAYER}, folder / "pytorch_model.bin")
+    assert f"missing: {LAYER}" in check_recipe(tmp_path, "./base")[0]
 
 
 def with_more_tokens(backend):

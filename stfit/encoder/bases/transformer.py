@@ -29,7 +29,7 @@ from stfit.encoder.lora import merge_adapter, merged_weights
 from stfit.encoder.tokenizer import untruncated_tokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
-from stfit.lazy import lazy, torch
+from stfit.lazy import Tensor, lazy, torch
 
 if TYPE_CHECKING:
     import transformers
@@ -153,16 +153,15 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
         encoder = _text_encoder_class(config, folder)
         require_weights(folder)
         transformer_config.check_unread_keys(content, config, encoder, folder)
-        has_safetensors, prefix = bool(read_shapes(folder)), f"{encoder.base_model_prefix}."
-        pickled = None if has_safetensors or not pickles(folder) else read_pickled_weights(folder)
-        wrapper = wrapper_prefix(pickled or read_shapes(folder), prefix)
+        weights = _read_weights(folder, options)
+        wrapper = wrapper_prefix(weights or read_shapes(folder), f"{encoder.base_model_prefix}.")
         if wrapper:
             log.info("%s: the names of its weights begin with %s, which is left out", folder, wrapper)
         module, loading = encoder.from_pretrained(
-            folder if pickled is None else None,
+            folder if weights is None else None,
             config=config,
-            state_dict=pickled and {name.removeprefix(wrapper): weight for name, weight in pickled.items()},
-            key_mapping={f"^{re.escape(wrapper)}": ""} if wrapper and pickled is None else None,
+            state_dict=weights and {name.removeprefix(wrapper): weight for name, weight in weights.items()},
+            key_mapping={f"^{re.escape(wrapper)}": ""} if wrapper and weights is None else None,
             dtype=getattr(torch, options.precision),
             local_files_only=True,
             trust_remote_code=False,
@@ -176,8 +175,23 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
             error = RuntimeError(f"weights of the wrong shape: {_list_wrong_shapes(folder, config)}")
         raise ModelError(f"{folder}: can't be loaded as a text encoder: {error}") from error
     require_right_weights(module, loading, folder)
-    transformer_config.check_directions(content, module, folder)
+    if options.read_weights:
+        transformer_config.check_directions(content, module, folder)
     return module
+
+
+def _read_weights(folder: Path, options: BackboneOptions) -> dict[str, Tensor] | None:
+    """The weights that transformers does not read itself: those of a pickle, and those whose values are not read.
+
+    The latter are zeros that take no memory, whatever the shape.
+    """
+    shapes = read_shapes(folder)
+    if options.read_weights:
+        return read_pickled_weights(folder) if pickles(folder) and not shapes else None
+    if not shapes:
+        shapes = {name: tuple(weight.shape) for name, weight in read_pickled_weights(folder, "meta").items()}
+    zero = torch.zeros((), dtype=getattr(torch, options.precision))
+    return {name: zero.expand(shape) for name, shape in shapes.items()}
 
 
 def _list_wrong_shapes(folder: Path, config: PretrainedConfig) -> str:

@@ -96,13 +96,16 @@ def pickles(folder: Path) -> list[Path]:
     return sorted(folder.glob("pytorch_model*.bin"))
 
 
-def read_pickled_weights(folder: Path) -> dict[str, Tensor]:
-    """Tensors of pytorch_model.bin, or of its parts: torch reads tensors alone, and runs no code of the file."""
+def read_pickled_weights(folder: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Tensors of pytorch_model.bin, or of its parts: torch reads tensors alone, and runs no code of the file.
+
+    On the device `meta`, they have shapes and no values.
+    """
     weights: dict[str, Tensor] = {}
     for path in pickles(folder):
         log.info("%s: read without running code (torch.load with weights_only)", path)
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location=device, weights_only=True)
             weights |= {str(name): tensor for name, tensor in content.items()}
         except Exception as error:  # pickle and torch raise anything
             reason = str(error).partition("\n")[0] or type(error).__name__

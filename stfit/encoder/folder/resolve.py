@@ -23,6 +23,14 @@ def is_on_hub(base: str) -> bool:
     return not Path(base).is_absolute() and not Path(base).is_dir()
 
 
+def is_local(base: str) -> bool:
+    """Whether all files of a base are in local folders, those of the base of an adapter too."""
+    if is_on_hub(base):
+        return False
+    adapter = model_folder(Path(base)) / ADAPTER
+    return not adapter.is_file() or is_local(str(read_json(adapter).get("base_model_name_or_path")))
+
+
 def locate(base: str, revision: str | None, files: list[str]) -> Path:
     """The folder of a model, with those of its files that match `files`. Raises ModelError or HubError."""
     if not is_on_hub(base):
