@@ -1,8 +1,9 @@
-"""Forked processes that tests kill. Forking avoids importing torch again."""
+"""Forked processes that tests kill or give a disk of their own. Forking avoids importing torch again."""
 
 import os
 import signal
 import socket
+import subprocess
 import sys
 import traceback
 import warnings
@@ -10,10 +11,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from stfit.commands.train import train
 from stfit.distributed import process_group
 from stfit.recipe.load import load_recipe
 from stfit.training.loop import StepInfo
+
+needs_mounts = pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0
+    if os.path.exists("/usr/bin/unshare")
+    else True,
+    reason="mounts a file system of its own, which takes root on Linux",
+)
 
 
 def fork(action: Callable[[], object], output: Path | None = None) -> int:

@@ -16,6 +16,10 @@ def push_command(
     branch: Annotated[str, typer.Option(help="Branch to commit to; created from main if it is missing.")] = "main",
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
     tag: Annotated[str | None, typer.Option(help="Tag for the commit.")] = None,
+    license: Annotated[str | None, typer.Option(help="License for the card [default: push.license].")] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Language for the card; repeatable [default: push.language].")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the gate and list the files; publish nothing.")
     ] = False,
@@ -30,7 +34,8 @@ def push_command(
     """
     from stfit.commands.push import PushOptions, push
 
-    result = push(target, PushOptions(repo, private, branch, create_pr, tag, dry_run, force))
+    languages = tuple(language or ())
+    result = push(target, PushOptions(repo, private, branch, create_pr, tag, license, languages, dry_run, force))
     _print_result(result, dry_run, json)
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])

@@ -7,13 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stfit.errors import HubError, ModelError, RecipeError
+from pydantic import ValidationError
+
+from stfit.errors import HubError, ModelError, Problem, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
 from stfit.publish.card import CardData, card_body, card_metadata
-from stfit.publish.destination import Push, validate_repo_name
+from stfit.publish.destination import Push
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
@@ -31,6 +33,9 @@ class PushOptions:
     branch: str = hub.MAIN
     create_pr: bool = False
     tag: str | None = None
+    license: str | None = None
+    """Instead of the recipe's, as `language`: mends a card without a training."""
+    language: tuple[str, ...] = ()
     dry_run: bool = False
     force: bool = False
 
@@ -93,17 +98,17 @@ def _find_run(model: Path) -> RunFolder | None:
 def _merge_settings(options: PushOptions, recipe: Recipe | None) -> Push:
     if options.create_pr and options.branch != hub.MAIN:
         raise RecipeError("--create-pr opens a pull request to main: remove --branch")
-    push = recipe.push if recipe else None
-    try:
-        repo = validate_repo_name(options.repo) if options.repo else push.repo if push else None
-    except ValueError as error:
-        raise RecipeError(f"--repo: {error}") from error
-    if repo is None:
+    given = {"repo": options.repo, "license": options.license, "language": list(options.language)}
+    settings = recipe.push.model_dump() if recipe and recipe.push else {}
+    settings |= {key: value for key, value in given.items() if value} | ({"private": True} if options.private else {})
+    if "repo" not in settings:
         raise RecipeError(
             "no repository to publish to: use `--repo owner/name`, or set `push: {repo: owner/name}` in the recipe"
         )
-    private = options.private or (push is not None and push.private)
-    return (push or Push(repo=repo)).model_copy(update={"repo": repo, "private": private})
+    try:
+        return Push(**settings)
+    except ValidationError as error:
+        raise RecipeError([Problem(f"--{e['loc'][0]}: {e['msg']}") for e in error.errors()]) from error
 
 
 def _require_possible(options: PushOptions, settings: Push, repo: str, head: hub.BranchState) -> None:

@@ -26,6 +26,7 @@ from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
 from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
+from stfit.publish.destination import Push
 from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.lock import (
     LOCK,
@@ -93,7 +94,7 @@ def train(
             yield Finished(**finished, again=True)
         else:
             if loaded.recipe.push:
-                on_rank_zero(partial(_require_publishable, loaded.recipe.push.repo))
+                on_rank_zero(partial(_require_publishable, loaded.recipe.push))
             events = _run(loaded, folder, signals, strict=resume, locked=locked)
             yield from log_to_trackers(events, loaded.recipe, folder)
 
@@ -174,9 +175,9 @@ def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[
             break
 
 
-def _require_publishable(repo: str) -> None:
+def _require_publishable(push: Push) -> None:
     try:
-        preflight(repo)
+        preflight(push)
     except HubError as error:
         hint = "; to train without publishing, add `~push` to the command"
         raise HubError([replace(problem, message=problem.message + hint) for problem in error.problems]) from error

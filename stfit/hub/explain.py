@@ -126,8 +126,10 @@ def _refusal(error: BaseException, status: int, kind: Kind, id: str, revision: s
         return Problem(f"the {kind} `{id}` has no revision `{revision}`{hint}", NO_REVISION)
     if status == 401:
         return Problem(f"the Hub does not accept the token: {LOG_IN}", REFUSED)
-    reason = _response_of(error).headers.get("X-Error-Message") if _response_of(error) is not None else None
-    return Problem(f"the Hub refuses access to the {kind} `{id}`: {reason or f'status {status}'}", REFUSED)
+    messages = (getattr(cause, "server_message", None) for cause in causes_of(error))
+    reason = "; ".join(next(filter(None, messages), f"status {status}").splitlines())
+    refused = "rejects what it was sent for" if status == 400 else "refuses access to"
+    return Problem(f"the Hub {refused} the {kind} `{id}`: {reason}", REFUSED)
 
 
 def _similar_revisions(kind: Kind, id: str, revision: str) -> str:

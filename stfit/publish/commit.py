@@ -6,6 +6,7 @@ contains the files, the push has succeeded and nothing is sent a second time.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from stfit.hub.explain import LOG_IN, NO_REVISION, NOT_THERE
 from stfit.hub.retry import call_with_retries
 from stfit.io.hashing import hash_file
 from stfit.publish.allowlist import MANIFEST, is_allowed
+from stfit.publish.destination import Push
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -72,11 +74,16 @@ def resolve_repository(name: str, for_pull_request: bool = False) -> str:
     return name
 
 
-def preflight(name: str) -> None:
+def preflight(push: Push) -> None:
+    """Raise HubError if this account may not push to the repository, or if the Hub rejects license or language."""
     if constants.HF_HUB_OFFLINE:
-        log.warning("HF_HUB_OFFLINE is set: not checking whether `%s` can be pushed to", name)
-    else:
-        log.info("the model can be pushed to %s", resolve_repository(name))
+        log.warning("HF_HUB_OFFLINE is set: not checking whether `%s` can be pushed to", push.repo)
+        return
+    repo = resolve_repository(push.repo)
+    if metadata := client.CardData(license=push.license, language=push.language or None).to_dict():
+        card = client.RepoCard(f"---\n{json.dumps(metadata)}\n---\n")
+        call_with_retries(lambda: card.validate(repo_type="model"), "model", repo)
+    log.info("the model can be pushed to %s", repo)
 
 
 def read_branch(repo: str, branch: str = MAIN) -> BranchState:

@@ -1,6 +1,7 @@
 """The `push` section of a recipe."""
 
 import re
+from importlib.resources import files
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -8,6 +9,9 @@ from pydantic import AfterValidator, Field
 from stfit.spec import Spec
 
 MAX_ID_LENGTH = 96
+
+LICENSES = files("stfit.publish").joinpath("licenses.txt").read_text("utf-8").split()
+"""Identifiers at https://huggingface.co/docs/hub/repositories-licenses. The Hub may know more by now: it decides."""
 
 
 def validate_repo_name(name: str) -> str:

@@ -49,8 +49,8 @@ def _section(body: str) -> str:
 
 
 def _merge_metadata(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Update the keys that stfit writes. Tags are added to the existing ones, but replace the losses among them."""
+    """Update the keys that stfit writes. Tags are added, and replace losses and sizes among the existing ones."""
     old_tags = old.get("tags") or []
     tags = [*(old_tags if isinstance(old_tags, list) else [old_tags]), *new.get("tags", [])]
-    kept = [tag for tag in tags if tag in new.get("tags", []) or not str(tag).startswith("loss:")]
+    kept = [tag for tag in tags if tag in new.get("tags", []) or not str(tag).startswith(("loss:", "dataset_size:"))]
     return {**old, **new, "tags": list(dict.fromkeys(kept))}

@@ -20,6 +20,7 @@ from stfit.errors import Problem, closest_hint, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.losses.registry import LOSSES
+from stfit.publish.destination import LICENSES
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 
@@ -329,6 +330,17 @@ def _stream_conflicts(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         yield key, getattr(part, "learns_from_texts", False), f"is learned from all training texts {in_advance}"
 
 
+def _unknown_license(recipe: Recipe, base: ModelInfo) -> Findings:
+    license = recipe.push.license if recipe.push else None
+    if license and license not in LICENSES:
+        hint = closest_hint(license, LICENSES) or "use `other` for a license that it does not list"
+        yield (
+            "push.license",
+            "license",
+            f"`{license}` is not a known license of the Hub, which may reject it; {hint}",
+        )
+
+
 ERRORS: list[Check] = [
     _incompatible_losses,
     _unstreamable,
@@ -356,4 +368,5 @@ WARNINGS: list[Check] = [
     _documents_without_prompt,
     _replaced_modules,
     _dropped_parts,
+    _unknown_license,
 ]

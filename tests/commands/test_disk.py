@@ -3,24 +3,16 @@
 import ctypes
 import errno
 import os
-import subprocess
 import sys
 
 import pytest
-from processes import run_in_child
+from processes import needs_mounts, run_in_child
 
 from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import list_checkpoints
 from stfit.training.checkpoint import verify_checkpoint
 from stfit.training.loop import StepInfo
-
-needs_mounts = pytest.mark.skipif(
-    subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0
-    if os.path.exists("/usr/bin/unshare")
-    else True,
-    reason="mounts a small file system of its own, which takes root on Linux",
-)
 
 
 def on_a_small_disk(folder, size, action):

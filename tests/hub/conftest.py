@@ -53,9 +53,11 @@ def stfit(filled, tmp_path) -> Stfit:
     """Runs a command line against the Hub, by default with the token of `me`."""
     (tmp_path / "recipe.yaml").write_text(RECIPE)
 
-    def run(line: str, token: str | None = "hf_me", **env: str) -> subprocess.CompletedProcess[str]:
+    def run(line: str, token: str | None = "hf_me", shell: str = "", **env: str) -> subprocess.CompletedProcess[str]:
         variables = filled.env(tmp_path / "home", token) | {"OMP_NUM_THREADS": "1"} | env
         command = [sys.executable, "-m", "stfit", *line.split()]
+        if shell:  # as root of a name space of mounts
+            command = ["unshare", "--mount", "sh", "-c", f'{shell} && exec "$0" "$@"', *command]
         return subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True)
 
     return run

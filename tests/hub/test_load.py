@@ -10,6 +10,7 @@ import pytest
 import torch
 from hub.conftest import RECIPE, ROWS, lines
 from hub.repository import files_in
+from processes import needs_mounts
 from safetensors.torch import load
 
 from stfit.recipe.load import load_recipe
@@ -49,6 +50,31 @@ def test_nothing_is_written_that_is_in_the_cache_already(filled, stfit, tmp_path
     assert any(path.name == "main" for path in before)
     assert stfit("fetch recipe.yaml --json").returncode == 0
     assert written() == before
+
+
+@pytest.mark.slow
+@needs_mounts
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_every_verb_works_on_a_cache_that_is_read_only(filled, stfit, tmp_path, offline):
+    assert stfit("fetch recipe.yaml").returncode == 0
+    assert stfit("check recipe.yaml").returncode == 0
+    (tmp_path / "texts.txt").write_text("a cat\na dog\n")
+    home = tmp_path / "home"
+    mount = f"mount --bind {home} {home} && mount -o remount,ro,bind {home}"
+    verbs = [
+        "fetch recipe.yaml",
+        "check recipe.yaml",
+        "train recipe.yaml ~push",
+        "eval runs/recipe",
+        "encode me/base texts.txt -o embeddings.npy",
+        "similar me/base texts.txt --query cats",
+        "mine runs/recipe recipe.yaml -o mined.jsonl --margin -2 --relative-margin -9 --duplicate 2",
+        "init me/rows --config pairs -o written.yaml",
+    ]
+    for line in verbs:
+        ended = stfit(line, shell=f"{mount} && ! touch {home}/file 2>/dev/null", HF_HUB_OFFLINE=offline)
+        assert ended.returncode == 0, f"{line}: {ended.stderr}"
+        assert "Read-only" not in ended.stderr, f"{line}: {ended.stderr}"
 
 
 def test_a_base_without_safetensors_is_fetched_and_read_as_tensors_alone(filled, stfit, tiny_base):

@@ -61,15 +61,21 @@ def delete_tag(request: Request, kind: str, id: str, revision: str) -> Response:
     return reply({})
 
 
+LICENSES = ("apache-2.0", "mit", "other")
+
+
 def validate_yaml(request: Request) -> Response:
-    """Only what a card must not have: metadata that is no YAML mapping."""
+    """Only what a card must not have: metadata that is no YAML mapping, or a license that this Hub does not know."""
     content = request.json()["content"]
     _, fence, rest = content.partition("---\n")
     try:
-        if fence and not isinstance(yaml.safe_load(rest.split("\n---", 1)[0]) or {}, dict):
-            raise ValueError("metadata is not a mapping")
+        metadata = (yaml.safe_load(rest.split("\n---", 1)[0]) or {}) if fence else {}
+        if not isinstance(metadata, dict):
+            raise ValueError("YAML metadata: metadata is not a mapping")
+        if metadata.get("license", LICENSES[0]) not in LICENSES:
+            raise ValueError(f'"license" must be one of {list(LICENSES)}')
     except (yaml.YAMLError, ValueError) as error:
-        return reply({"errors": [{"message": f"YAML metadata: {error}"}], "warnings": []}, 400)
+        return reply({"errors": [{"message": str(error)}], "warnings": []}, 400)
     return reply({"errors": [], "warnings": []})
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+import yaml
 from hub.repository import files_in
 
 from stfit.publish.readme import BEGIN, END
@@ -131,6 +132,30 @@ def test_owner_of_the_repository(server, stfit, run, arguments, token, repo, mes
         assert message in ended.err
         assert len(ended.err.strip().splitlines()) == 1
         assert ended.code == (2 if "repository name" in message else 5)
+
+
+def test_card_is_corrected_without_a_training(server, stfit, run):
+    refused = stfit("push", run, "--license", "apache2")
+    assert refused.code == 5
+    assert "the Hub rejects" in refused.err
+    assert '"license" must be one of [' in refused.err
+    assert len(refused.err.strip().splitlines()) == 1
+    assert head(server).files.keys() <= {".gitattributes"}
+    assert stfit("push", run, "--license", "mit", "--language", "de", "--language", "en").code == 0
+    metadata = yaml.safe_load(contents(head(server))["README.md"].decode().split("---")[1])
+    assert (metadata["license"], metadata["language"]) == ("mit", ["de", "en"])
+    assert stfit("push", run, "--language", "german").code == 2
+
+
+def test_license_that_the_hub_rejects_is_found_before_the_training(server, stfit, trained, tmp_path):
+    recipe = trained.parents[1] / "recipe.yaml"
+    ended = stfit("train", recipe, "push.license=apache2", "--runs", tmp_path)
+    assert ended.code == 5
+    assert '"license" must be one of [' in ended.err
+    assert "add `~push`" in ended.err
+    checked = stfit("check", recipe, "push.license=apache2")
+    assert checked.code == 0
+    assert "`apache2` is not a known license of the Hub, which may reject it; did you mean `apache-2.0`?" in checked.err
 
 
 def test_private_means_private(server, stfit, run):

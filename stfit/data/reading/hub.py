@@ -83,7 +83,12 @@ def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Iterator
         for path in paths:
             (stage / path).parent.mkdir(parents=True, exist_ok=True)
             (stage / path).write_bytes((metadata / path).read_bytes() if path in METADATA else b"")
-        builder = datasets.load_dataset_builder(str(stage), name=source.config, data_files=source.files)
+        builder = datasets.load_dataset_builder(
+            str(stage),
+            name=source.config,
+            data_files=source.files,
+            cache_dir=scratch,  # where the builder leaves a lock: the user's cache may be read-only
+        )
         files_by_split = {
             str(split): [str(Path(path).relative_to(stage)) for path in files]
             for split, files in builder.config.data_files.items()
