@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from stfit.encoder.folder.files import read_header
 from stfit.errors import ModelError
 from stfit.lazy import Tensor, nn, torch
 from stfit.spec import Spec
@@ -88,9 +89,20 @@ def merge_adapter(backbone: Any, folder: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns of its own calls of transformers
+            _grow_table(backbone, folder)
             return PeftModel.from_pretrained(backbone, folder, torch_device="cpu").merge_and_unload()
     except Exception as error:  # peft raises anything for a damaged adapter
         raise ModelError(f"{folder}: its adapter can't be read: {error}") from error
+
+
+def _grow_table(backbone: Any, folder: Path) -> None:
+    """Add rows for the tokens that were added to the base before the adapter was trained, whose vectors it holds."""
+    table = backbone.get_input_embeddings()
+    name = next(name for name, module in backbone.named_modules() if module is table)
+    shapes = read_header(folder / "adapter_model.safetensors")
+    rows = [entry["shape"][0] for key, entry in shapes.items() if f"{name}." in key and key.endswith("weight")]
+    if max(rows, default=0) > len(table.weight):
+        backbone.resize_token_embeddings(max(rows), mean_resizing=False)
 
 
 def adapted_linears(backbone: nn.Module) -> dict[str, Any]:

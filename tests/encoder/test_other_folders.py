@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from st_reference import largest_error, st_encode
-from tiny_bases import SENTENCES
-from transformers import AutoModel, BertForSequenceClassification
+from tiny_bases import SENTENCES, gemma3
+from transformers import AutoModel, AutoTokenizer, BertForSequenceClassification
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
@@ -57,6 +57,26 @@ def test_model2vec_is_read_without_modules(tmp_path, normalize) -> None:
     assert largest_error(encoder.encode(SENTENCES), st_encode(tmp_path / "saved", SENTENCES)) < 1e-5
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_encoder_of_t5gemma_is_read_as_st_reads_it(tmp_path, whole) -> None:
+    from transformers import T5GemmaConfig, T5GemmaEncoderModel, T5GemmaForConditionalGeneration
+
+    decoder, tokenizer = gemma3()
+    keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+            "intermediate_size", "max_position_embeddings", "query_pre_attn_scalar", "sliding_window", "layer_types",
+            "pad_token_id", "vocab_size")  # fmt: skip
+    sizes = {key: getattr(decoder.config, key) for key in keys}
+    config = T5GemmaConfig(encoder=sizes, decoder=sizes, vocab_size=len(tokenizer), is_encoder_decoder=whole)
+    (T5GemmaForConditionalGeneration if whole else T5GemmaEncoderModel)(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    expected = st_encode(tmp_path / "base", SENTENCES)
+    encoder = load_encoder(tmp_path / "base")
+    assert largest_error(encoder.encode(SENTENCES), expected) < 1e-5
+    assert inspect_model(Model(base=str(tmp_path / "base"))).output_dim == encoder.embedding_dim
+    save_encoder(encoder, tmp_path / "saved")
+    assert largest_error(st_encode(tmp_path / "saved", SENTENCES), expected) < 1e-5
+
+
 @pytest.fixture
 def adapter(tiny_base, tmp_path):
     """A folder of an adapter as it is published, and the embeddings of its base with the adapter merged in."""
@@ -98,6 +118,24 @@ def test_an_adapter_without_its_base_says_so(adapter) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/nowhere/base"}))
     with pytest.raises(ModelError, match="/nowhere/base does not exist"):
         load_encoder(folder)
+
+
+def test_an_adapter_brings_the_vectors_of_added_tokens(tiny_base, tmp_path) -> None:
+    peft = pytest.importorskip("peft", reason="pip install stfit[lora]")
+    base, tokenizer = (kind.from_pretrained(tiny_base("bert")) for kind in (AutoModel, AutoTokenizer))
+    tokenizer.add_tokens(["<new>"], special_tokens=True)
+    base.resize_token_embeddings(len(tokenizer))
+    config = peft.LoraConfig(r=4, target_modules=["query"], modules_to_save=["word_embeddings"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns of its own calls of transformers
+        model = peft.get_peft_model(base, config)
+        model.peft_config["default"].base_model_name_or_path = str(tiny_base("bert"))
+        model.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    ids = torch.tensor([tokenizer("<new> cat").input_ids])
+    with torch.no_grad():
+        expected = model(input_ids=ids).last_hidden_state.mean(dim=1).numpy()
+    assert largest_error(load_encoder(tmp_path / "adapter").encode(["<new> cat"]), expected) < 1e-5
 
 
 @pytest.mark.parametrize("target", [None, ["c_attn"]])

@@ -105,6 +105,15 @@ WRONG = {
         with_bytes(lambda data: b"version https://git-lfs.github.com/spec/v1\noid", "tokenizer.json"),
         "pointer of Git LFS",
     ),
+    "quantized": (with_config(quantization_config={"quant_method": "fp8"}), r"weights are quantized \(fp8\)"),
+    "quantized by MLX": (with_config(quantization={"group_size": 32, "bits": 4}), r"weights are quantized \(4 bits\)"),
+    "SentencePiece alone": (
+        lambda folder: [
+            (folder / "tokenizer.json").rename(folder / "spiece.model"),
+            (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}'),
+        ],
+        "it has spiece.model and no tokenizer.json. Convert it once",
+    ),
     "adapter without base": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "name the base of the"),
 }
 

@@ -109,6 +109,7 @@ def build_transformer(
 ) -> Backbone:
     """A transformer with its tokenizer; `max_seq_length` is the limit in its folder."""
     config, is_causal = module.config, _is_causal(module.config)
+    sizes = getattr(config, "encoder", config)  # T5Gemma has a config of its own for the encoder
     pooling = "last_token" if is_causal else "mean"
     is_decoder = is_causal or getattr(config, "is_decoder", False)
     is_eos_pooled = is_decoder and "last_token" in (options.pooling or (pooling,))
@@ -126,11 +127,11 @@ def build_transformer(
         st_name=ST_NAME,
         module=module,
         tokenizer=transformer_tokenizer,
-        dim=int(config.hidden_size),
+        dim=int(sizes.hidden_size),
         choose_layout=partial(packing.choose_layout, module),
         write=partial(_write, module, transformer_tokenizer),
         pooling=pooling,
-        num_layers=int(config.num_hidden_layers),
+        num_layers=int(sizes.num_hidden_layers),
     )
 
 
@@ -148,6 +149,8 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         set_dropout(config, options.dropout)
+        if config.model_type == "t5gemma":
+            config.is_encoder_decoder = False  # its class for the encoder alone asks for that
         config.use_cache = False  # a decoder would fill a key-value cache that is never read
         config.output_hidden_states = False  # weighted_layer_pooling switches them on
         encoder = _text_encoder_class(config, folder)
@@ -277,6 +280,7 @@ def inspect_transformer(folder: Path) -> ModelInfo:
         return replace(info, max_seq_length=limit or info.max_seq_length)
     require_weights(folder)
     config = read_json(folder / "config.json", {})
+    config |= config.get("encoder") or {}  # T5Gemma's
     positions = count_positions(config)
     tokenizer_limit = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
     tokenizer_file = folder / "tokenizer.json"

@@ -96,7 +96,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises anything for a class that does not fit the file
         if not path.is_file():
-            raise ModelError(f"{folder}: its tokenizer can't be loaded: {error}") from error
+            raise ModelError(
+                f"{folder}: its tokenizer can't be loaded: {_sentencepiece_hint(folder) or error}"
+            ) from error
         load_tokenizer_file(path)
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     if not tokenizer.is_fast:
@@ -122,6 +124,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             )
             break
     return as_written
+
+
+def _sentencepiece_hint(folder: Path) -> str:
+    if not (files := sorted(folder.glob("*.model"))):
+        return ""
+    return (
+        f"it has {files[0].name} and no tokenizer.json. Convert it once with AutoTokenizer.from_pretrained(...)."
+        "save_pretrained(...) in an environment with `pip install sentencepiece protobuf`"
+    )
 
 
 def _read_as_written(tokenizer: PreTrainedTokenizerBase, path: Path) -> PreTrainedTokenizerBase:

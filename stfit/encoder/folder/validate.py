@@ -70,6 +70,11 @@ def _validate_config(path: Path, config: Any) -> None:
         )
     if "/" in str(config.get("_attn_implementation", config.get("attn_implementation", ""))):
         raise ModelError(f"{path}: requests attention code from the Hub, which stfit does not run")
+    if method := next((config[key] for key in ("quantization_config", "quantization") if config.get(key)), None):
+        name = method.get("quant_method", f"{method.get('bits', '?')} bits") if isinstance(method, dict) else method
+        raise ModelError(
+            f"{path}: its weights are quantized ({name}), which stfit does not read: use the base they are of"
+        )
     positions, model_type = config.get("position_embedding_type"), config.get("model_type")
     if positions not in (None, "absolute") and model_type not in OTHER_POSITIONS:
         raise ModelError(
