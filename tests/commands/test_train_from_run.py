@@ -13,10 +13,12 @@ FIRST = {"prompts": {"query": "ask: "}, "layers": [{"type": "dense", "out_featur
 SCORES = {"data": {"format": "labeled_pair", "columns": {"label": "score"}}, "loss": "cosent"}
 
 
+@pytest.mark.parametrize("repeated", [{}, {"layers": FIRST["layers"]}, FIRST])
 @pytest.mark.parametrize("named", ["runs/tiny", "runs/tiny/model"])
-def test_second_run_begins_where_the_first_one_ended(tmp_path, write, run, similarity, named):
+def test_second_run_begins_where_the_first_one_ended(tmp_path, write, run, similarity, named, repeated):
     first = run(write(model=FIRST, eval=[similarity]))[-1].result
-    events = run(write(model={"base": f"./{named}", "max_seq_length": None}, eval=[similarity], **SCORES), "second")
+    model = {"base": f"./{named}", "max_seq_length": None, **repeated}
+    events = run(write(model=model, eval=[similarity], **SCORES), "second")
     begin = next(event for event in events if isinstance(event, Evaluated))
     assert begin.metrics == first["metrics"]
     encoder = load_encoder(tmp_path / "second" / "tiny" / "model")
