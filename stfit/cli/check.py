@@ -16,7 +16,9 @@ def check_command(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="Read all rows of streams and Hub datasets.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read all rows of streams and Hub datasets, and all weights of a local base.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Find what is wrong with a recipe and its data before training.

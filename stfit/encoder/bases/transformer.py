@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import normalizers
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
+from stfit.encoder.bases.sentence_bert_config import read_sentence_bert_config, write_sentence_bert_config
 from stfit.encoder.bases.transformer_tokenizer import TransformerTokenizer, append_eos, load_tokenizer, own_limit
 from stfit.encoder.folder.files import (
     count_parameters,
@@ -46,12 +47,6 @@ log = logging.getLogger("stfit")
 
 ST_NAME = "Transformer"
 
-ST_CONFIG_FILES = [
-    f"sentence_{architecture}_config.json"
-    for architecture in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-]
-"""Files with sentence-transformers' max_seq_length; the names after the first are those of its versions 0.x."""
-
 ROBERTA_FAMILY = (
     "roberta",
     "xlm-roberta",
@@ -67,17 +62,6 @@ ROBERTA_FAMILY = (
 
 
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")  # the second is GPT's and GPT-2's
-USUAL_ST_VALUES: dict[str, tuple[str, ...]] = {
-    "transformer_task": ("feature-extraction",),
-    "module_output_name": ("token_embeddings",),
-    "processing_kwargs": (),
-    "query_length": (),
-    "document_length": (),
-    "query_expansion": (),
-}
-HARMLESS_SETTINGS = ("add_pooling_layer", "attn_implementation", "dtype", "torch_dtype", "trust_remote_code")
-"""Arguments of transformers' classes, as a folder may store them, that change no embedding."""
-TEXT_ALONE = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 
 
 def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
@@ -89,7 +73,7 @@ def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
         module = merge_adapter(_load_module(base, options), folder)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(folder if base is None or has_tokenizer else base)
-    st_config = _read_st_config(folder)
+    st_config = read_sentence_bert_config(folder)
     tokenizer.truncation_side = st_config.get("truncation_side", tokenizer.truncation_side)
     if st_config.get("do_lower_case"):  # old sentence-transformers models
         backend = tokenizer.backend_tokenizer
@@ -140,8 +124,7 @@ def _write(module: PreTrainedModel, tokenizer: TransformerTokenizer, folder: Pat
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", config | transformer_config.rope_keys(config))
     tokenizer.save(folder)
-    # Versions before 6 read the limit here.
-    write_json(folder / ST_CONFIG_FILES[0], {"max_seq_length": tokenizer.max_seq_length, "do_lower_case": False})
+    write_sentence_bert_config(folder, tokenizer.max_seq_length)
 
 
 def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
@@ -251,31 +234,10 @@ def count_positions(config: dict[str, Any]) -> int | None:
     return positions - (padding + 1 if config.get("model_type") in ROBERTA_FAMILY else 0)
 
 
-def _read_st_config(folder: Path) -> dict[str, Any]:
-    """Raises ModelError for settings of version 6 that make other embeddings than those of the last layer."""
-    contents = (read_json(folder / name, {}) for name in ST_CONFIG_FILES)
-    content: dict[str, Any] = next((content for content in contents if content), {})
-    settings: dict[str, Any] = {}
-    for key in ("tokenizer_args", "processor_kwargs", "model_args", "model_kwargs", "config_args", "config_kwargs"):
-        settings |= content.get(key) or {}
-    if unknown := sorted(set(settings) - {*HARMLESS_SETTINGS, "model_max_length", "truncation_side"}):
-        raise ModelError(f"{folder}: {ST_CONFIG_FILES[0]} sets {', '.join(unknown)}, which stfit does not support")
-    if "model_max_length" in settings:
-        content.setdefault("max_seq_length", settings["model_max_length"])
-    if "truncation_side" in settings:
-        content["truncation_side"] = settings["truncation_side"]
-    modalities = content.get("modality_config") or TEXT_ALONE
-    unusual = [key for key, values in USUAL_ST_VALUES.items() if content.get(key) and content[key] not in values]
-    if unusual or modalities != TEXT_ALONE:
-        keys = ", ".join(unusual or ["modality_config"])
-        raise ModelError(f"{folder}: sets {keys} of sentence-transformers 6 to a value that stfit does not support")
-    return content
-
-
 def inspect_transformer(folder: Path) -> ModelInfo:
     if base := locate_adapter_base(folder, SMALL_FILES):
         validate_folder(base)
-        limit = _read_st_config(folder).get("max_seq_length")
+        limit = read_sentence_bert_config(folder).get("max_seq_length")
         info = inspect_transformer(base)
         return replace(info, max_seq_length=limit or info.max_seq_length)
     require_weights(folder)
@@ -284,7 +246,7 @@ def inspect_transformer(folder: Path) -> ModelInfo:
     positions = count_positions(config)
     tokenizer_limit = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
     tokenizer_file = folder / "tokenizer.json"
-    limit = _read_st_config(folder).get("max_seq_length") or own_limit(tokenizer_limit, positions)
+    limit = read_sentence_bert_config(folder).get("max_seq_length") or own_limit(tokenizer_limit, positions)
     return ModelInfo(
         ST_NAME,
         load_tokenizer=partial(untruncated_tokenizer, tokenizer_file) if tokenizer_file.is_file() else None,

@@ -108,6 +108,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     as_written = _read_as_written(tokenizer, path)
     if read_json(folder / CONFIG, {}).get("add_eos_token"):
         append_eos(as_written)
+    _compare(as_written, tokenizer, folder)
+    return as_written
+
+
+def _compare(as_written: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Warn if transformers' own class gives a text other ids than the file."""
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     for text in PROBES:
@@ -122,8 +128,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
                 other_ids,
                 ids,
             )
-            break
-    return as_written
+            return
 
 
 def _sentencepiece_hint(folder: Path) -> str:
