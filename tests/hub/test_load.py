@@ -276,4 +276,4 @@ def test_a_stream_of_a_dataset_trains_on_its_files_and_is_checked_by_its_first_r
     assert lock["data"] == [{"dataset": "me/rows", "commit": filled.state.repositories["dataset", "me/rows"].head.oid}]
     refused = stfit("check recipe.yaml data.streaming=true data.split=train+test --json")
     assert refused.returncode == 2
-    assert "`train[:10000]+test[:10000]`, but a stream is one whole split" in refused.stdout
+    assert "`train[:10000]+test[:10000]`: a stream only reads one whole split" in refused.stdout
