@@ -20,12 +20,13 @@ from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.distributed import broadcast_tensors, is_rank_zero, on_rank_zero, rank_zero_first, world_size
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.errors import HubError, ModelError, RecipeError
+from stfit.errors import HubError, LockError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
 from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
+from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.lock import (
     LOCK,
@@ -40,7 +41,7 @@ from stfit.recipe.lock import (
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
 from stfit.runtime.malloc import configure_malloc
-from stfit.runtime.run_folder import RunFolder, lock_folder, open_folder, require_shared
+from stfit.runtime.run_folder import RunFolder, lock_folder, open_folder, put_aside, require_shared
 from stfit.runtime.signals import SignalHandler, handle_signals
 from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
 from stfit.training.checkpoint import newest_checkpoint, require_disk_space
@@ -57,6 +58,7 @@ from stfit.workflows.resume import fingerprint_run, pin_or_reuse, restore_or_sta
 from stfit.workflows.session import Evaluated, Started, TrainingSession, log_problem
 from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher
+from stfit.workflows.unchanged import changes_of_finished
 from stfit.workflows.validate import Prepared, load_and_validate
 
 log = logging.getLogger("stfit")
@@ -83,11 +85,13 @@ def train(
     with lock_folder(path), handle_signals() as signals:
         folder, notes = on_rank_zero(lambda: open_folder(path, training_sections(loaded.recipe), fresh, resume))
         require_shared(path)
+        finished = on_rank_zero(partial(load_json_object, folder.result))
+        changed = on_rank_zero(partial(_changes_of_finished, loaded, folder, resume, locked)) if finished else []
+        if changed:
+            notes = on_rank_zero(partial(put_aside, folder, changed))
         for note in notes:
             log.warning(note)
-        if finished := on_rank_zero(partial(load_json_object, folder.result)):
-            if locked:
-                require_unchanged(locked, load_lock(locked), load_lock(folder.lock))
+        if finished and not changed:
             update_run_recipe(folder, loaded)
             yield Finished(**finished, again=True)
         else:
@@ -95,6 +99,22 @@ def train(
                 on_rank_zero(partial(_require_publishable, loaded.recipe.push.repo))
             events = _run(loaded, folder, signals, strict=resume, locked=locked)
             yield from log_to_trackers(events, loaded.recipe, folder)
+
+
+def _changes_of_finished(
+    loaded: LoadedRecipe[Recipe], folder: RunFolder, resume: bool, locked: Path | None
+) -> list[str]:
+    """Inputs that changed since the run finished. Raises LockError before anything is put aside."""
+    lock = load_lock(folder.lock)
+    changed = changes_of_finished(loaded, lock, strict=resume or locked is not None)
+    if changed and resume:
+        raise LockError(f"--resume: changed since {folder.path} finished:\n  " + "\n  ".join(changed))
+    if locked:
+        if changed:
+            pinned: Recipe = pin(loaded.recipe)
+            lock = _describe(loaded.recipe, pinned, load_and_validate(pinned, loaded.origins))
+        require_unchanged(locked, load_lock(locked), lock)
+    return changed
 
 
 def _run(
@@ -189,10 +209,15 @@ def _require_base_outside_run(recipe: Recipe, path: Path) -> None:
 
 
 def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path | None) -> Lock:
-    lock = on_rank_zero(lambda: build_lock(given, pinned, prepared.training, torch.get_num_threads(), world_size()))
+    lock = on_rank_zero(partial(_describe, given, pinned, prepared))
     if locked:
         require_unchanged(locked, load_lock(locked), lock)
     return lock
+
+
+def _describe(given: Recipe, pinned: Recipe, prepared: Prepared) -> Lock:
+    rows, threads = (prepared.training, prepared.evaluation), torch.get_num_threads()
+    return build_lock(given, pinned, *rows, threads, world_size())
 
 
 def _build_encoder(recipe: Recipe, prepared: Prepared, device: str) -> Encoder:

@@ -86,10 +86,13 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
 
-def _archive(folder: RunFolder) -> Path:
+def put_aside(folder: RunFolder, why: list[str]) -> list[str]:
+    """Rename the run to NAME.1, or the next free number, and create an empty folder; returns what to tell the user."""
     names = (folder.path.with_name(f"{folder.path.name}.{number}") for number in count(1))
     with wrap_os_errors(folder.path):
-        return folder.path.rename(next(path for path in names if not path.exists()))
+        archive = folder.path.rename(next(path for path in names if not path.exists()))
+        folder.checkpoints.mkdir(parents=True)
+    return [f"kept the earlier run as {archive}", *(f"  {line}" for line in why)]
 
 
 def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:
@@ -102,8 +105,7 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
         if resume and changed:
             raise RecipeError(f"--resume: {path} belongs to another recipe:\n  " + "\n  ".join(changed))
         if fresh or changed:
-            archive = _archive(folder)
-            notes = [f"kept the earlier run as {archive}", *(f"  {line}" for line in changed)]
+            notes = put_aside(folder, changed)
     elif resume:
         raise RecipeError(f"--resume: there is no run in {path}")
     with wrap_os_errors(path):

@@ -10,9 +10,9 @@ from stfit.io.atomic import atomic_write
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import LoadedRecipe, load_recipe
-from stfit.recipe.lock import Lock, is_same_input, lock_to_json
+from stfit.recipe.lock import Lock, changes_since, is_same_input, lock_to_json
 from stfit.recipe.recipe import Recipe
-from stfit.runtime.run_folder import RunFolder, differences
+from stfit.runtime.run_folder import RunFolder
 from stfit.training.checkpoint import Checkpoint, frozen_by_lora, restore_checkpoint
 from stfit.training.loop import TrainObjects
 from stfit.training.state import TrainState
@@ -32,10 +32,8 @@ def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
 
 
 def fingerprint_run(lock: Lock, tokenizer: str) -> dict[str, Any]:
-    """Everything that must not change when a run is resumed; evaluators may change. `tokenizer`: its fingerprint."""
-    return {key: value for key, value in lock.items() if key != "eval"} | {
-        "tokens": sha256(tokenizer.encode()).hexdigest()
-    }
+    """Everything that a resumed run is compared by. `tokenizer`: its fingerprint."""
+    return lock | {"tokens": sha256(tokenizer.encode()).hexdigest()}
 
 
 def restore_or_start(
@@ -50,7 +48,7 @@ def restore_or_start(
         folder.truncate_log(-1)
         return TrainState(processes=world_size())
     saved: dict[str, Any] = checkpoint.facts["made"]
-    changes = differences(saved, fingerprint)
+    changes = changes_since(saved, fingerprint)
     if changes and strict:
         raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(changes))
     for line in changes:
