@@ -1,6 +1,5 @@
 """`stfit train`: recipe -> data -> encoder -> batches -> loss -> optimizer -> steps -> model folder."""
 
-import json
 import logging
 import resource
 import time
@@ -23,7 +22,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.errors import HubError, LockError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.io.atomic import atomic_write
-from stfit.io.json_files import load_json_object
+from stfit.io.json_files import seal_json
 from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
 from stfit.recipe.hub_refs import pin
@@ -41,7 +40,7 @@ from stfit.recipe.lock import (
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
 from stfit.runtime.malloc import configure_malloc
-from stfit.runtime.run_folder import RunFolder, lock_folder, open_folder, put_aside, require_shared
+from stfit.runtime.run_folder import RunFolder, load_result, lock_folder, open_folder, put_aside, require_shared
 from stfit.runtime.signals import SignalHandler, handle_signals
 from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
 from stfit.training.checkpoint import newest_checkpoint, require_disk_space
@@ -85,7 +84,7 @@ def train(
     with lock_folder(path), handle_signals() as signals:
         folder, notes = on_rank_zero(lambda: open_folder(path, training_sections(loaded.recipe), fresh, resume))
         require_shared(path)
-        finished = on_rank_zero(partial(load_json_object, folder.result))
+        finished = on_rank_zero(partial(load_result, folder))
         changed = on_rank_zero(partial(_changes_of_finished, loaded, folder, resume, locked)) if finished else []
         if changed:
             notes = on_rank_zero(partial(put_aside, folder, changed))
@@ -93,7 +92,7 @@ def train(
             log.warning(note)
         if finished and not changed:
             update_run_recipe(folder, loaded)
-            yield Finished(**finished, again=True)
+            yield Finished(finished["result"], finished["main"], again=True)
         else:
             if loaded.recipe.push:
                 on_rank_zero(partial(_require_publishable, loaded.recipe.push.repo))
@@ -122,7 +121,7 @@ def _run(
 ) -> Iterator[Event]:
     start = time.perf_counter()
     checkpoint = on_rank_zero(partial(newest_checkpoint, folder.checkpoints))
-    pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder if checkpoint else None))
+    pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder, checkpoint))
     seed_everything(pinned.seed)
     configure_malloc(pinned.train.shard)
     with rank_zero_first():
@@ -323,7 +322,7 @@ def _finish(
     if is_rank_zero():
         write_card(folder, result, main, training)
         atomic_write(folder.model / LOCK, lock_to_json(without_local_folders(lock)))
-        atomic_write(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
+        atomic_write(folder.result, seal_json({"result": result, "main": main, "weights": state.weights}))
         with log_exceptions("writing report.html (`stfit report` writes it again)"):
             write_report(folder)
     return Finished(result, main)

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import atomic_cache_entry
+from stfit.io.hashing import hash_buffers
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 else:
     pa, pc, parquet = lazy("pyarrow"), lazy("pyarrow.compute"), lazy("pyarrow.parquet")
+
+
+TENSORS = ("values", "names")
+"""Of a part."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,13 @@ class Parts:
         return self.folder / f"part-{number:05d}.safetensors"
 
     def has(self, number: int, digest: str) -> bool:
+        """Whether the part was made from these inputs, and its values are those that were written."""
         try:
             with safetensors.safe_open(self.path(number), "numpy") as file:
-                return bool((file.metadata() or {}).get("digest") == digest)
+                metadata = file.metadata() or {}
+                return metadata.get("digest") == digest and metadata.get("values") == _hash_tensors(
+                    {name: file.get_tensor(name) for name in TENSORS}
+                )
         except (OSError, safetensors.SafetensorError):  # missing or damaged
             return False
 
@@ -65,12 +74,16 @@ class Parts:
         names = np.frombuffer(json.dumps([rows.ids, rows.texts], default=str).encode(), dtype=np.uint8)
         tensors = {"values": np.ascontiguousarray(rows.values), "names": names}
         with atomic_cache_entry(self.path(number)) as temporary:
-            safetensors.numpy.save_file(tensors, temporary, {"digest": digest})
+            safetensors.numpy.save_file(tensors, temporary, {"digest": digest, "values": _hash_tensors(tensors)})
 
     def read(self, number: int) -> EmbeddingRows:
         tensors = safetensors.numpy.load_file(self.path(number))
         ids, texts = json.loads(tensors["names"].tobytes())
         return EmbeddingRows(ids, texts, tensors["values"])
+
+
+def _hash_tensors(tensors: dict[str, np.ndarray]) -> str:
+    return hash_buffers(*(part for name in TENSORS for part in (tensors[name].dtype.str.encode(), tensors[name])))
 
 
 def _write_numbers(write_header: Callable[..., None], parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +18,10 @@ from typing import Any
 from stfit.distributed import is_rank_zero, on_rank_zero
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import atomic_write, recover, wrap_os_errors
+from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json_object
+
+log = logging.getLogger("stfit")
 
 
 class _File:
@@ -65,6 +70,44 @@ class RunFolder:
         if self.metrics.is_file():
             kept = [entry for entry in self.read_log() if entry["step"] <= step]
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def put_file_aside(path: Path) -> None:
+    """Rename a damaged file or folder to NAME.damaged, in the place of an earlier one."""
+    aside = path.with_name(f"{path.name}.damaged")
+    with wrap_os_errors(path):
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        path.replace(aside)
+    log.warning("%s is damaged, and is kept as %s", path, aside.name)
+
+
+def hash_weights(model: Path) -> dict[str, str]:
+    """Name, below the folder -> digest of every file of weights."""
+    return {str(path.relative_to(model)): hash_file(path) for path in sorted(model.rglob("*.safetensors"))}
+
+
+def find_damage(folder: RunFolder, digests: dict[str, str]) -> str | None:
+    """A file of the model that is missing or differs from its digest."""
+    for name, digest in digests.items():
+        path = folder.model / name
+        if not path.is_file() or hash_file(path) != digest:
+            return f"{path} is {'damaged' if path.is_file() else 'missing'}"
+    return None
+
+
+def load_result(folder: RunFolder) -> dict[str, Any] | None:
+    """The result of a finished run; None, with a warning, if the result or the model is damaged."""
+    result = load_json_object(folder.result)
+    if result is None:
+        if folder.result.is_file():
+            put_file_aside(folder.result)
+        return None
+    if damage := find_damage(folder, result.get("weights", {})):
+        log.warning("%s: it is written again from the newest checkpoint", damage)
+        folder.result.unlink()
+        return None
+    return result
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

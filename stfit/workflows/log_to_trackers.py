@@ -1,6 +1,5 @@
 """Log the events of a training to the trackers of its recipe."""
 
-import json
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ from typing import Any
 from stfit.distributed import is_rank_zero
 from stfit.errors import RecipeError
 from stfit.io.atomic import atomic_write
-from stfit.io.json_files import load_json_object
+from stfit.io.json_files import load_json_object, seal_json
 from stfit.recipe.dump import flatten, to_inline_yaml
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
@@ -65,7 +64,7 @@ def _id_of(folder: RunFolder) -> str:
     if tracked := load_json_object(folder.tracked):
         return str(tracked["id"])
     run_id = uuid.uuid4().hex
-    atomic_write(folder.tracked, json.dumps({"id": run_id}) + "\n")
+    atomic_write(folder.tracked, seal_json({"id": run_id}))
     return run_id
 
 

@@ -16,8 +16,10 @@ from stfit.errors import DataError, InterruptedRun, Problem
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.io.atomic import atomic_directory
+from stfit.recipe.dump import to_yaml
 from stfit.recipe.recipe import Recipe
-from stfit.runtime.run_folder import RunFolder
+from stfit.recipe.seal import seal
+from stfit.runtime.run_folder import RunFolder, hash_weights
 from stfit.runtime.signals import SignalHandler
 from stfit.training.checkpoint import checkpoint_path, delete_old_checkpoints, save_checkpoint
 from stfit.training.diagnostics import Diagnostics
@@ -162,9 +164,15 @@ class TrainingSession:
     def save(self) -> None:
         path = checkpoint_path(self.folder.checkpoints, self.state.step)
         with self.state.timed("saving"):
-            save_checkpoint(path, self.objects, {"progress": vars(self.state), "made": self.fingerprint})
+            save_checkpoint(path, self.objects, self.facts)
         if is_rank_zero():
             delete_old_checkpoints(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint holds besides tensors."""
+        resolved = seal(to_yaml(self.recipe))
+        return {"progress": vars(self.state), "made": self.fingerprint, "resolved": resolved}
 
     def write_model(self) -> None:
         with self.objects.full_encoder() as encoder:
@@ -172,6 +180,7 @@ class TrainingSession:
             if is_rank_zero():
                 with self.state.timed("saving"), atomic_directory(self.folder.model) as scratch:
                     save_encoder(encoder, scratch)
+                self.state.weights = hash_weights(self.folder.model)
             barrier()  # no process may read the model before it is written
 
     def improves(self, metrics: dict[str, float]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,16 +19,28 @@ ROWS_AT_ONCE = 10_000
 
 def cache_dataset(splits: DatasetDict) -> Path:
     """Save the splits once, to a folder named after their fingerprint. Raises ResourceError if that fails."""
-    folder = cache_folder("datasets") / f"from-python-{_fingerprint(splits)[:16]}"
-    if folder.is_dir():
+    fingerprint = _fingerprint(splits)
+    folder = cache_folder("datasets") / f"from-python-{fingerprint[:16]}"
+    if _holds(folder, fingerprint):
         return folder
     try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
         with atomic_cache_entry(folder) as temporary:
             splits.save_to_disk(str(temporary))
     except OSError as error:
         if not folder.is_dir():  # else another process was faster
             raise ResourceError(f"{folder}: the dataset can't be saved: {error}") from error
     return folder
+
+
+def _holds(folder: Path, fingerprint: str) -> bool:
+    import datasets
+
+    try:
+        return _fingerprint(datasets.load_from_disk(str(folder))) == fingerprint
+    except (OSError, ValueError, KeyError):  # missing or damaged
+        return False
 
 
 def _fingerprint(splits: DatasetDict) -> str:

@@ -5,6 +5,7 @@ in, and rows added at the end of a dataset cost only themselves. The folder can 
 """
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy as np
 
 from stfit.data.cache.tokens import cache_folder, cache_key
 from stfit.io.atomic import atomic_cache_entry
+from stfit.io.hashing import hash_buffers
 
 log = logging.getLogger("stfit")
 
+HASH_CHARACTERS = 64
 WINDOW = 4096
 """Texts per file: a few seconds of a teacher's time."""
 
@@ -63,6 +66,7 @@ def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmb
             try:
                 with atomic_cache_entry(path) as temporary, temporary.open("wb") as file:
                     np.save(file, embedding_td)
+                    file.write(hash_buffers(embedding_td).encode())
                 embedding_td = _read(path, len(window))
             except OSError as error:  # a full or read-only disk must not end the run
                 log.warning("the teacher's embeddings can't be cached for the next run: %s", error)
@@ -75,4 +79,8 @@ def _read(path: Path, texts: int) -> np.ndarray:
     window: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     if window.ndim != 2 or len(window) != texts or window.dtype != np.float32:
         raise ValueError(f"{path} holds {window.dtype} of shape {window.shape} instead of {texts} embeddings")
+    with path.open("rb") as file:
+        file.seek(-HASH_CHARACTERS, os.SEEK_END)
+        if file.read() != hash_buffers(window).encode():
+            raise ValueError(f"{path} differs from the digest at its end")
     return window

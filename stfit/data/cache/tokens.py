@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stfit.io.atomic import atomic_cache_entry
+from stfit.io.hashing import hash_buffers
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ log = logging.getLogger("stfit")
 
 MIN_CACHED_TEXTS = 20_000
 """Tokenizing fewer texts takes no longer than looking them up."""
+
+DIGEST = "sha256"
+"""Key of the digest in the metadata of a file."""
 
 TOKENIZE_BATCH_SIZE = 5_000
 """Texts per call of the tokenizer, which a signal can't interrupt."""
@@ -78,17 +82,21 @@ def cache_key(texts: list[str], processor: str) -> str:
 
 def _write(path: Path, flat: np.ndarray, starts: np.ndarray) -> None:
     column = pa.LargeListArray.from_arrays(pa.array(starts), pa.array(flat))
-    schema = pa.schema([("tokens", column.type)])
+    schema = pa.schema([("tokens", column.type)], {DIGEST: hash_buffers(flat, starts)})
     with (
         atomic_cache_entry(path) as temporary,
         pa.OSFile(str(temporary), "wb") as stream,
         pa.ipc.new_file(stream, schema) as file,
     ):
-        file.write_batch(pa.record_batch([column], names=["tokens"]))
+        file.write_batch(pa.record_batch([column], schema))
 
 
 def _read(path: Path, texts: int) -> tuple[np.ndarray, np.ndarray]:
-    column = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0).column("tokens")
+    file = pa.ipc.open_file(pa.memory_map(str(path)))
+    column = file.get_batch(0).column("tokens")
     if len(column) != texts:
         raise ValueError(f"{path} holds {len(column)} texts instead of {texts}")
-    return column.values.to_numpy(), column.offsets.to_numpy()
+    flat, starts = column.values.to_numpy(), column.offsets.to_numpy()
+    if (file.schema.metadata or {}).get(DIGEST.encode()) != hash_buffers(flat, starts).encode():
+        raise ValueError(f"{path} differs from its digest")
+    return flat, starts
