@@ -1,5 +1,6 @@
 """Exceptions -> the message, class name and exit code that the user sees."""
 
+import errno
 import re
 import sys
 from typing import NamedTuple
@@ -7,10 +8,13 @@ from typing import NamedTuple
 import typer
 
 from stfit.cli.console import print_json
+from stfit.cli.streams import SIGPIPE_EXIT, ReaderLeftError
 from stfit.errors import InterruptedRun, ResourceError, StfitError
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 """In torch's messages, on a CPU and on a GPU."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE)
+"""Of a disk or a process that is full, wherever it is met."""
 USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
 """click.UsageError, or the copy of it that newer versions of typer bring."""
 
@@ -33,6 +37,11 @@ def failure_from(error: BaseException) -> Failure:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
         message = "out of memory: lower train.mini_batch_size or train.batch_size"
         return Failure(ResourceError.__name__, message, ResourceError.exit_code)
+    if isinstance(error, ReaderLeftError):
+        return Failure(ReaderLeftError.__name__, None, SIGPIPE_EXIT)
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        where = f"{error.filename}: " if error.filename else ""
+        return Failure(ResourceError.__name__, f"{where}{error.strerror}", ResourceError.exit_code)
     message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; run again with --debug for a traceback."
     return Failure("bug", message, 1)
 

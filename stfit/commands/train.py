@@ -26,6 +26,7 @@ from stfit.io.json_files import seal_json
 from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
 from stfit.recipe.hub_refs import pin
+from stfit.recipe.inputs import keyed_paths
 from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.lock import (
     LOCK,
@@ -80,7 +81,7 @@ def train(
 ) -> Iterator[Event]:
     """`fresh` always starts a new run, `resume` never does. `locked`: the stfit.lock of a run to reproduce."""
     path = runs / loaded.recipe.name
-    _require_base_outside_run(loaded.recipe, path)
+    _require_inputs_outside_run(loaded.recipe, path)
     with lock_folder(path), handle_signals() as signals:
         folder, notes = on_rank_zero(lambda: open_folder(path, training_sections(loaded.recipe), fresh, resume))
         require_shared(path)
@@ -200,11 +201,11 @@ def _require_publishable(repo: str) -> None:
         raise HubError([replace(problem, message=problem.message + hint) for problem in error.problems]) from error
 
 
-def _require_base_outside_run(recipe: Recipe, path: Path) -> None:
-    """Refuse a base inside the run folder: the folder would be archived before the base is read."""
-    base = recipe.model.base
-    if isinstance(base, str) and Path(base).is_absolute() and Path(base).resolve().is_relative_to(path.resolve()):
-        raise RecipeError(f"model.base is in {path}, the run folder of this recipe: choose another `name`")
+def _require_inputs_outside_run(recipe: Recipe, folder: Path) -> None:
+    """Refuse an input inside the run folder: the folder would be archived before the input is read."""
+    for key, path in keyed_paths(recipe):
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise RecipeError(f"{key} is in {folder}, the run folder of this recipe: choose another `name`")
 
 
 def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path | None) -> Lock:

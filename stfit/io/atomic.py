@@ -21,15 +21,33 @@ def wrap_os_errors(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a text file from rank 0 and flush it to disk. Raises ResourceError, and then keeps the previous file."""
-    if not is_rank_zero():
-        return
+    """Write a text file from rank 0. Raises ResourceError, and then keeps the previous file."""
+    if is_rank_zero():
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a path whose file, flushed to disk, replaces `path` after the block; after an error, nothing is left of it.
+
+    A link keeps its place, and a device or a pipe is written to as it is.
+    """
+    target = Path(os.path.realpath(path))
+    is_special = target.exists() and not target.is_file() and not target.is_dir()
+    temporary = target if is_special else temporary_path(target)
     with wrap_os_errors(path):
-        temporary = temporary_path(path)
-        temporary.write_text(text, encoding="utf-8")
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        try:
+            yield temporary
+            if not is_special:
+                _apply_umask(temporary)
+                sync(temporary)
+                temporary.replace(target)
+                sync(target.parent)
+        except BaseException:
+            if not is_special:
+                _delete(temporary)
+            raise
 
 
 def temporary_path(path: Path) -> Path:

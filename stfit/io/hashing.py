@@ -13,7 +13,7 @@ def hash_buffers(*parts: Any) -> str:
     """sha256 of bytes and of contiguous arrays; their lengths are hashed too, so that boundaries count."""
     digest = sha256()
     for part in parts:
-        view = memoryview(part).cast("B")
+        view = memoryview(part)
         digest.update(view.nbytes.to_bytes(8, "little"))
-        digest.update(view)
+        digest.update(view.cast("B") if view.nbytes else b"")
     return digest.hexdigest()

@@ -1,10 +1,13 @@
 """The inputs of a training, of every kind, each with its commit or fingerprint."""
 
+import glob
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,9 @@ WEIGHTS = ("*.json", "*.safetensors")
 OTHERS = ("*.bin", "*.model", "*.txt")
 """Other files of a model folder that are read."""
 
+ROWS = re.compile(r"^eval\b|\bdataset$")
+"""Keys of sources of rows."""
+
 Inputs = dict[str, Any]
 
 
@@ -32,7 +38,8 @@ def describe_inputs(pinned: Recipe) -> Inputs:
     """The inputs of a recipe whose revisions are commits. Files are hashed; no rows are read."""
     objectives = pinned.objectives_by_path.values()
     teachers = [objective.teacher for objective in objectives if objective.teacher]
-    files = {key: digest for key, path in _paths(pinned) if (digest := _digest_of(path))}
+    others = [(key, path) for key, path in keyed_paths(pinned) if not ROWS.search(key)]
+    files = {key: digest for key, path in others if (digest := _digest_of(path))}
     return {
         "base": _describe_model(pinned.model),
         "data": [_describe_training(objective.data) for objective in objectives],
@@ -75,17 +82,22 @@ def _describe_evaluator(evaluator: Any) -> Inputs:
     return _describe_source(evaluator.model_copy(update={"split": "+".join(splits)})) | tables
 
 
-def _paths(recipe: Recipe) -> Iterator[tuple[str, Path]]:
-    """Dotted key -> path, for all paths in the recipe that are no dataset."""
-    for key in ("model", "loss", "objectives"):
-        yield from _paths_in(getattr(recipe, key), key)
+def paths_in(recipe: Recipe) -> list[Path]:
+    """All paths of this machine that a recipe reads, with the files that its patterns match."""
+    matches = (glob.glob(str(path), recursive=True) for _, path in keyed_paths(recipe))
+    return [*(path for _, path in keyed_paths(recipe)), *map(Path, chain.from_iterable(matches))]
 
 
-def _paths_in(value: Any, key: str) -> Iterator[tuple[str, Path]]:
+def keyed_paths(recipe: Recipe) -> list[tuple[str, Path]]:
+    """Dotted key -> path of every input. Relative paths were resolved when the recipe was loaded."""
+    return list(_paths_in(recipe.model_copy(update={"gate": [], "push": None})))
+
+
+def _paths_in(value: Any, key: str = "") -> Iterator[tuple[str, Path]]:
     if isinstance(value, str):
         if os.path.isabs(value):
-            yield key, Path(value)
-    elif not isinstance(value, TableSource):
+            yield key.lstrip("."), Path(value)
+    else:
         for name, part in _parts(value):
             yield from _paths_in(part, f"{key}.{name}")
 

@@ -47,9 +47,7 @@ def test_a_damaged_resolved_recipe_is_written_again_and_the_run_is_that_of_nobod
     assert folder.resolved.read_text() == text
 
 
-def test_a_damaged_resolved_recipe_is_refused_by_all_that_read_it_and_one_without_a_digest_is_read(
-    write, run, tmp_path
-):
+def test_a_damaged_resolved_recipe_is_refused_and_one_without_a_digest_is_read(write, run, tmp_path):
     run(write())
     resolved = RunFolder(tmp_path / "runs" / "tiny").resolved
     text = resolved.read_text()

@@ -70,6 +70,19 @@ def local_files(source: TableSource) -> list[Path] | None:
     return splits[source.split]
 
 
+def input_paths(source: TableSource) -> list[Path]:
+    """The paths of this machine that a source reads, for the question whether an output would replace one."""
+    if source.dataset == STDIN:
+        return [Path("/dev/stdin")]
+    if is_remote(source.dataset):
+        return []
+    path = Path(source.dataset)
+    files = (
+        [*path.glob("*"), *path.glob("data/*")] if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+    )
+    return [path, *files]
+
+
 def files_by_split(path: Path) -> dict[str, list[Path]]:
     """Split -> its files, in order. One file or a glob is the split `train`. Raises DataError if there is none."""
     if path.is_file():
