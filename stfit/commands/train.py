@@ -142,7 +142,7 @@ def _run(
     on_rank_zero(partial(require_disk_space, folder.path, objects, resolved.train.keep_checkpoints))
     fingerprint = fingerprint_run(lock, encoder.tokenizer.fingerprint)
     state = restore_or_start(folder, checkpoint, objects, fingerprint, strict)
-    write_run_recipe(folder, loaded.text, resolved, lock)
+    files = write_run_recipe(folder, loaded.text, resolved, lock)
     evaluators = list(zip(resolved.eval, prepared.evaluation, strict=True))
     main = main_metrics(evaluators, encoder.config.similarity, resolved.matryoshka_dims)
     rows = None if resolved.is_streamed else sum(map(len, tables))
@@ -151,7 +151,7 @@ def _run(
     report_data = open_report_data(folder, resolved, prepared, evaluators, main)
     intervals, diagnostics = build_intervals(resolved.train, schedule.total_steps), Diagnostics(schedule.total_steps)
     session = TrainingSession(
-        resolved, folder, signals, objects, evaluators, intervals, state, fingerprint, diagnostics, report_data
+        resolved, folder, signals, objects, evaluators, intervals, state, fingerprint, files, diagnostics, report_data
     )
     state.add_seconds("preparing", time.perf_counter() - start)
     if checkpoint is None:

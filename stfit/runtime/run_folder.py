@@ -56,8 +56,10 @@ class RunFolder:
 
     def log(self, entry: dict[str, Any]) -> None:
         if is_rank_zero():
-            with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(entry) + "\n")
+            with wrap_os_errors(self.metrics):
+                self.path.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
+                with self.metrics.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(entry) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
         entries = []
@@ -72,14 +74,14 @@ class RunFolder:
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
-def put_file_aside(path: Path) -> None:
+def put_aside_damaged(path: Path, reason: str = "is damaged") -> None:
     """Rename a damaged file or folder to NAME.damaged, in the place of an earlier one."""
     aside = path.with_name(f"{path.name}.damaged")
     with wrap_os_errors(path):
         if aside.is_dir():
             shutil.rmtree(aside)
         path.replace(aside)
-    log.warning("%s is damaged, and is kept as %s", path, aside.name)
+    log.warning("%s: %s; kept as %s", path, reason, aside.name)
 
 
 def hash_weights(model: Path) -> dict[str, str]:
@@ -101,7 +103,7 @@ def load_result(folder: RunFolder) -> dict[str, Any] | None:
     result = load_json_object(folder.result)
     if result is None:
         if folder.result.is_file():
-            put_file_aside(folder.result)
+            put_aside_damaged(folder.result)
         return None
     if damage := find_damage(folder, result.get("weights", {})):
         log.warning("%s: it is written again from the newest checkpoint", damage)
@@ -195,7 +197,11 @@ def lock_folder(path: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             stream.seek(0)
-            raise ResourceError(f"{path} is in use by process {stream.read().strip() or '?'}") from error
+            owner = stream.read().strip() or "?"
+            raise ResourceError(
+                f"{path} is in use by process {owner}: wait until it ends, stop it (kill {owner}), or choose another "
+                "folder or name"
+            ) from error
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()

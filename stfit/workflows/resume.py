@@ -2,6 +2,7 @@
 
 import logging
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from stfit.distributed import world_size
@@ -13,7 +14,7 @@ from stfit.recipe.load import LoadedRecipe, load_recipe
 from stfit.recipe.lock import Lock, changes_since, is_same_input, lock_to_json
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.seal import is_damaged, is_sealed, seal
-from stfit.runtime.run_folder import RunFolder, find_damage, put_file_aside
+from stfit.runtime.run_folder import RunFolder, find_damage, put_aside_damaged
 from stfit.training.checkpoint import Checkpoint, frozen_by_lora, newest_checkpoint, restore_checkpoint
 from stfit.training.loop import TrainObjects
 from stfit.training.state import TrainState
@@ -39,7 +40,7 @@ def restore_resolved(folder: RunFolder, checkpoint: Checkpoint | None = None) ->
     if kept is None:  # of an earlier version, which wrote no digests
         return
     if text:
-        put_file_aside(folder.resolved)
+        put_aside_damaged(folder.resolved)
     log.warning("%s: was missing or damaged, and is written again from the newest checkpoint", folder.resolved)
     atomic_write(folder.resolved, kept)
 
@@ -91,10 +92,16 @@ def restore_or_start(
     return state
 
 
-def write_run_recipe(folder: RunFolder, text: str, resolved: Recipe, lock: Lock) -> None:
-    atomic_write(folder.lock, lock_to_json(lock))  # first: it decides whose folder this is
-    atomic_write(folder.recipe, text)
-    atomic_write(folder.resolved, seal(to_yaml(resolved)))
+def write_run_recipe(folder: RunFolder, text: str, resolved: Recipe, lock: Lock) -> dict[Path, str]:
+    """Write the files that say what a run is; returns them, for `TrainingSession.restore_files`."""
+    files = {
+        folder.lock: lock_to_json(lock),  # first: it decides whose folder this is
+        folder.recipe: text,
+        folder.resolved: seal(to_yaml(resolved)),
+    }
+    for path, content in files.items():
+        atomic_write(path, content)
+    return files
 
 
 def update_run_recipe(folder: RunFolder, loaded: LoadedRecipe[Recipe]) -> None:

@@ -1,6 +1,7 @@
 """What a later command trusts carries a digest: a changed byte is noticed, put aside and said, never used."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,39 @@ def test_a_changed_byte_anywhere_in_a_part_makes_it_no_part(tmp_path):
     for place in range(len(whole)):
         parts.path(0).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         assert not parts.has(0, "inputs") or parts.read(0).values.tolist() == np.ones((2, 3)).tolist()
+
+
+def test_damaged_checkpoints_are_put_aside_once_and_the_run_starts_from_what_is_whole(write, run, tmp_path, caplog):
+    recipe = write()
+    run(recipe, "whole")
+    folder = stop_after(recipe, tmp_path / "runs", 5)
+    for path in folder.checkpoints.glob("step-*/weights.safetensors"):
+        path.write_bytes(b"")
+    events = run(recipe)
+    assert events[0].first_step == 0
+    assert weights(folder) == weights(RunFolder(tmp_path / "whole" / "tiny"))
+    assert caplog.text.count("skipped, weights.safetensors is damaged; kept as step-") == 2
+    assert len(list(folder.checkpoints.glob("*.damaged"))) == 2
+
+
+@pytest.mark.parametrize("names", [["resolved.yaml", "recipe.yaml", "stfit.lock"], ["metrics.jsonl", "record.json"]])
+def test_files_deleted_while_a_run_trains_are_written_again(write, run, tmp_path, names, caplog):
+    recipe = write()
+    run(recipe, "whole")
+    events = train(load_recipe(recipe), tmp_path / "runs")
+    folder = RunFolder(tmp_path / "runs" / "tiny")
+    for event in events:
+        if isinstance(event, StepInfo) and event.step == 5:
+            for name in names:
+                (folder.path / name).unlink()
+    assert {path.name for path in folder.path.iterdir()} >= {*names, "model", "result.json"}
+    assert weights(folder) == weights(RunFolder(tmp_path / "whole" / "tiny"))
+    assert run(recipe)[-1].again
+
+
+def test_a_run_folder_deleted_while_the_run_trains_is_made_again(write, tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "tiny")
+    for event in train(load_recipe(write()), tmp_path / "runs"):
+        if isinstance(event, StepInfo) and event.step == 3:
+            shutil.rmtree(folder.path)
+    assert {path.name for path in folder.path.iterdir()} >= {"resolved.yaml", "stfit.lock", "model", "result.json"}

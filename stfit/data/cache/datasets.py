@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stfit.data.cache.tokens import cache_folder
+from stfit.data.cache.folder import cache_folder, mark_used, trim_cache
 from stfit.errors import ResourceError
 from stfit.io.atomic import atomic_cache_entry
 
@@ -22,6 +22,7 @@ def cache_dataset(splits: DatasetDict) -> Path:
     fingerprint = _fingerprint(splits)
     folder = cache_folder("datasets") / f"from-python-{fingerprint[:16]}"
     if _holds(folder, fingerprint):
+        mark_used(folder)
         return folder
     try:
         if folder.is_dir():
@@ -31,6 +32,7 @@ def cache_dataset(splits: DatasetDict) -> Path:
     except OSError as error:
         if not folder.is_dir():  # else another process was faster
             raise ResourceError(f"{folder}: the dataset can't be saved: {error}") from error
+    trim_cache(folder)
     return folder
 
 

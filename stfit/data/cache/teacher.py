@@ -1,7 +1,7 @@
 """Cache of a teacher's embeddings, so that a corpus is embedded once for all runs that learn from it.
 
 Each file holds a window of texts and is named after teacher and texts. An interrupted run resumes at the window it was
-in, and rows added at the end of a dataset cost only themselves. The folder can be deleted at any time.
+in, and rows added at the end of a dataset cost only themselves.
 """
 
 import logging
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stfit.data.cache.tokens import cache_folder, cache_key
+from stfit.data.cache.folder import cache_folder, mark_used, trim_cache
+from stfit.data.cache.tokens import cache_key
 from stfit.io.atomic import atomic_cache_entry
 from stfit.io.hashing import hash_buffers
 
@@ -60,6 +61,7 @@ def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmb
         path = cache_folder("teachers") / f"{cache_key(window, teacher)}.npy"
         try:
             embedding_td = _read(path, len(window))
+            mark_used(path)
         except (OSError, ValueError, EOFError):  # missing or damaged
             embedding_td = embed(window)
             log.info("teacher: embedded %d of %d texts", start + len(window), len(texts))
@@ -68,6 +70,7 @@ def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmb
                     np.save(file, embedding_td)
                     file.write(hash_buffers(embedding_td).encode())
                 embedding_td = _read(path, len(window))
+                trim_cache()
             except OSError as error:  # a full or read-only disk must not end the run
                 log.warning("the teacher's embeddings can't be cached for the next run: %s", error)
         windows.append(embedding_td)

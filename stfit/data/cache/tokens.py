@@ -1,6 +1,6 @@
 """Cache of token ids, so that a corpus is tokenized once for all runs that use it.
 
-One Arrow file per (tokenizer and its settings, texts), memory-mapped when read. The folder can be deleted at any time.
+One Arrow file per (tokenizer and its settings, texts), memory-mapped when read.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stfit.data.cache.folder import cache_folder, limit_bytes, mark_used, trim_cache
 from stfit.io.atomic import atomic_cache_entry
 from stfit.io.hashing import hash_buffers
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
-    import huggingface_hub.constants as hub
     import pyarrow as pa
 else:
-    pa, hub = lazy("pyarrow"), lazy("huggingface_hub.constants")
+    pa = lazy("pyarrow")
 
 log = logging.getLogger("stfit")
 
@@ -45,12 +45,17 @@ def load_tokens(texts: list[str], tokenize: Tokenize, cache_name: str | None) ->
     if cache_name is None or len(texts) < MIN_CACHED_TEXTS:
         return _tokenize_all(texts, tokenize)
     path = cache_folder("tokens") / f"{cache_key(texts, cache_name)}.arrow"
+    limit = limit_bytes()
     try:
-        return _read(path, len(texts))
+        tokens = _read(path, len(texts))
+        mark_used(path)
+        return tokens
     except (OSError, ValueError):  # missing or damaged; pyarrow's errors derive from both
         flat, starts = _tokenize_all(texts, tokenize)
     try:
-        _write(path, flat, starts)
+        if flat.nbytes + starts.nbytes <= limit:
+            _write(path, flat, starts)
+            trim_cache(path)
     except OSError as error:  # a full or read-only disk must not end the run
         log.warning("token ids can't be cached for the next run: %s", error)
     return flat, starts
@@ -64,10 +69,6 @@ def _tokenize_all(texts: list[str], tokenize: Tokenize) -> tuple[np.ndarray, np.
     ]
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in sequences], dtype=np.int64)])
     return np.concatenate(sequences), starts
-
-
-def cache_folder(kind: str) -> Path:
-    return Path(hub.HF_ASSETS_CACHE) / "stfit" / kind
 
 
 def cache_key(texts: list[str], processor: str) -> str:
