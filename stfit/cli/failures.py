@@ -13,8 +13,8 @@ from stfit.errors import InterruptedRun, ResourceError, StfitError
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 """In torch's messages, on a CPU and on a GPU."""
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE)
-"""Of a disk or a process that is full, wherever it is met."""
+HOPELESS = ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EIO", "EMFILE", "ENFILE", "ENAMETOOLONG", "EACCES", "EPERM", "ELOOP")
+"""Errors of the operating system that are no bug, wherever they are met: a full disk, a path that can't be used."""
 USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
 """click.UsageError, or the copy of it that newer versions of typer bring."""
 
@@ -39,7 +39,7 @@ def failure_from(error: BaseException) -> Failure:
         return Failure(ResourceError.__name__, message, ResourceError.exit_code)
     if isinstance(error, ReaderLeftError):
         return Failure(ReaderLeftError.__name__, None, SIGPIPE_EXIT)
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+    if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in HOPELESS:
         where = f"{error.filename}: " if error.filename else ""
         return Failure(ResourceError.__name__, f"{where}{error.strerror}", ResourceError.exit_code)
     message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; run again with --debug for a traceback."

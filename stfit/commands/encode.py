@@ -129,16 +129,18 @@ def _merge_parts(
     stats: EncodeStats,
 ) -> None:
     rows: Iterator[EmbeddingRows] = map(parts.read, range(stats.parts))
+    computed: Ranges | None = None
     if calibration and ranges is None:
         if not stats.rows:
             raise DataError(f"{inputs.source.dataset}: contains no text to compute ranges from")
         computed = reduce(Ranges.union, (Ranges.from_embeddings(part.values) for part in rows))
-        save_ranges(computed, calibration)
         rows = (
             replace(part, values=quantize(part.values, options.precision, computed))
             for part in map(parts.read, range(stats.parts))
         )
     write_output(rows, output, stats.rows)
+    if calibration and computed:  # last: with a file of ranges, the parts of the next try would be others
+        save_ranges(computed, calibration)
     shutil.rmtree(parts.folder)
 
 
