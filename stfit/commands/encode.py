@@ -94,7 +94,7 @@ def encode(
     ranges = load_ranges(calibration, dim) if calibration else None
     target = Path(os.path.realpath(output))
     parts = Parts(target.with_name(target.name + ".parts"))
-    stats = EncodeStats(dim=dim)
+    is_resumed, stats = parts.any(), EncodeStats(dim=dim)
     with lock_folder(parts.folder / "output"), handle_signals():
         try:
             with wrap_os_errors(output):
@@ -105,7 +105,7 @@ def encode(
             kept = f"{stats.rows} rows are kept in {parts.folder}; run the same command to resume"
             raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
         except StfitError:
-            if is_rank_zero() and not parts.any():
+            if is_rank_zero() and not stats.rows and not is_resumed:
                 shutil.rmtree(parts.folder)
             raise
     yield _summary(output, stats)
