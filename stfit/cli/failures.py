@@ -3,6 +3,7 @@
 import errno
 import re
 import sys
+from contextlib import suppress
 from typing import NamedTuple
 
 import typer
@@ -52,4 +53,6 @@ def print_failure(failure: Failure, as_json: bool) -> None:
     sys.stderr.write(f"stfit: {failure.message}\n")
     if as_json:
         error = {"class": failure.name, "message": failure.message, "exit_code": failure.exit_code}
-        print_json({"error": error})
+        with suppress(ReaderLeftError, ResourceError):  # stdout may be what failed
+            print_json({"error": error})
+            sys.stdout.flush()

@@ -4,16 +4,15 @@ import gc
 import os
 import sys
 import traceback
-from contextlib import suppress
 from typing import NoReturn
 
 from stfit.cli import console
 from stfit.cli.app import app
 from stfit.cli.failures import failure_from, print_failure
 from stfit.cli.launch import require_parallel
-from stfit.cli.streams import ReaderLeftError, prepare_streams
+from stfit.cli.streams import prepare_streams
 from stfit.distributed import is_initialized, is_rank_zero, launched_world_size, process_group, write_error_file
-from stfit.errors import InterruptedRun, ResourceError
+from stfit.errors import InterruptedRun
 
 
 def main() -> NoReturn:
@@ -39,9 +38,7 @@ def main() -> NoReturn:
         if launched_world_size():
             write_error_file(failure.name, failure.message or "", failure.exit_code)
         else:
-            with suppress(ReaderLeftError, ResourceError):  # stdout fails as well
-                print_failure(failure, as_json="--json" in arguments)
-                sys.stdout.flush()
+            print_failure(failure, as_json="--json" in arguments)
         _exit_process(failure.exit_code)
 
 

@@ -67,8 +67,9 @@ class Parts:
         free = shutil.disk_usage(self.folder).free + sum(path.stat().st_size for path in self.folder.glob("part-*"))
         if needed > free:
             raise ResourceError(
-                f"{self.folder}: the parts and the output made of them need {needed >> 20} MiB, but only {free >> 20} "
-                "MiB are free: choose an output on another disk, or a smaller --precision or --truncate-dim"
+                f"{self.folder}: the parts and the output made of them need {needed / 2**20:.1f} MiB, but only "
+                f"{free / 2**20:.1f} MiB are free: choose an output on another disk, or a smaller --precision or "
+                "--truncate-dim"
             )
 
     def has(self, number: int, digest: str) -> bool:

@@ -157,6 +157,7 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         recover(path)
         recover(folder.checkpoints)
+        recover(folder.model)
     return folder, notes
 
 

@@ -155,7 +155,7 @@ def test_ranges_and_parts_that_do_not_fit_are_errors_about_the_disk_and_leave_no
 
 def test_space_for_parts_and_output_is_asked_for_when_the_rows_are_counted(tmp_path):
     Parts(tmp_path).require_space(1)
-    with pytest.raises(ResourceError, match=r"the parts and the output made of them need \d+ MiB, but only"):
+    with pytest.raises(ResourceError, match=r"the parts and the output made of them need [\d.]+ MiB, but only"):
         Parts(tmp_path).require_space(2**60)
 
 
