@@ -73,8 +73,8 @@ class Recipe(Spec):
     version: Literal[1] = 1
     """Version of the recipe language."""
     name: Annotated[str, AfterValidator(_require_folder_name)]
-    """Name of the run folder in runs/: at most 200 letters, digits, `.`, `_` and `-`. Defaults to the name of the recipe
-    file, without its suffix."""
+    """Name of the run folder in runs/: at most 200 letters, digits, `.`, `_` and `-`. Defaults to the name of the
+    recipe file, without its suffix."""
     seed: int = Field(42, ge=0)
     """Random seed for the order of the data, dropout and new weights."""
     model: Model
