@@ -9,7 +9,8 @@ import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from stfit.errors import ResourceError
+from stfit.io.atomic import atomic_write
+from stfit.io.outputs import require_output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,12 @@ def start_logging() -> None:
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2) + "\n"
+    sys.stdout.write(text)
 
 
 def silence() -> None:
@@ -44,10 +50,8 @@ def print_page(text: str, output: Path | None, as_json: bool = False) -> None:
     if output is None:
         sys.stdout.write(text)
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResourceError(f"{output}: cannot be written: {error.strerror}") from error
+    require_output(output, [])
+    atomic_write(output, text)
     if as_json:
         print_json({"output": str(output)})
     else:

@@ -1,16 +1,21 @@
 """Exceptions -> the message, class name and exit code that the user sees."""
 
+import errno
 import re
 import sys
+from contextlib import suppress
 from typing import NamedTuple
 
 import typer
 
 from stfit.cli.console import print_json
+from stfit.cli.streams import SIGPIPE_EXIT, ReaderLeftError
 from stfit.errors import InterruptedRun, ResourceError, StfitError
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 """In torch's messages, on a CPU and on a GPU."""
+HOPELESS = ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EIO", "EMFILE", "ENFILE", "ENAMETOOLONG", "EACCES", "EPERM", "ELOOP")
+"""Errors of the operating system that are no bug, wherever they are met: a full disk, a path that can't be used."""
 USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
 """click.UsageError, or the copy of it that newer versions of typer bring."""
 
@@ -33,6 +38,11 @@ def failure_from(error: BaseException) -> Failure:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
         message = "out of memory: lower train.mini_batch_size or train.batch_size"
         return Failure(ResourceError.__name__, message, ResourceError.exit_code)
+    if isinstance(error, ReaderLeftError):
+        return Failure(ReaderLeftError.__name__, None, SIGPIPE_EXIT)
+    if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in HOPELESS:
+        where = f"{error.filename}: " if error.filename else ""
+        return Failure(ResourceError.__name__, f"{where}{error.strerror}", ResourceError.exit_code)
     message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; run again with --debug for a traceback."
     return Failure("bug", message, 1)
 
@@ -43,4 +53,6 @@ def print_failure(failure: Failure, as_json: bool) -> None:
     sys.stderr.write(f"stfit: {failure.message}\n")
     if as_json:
         error = {"class": failure.name, "message": failure.message, "exit_code": failure.exit_code}
-        print_json({"error": error})
+        with suppress(ReaderLeftError, ResourceError):  # stdout may be what failed
+            print_json({"error": error})
+            sys.stdout.flush()

@@ -56,7 +56,7 @@ def train_command(
         _print_config(values_with_origins(loaded, recipe), json)
         return
     if skip_unchanged:
-        from stfit.workflows.skip_unchanged import find_unchanged
+        from stfit.workflows.unchanged import find_unchanged
 
         if published := find_unchanged(loaded):
             _print_unchanged(published, json)

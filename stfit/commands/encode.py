@@ -1,6 +1,7 @@
 """`stfit encode`: any number of texts -> parts on disk, each with a digest of its origin -> a file of embeddings."""
 
 import json
+import os
 import resource
 import shutil
 import threading
@@ -15,16 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.embedding_writers import EmbeddingRows, Parts, check_output, write_output
+from stfit.data.embedding_writers import EmbeddingRows, Parts, bytes_per_row, check_suffix, write_output
 from stfit.data.mapping.texts import Texts
-from stfit.data.reading.local_files import count_rows, local_files
+from stfit.data.reading.local_files import count_rows, input_paths, local_files
 from stfit.data.source import Source
 from stfit.distributed import all_gather_numpy, all_gather_object, is_rank_zero
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
 from stfit.encoder.folder.resolve import model_in
-from stfit.errors import DataError, InterruptedRun, RecipeError, ResourceError, StfitError
+from stfit.errors import DataError, InterruptedRun, RecipeError, StfitError
+from stfit.io.atomic import wrap_os_errors
+from stfit.io.outputs import require_output
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
@@ -77,28 +80,32 @@ def encode(
     device: str = "auto",
 ) -> Iterator[Encoded | dict[str, Any]]:
     """Yields progress, then what `--json` prints. After InterruptedRun, the same command resumes."""
-    check_output(output)
-    local_files(inputs.source)  # report a missing file before the model is loaded
+    check_suffix(output)
     _require_calibration(options.precision, calibration)
+    read = [*input_paths(inputs.source), Path(model)]
+    require_output(output, [*read, *([calibration] if calibration else [])], is_folder=True)
+    if calibration and not calibration.exists():
+        require_output(calibration, read)
+    local_files(inputs.source)  # report a missing file before the model is loaded
     encoder = load_encoder(model_in(model), choose_device(device))
     dim = encoder.resolve_dim(options.truncate_dim)
     if options.precision in ("binary", "ubinary") and dim % 8:
         raise RecipeError(f"{options.precision} packs 8 dimensions into a byte, and {dim} is not a multiple of 8")
     ranges = load_ranges(calibration, dim) if calibration else None
-    parts = Parts(output.with_name(output.name + ".parts"))
-    stats = EncodeStats(dim=dim)
+    target = Path(os.path.realpath(output))
+    parts = Parts(target.with_name(target.name + ".parts"))
+    is_resumed, stats = parts.any(), EncodeStats(dim=dim)
     with lock_folder(parts.folder / "output"), handle_signals():
         try:
-            yield from _write_parts(encoder, inputs, options, ranges, parts, with_text, stats)
-            if is_rank_zero():
-                _merge_parts(parts, inputs, output, options, calibration, ranges, stats)
+            with wrap_os_errors(output):
+                yield from _write_parts(encoder, inputs, options, ranges, parts, target.suffix, with_text, stats)
+                if is_rank_zero():
+                    _merge_parts(parts, inputs, target, options, calibration, ranges, stats)
         except InterruptedRun as stop:
             kept = f"{stats.rows} rows are kept in {parts.folder}; run the same command to resume"
             raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
-        except OSError as error:
-            raise ResourceError(f"{output}: can't be written: {error.strerror or error}") from error
         except StfitError:
-            if not stats.rows and is_rank_zero():
+            if is_rank_zero() and not stats.rows and not is_resumed:
                 shutil.rmtree(parts.folder)
             raise
     yield _summary(output, stats)
@@ -122,16 +129,18 @@ def _merge_parts(
     stats: EncodeStats,
 ) -> None:
     rows: Iterator[EmbeddingRows] = map(parts.read, range(stats.parts))
+    computed: Ranges | None = None
     if calibration and ranges is None:
         if not stats.rows:
             raise DataError(f"{inputs.source.dataset}: contains no text to compute ranges from")
         computed = reduce(Ranges.union, (Ranges.from_embeddings(part.values) for part in rows))
-        save_ranges(computed, calibration)
         rows = (
             replace(part, values=quantize(part.values, options.precision, computed))
             for part in map(parts.read, range(stats.parts))
         )
-    write_output(rows, parts.folder / "output", output, stats.rows)
+    write_output(rows, output, stats.rows)
+    if calibration and computed:  # last: with a file of ranges, the parts of the next try would be others
+        save_ranges(computed, calibration)
     shutil.rmtree(parts.folder)
 
 
@@ -141,6 +150,7 @@ def _write_parts(
     options: EncodeOptions,
     ranges: Ranges | None,
     parts: Parts,
+    suffix: str,
     with_text: bool,
     stats: EncodeStats,
 ) -> Iterator[Encoded]:
@@ -154,10 +164,13 @@ def _write_parts(
     def digest_of(texts: Texts) -> str:
         return sha256(json.dumps([settings, texts.ids, texts.texts], default=str).encode()).hexdigest()
 
+    row_bytes = bytes_per_row(precision, stats.dim) + bytes_per_row(options.precision, stats.dim, suffix)
     total = _RowCount(inputs.source)
     windows = stream_text_windows(inputs, encoder, prompt, lambda number, texts: parts.has(number, digest_of(texts)))
     for window in windows:
         start = time.perf_counter()
+        if is_rank_zero() and (rows := total.take_once()):
+            parts.require_space(rows * row_bytes)
         if window.sequences is None:
             stats.resumed += len(window.all)
         else:
@@ -198,11 +211,17 @@ class _RowCount:
 
     def __init__(self, source: Source) -> None:
         self._rows: int | None = None
+        self._was_taken = False
         threading.Thread(target=self._count, args=(source,), daemon=True).start()
 
     def _count(self, source: Source) -> None:
         with suppress(StfitError, OSError, ValueError, EOFError):  # reading the rows reports it
             self._rows = count_rows(source)
+
+    def take_once(self) -> int | None:
+        """The number when it is known for the first time; else None."""
+        rows, self._was_taken = (None if self._was_taken else self._rows), self._rows is not None
+        return rows
 
     def share(self, row: int) -> float | None:
         return min(1.0, row / self._rows) if self._rows else None

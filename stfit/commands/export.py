@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stfit.data.reading.local_files import input_paths
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
@@ -23,6 +24,7 @@ from stfit.encoder.export.onnx import (
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.io.atomic import atomic_directory
+from stfit.io.outputs import require_output
 from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 SAMPLE = 512
@@ -39,6 +41,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
     if output.exists() and not (output / "config_sentence_transformers.json").is_file():
         raise RecipeError(f"{output} exists and is not an earlier export: choose another folder with -o")
     folder = model_in(model)
+    require_output(output, [Path(folder), *(input_paths(texts.source) if texts else [])], is_folder=True)
     encoder = load_encoder(folder)
     if encoder.layout.name == "auto":
         raise ModelError(f"{model} is not a transformer, and only transformers can be exported")

@@ -13,6 +13,7 @@ from stfit.data.source import Source
 from stfit.data.table import concatenate
 from stfit.errors import DataError, Problem, RecipeError
 from stfit.io.atomic import atomic_write
+from stfit.io.outputs import require_output
 from stfit.paths import DATA_SUFFIXES, TEXT_SUFFIXES, looks_like_path
 from stfit.recipe.dump import to_inline_yaml
 
@@ -83,6 +84,7 @@ def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | Non
     """`base`: a Hub id, a folder, a file of word vectors, or the type of an untrained base."""
     if output.exists():
         raise RecipeError(f"{output} exists: choose another file with -o, or delete it")
+    require_output(output, [])
     summary = _inspect(Source(dataset=dataset, config=config))
     training = summary.proposal
     if training.label_kind == "binary":

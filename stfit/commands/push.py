@@ -1,6 +1,5 @@
 """`stfit push`: files -> gate -> card -> one commit on the Hub."""
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 
 from stfit.errors import HubError, ModelError, Problem, RecipeError
 from stfit.io.atomic import atomic_write
-from stfit.io.json_files import load_json_object
+from stfit.io.json_files import load_json_object, seal_json
 from stfit.publish import commit as hub
 from stfit.publish.allowlist import CARD, MANIFEST, files_to_publish
 from stfit.publish.card import CardData, card_body, card_metadata
@@ -19,7 +18,7 @@ from stfit.publish.destination import Push
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.runtime.run_folder import RunFolder
+from stfit.runtime.run_folder import RunFolder, find_damage
 from stfit.workflows.card_data import describe_folder, describe_run
 from stfit.workflows.validate import load_objective
 
@@ -90,8 +89,11 @@ def _find_run(model: Path) -> RunFolder | None:
     run = RunFolder(model.parent)
     if model.name != run.model.name or not run.resolved.is_file():
         return None
-    if load_json_object(run.result) is None:
+    result = load_json_object(run.result)
+    if result is None:
         raise ModelError(f"{run.path} has not finished, so its gate can't be checked: resume it with `stfit train`")
+    if damage := find_damage(run, result.get("weights", {})):
+        raise ModelError(f"{damage}: `stfit train` writes it again from the newest checkpoint")
     return run
 
 
@@ -136,7 +138,7 @@ def _evaluate_gate(
 
     verdict = evaluate_gate(model, recipe, repo, head)
     if "error" not in verdict or force:
-        atomic_write(run.verdict, json.dumps(verdict, indent=2) + "\n")
+        atomic_write(run.verdict, seal_json(verdict))
         verdict.pop("error", None)
     return verdict
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.io.atomic import atomic_write
+from stfit.io.outputs import require_output
 from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
 from stfit.runtime.run_folder import RunFolder
@@ -12,6 +13,10 @@ from stfit.workflows.summarize_run import compare_metrics, last_written, summari
 
 
 def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
+    if output is not None:
+        pages = [RunFolder(run).report for run in runs]
+        read = (path for run in runs for path in run.rglob("*") if path not in pages)
+        require_output(output, read)
     summaries = [summarize_run(RunFolder(run)) for run in runs]
     if len(runs) == 1:
         path = output or RunFolder(runs[0]).report

@@ -1,6 +1,5 @@
 """`stfit train`: recipe -> data -> encoder -> batches -> loss -> optimizer -> steps -> model folder."""
 
-import json
 import logging
 import resource
 import time
@@ -20,13 +19,15 @@ from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.distributed import broadcast_tensors, is_rank_zero, on_rank_zero, rank_zero_first, world_size
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.errors import HubError, ModelError, RecipeError
+from stfit.errors import HubError, LockError, ModelError, RecipeError
 from stfit.evaluation.measure import main_metrics
 from stfit.io.atomic import atomic_write
-from stfit.io.json_files import load_json_object
+from stfit.io.json_files import seal_json
 from stfit.losses.registry import build_loss, compute_loss
 from stfit.publish.commit import preflight
 from stfit.publish.destination import Push
+from stfit.recipe.hub_refs import pin
+from stfit.recipe.inputs import keyed_paths
 from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.lock import (
     LOCK,
@@ -42,7 +43,7 @@ from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
 from stfit.runtime.malloc import configure_malloc
-from stfit.runtime.run_folder import RunFolder, lock_folder, open_folder, require_shared
+from stfit.runtime.run_folder import RunFolder, load_result, lock_folder, open_folder, put_aside, require_shared
 from stfit.runtime.signals import SignalHandler, handle_signals
 from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
 from stfit.training.checkpoint import newest_checkpoint, require_disk_space
@@ -59,6 +60,7 @@ from stfit.workflows.resume import fingerprint_run, pin_or_reuse, restore_or_sta
 from stfit.workflows.session import Evaluated, Started, TrainingSession, log_problem
 from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher
+from stfit.workflows.unchanged import changes_of_finished
 from stfit.workflows.validate import Prepared, RecipeLocation, load_and_validate
 
 log = logging.getLogger("stfit")
@@ -81,17 +83,19 @@ def train(
 ) -> Iterator[Event]:
     """`fresh` always starts a new run, `resume` never does. `locked`: the stfit.lock of a run to reproduce."""
     path = runs / loaded.recipe.name
-    _require_base_outside_run(loaded.recipe, path)
+    _require_inputs_outside_run(loaded.recipe, path)
     with lock_folder(path), handle_signals() as signals:
         folder, notes = on_rank_zero(lambda: open_folder(path, training_sections(loaded.recipe), fresh, resume))
         require_shared(path)
+        finished = on_rank_zero(partial(load_result, folder))
+        changed = on_rank_zero(partial(_changes_of_finished, loaded, folder, resume, locked)) if finished else []
+        if changed:
+            notes = on_rank_zero(partial(put_aside, folder, changed))
         for note in notes:
             log.warning(note)
-        if finished := on_rank_zero(partial(load_json_object, folder.result)):
-            if locked:
-                require_unchanged(locked, load_lock(locked), load_lock(folder.lock))
+        if finished and not changed:
             update_run_recipe(folder, loaded)
-            yield Finished(**finished, again=True)
+            yield Finished(finished["result"], finished["main"], again=True)
         else:
             if loaded.recipe.push:
                 on_rank_zero(partial(_require_publishable, loaded.recipe.push))
@@ -99,12 +103,28 @@ def train(
             yield from log_to_trackers(events, loaded.recipe, folder)
 
 
+def _changes_of_finished(
+    loaded: LoadedRecipe[Recipe], folder: RunFolder, resume: bool, locked: Path | None
+) -> list[str]:
+    """Inputs that changed since the run finished. Raises LockError before anything is put aside."""
+    lock = load_lock(folder.lock)
+    changed = changes_of_finished(loaded, lock, strict=resume or locked is not None)
+    if changed and resume:
+        raise LockError(f"--resume: changed since {folder.path} finished:\n  " + "\n  ".join(changed))
+    if locked:
+        if changed:
+            pinned: Recipe = pin(loaded.recipe)
+            lock = _describe(loaded.recipe, pinned, load_and_validate(pinned, loaded.origins))
+        require_unchanged(locked, load_lock(locked), lock)
+    return changed
+
+
 def _run(
     loaded: LoadedRecipe[Recipe], folder: RunFolder, signals: SignalHandler, strict: bool, locked: Path | None
 ) -> Iterator[Event]:
     start = time.perf_counter()
     checkpoint = on_rank_zero(partial(newest_checkpoint, folder.checkpoints))
-    pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder if checkpoint else None))
+    pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder, checkpoint))
     seed_everything(pinned.seed)
     configure_malloc(pinned.train.shard)
     with rank_zero_first():
@@ -124,7 +144,7 @@ def _run(
     on_rank_zero(partial(require_disk_space, folder.path, objects, resolved.train.keep_checkpoints))
     fingerprint = fingerprint_run(lock, encoder.tokenizer.fingerprint)
     state = restore_or_start(folder, checkpoint, objects, fingerprint, strict)
-    write_run_recipe(folder, loaded.text, resolved, lock)
+    files = write_run_recipe(folder, loaded.text, resolved, lock)
     evaluators = list(zip(resolved.eval, prepared.evaluation, strict=True))
     main = main_metrics(evaluators, encoder.config.similarity, resolved.matryoshka_dims)
     rows = None if resolved.is_streamed else sum(map(len, tables))
@@ -133,7 +153,7 @@ def _run(
     report_data = open_report_data(folder, resolved, prepared, evaluators, main)
     intervals, diagnostics = build_intervals(resolved.train, schedule.total_steps), Diagnostics(schedule.total_steps)
     session = TrainingSession(
-        resolved, folder, signals, objects, evaluators, intervals, state, fingerprint, diagnostics, report_data
+        resolved, folder, signals, objects, evaluators, intervals, state, fingerprint, files, diagnostics, report_data
     )
     state.add_seconds("preparing", time.perf_counter() - start)
     if checkpoint is None:
@@ -183,18 +203,23 @@ def _require_publishable(push: Push) -> None:
         raise HubError([replace(problem, message=problem.message + hint) for problem in error.problems]) from error
 
 
-def _require_base_outside_run(recipe: Recipe, path: Path) -> None:
-    """Refuse a base inside the run folder: the folder would be archived before the base is read."""
-    base = recipe.model.base
-    if isinstance(base, str) and Path(base).is_absolute() and Path(base).resolve().is_relative_to(path.resolve()):
-        raise RecipeError(f"model.base is in {path}, the run folder of this recipe: choose another `name`")
+def _require_inputs_outside_run(recipe: Recipe, folder: Path) -> None:
+    """Refuse an input inside the run folder: the folder would be archived before the input is read."""
+    for key, path in keyed_paths(recipe):
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise RecipeError(f"{key} is in {folder}, the run folder of this recipe: choose another `name`")
 
 
 def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path | None) -> Lock:
-    lock = on_rank_zero(lambda: build_lock(given, pinned, prepared.training, torch.get_num_threads(), world_size()))
+    lock = on_rank_zero(partial(_describe, given, pinned, prepared))
     if locked:
         require_unchanged(locked, load_lock(locked), lock)
     return lock
+
+
+def _describe(given: Recipe, pinned: Recipe, prepared: Prepared) -> Lock:
+    rows, threads = (prepared.training, prepared.evaluation), torch.get_num_threads()
+    return build_lock(given, pinned, *rows, threads, world_size())
 
 
 def _build_encoder(recipe: Recipe, prepared: Prepared, device: str, origins: Mapping[str, Mark]) -> Encoder:
@@ -300,7 +325,7 @@ def _finish(
     if is_rank_zero():
         write_card(folder, result, main, training)
         atomic_write(folder.model / LOCK, lock_to_json(without_local_folders(lock)))
-        atomic_write(folder.result, json.dumps({"result": result, "main": main}, indent=2) + "\n")
+        atomic_write(folder.result, seal_json({"result": result, "main": main, "weights": state.weights}))
         with log_exceptions("writing report.html (`stfit report` writes it again)"):
             write_report(folder)
     return Finished(result, main)

@@ -15,7 +15,8 @@ import numpy as np
 import safetensors.numpy
 
 from stfit.errors import RecipeError, ResourceError
-from stfit.io.atomic import atomic_cache_entry
+from stfit.io.atomic import atomic_cache_entry, atomic_directory, atomic_file, wrap_os_errors
+from stfit.io.hashing import hash_buffers
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 else:
     pa, pc, parquet = lazy("pyarrow"), lazy("pyarrow.compute"), lazy("pyarrow.parquet")
+
+
+TENSORS = ("values", "names")
+"""Of a part."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +59,45 @@ class Parts:
     def path(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.safetensors"
 
+    def any(self) -> bool:
+        return any(self.folder.glob("part-*"))
+
+    def require_space(self, needed: int) -> None:
+        """Raises ResourceError if the parts and the output made of them, `needed` bytes, do not fit on the disk."""
+        free = shutil.disk_usage(self.folder).free + sum(path.stat().st_size for path in self.folder.glob("part-*"))
+        if needed > free:
+            raise ResourceError(
+                f"{self.folder}: the parts and the output made of them need {needed / 2**20:.1f} MiB, but only "
+                f"{free / 2**20:.1f} MiB are free: choose an output on another disk, or a smaller --precision or "
+                "--truncate-dim"
+            )
+
     def has(self, number: int, digest: str) -> bool:
+        """Whether the part was made from these inputs, and its values are those that were written."""
         try:
             with safetensors.safe_open(self.path(number), "numpy") as file:
-                return bool((file.metadata() or {}).get("digest") == digest)
+                metadata = file.metadata() or {}
+                return metadata.get("digest") == digest and metadata.get("values") == _hash_tensors(
+                    {name: file.get_tensor(name) for name in TENSORS}
+                )
         except (OSError, safetensors.SafetensorError):  # missing or damaged
             return False
 
     def write(self, number: int, digest: str, rows: EmbeddingRows) -> None:
         names = np.frombuffer(json.dumps([rows.ids, rows.texts], default=str).encode(), dtype=np.uint8)
         tensors = {"values": np.ascontiguousarray(rows.values), "names": names}
-        with atomic_cache_entry(self.path(number)) as temporary:
-            safetensors.numpy.save_file(tensors, temporary, {"digest": digest})
+        path = self.path(number)
+        with wrap_os_errors(path), atomic_cache_entry(path) as temporary:
+            safetensors.numpy.save_file(tensors, temporary, {"digest": digest, "values": _hash_tensors(tensors)})
 
     def read(self, number: int) -> EmbeddingRows:
         tensors = safetensors.numpy.load_file(self.path(number))
         ids, texts = json.loads(tensors["names"].tobytes())
         return EmbeddingRows(ids, texts, tensors["values"])
+
+
+def _hash_tensors(tensors: dict[str, np.ndarray]) -> str:
+    return hash_buffers(*(part for name in TENSORS for part in (tensors[name].dtype.str.encode(), tensors[name])))
 
 
 def _write_numbers(write_header: Callable[..., None], parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
@@ -118,10 +145,12 @@ def _write_json_lines(parts: Iterable[EmbeddingRows], path: Path, count: int) ->
 
 
 def _write_shards(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
-    path.mkdir()
     for number, rows in enumerate(parts):
         parquet.write_table(rows.to_arrow(), path / f"part-{number:05d}.parquet")
 
+
+JSON_CHARACTERS = 12
+"""Of a number in a .jsonl file, about."""
 
 WRITERS: dict[str, Callable[[Iterable[EmbeddingRows], Path, int], None]] = {
     ".npy": partial(_write_numbers, _npy_header),
@@ -133,20 +162,21 @@ WRITERS: dict[str, Callable[[Iterable[EmbeddingRows], Path, int], None]] = {
 """Suffix of the output -> its writer; no suffix is a folder."""
 
 
-def check_output(path: Path) -> None:
-    """Raises RecipeError for an unknown suffix, ResourceError if the output can't be written there."""
+def check_suffix(path: Path) -> None:
+    """Raises RecipeError for an unknown suffix, and for a folder that holds more than shards."""
     if path.suffix not in WRITERS:
         raise RecipeError(f"{path}: the output must be a .npy, .safetensors, .parquet or .jsonl file, or a folder")
-    if not path.parent.is_dir():
-        raise ResourceError(f"{path}: can't be written: the folder {path.parent} does not exist")
     if path.is_dir() and (path.suffix or any(shard.suffix != ".parquet" for shard in path.iterdir())):
         raise RecipeError(f"{path} is a folder with files other than shards: choose a new folder, or a file")
 
 
-def write_output(parts: Iterable[EmbeddingRows], scratch: Path, path: Path, count: int) -> None:
-    if scratch.is_dir():
-        shutil.rmtree(scratch)
-    WRITERS[path.suffix](parts, scratch, count)
-    if path.is_dir():
-        shutil.rmtree(path)
-    scratch.replace(path)
+def bytes_per_row(precision: str, dim: int, suffix: str = "") -> int:
+    """Of the numbers alone."""
+    sizes = {"float32": 4 * dim, "float16": 2 * dim, "int8": dim, "uint8": dim}
+    return JSON_CHARACTERS * dim if suffix == ".jsonl" else sizes.get(precision, dim // 8)
+
+
+def write_output(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
+    """The output as a whole, in the place of an earlier one. Raises ResourceError, and then keeps the earlier one."""
+    with atomic_file(path) if path.suffix else atomic_directory(path) as temporary:
+        WRITERS[path.suffix](parts, temporary, count)

@@ -22,6 +22,7 @@ from stfit.hub.retry import call_with_retries, progress_meter
 from stfit.io.atomic import atomic_cache_entry
 from stfit.io.hashing import hash_file
 
+COMMIT = re.compile("[0-9a-f]{40}")
 log = logging.getLogger("stfit")
 
 
@@ -33,12 +34,12 @@ def find_account(repo: str) -> dict[str, Any]:
 
 def find_commit(kind: Kind, id: str, revision: str | None) -> str:
     """Offline, the commit that was last seen. A full commit hash is returned as it is, without a request."""
-    if re.fullmatch("[0-9a-f]{40}", revision or ""):
+    if COMMIT.fullmatch(revision or ""):
         return str(revision)
     seen = _repository_folder(kind, id) / "refs" / (revision or "main")
     if constants.HF_HUB_OFFLINE:
-        if seen.is_file():
-            return seen.read_text(encoding="utf-8").strip()
+        if seen.is_file() and COMMIT.fullmatch(commit := seen.read_text(encoding="utf-8", errors="replace").strip()):
+            return commit
         raise HubError(not_cached(kind, id))
     commit = str(look_up(kind, id, revision).sha)
     _keep(seen, commit)
@@ -70,8 +71,8 @@ def with_owner(id: str) -> str:
 
 def list_files(kind: Kind, id: str, commit: str) -> list[str]:
     cached = Path(client.cached_assets_path("stfit", "listings", kind)) / id.replace("/", "--") / f"{commit}.json"
-    if cached.is_file():
-        return json.loads(cached.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError):  # missing or damaged
+        return list(json.loads(cached.read_text(encoding="utf-8")))
     if constants.HF_HUB_OFFLINE:
         raise HubError(not_cached(kind, id))
     paths = call_with_retries(

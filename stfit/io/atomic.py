@@ -1,6 +1,8 @@
 """Files and folders that a reader finds whole or not at all, no matter when the writer dies."""
 
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +12,9 @@ from safetensors import SafetensorError
 
 from stfit.distributed import is_rank_zero
 from stfit.errors import ResourceError, StfitError
+
+SCRATCH = re.compile(r".+\.(?P<process>\d+)(@(?P<node>.*))?\.tmp")
+"""Name of an unfinished entry of a cache; earlier versions left out the machine."""
 
 
 @contextmanager
@@ -21,15 +26,33 @@ def wrap_os_errors(path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, text: str) -> None:
-    """Write a text file from rank 0 and flush it to disk. Raises ResourceError, and then keeps the previous file."""
-    if not is_rank_zero():
-        return
+    """Write a text file from rank 0. Raises ResourceError, and then keeps the previous file."""
+    if is_rank_zero():
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a path whose file, flushed to disk, replaces `path` after the block; after an error, nothing is left of it.
+
+    A link keeps its place, and a device or a pipe is written to as it is.
+    """
+    target = Path(os.path.realpath(path))
+    is_special = target.exists() and not target.is_file() and not target.is_dir()
+    temporary = target if is_special else temporary_path(target)
     with wrap_os_errors(path):
-        temporary = temporary_path(path)
-        temporary.write_text(text, encoding="utf-8")
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
+        try:
+            yield temporary
+            if not is_special:
+                _apply_umask(temporary)
+                sync(temporary)
+                temporary.replace(target)
+                sync(target.parent)
+        except BaseException:
+            if not is_special:
+                _delete(temporary)
+            raise
 
 
 def temporary_path(path: Path) -> Path:
@@ -40,7 +63,8 @@ def temporary_path(path: Path) -> Path:
 def atomic_cache_entry(path: Path) -> Iterator[Path]:
     """Several processes may write one entry at once. Nothing is flushed: a reader treats a damaged entry as missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    delete_scratch_of_dead(path.parent)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}@{platform.node()}.tmp")
     try:
         yield temporary
         _apply_umask(temporary)
@@ -48,6 +72,24 @@ def atomic_cache_entry(path: Path) -> Iterator[Path]:
     except BaseException:
         _delete(temporary)
         raise
+
+
+def delete_scratch_of_dead(folder: Path) -> None:
+    """Delete what processes of this machine that were killed have left of the entries they wrote."""
+    for path in folder.glob("*.tmp"):
+        match = SCRATCH.fullmatch(path.name)
+        if match and match["node"] in (None, platform.node()) and not _is_alive(int(match["process"])):
+            _delete(path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 @contextmanager

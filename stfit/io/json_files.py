@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,30 @@ def load_json(path: Path) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+DIGEST = "sha256"
+"""Key of a JSON object that holds the digest of its other keys."""
+
+
 def load_json_object(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None if the file is missing, damaged, or holds something else."""
+    """A JSON object; None if the file is missing, holds something else, or does not fit its digest, if it has one."""
     try:
         content = load_json(path)
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return None
+    digest = content.pop(DIGEST, None)
+    return content if digest in (None, _digest_of(content)) else None
+
+
+def seal_json(content: dict[str, Any], indent: int | None = 2) -> str:
+    """The text of a file for `load_json_object`, which notices every change of a value."""
+    return json.dumps({**content, DIGEST: _digest_of(content)}, indent=indent) + "\n"
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    # As it is read again: keys are texts then, and tuples lists.
+    return sha256(json.dumps(json.loads(json.dumps(content)), sort_keys=True).encode()).hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

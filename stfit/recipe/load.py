@@ -13,6 +13,7 @@ from stfit.errors import Problem, RecipeError, did_you_mean
 from stfit.recipe.marked_yaml import MAX_BYTES, Mark, Node, decode, quoted, read_yaml
 from stfit.recipe.overrides import apply_overrides, merge
 from stfit.recipe.recipe import Recipe
+from stfit.recipe.seal import is_damaged
 from stfit.recipe.type_tree import Key, Types, normalize_choices
 from stfit.recipe.validation_errors import explain_errors
 from stfit.spec import Spec
@@ -125,6 +126,9 @@ def _read_files(path: Path, types: Types) -> list[_RecipeFile]:
 def _read_file(path: Path, extended_by: Node | None, types: Types) -> _RecipeFile:
     """Read one file; `extended_by` is the `extends` that names it."""
     text = decode(_read_bytes(path, extended_by), str(path))
+    if is_damaged(text):
+        message = "differs from the digest in its first line: it is damaged. If you have edited it, delete that line"
+        raise RecipeError(Problem(message, "damaged", str(path)))
     root, problems = read_yaml(text, str(path), Path(os.path.abspath(path.parent)))
     root = normalize_choices(root, types)
     _require_known_version(root)

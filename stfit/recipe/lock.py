@@ -3,21 +3,16 @@
 import json
 import platform
 from collections.abc import Sequence
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from stfit.data.mapping.examples import Examples
-from stfit.data.reading.local_files import fingerprint_files
 from stfit.data.source import TrainingData
-from stfit.encoder.config import Model
-from stfit.encoder.folder.resolve import model_folder
 from stfit.errors import LockError, RecipeError
-from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json
 from stfit.paths import without_folder
-from stfit.recipe.hub_refs import hub_ref
+from stfit.recipe.inputs import describe_inputs, fingerprint_rows
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import differences
 
@@ -25,8 +20,12 @@ TRAINING_SECTIONS = ("model", "data", "loss", "objectives", "train", "seed")
 """Sections of a recipe that affect training; the others can change without a new training."""
 PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
 LOCK = "stfit.lock"
-LOCATION_KEYS = ("dataset", "base", "vectors", "weights")
+LOCATION_KEYS = ("dataset", "base", "vectors", "weights", "teacher")
 """Keys of a lock whose values are paths or Hub ids."""
+IDENTITIES = ("commit", "bytes", "fingerprint")
+"""Keys that identify an input: by its repository, its files, or the rows in them. One that is equal is enough."""
+DIGESTS = ("bytes", "fingerprint", "files")
+"""Keys that a lock of an earlier version may lack."""
 
 Lock = dict[str, Any]
 
@@ -35,56 +34,36 @@ def training_sections(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", by_alias=True, include=set(TRAINING_SECTIONS))
 
 
-def build_lock(given: Recipe, pinned: Recipe, training: Sequence[Examples], threads: int, processes: int = 1) -> Lock:
-    """Inputs from the Hub have a commit, taken from `pinned`; rows and local models have a fingerprint."""
-    sources = [objective.data for objective in pinned.objectives_by_path.values()]
-    rows = map(_describe_rows, sources, training)
+def build_lock(
+    given: Recipe,
+    pinned: Recipe,
+    training: Sequence[Examples],
+    evaluation: Sequence[Any],
+    threads: int,
+    processes: int = 1,
+) -> Lock:
+    """Inputs from the Hub have a commit, taken from `pinned`; rows and local files have a fingerprint."""
+    inputs, objectives = describe_inputs(pinned), pinned.objectives_by_path.values()
+    read = [_describe_examples(objective.data, rows) for objective, rows in zip(objectives, training, strict=True)]
+    evaluated = {
+        evaluator.label: {"fingerprint": digest}
+        for evaluator, rows in zip(pinned.eval, evaluation, strict=True)
+        if evaluator.label in inputs["eval"] and (digest := fingerprint_rows(rows))
+    }
     return {
         "recipe": training_sections(given),
-        **describe_inputs(pinned),
-        "data": [_describe_source(source) | content for source, content in zip(sources, rows, strict=True)],
+        **inputs,
+        "data": [part | rows for part, rows in zip(inputs["data"], read, strict=True)],
         "packages": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "threads": threads,
         "processes": processes,
-        "eval": {evaluator.label: _describe_source(evaluator) for evaluator in pinned.eval if evaluator.dataset},
+        "eval": {label: part | evaluated.get(label, {}) for label, part in inputs["eval"].items()},
     }
 
 
-def describe_inputs(pinned: Recipe) -> Lock:
-    """Base, teachers and datasets with their commits; no rows are read."""
-    teachers = [objective.teacher for objective in pinned.objectives_by_path.values() if objective.teacher]
-    return {
-        "base": _describe_model(pinned.model),
-        "data": [_describe_source(objective.data) for objective in pinned.objectives_by_path.values()],
-        **({"teachers": list(map(_describe_model, teachers))} if teachers else {}),
-    }
-
-
-def _describe_source(source: Any) -> dict[str, Any]:
-    ref = hub_ref(source)
-    return {"dataset": source.dataset} | ({"commit": ref.revision} if ref else {})
-
-
-def _describe_rows(source: TrainingData, examples: Examples) -> dict[str, Any]:
-    if not source.streaming:
-        return {"rows": len(examples), "fingerprint": examples.fingerprint}
-    fingerprint = fingerprint_files(source)
-    return {"fingerprint": fingerprint} if fingerprint else {}
-
-
-def _describe_model(model: Model) -> dict[str, Any]:
-    ref, base = hub_ref(model), model.base
-    if ref:
-        return {"base": ref.id, "commit": ref.revision}
-    if not isinstance(base, str):
-        return {"base": "scratch"}
-    digest = sha256()
-    folder = model_folder(Path(base))
-    for path in sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.rglob(pattern)):
-        digest.update(str(path.relative_to(folder)).encode())
-        hash_file(path, digest)
-    return {"base": base, "fingerprint": digest.hexdigest()}
+def _describe_examples(source: TrainingData, examples: Examples) -> dict[str, Any]:
+    return {} if source.streaming else {"rows": len(examples), "fingerprint": examples.fingerprint}
 
 
 def without_local_folders(lock: Any) -> Any:
@@ -98,32 +77,66 @@ def without_local_folders(lock: Any) -> Any:
     }
 
 
-def _changes(old: Lock, new: Lock) -> list[str]:
+def changes(old: Lock, new: Lock) -> list[str]:
     """Lines `key: old -> new` for all differences other than folders and revisions: commits are compared instead."""
-    lines = differences(without_local_folders(old), without_local_folders(new))
+    old, new = without_local_folders(old), without_local_folders(new)
+    lines = differences(_without_bytes_of_rows(old), _without_bytes_of_rows(_known_to(old, new)))
     return [line for line in lines if not line.partition(":")[0].endswith(".revision")]
 
 
+def _known_to(old: Any, new: Any) -> Any:
+    """`new` without the digests that `old`, of an earlier version, does not have."""
+    if isinstance(old, list) and isinstance(new, list):
+        return [_known_to(*pair) for pair in zip(old, new, strict=False)] + new[len(old) :]
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return {key: _known_to(old.get(key), value) for key, value in new.items() if key in old or key not in DIGESTS}
+
+
+def _without_bytes_of_rows(lock: Any, are_rows_known: bool = False) -> Any:
+    """Equal rows can come from other files: where the rows have a fingerprint, the bytes of the files do not count."""
+    if isinstance(lock, list):
+        return [_without_bytes_of_rows(part) for part in lock]
+    if not isinstance(lock, dict):
+        return lock
+    known = are_rows_known or "fingerprint" in lock
+    kept = {key: value for key, value in lock.items() if key != "bytes" or not known}
+    return {key: _without_bytes_of_rows(value, known) for key, value in kept.items()}
+
+
 def require_unchanged(file: Path, old: Lock, new: Lock) -> None:
-    if lines := _changes(old, new):
+    if lines := changes(old, new):
         raise LockError(f"{file}: inputs that differ from the lock:\n  " + "\n  ".join(lines))
 
 
-def is_same_training(old: Lock, new: Lock) -> bool:
-    """Whether recipe and inputs equal those of a lock. Packages, threads, processes and evaluators can differ."""
-    if _changes({"recipe": old.get("recipe")}, {"recipe": new["recipe"]}):
-        return False
-    old_inputs, new_inputs = (
-        without_local_folders([lock.get("base"), *lock.get("data", []), *lock.get("teachers", [])])
-        for lock in (old, new)
-    )
-    return len(old_inputs) == len(new_inputs) and all(map(is_same_input, old_inputs, new_inputs))
+def changes_since(old: Lock, new: Lock) -> list[str]:
+    """Differences that matter to a run which began with `old`: evaluators may come and go, and are compared by name."""
+    kept = (old.get("eval") or {}).keys() & (new.get("eval") or {}).keys()
+    old, new = ({**lock, "eval": {label: lock["eval"][label] for label in sorted(kept)}} for lock in (old, new))
+    return changes(old, _in_words_of(old, new))
+
+
+def training_changes(old: Lock, new: Lock) -> list[str]:
+    """Differences of recipe and inputs; packages, threads and processes can differ."""
+    sections = ("recipe", "base", "data", "teachers", "eval", "files")
+    return changes_since(*({key: lock[key] for key in sections if key in lock} for lock in (old, new)))
 
 
 def is_same_input(old: Any, new: dict[str, Any]) -> bool:
     if old == new:
         return True
-    return isinstance(old, dict) and any(old.get(key) == new.get(key) is not None for key in ("commit", "fingerprint"))
+    return isinstance(old, dict) and any(old.get(key) == new.get(key) is not None for key in IDENTITIES)
+
+
+def _in_words_of(old: Any, new: Any) -> Any:
+    """`new`, with `old` in the place of every input that is the same."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [_in_words_of(*pair) for pair in zip(old, new, strict=True)]
+    if not isinstance(new, dict):
+        return new
+    if is_same_input(old, new):
+        return old
+    return {key: _in_words_of(old.get(key), value) if isinstance(old, dict) else value for key, value in new.items()}
 
 
 def load_lock(file: Path) -> Lock:

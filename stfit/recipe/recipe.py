@@ -17,10 +17,24 @@ from stfit.spec import Spec
 from stfit.tracking.trackers import Tracker
 from stfit.training.hyperparameters import Train
 
+LONGEST_NAME = 200
+"""File systems allow 255 bytes; the files beside a run folder add a prefix and a suffix."""
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
+TAKEN_SUFFIXES = (".", ".tmp", ".old", ".damaged", ".lock")
+
 
 def _require_folder_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError("a name must start with a letter or digit and contain only letters, digits, `.`, `_` and `-`")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"{len(name)} characters are too many for the name of a run folder, and of the files beside it: use at "
+            f"most {LONGEST_NAME}"
+        )
+    if RESERVED.fullmatch(name.partition(".")[0]):
+        raise ValueError(f"{name} is the name of a device on Windows, where nobody could copy the run: choose another")
+    if name.endswith(TAKEN_SUFFIXES):
+        raise ValueError(f"stfit's own unfinished files end in {', '.join(TAKEN_SUFFIXES)}: choose another name")
     return name
 
 
@@ -59,7 +73,8 @@ class Recipe(Spec):
     version: Literal[1] = 1
     """Version of the recipe language."""
     name: Annotated[str, AfterValidator(_require_folder_name)]
-    """Name of the run folder in runs/. Defaults to the name of the recipe file, without its suffix."""
+    """Name of the run folder in runs/: at most 200 letters, digits, `.`, `_` and `-`. Defaults to the name of the
+    recipe file, without its suffix."""
     seed: int = Field(42, ge=0)
     """Random seed for the order of the data, dropout and new weights."""
     model: Model

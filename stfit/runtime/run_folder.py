@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +18,10 @@ from typing import Any
 from stfit.distributed import is_rank_zero, on_rank_zero
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import atomic_write, recover, wrap_os_errors
+from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json_object
+
+log = logging.getLogger("stfit")
 
 
 class _File:
@@ -51,8 +56,10 @@ class RunFolder:
 
     def log(self, entry: dict[str, Any]) -> None:
         if is_rank_zero():
-            with wrap_os_errors(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(entry) + "\n")
+            with wrap_os_errors(self.metrics):
+                self.path.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
+                with self.metrics.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(entry) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
         entries = []
@@ -65,6 +72,44 @@ class RunFolder:
         if self.metrics.is_file():
             kept = [entry for entry in self.read_log() if entry["step"] <= step]
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def put_aside_damaged(path: Path, reason: str = "is damaged") -> None:
+    """Rename a damaged file or folder to NAME.damaged, in the place of an earlier one."""
+    aside = path.with_name(f"{path.name}.damaged")
+    with wrap_os_errors(path):
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        path.replace(aside)
+    log.warning("%s: %s; kept as %s", path, reason, aside.name)
+
+
+def hash_weights(model: Path) -> dict[str, str]:
+    """Name, below the folder -> digest of every file of weights."""
+    return {str(path.relative_to(model)): hash_file(path) for path in sorted(model.rglob("*.safetensors"))}
+
+
+def find_damage(folder: RunFolder, digests: dict[str, str]) -> str | None:
+    """A file of the model that is missing or differs from its digest."""
+    for name, digest in digests.items():
+        path = folder.model / name
+        if not path.is_file() or hash_file(path) != digest:
+            return f"{path} is {'damaged' if path.is_file() else 'missing'}"
+    return None
+
+
+def load_result(folder: RunFolder) -> dict[str, Any] | None:
+    """The result of a finished run; None, with a warning, if the result or the model is damaged."""
+    result = load_json_object(folder.result)
+    if result is None:
+        if folder.result.is_file():
+            put_aside_damaged(folder.result)
+        return None
+    if damage := find_damage(folder, result.get("weights", {})):
+        log.warning("%s: it is written again from the newest checkpoint", damage)
+        folder.result.unlink()
+        return None
+    return result
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -86,10 +131,13 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
 
-def _archive(folder: RunFolder) -> Path:
+def put_aside(folder: RunFolder, why: list[str]) -> list[str]:
+    """Rename the run to NAME.1, or the next free number, and create an empty folder; returns what to tell the user."""
     names = (folder.path.with_name(f"{folder.path.name}.{number}") for number in count(1))
     with wrap_os_errors(folder.path):
-        return folder.path.rename(next(path for path in names if not path.exists()))
+        archive = folder.path.rename(next(path for path in names if not path.exists()))
+        folder.checkpoints.mkdir(parents=True)
+    return [f"kept the earlier run as {archive}", *(f"  {line}" for line in why)]
 
 
 def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:
@@ -102,14 +150,14 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
         if resume and changed:
             raise RecipeError(f"--resume: {path} belongs to another recipe:\n  " + "\n  ".join(changed))
         if fresh or changed:
-            archive = _archive(folder)
-            notes = [f"kept the earlier run as {archive}", *(f"  {line}" for line in changed)]
+            notes = put_aside(folder, changed)
     elif resume:
         raise RecipeError(f"--resume: there is no run in {path}")
     with wrap_os_errors(path):
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
         recover(path)
         recover(folder.checkpoints)
+        recover(folder.model)
     return folder, notes
 
 
@@ -150,7 +198,11 @@ def lock_folder(path: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             stream.seek(0)
-            raise ResourceError(f"{path} is in use by process {stream.read().strip() or '?'}") from error
+            owner = stream.read().strip() or "?"
+            raise ResourceError(
+                f"{path} is in use by process {owner}: wait until it ends, stop it (kill {owner}), or choose another "
+                "folder or name"
+            ) from error
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()

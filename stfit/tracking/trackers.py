@@ -6,6 +6,7 @@ MLFLOW_TRACKING_URI, TRACKIO_DIR). To add a tracker, write its class and mention
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,11 +142,15 @@ class MLflow(Spec):
         run_id = earlier[0].info.run_id if earlier else None
         with mlflow.start_run(run_id=run_id, run_name=run.name, tags={"stfit_run": run.id}):
             if run_id is None:  # parameters can't be logged again
-                mlflow.log_params(run.settings)
-            # MLflow does not allow `@` in names.
+                mlflow.log_params({_mlflow_name(name): value for name, value in run.settings.items()})
             yield lambda step, metrics: mlflow.log_metrics(
-                {name.replace("@", "_at_"): value for name, value in metrics.items()}, step=step
+                {_mlflow_name(name): value for name, value in metrics.items()}, step=step
             )
+
+
+def _mlflow_name(name: str) -> str:
+    """MLflow refuses names with other characters than these, and all metrics that come with one."""
+    return re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_"))
 
 
 Tracker = Annotated[TensorBoard | WandB | Trackio | MLflow, Choice("tracker", Spec, "package", "start")]

@@ -27,7 +27,7 @@ from stfit.errors import ModelError, ResourceError
 from stfit.io.atomic import atomic_directory, discard, sync, temporary_path, wrap_os_errors
 from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json
-from stfit.runtime.run_folder import list_checkpoints
+from stfit.runtime.run_folder import list_checkpoints, put_aside_damaged
 from stfit.training.fsdp import shard_like
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import TrainObjects, require_finite_weights, trainable_modules
@@ -149,12 +149,12 @@ def verify_checkpoint(folder: Path) -> str | None:
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest valid checkpoint in `folder`; newer ones that are damaged are logged."""
+    """The newest valid checkpoint in `folder`; newer ones that are damaged are put aside, which is logged."""
     for candidate in list_checkpoints(folder):
         problem = verify_checkpoint(candidate)
         if problem is None:
             return Checkpoint(candidate, load_json(candidate / "state.json")["facts"])
-        log.warning("%s: skipped, %s", candidate, problem)
+        put_aside_damaged(candidate, f"skipped, {problem}")
     return None
 
 

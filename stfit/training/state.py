@@ -34,6 +34,8 @@ class TrainState:
     best: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0
+    weights: dict[str, str] = field(default_factory=dict)
+    """Digests of the files of weights in the model that was written last."""
     baseline: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0

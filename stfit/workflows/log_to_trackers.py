@@ -1,6 +1,5 @@
 """Log the events of a training to the trackers of its recipe."""
 
-import json
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
@@ -8,9 +7,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from stfit.distributed import is_rank_zero
-from stfit.errors import RecipeError
 from stfit.io.atomic import atomic_write
-from stfit.io.json_files import load_json_object
+from stfit.io.json_files import load_json_object, seal_json
 from stfit.recipe.dump import flatten, to_inline_yaml
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
@@ -22,28 +20,46 @@ log = logging.getLogger("stfit")
 
 
 def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterator[Any]:
-    """Pass the events on. A tracker that fails later is dropped with a warning: tracking never ends a training."""
+    """Pass the events on. A tracker that fails, at any time, is dropped with a warning: tracking never ends a run."""
     writers: dict[str, LogMetrics] = {}
     with ExitStack() as opened:
         for event in events:
             if isinstance(event, Started) and is_rank_zero() and recipe.track:
                 run = TrackedRun(folder.path, recipe.name, _id_of(folder), event.first_step, _settings_of(recipe))
-                writers = {tracker.tag(): _start(tracker, run, opened) for tracker in recipe.track}
+                started = {tracker.tag(): _start(tracker, run, opened) for tracker in recipe.track}
+                writers = {name: write for name, write in started.items() if write}
             if numbers := _numbers_of(event, recipe.train.log_every_steps):
                 for name, write in list(writers.items()):
                     try:
                         write(event.step, numbers)
                     except Exception as error:
-                        log.warning("track: %s failed and is disabled: %s", name, error)
+                        _warn(name, error)
                         del writers[name]
             yield event
 
 
-def _start(tracker: Tracker, run: TrackedRun, opened: ExitStack) -> LogMetrics:
+def _start(tracker: Tracker, run: TrackedRun, opened: ExitStack) -> LogMetrics | None:
     try:
-        return opened.enter_context(tracker.start(run))
+        context = tracker.start(run)
+        write = context.__enter__()
     except Exception as error:  # whatever a package or its server does
-        raise RecipeError(f"track: {tracker.tag()} can't be started: {error}") from error
+        _warn(tracker.tag(), error)
+        return None
+
+    def close(*raised: Any) -> None:
+        """The tracker sees how the run ended, but its own errors end nothing."""
+        try:
+            context.__exit__(*raised)
+        except Exception as error:
+            if error is not raised[1]:
+                _warn(tracker.tag(), error)
+
+    opened.push(close)
+    return write
+
+
+def _warn(name: str, error: Exception) -> None:
+    log.warning("track: %s failed and is disabled: %s", name, " ".join(str(error).split()))
 
 
 def _numbers_of(event: Any, every: int) -> dict[str, float]:
@@ -65,7 +81,7 @@ def _id_of(folder: RunFolder) -> str:
     if tracked := load_json_object(folder.tracked):
         return str(tracked["id"])
     run_id = uuid.uuid4().hex
-    atomic_write(folder.tracked, json.dumps({"id": run_id}) + "\n")
+    atomic_write(folder.tracked, seal_json({"id": run_id}))
     return run_id
 
 

@@ -5,7 +5,6 @@ None of it uses the random generators of the training, and a failure is logged w
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from stfit.evaluation.measure import Evaluators, evaluator_of, prompt_of
 from stfit.evaluation.report_samples import Sample, build_sample
 from stfit.evaluation.statistic import Statistic
 from stfit.io.atomic import atomic_write
-from stfit.io.json_files import load_json_object
+from stfit.io.json_files import load_json_object, seal_json
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 
@@ -96,7 +95,7 @@ class ReportData:
             self.write()
 
     def write(self) -> None:
-        atomic_write(self.folder.record, json.dumps(self.facts, ensure_ascii=False) + "\n")
+        atomic_write(self.folder.record, seal_json(self.facts, indent=None))
 
 
 def _problem_to_dict(problem: Problem) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import logging
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from stfit.distributed import world_size
@@ -10,19 +11,38 @@ from stfit.io.atomic import atomic_write
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import LoadedRecipe, load_recipe
-from stfit.recipe.lock import Lock, is_same_input, lock_to_json
+from stfit.recipe.lock import Lock, changes_since, is_same_input, lock_to_json
 from stfit.recipe.recipe import Recipe
-from stfit.runtime.run_folder import RunFolder, differences
-from stfit.training.checkpoint import Checkpoint, frozen_by_lora, restore_checkpoint
+from stfit.recipe.seal import is_damaged, is_sealed, seal
+from stfit.runtime.run_folder import RunFolder, find_damage, put_aside_damaged
+from stfit.training.checkpoint import Checkpoint, frozen_by_lora, newest_checkpoint, restore_checkpoint
 from stfit.training.loop import TrainObjects
 from stfit.training.state import TrainState
 
 log = logging.getLogger("stfit")
 
 
-def pin_or_reuse(recipe: Recipe, resumed: RunFolder | None) -> Recipe:
+def pin_or_reuse(recipe: Recipe, folder: RunFolder, checkpoint: Checkpoint | None) -> Recipe:
     """The recipe with a commit for every Hub revision; of a run to resume, with the values chosen when it began."""
-    return pin(with_earlier_choices(recipe, resumed) if resumed else recipe)
+    if checkpoint is None:
+        return pin(recipe)
+    restore_resolved(folder, checkpoint)
+    return pin(with_earlier_choices(recipe, folder))
+
+
+def restore_resolved(folder: RunFolder, checkpoint: Checkpoint | None = None) -> None:
+    """Write resolved.yaml again from the newest checkpoint, if it is missing or damaged."""
+    text = folder.resolved.read_text(encoding="utf-8", errors="replace") if folder.resolved.is_file() else ""
+    if not is_damaged(text) and is_sealed(text):
+        return
+    checkpoint = checkpoint or newest_checkpoint(folder.checkpoints)
+    kept = checkpoint.facts.get("resolved") if checkpoint else None
+    if kept is None:  # of an earlier version, which wrote no digests
+        return
+    if text:
+        put_aside_damaged(folder.resolved)
+    log.warning("%s: was missing or damaged, and is written again from the newest checkpoint", folder.resolved)
+    atomic_write(folder.resolved, kept)
 
 
 def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
@@ -32,10 +52,8 @@ def with_earlier_choices(recipe: Recipe, folder: RunFolder) -> Recipe:
 
 
 def fingerprint_run(lock: Lock, tokenizer: str) -> dict[str, Any]:
-    """Everything that must not change when a run is resumed; evaluators may change. `tokenizer`: its fingerprint."""
-    return {key: value for key, value in lock.items() if key != "eval"} | {
-        "tokens": sha256(tokenizer.encode()).hexdigest()
-    }
+    """Everything that a resumed run is compared by. `tokenizer`: its fingerprint."""
+    return lock | {"tokens": sha256(tokenizer.encode()).hexdigest()}
 
 
 def restore_or_start(
@@ -50,7 +68,7 @@ def restore_or_start(
         folder.truncate_log(-1)
         return TrainState(processes=world_size())
     saved: dict[str, Any] = checkpoint.facts["made"]
-    changes = differences(saved, fingerprint)
+    changes = changes_since(saved, fingerprint)
     if changes and strict:
         raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(changes))
     for line in changes:
@@ -66,18 +84,28 @@ def restore_or_start(
         )
     restore_checkpoint(checkpoint, objects)
     state = TrainState(**checkpoint.facts["progress"])
+    if state.best is not None and (damage := find_damage(folder, state.weights)):
+        log.warning("%s: the best model so far is lost, and the next evaluation decides anew", damage)
+        state.best = state.best_step = None
     folder.truncate_log(state.step)
     log.warning("resuming after step %d", state.step)
     return state
 
 
-def write_run_recipe(folder: RunFolder, text: str, resolved: Recipe, lock: Lock) -> None:
-    atomic_write(folder.lock, lock_to_json(lock))  # first: it decides whose folder this is
-    atomic_write(folder.recipe, text)
-    atomic_write(folder.resolved, to_yaml(resolved))
+def write_run_recipe(folder: RunFolder, text: str, resolved: Recipe, lock: Lock) -> dict[Path, str]:
+    """Write the files that say what a run is; returns them, for `TrainingSession.restore_files`."""
+    files = {
+        folder.lock: lock_to_json(lock),  # first: it decides whose folder this is
+        folder.recipe: text,
+        folder.resolved: seal(to_yaml(resolved)),
+    }
+    for path, content in files.items():
+        atomic_write(path, content)
+    return files
 
 
 def update_run_recipe(folder: RunFolder, loaded: LoadedRecipe[Recipe]) -> None:
     """Update the recipe of a finished run: its evaluators, gate and push may change without a new training."""
+    restore_resolved(folder)
     atomic_write(folder.recipe, loaded.text)
-    atomic_write(folder.resolved, to_yaml(with_earlier_choices(loaded.recipe, folder)))
+    atomic_write(folder.resolved, seal(to_yaml(with_earlier_choices(loaded.recipe, folder))))

@@ -15,9 +15,11 @@ from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, InterruptedRun, Problem
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import Evaluators, measure, values_of
-from stfit.io.atomic import atomic_directory
+from stfit.io.atomic import atomic_directory, atomic_write
+from stfit.recipe.dump import to_yaml
 from stfit.recipe.recipe import Recipe
-from stfit.runtime.run_folder import RunFolder
+from stfit.recipe.seal import seal
+from stfit.runtime.run_folder import RunFolder, find_damage, hash_weights
 from stfit.runtime.signals import SignalHandler
 from stfit.training.checkpoint import checkpoint_path, delete_old_checkpoints, save_checkpoint
 from stfit.training.diagnostics import Diagnostics
@@ -62,6 +64,8 @@ class TrainingSession:
     state: TrainState
     fingerprint: dict[str, Any]
     """What the run is made of, kept in checkpoints to find changes on resume."""
+    files: dict[Path, str]
+    """Recipe and lock in the run folder."""
     diagnostics: Diagnostics
     report_data: ReportData
 
@@ -114,17 +118,25 @@ class TrainingSession:
 
     def end(self) -> Iterator[Evaluated]:
         """Write the final model; with `train.best`, measure the one that is there instead."""
+        self.restore_files()
         if self.recipe.train.best is None:
             with self.interruptible():
                 self.write_model()
                 with self.objects.full_encoder() as encoder:
                     self.record_samples(encoder, "end")
         else:  # report the metrics of the model that is kept
+            self.require_best()
             with self.interruptible():
                 best = load_encoder(self.folder.model, str(self.objects.encoder.device))
                 self.state.metrics = self.measure(best, "end")
                 self.record_samples(best, "end")
             yield Evaluated(self.state.step, self.state.metrics)
+
+    def require_best(self) -> None:
+        """The last model instead of the best one, if somebody has deleted that."""
+        if damage := find_damage(self.folder, self.state.weights):
+            log.warning("%s: the best model is lost, and the last one is kept", damage)
+            self.write_model()
 
     def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
         """Metrics of the evaluators that run at this moment; the same in all processes."""
@@ -159,12 +171,27 @@ class TrainingSession:
     def raise_if_interrupted(self) -> None:
         self.signals.raise_if_received(f"step {self.state.step} is saved; run the same command to resume")
 
+    def restore_files(self) -> None:
+        """Write recipe and lock again if somebody has deleted them: without them, the folder is no run."""
+        for path, text in self.files.items():
+            if is_rank_zero() and not path.is_file():
+                log.warning("%s was deleted while the run trained, and is written again", path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write(path, text)
+
     def save(self) -> None:
+        self.restore_files()
         path = checkpoint_path(self.folder.checkpoints, self.state.step)
         with self.state.timed("saving"):
-            save_checkpoint(path, self.objects, {"progress": vars(self.state), "made": self.fingerprint})
+            save_checkpoint(path, self.objects, self.facts)
         if is_rank_zero():
             delete_old_checkpoints(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint holds besides tensors."""
+        resolved = seal(to_yaml(self.recipe))
+        return {"progress": vars(self.state), "made": self.fingerprint, "resolved": resolved}
 
     def write_model(self) -> None:
         with self.objects.full_encoder() as encoder:
@@ -172,6 +199,7 @@ class TrainingSession:
             if is_rank_zero():
                 with self.state.timed("saving"), atomic_directory(self.folder.model) as scratch:
                     save_encoder(encoder, scratch)
+                self.state.weights = hash_weights(self.folder.model)
             barrier()  # no process may read the model before it is written
 
     def improves(self, metrics: dict[str, float]) -> bool:

@@ -1,13 +1,16 @@
 """A lock tells whether a training would be the same again, on this machine or another."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from stfit.commands.train import Finished
-from stfit.errors import LockError, RecipeError
-from stfit.recipe.lock import is_same_training
+from stfit.errors import DataError, LockError, RecipeError
+from stfit.recipe.inputs import describe_inputs
+from stfit.recipe.lock import training_changes
+from stfit.recipe.recipe import Recipe
 
 
 @pytest.fixture
@@ -21,8 +24,9 @@ def trained(write, run, tmp_path, similarity, tiny_base):
 def test_a_lock_says_what_the_model_was_made_of_and_no_folder_of_this_machine(trained, tmp_path):
     lock = json.loads(trained[1].read_text())
     assert (lock["base"]["base"], len(lock["base"]["fingerprint"])) == ("./bert", 64)
-    assert lock["data"] == [{"dataset": "./rows.jsonl", "rows": 12, "fingerprint": lock["data"][0]["fingerprint"]}]
-    assert lock["eval"] == {"scores": {"dataset": "./rows.jsonl"}}
+    (data,), rows = lock["data"], lock["eval"]["scores"]
+    assert (data["dataset"], data["rows"], rows["dataset"]) == ("./rows.jsonl", 12, "./rows.jsonl")
+    assert {len(part[key]) for part in (data, rows) for key in ("bytes", "fingerprint")} == {64}
     assert lock["recipe"]["train"]["max_steps"] == 6
     assert {"torch", "stfit"} <= set(lock["packages"])
     assert lock["threads"] == 1
@@ -89,12 +93,101 @@ def test_what_is_no_lock_is_refused(trained, run, tmp_path):
             run(trained[0], "others", locked=tmp_path / "no.lock")
 
 
-def test_an_input_is_the_same_by_its_commit_or_by_its_rows():
+def test_an_input_is_the_same_by_its_commit_its_files_or_its_rows():
     here = {"recipe": {}, "base": {"base": "scratch"}, "data": [{"dataset": "a/b", "commit": "1", "fingerprint": "x"}]}
     moved = {"dataset": "a/b", "commit": "2", "fingerprint": "x"}
-    assert is_same_training(here, here | {"data": [{"dataset": "a/b", "commit": "1"}]})
-    assert is_same_training(here, here | {"data": [moved]})
-    assert not is_same_training(here, here | {"data": [{"dataset": "a/b", "commit": "2"}]})
-    assert not is_same_training(here, here | {"data": [moved | {"fingerprint": "y"}]})
-    assert not is_same_training(here, here | {"recipe": {"seed": 1}})
-    assert not is_same_training({}, here)
+    assert not training_changes(here, here | {"data": [{"dataset": "a/b", "commit": "1"}]})
+    assert not training_changes(here, here | {"data": [moved]})
+    assert training_changes(here, here | {"data": [{"dataset": "a/b", "commit": "2"}]})
+    assert training_changes(here, here | {"data": [moved | {"fingerprint": "y"}]})
+    assert training_changes(here, here | {"recipe": {"seed": 1}})
+    assert training_changes({}, here)
+
+
+def test_a_digest_that_an_older_lock_lacks_is_no_change_and_evaluators_may_come_and_go():
+    new = {"recipe": {}, "base": {"base": "scratch"}, "data": [{"dataset": "a", "bytes": "1", "fingerprint": "x"}]}
+    new |= {"eval": {"a": {"dataset": "a", "bytes": "1"}, "b": {"dataset": "b"}}, "files": {"model.base.vectors": "1"}}
+    old = {"recipe": {}, "base": {"base": "scratch"}, "data": [{"dataset": "a", "fingerprint": "x"}]}
+    assert not training_changes(old | {"eval": {"a": {"dataset": "a"}, "c": {"dataset": "c"}}}, new)
+    for moved in ({"eval": {"a": {"dataset": "a", "bytes": "2"}}}, {"files": {"model.base.vectors": "2"}}):
+        assert len(training_changes(new, new | moved)) == 1
+
+
+def change(file):
+    file.write_text(file.read_text().replace("saw today", "see today").replace("0.5", "0.7"))
+
+
+@pytest.fixture
+def static(write, tmp_path, similarity):
+    """A recipe whose base, evaluation and training data are three files."""
+    rows = tmp_path / "rows.jsonl"
+    write()
+    words = sorted({word.strip('",:{}').lower() for word in rows.read_text().split()} - {""})
+    (tmp_path / "words.vec").write_text("".join(f"{word} {i / 9} 0.5 {i % 3} 0.1\n" for i, word in enumerate(words)))
+    for name in ("test.jsonl", "train.jsonl"):
+        (tmp_path / name).write_text(rows.read_text())
+    return write(
+        model={"base": {"type": "static", "vectors": "./words.vec"}},
+        data={"dataset": "./train.jsonl"},
+        eval=[similarity | {"dataset": "./test.jsonl"}],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("train.jsonl", "data.0.fingerprint"),
+        ("test.jsonl", "eval.scores.fingerprint"),
+        ("words.vec", "files.model.base.vectors"),
+    ],
+)
+def test_a_finished_run_whose_inputs_changed_is_trained_anew_and_refused_by_resume_and_locked(
+    static, run, tmp_path, caplog, name, key
+):
+    run(static)
+    folder = tmp_path / "runs" / "tiny"
+    lock = folder / "model" / "stfit.lock"
+    assert run(static, resume=True)[-1].again
+    assert run(static, locked=lock)[-1].again
+    before = lock.read_text()
+    change(tmp_path / name)
+    for strict in ({"resume": True}, {"locked": lock}):
+        with pytest.raises(LockError, match=f"(?s){key}: .* -> "):
+            run(static, **strict)
+    assert (lock.read_text(), (tmp_path / "runs" / "tiny.1").exists()) == (before, False)
+    assert not run(static)[-1].again
+    assert (tmp_path / "runs" / "tiny.1" / "model" / "stfit.lock").read_text() == before
+    assert f"{key}: " in caplog.text
+    assert run(static)[-1].again
+
+
+def test_equal_rows_in_another_file_are_no_change(static, run, tmp_path):
+    run(static)
+    rows = tmp_path / "train.jsonl"
+    rows.write_text(rows.read_text().replace('", "', '",  "'))
+    assert run(static, locked=tmp_path / "runs" / "tiny" / "model" / "stfit.lock")[-1].again
+
+
+def test_a_finished_run_whose_data_is_gone_is_left_alone(static, run, tmp_path):
+    run(static)
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(DataError, match=r"train\.jsonl does not exist"):
+        run(static)
+    assert (tmp_path / "runs" / "tiny" / "result.json").is_file()
+
+
+def test_every_file_of_a_base_counts(tiny_base, tmp_path):
+    """Those that an older version looked at, and pickles and vocabularies too."""
+    folder = shutil.copytree(tiny_base("bert"), tmp_path / "base")
+    digests = []
+    for name in ("model.safetensors", "vocab.txt", "pytorch_model.bin", "tokenizer.json"):
+        with (folder / name).open("ab") as file:
+            file.write(b" ")
+        digests.append(json.dumps(describe_inputs(recipe_with(folder))))
+    assert len(set(digests)) == 4
+
+
+def recipe_with(base):
+    data = {"dataset": str(base / "config.json"), "format": "text", "streaming": True}
+    fields = {"name": "a", "model": {"base": str(base)}, "data": data, "loss": {"type": "multiple_negatives_ranking"}}
+    return Recipe.model_validate(fields)

@@ -183,6 +183,7 @@ def test_what_a_killed_writer_left_is_undone(tmp_path, write, run):
     (folder / "result.json").unlink()
     model = contents(folder / "model")
     (folder / "model").rename(folder / "model.old")
+    (folder / "model.old" / "stfit.lock.tmp").write_text("half")
     for name in ("model.tmp", "checkpoints/step-00000009.tmp"):
         (folder / name).mkdir()
         (folder / name / "half").write_text("half")

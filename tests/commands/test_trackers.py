@@ -1,14 +1,20 @@
 """What a run tells the trackers of its recipe, read back from their own files; none of them reaches a network."""
 
 import json
+from contextlib import contextmanager
+from typing import ClassVar, Literal
 
 import pytest
 
 from stfit.commands.train import train
 from stfit.errors import RecipeError
 from stfit.recipe.load import load_recipe
-from stfit.tracking.trackers import TensorBoard
+from stfit.runtime.run_folder import RunFolder
+from stfit.spec import Spec
+from stfit.tracking.trackers import TensorBoard, _mlflow_name
 from stfit.training.loop import StepInfo
+from stfit.workflows.log_to_trackers import log_to_trackers
+from stfit.workflows.session import Evaluated, Started
 
 METRIC = "scores/spearman_cosine"
 
@@ -126,3 +132,54 @@ def test_trackers_change_nothing_and_start_no_new_run(tmp_path, write, run):
     run(write())
     (again,) = run(write(track=["tensorboard"]))
     assert again.again
+
+
+class Failing(Spec):
+    """A tracker that fails at `moment`, as servers and packages do."""
+
+    package: ClassVar[str] = "json"
+    type: Literal["failing"] = "failing"
+    moment: str
+
+    @contextmanager
+    def start(self, run):
+        self.fail_at("start")
+        try:
+            yield lambda step, metrics: self.fail_at("log")
+        finally:
+            self.fail_at("end")
+
+    def fail_at(self, moment):
+        if moment == self.moment:
+            raise ValueError(f"refused\nat the {moment}")
+
+
+@pytest.fixture
+def tracked(write, tmp_path):
+    """Passes events of a run to a tracker that fails at a moment."""
+    recipe, folder = load_recipe(write()).recipe, RunFolder(tmp_path)
+
+    def pass_on(moment):
+        events = [Started(tmp_path, 12, {}, 0, 2, []), Evaluated(1, {"a": 0.1}), Evaluated(2, {"a": 0.2})]
+        return log_to_trackers(events, recipe.model_copy(update={"track": [Failing(moment=moment)]}), folder)
+
+    return pass_on
+
+
+@pytest.mark.parametrize("moment", ["start", "log", "end", "never"])
+def test_a_tracker_that_fails_at_any_time_is_a_warning_and_nothing_is_lost(tracked, caplog, moment):
+    assert [type(event) for event in tracked(moment)] == [Started, Evaluated, Evaluated]
+    expected = [f"track: failing failed and is disabled: refused at the {moment}"]
+    assert caplog.messages == (expected if moment != "never" else [])
+
+
+def test_a_failing_tracker_does_not_hide_why_the_run_ended(tracked):
+    events = tracked("end")
+    next(events)
+    with pytest.raises(ZeroDivisionError):
+        events.throw(ZeroDivisionError())
+
+
+def test_names_that_mlflow_refuses_are_changed_and_others_kept():
+    assert _mlflow_name("dev[not similar!]@128#int8/ndcg@10") == "dev_not similar___at_128_int8/ndcg_at_10"
+    assert _mlflow_name("train/tokens_per_second") == "train/tokens_per_second"

@@ -45,12 +45,13 @@ def test_another_run_asks_for_nothing_and_more_rows_for_their_window_only(teache
     assert teacher.asked == texts(10)
 
 
-@pytest.mark.parametrize("damage", [b"", b"no numpy", None])
+@pytest.mark.parametrize("damage", [b"", b"no numpy", None, "flipped"])
 def test_a_damaged_window_is_made_again(teacher, tmp_path, damage):
     load_embeddings(texts(8), teacher, "me")
     first = next(path for path in tmp_path.rglob("*.npy"))
     whole = first.read_bytes()
-    first.write_bytes(whole[:-4] if damage is None else damage)
+    flipped = whole[:-70] + bytes([whole[-70] ^ 1]) + whole[-69:]
+    first.write_bytes({None: whole[:-4], "flipped": flipped}.get(damage, damage))
     teacher.asked.clear()
     embeddings = load_embeddings(texts(8), teacher, "me")
     assert len(teacher.asked) == 4

@@ -52,7 +52,13 @@ def test_other_texts_or_tokenizers_do_not_share_a_file(folder, change) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"x" * len(data)]
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"x" * len(data),
+        lambda data: data.replace(np.int32([ord("o"), len("three")]).tobytes(), np.int32([ord("o"), 9]).tobytes()),
+    ],
 )
 def test_damaged_file_is_made_again(folder, damage) -> None:
     flat, _ = load_tokens(TEXTS, Counting(), "t")

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from stfit.errors import RecipeError
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import load_recipe
 
@@ -153,3 +154,22 @@ def test_an_extends_that_leads_nowhere_is_shown_at_its_line(write, extends, word
     (found,) = problems_of(write(f"{small}extends: {extends}\n"))
     assert found.line == 4
     assert word in found.message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a" * 201, "201 characters are too many"),
+        ("a/b", "letters, digits"),
+        ("..", "letters, digits"),
+        ("con", "a device on Windows"),
+        ("LPT1.x", "a device on Windows"),
+        ("run.", "choose another name"),
+        ("run.tmp", "choose another name"),
+    ],
+)
+def test_a_run_name_that_a_file_system_can_not_hold_is_refused_with_its_key(tmp_path, name, said):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"name: {name}\nmodel: {{base: scratch}}\ndata: {{dataset: ./a.csv, format: text}}\nloss: cosent\n")
+    with pytest.raises(RecipeError, match=rf"r\.yaml:1:7: `name`.*{said}"):
+        load_recipe(path)

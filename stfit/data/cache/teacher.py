@@ -1,21 +1,25 @@
 """Cache of a teacher's embeddings, so that a corpus is embedded once for all runs that learn from it.
 
 Each file holds a window of texts and is named after teacher and texts. An interrupted run resumes at the window it was
-in, and rows added at the end of a dataset cost only themselves. The folder can be deleted at any time.
+in, and rows added at the end of a dataset cost only themselves.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from stfit.data.cache.tokens import cache_folder, cache_key
+from stfit.data.cache.folder import cache_folder, mark_used, trim_cache
+from stfit.data.cache.tokens import cache_key
 from stfit.io.atomic import atomic_cache_entry
+from stfit.io.hashing import hash_buffers
 
 log = logging.getLogger("stfit")
 
+HASH_CHARACTERS = 64
 WINDOW = 4096
 """Texts per file: a few seconds of a teacher's time."""
 
@@ -57,13 +61,16 @@ def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmb
         path = cache_folder("teachers") / f"{cache_key(window, teacher)}.npy"
         try:
             embedding_td = _read(path, len(window))
+            mark_used(path)
         except (OSError, ValueError, EOFError):  # missing or damaged
             embedding_td = embed(window)
             log.info("teacher: embedded %d of %d texts", start + len(window), len(texts))
             try:
                 with atomic_cache_entry(path) as temporary, temporary.open("wb") as file:
                     np.save(file, embedding_td)
+                    file.write(hash_buffers(embedding_td).encode())
                 embedding_td = _read(path, len(window))
+                trim_cache()
             except OSError as error:  # a full or read-only disk must not end the run
                 log.warning("the teacher's embeddings can't be cached for the next run: %s", error)
         windows.append(embedding_td)
@@ -75,4 +82,8 @@ def _read(path: Path, texts: int) -> np.ndarray:
     window: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     if window.ndim != 2 or len(window) != texts or window.dtype != np.float32:
         raise ValueError(f"{path} holds {window.dtype} of shape {window.shape} instead of {texts} embeddings")
+    with path.open("rb") as file:
+        file.seek(-HASH_CHARACTERS, os.SEEK_END)
+        if file.read() != hash_buffers(window).encode():
+            raise ValueError(f"{path} differs from the digest at its end")
     return window

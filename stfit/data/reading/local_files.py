@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.data.reading.saved_to_disk import is_saved
-from stfit.data.reading.split import require_split
+from stfit.data.reading.split import parse_split, require_split
 from stfit.data.reading.text_lines import open_bytes
 from stfit.data.source import STDIN, ReadOptions, TableSource, is_remote
 from stfit.data.table import Table, build_table
@@ -68,6 +68,19 @@ def local_files(source: TableSource) -> list[Path] | None:
     splits = files_by_split(path)
     require_split(source.split, splits, source.dataset)
     return splits[source.split]
+
+
+def input_paths(source: TableSource) -> list[Path]:
+    """The paths of this machine that a source reads, for the question whether an output would replace one."""
+    if source.dataset == STDIN:
+        return [Path("/dev/stdin")]
+    if is_remote(source.dataset):
+        return []
+    path = Path(source.dataset)
+    files = (
+        [*path.glob("*"), *path.glob("data/*")] if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+    )
+    return [path, *files]
 
 
 def files_by_split(path: Path) -> dict[str, list[Path]]:
@@ -146,13 +159,24 @@ def _count_file_rows(path: Path) -> int | None:
 
 
 def fingerprint_files(source: TableSource) -> str | None:
-    """sha256 of the files of a split, which is faster than reading their rows; None for a dataset on the Hub."""
+    """sha256 of the files of the splits, which is faster than reading their rows; None if they are not on this disk."""
     if is_remote(source.dataset):
         return None
-    files = local_files(source)
-    files = [*files, files[0].parent / "labels.json"] if files else sorted(Path(source.dataset).rglob("*"))
     digest = sha256()
-    for path in filter(Path.is_file, files):
+    for path in filter(Path.is_file, _files_of_splits(source)):
         digest.update(f"{path.stat().st_size} ".encode())
         hash_file(path, digest)
     return digest.hexdigest()
+
+
+def _files_of_splits(source: TableSource) -> list[Path]:
+    """All files of a folder with another layout than files of splits, such as BEIR's."""
+    path = Path(source.dataset)
+    if is_saved(path):
+        return sorted(file for file in path.rglob("*") if not file.name.startswith("cache-"))  # of `datasets`
+    splits = files_by_split(path)
+    names = dict.fromkeys(part.name for part in parse_split(source.split))
+    if not names.keys() <= splits.keys() and path.is_dir():
+        return sorted(path.rglob("*"))
+    files = [file for name, paths in splits.items() if name in names or len(splits) == 1 for file in paths]
+    return [*files, *(file.parent / "labels.json" for file in files[:1])]

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from stfit.errors import DataError, ResourceError
+from stfit.errors import DataError
+from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json
 
 Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -68,8 +69,4 @@ def load_ranges(path: Path, dim: int) -> Ranges | None:
 
 
 def save_ranges(ranges: Ranges, path: Path) -> None:
-    values = {"low": ranges.low.tolist(), "high": ranges.high.tolist()}
-    try:
-        path.write_text(json.dumps(values) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ResourceError(f"{path}: can't be written: {error.strerror}") from error
+    atomic_write(path, json.dumps({"low": ranges.low.tolist(), "high": ranges.high.tolist()}) + "\n")

@@ -1,0 +1,168 @@
+"""An output never takes the place of an input, and one that can't be written is refused before a model is loaded."""
+
+import os
+import resource
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stfit.cli.console import print_page
+from stfit.commands.encode import EncodeOptions, encode
+from stfit.commands.export import export
+from stfit.commands.mine import MiningOptions, mine
+from stfit.commands.report import report
+from stfit.data.embedding_writers import EmbeddingRows, Parts, write_output
+from stfit.data.source import Source
+from stfit.encoder.export.quantization import Ranges, save_ranges
+from stfit.errors import RecipeError, ResourceError
+from stfit.io.outputs import require_output
+from stfit.recipe.load import load_recipe
+from stfit.workflows.text_windows import Inputs
+
+NO_MODEL = "./no-such-model"
+
+
+def encode_to(output, dataset, calibration=None):
+    options = EncodeOptions(precision="int8" if calibration else "float32")
+    list(encode(NO_MODEL, Inputs(Source(dataset=str(dataset))), output, options, calibration=calibration))
+
+
+def mine_to(output, recipe, corpus=None):
+    source = Source(dataset=str(corpus)) if corpus else None
+    loaded = load_recipe(recipe).recipe
+    mine(NO_MODEL, loaded, output, MiningOptions(), corpus=source, corpus_column=None, device="cpu")
+
+
+NAMES = {
+    "itself": lambda path: path,
+    "another spelling": lambda path: path.parent / "." / "x" / ".." / path.name,
+    "a link": lambda path: link(os.symlink, path),
+    "a hard link": lambda path: link(os.link, path),
+}
+
+
+def link(make, path):
+    other = path.with_name(f"link-{path.name}")
+    make(path, other)
+    return other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_output_by_any_name_of_an_input_is_refused_and_the_input_kept(write, tmp_path, name):
+    (tmp_path / "x").mkdir()
+    recipe, rows = write(), tmp_path / "rows.jsonl"
+    before, output = rows.read_bytes(), NAMES[name](tmp_path / "rows.jsonl")
+    for action in (
+        partial(encode_to, output, rows),
+        partial(encode_to, output, tmp_path / "row?.jsonl"),
+        partial(mine_to, output, recipe),
+        partial(mine_to, output, recipe, corpus=rows),
+    ):
+        with pytest.raises(RecipeError, match=r"this command reads it"):
+            action()
+    assert rows.read_bytes() == before
+
+
+def test_a_folder_that_holds_an_input_is_no_output(tmp_path, tiny_base):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "train.parquet").write_bytes(b"rows")
+    with pytest.raises(RecipeError, match="this command reads it"):
+        encode_to(shards, shards)
+    with pytest.raises(RecipeError, match="this command reads it"):
+        encode_to(shards, shards / "train.parquet")
+    assert (shards / "train.parquet").read_bytes() == b"rows"
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("modules.json", "config_sentence_transformers.json"):
+        (model / name).write_text("{}")
+    with pytest.raises(RecipeError, match="this command reads it"):
+        export(str(model), "onnx", model, False, None)
+
+
+def test_ranges_are_not_written_over_the_output(write, tmp_path):
+    write()
+    output = tmp_path / "out.jsonl"
+    with pytest.raises(RecipeError, match=r"this command reads it"):
+        encode_to(output, tmp_path / "rows.jsonl", calibration=output)
+
+
+def test_a_report_takes_no_file_of_a_run(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("kept")
+    with pytest.raises(RecipeError, match="this command reads it"):
+        report([tmp_path], tmp_path / "metrics.jsonl")
+
+
+def test_data_in_the_run_folder_of_its_own_recipe_is_refused_before_it_is_put_aside(write, run, tmp_path):
+    rows = tmp_path / "runs" / "tiny" / "rows.jsonl"
+    recipe = write(data={"dataset": "./runs/tiny/rows.jsonl"})
+    rows.parent.mkdir(parents=True)
+    (tmp_path / "rows.jsonl").rename(rows)
+    with pytest.raises(RecipeError, match=r"data\.dataset is in .*choose another `name`"):
+        run(recipe)
+    assert rows.is_file()
+
+
+def test_an_output_that_can_not_be_written_is_refused_before_the_model_is_loaded(write, tmp_path):
+    recipe, rows = write(), tmp_path / "rows.jsonl"
+    missing = tmp_path / "nowhere" / "out.jsonl"
+    for action in (
+        partial(encode_to, missing, rows),
+        partial(encode_to, tmp_path / "out.jsonl", rows, calibration=tmp_path / "nowhere" / "ranges.json"),
+        partial(mine_to, missing, recipe),
+        partial(print_page, "page", missing),
+    ):
+        with pytest.raises(ResourceError, match=r"nowhere.*the folder .* does not exist"):
+            action()
+    with pytest.raises(ResourceError, match=r"full|File too large"):
+        full(lambda: require_output(tmp_path / "out.jsonl", []), room=100)
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "tiny.yaml"}
+
+
+def full(action, room):
+    """Run `action` where no file can be larger than `room`."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        action()
+    except OSError as error:
+        raise ResourceError(f"full: {error}") from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.safetensors", "out.parquet", "out.jsonl", "shards"])
+def test_an_output_that_fills_the_disk_leaves_the_earlier_one_and_nothing_torn(tmp_path, name):
+    rows = EmbeddingRows([1, 2], None, np.ones((2, 3), np.float32))
+    write_output([rows], tmp_path / name, 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    many = EmbeddingRows(list(range(5000)), None, np.random.default_rng(0).random((5000, 3), np.float32))
+    with pytest.raises(ResourceError):
+        full(lambda: write_output([many], tmp_path / name, 5000), room=20_000)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_ranges_and_parts_that_do_not_fit_are_errors_about_the_disk_and_leave_nothing(tmp_path):
+    ranges = Ranges(np.zeros(900, np.float32), np.ones(900, np.float32))
+    rows = EmbeddingRows([1], None, np.ones((1, 900), np.float32))
+    for write in (lambda: save_ranges(ranges, tmp_path / "ranges.json"), lambda: Parts(tmp_path).write(0, "", rows)):
+        with pytest.raises(ResourceError):
+            full(write, room=100)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_space_for_parts_and_output_is_asked_for_when_the_rows_are_counted(tmp_path):
+    Parts(tmp_path).require_space(1)
+    with pytest.raises(ResourceError, match=r"the parts and the output made of them need [\d.]+ MiB, but only"):
+        Parts(tmp_path).require_space(2**60)
+
+
+def test_an_output_keeps_the_place_of_a_link_and_a_device_is_written_to(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out.npy").symlink_to(tmp_path / "disk" / "real.npy")
+    write_output([EmbeddingRows([1], None, np.ones((1, 3), np.float32))], tmp_path / "out.npy", 1)
+    assert (tmp_path / "out.npy").is_symlink()
+    assert np.load(tmp_path / "disk" / "real.npy").tolist() == [[1, 1, 1]]
+    print_page("page", Path(os.devnull))
