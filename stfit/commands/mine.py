@@ -15,7 +15,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.plain_text import plain
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
@@ -24,6 +25,7 @@ from stfit.errors import DataError, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
+from stfit.workflows.validate import load_training_rows
 
 MAX_SCORES = 2**24
 """Similarities in memory at once."""
@@ -100,18 +102,17 @@ def _summary(kept: list[Mined], rows: int, output: Path) -> dict[str, Any]:
 
 
 def load_pairs(recipe: Recipe) -> Examples:
-    sources = [objective.data for objective in recipe.objectives_by_path.values()]
-    with_pairs = [source for source in sources if source.format in ("positive_pair", "triplet")]
+    objectives = recipe.objectives_by_path.values()
+    with_pairs = [objective for objective in objectives if objective.data.format in ("positive_pair", "triplet")]
     if len(with_pairs) != 1:
-        formats = ", ".join(source.format for source in sources)
+        formats = ", ".join(objective.data.format for objective in objectives)
         raise RecipeError(
             f"mine needs a recipe with exactly one dataset of format positive_pair or triplet; this one has {formats}"
         )
-    (source,) = with_pairs
-    if source.streaming:
+    (objective,) = with_pairs
+    if objective.data.streaming:
         raise RecipeError("mine compares all rows with each other, which a stream does not allow: remove `streaming`")
-    examples, _ = load_examples(source, source.format, recipe.seed, source.holdout)
-    return examples
+    return load_training_rows(recipe, objective)
 
 
 def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
@@ -120,21 +121,15 @@ def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
 
 
 def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters of the rows and texts: linked by pairs, even indirectly, or equal but for case and punctuation."""
+    """Clusters of the rows and texts: linked by pairs, even indirectly, or equal by `plain`."""
     numbers: dict[str, int] = {}
     anchor, positive, text = (
-        np.array([numbers.setdefault(_plain(text), len(numbers)) for text in column], dtype=np.int64)
+        np.array([numbers.setdefault(plain(text), len(numbers)) for text in column], dtype=np.int64)
         for column in (pairs.column("anchor"), pairs.column("positive"), texts)
     )
     links = coo_array((np.ones(len(anchor)), (anchor, positive)), shape=(len(numbers), len(numbers)))
     _, cluster = connected_components(links, directed=False)
     return cluster[anchor], cluster[text]
-
-
-def _plain(text: str) -> str:
-    """A text without case and punctuation; unchanged if nothing else is left."""
-    words = "".join(character if character.isalnum() else " " for character in text.casefold()).split()
-    return " ".join(words) or text
 
 
 def _mine_block(
