@@ -4,6 +4,7 @@ Tensor names: b = rows of a block, c = candidate texts, d = embedding dim.
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,12 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, RecipeError
 from stfit.io.atomic import atomic_write
+from stfit.io.display import shorten
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
 from stfit.workflows.validate import load_training_rows
+
+log = logging.getLogger("stfit")
 
 MAX_SCORES = 2**24
 """Similarities in memory at once."""
@@ -37,8 +41,9 @@ class MiningOptions:
 
     ranks: tuple[int, int] = (1, 100)
     margin: float = 0.0
+    """To the least similar of all known positives of an anchor."""
     relative_margin: float = 0.05
-    """A share of the positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
+    """The same, as a share of that positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
     duplicate: float = 0.95
     per_row: int = 1
 
@@ -76,25 +81,35 @@ def mine(
             (texts, "positive"),
         )
     )
+    _report_broken(text_cd, texts)
+    positive_b = (anchor_bd * positive_bd).sum(dim=1)
+    limit_b = _limits(positive_b, pairs, options)
     cluster_b, cluster_c = _clusters(pairs, texts)
     mined: list[Mined] = []
     for rows in torch.arange(len(pairs)).split(max(1, MAX_SCORES // len(texts))):
         known_bc = torch.from_numpy(cluster_b[rows.numpy(), None] == cluster_c)
-        mined += _mine_block(rows, anchor_bd[rows], positive_bd[rows], text_cd, known_bc, texts, options)
+        same_bc = known_bc | (positive_bd[rows] @ text_cd.T >= options.duplicate)
+        found = _mine_block(anchor_bd[rows] @ text_cd.T, same_bc, limit_b[rows], texts, options)
+        mined += [
+            Mined(row, score, *negatives)
+            for row, score, negatives in zip(rows.tolist(), positive_b[rows].tolist(), found, strict=True)
+        ]
     kept = [row for row in mined if row.negatives]
     if not kept:
         raise DataError("no row has a negative: widen --ranks, or lower the margins")
     _write(kept, pairs, output)
-    return _summary(kept, len(pairs), output)
+    return _summary(kept, len(pairs), options.per_row, output)
 
 
-def _summary(kept: list[Mined], rows: int, output: Path) -> dict[str, Any]:
+def _summary(kept: list[Mined], rows: int, per_row: int, output: Path) -> dict[str, Any]:
     count = sum(len(row.negatives) for row in kept)
     return {
         "output": str(output),
         "rows": len(kept),
         "rows_without": rows - len(kept),
+        "rows_with_fewer": sum(len(row.negatives) < per_row for row in kept),
         "negatives": count,
+        "negatives_missing": rows * per_row - count,
         "mean_positive_score": round(float(np.mean([row.positive_score for row in kept])), 4),
         "mean_negative_score": round(sum(sum(row.scores) for row in kept) / count, 4),
         "data": f'data: {{dataset: ./{output.name}, format: triplet, columns: {{negative: "negative[:]"}}}}',
@@ -132,28 +147,34 @@ def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray
     return cluster[anchor], cluster[text]
 
 
+def _report_broken(text_cd: Tensor, texts: list[str]) -> None:
+    """Such a text is no negative: a similarity that is not a number is below no limit."""
+    broken = (~torch.isfinite(text_cd).all(dim=1)).nonzero()[:, 0].tolist()
+    if broken:
+        share, example = f"{len(broken)} of {len(texts)} texts", shorten(texts[broken[0]], 80)
+        log.warning("%s have an embedding that is not finite, and are no negatives, such as %r", share, example)
+
+
+def _limits(positive_b: Tensor, pairs: Examples, options: MiningOptions) -> Tensor:
+    """The highest similarity of a negative of each row: below that of every known positive of the row's anchor."""
+    _, anchor_b = np.unique([plain(anchor) for anchor in pairs.column("anchor")], return_inverse=True)
+    lowest = np.full(len(positive_b), np.inf, dtype=np.float32)
+    np.fmin.at(lowest, anchor_b, positive_b.numpy())  # passes over what is not a number
+    least_b = torch.from_numpy(lowest[anchor_b]).masked_fill(positive_b.isnan(), torch.nan)
+    return torch.minimum(least_b - options.margin, least_b - options.relative_margin * least_b.abs())
+
+
 def _mine_block(
-    rows: Tensor,
-    anchor_bd: Tensor,
-    positive_bd: Tensor,
-    text_cd: Tensor,
-    known_bc: Tensor,
-    texts: list[str],
-    options: MiningOptions,
-) -> Iterator[Mined]:
-    score_bc = anchor_bd @ text_cd.T
-    same_bc = known_bc | (score_bc >= options.duplicate) | (positive_bd @ text_cd.T >= options.duplicate)
-    score_bc.masked_fill_(same_bc, -torch.inf)
+    score_bc: Tensor, same_bc: Tensor, limit_b: Tensor, texts: list[str], options: MiningOptions
+) -> Iterator[tuple[list[str], list[float]]]:
+    """The negatives of each row with their similarities. `same_bc`: texts that say the same as the positive."""
+    score_bc.masked_fill_(same_bc | (score_bc >= options.duplicate) | score_bc.isnan(), -torch.inf)
     first, last = options.ranks
     top = score_bc.topk(min(last, len(texts)), dim=1)
-    positive_b = (anchor_bd * positive_bd).sum(dim=1)
-    highest_b = torch.minimum(positive_b - options.margin, positive_b - options.relative_margin * positive_b.abs())
-    for row, positive, highest, scores, indices in zip(
-        rows.tolist(), positive_b.tolist(), highest_b.tolist(), top.values.tolist(), top.indices.tolist(), strict=True
-    ):
+    for limit, scores, indices in zip(limit_b.tolist(), top.values.tolist(), top.indices.tolist(), strict=True):
         ranked = list(zip(scores, indices, strict=True))[first - 1 :]
-        negatives = [(score, index) for score, index in ranked if -torch.inf < score <= highest][: options.per_row]
-        yield Mined(row, positive, [texts[index] for _, index in negatives], [score for score, _ in negatives])
+        negatives = [(score, index) for score, index in ranked if -torch.inf < score <= limit][: options.per_row]
+        yield [texts[index] for _, index in negatives], [score for score, _ in negatives]
 
 
 def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:
