@@ -20,7 +20,7 @@ from stfit.encoder.kernels.fused_infer import build_fused, fused_supports
 from stfit.encoder.kernels.packing import Forward, Layout
 from stfit.encoder.pooling import TokenStates, compute_pooled, without_prompts
 from stfit.encoder.prompts import prompt_name, with_built_in
-from stfit.errors import ModelError, did_you_mean
+from stfit.errors import ModelError, RecipeError, did_you_mean
 
 BATCH_TOKENS = {"cpu": 1024}
 """Device type -> tokens that `encode` sends through the model at once. On a CPU their widest activations fit into the
@@ -122,7 +122,14 @@ class Encoder(nn.Module):
         return pooled_rd[torch.from_numpy(input_order).to(pooled_rd.device)]
 
     def resolve_dim(self, truncate_dim: int | None) -> int:
-        return min(truncate_dim or self.output_dim, self.embedding_dim)
+        """Size of the embeddings to return. Raises RecipeError if they have fewer dimensions."""
+        if truncate_dim is None:
+            return self.output_dim
+        if not 0 < truncate_dim <= self.embedding_dim:
+            raise RecipeError(
+                f"truncate_dim {truncate_dim}: the model's embeddings have {self.embedding_dim} dimensions"
+            )
+        return truncate_dim
 
     def prompt(self, name: str | None) -> str:
         """The text of a prompt, by default of the model's default prompt. Raises ModelError for an unknown name."""
