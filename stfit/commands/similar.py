@@ -8,9 +8,10 @@ import numpy as np
 
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in
-from stfit.errors import DataError, ModelError
+from stfit.errors import DataError, ModelError, RecipeError
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
+from stfit.io.unicode import is_unicode
 from stfit.runtime.device import choose_device
 from stfit.workflows.text_windows import Inputs, stream_text_windows
 
@@ -19,6 +20,9 @@ log = logging.getLogger("stfit")
 
 def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: str) -> dict[str, Any]:
     """For each query, the `top` most similar texts by cosine, best first. Only the best texts are kept in memory."""
+    for number, query in enumerate(queries, start=1):
+        if not is_unicode(query):
+            raise RecipeError(f"--query {number} is no Unicode text: {query!a}; it has bytes that are not UTF-8")
     encoder = load_encoder(model_in(model), choose_device(device))
     query_prompt, prompt = (encoder.role_prompt(role, None) for role in ("query", "corpus"))
     query_qd = encoder.encode(queries, prompt=query_prompt, normalize=True)
