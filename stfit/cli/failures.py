@@ -7,7 +7,8 @@ from typing import NamedTuple
 import typer
 
 from stfit.cli.console import print_json
-from stfit.errors import InterruptedRun, ResourceError, StfitError
+from stfit.errors import InterruptedRun, RecipeError, ResourceError, StfitError
+from stfit.plugins import package_at_fault
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 """In torch's messages, on a CPU and on a GPU."""
@@ -33,8 +34,11 @@ def failure_from(error: BaseException) -> Failure:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
         message = "out of memory: lower train.mini_batch_size or train.batch_size"
         return Failure(ResourceError.__name__, message, ResourceError.exit_code)
-    message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; run again with --debug for a traceback."
-    return Failure("bug", message, 1)
+    message = f"{type(error).__name__}: {error}\n"
+    if package := package_at_fault(error):
+        message += f"This is a bug in the package `{package}`; run again with --debug for a traceback."
+        return Failure(RecipeError.__name__, message, RecipeError.exit_code)
+    return Failure("bug", f"{message}This is a bug in stfit; run again with --debug for a traceback.", 1)
 
 
 def print_failure(failure: Failure, as_json: bool) -> None:

@@ -21,7 +21,6 @@ from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.hub.explain import OUT_OF_REACH
 from stfit.losses.base import TeacherLoss
-from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.workflows.leakage import dataset_of, drop_overlap, find_leakage, load_evaluators, with_kept_rows
@@ -156,10 +155,11 @@ def _drop_overlap(
 def _check_rows(objective: Objective, location: RecipeLocation, training: Examples, report: Prepared) -> None:
     with report.collect_errors(objective.data.dataset, location), at_key("columns.label"):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
-        if objective.data.streaming and isinstance(objective.loss, Softmax) and not training.label_names:
+        has_classes = training.label_kind in ("binary", "class") and not training.label_names
+        if objective.data.streaming and objective.loss.is_built and has_classes:
             raise DataError(
-                "loss `softmax` has weights for each class, and the classes of a stream are not known in advance: "
-                "list them in `data.label_map`, numbered from 0"
+                f"loss `{objective.loss.type}` has weights for each class, and the classes of a stream are not known "
+                "in advance: list them in `data.label_map`, numbered from 0"
             )
     with report.collect_errors(location=location):
         report.warnings += _lint_rows(objective, training)
