@@ -1,7 +1,8 @@
 """Choices that installed packages add: entry points of the group `stfit.choices`.
 
-Errors of a package's code are called a bug of the package. An installed package is code that the user trusts; code in a model folder or dataset is never run. In the pyproject.toml
-of the package, `<kind>.<name>` is on the left, the object on the right::
+An installed package is code that the user trusts; code in a model folder or dataset is never run. An error in it is
+called a bug of the package. In the pyproject.toml of the package, `<kind>.<name>` is on the left, the object on the
+right::
 
     [project.entry-points."stfit.choices"]
     "loss.focal" = "my_package:Focal"              # a LossBase: see stfit/losses

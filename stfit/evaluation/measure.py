@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stfit.distributed import all_gather_numpy, broadcast_object, partition, rank
-from stfit.errors import DivergedError, RecipeError
+from stfit.errors import DivergedError, RecipeError, overflow_advice
 from stfit.evaluation.base import Embed, When
 from stfit.evaluation.registry import Evaluator
 from stfit.evaluation.statistic import Statistic
@@ -77,7 +77,8 @@ class EmbeddingCache:
         local = self.encoder.encode([new[i] for i in shares[rank()]], prompt=prompt)
         vectors = all_gather_numpy(local, shares)
         if not np.isfinite(vectors).all():
-            raise DivergedError("the model's embeddings are not finite. Lower train.learning_rate")
+            advice = overflow_advice(self.encoder.precision)
+            raise DivergedError(f"the model's embeddings are not finite. {advice}")
         fresh = dict(zip(new, vectors, strict=True))
         for text, vector in fresh.items():
             if self.keep_all or self.uses[prompt, text] > 1:

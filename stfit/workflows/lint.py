@@ -16,7 +16,7 @@ from stfit.encoder.config import unsupported_keys
 from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
 from stfit.encoder.layers import Layer
 from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
-from stfit.errors import Problem, closest_hint, did_you_mean
+from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean, near
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.losses.registry import LOSSES
@@ -92,8 +92,9 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
         known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
         if metric is not None and metric not in known:
             when = "during training" if moment == "during" else "after training"
-            known_hint = f"known metrics: {', '.join(known)}" if known else "add an evaluator to `eval`"
-            hint = f"{closest_hint(metric, known)} {known_hint}".lstrip()
+            listed = f"known metrics: {', '.join(near(metric, known))}" if known else "add an evaluator to `eval`"
+            more = "; `stfit reference metrics` prints all" if len(known) > MAX_SHOWN else ""
+            hint = f"{closest_hint(metric, known)} {listed}{more}".lstrip()
             yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
 
 
