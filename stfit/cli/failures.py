@@ -2,12 +2,14 @@
 
 import re
 import sys
+from errno import ENAMETOOLONG
 from typing import NamedTuple
 
 import typer
 
 from stfit.cli.console import print_json
 from stfit.errors import InterruptedRun, RecipeError, ResourceError, StfitError
+from stfit.io.display import shorten
 from stfit.plugins import package_at_fault
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
@@ -31,6 +33,10 @@ def failure_from(error: BaseException) -> Failure:
         return Failure("usage", error.format_message(), 2)  # type: ignore[attr-defined]
     if isinstance(error, StfitError | InterruptedRun):
         return Failure(type(error).__name__, str(error), error.exit_code)
+    if isinstance(error, OSError) and error.errno == ENAMETOOLONG:
+        return Failure(
+            RecipeError.__name__, f"{shorten(str(error.filename), 80)}: {error.strerror}", RecipeError.exit_code
+        )
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
         message = "out of memory: lower train.mini_batch_size or train.batch_size"
         return Failure(ResourceError.__name__, message, ResourceError.exit_code)

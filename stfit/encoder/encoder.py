@@ -166,6 +166,7 @@ class Encoder(nn.Module):
         """
         require_type("prompt_name", prompt_name, str | None)
         require_type("prompt", prompt, str | None)
+        require_type("normalize", normalize, bool)
         require_type("truncate_dim", truncate_dim, int | None)
         if isinstance(texts, str):
             return self.encode([texts], prompt_name, prompt, normalize, truncate_dim)[0]
