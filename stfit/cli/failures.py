@@ -10,7 +10,6 @@ import typer
 from stfit.cli.console import print_json
 from stfit.errors import InterruptedRun, RecipeError, ResourceError, StfitError
 from stfit.io.display import shorten
-from stfit.plugins import package_at_fault
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 """In torch's messages, on a CPU and on a GPU."""
@@ -40,6 +39,8 @@ def failure_from(error: BaseException) -> Failure:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
         message = "out of memory: lower train.mini_batch_size or train.batch_size"
         return Failure(ResourceError.__name__, message, ResourceError.exit_code)
+    from stfit.plugins import package_at_fault  # imports pydantic, which `stfit --help` does not need
+
     message = f"{type(error).__name__}: {error}\n"
     if package := package_at_fault(error):
         message += f"This is a bug in the package `{package}`; run again with --debug for a traceback."

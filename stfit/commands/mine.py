@@ -21,6 +21,7 @@ from stfit.data.mapping.plain_text import plain
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
+from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, RecipeError
 from stfit.io.atomic import atomic_write
@@ -72,15 +73,8 @@ def mine(
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))
     encoder = load_encoder(model_in(model), choose_device(device))
-    prompts = {role: encoder.role_prompt(role, None) for role in ("anchor", "positive")}
-    anchor_bd, positive_bd, text_cd = (
-        torch.from_numpy(encoder.encode(column, prompt=prompts[role], normalize=True))
-        for column, role in (
-            (pairs.column("anchor"), "anchor"),
-            (pairs.column("positive"), "positive"),
-            (texts, "positive"),
-        )
-    )
+    anchor_bd, positive_bd = (_embed(encoder, pairs.column(role), role) for role in ("anchor", "positive"))
+    text_cd = _embed(encoder, texts, "positive")
     _report_broken(text_cd, texts)
     positive_b = (anchor_bd * positive_bd).sum(dim=1)
     limit_b = _limits(positive_b, pairs, options)
@@ -99,6 +93,10 @@ def mine(
         raise DataError("no row has a negative: widen --ranks, or lower the margins")
     _write(kept, pairs, output)
     return _summary(kept, len(pairs), options.per_row, output)
+
+
+def _embed(encoder: Encoder, texts: list[str], role: str) -> Tensor:
+    return torch.from_numpy(encoder.encode(texts, prompt=encoder.role_prompt(role, None), normalize=True))
 
 
 def _summary(kept: list[Mined], rows: int, per_row: int, output: Path) -> dict[str, Any]:

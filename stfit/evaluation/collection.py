@@ -129,7 +129,8 @@ def _missing(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str],
         "queries": (query_ids, queries, "are not measured"),
         "documents": (document_ids, documents, "count as missed"),
     }
-    problems, too_many = [], []
+    problems: list[Problem] = []
+    too_many: list[Problem] = []
     for kind, (ids, known, effect) in named.items():
         row_of = dict(reversed(ids))  # the first row of each
         lost = sorted((key for key in row_of if key not in known), key=lambda key: row_of[key])
