@@ -35,24 +35,27 @@ data: {dataset: ./rows.jsonl, format: positive_pair}
 loss: multiple_negatives_ranking
 train: {batch_size: 4, max_steps: 1, learning_rate: 0.01}
 """
-VERBS = {
-    "train": ["--runs", "--fresh", "--resume", "--locked", "--print-config", "--skip-unchanged"],
-    "eval": ["--recipe", "--compare", "--runs"],
-    "encode": [
-        "-o", "--column", "--id-column", "--with-text", "--split", "--prompt-name", "--normalize", "--truncate-dim",
-        "--precision", "--calibration", "--batch-tokens", "--fast", "--device",
-    ],
-    "export": ["--to", "-o", "--int8", "--column", "--split"],
-    "similar": ["--query", "--top", "--column", "--split", "--approximate", "--device"],
-    "mine": ["-o", "--corpus", "--column", "--ranks", "--margin", "--relative-margin", "--duplicate", "--per-row"],
-    "report": ["-o"],
-    "runs": ["--runs"],
-    "check": ["--strict", "--full"],
-    "fetch": [],
-    "init": ["-o", "--base", "--config"],
-    "schema": ["-o"],
-    "reference": ["-o"],
+FLAGS = {
+    "--fresh", "--resume", "--print-config", "--skip-unchanged", "--with-text", "--normalize", "--fast", "--int8",
+    "--approximate", "--strict", "--full", "--json", "--help",
 }  # fmt: skip
+VERBS = {
+    "train": "recipe.yaml --runs --fresh --resume --locked --print-config --skip-unchanged --json",
+    "eval": "model --recipe --compare --runs --json",
+    "encode": "model texts.txt -o --column --id-column --with-text --split --prompt-name --normalize --truncate-dim "
+    "--precision --calibration --batch-tokens --fast --device --json",
+    "export": "model texts.txt --to -o --int8 --column --split --json",
+    "similar": "model texts.txt --query --top --column --split --approximate --device --json",
+    "mine": "model recipe.yaml -o --corpus --column --ranks --margin --relative-margin --duplicate --per-row --json",
+    "report": "runs/recipe -o --json",
+    "runs": "--runs --json",
+    "check": "recipe.yaml --strict --full --json",
+    "fetch": "recipe.yaml --json",
+    "init": "rows.jsonl -o --base --config --json",
+    "schema": "-o --json",
+    "reference": "metrics -o",
+}
+"""Verb -> its arguments, and its options."""
 WORDS = [
     "recipe.yaml", "rows.jsonl", "texts.txt", "model", "runs/recipe", "out.npy", "out.jsonl", "out", "ranges.json",
     "nothing", "a/b", ".", "..", "-", "--", "", " ", "0", "-1", "3", "1e9", "nan", "1:9", "9:1", "int8", "binary",
@@ -93,17 +96,28 @@ def end_of(arguments: list[str]) -> tuple[int, str]:
     return code, streams[1].buffer.getvalue().decode()
 
 
+def draw_line(rng: random.Random) -> list[str]:
+    """A verb with its arguments and a few of its options, some of them junk."""
+    verb = rng.choice(list(VERBS))
+    words = VERBS[verb].split()
+    options = [word for word in words if word[0] == "-"]
+    line = [verb, *(rng.choice([word] * 4 + WORDS[:12] + [rng.choice(WORDS)]) for word in words if word[0] != "-")]
+    for option in rng.sample(options, rng.randint(0, min(3, len(options)))):
+        line += [option] if option in FLAGS else [option, rng.choice(WORDS)]
+    if "-o" in options and "-o" not in line and rng.random() < 0.8:
+        line += ["-o", rng.choice(["out.npy", "out.jsonl", "out", "ranges.json"])]
+    return [*line, *rng.sample(WORDS, rng.choice([0, 0, 0, 1, 2]))]
+
+
 @COUNT
 def test_no_command_line_ends_with_exit_code_1(folder, monkeypatch, promise, count):
     monkeypatch.setattr(sys, "argv", [])
     monkeypatch.setattr(sys, "stdin", None)
     rng, codes = random.Random(f"{count} lines"), {}
     for _ in range(count):
-        verb = rng.choice(list(VERBS))
-        first = [rng.choice([*WORDS[:8], *rng.sample(WORDS, 2)]) for _ in range(rng.choice([0, 1, 2, 2]))]
-        rest = [rng.choice(VERBS[verb] + WORDS) for _ in range(rng.randint(0, 5))]
-        code, err = end_of([verb, *first, *rest])
-        assert code != 1, f"{[verb, *first, *rest]!r}\n{err}"
+        line = draw_line(rng)
+        code, err = end_of(line)
+        assert code != 1, f"{line!r}\n{err}"
         codes[code] = codes.get(code, 0) + 1
     promise("command lines that end without an exit code of 1", f"{count}/{count} {codes}")
 
