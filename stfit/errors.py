@@ -138,8 +138,10 @@ def closest_hint(word: str, known: list[str]) -> str:
 
 
 def near(word: str, known: list[str]) -> list[str]:
-    """The known words to show for an unknown one: all if they are few, else those most like it."""
-    return known if len(known) <= MAX_SHOWN else get_close_matches(word, known, n=MAX_SHOWN, cutoff=0.0)
+    """The known words to show for an unknown one: all if they are few, else those most like it, or the first."""
+    if len(known) <= MAX_SHOWN:
+        return known
+    return get_close_matches(word, known, n=MAX_SHOWN, cutoff=0.4) or known[:MAX_SHOWN]
 
 
 def overflow_advice(precision: str) -> str:
