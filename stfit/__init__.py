@@ -10,6 +10,7 @@ The commands as Python functions; `import stfit` is fast, since heavy packages a
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from datasets import Dataset, DatasetDict
+    from pandas import DataFrame
 
     from stfit.encoder.encoder import Encoder
 
@@ -25,7 +27,7 @@ __all__ = ["load", "train"]
 
 def train(
     recipe: str | Path,
-    data: Dataset | DatasetDict | None = None,
+    data: Dataset | DatasetDict | DataFrame | Sequence[dict[str, Any]] | None = None,
     overrides: Sequence[str] = (),
     *,
     runs: str | Path = "runs",
@@ -33,9 +35,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a recipe to the end, or resume its run, and return what `stfit train --json` prints.
 
-    `data` replaces the recipe's `data.dataset`: a Dataset also replaces its `split`, and of a DatasetDict the recipe
-    chooses the split. `overrides` are those of the command line: `["train.epochs=1"]`. Raises the errors of
-    stfit.errors.
+    `data` replaces the recipe's `data.dataset`: a Dataset, a pandas DataFrame or a list of rows also replaces its
+    `split`, and of a DatasetDict the recipe chooses the split. `overrides` are those of the command line:
+    `["train.epochs=1"]`. Raises the errors of stfit.errors, and TypeError for arguments of other types.
     """
     from stfit.commands.api import train_recipe
 
@@ -49,6 +51,9 @@ def load(model: str | Path, device: str = "auto") -> Encoder:
     """
     from stfit.encoder.build import load_encoder
     from stfit.encoder.folder.resolve import model_in
+    from stfit.encoder.inputs import require_type
     from stfit.runtime.device import choose_device
 
+    require_type("model", model, str | os.PathLike)
+    require_type("device", device, str)
     return load_encoder(model_in(str(model)), choose_device(device))

@@ -20,6 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+MAX_SHOWN = 6
+"""Known words that a message shows at once."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -132,6 +135,20 @@ def closest_hint(word: str, known: list[str]) -> str:
     """Prefers a word that continues `word`: for `stsb/spearman`, `stsb/spearman_cosine` to the shorter `..._dot`."""
     matches = [name for name in known if name.startswith(f"{word}_")] or get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean `{matches[0]}`?" if matches else ""
+
+
+def near(word: str, known: list[str]) -> list[str]:
+    """The known words to show for an unknown one: all if they are few, else those most like it, or the first."""
+    if len(known) <= MAX_SHOWN:
+        return known
+    return get_close_matches(word, known, n=MAX_SHOWN, cutoff=0.4) or known[:MAX_SHOWN]
+
+
+def overflow_advice(precision: str) -> str:
+    """What to do about numbers that are not finite; `precision`: that of the products."""
+    if precision == "float16":
+        return "float16 overflows at 65504: set train.precision to bfloat16 or float32"
+    return "Lower train.learning_rate"
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

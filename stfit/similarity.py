@@ -6,6 +6,8 @@ a corpus, d = dim.
 
 from typing import Literal, get_args
 
+import numpy as np
+
 from stfit.lazy import Tensor, torch
 
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
@@ -30,6 +32,13 @@ def normalize(vectors_rd: Tensor) -> Tensor:
 def pairwise_cosine(first_rd: Tensor, second_rd: Tensor) -> Tensor:
     """Cosine of row i of one tensor with row i of the other, [r]; 0 if one of the rows is zero."""
     return (normalize(first_rd) * normalize(second_rd)).sum(dim=-1)
+
+
+def agreement(first_rd: np.ndarray, second_rd: np.ndarray) -> np.ndarray:
+    """Cosine of two embeddings of each text, [r]: 1 if both are zero, 0 if one is."""
+    first, second = torch.from_numpy(first_rd), torch.from_numpy(second_rd)
+    both_zero = ~first.any(dim=1) & ~second.any(dim=1)
+    return pairwise_cosine(first, second).masked_fill(both_zero, 1.0).numpy()
 
 
 def pairwise_distance(distance: str, first_rd: Tensor, second_rd: Tensor, offset: float = 0.0) -> Tensor:

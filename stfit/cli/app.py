@@ -38,7 +38,7 @@ app.command("check")(check_command)
 app.command("fetch")(fetch_command)
 app.command("init")(init_command)
 app.command("schema")(schema_command)
-app.command("reference", hidden=True)(reference_command)  # for `make docs`
+app.command("reference")(reference_command)
 
 
 def _print_version(is_given: bool) -> None:

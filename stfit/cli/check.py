@@ -17,7 +17,12 @@ def check_command(
     overrides: Overrides = None,
     strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="Read all rows of streams and Hub datasets, and all weights of a local base.")
+        bool,
+        typer.Option(
+            "--full",
+            help="Read all rows of streams and Hub datasets and the weights of a local base; find near-duplicates of "
+            "evaluation texts.",
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -48,6 +53,8 @@ def check_command(
 
 
 def _estimate(result: dict[str, Any]) -> str:
+    from stfit.data.checks.leakage import SHARED
+
     objectives = [
         f"  {part['share']:.0%} of the batches: {part['loss']} on {part['rows']} examples of {part['dataset']}\n"
         for part in result["objectives"]
@@ -55,8 +62,10 @@ def _estimate(result: dict[str, Any]) -> str:
     memory = f", about {result['memory_mib']} MiB of memory" if result["memory_mib"] else ""
     lengths = ", ".join(f"{name} {value}" for name, value in result["lengths"].items())
     limit = result["max_seq_length"]
+    shared = result["dropped"].get(SHARED)
+    left_out = f"; {shared} more are {SHARED} and left out" if shared else ""
     return (
-        f"{result['rows']} examples ({result['looked_at']})\n"
+        f"{result['rows']} examples ({result['looked_at']}{left_out})\n"
         f"{''.join(objectives if len(objectives) > 1 else [])}"
         f"{result['steps']} steps, {result['tokens']} tokens{memory}\n"
         f"lengths in {result['counted']}: {lengths}{f'; truncated at {limit}' if limit else ''}\n"

@@ -3,14 +3,14 @@
 import errno
 import re
 import sys
-from contextlib import suppress
 from typing import NamedTuple
 
 import typer
 
 from stfit.cli.console import print_json
 from stfit.cli.streams import SIGPIPE_EXIT, ReaderLeftError
-from stfit.errors import InterruptedRun, ResourceError, StfitError
+from stfit.errors import InterruptedRun, RecipeError, ResourceError, StfitError
+from stfit.io.display import shorten
 
 OUT_OF_MEMORY = re.compile("can't allocate memory|out of memory")
 """In torch's messages, on a CPU and on a GPU."""
@@ -41,10 +41,15 @@ def failure_from(error: BaseException) -> Failure:
     if isinstance(error, ReaderLeftError):
         return Failure(ReaderLeftError.__name__, None, SIGPIPE_EXIT)
     if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in HOPELESS:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{shorten(str(error.filename), 80)}: " if error.filename else ""
         return Failure(ResourceError.__name__, f"{where}{error.strerror}", ResourceError.exit_code)
-    message = f"{type(error).__name__}: {error}\nThis is a bug in stfit; run again with --debug for a traceback."
-    return Failure("bug", message, 1)
+    from stfit.plugins import package_at_fault  # imports pydantic, which `stfit --help` does not need
+
+    message = f"{type(error).__name__}: {error}\n"
+    if package := package_at_fault(error):
+        message += f"This is a bug in the package `{package}`; run again with --debug for a traceback."
+        return Failure(RecipeError.__name__, message, RecipeError.exit_code)
+    return Failure("bug", f"{message}This is a bug in stfit; run again with --debug for a traceback.", 1)
 
 
 def print_failure(failure: Failure, as_json: bool) -> None:

@@ -21,9 +21,10 @@ def mine_command(
         str, typer.Option(help="FIRST:LAST: range of nearest neighbors to choose from, known positives excluded.")
     ] = "1:100",
     margin: Annotated[
-        float, typer.Option(help="Minimum difference between the similarities of positive and negative.")
+        float,
+        typer.Option(help="Minimum difference to the similarity of the anchor's least similar positive."),
     ] = 0.0,
-    relative_margin: Annotated[float, typer.Option(help="The same as a fraction of the positive's similarity.")] = 0.05,
+    relative_margin: Annotated[float, typer.Option(help="The same as a fraction of that similarity.")] = 0.05,
     duplicate: Annotated[
         float, typer.Option(help="Exclude texts at least this similar to the anchor or the positive.")
     ] = 0.95,
@@ -57,6 +58,9 @@ def mine_command(
 def _print_result(result: dict[str, Any]) -> None:
     negatives, positives = result["mean_negative_score"], result["mean_positive_score"]
     dropped = f"; {result['rows_without']} rows without a negative were dropped" if result["rows_without"] else ""
+    fewer, missing = result["rows_with_fewer"], result["negatives_missing"]
+    dropped += f"; {fewer} rows have fewer than asked for" if fewer else ""
+    dropped += f": {missing} negatives are missing in all" if missing else ""
     sys.stdout.write(
         f"{result['output']}: {result['negatives']} negatives in {result['rows']} rows "
         f"(mean cosine {negatives:.3f}, positives {positives:.3f}){dropped}\n"

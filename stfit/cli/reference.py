@@ -1,12 +1,27 @@
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
 from stfit.cli.console import print_page
 from stfit.cli.options import Page
 
 
-def reference_command(output: Page = None) -> None:
-    """Print the reference page of the recipe language, in Markdown.
+class Topic(StrEnum):
+    recipe = "recipe"
+    metrics = "metrics"
 
-    Example: stfit reference -o recipes.md
+
+def reference_command(
+    topic: Annotated[
+        Topic, typer.Argument(help="The whole page in Markdown, or the names of all metrics.")
+    ] = Topic.recipe,
+    output: Page = None,
+) -> None:
+    """Print the reference page of the recipe language, or the names of all metrics.
+
+    Example: stfit reference metrics
     """
-    from stfit.recipe.reference import reference_page
+    from stfit.recipe.reference import metric_names, reference_page
 
-    print_page(reference_page(), output)
+    print_page(metric_names() if topic is Topic.metrics else reference_page(), output)

@@ -1,20 +1,28 @@
 """`from stfit import load, train`: commands as Python functions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
 from stfit.commands.train import Finished, train
 from stfit.data.cache.datasets import cache_dataset
+from stfit.encoder.inputs import describe, require_type
+from stfit.errors import DataError
 from stfit.recipe.dump import to_inline_yaml
 from stfit.recipe.load import load_recipe
 
 
 def train_recipe(
-    recipe: str | Path, data: Dataset | DatasetDict | None, overrides: Sequence[str], runs: str | Path, fresh: bool
+    recipe: str | Path, data: Any, overrides: Sequence[str], runs: str | Path, fresh: bool
 ) -> dict[str, Any]:
+    require_type("recipe", recipe, str | Path)
+    require_type("runs", runs, str | Path)
+    require_type("overrides", overrides, list | tuple)
+    for override in overrides:
+        require_type("each of `overrides`", override, str)
     loaded = load_recipe(Path(recipe), [*overrides, *_dataset_overrides(data)])
     finished = [event for event in train(loaded, Path(runs), fresh=fresh) if isinstance(event, Finished)]
     return finished[-1].result
@@ -24,7 +32,35 @@ def _dataset_overrides(data: Dataset | DatasetDict | None) -> list[str]:
     """Overrides that make a recipe read `data` from a copy on disk, where a resumed run finds it."""
     if data is None:
         return []
+    splits = _splits_of(data)
     hub_keys = [f"data.{key}=null" for key in ("config", "files", "revision")]
-    if isinstance(data, DatasetDict):
-        return [f"data.dataset={to_inline_yaml(str(cache_dataset(data)))}", *hub_keys]
-    return [*_dataset_overrides(DatasetDict(train=data)), "data.split=train"]
+    of_split = [] if splits is data else ["data.split=train"]
+    return [f"data.dataset={to_inline_yaml(str(cache_dataset(splits)))}", *hub_keys, *of_split]
+
+
+def _splits_of(data: Any) -> DatasetDict:
+    """The splits as they are, or the rows as the split `train`. Raises TypeError for anything else."""
+    if isinstance(data, DatasetDict) and all(isinstance(split, Dataset) for split in data.values()):
+        return data
+    if isinstance(data, Dataset):
+        return DatasetDict(train=data)
+    if type(data).__name__ == "DataFrame" and hasattr(data, "columns"):
+        return DatasetDict(train=_build(Dataset.from_pandas, data, preserve_index=False))
+    if not isinstance(data, list | tuple):
+        hint = ": name it in the recipe, with `data.streaming`" if type(data).__name__.startswith("Iterable") else ""
+        raise TypeError(
+            f"data must be a Dataset, a DatasetDict, a DataFrame or a list of rows, not {describe(data)}{hint}"
+        )
+    for position, row in enumerate(data):
+        if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
+            raise TypeError(f"data takes rows of {{column: value}}, but item {position} is {describe(row)}")
+    names = dict.fromkeys(name for row in data for name in row)
+    return DatasetDict(train=_build(Dataset.from_dict, {name: [row.get(name) for row in data] for name in names}))
+
+
+def _build(build: Callable[..., Dataset], *arguments: Any, **settings: Any) -> Dataset:
+    """Raises DataError if a column holds values of several types."""
+    try:
+        return build(*arguments, **settings)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"data: {error}") from error

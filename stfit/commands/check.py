@@ -24,6 +24,7 @@ from stfit.recipe.load import load_recipe
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 from stfit.workflows.estimate import build_schedule, estimate, lint_schedule
+from stfit.workflows.leakage import find_leakage
 from stfit.workflows.validate import Prepared, RecipeLocation, first_of, validate
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
         facts["looked_at"] = f"the first of a stream{', read to its end' if full else ''}"
     if full:
         _read_streams(recipe, report)
+    if not report.errors:
+        report.warnings += find_leakage(recipe, report.examples_of, report.evaluators(recipe), full)
     if report.examples_of.keys() == recipe.objectives_by_path.keys():
         training = report.training
         prompts = [

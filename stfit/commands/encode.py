@@ -1,6 +1,7 @@
 """`stfit encode`: any number of texts -> parts on disk, each with a digest of its origin -> a file of embeddings."""
 
 import json
+import logging
 import os
 import resource
 import shutil
@@ -23,7 +24,7 @@ from stfit.data.source import Source
 from stfit.distributed import all_gather_numpy, all_gather_object, is_rank_zero
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.export.quantization import CALIBRATED, Ranges, load_ranges, quantize, save_ranges
+from stfit.encoder.export.quantization import CALIBRATED, Ranges, check_ranges, load_ranges, quantize, save_ranges
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, InterruptedRun, RecipeError, StfitError
 from stfit.io.atomic import wrap_os_errors
@@ -31,7 +32,10 @@ from stfit.io.outputs import require_output
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
+from stfit.similarity import agreement
 from stfit.workflows.text_windows import Inputs, stream_text_windows
+
+log = logging.getLogger("stfit")
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def _merge_parts(
         if not stats.rows:
             raise DataError(f"{inputs.source.dataset}: contains no text to compute ranges from")
         computed = reduce(Ranges.union, (Ranges.from_embeddings(part.values) for part in rows))
+        for warning in check_ranges(computed, stats.rows):
+            log.warning("%s: %s", calibration, warning)
         rows = (
             replace(part, values=quantize(part.values, options.precision, computed))
             for part in map(parts.read, range(stats.parts))
@@ -202,8 +208,7 @@ def _embed(encoder: Encoder, sequences: list[np.ndarray], skip: int, options: En
 
 
 def _lowest_cosine(fast_rd: np.ndarray, exact_rd: np.ndarray) -> float:
-    lengths = np.linalg.norm(fast_rd, axis=1) * np.linalg.norm(exact_rd, axis=1)
-    return float(((fast_rd * exact_rd).sum(axis=1) / lengths).min(initial=1.0))
+    return float(agreement(fast_rd, exact_rd).min(initial=1.0))
 
 
 class _RowCount:

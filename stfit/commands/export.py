@@ -25,6 +25,7 @@ from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.io.atomic import atomic_directory
 from stfit.io.outputs import require_output
+from stfit.similarity import agreement
 from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 SAMPLE = 512
@@ -52,7 +53,7 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
         graphs = _write_graphs(traced, scratch, to, int8)
         save_tokenizer_and_config(traced, scratch)
         comparisons = [_compare(graph, sequences, embeddings) for graph in graphs]
-        if (cosine := comparisons[0]["lowest_cosine"]) < MIN_COSINE:
+        if not (cosine := comparisons[0]["lowest_cosine"]) >= MIN_COSINE:  # NaN is neither
             raise ModelError(
                 f"the graph's embeddings differ from the model's (cosine {cosine:.4f}): this architecture can't be "
                 "exported"
@@ -106,8 +107,7 @@ def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
 def _compare(graph: Path, sequences: list[np.ndarray], expected_nd: np.ndarray) -> dict[str, float]:
     run = load_graph(graph)
     graph_nd, rate = _timed(lambda: embed_with_graph(run, sequences, expected_nd.shape[1]), len(sequences))
-    lengths = np.linalg.norm(graph_nd, axis=1) * np.linalg.norm(expected_nd, axis=1)
-    cosine_n = (graph_nd * expected_nd).sum(axis=1) / lengths
+    cosine_n = agreement(graph_nd, expected_nd)
     return {
         "largest_difference": float(np.abs(graph_nd - expected_nd).max()),
         "lowest_cosine": float(cosine_n.min()),

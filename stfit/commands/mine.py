@@ -4,6 +4,7 @@ Tensor names: b = rows of a block, c = candidate texts, d = embedding dim.
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,24 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.plain_text import plain
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading.local_files import input_paths
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
+from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, RecipeError
 from stfit.io.atomic import atomic_write
+from stfit.io.display import shorten
 from stfit.io.outputs import require_output
 from stfit.recipe.inputs import paths_in
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
+from stfit.workflows.validate import load_training_rows
+
+log = logging.getLogger("stfit")
 
 MAX_SCORES = 2**24
 """Similarities in memory at once."""
@@ -38,8 +45,9 @@ class MiningOptions:
 
     ranks: tuple[int, int] = (1, 100)
     margin: float = 0.0
+    """To the least similar of all known positives of an anchor."""
     relative_margin: float = 0.05
-    """A share of the positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
+    """The same, as a share of that positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
     duplicate: float = 0.95
     per_row: int = 1
 
@@ -69,34 +77,41 @@ def mine(
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))
     encoder = load_encoder(model_in(model), choose_device(device))
-    prompts = {role: encoder.role_prompt(role, None) for role in ("anchor", "positive")}
-    anchor_bd, positive_bd, text_cd = (
-        torch.from_numpy(encoder.encode(column, prompt=prompts[role], normalize=True))
-        for column, role in (
-            (pairs.column("anchor"), "anchor"),
-            (pairs.column("positive"), "positive"),
-            (texts, "positive"),
-        )
-    )
+    anchor_bd, positive_bd = (_embed(encoder, pairs.column(role), role) for role in ("anchor", "positive"))
+    text_cd = _embed(encoder, texts, "positive")
+    _report_broken(text_cd, texts)
+    positive_b = (anchor_bd * positive_bd).sum(dim=1)
+    limit_b = _limits(positive_b, pairs, options)
     cluster_b, cluster_c = _clusters(pairs, texts)
     mined: list[Mined] = []
     for rows in torch.arange(len(pairs)).split(max(1, MAX_SCORES // len(texts))):
         known_bc = torch.from_numpy(cluster_b[rows.numpy(), None] == cluster_c)
-        mined += _mine_block(rows, anchor_bd[rows], positive_bd[rows], text_cd, known_bc, texts, options)
+        same_bc = known_bc | (positive_bd[rows] @ text_cd.T >= options.duplicate)
+        found = _mine_block(anchor_bd[rows] @ text_cd.T, same_bc, limit_b[rows], texts, options)
+        mined += [
+            Mined(row, score, *negatives)
+            for row, score, negatives in zip(rows.tolist(), positive_b[rows].tolist(), found, strict=True)
+        ]
     kept = [row for row in mined if row.negatives]
     if not kept:
         raise DataError("no row has a negative: widen --ranks, or lower the margins")
     _write(kept, pairs, output)
-    return _summary(kept, len(pairs), output)
+    return _summary(kept, len(pairs), options.per_row, output)
 
 
-def _summary(kept: list[Mined], rows: int, output: Path) -> dict[str, Any]:
+def _embed(encoder: Encoder, texts: list[str], role: str) -> Tensor:
+    return torch.from_numpy(encoder.encode(texts, prompt=encoder.role_prompt(role, None), normalize=True))
+
+
+def _summary(kept: list[Mined], rows: int, per_row: int, output: Path) -> dict[str, Any]:
     count = sum(len(row.negatives) for row in kept)
     return {
         "output": str(output),
         "rows": len(kept),
         "rows_without": rows - len(kept),
+        "rows_with_fewer": sum(len(row.negatives) < per_row for row in kept),
         "negatives": count,
+        "negatives_missing": rows * per_row - count,
         "mean_positive_score": round(float(np.mean([row.positive_score for row in kept])), 4),
         "mean_negative_score": round(sum(sum(row.scores) for row in kept) / count, 4),
         "data": f'data: {{dataset: ./{output.name}, format: triplet, columns: {{negative: "negative[:]"}}}}',
@@ -104,18 +119,17 @@ def _summary(kept: list[Mined], rows: int, output: Path) -> dict[str, Any]:
 
 
 def load_pairs(recipe: Recipe) -> Examples:
-    sources = [objective.data for objective in recipe.objectives_by_path.values()]
-    with_pairs = [source for source in sources if source.format in ("positive_pair", "triplet")]
+    objectives = recipe.objectives_by_path.values()
+    with_pairs = [objective for objective in objectives if objective.data.format in ("positive_pair", "triplet")]
     if len(with_pairs) != 1:
-        formats = ", ".join(source.format for source in sources)
+        formats = ", ".join(objective.data.format for objective in objectives)
         raise RecipeError(
             f"mine needs a recipe with exactly one dataset of format positive_pair or triplet; this one has {formats}"
         )
-    (source,) = with_pairs
-    if source.streaming:
+    (objective,) = with_pairs
+    if objective.data.streaming:
         raise RecipeError("mine compares all rows with each other, which a stream does not allow: remove `streaming`")
-    examples, _ = load_examples(source, source.format, recipe.seed, source.holdout)
-    return examples
+    return load_training_rows(recipe, objective)
 
 
 def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
@@ -124,10 +138,10 @@ def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
 
 
 def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters of the rows and texts: linked by pairs, even indirectly, or equal but for case and punctuation."""
+    """Clusters of the rows and texts: linked by pairs, even indirectly, or equal by `plain`."""
     numbers: dict[str, int] = {}
     anchor, positive, text = (
-        np.array([numbers.setdefault(_plain(text), len(numbers)) for text in column], dtype=np.int64)
+        np.array([numbers.setdefault(plain(text), len(numbers)) for text in column], dtype=np.int64)
         for column in (pairs.column("anchor"), pairs.column("positive"), texts)
     )
     links = coo_array((np.ones(len(anchor)), (anchor, positive)), shape=(len(numbers), len(numbers)))
@@ -135,34 +149,34 @@ def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray
     return cluster[anchor], cluster[text]
 
 
-def _plain(text: str) -> str:
-    """A text without case and punctuation; unchanged if nothing else is left."""
-    words = "".join(character if character.isalnum() else " " for character in text.casefold()).split()
-    return " ".join(words) or text
+def _report_broken(text_cd: Tensor, texts: list[str]) -> None:
+    """Such a text is no negative: a similarity that is not a number is below no limit."""
+    broken = (~torch.isfinite(text_cd).all(dim=1)).nonzero()[:, 0].tolist()
+    if broken:
+        share, example = f"{len(broken)} of {len(texts)} texts", shorten(texts[broken[0]], 80)
+        log.warning("%s have an embedding that is not finite, and are no negatives, such as %r", share, example)
+
+
+def _limits(positive_b: Tensor, pairs: Examples, options: MiningOptions) -> Tensor:
+    """The highest similarity of a negative of each row: below that of every known positive of the row's anchor."""
+    _, anchor_b = np.unique([plain(anchor) for anchor in pairs.column("anchor")], return_inverse=True)
+    lowest = np.full(len(positive_b), np.inf, dtype=np.float32)
+    np.fmin.at(lowest, anchor_b, positive_b.numpy())  # passes over what is not a number
+    least_b = torch.from_numpy(lowest[anchor_b]).masked_fill(positive_b.isnan(), torch.nan)
+    return torch.minimum(least_b - options.margin, least_b - options.relative_margin * least_b.abs())
 
 
 def _mine_block(
-    rows: Tensor,
-    anchor_bd: Tensor,
-    positive_bd: Tensor,
-    text_cd: Tensor,
-    known_bc: Tensor,
-    texts: list[str],
-    options: MiningOptions,
-) -> Iterator[Mined]:
-    score_bc = anchor_bd @ text_cd.T
-    same_bc = known_bc | (score_bc >= options.duplicate) | (positive_bd @ text_cd.T >= options.duplicate)
-    score_bc.masked_fill_(same_bc, -torch.inf)
+    score_bc: Tensor, same_bc: Tensor, limit_b: Tensor, texts: list[str], options: MiningOptions
+) -> Iterator[tuple[list[str], list[float]]]:
+    """The negatives of each row with their similarities. `same_bc`: texts that say the same as the positive."""
+    score_bc.masked_fill_(same_bc | (score_bc >= options.duplicate) | score_bc.isnan(), -torch.inf)
     first, last = options.ranks
     top = score_bc.topk(min(last, len(texts)), dim=1)
-    positive_b = (anchor_bd * positive_bd).sum(dim=1)
-    highest_b = torch.minimum(positive_b - options.margin, positive_b - options.relative_margin * positive_b.abs())
-    for row, positive, highest, scores, indices in zip(
-        rows.tolist(), positive_b.tolist(), highest_b.tolist(), top.values.tolist(), top.indices.tolist(), strict=True
-    ):
+    for limit, scores, indices in zip(limit_b.tolist(), top.values.tolist(), top.indices.tolist(), strict=True):
         ranked = list(zip(scores, indices, strict=True))[first - 1 :]
-        negatives = [(score, index) for score, index in ranked if -torch.inf < score <= highest][: options.per_row]
-        yield Mined(row, positive, [texts[index] for _, index in negatives], [score for score, _ in negatives])
+        negatives = [(score, index) for score, index in ranked if -torch.inf < score <= limit][: options.per_row]
+        yield [texts[index] for _, index in negatives], [score for score, _ in negatives]
 
 
 def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:

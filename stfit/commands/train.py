@@ -20,7 +20,7 @@ from stfit.distributed import broadcast_tensors, is_rank_zero, on_rank_zero, ran
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import HubError, LockError, ModelError, RecipeError
-from stfit.evaluation.measure import main_metrics
+from stfit.evaluation.measure import Evaluators, main_metrics
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import seal_json
 from stfit.losses.registry import build_loss, compute_loss
@@ -54,6 +54,7 @@ from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import TrainState, build_intervals
 from stfit.workflows.card_data import write_card
 from stfit.workflows.estimate import build_schedule, lint_schedule
+from stfit.workflows.leakage import leave_out_overlap
 from stfit.workflows.log_to_trackers import log_to_trackers
 from stfit.workflows.report_data import log_exceptions, open_report_data
 from stfit.workflows.resume import fingerprint_run, pin_or_reuse, restore_or_start, update_run_recipe, write_run_recipe
@@ -135,7 +136,8 @@ def _run(
     tables = _tokenize_training(pinned, encoder, prepared)
     resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
-    schedule = _build_schedule(resolved, encoder, tables, processes, signals)
+    evaluators = prepared.evaluators(resolved)
+    schedule = _build_schedule(resolved, encoder, tables, processes, signals, evaluators)
     max_seq_length, unknown_id = encoder.tokenizer.max_seq_length, encoder.tokenizer.unknown_id
     warnings = [*prepared.warnings, *lint_schedule(resolved, tables, schedule, max_seq_length, unknown_id, processes)]
     for problem in warnings:
@@ -145,7 +147,6 @@ def _run(
     fingerprint = fingerprint_run(lock, encoder.tokenizer.fingerprint)
     state = restore_or_start(folder, checkpoint, objects, fingerprint, strict)
     files = write_run_recipe(folder, loaded.text, resolved, lock)
-    evaluators = list(zip(resolved.eval, prepared.evaluation, strict=True))
     main = main_metrics(evaluators, encoder.config.similarity, resolved.matryoshka_dims)
     rows = None if resolved.is_streamed else sum(map(len, tables))
     yield Started(folder.path, rows, count_dropped(prepared.training), state.step, schedule.total_steps, main)
@@ -251,7 +252,12 @@ def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Tok
 
 
 def _build_schedule(
-    recipe: Recipe, encoder: Encoder, tables: list[TokenTable], processes: int, signals: SignalHandler
+    recipe: Recipe,
+    encoder: Encoder,
+    tables: list[TokenTable],
+    processes: int,
+    signals: SignalHandler,
+    evaluators: Evaluators,
 ) -> BatchSchedule:
     streams = {
         number: StreamingBatches(
@@ -263,6 +269,7 @@ def _build_schedule(
             partial(check_kind, objective.loss.type, objective.loss.fits),
             partial(_tokenize, encoder, objective),
             signals.interrupt_long_step,
+            leave_out_overlap(recipe, objective.data, evaluators),
         )
         for number, objective in enumerate(recipe.objectives_by_path.values())
         if objective.data.streaming

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from stfit import similarity
 from stfit.encoder.backbone import Backbone
 from stfit.encoder.folder.model_config import ModelConfig
+from stfit.encoder.inputs import list_of_texts, require_type, require_unicode
 from stfit.encoder.kernels.dropout import DROPOUT_SETTING, use_fast_dropout
 from stfit.encoder.kernels.fused_infer import build_fused, fused_supports
 from stfit.encoder.kernels.packing import Forward, Layout
 from stfit.encoder.pooling import TokenStates, compute_pooled, without_prompts
 from stfit.encoder.prompts import prompt_name, with_built_in
-from stfit.errors import ModelError, did_you_mean
+from stfit.errors import ModelError, RecipeError, did_you_mean
 
 BATCH_TOKENS = {"cpu": 1024}
 """Device type -> tokens that `encode` sends through the model at once. On a CPU their widest activations fit into the
@@ -122,7 +123,14 @@ class Encoder(nn.Module):
         return pooled_rd[torch.from_numpy(input_order).to(pooled_rd.device)]
 
     def resolve_dim(self, truncate_dim: int | None) -> int:
-        return min(truncate_dim or self.output_dim, self.embedding_dim)
+        """Size of the embeddings to return. Raises RecipeError if they have fewer dimensions."""
+        if truncate_dim is None:
+            return self.output_dim
+        if not 0 < truncate_dim <= self.embedding_dim:
+            raise RecipeError(
+                f"truncate_dim {truncate_dim}: the model's embeddings have {self.embedding_dim} dimensions"
+            )
+        return truncate_dim
 
     def prompt(self, name: str | None) -> str:
         """The text of a prompt, by default of the model's default prompt. Raises ModelError for an unknown name."""
@@ -143,21 +151,28 @@ class Encoder(nn.Module):
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         prompt_name: str | None = None,
         prompt: str | None = None,
         normalize: bool = False,
         truncate_dim: int | None = None,
     ) -> np.ndarray:
-        """Embeddings of `texts`, float32 [len(texts), dim], in evaluation mode.
+        """Embeddings of `texts`, float32 [len(texts), dim], in evaluation mode; of one string, [dim].
 
-        Equal texts are embedded once. `prompt_name` is one of the model's prompts, `prompt` any other text to put
-        before each of `texts`; by default the model's default prompt is used. `truncate_dim` keeps a prefix (default:
-        the model's own) before `normalize` scales to length 1. Raises TypeError for a single string.
+        `texts` may also be an array, a pandas Series or a column of a dataset. Equal texts are embedded once.
+        `prompt_name` is one of the model's prompts, `prompt` any other text to put before each of `texts`; by default
+        the model's default prompt is used. `truncate_dim` keeps a prefix (default: the model's own) before `normalize`
+        scales to length 1. Raises TypeError for anything but strings, and DataError for half of a surrogate pair.
         """
-        if isinstance(texts, str):  # a string is a sequence of strings, too
-            raise TypeError("encode takes a list of texts, not one text: write encode([text])[0]")
+        require_type("prompt_name", prompt_name, str | None)
+        require_type("prompt", prompt, str | None)
+        require_type("normalize", normalize, bool)
+        require_type("truncate_dim", truncate_dim, int | None)
+        if isinstance(texts, str):
+            return self.encode([texts], prompt_name, prompt, normalize, truncate_dim)[0]
+        texts = list_of_texts(texts)
         prompt = self.prompt(prompt_name) if prompt is None else prompt
+        require_unicode([prompt], "the prompt")
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         sequences = self.tokenizer([prompt + text for text in row_of])
         embeddings = self.embed(sequences, self.prompt_skip(prompt), normalize=normalize, truncate_dim=truncate_dim)

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from stfit.data.checks.leakage import Column, columns_of
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import ROLES, Source
-from stfit.errors import RecipeError
+from stfit.errors import Problem, RecipeError
 from stfit.paths import DATA_SUFFIXES, Location
 from stfit.similarity import SIMILARITIES, pairwise_similarity
 from stfit.spec import Spec
@@ -96,6 +97,15 @@ class EvaluatorBase(Named, Source):
     def examples_of(self, rows: Any) -> Examples | None:
         """The rows that training must not contain; None if they are unknown."""
         return rows
+
+    def problems_of(self, rows: Any) -> list[Problem]:
+        """Warnings about the rows."""
+        return []
+
+    def columns_of(self, rows: Any) -> dict[str, Column]:
+        """The single texts that training must not contain, by role."""
+        examples = self.examples_of(rows)
+        return {} if examples is None else columns_of(examples)
 
 
 def score_pairs(first_rd: np.ndarray, second_rd: np.ndarray) -> dict[str, np.ndarray]:

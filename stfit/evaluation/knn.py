@@ -41,8 +41,12 @@ def nearest(
 
 
 def _top_k(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k highest scores of each row and their positions; of equal scores at the border, the earlier ones."""
+    """The k highest scores of each row and their positions; of equal scores at the border, the earlier ones.
+
+    A score that is not a number is the lowest, -inf.
+    """
     k = min(k, score_qc.shape[1])
+    score_qc = score_qc.masked_fill(score_qc.isnan(), -torch.inf)  # topk takes NaN for the highest
     score_qk, index_qk = score_qc.topk(k, dim=1)
     at_border_q = ((score_qc >= score_qk[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]  # topk breaks these ties arbitrarily
     if len(at_border_q):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stfit.distributed import all_gather_numpy, broadcast_object, partition, rank
-from stfit.errors import DivergedError
+from stfit.errors import DivergedError, RecipeError, overflow_advice
 from stfit.evaluation.base import Embed, When
 from stfit.evaluation.registry import Evaluator
 from stfit.evaluation.statistic import Statistic
@@ -35,10 +35,19 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
             dim: evaluator.measure(rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
             for dim in set(sizes.values())
         }
+        for found in measured.values():
+            _require_declared(evaluator, found)
         for suffix, dim in sizes.items():
             prefix = f"{evaluator.label}{suffix}"
             statistics |= {f"{prefix}/{name}": statistic for name, statistic in measured[dim].items()}
     return statistics
+
+
+def _require_declared(evaluator: Evaluator, found: dict[str, Statistic]) -> None:
+    """Raise RecipeError if an evaluator of a package does not return what it declares."""
+    wrong = [name for name in evaluator.metrics if not isinstance(found.get(name), Statistic)]
+    if wrong:
+        raise RecipeError(f"evaluator `{evaluator.tag()}` declares {', '.join(wrong)}, but measures no such Statistic")
 
 
 def values_of(statistics: dict[str, Statistic]) -> dict[str, float]:
@@ -68,7 +77,8 @@ class EmbeddingCache:
         local = self.encoder.encode([new[i] for i in shares[rank()]], prompt=prompt)
         vectors = all_gather_numpy(local, shares)
         if not np.isfinite(vectors).all():
-            raise DivergedError("the model's embeddings are not finite. Lower train.learning_rate")
+            advice = overflow_advice(self.encoder.precision)
+            raise DivergedError(f"the model's embeddings are not finite. {advice}")
         fresh = dict(zip(new, vectors, strict=True))
         for text, vector in fresh.items():
             if self.keep_all or self.uses[prompt, text] > 1:

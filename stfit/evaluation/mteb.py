@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from stfit.errors import HubError, RecipeError
+from stfit.errors import HubError, Problem, RecipeError
 from stfit.evaluation.base import Embed, Named, TrainAndHoldout
 from stfit.evaluation.statistic import Statistic
 from stfit.lazy import torch
@@ -76,6 +76,9 @@ class Mteb(Named):
 
     def examples_of(self, rows: Any) -> None:
         """None: mteb does not expose the rows."""
+
+    def problems_of(self, rows: Any) -> list[Problem]:
+        return []
 
 
 class Task(NamedTuple):

@@ -1,54 +1,24 @@
 """Does a query find the relevant documents of a corpus?"""
 
-import logging
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from stfit.data.checks.leakage import Column
 from stfit.data.mapping.examples import Examples
-from stfit.data.mapping.filters import filter_rows, number_in
-from stfit.data.mapping.selectors import select
-from stfit.data.reading.load_table import load_table
 from stfit.data.source import TableSource, is_remote
-from stfit.data.table import Table
-from stfit.errors import DataError, RecipeError, did_you_mean
+from stfit.errors import DataError, Problem, RecipeError, did_you_mean
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
+from stfit.evaluation.collection import Collection, collection_of_pairs, load_collection
 from stfit.evaluation.ir_metrics import KINDS, metrics_at
 from stfit.evaluation.knn import CHUNK, nearest
 from stfit.evaluation.statistic import Statistic
 
-log = logging.getLogger("stfit")
-
 QRELS: dict[str, str | list[str]] = {"query": "query-id", "corpus": "corpus-id"}
 BEIR_ID: dict[str, str | list[str]] = {"id": "_id"}
 """Role -> column in the files of a BEIR dataset: judgments (QRELS), and corpus and queries (BEIR_ID)."""
-
-
-@dataclass(frozen=True)
-class Collection:
-    queries: list[str]
-    corpus: list[str]
-    relevant: list[set[int]]
-    """Positions in the corpus of each query's relevant documents."""
-    missing: np.ndarray
-    """Number of relevant documents of each query that are not in the corpus; they count as missed."""
-
-    @property
-    def texts(self) -> dict[str, list[str]]:
-        return {"query": self.queries, "corpus": self.corpus}
-
-    @property
-    def pairs(self) -> Examples:
-        texts: dict[str, list[str | None]] = {
-            "anchor": [query for query, found in zip(self.queries, self.relevant, strict=True) for _ in found],
-            "positive": [self.corpus[document] for found in self.relevant for document in sorted(found)],
-        }
-        row = np.repeat(np.arange(1, len(self.queries) + 1), [len(found) for found in self.relevant])
-        return Examples("positive_pair", texts, None, "none", None, row, {})
 
 
 class Retrieval(EvaluatorBase):
@@ -72,6 +42,9 @@ class Retrieval(EvaluatorBase):
     """Judgments, with the columns `query` and `corpus` (ids), and optionally `score`."""
     k: list[Annotated[int, Field(gt=0)]] = Field([1, 10, 100], min_length=1)
     """Rank cutoffs: every metric is computed at each of them."""
+    ignore_identical_ids: bool = False
+    """Leave the document with the id of a query out of this query's ranking, as BEIR does (ArguAna has such queries).
+    sentence-transformers ranks it."""
 
     @model_validator(mode="after")
     def _three_tables(self) -> Self:
@@ -107,15 +80,11 @@ class Retrieval(EvaluatorBase):
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Collection:
         if tables := self.tables():
-            return _load_collection(*tables)
-        pairs: Examples = super().load(seed, training)
-        anchors, positives = pairs.column("anchor"), pairs.column("positive")
-        index_of = {text: index for index, text in enumerate(dict.fromkeys(positives))}
-        relevant: dict[str, set[int]] = {}
-        for anchor, positive in zip(anchors, positives, strict=True):
-            relevant.setdefault(anchor, set()).add(index_of[positive])
-        missing = np.zeros(len(relevant), dtype=np.int64)
-        return Collection(list(relevant), list(index_of), list(relevant.values()), missing)
+            return load_collection(*tables, is_split=self.corpus is None and _has_splits(str(self.dataset)))
+        if self.ignore_identical_ids:
+            message = "`ignore_identical_ids` is for queries and documents with ids; pairs have none: remove it"
+            raise RecipeError(Problem(message, RecipeError.code, key="ignore_identical_ids"))
+        return collection_of_pairs(super().load(seed, training))
 
     def tables(self) -> tuple[TableSource, TableSource, TableSource] | None:
         """The three tables, from the recipe or from the layout of `dataset`; None for pairs."""
@@ -129,7 +98,9 @@ class Retrieval(EvaluatorBase):
         """Every metric at every k, each in [0, 1]; equally similar documents are ordered by id."""
         queries, starts = embed("query", rows.queries), range(0, len(rows.corpus), CHUNK)
         chunks = (embed("corpus", rows.corpus[start : start + CHUNK]) for start in starts)
-        _, index_qn = nearest(queries, chunks, max(self.k), similarity)
+        _, index_qn = nearest(queries, chunks, max(self.k) + self.ignore_identical_ids, similarity)
+        if self.ignore_identical_ids:
+            index_qn = _without_own(index_qn, rows.own)
         pairs = zip(index_qn.tolist(), rows.relevant, strict=True)
         hit_qn = np.array([[document in relevant for document in ranked] for ranked, relevant in pairs])
         relevant_q = np.array([len(relevant) for relevant in rows.relevant]) + rows.missing
@@ -140,6 +111,24 @@ class Retrieval(EvaluatorBase):
 
     def examples_of(self, rows: Any) -> Examples:
         return rows.pairs
+
+    def columns_of(self, rows: Any) -> dict[str, Column]:
+        return {"query": Column(rows.queries, rows.query_row), "corpus": Column(rows.corpus, rows.corpus_row)}
+
+    def problems_of(self, rows: Any) -> list[Problem]:
+        return list(rows.problems)
+
+
+def _without_own(index_qn: np.ndarray, own_q: np.ndarray) -> np.ndarray:
+    """The ranking of each query without its own document; of other queries, without the last."""
+    is_own_qn = index_qn == own_q[:, None]
+    is_own_qn[~is_own_qn.any(axis=1), -1] = True
+    return index_qn[~is_own_qn].reshape(len(index_qn), -1)
+
+
+def _has_splits(dataset: str) -> bool:
+    """Whether the queries of a dataset may be those of several splits."""
+    return is_remote(dataset) or len(list(Path(dataset).glob("qrels/*.tsv*"))) > 1
 
 
 def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, TableSource] | None:
@@ -177,54 +166,3 @@ def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSourc
         columns=QRELS,
     )
     return corpus, queries, qrels
-
-
-def _load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource) -> Collection:
-    documents = dict(sorted(_texts_by_id(corpus, "corpus").items()))
-    all_queries = _texts_by_id(queries, "queries")
-    index_of = {key: index for index, key in enumerate(documents)}
-    table = filter_rows(load_table(relevant), relevant.where)
-    cells = _cells_of(table, relevant, "query"), _cells_of(table, relevant, "corpus")
-    judged: dict[str, set[str]] = {}
-    for query, document, score in zip(*cells, _optional(table, relevant, "score"), strict=True):
-        if query in all_queries and (number_in(score) or 0) > 0:
-            judged.setdefault(query, set()).add(document)
-    relevant_of = {query: {index_of[key] for key in keys if key in index_of} for query, keys in judged.items()}
-    if not any(relevant_of.values()):
-        raise DataError(
-            f"{table.origin}: no judgement above 0 names a query of {queries.dataset} and a document of "
-            f"{corpus.dataset}: check `columns` and `split`"
-        )
-    chosen = [query for query in all_queries if query in judged]
-    missing = np.array([len(judged[query]) - len(relevant_of[query]) for query in chosen])
-    if missing.any():
-        log.warning("%s: %d relevant documents are not in the corpus, and count as missed", table.origin, missing.sum())
-    return Collection(
-        [all_queries[query] for query in chosen],
-        list(documents.values()),
-        [relevant_of[query] for query in chosen],
-        missing,
-    )
-
-
-def _texts_by_id(source: TableSource, kind: str) -> dict[str, str]:
-    table = filter_rows(load_table(source), source.where)
-    ids, texts = _cells_of(table, source, "id"), _cells_of(table, source, "text")
-    titles = _optional(table, source, "title", default="")
-    texts_by_id = {key: f"{title} {text}".strip() for key, title, text in zip(ids, titles, texts, strict=True)}
-    if len(texts_by_id) < len(ids):
-        duplicate = Counter(ids).most_common(1)[0][0]
-        raise DataError(f"{table.origin}: the id {duplicate!r} occurs more than once, but ids of {kind} must be unique")
-    return texts_by_id
-
-
-def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
-    selector = source.columns.get(role, role)
-    if not isinstance(selector, str):
-        raise RecipeError(f"`columns: {role}` takes one selector")
-    return ["" if cell is None else str(cell) for cell in select(table, selector)]
-
-
-def _optional(table: Table, source: TableSource, role: str, default: Any = 1) -> list[Any]:
-    has_role = role in source.columns or role in table.columns
-    return _cells_of(table, source, role) if has_role else [default] * len(table)

@@ -63,6 +63,11 @@ class LossBase(Spec):
         cls.model_fields.update(fields)
         return handler(source)
 
+    @property
+    def is_built(self) -> bool:
+        """Whether it is called through what `build` makes: a loss with weights, which fit whole embeddings."""
+        return type(self).build is not LossBase.build
+
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of a batch: `columns` [rows, dim] each, `label` [rows] if the format has one."""
         raise NotImplementedError

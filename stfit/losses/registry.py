@@ -10,7 +10,7 @@ Values and gradients equal those of sentence-transformers 6.2, with these delibe
 
 from typing import Annotated, Any
 
-from stfit.errors import ModelError
+from stfit.errors import ModelError, RecipeError
 from stfit.lazy import Tensor, torch
 from stfit.losses.base import BuiltLoss, Columns, LossBase
 from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
@@ -57,7 +57,10 @@ def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = Non
     too_large = [dim for dim in loss.matryoshka_dims or [] if dim > embedding_dim]
     if too_large:
         raise ModelError(f"`loss.matryoshka_dims` {too_large}: the model's embeddings have {embedding_dim} dimensions")
-    return loss.build(embedding_dim, num_classes)
+    built = loss.build(embedding_dim, num_classes)
+    if not callable(built):
+        raise RecipeError(f"loss `{loss.tag()}`: its `build` returns {built!r:.60}, which can't be called")
+    return built
 
 
 def compute_loss(loss: BuiltLoss, columns: Columns, label: Tensor | None) -> Tensor:

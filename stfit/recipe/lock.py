@@ -31,7 +31,9 @@ Lock = dict[str, Any]
 
 
 def training_sections(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", by_alias=True, include=set(TRAINING_SECTIONS))
+    drops_overlap = any(objective.data.drop_overlap for objective in recipe.objectives_by_path.values())
+    sections = {*TRAINING_SECTIONS, *(["eval"] if drops_overlap else [])}  # evaluators then choose the training rows
+    return recipe.model_dump(mode="json", by_alias=True, include=sections)
 
 
 def build_lock(

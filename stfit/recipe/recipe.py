@@ -151,8 +151,10 @@ class Recipe(Spec):
     def require_unique_evaluator_names(self) -> Self:
         """Metrics are named after their evaluator."""
         names = [evaluator.label for evaluator in self.eval]
-        if duplicates := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"several evaluators have the name {', '.join(duplicates)}: give each its own `name`")
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                first = names.index(name)
+                raise ValueError(f"`eval.{number}.name`: `eval.{first}` is called {name}, too; give each its own name")
         return self
 
     @model_validator(mode="after")

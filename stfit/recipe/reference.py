@@ -20,6 +20,14 @@ from stfit.recipe.schema import json_schema
 Part: TypeAlias = dict[str, Any]
 
 
+def metric_names() -> str:
+    """The metrics of each evaluator, a line each; their names in a recipe begin with the name of the evaluator."""
+    # model_construct: no fields are required, because only the names of the metrics are read.
+    lines = [f"{evaluator.tag()}: {', '.join(evaluator.model_construct().metrics)}" for evaluator in EVALUATORS]
+    about = "A metric is named EVALUATOR/METRIC, at a Matryoshka dimension EVALUATOR@DIM/METRIC. By type of evaluator:"
+    return "\n".join([about, "", *lines, ""])
+
+
 def reference_page() -> str:
     schema = json_schema(Recipe)
     tables = _Tables(schema["definitions"])

@@ -118,7 +118,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """A line `path: old -> new` for every value that differs."""
+    """A line `path: old -> new` for every value that differs. A key that an earlier stfit did not have was false."""
     if isinstance(old, list) and isinstance(new, list) and any(isinstance(item, dict) for item in old + new):
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, dict) and isinstance(new, dict):
@@ -128,7 +128,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             for key in keys
             for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
         ]
-    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+    return [] if old == new or (old is None and new is False) else [f"{path}: {old!r} -> {new!r}"]
 
 
 def put_aside(folder: RunFolder, why: list[str]) -> list[str]:

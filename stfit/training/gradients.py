@@ -21,6 +21,7 @@ from torch.nn import functional
 from stfit.data.batching.batches import Batch
 from stfit.distributed import all_gather_rows, all_reduce_max, partition, rank
 from stfit.encoder.encoder import Encoder
+from stfit.errors import RecipeError
 from stfit.losses.base import upcast
 from stfit.runtime.timer import Timer
 from stfit.training.rng import capture_rng, restore_rng
@@ -70,7 +71,11 @@ def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) ->
     device = embedding_sd.device
     columns = {role: with_zero_sd[torch.from_numpy(index).to(device)] for role, index in batch.columns.items()}
     label = None if batch.label is None else torch.from_numpy(np.asarray(batch.label)).to(device)
-    return loss(columns, label)
+    value = loss(columns, label)
+    if not isinstance(value, Tensor) or value.ndim:
+        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise RecipeError(f"a loss must return a tensor of one number, and this one returns {shape}")
+    return value
 
 
 def backward(

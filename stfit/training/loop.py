@@ -14,7 +14,7 @@ from stfit.data.batching.batches import Batch
 from stfit.distributed import all_reduce_grads, is_rank_zero, translate_dist_errors, world_size
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, not_finite
-from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError
+from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError, overflow_advice
 from stfit.runtime.timer import Timer
 from stfit.training.fsdp import clip_grad_norm, shard, summon_full_params
 from stfit.training.gradients import BatchResult, ComputeLoss, Splitter, backward, trained_weights
@@ -124,7 +124,8 @@ def train_steps(
         loss = torch.stack([result.loss for result in results]).mean().item()
         objects.scaler.unscale_(objects.optimizer)
         grad_norm = clip_grad_norm(weights, max_grad_norm or float("inf")).item()
-        _require_finite(step + 1, results, loss, 0.0 if objects.scaler.is_enabled() else grad_norm, batches)
+        advice = overflow_advice(objects.encoder.precision)
+        _require_finite(step + 1, results, loss, 0.0 if objects.scaler.is_enabled() else grad_norm, batches, advice)
         learning_rate = learning_rate_at(step)
         _optimizer_step(objects, learning_rate)
         timer.lap("optimizer")
@@ -189,22 +190,22 @@ def _optimizer_step(objects: TrainObjects, learning_rate: float) -> None:
     objects.optimizer.zero_grad(set_to_none=True)
 
 
-def _require_finite(step: int, results: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch]) -> None:
+def _require_finite(
+    step: int, results: list[BatchResult], loss: float, grad_norm: float, batches: list[Batch], advice: str
+) -> None:
     """Raise DivergedError before a NaN reaches the weights. `grad_norm` is 0 if the scaler skips overflows."""
     for batch, result in zip(batches, results, strict=True):
         broken = np.flatnonzero(~result.finite_s.cpu().numpy())
         if len(broken):
-            raise _diverged(f"embeddings are not finite in step {step}", [(batch, batch.rows_with(broken))])
+            raise _diverged(f"embeddings are not finite in step {step}", [(batch, batch.rows_with(broken))], advice)
     for name, value in (("the loss", loss), ("the gradient norm", grad_norm)):
         if not math.isfinite(value):
-            raise _diverged(f"{name} is {value} in step {step}", [(batch, batch.rows) for batch in batches])
+            raise _diverged(f"{name} is {value} in step {step}", [(batch, batch.rows) for batch in batches], advice)
 
 
-def _diverged(problem: str, rows: list[tuple[Batch, np.ndarray]]) -> DivergedError:
+def _diverged(problem: str, rows: list[tuple[Batch, np.ndarray]], advice: str) -> DivergedError:
     texts = "; ".join(batch.examples.describe(indices) for batch, indices in rows)
-    return DivergedError(
-        f"{problem}, in {texts}. The last checkpoint is kept. Lower train.learning_rate, or check these rows"
-    )
+    return DivergedError(f"{problem}, in {texts}. The last checkpoint is kept. {advice}, or check these rows")
 
 
 def require_finite_weights(*modules: nn.Module) -> None:

@@ -8,7 +8,7 @@ from stfit.encoder.folder.resolve import ALL_FILES, is_st_model, model_in
 from stfit.hub.download import download_files, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.rng import seed_everything
-from stfit.workflows.validate import load_objective
+from stfit.workflows.validate import load_training_rows
 
 
 def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
@@ -30,7 +30,7 @@ def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
 def build_untrained(recipe: Recipe, device: str) -> Encoder:
     def texts() -> Iterator[str]:
         for objective in recipe.objectives_by_path.values():
-            yield from load_objective(objective, recipe.seed)[0].all_texts()
+            yield from load_training_rows(recipe, objective).all_texts()
 
     seed_everything(recipe.seed)
     return build_encoder(recipe.model, texts, device)

@@ -18,6 +18,7 @@ from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
 from stfit.workflows.baselines import load_baseline
 from stfit.workflows.lint import lint_recipe, unknown_metrics
+from stfit.workflows.session import log_problem
 from stfit.workflows.validate import prepare_evaluation
 
 PUBLISHED = "published"
@@ -41,6 +42,9 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
         raise RecipeError(unknown)
     device = choose_device(recipe.train.device)
     evaluators = prepare_evaluation(recipe)
+    for evaluator, rows in evaluators:
+        for problem in evaluator.problems_of(rows):
+            log_problem(problem)
     encoder = load_encoder(model_in(model), device)
     measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims)
     gates = _check_gates(measured, evaluators, recipe, device)

@@ -16,7 +16,7 @@ from stfit.encoder.config import unsupported_keys
 from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
 from stfit.encoder.layers import Layer
 from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
-from stfit.errors import Problem, closest_hint, did_you_mean
+from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean, near
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.losses.registry import LOSSES
@@ -93,9 +93,17 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
         known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
         if metric is not None and metric not in known:
             when = "during training" if moment == "during" else "after training"
-            known_hint = f"known metrics: {', '.join(known)}" if known else "add an evaluator to `eval`"
-            hint = f"{closest_hint(metric, known)} {known_hint}".lstrip()
+            listed = f"known metrics: {', '.join(near(metric, known))}" if known else "add an evaluator to `eval`"
+            more = "; `stfit reference metrics` prints all" if len(known) > MAX_SHOWN else ""
+            hint = f"{closest_hint(metric, known)} {listed}{more}".lstrip()
             yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
+
+
+def _prefixes_of_weights(recipe: Recipe, base: ModelInfo) -> Findings:
+    for key, objective in recipe.objectives_by_path.items():
+        if objective.loss.is_built and objective.loss.matryoshka_dims:
+            message = f"`{objective.loss.type}` has weights of its own, which fit whole embeddings: remove this key"
+            yield f"{key}loss.matryoshka_dims", "matryoshka", message
 
 
 def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -348,6 +356,7 @@ ERRORS: list[Check] = [
     unknown_metrics,
     _unknown_prompts,
     missing_trackers,
+    _prefixes_of_weights,
     _exceeded_positions,
     _exceeded_dimensions,
     _misplaced_settings,

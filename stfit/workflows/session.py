@@ -12,7 +12,7 @@ from stfit.distributed import barrier, is_rank_zero, world_size
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.save import save_encoder
-from stfit.errors import DataError, InterruptedRun, Problem
+from stfit.errors import DataError, InterruptedRun, Problem, overflow_advice
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.io.atomic import atomic_directory, atomic_write
@@ -146,7 +146,8 @@ class TrainingSession:
                 self.report_data.record_metrics(moment, statistics)
         values = values_of(statistics)
         if undefined := [name for name, value in values.items() if math.isnan(value)]:
-            message = f"{', '.join(undefined)}: undefined, probably because numbers overflow. Lower train.learning_rate"
+            advice = overflow_advice(encoder.precision)
+            message = f"{', '.join(undefined)}: undefined, probably because numbers overflow. {advice}"
             self.warn(Problem(message, "undefined-metric"))
         return values
 

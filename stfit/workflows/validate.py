@@ -9,7 +9,7 @@ from typing import Any
 
 from stfit.data.batching.shuffle_buffer import read_first_examples, read_rows_until
 from stfit.data.checks.compatibility import check_labels
-from stfit.data.checks.lint import lint_evaluation, lint_training, shared_rows
+from stfit.data.checks.lint import lint_evaluation, lint_training
 from stfit.data.checks.unused_rows import dropped_rows, unused_flags
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import load_table
@@ -19,12 +19,11 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, at_key
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
-from stfit.evaluation.registry import Evaluator
 from stfit.hub.explain import OUT_OF_REACH
 from stfit.losses.base import TeacherLoss
-from stfit.losses.pairs import Softmax
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
+from stfit.workflows.leakage import dataset_of, drop_overlap, find_leakage, load_evaluators, with_kept_rows
 from stfit.workflows.lint import ERRORS, WARNINGS, embedding_dim, lint_recipe
 
 
@@ -45,6 +44,9 @@ class Prepared:
 
     def all_texts(self) -> Iterator[str]:
         return (text for examples in self.training for text in examples.all_texts())
+
+    def evaluators(self, recipe: Recipe) -> Evaluators:
+        return list(zip(recipe.eval, self.evaluation, strict=True))
 
     @contextmanager
     def collect_errors(self, file: str | None = None, location: RecipeLocation | None = None) -> Iterator[None]:
@@ -90,6 +92,7 @@ def load_and_validate(recipe: Recipe, origins: Mapping[str, Mark] | None = None)
     report = validate(recipe, origins or {})
     if report.errors:
         raise first_of(report.errors)
+    report.warnings += find_leakage(recipe, report.examples_of, report.evaluators(recipe))
     return report
 
 
@@ -116,42 +119,59 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
             raise RecipeError(errors)
     holdout: TrainAndHoldout | None = None
     for key, objective in recipe.objectives_by_path.items():
-        holdout = _validate_objective(key, objective, recipe, origins, report) or holdout
+        holdout = _load_objective(key, objective, recipe, origins, report) or holdout
     for number, evaluator in enumerate(recipe.eval):
         if evaluator.from_ is None or holdout is not None:  # else the error of the training data is enough
             with report.collect_errors(location=RecipeLocation(origins, f"eval.{number}", "dataset")):
                 rows = evaluator.load(recipe.seed, holdout)
                 report.evaluation.append(rows)
+                report.warnings += evaluator.problems_of(rows)
                 if (examples := evaluator.examples_of(rows)) is not None:
-                    report.warnings += lint_evaluation(examples, _dataset_of(evaluator, recipe))
+                    report.warnings += lint_evaluation(examples, dataset_of(evaluator, recipe))
     if not report.errors:
-        report.warnings += _find_leakage(recipe, report)
+        _drop_overlap(recipe, holdout, origins, report)
+    for key, objective in recipe.objectives_by_path.items():
+        if key in report.examples_of:
+            _check_rows(objective, RecipeLocation(origins, f"{key}data", "dataset"), report.examples_of[key], report)
     return report
 
 
-def _validate_objective(
+def _load_objective(
     key: str, objective: Objective, recipe: Recipe, origins: Mapping[str, Mark], report: Prepared
 ) -> TrainAndHoldout | None:
-    """Check the teacher, the rows and the labels of an objective; returns its rows if some of them are held out."""
+    """Check the teacher and load the rows of an objective; returns them if some are held out."""
     with report.collect_errors(location=RecipeLocation(origins, f"{key}loss", "teacher")):
         _check_teacher(recipe, objective, report)
-    location = RecipeLocation(origins, f"{key}data", "dataset")
-    held_out: Examples | None = None
-    with report.collect_errors(location=location):
+    with report.collect_errors(location=RecipeLocation(origins, f"{key}data", "dataset")):
         report.examples_of[key], held_out = load_objective(objective, recipe.seed)
-    training = report.examples_of.get(key)
-    if training is None:
-        return None
+        return None if held_out is None else (report.examples_of[key], held_out)
+    return None
+
+
+def _drop_overlap(
+    recipe: Recipe, holdout: TrainAndHoldout | None, origins: Mapping[str, Mark], report: Prepared
+) -> None:
+    evaluators = report.evaluators(recipe)
+    for key, objective in recipe.objectives_by_path.items():
+        training = report.examples_of[key]
+        with report.collect_errors(location=RecipeLocation(origins, f"{key}data", "dataset")):
+            report.examples_of[key] = drop_overlap(recipe, objective.data, training, evaluators)
+        if holdout and holdout[0] is training:
+            kept = report.examples_of[key], holdout[1]
+            report.evaluation = [rows for _, rows in with_kept_rows(recipe, evaluators, kept)]
+
+
+def _check_rows(objective: Objective, location: RecipeLocation, training: Examples, report: Prepared) -> None:
     with report.collect_errors(objective.data.dataset, location), at_key("columns.label"):
         check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
-        if objective.data.streaming and isinstance(objective.loss, Softmax) and not training.label_names:
+        has_classes = training.label_kind in ("binary", "class") and not training.label_names
+        if objective.data.streaming and objective.loss.is_built and has_classes:
             raise DataError(
-                "loss `softmax` has weights for each class, and the classes of a stream are not known in advance: "
-                "list them in `data.label_map`, numbered from 0"
+                f"loss `{objective.loss.type}` has weights for each class, and the classes of a stream are not known "
+                "in advance: list them in `data.label_map`, numbered from 0"
             )
     with report.collect_errors(location=location):
         report.warnings += _lint_rows(objective, training)
-    return None if held_out is None else (training, held_out)
 
 
 def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
@@ -193,18 +213,12 @@ def _inspect_if_reachable(model: Model, report: Prepared) -> ModelInfo:
         return ModelInfo()
 
 
-def _find_leakage(recipe: Recipe, report: Prepared) -> list[Problem]:
-    evaluation = [
-        (evaluator.label, _dataset_of(evaluator, recipe), examples)
-        for evaluator, rows in zip(recipe.eval, report.evaluation, strict=True)
-        if (examples := evaluator.examples_of(rows)) is not None
-    ]
-    return [problem for training in report.training for problem in shared_rows(training, evaluation)]
-
-
-def _dataset_of(evaluator: Evaluator, recipe: Recipe) -> str:
-    source = recipe.holdout_source
-    return evaluator.origin or (source.dataset if source else "")
+def load_training_rows(recipe: Recipe, objective: Objective) -> Examples:
+    """The rows that an objective trains on (of a stream, the first ones)."""
+    training, _ = load_objective(objective, recipe.seed)
+    if not objective.data.drop_overlap:
+        return training
+    return drop_overlap(recipe, objective.data, training, prepare_evaluation(recipe))
 
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:
@@ -212,4 +226,7 @@ def prepare_evaluation(recipe: Recipe) -> Evaluators:
     source = recipe.holdout_source
     if source is not None and any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
         holdout = load_examples(source, source.format, recipe.seed, source.holdout)
-    return [(evaluator, evaluator.load(recipe.seed, holdout)) for evaluator in recipe.eval]
+    evaluators = load_evaluators(recipe, holdout)
+    if holdout is None or source is None:
+        return evaluators
+    return with_kept_rows(recipe, evaluators, (drop_overlap(recipe, source, holdout[0], evaluators), holdout[1]))

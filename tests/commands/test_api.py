@@ -80,5 +80,3 @@ def test_mistakes_are_the_errors_of_stfit(tmp_path, write):
         stfit.train(write(), Dataset.from_list([{"a": "x"}]), runs=tmp_path / "runs")
     with pytest.raises(ModelError, match="no such run or model folder"):
         stfit.load(tmp_path / "nothing")
-    with pytest.raises(TypeError, match="takes a list of texts"):  # else: an embedding for each character
-        stfit.load(stfit.train(write(), runs=tmp_path / "runs")["model"]).encode("one text")

@@ -23,6 +23,7 @@ from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading import hub as data_hub
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
+from stfit.encoder.export.quantization import Ranges, check_ranges
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, ResourceError, StfitError
 from stfit.workflows import text_windows as windows
 from stfit.workflows.text_windows import Inputs
@@ -218,6 +219,34 @@ def test_int8_queries_take_the_ranges_of_their_corpus(model, tmp_path) -> None:
     assert np.ptp(corpus, axis=0).min() >= 254
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_ranges_of_one_text_are_refused_and_not_kept(model, tmp_path, count) -> None:
+    (tmp_path / "one.txt").write_text("rain\n" * count)
+    options = {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "new.json"}
+    with pytest.raises(DataError, match=f"32 of 32 dimensions have one value in all {count} texts"):
+        run(model, tmp_path / "one.txt", tmp_path / "o.npy", **options)
+    assert not (tmp_path / "new.json").exists()
+    assert not (tmp_path / "o.npy").exists()
+
+
+def test_ranges_of_few_texts_are_doubted(model, tmp_path, caplog) -> None:
+    (tmp_path / "few.txt").write_text("\n".join(TEXTS[:3]))
+    (tmp_path / "many.txt").write_text("\n".join(f"{text} {i}" for i in range(10) for text in TEXTS[:10]))
+    for name in ("many", "few"):
+        options = {"choices": EncodeOptions(precision="uint8"), "calibration": tmp_path / f"{name}.json"}
+        run(model, tmp_path / f"{name}.txt", tmp_path / "o.npy", **options)
+        assert ("the ranges are those of 3 texts" in caplog.text) == (name == "few")
+
+
+def test_a_dimension_that_is_always_zero_does_not_keep_many_texts_from_int8() -> None:
+    ranges = Ranges(np.array([0.0, -1.0]), np.array([0.0, 1.0]))
+    assert check_ranges(ranges, 100) == [
+        "1 of 2 dimensions have one value in all 100 texts, and tell no text from another"
+    ]
+    with pytest.raises(DataError, match="1 of 2 dimensions have one value in all 99 texts"):
+        check_ranges(ranges, 99)
+
+
 def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog) -> None:
     caplog.set_level(logging.ERROR)
     (tmp_path / "t.txt").write_text("rain\n")
@@ -226,6 +255,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
     (tmp_path / "bad.txt").write_bytes(b"rain\n\xff\n")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "ranges.json").write_text('{"low": [0], "high": [1]}')
+    (tmp_path / "flat.json").write_text(json.dumps({"low": [0.5] * 8, "high": [0.5] * 8}))
     cases: list[tuple[type[StfitError], str, dict]] = [
         (RecipeError, "set --column", {"dataset": tmp_path / "two.csv"}),
         (DataError, "no text in row 2", {"dataset": tmp_path / "null.jsonl"}),
@@ -249,6 +279,12 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
             DataError,
             "calibrates 1 dim",
             {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "ranges.json"},
+        ),
+        (RecipeError, "truncate_dim 33: the model's embeddings have 32", {"choices": EncodeOptions(truncate_dim=33)}),
+        (
+            DataError,
+            "below high",
+            {"choices": EncodeOptions(precision="int8", truncate_dim=8), "calibration": tmp_path / "flat.json"},
         ),
         (ModelError, "no prompt", {"choices": EncodeOptions(prompt_name="topic")}),
     ]

@@ -9,10 +9,11 @@ from stfit.commands.export import export
 from stfit.data.source import Source
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
-from stfit.encoder.export.onnx import Graph, require_exportable
+from stfit.encoder.export.onnx import Graph, embed_with_graph, require_exportable
 from stfit.encoder.folder.save import save_encoder
 from stfit.encoder.pooling import POOLINGS, PaddedStates, TokenStates
 from stfit.errors import ModelError, RecipeError
+from stfit.similarity import agreement
 from stfit.workflows.text_windows import Inputs
 
 
@@ -79,6 +80,26 @@ def test_openvino_gives_the_embeddings_of_encode(model, tmp_path):
     found = export(model(), "openvino", tmp_path / "out", False, None)
     assert found["files"][0]["largest_difference"] < 1e-4
     assert not (tmp_path / "out" / "onnx").exists()
+
+
+@pytest.mark.parametrize("wrong", [0.0, np.nan, -1.0])
+def test_a_graph_whose_embeddings_are_wrong_for_one_text_is_refused(model, texts, tmp_path, monkeypatch, wrong):
+    """Zero has no direction, and is as wrong as another one."""
+
+    def embed_wrongly(*arguments):
+        embeddings = embed_with_graph(*arguments)
+        embeddings[0] *= wrong
+        return embeddings
+
+    monkeypatch.setattr("stfit.commands.export.embed_with_graph", embed_wrongly)
+    with pytest.raises(ModelError, match="the graph's embeddings differ from the model's"):
+        export(model(), "onnx", tmp_path / "out", False, texts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_zero_embeddings_agree_with_zero_only():
+    first, second = np.array([[0, 0], [0, 0], [1, 0], [1, 1]], np.float32), np.array([[0, 0], [0, 1], [2, 0], [0, 1]])
+    np.testing.assert_allclose(agreement(first, second.astype(np.float32)), [1, 0, 1, 0.5**0.5], rtol=1e-6)
 
 
 def test_what_is_no_export_is_not_overwritten(model, texts, tmp_path):

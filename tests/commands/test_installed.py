@@ -92,3 +92,45 @@ def test_package_whose_choice_can_not_be_used_is_named(write, stfit, tmp_path, e
     assert code == 2
     assert BROKEN[entry] in err
     assert "triplet" in entry or "the package `stfit-wrong`" in err
+
+
+WEIGHTS = {"data": ROWS | {"format": "labeled_text"}, "loss": "prototypes"}
+
+
+def test_a_loss_with_weights_is_checked_as_softmax_is(write, stfit):
+    code, _, err = stfit(INSTALLED, "check", write(**WEIGHTS), "loss.matryoshka_dims=[16, 8]")
+    assert code == 2
+    assert "loss.matryoshka_dims: `prototypes` has weights of its own, which fit whole embeddings" in err
+    stream = ["data.streaming=true", "model.base=./base"]
+    code, _, err = stfit(INSTALLED, "check", write(**WEIGHTS), *stream)
+    assert "loss `prototypes` has weights for each class, and the classes of a stream are not known" in err
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("verb", "method", "message"),
+    [
+        ("check", "build(self, dim): pass", "has a `build` that does not take (embedding_dim, num_classes)"),
+        ("check", "__call__(self, columns): pass", "has a `__call__` that does not take (columns, label)"),
+        ("train", "__call__(self, columns, label): return self.no", "This is a bug in the package `stfit-wrong`"),
+        pytest.param("train", "build(self, a, b): return None", "its `build` returns None, which can't", marks=slow),
+        pytest.param("train", "build(self, a, b): return 1 / 0", "bug in the package `stfit-wrong`", marks=slow),
+        pytest.param("train", "__call__(self, a, b): return a['text']", "a tensor of one number", marks=slow),
+    ],
+)
+def test_a_bug_of_a_package_is_not_called_one_of_stfit(write, stfit, tmp_path, verb, method, message):
+    folder = tmp_path / "packages" / "stfit_wrong-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: stfit-wrong\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[stfit.choices]\nloss.wrong = stfit_wrong:Wrong\n")
+    (folder.parent / "stfit_wrong.py").write_text(
+        "from typing import Literal\nfrom stfit.losses.base import Accepts, LossBase\n\n\nclass Wrong(LossBase):\n"
+        "    fits = (Accepts('labeled_text', 'class'),)\n    type: Literal['wrong'] = 'wrong'\n\n"
+        f"    def {method}\n"
+    )
+    code, _, err = stfit(folder.parent, verb, write(**WEIGHTS | {"loss": "wrong"}))
+    assert code == 2
+    assert message in err
+    assert "bug in stfit" not in err

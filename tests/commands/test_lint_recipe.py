@@ -9,6 +9,7 @@ from processes import run_group
 from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
 from stfit.encoder.layers import Normalize
+from stfit.errors import MAX_SHOWN
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.workflows.lint import ERRORS, WARNINGS, few_negatives, lint_recipe, missing_trackers, unknown_metrics
@@ -132,6 +133,14 @@ def test_a_mistake_is_shown_with_its_line_and_column(tmp_path):
 def test_a_metric_that_is_like_none_is_answered_with_what_there_is_once():
     ((_, _, message),) = unknown_metrics(changed({"train.best": "nothing"}), SENTENCE_MODEL)
     assert message.count("kept/accuracy_cosine") == 1
+
+
+def test_of_many_metrics_only_those_like_the_unknown_one_are_named():
+    changes = {"loss": TRIPLET | {"matryoshka_dims": [32, 16, 8]}, "train.best": "kept@16/acuracy_cosine"}
+    ((_, _, message),) = unknown_metrics(changed(changes), SENTENCE_MODEL)
+    assert "did you mean `kept@16/accuracy_cosine`?" in message
+    assert message.count("/accuracy_") == 1 + MAX_SHOWN
+    assert message.endswith("`stfit reference metrics` prints all")
 
 
 def test_negatives_of_all_processes_count(tmp_path):

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from stfit.commands.mine import MiningOptions, mine
+from stfit.commands.similar import closest, similar
 from stfit.data.source import Source
-from stfit.encoder.build import load_encoder
-from stfit.errors import DataError, RecipeError
+from stfit.encoder.build import build_encoder, load_encoder
+from stfit.encoder.config import Model
+from stfit.encoder.folder.save import save_encoder
+from stfit.errors import DataError, ModelError, RecipeError
 from stfit.recipe.load import load_recipe
+from stfit.workflows.text_windows import Inputs
 
 PAIRS = [
     ("how do I get to the sea", "way to the sea"),
@@ -77,10 +81,43 @@ def test_negatives_are_ranked_by_cosine_and_written_with_it(minilm, recipe, tmp_
 def test_rules_take_exactly_what_they_say(minilm, recipe, tmp_path, rules, holds) -> None:
     without = mined(minilm, recipe, tmp_path)
     found = mined(minilm, recipe, tmp_path, rules)
-    for pair, row in without.items():
+    for pair, row in without.items():  # of several positives of an anchor, the least similar counts
+        least = min(row["positive_score"] for other, row in without.items() if other[0] == pair[0])
         scored = enumerate(zip(row["negative"], row["negative_scores"], strict=True), start=1)
-        expected = [text for rank, (text, score) in scored if holds(score, row["positive_score"], rank)]
+        expected = [text for rank, (text, score) in scored if holds(score, least, rank)]
         assert found.get(pair, {"negative": []})["negative"] == expected
+
+
+@pytest.fixture
+def overflowing(tmp_path):
+    """A table of word vectors whose sum overflows for `too big`."""
+    words = {*" ".join(sum(PAIRS, ())).split()}
+    lines = [f"{word} {i % 5} {i % 3} 1\n" for i, word in enumerate(sorted(words))]
+    (tmp_path / "vectors.txt").write_text("".join([*lines, "too 3e38 1 1\n", "big 3e38 1 1\n"]))
+    base = {"type": "word_embeddings", "vectors": str(tmp_path / "vectors.txt")}
+    save_encoder(build_encoder(Model.model_validate({"base": base}), lambda: [*words, "too big"]), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_text_whose_embedding_is_not_a_number_takes_no_place(overflowing, recipe, tmp_path, caplog) -> None:
+    (tmp_path / "corpus.txt").write_text("too big\nthe weather\ntoo big too\nthe sea\nbread\n")
+    corpus = Source(dataset=str(tmp_path / "corpus.txt"))
+    rows = mined(overflowing, recipe, tmp_path, ANY, corpus)
+    assert {text for row in rows.values() for text in row["negative"]} == {"the weather", "the sea", "bread"}
+    assert "2 of 5 texts have an embedding that is not finite, and are no negatives, such as 'too big'" in caplog.text
+    (found,) = similar(str(overflowing), Inputs(corpus), ["the sea"], 8, "cpu")["queries"]
+    assert {near["text"] for near in found["nearest"]} == {"the weather", "the sea", "bread"}
+    pairs = closest(str(overflowing), Inputs(corpus), 99, "cpu")
+    assert (pairs["texts"], len(pairs["pairs"])) == (3, 3)
+    assert caplog.text.count("2 texts have an embedding that is not finite") == 2
+    with pytest.raises(ModelError, match="its embedding of a query is not finite"):
+        similar(str(overflowing), Inputs(corpus), ["too big"], 8, "cpu")
+
+
+def test_fewer_negatives_than_asked_for_are_counted(minilm, recipe, tmp_path) -> None:
+    arguments = {"corpus": None, "corpus_column": None, "device": "cpu"}
+    result = mine(str(minilm), recipe, tmp_path / "m.jsonl", replace(ANY, ranks=(1, 3), per_row=5), **arguments)
+    assert (result["rows_with_fewer"], result["negatives_missing"], result["rows_without"]) == (8, 16, 0)
 
 
 def test_what_says_the_same_is_no_negative(minilm, recipe, tmp_path) -> None:

@@ -249,13 +249,19 @@ def test_columns_that_make_no_sense_are_a_recipe_error(write, columns, format, w
 
 @pytest.mark.parametrize(
     ("cell", "kind"),
-    [(7, "int"), (0.5, "float"), (["x"], "list"), ({"a": 1}, "dict"), (True, "bool"), ("\ud800", "str")],
+    [(7, "int"), (0.5, "float"), (["x"], "list"), ({"a": 1}, "dict"), (True, "bool")],
 )
 def test_cells_that_are_no_text_are_named_by_row(write, cell, kind):
     rows = [{**row, "anchor": cell if i in (4, 9) else row["anchor"]} for i, row in enumerate(PAIRS)]
     with pytest.raises(DataError, match=f"anchor .from `anchor`. has type {kind} in rows 5, 10:") as caught:
         train(write(rows), "positive_pair")
     assert caught.value.problems[0].row == 5
+
+
+def test_half_of_a_surrogate_pair_is_named_by_row(write):
+    rows = [{**row, "anchor": "\ud800" if i == 4 else row["anchor"]} for i, row in enumerate(PAIRS)]
+    with pytest.raises(DataError, match=r"anchor .* half of a surrogate pair, .*in row 5: '\\ud800'"):
+        train(write(rows), "positive_pair")
 
 
 def test_at_most_five_rows_are_shown(write):

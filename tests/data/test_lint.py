@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stfit.data.checks.lint import ERRORS, WARNINGS, fold_rows, lint_evaluation, lint_training, shared_rows
+from stfit.data.checks.lint import ERRORS, WARNINGS, fold_rows, lint_evaluation, lint_training
 from stfit.data.mapping.examples import Examples
 from stfit.errors import DataError
 
@@ -136,14 +136,6 @@ def test_an_evaluator_with_one_label_is_refused_and_one_with_named_classes_is_do
     named = make("labeled_pair", PAIR, [i % 3 for i in range(COUNT)], "class", ["contradiction", "entails", "neutral"])
     assert [problem.code for problem in lint_evaluation(named, "test.csv")] == ["class-labels"]
     assert lint_evaluation(labeled(), "test.csv") == []
-
-
-def test_rows_trained_on_and_measured_on_are_found_across_order_case_and_format():
-    one, other = PAIR["sentence1"][4], PAIR["sentence2"][4]
-    measured = make("triplet", {"anchor": ["x", f"  {other.upper()}"], "positive": ["y", one], "negative": ["z", "z"]})
-    (problem,) = shared_rows(labeled(), [("kept", "kept.csv", measured)])
-    assert (problem.code, problem.row, problem.file) == ("shared-rows", 2, "kept.csv")
-    assert shared_rows(pairs(), [("kept", "kept.csv", measured)]) == []
 
 
 def test_chance_alone_is_no_suspicion():

@@ -112,6 +112,14 @@ def test_embeddings_that_are_no_numbers_are_not_measured(encoder, examples_of):
         measured(encoder, [examples_of(Similarity, PAIRS)], "end")
 
 
+def test_an_overflow_in_float16_advises_another_precision(encoder, examples_of):
+    encoder.precision = "float16"
+    with torch.no_grad():
+        next(encoder.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"set train\.precision to bfloat16"):
+        measured(encoder, [examples_of(Similarity, PAIRS)], "end")
+
+
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_similarities_are_those_of_their_definitions(name):
     one, other = np.random.default_rng(0).normal(size=(2, 5, 3))

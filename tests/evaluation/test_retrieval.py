@@ -1,6 +1,7 @@
 """Retrieval equals sentence-transformers' evaluator, whatever the data comes as, and needs little memory."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -110,15 +111,69 @@ def test_equally_near_documents_come_in_the_order_of_their_ids(tmp_path, beir, v
     assert found["recall@3"] == (2 / 2 + 0 + 1 / 3) / 3
 
 
-def test_documents_that_the_corpus_does_not_have_count_as_missed(tmp_path, beir, values, caplog):
-    folder, queries, documents = beir
+def judge_also(folder, *lines):
     with (folder / "qrels" / "test.tsv").open("a") as file:
-        file.write("q2\tgone\t1\n")
-    with caplog.at_level("WARNING"):
-        evaluator, rows = load(dataset=str(folder), k=[7])
-    assert "1 relevant documents are not in the corpus" in caplog.text
-    found = values(evaluator, rows, everywhere(queries, documents))
+        file.write("".join(f"{line}\n" for line in lines))
+
+
+def problems_of(folder, **settings):
+    evaluator, rows = load(dataset=str(folder), **settings)
+    return {problem.code: (problem.message, problem.row) for problem in evaluator.problems_of(rows)}
+
+
+def test_documents_that_the_corpus_does_not_have_count_as_missed(beir, values):
+    folder, queries, documents = beir
+    judge_also(folder, "q2\tgone\t1")
+    message = "1 of 7 judged documents are missing (gone), and count as missed"
+    assert problems_of(folder)["missing-documents"] == (message, 8)
+    found = values(*load(dataset=str(folder), k=[7]), everywhere(queries, documents))
     assert found["recall@7"] == (1 + 1 / 2 + 1) / 3
+
+
+def test_judged_queries_that_are_missing_are_counted_and_named(beir):
+    judge_also(beir[0], "lost\td1\t1", "gone\td2\t1", "lost\td2\t1")
+    message = "2 of 5 judged queries are missing (lost, gone), and are not measured"
+    assert problems_of(beir[0])["missing-queries"] == (message, 8)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([f"lost{i}\td1\t1" for i in range(4)], "4 of 7 judged queries are missing (lost0, lost1, lost2, lost3): is"),
+        ([f"q1\tgone{i}\t1" for i in range(7)], "7 of 13 judged documents are missing (gone0, gone1, gone2, gone3, "
+         "gone4 and 2 more): is"),
+    ],
+)  # fmt: skip
+def test_a_collection_most_of_which_is_missing_is_refused(beir, lines, message):
+    judge_also(beir[0], *lines)
+    with pytest.raises(DataError, match=re.escape(message)):
+        load(dataset=str(beir[0]))
+
+
+def test_queries_without_a_relevant_document_are_named_unless_another_split_has_them(beir):
+    folder, *_ = beir
+    judge_also(folder, "q3\td1\t0")
+    message = "4 queries have no relevant document (q0, q3, q5, q6), and are not measured"
+    assert problems_of(folder)["unjudged-queries"] == (message, None)
+    (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td1\t1\n")
+    message = "1 queries have no relevant document (q3), and are not measured"
+    assert problems_of(folder)["unjudged-queries"] == (message, None)
+
+
+def test_a_query_that_is_a_document_is_left_out_of_its_own_ranking_only_if_asked_for(tmp_path, values):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "queries.jsonl").write_text('{"_id": "a", "text": "same"}\n{"_id": "c", "text": "other"}\n')
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "a", "text": "same"}\n{"_id": "b", "text": "right"}\n')
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\na\tb\t1\nc\ta\t1\n")
+    vectors = {"same": [1.0, 0.0], "right": [0.9, 0.1], "other": [1.0, -0.1]}
+    ranked = values(*load(dataset=str(tmp_path), k=[1]), vectors)
+    ignored = values(*load(dataset=str(tmp_path), k=[1], ignore_identical_ids=True), vectors)
+    assert (ranked["accuracy@1"], ignored["accuracy@1"]) == (0.5, 1)  # c finds `same`, which is not its own, both times
+
+
+def test_pairs_have_no_ids_to_ignore(examples_of):
+    with pytest.raises(RecipeError, match="pairs have none"):
+        examples_of(Retrieval, [{"anchor": "a", "positive": "p"}], ignore_identical_ids=True)
 
 
 @pytest.mark.parametrize(

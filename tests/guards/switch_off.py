@@ -412,6 +412,38 @@ GUARDS = [
         "recipe/test_marked_yaml.py",
         "must_not_hold",
     ),
+    Guard(
+        "ranges of one text",
+        "encoder/export/quantization.py",
+        "if constant == dim or (constant and texts < MIN_TEXTS):",
+        "if False:",
+        "commands/test_encode.py",
+        "ranges_of_one",
+    ),
+    Guard(
+        "half of a surrogate pair",
+        "encoder/inputs.py",
+        "if not is_unicode(text):",
+        "if False:",
+        "commands/test_python_inputs.py",
+        "surrogate",
+    ),
+    Guard(
+        "judgments of what is not there",
+        "evaluation/collection.py",
+        "is_error = len(lost) > MAX_MISSING * len(row_of)",
+        "is_error = False",
+        "evaluation/test_retrieval.py",
+        "most_of_which",
+    ),
+    Guard(
+        "export whose cosine is no number",
+        "commands/export.py",
+        'if not (cosine := comparisons[0]["lowest_cosine"]) >= MIN_COSINE:',
+        'if (cosine := comparisons[0]["lowest_cosine"]) < MIN_COSINE:',
+        "commands/test_export.py",
+        "wrong_for_one",
+    ),
 ]
 
 

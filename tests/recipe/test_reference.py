@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from stfit.errors import StfitError
+from stfit.evaluation.registry import EVALUATORS
 from stfit.losses.registry import LOSSES
 from stfit.recipe.recipe import Recipe
-from stfit.recipe.reference import reference_page
+from stfit.recipe.reference import metric_names, reference_page
 from stfit.recipe.schema import json_schema, schema_page
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -24,6 +25,15 @@ def test_the_stored_page_is_current(page):
 
 def test_the_stored_schema_is_current():
     assert (RECIPES / "recipe.schema.json").read_text(encoding="utf-8") == schema_page(Recipe), "run `make docs`"
+
+
+def test_all_metrics_are_named(page):
+    lines = metric_names().splitlines()
+    for evaluator in EVALUATORS:
+        (line,) = (line for line in lines if line.startswith(f"{evaluator.tag()}: "))
+        for metric in evaluator.model_construct().metrics:
+            assert metric in line.partition(": ")[2].split(", ")
+            assert f"`{metric}`" in page
 
 
 def test_every_key_of_every_section_has_a_line_with_its_words(page):

@@ -134,6 +134,15 @@ def test_a_broken_rule_points_at_the_key_it_names(write, problems_of, small):
     assert (found.line, found.column) == (6, 5)
 
 
+@pytest.mark.parametrize(("name", "column"), [("name: b, ", 12), ("", 5)])
+def test_an_evaluator_that_is_called_like_another_is_shown(write, problems_of, small, name, column):
+    """One without a name is called like the file of its dataset."""
+    other, same = "  - {name: b, type: triplet, dataset: ./a.jsonl}\n", "type: triplet, dataset: ./b.jsonl}\n"
+    (found,) = problems_of(write(f"{small}eval:\n{other}  - {{{name}{same}"))
+    assert (found.line, found.column) == (6, column)
+    assert "`eval.1.name`: `eval.0` is called b, too" in found.message
+
+
 def test_a_file_of_nothing_but_mistakes_is_answered_with_the_first_of_them(write, problems_of):
     found = problems_of(write("".join(f"key{number}: 1\n" for number in range(5000))))
     assert len(found) < 300

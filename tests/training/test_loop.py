@@ -134,6 +134,17 @@ def test_nan_in_a_weight_stops_the_run_before_any_weight_moves_and_names_rows_an
     assert_stops_unmoved(build_train_objects(encoder, [LOSS], 0.01, []), [[(0, batch)]], *messages, split=split)
 
 
+@pytest.mark.parametrize(
+    ("precision", "advice"), [("float16", "set train.precision to bfloat16"), ("float32", "Lower train.learning_rate")]
+)
+def test_advice_depends_on_the_precision(build, make_batch, precision, advice):
+    encoder = build()
+    encoder.precision = precision
+    with_broken_weight(encoder)
+    batch = make_batch(encoder, ("anchor", "positive"))
+    assert_stops_unmoved(build_train_objects(encoder, [LOSS], 0.01, []), [[(0, batch)]], advice)
+
+
 def test_only_the_rows_with_a_broken_embedding_are_named(build, make_batch):
     encoder = build()
     batch = make_batch(encoder, ("anchor", "positive"))

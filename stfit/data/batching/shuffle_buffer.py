@@ -64,6 +64,8 @@ class StreamingBatches:
     tokenize: Callable[[Examples], TokenTable]
     check_interrupt: Callable[[], None] = lambda: None
     """Called after each block of rows; may raise."""
+    keep: Callable[[Examples], Examples] = lambda examples: examples
+    """The examples of a block that are trained on."""
     unused: ThrottledWarning = field(default_factory=ThrottledWarning)
 
     @property
@@ -80,7 +82,7 @@ class StreamingBatches:
                 self.check_interrupt()
 
         for epoch in count():
-            yield from self.sample_epoch(read_examples(tables(), self.source, dropped), epoch)
+            yield from self.sample_epoch(map(self.keep, read_examples(tables(), self.source, dropped)), epoch)
 
     def sample_epoch(self, blocks: Iterator[Examples], epoch: int) -> Iterator[LazyBatch]:
         rest: list[Examples] = []

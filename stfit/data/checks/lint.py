@@ -315,22 +315,3 @@ def _word_overlap(first: str | None, second: str | None) -> float:
 def _is_clearly_negative(values: np.ndarray) -> bool:
     """Whether their mean is below zero by more than five standard errors: chance does not explain it."""
     return len(values) >= 50 and bool(values.mean() < -5 * values.std() / np.sqrt(len(values)))
-
-
-def shared_rows(training: Examples, evaluations: list[tuple[str, str, Examples]]) -> list[Problem]:
-    """Evaluators (name, origin, rows) that share examples with training, whose metrics may reflect memorization."""
-    training_keys = set(_example_keys(training))
-    problems = []
-    for name, origin, examples in evaluations:
-        rows = examples.row.tolist()
-        at = [row for row, key in zip(rows, _example_keys(examples), strict=True) if key in training_keys]
-        if at:
-            shared = f"{len(at)} of {len(rows)} examples of evaluator `{name}` are trained on, {name_rows(at)}"
-            problems.append(Problem(f"{shared}: measure on other rows", "shared-rows", origin, row=at[0]))
-    return problems
-
-
-def _example_keys(examples: Examples) -> list[frozenset[str]]:
-    """One key per example: its folded text, or its two texts without their order; negatives are ignored."""
-    columns = [[fold(text or "") for text in texts] for texts in list(examples.texts.values())[:2]]
-    return [frozenset(texts) for texts in zip(*columns, strict=True)]

@@ -2,6 +2,7 @@
 
 from itertools import chain
 
+from stfit.data.checks.leakage import SHARED
 from stfit.data.mapping.columns import resolve_columns
 from stfit.data.mapping.examples import Examples, is_blank
 from stfit.data.mapping.filters import filter_rows
@@ -16,10 +17,10 @@ FLAG_VALUES = ({0, 1}, {"0", "1"})
 
 def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list[Problem]:
     """Rows without a text or a label; many of them suggest wrong `columns`."""
-    if not examples.dropped:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items() if reason != SHARED)
+    if not reasons:
         return []
     rows = sorted(_blank_rows(filter_rows(table, source.where), source))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items())
     at = f" ({name_rows(rows)})" if rows else ""
     return [Problem(f"dropped: {reasons}{at}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
 

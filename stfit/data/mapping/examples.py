@@ -22,6 +22,7 @@ from stfit.data.source import Holdout, Source, TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, at_key
 from stfit.io.display import shorten
+from stfit.io.unicode import is_unicode
 
 
 @dataclass(frozen=True)
@@ -190,19 +191,16 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
         hint = select if isinstance(cell, list) else "it must be text"
         at = name_rows([row for _, row in wrong])
         message = f"{role} (from {written}) has type {type(cell).__name__} in {at}: {cell!r:.60}; {hint}"
+        if isinstance(cell, str):
+            message = (
+                f"{role} (from {written}) holds half of a surrogate pair, which is no character, in {at}: {cell!a:.60}"
+            )
         problems.append(Problem(message, "not-text", row=row, key=f"columns.{role}"))
     return problems
 
 
 def _is_text(cell: Any) -> bool:
-    """Null, or a str that is valid UTF-8: half a surrogate pair is not, and crashes the tokenizer."""
-    if not isinstance(cell, str):
-        return cell is None
-    try:
-        cell.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return cell is None or (isinstance(cell, str) and is_unicode(cell))
 
 
 def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_none: bool = False) -> Examples:

@@ -115,5 +115,8 @@ def dataset_blocks(
     features = dataset.features or {}
     names = {name: feature.names for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
     yield build_table(origin, {name: [] for name in features}, names)
-    for batch in (dataset if limit is None else dataset.take(limit)).with_format("arrow").iter(ROWS_AT_ONCE):
-        yield build_table(origin, batch.to_pydict(), names)
+    try:
+        for batch in (dataset if limit is None else dataset.take(limit)).with_format("arrow").iter(ROWS_AT_ONCE):
+            yield build_table(origin, batch.to_pydict(), names)
+    except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's errors, of damaged files
+        raise DataError(f"{origin}: its rows can't be read: {error}") from error

@@ -6,6 +6,7 @@ from typing import Any
 
 from stfit.errors import DataError
 from stfit.io.json_files import load_json
+from stfit.io.unicode import is_unicode
 
 
 def is_saved(path: Path) -> bool:
@@ -19,7 +20,7 @@ def load_saved(folder: Path) -> dict[str, Any]:
     _require_inside(folder)
     try:
         saved = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files raise anything
         raise DataError(f"{folder} looks like a dataset saved to disk, but can't be read: {error}") from error
     if isinstance(saved, datasets.Dataset):
         return {str(saved.split or "train"): saved}
@@ -41,7 +42,8 @@ def _require_inside(folder: Path) -> None:
             raise DataError(f"{listing}: can't be read: {error!r}") from error
         for name in names:
             path = folder / name
-            if Path(name).name != name or not path.resolve().is_relative_to(folder.resolve()):
+            is_name = bool(name) and Path(name).name == name and is_unicode(name)
+            if not is_name or not path.resolve().is_relative_to(folder.resolve()):
                 raise DataError(f"{listing}: `{name}` is outside {folder}")
             if path.is_dir():
                 _require_inside(path)

@@ -19,6 +19,9 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 CALIBRATED = ("int8", "uint8")
 
+MIN_TEXTS = 100
+"""Ranges of fewer texts are too narrow for other texts, whose values are cut off."""
+
 DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8}
 DTYPES |= {"binary": np.int8, "ubinary": np.uint8}
 
@@ -36,6 +39,23 @@ class Ranges:
 
     def union(self, other: Ranges) -> Ranges:
         return Ranges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+
+def check_ranges(ranges: Ranges, texts: int) -> list[str]:
+    """Warnings about ranges that were computed from `texts` texts. Raises DataError if they can't tell texts apart."""
+    constant, dim = int((ranges.low >= ranges.high).sum()), len(ranges.low)
+    one_value = f"{constant} of {dim} dimensions have one value in all {texts} texts"
+    if not (np.isfinite(ranges.low).all() and np.isfinite(ranges.high).all()):
+        raise DataError("an embedding is not finite, so there is no range to divide: is the model damaged?")
+    if constant == dim or (constant and texts < MIN_TEXTS):
+        raise DataError(
+            f"{one_value}, so there is no range to divide: compute the ranges from a larger input, or use --precision "
+            "float16"
+        )
+    warnings = [f"{one_value}, and tell no text from another"] if constant else []
+    if texts < MIN_TEXTS:
+        warnings.append(f"the ranges are those of {texts} texts; values of other texts outside of them are cut off")
+    return warnings
 
 
 def quantize(embedding_rd: np.ndarray, precision: str, ranges: Ranges | None) -> np.ndarray:
@@ -65,6 +85,10 @@ def load_ranges(path: Path, dim: int) -> Ranges | None:
         raise DataError(f"{path} is not an stfit calibration file: {error}") from error
     if low.shape != (dim,) or high.shape != (dim,):
         raise DataError(f"{path} calibrates {len(low)} dimensions, but these embeddings have {dim}")
+    if not (low <= high).all() or (low == high).all():
+        raise DataError(
+            f"{path}: in a range, low must be below high: compute it again, from at least {MIN_TEXTS} texts"
+        )
     return Ranges(low, high)
 
 

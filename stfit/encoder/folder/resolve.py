@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from stfit.encoder.folder.files import read_json
 from stfit.errors import ModelError
 from stfit.hub.download import download_files, find_commit, list_files
+from stfit.io.display import shorten
 
 SMALL_FILES = ["*.json"]
 """Enough to check a recipe."""
@@ -91,9 +92,13 @@ def model_in(path: str) -> str:
     for a run that is named without `runs/`.
     """
     named, run = Path(path), Path("runs") / path
-    if not named.exists() and named.parent.name and named.parent.is_dir():
+    try:
+        exists = named.exists()
+    except OSError as error:  # a name that is too long
+        raise ModelError(f"{shorten(path, 80)}: {error.strerror}") from error
+    if not exists and named.parent.name and named.parent.is_dir():
         raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
-    if not named.exists() and (run / "model").is_dir():
+    if not exists and (run / "model").is_dir():
         raise ModelError(f"{path}: no such folder. Did you mean {run}?")
     inner = named / "model"
     return str(inner) if is_st_model(inner) else path

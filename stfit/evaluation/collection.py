@@ -1,0 +1,189 @@
+"""Queries, a corpus, and which documents are relevant: made from pairs, or from three tables that name ids."""
+
+from collections import Counter
+from collections.abc import Collection as Ids
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.filters import filter_rows, number_in
+from stfit.data.mapping.selectors import select
+from stfit.data.reading.load_table import load_table
+from stfit.data.source import TableSource
+from stfit.data.table import Table
+from stfit.errors import DataError, Problem, RecipeError
+
+MAX_MISSING = 0.5
+"""A larger share of missing queries or documents is an error: the others would say little about the whole."""
+SHOWN_IDS = 5
+
+
+@dataclass(frozen=True)
+class Collection:
+    queries: list[str]
+    corpus: list[str]
+    relevant: list[set[int]]
+    """Positions in the corpus of each query's relevant documents."""
+    missing: np.ndarray
+    """Number of relevant documents of each query that are not in the corpus; they count as missed."""
+    query_row: np.ndarray
+    corpus_row: np.ndarray
+    """Rows of the queries and of the corpus in their files, from 1."""
+    own: np.ndarray
+    """Position in the corpus of the document with the same id as each query; -1 if there is none."""
+    problems: list[Problem] = field(default_factory=list)
+    """What the judgments name, and the other tables lack."""
+
+    @property
+    def texts(self) -> dict[str, list[str]]:
+        return {"query": self.queries, "corpus": self.corpus}
+
+    @property
+    def pairs(self) -> Examples:
+        texts: dict[str, list[str | None]] = {
+            "anchor": [query for query, found in zip(self.queries, self.relevant, strict=True) for _ in found],
+            "positive": [self.corpus[document] for found in self.relevant for document in sorted(found)],
+        }
+        row = np.repeat(self.query_row, [len(found) for found in self.relevant])
+        return Examples("positive_pair", texts, None, "none", None, row, {})
+
+
+def collection_of_pairs(pairs: Examples) -> Collection:
+    """The positives form the corpus. Equal texts are one query, or one document."""
+    anchors, positives = pairs.column("anchor"), pairs.column("positive")
+    query_row, corpus_row = (_first_rows(texts, pairs.row) for texts in (anchors, positives))
+    index_of = {text: index for index, text in enumerate(corpus_row)}
+    relevant: dict[str, set[int]] = {query: set() for query in query_row}
+    for anchor, positive in zip(anchors, positives, strict=True):
+        relevant[anchor].add(index_of[positive])
+    return Collection(
+        queries=list(query_row),
+        corpus=list(corpus_row),
+        relevant=list(relevant.values()),
+        missing=np.zeros(len(query_row), dtype=np.int64),
+        query_row=np.array(list(query_row.values())),
+        corpus_row=np.array(list(corpus_row.values())),
+        own=np.full(len(query_row), -1),
+    )
+
+
+def _first_rows(texts: list[str], rows: np.ndarray) -> dict[str, int]:
+    """Each text, in the order of first occurrence -> the row of its first occurrence."""
+    first: dict[str, int] = {}
+    for text, row in zip(texts, rows.tolist(), strict=True):
+        first.setdefault(text, row)
+    return first
+
+
+class _Entry(NamedTuple):
+    text: str
+    row: int
+
+
+class _Judgment(NamedTuple):
+    query: str
+    document: str
+    row: int
+    """In its file, from 1."""
+
+
+def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource, is_split: bool) -> Collection:
+    """Judgments above 0 make a document relevant. `is_split`: other splits may judge the other queries."""
+    documents = dict(sorted(_entries_by_id(corpus, "corpus").items()))
+    all_queries = _entries_by_id(queries, "queries")
+    table = filter_rows(load_table(relevant), relevant.where)
+    judgments = list(_relevant_judgments(table, relevant))
+    documents_of: dict[str, set[str]] = {}
+    for made in judgments:
+        documents_of.setdefault(made.query, set()).add(made.document)
+    judged = {key: documents_of[key] for key in all_queries if key in documents_of}
+    index_of = {key: index for index, key in enumerate(documents)}
+    found = [{index_of[key] for key in keys if key in index_of} for keys in judged.values()]
+    if not any(found):
+        raise DataError(
+            f"{table.origin}: no judgement above 0 names a query of {queries.dataset} and a document of "
+            f"{corpus.dataset}: check `columns` and `split`"
+        )
+    expected = set(_cells_of(table, relevant, "query")) if is_split else all_queries
+    unjudged = [key for key in all_queries if key in expected and key not in judged]
+    return Collection(
+        queries=[all_queries[key].text for key in judged],
+        corpus=[document.text for document in documents.values()],
+        relevant=found,
+        missing=np.array([len(keys) - len(known) for keys, known in zip(judged.values(), found, strict=True)]),
+        query_row=np.array([all_queries[key].row for key in judged]),
+        corpus_row=np.array([document.row for document in documents.values()]),
+        own=np.array([index_of.get(key, -1) for key in judged]),
+        problems=[*_missing(judgments, all_queries, documents, table.origin), *_unjudged(unjudged, queries.dataset)],
+    )
+
+
+def _missing(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str], origin: str) -> list[Problem]:
+    """What is judged and not there. Raises DataError if that is more than half of the queries or documents."""
+    query_ids = [(made.query, made.row) for made in judgments]
+    document_ids = [(made.document, made.row) for made in judgments if made.query in queries]
+    named = {
+        "queries": (query_ids, queries, "are not measured"),
+        "documents": (document_ids, documents, "count as missed"),
+    }
+    problems: list[Problem] = []
+    too_many: list[Problem] = []
+    for kind, (ids, known, effect) in named.items():
+        row_of = dict(reversed(ids))  # the first row of each
+        lost = sorted((key for key in row_of if key not in known), key=lambda key: row_of[key])
+        if not lost:
+            continue
+        share = f"{len(lost)} of {len(row_of)} judged {kind} are missing ({_listed(lost)})"
+        is_error = len(lost) > MAX_MISSING * len(row_of)
+        message = f"{share}: is this the right file of {kind}?" if is_error else f"{share}, and {effect}"
+        problem = Problem(message, f"missing-{kind}", origin, row=row_of[lost[0]])
+        (too_many if is_error else problems).append(problem)
+    if too_many:
+        raise DataError(too_many)
+    return problems
+
+
+def _unjudged(queries: list[str], origin: str) -> list[Problem]:
+    message = f"{len(queries)} queries have no relevant document ({_listed(queries)}), and are not measured"
+    return [Problem(message, "unjudged-queries", origin)] if queries else []
+
+
+def _listed(ids: list[str]) -> str:
+    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+    return f"{', '.join(ids[:SHOWN_IDS])}{more}"
+
+
+def _relevant_judgments(table: Table, source: TableSource) -> Iterator[_Judgment]:
+    columns = _cells_of(table, source, "query"), _cells_of(table, source, "corpus"), _optional(table, source, "score")
+    for query, document, score, row in zip(*columns, table.row.tolist(), strict=True):
+        if (number_in(score) or 0) > 0:
+            yield _Judgment(query, document, row)
+
+
+def _entries_by_id(source: TableSource, kind: str) -> dict[str, _Entry]:
+    table = filter_rows(load_table(source), source.where)
+    ids, texts = _cells_of(table, source, "id"), _cells_of(table, source, "text")
+    titles = _optional(table, source, "title", default="")
+    entries = {
+        key: _Entry(f"{title} {text}".strip(), row)
+        for key, title, text, row in zip(ids, titles, texts, table.row.tolist(), strict=True)
+    }
+    if len(entries) < len(ids):
+        duplicate = Counter(ids).most_common(1)[0][0]
+        raise DataError(f"{table.origin}: the id {duplicate!r} occurs more than once, but ids of {kind} must be unique")
+    return entries
+
+
+def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
+    selector = source.columns.get(role, role)
+    if not isinstance(selector, str):
+        raise RecipeError(f"`columns: {role}` takes one selector")
+    return ["" if cell is None else str(cell) for cell in select(table, selector)]
+
+
+def _optional(table: Table, source: TableSource, role: str, default: Any = 1) -> list[Any]:
+    has_role = role in source.columns or role in table.columns
+    return _cells_of(table, source, role) if has_role else [default] * len(table)
