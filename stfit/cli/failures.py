@@ -3,6 +3,7 @@
 import errno
 import re
 import sys
+from contextlib import suppress
 from typing import NamedTuple
 
 import typer
