@@ -8,6 +8,7 @@ folder of its file.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +16,36 @@ from pydantic import BeforeValidator, PlainSerializer, SerializationInfo
 
 READERS = {
     ".jsonl": "json_lines",
-    ".jsonl.gz": "json_lines",
+    ".ndjson": "json_lines",
+    ".json": "json_file",
     ".csv": "delimited",
-    ".csv.gz": "delimited",
     ".tsv": "delimited",
-    ".tsv.gz": "delimited",
+    ".txt": "text_lines",
     ".parquet": "parquet",
+    ".arrow": "arrow_file",
 }
 """Suffix of a data file -> its reader NAME: the function `read_NAME` in `stfit/data/reading/NAME.py`."""
-DATA_SUFFIXES = tuple(READERS)
-TEXT_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+"""May follow any suffix but .parquet, which is compressed inside."""
+DATA_FILE = re.compile(
+    rf"(?P<stem>.*?)(?P<kind>{'|'.join(map(re.escape, READERS))})"
+    rf"((?<!\.parquet)({'|'.join(map(re.escape, COMPRESSIONS))}))?",
+    re.IGNORECASE | re.DOTALL,
+)
+DATA_SUFFIXES = f"{', '.join(READERS)}; all but .parquet also with {', '.join(COMPRESSIONS)}"
+"""For messages."""
+VECTOR_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
+
+
+def data_kind(name: str) -> str:
+    """The suffix of a data file without its compression, a key of READERS; empty for another file."""
+    match = DATA_FILE.fullmatch(name)
+    return match["kind"].lower() if match else ""
+
+
+def without_data_suffix(name: str) -> str:
+    match = DATA_FILE.fullmatch(name)
+    return match["stem"] if match else name
 
 
 class Located(str):
@@ -43,7 +64,8 @@ def looks_like_path(text: str) -> bool:
         text in (".", "..")
         or text.startswith(("./", "../", "/", "~"))
         or any(character in text for character in "*?[")
-        or text.endswith(DATA_SUFFIXES + TEXT_SUFFIXES)
+        or bool(data_kind(text))
+        or text.endswith(VECTOR_SUFFIXES)
     )
 
 

@@ -318,7 +318,7 @@ GUARDS = [
     ),
     Guard(
         "bombs",
-        "data/reading/text_lines.py",
+        "data/reading/packed_file.py",
         "if unpacked > max(MIN_ALLOWANCE, MAX_RATIO * packed):",
         "if False:",
         "data/test_bombs.py",

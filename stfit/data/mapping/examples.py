@@ -17,7 +17,7 @@ from stfit.data.mapping.columns import check_roles, resolve_columns
 from stfit.data.mapping.filters import choose_holdout, filter_rows, matching
 from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
 from stfit.data.mapping.selectors import Selector, expand
-from stfit.data.reading.load_table import load_table
+from stfit.data.reading.load_table import load_table, split_of
 from stfit.data.source import Holdout, Source, TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, at_key
@@ -106,7 +106,7 @@ def load_examples(
     check_roles(source.columns, format)
     table = load_table(source)
     if not len(table):
-        raise DataError(Problem(f"the split `{source.split}` has no rows", "no-rows", table.origin, key="split"))
+        raise DataError(Problem(f"the split `{split_of(source)}` has no rows", "no-rows", table.origin, key="split"))
     try:
         with at_key("where"):
             table = filter_rows(table, source.where)
