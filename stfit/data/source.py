@@ -56,7 +56,7 @@ OptionalSplit = Annotated[
 class ReadOptions(Spec):
     """How to read a text file (.csv, .tsv, .txt, .json, .jsonl). On the command line: `--read KEY=VALUE`."""
 
-    delimiter: str | None = None
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
     """One character between fields. Default: a comma for .csv, a tab for .tsv, or what a first line `sep=;` says. With
     it, a .txt file is read like a .csv file."""
     quoting: bool = True

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from stfit.paths import FOR_OTHERS
+from stfit.paths import FOR_OTHERS, TO_BE_READ
 from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.marked_yaml import FLOAT
 from stfit.spec import Spec
@@ -35,7 +35,7 @@ RecipeDumper.add_implicit_resolver(
 
 def to_yaml(recipe: Spec, for_others: bool = False) -> str:
     """All values of a recipe as YAML. Paths are absolute; `for_others` removes their folders."""
-    values = recipe.model_dump(by_alias=True, context=FOR_OTHERS if for_others else None)
+    values = recipe.model_dump(by_alias=True, context=FOR_OTHERS if for_others else TO_BE_READ)
     return yaml.dump(
         values, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
     )

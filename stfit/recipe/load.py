@@ -79,9 +79,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
 
 def read_options(arguments: Sequence[str] | None) -> ReadOptions:
     """The options of `--read KEY=VALUE`, each written as in `read` of a recipe. Raises RecipeError."""
-    root, problems = apply_overrides(
-        Node({}, Mark(SourceText(COMMAND_LINE, Path.cwd(), []), 1, 1)), arguments, [ReadOptions]
-    )
+    nothing = Node({}, Mark(SourceText(COMMAND_LINE, Path.cwd(), []), 1, 1))
+    root, problems = apply_overrides(nothing, arguments or (), [ReadOptions])
     try:
         options = ReadOptions.model_validate(root.plain())
     except ValidationError as error:

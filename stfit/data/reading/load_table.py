@@ -33,7 +33,8 @@ def find_splits(source: TableSource) -> Splits:
     if is_saved(path):
         return saved_splits(path)
     # A file is read whole, so that its errors don't depend on the slice.
-    return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files_by_split(path).items()}  # type: ignore[misc]
+    files = files_by_split(source.dataset)
+    return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
 
 
 def split_of(source: TableSource) -> str:

@@ -17,7 +17,7 @@ from stfit.data.source import STDIN, ReadOptions, TableSource, Unnamed, is_remot
 from stfit.data.table import Table, build_table
 from stfit.errors import DataError, did_you_mean
 from stfit.io.hashing import hash_file
-from stfit.paths import DATA_SUFFIXES, READERS, data_kind, without_data_suffix
+from stfit.paths import DATA_SUFFIXES, READERS, Pattern, data_kind, without_data_suffix
 
 SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+")
 SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "dev", "development", "test", "testing", "eval")
@@ -62,7 +62,7 @@ def local_files(source: TableSource) -> list[Path] | None:
     path = Path(source.dataset)
     if source.dataset == STDIN or is_remote(source.dataset) or is_saved(path):
         return None
-    splits = files_by_split(path)
+    splits = files_by_split(source.dataset)
     split = split_in(source.split, only_split(path), source.dataset)
     require_split(split, splits, source.dataset)
     return splits[split]
@@ -81,16 +81,18 @@ def only_split(path: Path) -> str | None:
     return None if path.is_dir() else "train"
 
 
-def files_by_split(path: Path) -> dict[str, list[Path]]:
+def files_by_split(dataset: str) -> dict[str, list[Path]]:
     """Split -> its files, in order. One file or a glob is the split `train`. Raises DataError if there is none."""
+    path = Path(dataset)
+    if isinstance(dataset, Pattern):
+        if matches := sorted(Path(name) for name in glob.glob(dataset, recursive=True)):
+            return {"train": matches}
+        hint = " ([ ] are part of a pattern; write [[] for a `[` in a name)" if "[" in path.name else ""
+        raise DataError(f"no file matches {dataset}{hint}")
     if path.is_file():
         return {"train": [path]}
     if path.is_dir():
         return _folder_splits(path)
-    if glob.has_magic(str(path)):
-        if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
-            return {"train": matches}
-        raise DataError(f"no file matches {path}")
     siblings = sorted(sibling.name for sibling in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
     raise DataError(f"{path} does not exist: {did_you_mean(path.name, siblings)}".rstrip(": "))
 
