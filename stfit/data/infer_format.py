@@ -159,9 +159,9 @@ def _label_kind(label: ColumnProfile) -> Literal["binary", "class", "score"]:
     if label.kind == "classes":
         return "class"
     numbers = {number_in(cell) for cell in label.cells}
-    integers = all(isinstance(number, int) for number in numbers)
+    integers = all(number is not None and float(number).is_integer() for number in numbers)
     if numbers <= {0, 1}:
-        return "binary" if integers else "score"
+        return "binary"
     graded = re.search("score|similarity|relatedness|rating", label.name, re.IGNORECASE)
     return "score" if graded or not integers else "class"
 

@@ -54,7 +54,7 @@ OptionalSplit = Annotated[
 
 
 class ReadOptions(Spec):
-    """How to read a text file (.csv, .tsv, .txt, .json, .jsonl). On the command line: `--read KEY=VALUE`."""
+    """How to read the data, text files above all. On the command line: `--read KEY=VALUE`."""
 
     delimiter: str | None = Field(None, min_length=1, max_length=1)
     """One character between fields. Default: a comma for .csv, a tab for .tsv, or what a first line `sep=;` says. With
@@ -63,6 +63,9 @@ class ReadOptions(Spec):
     """Whether double quotes group a field. Set to false for files that use them as plain characters."""
     encoding: str = "utf-8"
     """Encoding of the text, such as cp1252. A byte order mark (UTF-8, UTF-16, UTF-32) overrides it."""
+    numbers: Literal["as_text"] | None = None
+    """`as_text` turns the numbers and booleans of a text column into text, in files of any kind and datasets. Null and
+    NaN stay missing texts, and whole numbers are written without a point."""
     header: bool | list[str] = True
     """Whether the first line holds the column names. For a file without such a line, false names the columns column_1,
     column_2, ...; a list names the first columns, and the others are ignored."""

@@ -52,7 +52,7 @@ def test_labels_that_fit_are_accepted(write, loss, labels):
         ("cosent", [-0.5, 0.5], r"`label_range: \[-1, 1\]` \(row 1\)"),
         ("cosent", ["far", "near"], "these are classes"),
         ("contrastive", [0, 1, 2], r"from 0 to 2; use `label_map`.* \(row 3\)"),
-        ("contrastive", [0.0, 1.0], "labels that are 0 or 1, but these range from 0 to 1"),
+        ("contrastive", [0.5, 1.0], r"labels that are 0 or 1, but these range from 0\.5 to 1"),
         ("contrastive", ["no", "yes"], r"set which of them mean similar: `label_map: \{no: 0, yes: 1\}`"),
         ("softmax", [0.1, 0.9], "these are floats"),
         ("batch_all", [0.5, 1.0], "these are floats"),
