@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict
 
 from stfit.commands.train import Finished, train
 from stfit.data.cache.datasets import cache_dataset
-from stfit.recipe.dump import to_inline_yaml
+from stfit.io.yaml_text import to_inline_yaml
 from stfit.recipe.load import load_recipe
 
 

@@ -13,8 +13,8 @@ from stfit.data.source import ReadOptions, Source
 from stfit.data.table import concatenate
 from stfit.errors import DataError, Problem, RecipeError
 from stfit.io.atomic import atomic_write
+from stfit.io.yaml_text import to_inline_yaml
 from stfit.paths import VECTOR_SUFFIXES, looks_like_path, without_data_suffix
-from stfit.recipe.dump import to_inline_yaml
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -11,7 +11,8 @@ from stfit.distributed import is_rank_zero
 from stfit.errors import RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
-from stfit.recipe.dump import flatten, to_inline_yaml
+from stfit.io.yaml_text import to_inline_yaml
+from stfit.recipe.dump import flatten
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.tracking.trackers import LogMetrics, TrackedRun, Tracker, Value

@@ -9,7 +9,8 @@ from stfit.evaluation.bootstrap import compare_draws
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
-from stfit.recipe.dump import flatten, to_inline_yaml
+from stfit.io.yaml_text import to_inline_yaml
+from stfit.recipe.dump import flatten
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.report.page import report_page

@@ -109,6 +109,18 @@ def test_columns_that_hold_negatives_make_triplets(propose):
     assert list(prepared.training[0].texts) == ["anchor", "positive", "negative_1", "negative_2"]
 
 
+def graded(i: int) -> dict:
+    found = [{"id": f"d{k}", "score": 0.5, "title": "short", "text": f"{words(i, 'none')} {k}"} for k in range(3)]
+    return {"query": words(i, "query"), "positives": found[:1], "negatives": found[1:]}
+
+
+def test_negatives_may_be_objects_with_a_text_and_more(propose):
+    recipe, prepared = propose(graded)
+    selectors = {"anchor": "query", "positive": "positives[0].text", "negative": "negatives[:5].text"}
+    assert recipe.data.columns == selectors
+    assert prepared.training[0].texts["negative_2"][0] == graded(0)["negatives"][1]["text"]
+
+
 def test_without_a_second_split_rows_are_held_out(propose):
     recipe, prepared = propose(nested, splits=["train"])
     assert recipe.eval[0].from_ == "holdout"

@@ -54,6 +54,8 @@ def test_labels_that_fit_are_accepted(write, loss, labels):
         ("contrastive", [0, 1, 2], r"from 0 to 2; use `label_map`.* \(row 3\)"),
         ("contrastive", [0.5, 1.0], r"labels that are 0 or 1, but these range from 0\.5 to 1"),
         ("contrastive", ["no", "yes"], r"set which of them mean similar: `label_map: \{no: 0, yes: 1\}`"),
+        ("contrastive", ["False", "True"], r'`label_map: \{"False": 0, "True": 1\}`'),
+        ("contrastive", ["0,1", "a: b"], r'`label_map: \{"0,1": 0, "a: b": 1\}`'),
         ("softmax", [0.1, 0.9], "these are floats"),
         ("batch_all", [0.5, 1.0], "these are floats"),
         ("softmax", [0, 1, -1], r"some are negative; drop them with `where: \{label: \{min: 0\}\}` \(row 3\)"),

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from stfit.data.mapping.examples import load_examples
@@ -306,3 +307,26 @@ def test_take_reorders_everything(write):
     rows = [{"sentence1": f"{i}", "sentence2": "x", "label": i / 4} for i in range(4)]
     taken = train(write(rows), "labeled_pair").take(np.array([3, 1]))
     assert (taken.texts["sentence1"], taken.label.tolist(), taken.row.tolist()) == (["3", "1"], [0.75, 0.25], [4, 2])
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (["anchor ", " positive"], {"anchor": "anchor ", "positive": " positive"}),
+        (["Anchor", "POSITIVE"], {"anchor": "Anchor", "positive": "POSITIVE"}),
+        (["anchors", "other: x"], {"anchor": "anchors", "positive": "..."}),
+    ],
+)
+def test_a_hint_names_the_columns_that_are_nearly_called_so_and_can_be_pasted(write, names, hint):
+    with pytest.raises(DataError, match="write `columns: ") as caught:
+        train(write([dict(zip(names, "ab", strict=True))]), "positive_pair")
+    written = str(caught.value).partition("write `columns: ")[2].rpartition("`")[0]
+    assert yaml.safe_load(written) == hint
+
+
+def test_tabs_in_a_text_file_are_noticed(write):
+    path = write("one\ttwo\nthree\tfour\n", "pairs.txt")
+    with pytest.raises(DataError, match="if a tab separates its columns") as caught:
+        train(path, "positive_pair")
+    hint = yaml.safe_load(str(caught.value).partition("set `read: ")[2].rpartition("`")[0])
+    assert len(train(path, "positive_pair", read=ReadOptions(**hint))) == 2

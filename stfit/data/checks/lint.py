@@ -111,15 +111,21 @@ def _few_texts(rows: ExamplesToLint) -> Iterator[Problem]:
             yield Problem(f"{role} has only {found}: is it a class label? Check `columns`", "few-texts")
 
 
+UTF_8_MISREAD = re.compile("\ufffd|[\u00c3\u00d0\u00d1][\u0080-\u00bf]|\u00c2[\u00a0-\u00bf]|\u00e2\u20ac")
+CONTROLS = re.compile("[\u0080-\u009f]")
+"""No text has them, but latin-1 makes them of the quotes, dashes and the euro sign of cp1252."""
+
+
 def _damaged_text(rows: ExamplesToLint) -> Iterator[Problem]:
     """The model learns damaged characters, which never occur where it is used."""
-    damaged = re.compile("\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac")
-    at = [
-        position
-        for position, texts in enumerate(zip(*rows.examples.texts.values(), strict=True))
-        if any(text is not None and damaged.search(text) for text in texts)
-    ]
-    yield from rows.problem("damaged-text", "text decoded with the wrong encoding (set `read: {encoding: ...}`)", at)
+    texts = ["\n".join(filter(None, parts)) for parts in zip(*rows.examples.texts.values(), strict=True)]
+    misread = [position for position, text in enumerate(texts) if UTF_8_MISREAD.search(text)]
+    yield from rows.problem(
+        "damaged-text", "text decoded with the wrong encoding (set `read: {encoding: ...}`)", misread
+    )
+    controls = {position for position, text in enumerate(texts) if CONTROLS.search(text)} - set(misread)
+    message = "control characters, as of cp1252 that is read as latin-1 (set `read: {encoding: cp1252}`)"
+    yield from rows.problem("damaged-text", message, sorted(controls))
 
 
 def _duplicate_rows(rows: ExamplesToLint) -> Iterator[Problem]:

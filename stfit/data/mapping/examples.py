@@ -24,6 +24,7 @@ from stfit.data.source import Holdout, ReadOptions, Source, TrainingData, read_h
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, at_key
 from stfit.io.display import shorten
+from stfit.io.yaml_text import to_hint
 
 
 @dataclass(frozen=True)
@@ -283,10 +284,10 @@ def examples_in(table: Table, source: TrainingData) -> Examples:
     table = matching(table, source.where)
     unfiltered = _build_unfiltered(table, source, source.format)
     if unfiltered.labels and unfiltered.labels.numbered:
-        line = ", ".join(f"{name}: {number}" for number, name in enumerate(unfiltered.labels.names or []))
+        mapping = to_hint({name: number for number, name in enumerate(unfiltered.labels.names or [])})
         raise DataError(
             f"the labels are names, which a stream can't number before it has read all rows: list all of them, as in "
-            f"`label_map: {{{line}}}`"
+            f"`label_map: {mapping}`"
         )
     return _drop_incomplete(unfiltered, np.ones(len(table), dtype=bool), allow_none=True)
 
