@@ -177,3 +177,10 @@ def test_utf_8_read_as_latin_1_is_noticed_in_any_script(text, read_as):
     given = pairs(anchor=with_text(ANCHORS, 9, text.encode().decode(read_as)))
     codes = [problem.code for problem in lint_training(given, "rows.csv", False, "shuffle")]
     assert ("damaged-text" in codes) == (read_as == "latin-1")
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "group_by_label"])
+def test_labels_that_nearly_all_occur_once_are_no_classes(sampler):
+    labels = [*range(COUNT - 2), 0, 1]
+    (found,) = [p for p in lint_training(classes(labels), "rows", False, sampler) if p.code == "lonely-class"]
+    assert "is the label an id?" in found.message

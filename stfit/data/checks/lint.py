@@ -242,11 +242,17 @@ def _false_negatives(rows: ExamplesToLint) -> Iterator[Problem]:
 
 
 def _lonely_class(rows: ExamplesToLint) -> Iterator[Problem]:
-    """A class with one row has no positive, so the sampler skips the row."""
-    if rows.examples.label is not None and rows.sampler == "group_by_label":
-        _, inverse, counts = np.unique(rows.examples.label, return_inverse=True, return_counts=True)
-        at = np.flatnonzero(counts[inverse] == 1)
-        yield from rows.problem("lonely-class", "classes with one row, which is never used", at)
+    """A class with one row has no positive, so the sampler skips the row; if most are such, they are no classes."""
+    examples = rows.examples
+    if examples.label is None or examples.label_kind == "score" or examples.format == "triplet":
+        return
+    _, inverse, counts = np.unique(examples.label, return_inverse=True, return_counts=True)
+    at = np.flatnonzero(counts[inverse] == 1)
+    hint = ": is the label an id? Check `columns`" if len(at) > len(examples) / 2 >= 5 else ""
+    if rows.sampler == "group_by_label":
+        yield from rows.problem("lonely-class", f"classes with one row, which is never used{hint}", at)
+    elif hint:
+        yield from rows.problem("lonely-class", f"classes with one row{hint}", at)
 
 
 def _class_numbers(rows: ExamplesToLint) -> Iterator[Problem]:

@@ -22,7 +22,9 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
     rows = sorted(_blank_rows(filter_rows(table, source.where), source))
     reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items())
     at = f" ({name_rows(rows)})" if rows else ""
-    return [Problem(f"dropped: {reasons}{at}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
+    count = examples.without_negative
+    hint = f"; {count} of them lack only a negative, and can train as pairs (format positive_pair)" if count else ""
+    return [Problem(f"dropped: {reasons}{at}{hint}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
 
 
 def _blank_rows(table: Table, source: TrainingData) -> set[int]:

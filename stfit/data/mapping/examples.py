@@ -42,6 +42,8 @@ class Examples:
     """Row of the split of each example, from 1."""
     dropped: dict[str, int]
     """Reason -> number of examples (of rows, for `empty list`) that were dropped."""
+    without_negative: int = 0
+    """Number of those that were dropped only because they have no negative."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -249,7 +251,10 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
     inside = rows[unfiltered.parent]
     if "negative" in cells:
         cells["negative"] = [[text for text in texts if not is_blank(text)] or None for texts in cells["negative"]]
-    complete = np.array([not any(map(is_blank, texts)) for texts in zip(*cells.values(), strict=True)], dtype=bool)
+    blank = {role: np.array(list(map(is_blank, column)), dtype=bool) for role, column in cells.items()}
+    has_negative = ~blank.pop("negative", np.zeros(len(inside), dtype=bool))
+    has_texts = ~np.any([*blank.values()], axis=0)
+    complete, without_negative = has_texts & has_negative, int((inside & has_texts & ~has_negative).sum())
     labeled = unfiltered.labels.present if unfiltered.labels else np.ones(len(inside), dtype=bool)
     dropped = {
         "empty list": int(rows.sum()) - len(np.unique(unfiltered.parent[inside])),
@@ -268,8 +273,9 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
             texts[role] = [row[i] if i < len(row) else None for row in negatives]
     row, labels = unfiltered.table.row[unfiltered.parent[kept]], unfiltered.labels
     if labels is None:
-        return Examples(unfiltered.format, texts, None, "none", None, row, dropped)
-    return Examples(unfiltered.format, texts, labels.values[kept], labels.kind, labels.names, row, dropped)
+        return Examples(unfiltered.format, texts, None, "none", None, row, dropped, without_negative)
+    values = labels.values[kept]
+    return Examples(unfiltered.format, texts, values, labels.kind, labels.names, row, dropped, without_negative)
 
 
 def is_blank(cell: str | list[str] | None) -> bool:
@@ -313,6 +319,7 @@ def join(parts: Sequence[Examples]) -> Examples:
         label_kind=min((part.label_kind for part in parts), key=kinds.index),
         row=np.concatenate([part.row for part in parts]),
         dropped=count_dropped(parts),
+        without_negative=sum(part.without_negative for part in parts),
     )
 
 

@@ -1,7 +1,7 @@
 """The texts of one column of a dataset, with their ids."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stfit.data.mapping.examples import cell_reader, text_problems
@@ -39,7 +39,7 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
             message = f"`{selector.text}` has no text in {name_rows(missing)}"
             problems.append(Problem(message, "no-text", table.origin, row=missing[0]))
         if problems:
-            raise DataError(problems)
+            raise DataError([replace(problem, file=table.origin) for problem in problems])
         numbers = list(range(count, count + len(cells)))
         ids = [table.cells(id_column)[parent] for parent in parents] if id_column else numbers
         count += len(cells)
