@@ -10,7 +10,7 @@ from typing import Any
 from stfit.data.infer_format import Proposal, infer_format
 from stfit.data.reading.load_table import find_splits, load_split
 from stfit.data.source import ReadOptions, Source
-from stfit.data.table import concatenate
+from stfit.data.table import concatenate, delimiter_hint
 from stfit.errors import DataError, Problem, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.yaml_text import to_inline_yaml
@@ -123,9 +123,13 @@ def _inspect(source: Source) -> DatasetSummary:
     table = load_split(splits[split](None))
     if not len(table):
         raise DataError(Problem(f"the split `{split}` has no rows", "no-rows", table.origin))
-    if evaluation_split is None:
+    if (hint := delimiter_hint(list(table.columns))) and source.read.delimiter is None:
+        raise DataError(
+            Problem(f"there is one column, `{next(iter(table.columns))}`: {hint}", "no-format", table.origin)
+        )
+    evaluation = load_split(splits[evaluation_split](None)) if evaluation_split else None
+    if evaluation_split is None or not evaluation:
         return DatasetSummary(split, len(table), None, 0, infer_format(table))
-    evaluation = load_split(splits[evaluation_split](None))
     # From both splits: one of them may not contain the lowest or highest score.
     proposal = infer_format(concatenate([table, evaluation]))
     return DatasetSummary(split, len(table), evaluation_split, len(evaluation), proposal)

@@ -144,9 +144,9 @@ def test_folders_have_splits_of_every_kind_but_no_readme(write, tmp_path):
         load_table(Source(dataset=str(tmp_path / "set"), split="labels"))
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".txt"])
-def test_a_byte_order_mark_tells_the_encoding(tmp_path, suffix, encoding):
+def test_the_first_bytes_tell_the_encoding(tmp_path, suffix, encoding):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(CONTENT[suffix].decode().encode(encoding))
     assert load_table(Source(dataset=str(path))).columns == READ.get(suffix, COLUMNS)

@@ -72,7 +72,11 @@ def read_lines(file: IO[bytes], path: Path, options: ReadOptions, newline: str =
 
 def encoding_of(start: bytes, options: ReadOptions) -> str:
     """The encoding that the first bytes of a file say, else that of the options."""
-    return next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), options.encoding)
+    for mark, name in BYTE_ORDER_MARKS.items():
+        if start.startswith(mark):
+            return name
+    zeros = [byte == 0 for byte in start[:4]]  # UTF-16 without a mark: every other byte of ASCII text is zero
+    return {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(tuple(zeros), options.encoding)
 
 
 def line_error(path: Path, number: int, message: str) -> DataError:
