@@ -9,6 +9,7 @@ from pydantic import Field
 
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import split_of
+from stfit.data.source import Unnamed
 from stfit.errors import DataError
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.knn import nearest
@@ -49,7 +50,7 @@ class Classification(EvaluatorBase):
             known, measured = training[0], self.held_out(training)
         else:
             source = self.model_copy(update={"split": self.train_split})
-            if split_of(source) == split_of(self):
+            if isinstance(self.split, Unnamed) and split_of(source) == split_of(self):
                 raise DataError(
                     f"evaluator `{self.label}` would classify the texts that it learns from: set `train_split` and "
                     "`split` to different rows, such as `train[:80%]` and `train[80%:]`"

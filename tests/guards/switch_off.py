@@ -325,6 +325,14 @@ GUARDS = [
         "over or every",
     ),
     Guard(
+        "folders are no patterns",
+        "paths.py",
+        "os.path.join(glob.escape(start), written)",
+        "os.path.join(start, written)",
+        "data/test_paths.py",
+        "own_folder",
+    ),
+    Guard(
         "cells of a parquet file",
         "data/reading/parquet.py",
         "        refuse_bomb(path, MIN_CELL_BYTES * sum(column.num_values for column in columns))\n",
