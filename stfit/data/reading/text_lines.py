@@ -75,8 +75,9 @@ def encoding_of(start: bytes, options: ReadOptions) -> str:
     for mark, name in BYTE_ORDER_MARKS.items():
         if start.startswith(mark):
             return name
-    zeros = [byte == 0 for byte in start[:4]]  # UTF-16 without a mark: every other byte of ASCII text is zero
-    return {(False, True) * 2: "utf-16-le", (True, False) * 2: "utf-16-be"}.get(tuple(zeros), options.encoding)
+    zeros = "".join("0" if byte == 0 else "x" for byte in start[:4])
+    # UTF-16 without a mark: every other byte of ASCII text is zero.
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros, options.encoding)
 
 
 def line_error(path: Path, number: int, message: str) -> DataError:
