@@ -2,29 +2,51 @@
 
 A string is a path if it starts with `./ ../ / ~`, holds a glob, or ends in a suffix that stfit reads; anything else is
 a Hub id. A relative path is relative to the file that writes it, so the loader marks every string of a recipe with the
-folder of its file.
+folder of its file. Only what is written can be a pattern: a folder may hold any character in its name.
 """
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, SerializationInfo
+from pydantic import PlainSerializer, SerializationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
 READERS = {
     ".jsonl": "json_lines",
-    ".jsonl.gz": "json_lines",
+    ".ndjson": "json_lines",
+    ".json": "json_file",
     ".csv": "delimited",
-    ".csv.gz": "delimited",
     ".tsv": "delimited",
-    ".tsv.gz": "delimited",
+    ".txt": "text_lines",
     ".parquet": "parquet",
+    ".arrow": "arrow_file",
 }
 """Suffix of a data file -> its reader NAME: the function `read_NAME` in `stfit/data/reading/NAME.py`."""
-DATA_SUFFIXES = tuple(READERS)
-TEXT_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+"""May follow any suffix but .parquet, which is compressed inside."""
+DATA_FILE = re.compile(
+    rf"(?P<stem>.*?)(?P<kind>{'|'.join(map(re.escape, READERS))})"
+    rf"((?<!\.parquet)({'|'.join(map(re.escape, COMPRESSIONS))}))?",
+    re.IGNORECASE | re.DOTALL,
+)
+DATA_SUFFIXES = f"{', '.join(READERS)}; all but .parquet also with {', '.join(COMPRESSIONS)}"
+"""For messages."""
+VECTOR_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
+
+
+def data_kind(name: str) -> str:
+    """The suffix of a data file without its compression, a key of READERS; empty for another file."""
+    match = DATA_FILE.fullmatch(name)
+    return match["kind"].lower() if match else ""
+
+
+def without_data_suffix(name: str) -> str:
+    match = DATA_FILE.fullmatch(name)
+    return match["stem"] if match else name
 
 
 class Located(str):
@@ -38,25 +60,44 @@ class Located(str):
         return located
 
 
+class Pattern(str):
+    """A resolved location that is a glob; the folder that it starts from is escaped."""
+
+
+ESCAPED = re.compile(r"\[([*?\[])\]")
+"""A character that has no meaning in a glob, as `glob.escape` writes it."""
+
+
 def looks_like_path(text: str) -> bool:
     return (
         text in (".", "..")
         or text.startswith(("./", "../", "/", "~"))
         or any(character in text for character in "*?[")
-        or text.endswith(DATA_SUFFIXES + TEXT_SUFFIXES)
+        or bool(data_kind(text))
+        or text.endswith(VECTOR_SUFFIXES)
     )
 
 
-def _resolve_location(value: Any) -> Any:
-    if not isinstance(value, str) or not looks_like_path(value):
-        return value
-    folder = value.folder if isinstance(value, Located) else Path.cwd()
-    # os.path, since Path.expanduser raises for a user that does not exist
-    return os.path.normpath(folder / os.path.expanduser(value))
+def _resolve_location(value: Any, validate: ValidatorFunctionWrapHandler) -> str:
+    text: str = validate(value)
+    if not looks_like_path(text):
+        return text
+    start, written = str(value.folder) if isinstance(value, Located) else os.getcwd(), text
+    if text.startswith("~"):
+        user, _, written = text.partition("/")
+        start = os.path.expanduser(user)  # Path.expanduser raises for a user that does not exist
+    location = os.path.normpath(os.path.join(start, written))
+    if os.path.exists(location):
+        return location
+    if glob.has_magic(ESCAPED.sub("", written)):
+        return Pattern(os.path.normpath(os.path.join(glob.escape(start), written)))
+    return os.path.normpath(os.path.join(start, ESCAPED.sub(r"\1", written)))
 
 
 FOR_OTHERS = {"for_others": True}
 """Context of a `model_dump` that leaves this machine: paths lose their folders."""
+TO_BE_READ = {"to_be_read": True}
+"""Context of a `model_dump` that is read again: a path must not become a pattern, even if its file is gone by then."""
 
 
 def without_folder(value: Any) -> Any:
@@ -65,7 +106,11 @@ def without_folder(value: Any) -> Any:
 
 
 def _show_location(value: Any, info: SerializationInfo) -> Any:
-    return without_folder(value) if info.context == FOR_OTHERS else value
+    if not isinstance(value, str):
+        return value
+    if info.context == TO_BE_READ and not isinstance(value, Pattern):
+        return glob.escape(value)
+    return without_folder(value) if info.context == FOR_OTHERS else str(value)
 
 
-Location = Annotated[str, BeforeValidator(_resolve_location), PlainSerializer(_show_location)]
+Location = Annotated[str, WrapValidator(_resolve_location), PlainSerializer(_show_location)]

@@ -9,7 +9,7 @@ import typer
 
 from stfit.cli.console import print_json
 from stfit.cli.launch import launch_workers
-from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Processes, Split
+from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Processes, Read, Split
 from stfit.cli.progress import show_progress
 from stfit.distributed import launched_world_size
 
@@ -27,6 +27,7 @@ def encode_command(
     id_column: Annotated[str | None, typer.Option(help="Column of ids to write [default: row numbers from 0].")] = None,
     with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts too (.parquet, .jsonl).")] = False,
     split: Split = "train",
+    read: Read = None,
     prompt_name: Annotated[str | None, typer.Option(help="Prompt of the model to prepend to each text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to unit length.")] = False,
     truncate_dim: Annotated[int | None, typer.Option(help="Keep the first N dimensions.", min=1)] = None,
@@ -57,11 +58,12 @@ def encode_command(
     launch_workers(processes, json)
     from stfit.commands.encode import EncodeOptions, encode
     from stfit.data.source import Source
+    from stfit.recipe.load import read_options
     from stfit.workflows.text_windows import Inputs
 
     max_tokens = None if batch_tokens == "auto" else int(batch_tokens)
     options = EncodeOptions(prompt_name, normalize, truncate_dim, precision, max_tokens, fast)
-    inputs = Inputs(Source(dataset=texts, split=split), column, id_column)
+    inputs = Inputs(Source(dataset=texts, split=split, read=read_options(read)), column, id_column)
     events = encode(model, inputs, output, options, calibration=calibration, with_text=with_text, device=device)
     _print_result(_follow(events), json)
 

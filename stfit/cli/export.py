@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from stfit.cli.console import print_json
-from stfit.cli.options import Column, Json, ModelArgument, Split
+from stfit.cli.options import Column, Json, ModelArgument, Read, Split
 
 
 class Runtime(StrEnum):
@@ -25,6 +25,7 @@ def export_command(
     int8: Annotated[bool, typer.Option("--int8", help="Also write model_int8.onnx: smaller and less exact.")] = False,
     column: Column = None,
     split: Split = "train",
+    read: Read = None,
     json: Json = False,
 ) -> None:
     """Export a model to ONNX or OpenVINO. Accuracy and speed are measured.
@@ -33,9 +34,10 @@ def export_command(
     """
     from stfit.commands.export import export
     from stfit.data.source import Source
+    from stfit.recipe.load import read_options
     from stfit.workflows.text_windows import Inputs
 
-    inputs = None if texts is None else Inputs(Source(dataset=texts, split=split), column)
+    inputs = None if texts is None else Inputs(Source(dataset=texts, split=split, read=read_options(read)), column)
     result = export(model, to.value, output, int8, inputs)
     if json:
         print_json(result)

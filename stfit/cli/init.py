@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from stfit.cli.console import print_json
-from stfit.cli.options import Json
+from stfit.cli.options import Json, Read
 
 BASE_HELP = "Model to train: Hub id, folder, file of word vectors, or scratch, static, word_embeddings, bag_of_words."
 
@@ -15,6 +15,7 @@ def init_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Recipe to write.")] = Path("recipe.yaml"),
     base: Annotated[str | None, typer.Option(help=BASE_HELP)] = None,
     config: Annotated[str | None, typer.Option(help="Configuration (subset) of a Hub dataset.")] = None,
+    read: Read = None,
     json: Json = False,
 ) -> None:
     """Inspect a dataset and write a commented recipe for it.
@@ -22,8 +23,9 @@ def init_command(
     Example: stfit init ./pairs.csv -o pairs.yaml
     """
     from stfit.commands.init import DEFAULT_BASE, init
+    from stfit.recipe.load import read_options
 
-    result = init(dataset, output, base or DEFAULT_BASE, config)
+    result = init(dataset, output, base or DEFAULT_BASE, config, read_options(read))
     if json:
         print_json(result)
         return

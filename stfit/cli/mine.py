@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from stfit.cli.console import print_json
-from stfit.cli.options import Column, Device, Json, ModelArgument, Overrides, RecipeArgument
+from stfit.cli.options import Column, Device, Json, ModelArgument, Overrides, Read, RecipeArgument
 
 
 def mine_command(
@@ -17,6 +17,7 @@ def mine_command(
         str | None, typer.Option(help="File or dataset to take negatives from [default: the recipe's other rows].")
     ] = None,
     column: Column = None,
+    read: Read = None,
     ranks: Annotated[
         str, typer.Option(help="FIRST:LAST: range of nearest neighbors to choose from, known positives excluded.")
     ] = "1:100",
@@ -43,10 +44,10 @@ def mine_command(
         raise typer.BadParameter(f"{output}: the output must be a .jsonl file")
     from stfit.commands.mine import MiningOptions, mine
     from stfit.data.source import Source
-    from stfit.recipe.load import load_recipe
+    from stfit.recipe.load import load_recipe, read_options
 
     options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
-    source = Source(dataset=corpus) if corpus else None
+    source = Source(dataset=corpus, read=read_options(read)) if corpus else None
     loaded = load_recipe(recipe, overrides or [])
     result = mine(model, loaded.recipe, output, options, corpus=source, corpus_column=column, device=device)
     if json:

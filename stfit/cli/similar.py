@@ -4,7 +4,7 @@ from typing import Annotated, Any
 import typer
 
 from stfit.cli.console import log_line, print_json
-from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Split
+from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Read, Split
 
 
 def similar_command(
@@ -14,6 +14,7 @@ def similar_command(
     top: Annotated[int, typer.Option(help="Number of texts per query, or of pairs.", min=1)] = 3,
     column: Column = None,
     split: Split = "train",
+    read: Read = None,
     approximate: Annotated[
         bool, typer.Option("--approximate", help="Search pairs with faiss, for large numbers of texts.")
     ] = False,
@@ -26,9 +27,10 @@ def similar_command(
     """
     from stfit.commands.similar import closest, similar
     from stfit.data.source import Source
+    from stfit.recipe.load import read_options
     from stfit.workflows.text_windows import Inputs
 
-    inputs = Inputs(Source(dataset=texts, split=split), column)
+    inputs = Inputs(Source(dataset=texts, split=split, read=read_options(read)), column)
     if query:
         result = similar(model, inputs, query, top, device)
     else:

@@ -76,7 +76,7 @@ def _print_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
     if as_json:
         print_json({"values": {key: {"value": value, "origin": origin} for key, (value, origin) in values.items()}})
         return
-    from stfit.recipe.dump import to_inline_yaml
+    from stfit.io.yaml_text import to_inline_yaml
 
     lines = {f"{key}={to_inline_yaml(value)}": origin for key, (value, origin) in values.items()}
     width = min(60, max(map(len, lines)))

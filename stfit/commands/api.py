@@ -11,7 +11,7 @@ from stfit.commands.train import Finished, train
 from stfit.data.cache.datasets import cache_dataset
 from stfit.encoder.inputs import describe, require_type
 from stfit.errors import DataError
-from stfit.recipe.dump import to_inline_yaml
+from stfit.io.yaml_text import to_inline_yaml
 from stfit.recipe.load import load_recipe
 
 

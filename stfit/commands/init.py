@@ -9,13 +9,13 @@ from typing import Any
 
 from stfit.data.infer_format import Proposal, infer_format
 from stfit.data.reading.load_table import find_splits, load_split
-from stfit.data.source import Source
-from stfit.data.table import concatenate
+from stfit.data.source import ReadOptions, Source
+from stfit.data.table import concatenate, delimiter_hint
 from stfit.errors import DataError, Problem, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
-from stfit.paths import DATA_SUFFIXES, TEXT_SUFFIXES, looks_like_path
-from stfit.recipe.dump import to_inline_yaml
+from stfit.io.yaml_text import to_inline_yaml
+from stfit.paths import VECTOR_SUFFIXES, looks_like_path, without_data_suffix
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -80,22 +80,29 @@ class DatasetSummary:
     proposal: Proposal
 
 
-def init(dataset: str, output: Path, base: str = DEFAULT_BASE, config: str | None = None) -> dict[str, Any]:
+def init(
+    dataset: str,
+    output: Path,
+    base: str = DEFAULT_BASE,
+    config: str | None = None,
+    read: ReadOptions | None = None,
+) -> dict[str, Any]:
     """`base`: a Hub id, a folder, a file of word vectors, or the type of an untrained base."""
     if output.exists():
         raise RecipeError(f"{output} exists: choose another file with -o, or delete it")
     require_output(output, [])
-    summary = _inspect(Source(dataset=dataset, config=config))
+    source = Source(dataset=dataset, config=config, read=read or ReadOptions())
+    summary = _inspect(source)
     training = summary.proposal
     if training.label_kind == "binary":
         training = training.similar_only()
-    if training.format == "text" and (base in TABLES or base.endswith(TEXT_SUFFIXES)):
+    if training.format == "text" and (base in TABLES or base.endswith(VECTOR_SUFFIXES)):
         raise RecipeError(
             f"{dataset} has only single texts, whose loss needs dropout, and a table of vectors has none: choose a "
             "transformer, or `scratch`, as the base"
         )
     loss, reason = LOSSES[training.format, training.label_kind]
-    atomic_write(output, _write_recipe(dataset, config, summary, training, base, output))
+    atomic_write(output, _write_recipe(dataset, source, summary, training, base, output))
     return {
         "recipe": str(output),
         "format": training.format,
@@ -118,19 +125,24 @@ def _inspect(source: Source) -> DatasetSummary:
     table = load_split(splits[split](None))
     if not len(table):
         raise DataError(Problem(f"the split `{split}` has no rows", "no-rows", table.origin))
-    if evaluation_split is None:
+    if (hint := delimiter_hint(list(table.columns))) and source.read.delimiter is None:
+        raise DataError(
+            Problem(f"there is one column, `{next(iter(table.columns))}`: {hint}", "no-format", table.origin)
+        )
+    evaluation = load_split(splits[evaluation_split](None)) if evaluation_split else None
+    if evaluation_split is None or not evaluation:
         return DatasetSummary(split, len(table), None, 0, infer_format(table))
-    evaluation = load_split(splits[evaluation_split](None))
     # From both splits: one of them may not contain the lowest or highest score.
     proposal = infer_format(concatenate([table, evaluation]))
     return DatasetSummary(split, len(table), evaluation_split, len(evaluation), proposal)
 
 
 def _write_recipe(
-    dataset: str, config: str | None, summary: DatasetSummary, training: Proposal, base: str, output: Path
+    dataset: str, inspected: Source, summary: DatasetSummary, training: Proposal, base: str, output: Path
 ) -> str:
     loss, reason = LOSSES[training.format, training.label_kind]
-    source = {"dataset": _relative_to(output, dataset), **({"config": config} if config else {})}
+    how = inspected.model_dump(include={"config", "read"}, exclude_defaults=True)
+    source = {"dataset": _relative_to(output, dataset), **how}
     evaluator = _choose_evaluator(source, summary, training)
     holdout = {"holdout": {"fraction": 0.1}} if evaluator.get("from") else {}
     data = source | {"split": summary.split, "format": training.format, "columns": training.columns}
@@ -162,7 +174,7 @@ def _write_recipe(
 
 def _choose_model(base: str, output: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """The section `model`, and the learning rate if the default does not suit the base."""
-    if base.endswith(TEXT_SUFFIXES):
+    if base.endswith(VECTOR_SUFFIXES):
         vectors = _relative_to(output, base)
         return {"base": {"type": "static", "vectors": vectors}}, {"learning_rate": VECTORS_RATE}
     if base not in RATES:
@@ -205,8 +217,7 @@ def _relative_to(output: Path, location: str) -> str:
 
 
 def _run_name(dataset: str) -> str:
-    last = Path(dataset).name
-    stem = next((last.removesuffix(suffix) for suffix in DATA_SUFFIXES if last.endswith(suffix)), last)
+    stem = without_data_suffix(Path(dataset).name)
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip(".-_") or "run"
 
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from stfit.data.mapping.filters import number_in
@@ -43,6 +44,8 @@ class ColumnProfile:
     selector: str
     kind: Kind
     cells: list[Any]
+    inside: str = ""
+    """Path to the text in each element of a list of mappings."""
 
     @property
     def name(self) -> str:
@@ -112,7 +115,22 @@ def _profile(selector: str, cells: list[Any]) -> list[ColumnProfile]:
             if not set(key) & set(".[]")  # a selector can't contain them
             for profile in _profile(f"{selector}.{key}", [cell.get(key) for cell in cells])
         ]
+    if cells and all(isinstance(cell, list) and all(isinstance(item, dict) for item in cell) for cell in cells):
+        return _profile_elements(selector, cells)
     return [ColumnProfile(selector, _kind_of(cells), cells)]
+
+
+def _profile_elements(selector: str, cells: list[list[dict[str, Any]]]) -> list[ColumnProfile]:
+    """A list of mappings is a list of texts: those under the key `text`, or under the one with the longest texts."""
+    characters: Counter[str] = Counter()
+    for name, item in chain.from_iterable(element.items() for cell in cells for element in cell):
+        if isinstance(item, str) and not ID.fullmatch(name) and not set(name) & set(".[]"):
+            characters[name] += len(item)
+    if not characters:
+        return [ColumnProfile(selector, "other", cells)]
+    key = "text" if "text" in characters else characters.most_common(1)[0][0]
+    texts = [[element.get(key) for element in cell] for cell in cells]
+    return [ColumnProfile(selector, "texts", texts, f".{key}")]
 
 
 def _kind_of(cells: list[Any]) -> Kind:
@@ -159,9 +177,9 @@ def _label_kind(label: ColumnProfile) -> Literal["binary", "class", "score"]:
     if label.kind == "classes":
         return "class"
     numbers = {number_in(cell) for cell in label.cells}
-    integers = all(isinstance(number, int) for number in numbers)
+    integers = all(number is not None and float(number).is_integer() for number in numbers)
     if numbers <= {0, 1}:
-        return "binary" if integers else "score"
+        return "binary"
     graded = re.search("score|similarity|relatedness|rating", label.name, re.IGNORECASE)
     return "score" if graded or not integers else "class"
 
@@ -179,7 +197,8 @@ def _propose_triplet(
         columns["negative"] = [_first_text(negative) for negative in negatives]
     else:
         is_list = negatives[0].kind == "texts"
-        columns["negative"] = f"{negatives[0].selector}[:{MAX_NEGATIVES}]" if is_list else negatives[0].selector
+        several = f"{negatives[0].selector}[:{MAX_NEGATIVES}]{negatives[0].inside}"
+        columns["negative"] = several if is_list else negatives[0].selector
     reason = f"Each row has its own negatives: {', '.join(negative.selector for negative in negatives)}."
     return Proposal("triplet", columns, reasons=[reason, *_unused_note([anchor, positive], texts)])
 
@@ -187,11 +206,11 @@ def _propose_triplet(
 def _propose_positive_pair(texts: list[ColumnProfile], lists: list[ColumnProfile]) -> Proposal:
     columns: dict[str, str | list[str]]
     if lists and len(texts) + len(lists) == 1:
-        selector = lists[0].selector
-        columns = {"anchor": f"{selector}[*]", "positive": f"{selector}[*]"}
+        selector, inside = lists[0].selector, lists[0].inside
+        columns = {"anchor": f"{selector}[*]{inside}", "positive": f"{selector}[*]{inside}"}
         reason = f"{selector} has several texts per row that mean the same: every two of them form a pair."
         if all(len(cell) == 2 for cell in lists[0].cells):
-            columns = {"anchor": f"{selector}[0]", "positive": f"{selector}[1]"}
+            columns = {"anchor": f"{selector}[0]{inside}", "positive": f"{selector}[1]{inside}"}
             reason = f"{selector} has two texts per row, which are taken to mean the same."
         return Proposal("positive_pair", columns, reasons=[reason])
     anchor, positive = _choose_anchor_and_positive([*texts, *lists])
@@ -206,12 +225,12 @@ def _choose_anchor_and_positive(profiles: list[ColumnProfile]) -> tuple[ColumnPr
 
 
 def _first_text(profile: ColumnProfile) -> str:
-    return f"{profile.selector}[0]" if profile.kind == "texts" else profile.selector
+    return f"{profile.selector}[0]{profile.inside}" if profile.kind == "texts" else profile.selector
 
 
 def _every_text(profile: ColumnProfile) -> str:
     several = profile.kind == "texts" and any(len(cell) > 1 for cell in profile.cells)
-    return f"{profile.selector}[*]" if several else _first_text(profile)
+    return f"{profile.selector}[*]{profile.inside}" if several else _first_text(profile)
 
 
 def _unused_note(used: list[ColumnProfile], texts: list[ColumnProfile]) -> list[str]:

@@ -1,9 +1,18 @@
 """The data section of a recipe: where a dataset is, which rows to use, and which columns play which role."""
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from stfit.paths import Location
 from stfit.spec import Spec
@@ -24,18 +33,57 @@ ROLES: dict[str, tuple[str, ...]] = {
 """Format -> its text roles. Formats `labeled_...` also have the role `label`; a triplet has it if `columns` sets it."""
 
 
-class ReadOptions(Spec):
-    """How to read a delimited text file (.csv, .tsv)."""
+class Unnamed(str):
+    """The split of a recipe that names none: a dataset that has no splits is taken as it is, whatever this says."""
 
-    delimiter: str | None = None
-    """One character between fields. Default: a comma for .csv, a tab for .tsv."""
+
+def _unnamed_if_null(value: Any, validate: ValidatorFunctionWrapHandler) -> str:
+    return Unnamed("test") if value is None else validate(value)
+
+
+def _null_if_unnamed(split: str) -> str | None:
+    return None if isinstance(split, Unnamed) else split
+
+
+OptionalSplit = Annotated[
+    str,
+    WrapValidator(_unnamed_if_null, json_schema_input_type=str | None),
+    PlainSerializer(_null_if_unnamed, return_type=str | None),
+]
+"""`test` if the recipe does not name a split, which resolved.yaml keeps as null."""
+
+
+class ReadOptions(Spec):
+    """How to read the data, text files above all. On the command line: `--read KEY=VALUE`."""
+
+    delimiter: str | None = Field(None, min_length=1, max_length=1)
+    """One character between fields. Default: a comma for .csv, a tab for .tsv, or what a first line `sep=;` says. With
+    it, a .txt file is read like a .csv file."""
     quoting: bool = True
     """Whether double quotes group a field. Set to false for files that use them as plain characters."""
     encoding: str = "utf-8"
-    """Text encoding of the file."""
+    """Encoding of the text, such as cp1252. A byte order mark (UTF-8, UTF-16, UTF-32) overrides it."""
+    numbers: Literal["as_text"] | None = None
+    """`as_text` turns the numbers and booleans of a text column into text, in files of any kind and datasets. Null and
+    NaN stay missing texts, and whole numbers are written without a point."""
     header: bool | list[str] = True
     """Whether the first line holds the column names. For a file without such a line, false names the columns column_1,
     column_2, ...; a list names the first columns, and the others are ignored."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except (LookupError, ValueError):  # ValueError: a NUL in the name
+            raise ValueError("unknown encoding: write utf-8, utf-16, cp1252, shift_jis, gb18030, ...") from None
+        return value
+
+
+def read_hint(key: str, value: str) -> str:
+    """What to write so that a file is read otherwise. `value`: as in YAML."""
+    argument = shlex.quote(f"{key}={value}")
+    return f"set `read: {{{key}: {value}}}` in the recipe, or `--read {argument}` on the command line"
 
 
 class Condition(Spec):
@@ -72,22 +120,29 @@ class TableSource(Spec):
     """A table: its location, and which of its rows and columns to use."""
 
     dataset: Location
-    """Hub id, file or glob (.jsonl, .jsonl.gz, .csv, .tsv, .parquet), folder of splits, or a dataset saved to disk."""
+    """Hub id, file or glob (.jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow; also .gz, .bz2, .xz, .zst), folder of
+    splits, or a dataset saved to disk."""
     config: str | None = None
     """Configuration (subset) of a Hub dataset."""
     files: str | list[str] | dict[str, str | list[str]] | None = None
     """Data files of a Hub repository that does not define splits. A mapping sets the files of each split."""
     split: str = "train"
-    """Split, with an optional slice: `train`, `train[:50%]`, `train[100:200]`, `train+validation`."""
+    """Split, with an optional slice: `train`, `train[:50%]`, `train[100:200]`, `train+validation`. One file, a glob, or
+    a dataset saved to disk without splits is the split `train`."""
     revision: str | None = None
     """Branch, tag or commit of a Hub dataset. Reset if an override, or a recipe that extends this one, sets another
     `dataset`."""
     read: ReadOptions = ReadOptions()
-    """How to read a delimited text file."""
+    """How to read a text file."""
     columns: dict[str, str | list[str]] = {}
     """Role -> column selector: `{anchor: set.query, positive: "set.pos[0]"}`. Default: the column of that name."""
     where: dict[str, Scalar | list[Scalar] | Condition] = {}
     """Column -> a value, a list of values, or a condition. Only matching rows are kept."""
+
+    @property
+    def label_column(self) -> str | None:
+        """The selector of the labels; None for rows without labels."""
+        return None
 
 
 class Source(TableSource):
@@ -131,6 +186,16 @@ class TrainingData(Source):
     shuffle_buffer: int = Field(10_000, gt=0)
     """Number of examples that `streaming` keeps in memory. Batches are sampled from these, so shuffle a sorted split
     beforehand."""
+
+    @property
+    def label_column(self) -> str | None:
+        return label_selector(self.format, self.columns)
+
+
+def label_selector(format: str, columns: Mapping[str, str | list[str]]) -> str | None:
+    """The selector of the role `label`; None if the format has none."""
+    selector = columns.get("label", "label" if format.startswith("labeled") else None)
+    return selector if isinstance(selector, str) else None
 
 
 def is_remote(dataset: str) -> bool:

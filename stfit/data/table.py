@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from stfit.data.source import read_hint
 from stfit.errors import DataError, Problem, closest_hint, did_you_mean
 
 SHOWN_ROWS = 5
@@ -51,7 +52,7 @@ class Table:
 def delimiter_hint(names: Sequence[str]) -> str:
     """A hint if the only column looks like several with another delimiter; else empty."""
     delimiter = next((char for char in DELIMITERS if char in names[0]), None) if len(names) == 1 else None
-    return f"if {delimiter!r} is the delimiter, set `read: {{delimiter: {json.dumps(delimiter)}}}`" if delimiter else ""
+    return f"if {delimiter!r} is the delimiter, {read_hint('delimiter', json.dumps(delimiter))}" if delimiter else ""
 
 
 def build_table(origin: str, columns: dict[str, list[Any]], label_names: dict[str, list[str]]) -> Table:

@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from stfit.data.checks.leakage import Column, columns_of
 from stfit.data.mapping.examples import Examples, load_examples
-from stfit.data.source import ROLES, Source
+from stfit.data.source import ROLES, OptionalSplit, Source, Unnamed, label_selector
 from stfit.errors import Problem, RecipeError
-from stfit.paths import DATA_SUFFIXES, Location
+from stfit.paths import Location, without_data_suffix
 from stfit.similarity import SIMILARITIES, pairwise_similarity
 from stfit.spec import Spec
 
@@ -49,8 +49,9 @@ class EvaluatorBase(Named, Source):
     from_: Literal["holdout", "data"] | None = Field(None, alias="from")
     """`holdout`: evaluate on the rows that `data.holdout` holds out of training. `data`: evaluate on another split of
     the training dataset, read with the settings of `data` that the evaluator does not override."""
-    split: str = "test"
-    """Split, with an optional slice."""
+    split: OptionalSplit = Field(default_factory=lambda: Unnamed("test"), json_schema_extra={"default": None})
+    """Split, with an optional slice. Default: `test`; one file, a glob, or a dataset saved to disk without splits needs
+    no split."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -70,12 +71,15 @@ class EvaluatorBase(Named, Source):
             return self.name
         if self.dataset is None:
             return "holdout"
-        last = PurePath(self.dataset).name
-        return next((last.removesuffix(suffix) for suffix in DATA_SUFFIXES if last.endswith(suffix)), last)
+        return without_data_suffix(PurePath(self.dataset).name)
 
     @property
     def origin(self) -> str | None:
         return self.dataset
+
+    @property
+    def label_column(self) -> str | None:
+        return label_selector(self.format, self.columns)
 
     @property
     def prompt_roles(self) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.reading.load_table import split_of
+from stfit.data.source import Unnamed
 from stfit.errors import DataError
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.knn import nearest
@@ -48,6 +50,11 @@ class Classification(EvaluatorBase):
             known, measured = training[0], self.held_out(training)
         else:
             source = self.model_copy(update={"split": self.train_split})
+            if isinstance(self.split, Unnamed) and split_of(source) == split_of(self):
+                raise DataError(
+                    f"evaluator `{self.label}` would classify the texts that it learns from: set `train_split` and "
+                    "`split` to different rows, such as `train[:80%]` and `train[80%:]`"
+                )
             known = load_examples(source, self.format, seed)[0]
             measured = _numbered_as(known, load_examples(self, self.format, seed)[0])
         if known.label is None or known.label_kind == "score":

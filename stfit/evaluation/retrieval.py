@@ -1,5 +1,6 @@
 """Does a query find the relevant documents of a corpus?"""
 
+import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -135,7 +136,7 @@ def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, 
     """The files of a BEIR folder; None for any other layout."""
     corpus, queries, qrels = (
         next(iter(sorted(folder.glob(pattern))), None)
-        for pattern in ("corpus.jsonl*", "queries.jsonl*", f"qrels/{split}.tsv*")
+        for pattern in ("corpus.jsonl*", "queries.jsonl*", f"qrels/{glob.escape(split)}.tsv*")
     )
     if corpus is None or queries is None:
         return None

@@ -1,41 +1,19 @@
 """A recipe -> YAML with all values (resolved.yaml), which loads as the same recipe."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from stfit.paths import FOR_OTHERS
+from stfit.io.yaml_text import RecipeDumper
+from stfit.paths import FOR_OTHERS, TO_BE_READ
 from stfit.recipe.load import LoadedRecipe
-from stfit.recipe.marked_yaml import FLOAT
 from stfit.spec import Spec
-
-
-class RecipeDumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1 or stfit's reader would not read as text."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Recipes have no aliases: write equal lists twice."""
-        return True
-
-
-def _represent_text(dumper: RecipeDumper, text: str) -> yaml.Node:
-    """Escape the line breaks that only YAML knows: they would be read back as normal ones."""
-    style = '"' if any(char in text for char in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
-
-
-RecipeDumper.add_representer(str, _represent_text)
-# The resolvers of YAML 1.1 come first, so this one only sees numbers such as `1e-5`. `\Z`: PyYAML uses match().
-RecipeDumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(rf"({FLOAT.pattern})\Z"), list("-+.0123456789")
-)
 
 
 def to_yaml(recipe: Spec, for_others: bool = False) -> str:
     """All values of a recipe as YAML. Paths are absolute; `for_others` removes their folders."""
-    values = recipe.model_dump(by_alias=True, context=FOR_OTHERS if for_others else None)
+    values = recipe.model_dump(by_alias=True, context=FOR_OTHERS if for_others else TO_BE_READ)
     return yaml.dump(
         values, Dumper=RecipeDumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
     )
@@ -61,10 +39,3 @@ def flatten(value: Any, key: str = "") -> dict[str, Any]:
     for name, inner in value.items():
         leaves |= flatten(inner, f"{key}.{name}".lstrip("."))
     return leaves
-
-
-def to_inline_yaml(value: Any) -> str:
-    text: str = yaml.dump(
-        [value], Dumper=RecipeDumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
-    )
-    return text.strip()[1:-1]

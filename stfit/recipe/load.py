@@ -9,8 +9,9 @@ from typing import Any, Generic
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
+from stfit.data.source import ReadOptions
 from stfit.errors import Problem, RecipeError, did_you_mean
-from stfit.recipe.marked_yaml import MAX_BYTES, Mark, Node, decode, quoted, read_yaml
+from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_BYTES, Mark, Node, SourceText, decode, quoted, read_yaml
 from stfit.recipe.overrides import apply_overrides, merge
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.seal import is_damaged
@@ -77,12 +78,26 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     return LoadedRecipe(recipe, files[0].text, origins)
 
 
+def read_options(arguments: Sequence[str] | None) -> ReadOptions:
+    """The options of `--read KEY=VALUE`, each written as in `read` of a recipe. Raises RecipeError."""
+    nothing = Node({}, Mark(SourceText(COMMAND_LINE, Path.cwd(), []), 1, 1))
+    root, problems = apply_overrides(nothing, arguments or (), [ReadOptions])
+    try:
+        options = ReadOptions.model_validate(root.plain())
+    except ValidationError as error:
+        problems += explain_errors(error, root, ReadOptions)
+    if problems:
+        raise RecipeError(problems)
+    return options
+
+
 def _expand_from_data(root: Node) -> Node:
     """Copy the keys of `data` into every evaluator with `from: data`; the evaluator's own keys win."""
     data, evaluators = root.child("data"), root.child("eval")
     if not isinstance(root.value, dict) or not data or not evaluators or not isinstance(evaluators.value, list):
         return root
     shared = {key: value for key in DATASET_KEYS if (value := data.child(key))}
+    shared["split"] = Node("test", data.mark)  # named, since a file has no rows but those that are trained on
     items = [
         replace(item, value=shared | {key: value for key, value in item.value.items() if key != "from"})
         if isinstance(item.value, dict) and (origin := item.child("from")) and origin.value == "data"

@@ -19,6 +19,7 @@ from rich.cells import cell_len
 
 from stfit.errors import Problem, RecipeError
 from stfit.io.display import shorten
+from stfit.io.yaml_text import FLOAT
 from stfit.paths import Located
 
 MAX_BYTES = 1_000_000
@@ -33,7 +34,6 @@ COMMAND_LINE = "command line"
 Scalar: TypeAlias = "str | int | float | bool | None"
 
 INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
-FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 WORDS: dict[str, bool | None] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,

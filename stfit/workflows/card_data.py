@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from stfit.data.mapping.examples import Examples
+from stfit.data.reading.local_files import shown_split
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.inspect import inspect_folder
 from stfit.encoder.prompts import with_built_in
@@ -111,7 +112,8 @@ def _describe_dataset(source: Source | Mteb, label: str, format: str | None = No
     hub = source.dataset if source.dataset and is_remote(source.dataset) else None
     name = PurePath(source.dataset).name if source.dataset else label
     columns = dict(source.columns)
-    return DatasetFacts(name, hub, source.config, source.split, source.revision, columns=columns, format=format)
+    split = shown_split(source) if source.dataset else source.split
+    return DatasetFacts(name, hub, source.config, split, source.revision, columns=columns, format=format)
 
 
 def _scores_of(evaluator: Evaluator, recipe: Recipe, metrics: dict[str, float]) -> list[Scores]:

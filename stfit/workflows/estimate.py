@@ -72,18 +72,33 @@ def lint_schedule(
         of_objective = [*cut_texts(table.lengths(), max_seq_length), *empty_texts(table.lengths())]
         of_objective += unknown_tokens(table.flat, unknown_id)
         if not objective.data.streaming:
-            of_objective += _lint_batches(epoch_batches(0), len(table), recipe.train.batch_size * processes)
+            batch_size = recipe.train.batch_size * processes
+            of_objective += _lint_batches(epoch_batches(0), len(table), batch_size, str(objective.sampler))
         problems += [replace(problem, file=objective.data.dataset) for problem in of_objective]
     return problems + _lint_intervals(recipe, schedule)
 
 
-def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int) -> Iterator[Problem]:
+SMALL_BATCHES = {
+    "no_duplicates": "rows that share a text are never in one batch, and few texts differ",
+    "group_by_label": "every batch needs two labels, one of them twice, and few rows have another label than most",
+}
+"""Sampler -> why its batches are small."""
+
+
+def _lint_batches(epoch: list[np.ndarray], examples: int, batch_size: int, sampler: str) -> Iterator[Problem]:
     if unused := examples - sum(map(len, epoch)):
         message = f"{unused} of {examples} examples fit into no batch and are not used for training"
         yield Problem(message, "unused-rows")
     if batch_size > examples:
         message = f"train.batch_size: {batch_size} exceeds the {examples} examples, so no batch is ever full"
         yield Problem(message, "batch-size")
+        return
+    sizes = [len(batch) for batch in epoch[:-1] or epoch]  # the last one holds what is left
+    never_full = sampler == "no_duplicates" and max(sizes) < batch_size
+    if sampler in SMALL_BATCHES and (never_full or sum(sizes) < batch_size * len(sizes) / 2):
+        mean = sum(sizes) / len(sizes)
+        message = f"batches hold {mean:.1f} rows on average, and at most {max(sizes)}, not the {batch_size} of"
+        yield Problem(f"{message} train.batch_size: {SMALL_BATCHES[sampler]}", "batch-size")
 
 
 def _lint_intervals(recipe: Recipe, schedule: BatchSchedule) -> list[Problem]:

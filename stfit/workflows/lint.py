@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from itertools import chain
 
 from stfit.data.checks.compatibility import format_problem
+from stfit.data.reading.local_files import shown_split
 from stfit.data.reading.split import is_of_whole
 from stfit.data.source import ROLES
 from stfit.distributed import world_size
@@ -219,9 +220,9 @@ def _useless_mini_batch(recipe: Recipe, base: ModelInfo) -> Findings:
 def _selection_on_test(recipe: Recipe, base: ModelInfo) -> Findings:
     used = [("train.best", "best-on-test", recipe.train.best or "")]
     used += [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
-    split_of = {evaluator.label: evaluator.split for evaluator in recipe.eval if evaluator.origin is not None}
+    split_of = {evaluator.label: shown_split(evaluator) for evaluator in recipe.eval if evaluator.dataset is not None}
     for key, code, metric in used:
-        split = split_of.get(evaluator_of(metric), "")
+        split = split_of.get(evaluator_of(metric)) or ""
         if split.startswith("test"):
             effect = "which makes its score too high: use another split"
             yield key, code, f"selects the model on the split `{split}`, {effect}"

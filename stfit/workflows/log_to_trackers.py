@@ -9,7 +9,8 @@ from typing import Any
 from stfit.distributed import is_rank_zero
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object, seal_json
-from stfit.recipe.dump import flatten, to_inline_yaml
+from stfit.io.yaml_text import to_inline_yaml
+from stfit.recipe.dump import flatten
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.tracking.trackers import LogMetrics, TrackedRun, Tracker, Value

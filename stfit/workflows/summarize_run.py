@@ -3,12 +3,14 @@
 from datetime import datetime
 from typing import Any
 
+from stfit.data.reading.local_files import shown_split
 from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare_draws
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
-from stfit.recipe.dump import flatten, to_inline_yaml
+from stfit.io.yaml_text import to_inline_yaml
+from stfit.recipe.dump import flatten
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.report.page import report_page
@@ -117,7 +119,8 @@ def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> lis
 def _source_of(evaluator: Evaluator) -> str:
     if evaluator.dataset is None:
         return evaluator.origin or ("data.holdout" if evaluator.from_ == "holdout" else "the dataset of data")
-    return f"{evaluator.dataset}, split {evaluator.split}"
+    split = shown_split(evaluator)
+    return f"{evaluator.dataset}, split {split}" if split else evaluator.dataset
 
 
 def _machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:

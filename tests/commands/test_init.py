@@ -6,8 +6,9 @@ import json
 import pytest
 
 from stfit.commands.init import init
+from stfit.data.source import ReadOptions
 from stfit.errors import DataError, RecipeError
-from stfit.recipe.load import load_recipe
+from stfit.recipe.load import load_recipe, read_options
 from stfit.workflows.validate import load_and_validate
 
 TOPICS = ["rain", "bread", "trains", "cats", "stars", "music", "chess", "tea"]
@@ -109,6 +110,18 @@ def test_columns_that_hold_negatives_make_triplets(propose):
     assert list(prepared.training[0].texts) == ["anchor", "positive", "negative_1", "negative_2"]
 
 
+def graded(i: int) -> dict:
+    found = [{"id": f"d{k}", "score": 0.5, "title": "short", "text": f"{words(i, 'none')} {k}"} for k in range(3)]
+    return {"query": words(i, "query"), "positives": found[:1], "negatives": found[1:]}
+
+
+def test_negatives_may_be_objects_with_a_text_and_more(propose):
+    recipe, prepared = propose(graded)
+    selectors = {"anchor": "query", "positive": "positives[0].text", "negative": "negatives[:5].text"}
+    assert recipe.data.columns == selectors
+    assert prepared.training[0].texts["negative_2"][0] == graded(0)["negatives"][1]["text"]
+
+
 def test_without_a_second_split_rows_are_held_out(propose):
     recipe, prepared = propose(nested, splits=["train"])
     assert recipe.eval[0].from_ == "holdout"
@@ -156,6 +169,20 @@ def test_a_table_of_text_files_is_read_by_its_cells(tmp_path):
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
     assert (recipe.name, recipe.data.label_range) == ("pairs", [0, 5])
     assert set(load_and_validate(recipe).training[0].label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
+
+
+def test_options_of_reading_are_followed_and_written_into_the_recipe(tmp_path):
+    lines = [f"{words(i, 'one')};{words(i, 'two')}\n" for i in range(8)]
+    (tmp_path / "pairs.csv").write_bytes("".join(["anchor;positive\n", *lines, "café;thé\n"]).encode("cp1252"))
+    with pytest.raises(DataError, match="--read encoding=cp1252"):
+        init(str(tmp_path / "pairs.csv"), tmp_path / "recipe.yaml", "scratch")
+    read = ReadOptions(encoding="cp1252")
+    with pytest.raises(DataError, match="--read 'delimiter="):
+        init(str(tmp_path / "pairs.csv"), tmp_path / "recipe.yaml", "scratch", read=read)
+    read = read_options(["encoding=cp1252", "delimiter=;"])
+    init(str(tmp_path / "pairs.csv"), tmp_path / "recipe.yaml", "scratch", read=read)
+    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    assert (recipe.data.read, recipe.data.format) == (read, "positive_pair")
 
 
 def test_rows_that_no_format_fits_are_refused_with_what_was_seen(propose):

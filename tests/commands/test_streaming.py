@@ -118,7 +118,7 @@ def test_a_wrong_row_is_met_when_it_is_read_and_the_mended_run_goes_on(tmp_path,
     assert check(recipe, [])["errors"] == []  # it has looked at the first rows
     (found,) = check(recipe, [], full=True)["errors"]
     assert (found.file, found.row) == (str(path), 34)
-    with pytest.raises(DataError, match="has type int in row 34: 7") as caught:
+    with pytest.raises(DataError, match="is not text in row 34, but a number: 7") as caught:
         run(recipe, "mended")
     assert caught.value.exit_code == 3
     assert caught.value.problems[0].file == str(path)

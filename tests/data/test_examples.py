@@ -4,10 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from stfit.data.mapping.examples import load_examples
-from stfit.data.source import Condition, Holdout, Source
+from stfit.data.source import Condition, Holdout, ReadOptions, Source
 from stfit.errors import DataError, RecipeError
 
 PAIRS = [{"anchor": f"a{i}", "positive": f"p{i}", "topic": i // 3, "n": i} for i in range(30)]
@@ -249,23 +250,41 @@ def test_columns_that_make_no_sense_are_a_recipe_error(write, columns, format, w
 
 @pytest.mark.parametrize(
     ("cell", "kind"),
-    [(7, "int"), (0.5, "float"), (["x"], "list"), ({"a": 1}, "dict"), (True, "bool")],
+    [
+        (7, r"a number: 7; set `read: {numbers: as_text}`"),
+        (0.5, "a number"),
+        (["x"], r"a list: .*`anchor\[0\]`"),
+        ({"a": 1}, r"a mapping: .*`anchor\.a`"),
+        (True, "true or false: .*--read numbers=as_text"),
+        ("\ud800", "has half a character"),
+    ],
 )
 def test_cells_that_are_no_text_are_named_by_row(write, cell, kind):
     rows = [{**row, "anchor": cell if i in (4, 9) else row["anchor"]} for i, row in enumerate(PAIRS)]
-    with pytest.raises(DataError, match=f"anchor .from `anchor`. has type {kind} in rows 5, 10:") as caught:
+    with pytest.raises(DataError, match=f"anchor .from `anchor`. is not text in rows 5, 10, but {kind}") as caught:
         train(write(rows), "positive_pair")
     assert caught.value.problems[0].row == 5
 
 
-def test_half_of_a_surrogate_pair_is_named_by_row(write):
-    rows = [{**row, "anchor": "\ud800" if i == 4 else row["anchor"]} for i, row in enumerate(PAIRS)]
-    with pytest.raises(DataError, match=r"anchor .* half of a surrogate pair, .*in row 5: '\\ud800'"):
-        train(write(rows), "positive_pair")
+def test_numbers_are_texts_where_that_is_asked_for(write):
+    cells = [7, 0.5, 3.0, True, "text", 10**30]
+    gaps = [None, float("nan"), ""]
+    rows = [{"anchor": cell, "positive": f"p{i}"} for i, cell in enumerate([*cells, *gaps])]
+    examples = train(write(rows), "positive_pair", read=ReadOptions(numbers="as_text"))
+    assert examples.texts["anchor"] == ["7", "0.5", "3", "true", "text", "1" + "0" * 30]
+    assert examples.dropped == {"empty text": 3}
+    rows = [{"anchor": "a", "positive": "b", "negative": [1, False]}]
+    examples = train(write(rows), "triplet", columns={"negative": "negative[:]"}, read=ReadOptions(numbers="as_text"))
+    assert (examples.texts["negative_1"], examples.texts["negative_2"]) == (["1"], ["false"])
+
+
+def test_a_gap_of_pandas_is_a_missing_text(write):
+    rows = [{"anchor": "a", "positive": "b"}, {"anchor": float("nan"), "positive": "c"}]
+    assert train(write(rows), "positive_pair").dropped == {"empty text": 1}
 
 
 def test_at_most_five_rows_are_shown(write):
-    with pytest.raises(DataError, match="has type int in rows 1, 2, 3, 4, 5 and 25 more"):
+    with pytest.raises(DataError, match="is not text in rows 1, 2, 3, 4, 5 and 25 more, but a number: "):
         train(write(PAIRS), "positive_pair", columns={"positive": "n"})
 
 
@@ -288,3 +307,26 @@ def test_take_reorders_everything(write):
     rows = [{"sentence1": f"{i}", "sentence2": "x", "label": i / 4} for i in range(4)]
     taken = train(write(rows), "labeled_pair").take(np.array([3, 1]))
     assert (taken.texts["sentence1"], taken.label.tolist(), taken.row.tolist()) == (["3", "1"], [0.75, 0.25], [4, 2])
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (["anchor ", " positive"], {"anchor": "anchor ", "positive": " positive"}),
+        (["Anchor", "POSITIVE"], {"anchor": "Anchor", "positive": "POSITIVE"}),
+        (["anchors", "other: x"], {"anchor": "anchors", "positive": "..."}),
+    ],
+)
+def test_a_hint_names_the_columns_that_are_nearly_called_so_and_can_be_pasted(write, names, hint):
+    with pytest.raises(DataError, match="write `columns: ") as caught:
+        train(write([dict(zip(names, "ab", strict=True))]), "positive_pair")
+    written = str(caught.value).partition("write `columns: ")[2].rpartition("`")[0]
+    assert yaml.safe_load(written) == hint
+
+
+def test_tabs_in_a_text_file_are_noticed(write):
+    path = write("one\ttwo\nthree\tfour\n", "pairs.txt")
+    with pytest.raises(DataError, match="if a tab separates its columns") as caught:
+        train(path, "positive_pair")
+    hint = yaml.safe_load(str(caught.value).partition("set `read: ")[2].rpartition("`")[0])
+    assert len(train(path, "positive_pair", read=ReadOptions(**hint))) == 2

@@ -25,7 +25,8 @@ def load(write, labels, names=None, csv=False, **keys):
         ([True, False], [1, 0], "binary", None),
         ([3, 0, 7], [3, 0, 7], "class", None),
         ([0, 0.5], [0.0, 0.5], "score", None),
-        ([1.0, 0.0], [1.0, 0.0], "score", None),
+        ([1.0, 0.0], [1, 0], "binary", None),
+        ([1.0, None, 2.0], [1, 2], "class", None),
         (["no", "yes", "maybe"], [1, 2, 0], "class", ["maybe", "no", "yes"]),
         (["b", "a"], [1, 0], "class", ["a", "b"]),
     ],
@@ -43,12 +44,20 @@ def test_labels_become_numbers_of_a_kind(write, labels, values, kind, names):
         (["1", "0"], [1, 0], "binary"),
         (["10", "9"], [10, 9], "class"),
         (["0.5", "1"], [0.5, 1.0], "score"),
+        (["1.0", "", "0.0"], [1, 0], "binary"),
         (["x", "1"], [1, 0], "class"),
     ],
 )
 def test_numbers_of_a_csv_file_are_numbers(write, labels, values, kind):
     examples = load(write, labels, csv=True)
     assert (examples.label.tolist(), examples.label_kind) == (values, kind)
+
+
+def test_whole_floats_are_found_by_label_map_and_label_names(write):
+    assert load(write, [1.0, None, 2.0], label_map={"1": 1, "2": 0}).label.tolist() == [1, 0]
+    assert load(write, [1.0, 2.0], label_map={"1.0": 1, "2.0": 0}).label.tolist() == [1, 0]
+    assert load(write, [0.0, 5.0], label_range=[0, 5]).label_kind == "score"
+    assert load(write, [1.0, None, 0.0], names=["no", "yes"]).label_names == ["no", "yes"]
 
 
 def test_the_dataset_s_own_names_are_kept(write):

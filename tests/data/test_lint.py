@@ -153,3 +153,26 @@ def test_chance_alone_is_no_suspicion():
             for problem in lint_training(examples, "drawn", False, "shuffle")
         }
         assert not suspected & {"swapped-negative", "upside-down-labels"}
+
+
+@pytest.mark.parametrize(("read_as", "says"), [("latin-1", "cp1252 that is read as latin-1"), ("cp1252", None)])
+def test_windows_text_read_as_latin_1_is_noticed(read_as, says):
+    text = "“it” 5 €…".encode("cp1252").decode(read_as)
+    problems = lint_training(pairs(anchor=with_text(ANCHORS, 9, text)), "rows.csv", False, "shuffle")
+    assert [problem.row for problem in problems if says and says in problem.message] == ([10] if says else [])
+    assert says or "damaged-text" not in [problem.code for problem in problems]
+
+
+@pytest.mark.parametrize("text", ["Это", "naïve café", "日本語", "10 °C"])
+@pytest.mark.parametrize("read_as", ["latin-1", "utf-8"])
+def test_utf_8_read_as_latin_1_is_noticed_in_any_script(text, read_as):
+    given = pairs(anchor=with_text(ANCHORS, 9, text.encode().decode(read_as)))
+    codes = [problem.code for problem in lint_training(given, "rows.csv", False, "shuffle")]
+    assert ("damaged-text" in codes) == (read_as == "latin-1")
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "group_by_label"])
+def test_labels_that_nearly_all_occur_once_are_no_classes(sampler):
+    labels = [*range(COUNT - 2), 0, 1]
+    (found,) = [p for p in lint_training(classes(labels), "rows", False, sampler) if p.code == "lonely-class"]
+    assert "is the label an id?" in found.message

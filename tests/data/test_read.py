@@ -10,10 +10,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from stfit.data.mapping.examples import load_examples
 from stfit.data.reading import text_lines
 from stfit.data.reading.load_table import load_table
-from stfit.data.source import ReadOptions, Source
+from stfit.data.source import ReadOptions, Source, TrainingData
 from stfit.errors import DataError, RecipeError
+from stfit.evaluation.classification import Classification
 
 ROWS = [{"text": f"number {i}", "label": i % 2} for i in range(6)]
 TEXTS = [row["text"] for row in ROWS]
@@ -70,11 +72,42 @@ def test_labels_json_beside_the_file_names_the_classes(write, names):
     assert load_table(Source(dataset=write(ROWS))).label_names == {"label": ["no", "yes"]}
 
 
-@pytest.mark.parametrize("second", ["1.5", "1e999", "NaN", "2", "0", '"1"', "null"])
-def test_classes_of_labels_json_are_numbered_without_gaps(write, second):
-    write(f'{{"label": {{"no": 0, "yes": {second}}}}}', "labels.json")
-    with pytest.raises(DataError, match=r"labels.json must map a column"):
-        load_table(Source(dataset=write(ROWS)))
+LABELED = {"format": "labeled_text", "columns": {"label": "label"}}
+NAMES = ["no", "yes"]
+FLAT = [NAMES, {"no": 0, "yes": 1}, {"0": "no", "1": "yes"}]
+FURTHER = [{"label": NAMES, "index": 5}, {"comment": "by hand", "label": NAMES, "licence": {"name": "CC0"}}]
+
+
+@pytest.mark.parametrize("content", [*FLAT, *FURTHER], ids=str)
+def test_labels_json_may_hold_the_names_alone_or_other_keys_too(write, caplog, content):
+    write(json.dumps(content), "labels.json")
+    examples, _ = load_examples(TrainingData(dataset=write(ROWS), **LABELED), "labeled_text", seed=0)
+    assert (examples.label_names, examples.label.tolist()) == (NAMES, [0, 1] * 3)
+    assert not caplog.text
+
+
+OF_OTHER_TOOLS = [
+    {"images": [{"id": 1}]},
+    "text",
+    3,
+    None,
+    [{"name": "no"}],
+    {"a": "b"},
+    {"9" * 5000: "no"},
+]
+WITH_GAPS = [
+    f'{{"label": {{"no": 0, "yes": {second}}}}}' for second in ("1.5", "1e999", "NaN", "2", "0", '"1"', "null")
+]
+
+
+@pytest.mark.parametrize("content", [*map(json.dumps, OF_OTHER_TOOLS), *WITH_GAPS, "{", "\ud800"], ids=range(16))
+def test_a_labels_json_that_does_not_name_the_classes_is_ignored_and_said(tmp_path, write, caplog, content):
+    (tmp_path / "labels.json").write_bytes(content.encode(errors="surrogatepass"))
+    texts_only = load_table(TrainingData(dataset=write(ROWS), format="text"))
+    assert (len(texts_only), caplog.text) == (6, "")  # no labels, nothing to say
+    examples, _ = load_examples(TrainingData(dataset=write(ROWS), **LABELED), "labeled_text", seed=0)
+    assert (examples.label_names, examples.label.tolist()) == (None, [0, 1] * 3)
+    assert caplog.text.count("labels.json is ignored") == 1
 
 
 def test_a_folder_holds_splits_in_shards_and_subfolders(write, tmp_path):
@@ -106,13 +139,54 @@ def test_datasets_saved_to_disk_are_read(tmp_path):
         texts(tmp_path / "both", split="test")
 
 
+def test_an_empty_split_does_not_keep_others_from_being_read(tmp_path):
+    rows = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": rows, "dev": rows.select([])}).save_to_disk(tmp_path / "saved")
+    assert texts(tmp_path / "saved") == TEXTS
+    assert load_table(Source(dataset=str(tmp_path / "saved"), split="dev")).columns == {"text": [], "label": []}
+    (tmp_path / "saved/dev/dataset_info.json").write_text("{}")
+    assert texts(tmp_path / "saved") == TEXTS
+    with pytest.raises(DataError, match="can't be read"):
+        texts(tmp_path / "saved", split="dev")
+
+
+@pytest.fixture(params=["file", "glob", "saved", "saved test"])
+def one_split(request, tmp_path, write):
+    """A dataset without splits."""
+    if not request.param.startswith("saved"):
+        write(ROWS, "dev.jsonl")
+        return str(tmp_path / ("dev.jsonl" if request.param == "file" else "*.jsonl"))
+    rows = datasets.Dataset.from_list(ROWS)
+    split = datasets.NamedSplit("test") if request.param == "saved test" else None
+    datasets.Dataset(rows.data, split=split).save_to_disk(tmp_path / "saved")
+    return str(tmp_path / "saved")
+
+
+def test_a_dataset_without_splits_is_the_split(one_split):
+    evaluator = Classification(dataset=one_split)
+    assert load_table(evaluator).columns["text"] == TEXTS
+    assert load_table(Classification.model_validate(evaluator.model_dump(by_alias=True))).columns["text"] == TEXTS
+    assert texts(one_split) == texts(one_split, split="train") == TEXTS
+    assert texts(one_split, split="train[:2]") == TEXTS[:2]
+    with pytest.raises(DataError, match=r"no split `validation`: its only split is .*remove `split`"):
+        load_table(Classification(dataset=one_split, split="validation"))
+    with pytest.raises(DataError, match="would classify the texts that it learns from"):
+        evaluator.load(0, None)
+
+
+def test_a_folder_of_splits_still_needs_the_split_that_is_meant(write, tmp_path):
+    write(ROWS, "set/train.jsonl")
+    with pytest.raises(DataError, match="no split `test`: its splits are train"):
+        load_table(Classification(dataset=str(tmp_path / "set")))
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [
         ('{"text": "x"', "not valid JSON"),
         ("[1, 2]", "not a JSON object"),
         ("[" * 100_000, "JSON"),
-        ('{"text": \udcff}', "JSON"),
+        ('{"text": \udcff}', "utf-8"),
     ],
 )
 def test_a_bad_line_of_json_is_named(tmp_path, line, what):

@@ -214,7 +214,7 @@ MAP = {str(label): label for label in range(7)}
 @pytest.mark.parametrize(
     ("change", "keys", "row", "says"),
     [
-        ({"positive": 5}, {}, DEEP + 1, "has type int in row 2059"),
+        ({"positive": 5}, {}, DEEP + 1, "is not text in row 2059, but a number"),
         ({"positive": "\ud800"}, {}, DEEP + 1, "in row 2059"),
         ({"label": "three"}, {"format": "labeled_text"}, DEEP + 1, "found 'three' (row 2059)"),
         ({"label": float("nan")}, {"format": "labeled_text"}, DEEP + 1, "(row 2059)"),

@@ -47,3 +47,13 @@ def test_rows_that_where_drops_are_not_missed(tmp_path):
     (problem,) = dropped_rows(table, source, examples)
     assert problem.message == "dropped: 1 empty text (row 1)"
     assert np.array_equal(examples.row, [2, 4])
+
+
+def test_rows_that_lack_only_a_negative_can_train_as_pairs(write):
+    rows = [{"anchor": f"a{i}", "positive": f"p{i}", "negative": ["n"] if i % 2 else []} for i in range(6)]
+    source = TrainingData(dataset=write(rows), format="triplet", columns={"negative": "negative[:]"})
+    table, (examples, _) = load_table(source), load_examples(source, source.format, 0)
+    (problem,) = dropped_rows(table, source, examples)
+    assert problem.message == (
+        "dropped: 3 empty text; 3 of them lack only a negative, and can train as pairs (format positive_pair)"
+    )

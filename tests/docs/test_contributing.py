@@ -10,6 +10,7 @@ import sys
 import pyarrow as pa
 import pytest
 from docs.conftest import README
+from pyarrow import orc
 
 ROOT = README.parent
 GUIDE = (ROOT / "recipes" / "guides" / "contributing.md").read_text(encoding="utf-8")
@@ -17,10 +18,10 @@ DIFFS = dict(re.findall(r"^### (?:An? )([\w -]+)\n(?:(?!###).)*?```diff\n(.*?)``
 RECIPE = """
 name: extended
 model: {base: %s, max_seq_length: 16, pooling: first_last}
-data: {dataset: ./rows.arrow, format: labeled_pair}
+data: {dataset: ./rows.orc, format: labeled_pair}
 loss: {type: huber_cosine, delta: 0.2}
 train: {max_steps: 2, batch_size: 4}
-eval: [{type: alignment, dataset: ./rows.arrow, split: train, columns: {anchor: sentence1, positive: sentence2}}]
+eval: [{type: alignment, dataset: ./rows.orc, columns: {anchor: sentence1, positive: sentence2}}]
 """
 
 
@@ -53,8 +54,7 @@ def test_there_is_a_diff_for_every_kind_of_addition():
 def test_what_the_diffs_add_trains_and_is_listed(extended, tiny_base, tmp_path):
     rows = [{"sentence1": f"a cat {i}", "sentence2": f"the sea {i}", "label": i / 8} for i in range(8)]
     table = pa.Table.from_pylist(rows)
-    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    orc.write_table(table, str(tmp_path / "rows.orc"))
     (tmp_path / "texts.txt").write_text("a cat\nthe sea near the castle\n")
     (tmp_path / "recipe.yaml").write_text(RECIPE % tiny_base("distilbert"))
     result = json.loads(stfit(extended, tmp_path, "train", "recipe.yaml", "--json").stdout)

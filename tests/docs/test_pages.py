@@ -16,7 +16,10 @@ from stfit.recipe.load import load_recipe
 from stfit.spec import union_members
 
 ROOT = README.parent
-GUIDES = ("models", "methods", "evaluation", "publishing", "encoding", "runs", "scaling", "performance", "contributing")
+GUIDES = (
+    "data", "models", "methods", "evaluation", "publishing",
+    "encoding", "runs", "scaling", "performance", "contributing",
+)  # fmt: skip
 PAGES = {"README.md": README} | {name: ROOT / "recipes" / "guides" / f"{name}.md" for name in GUIDES}
 TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
 

@@ -358,11 +358,19 @@ GUARDS = [
     ),
     Guard(
         "bombs",
-        "data/reading/text_lines.py",
+        "data/reading/packed_file.py",
         "if unpacked > max(MIN_ALLOWANCE, MAX_RATIO * packed):",
         "if False:",
         "data/test_bombs.py",
         "over or every",
+    ),
+    Guard(
+        "folders are no patterns",
+        "paths.py",
+        "os.path.join(glob.escape(start), written)",
+        "os.path.join(start, written)",
+        "data/test_paths.py",
+        "own_folder",
     ),
     Guard(
         "cells of a parquet file",

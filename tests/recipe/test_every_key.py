@@ -328,6 +328,7 @@ CHANGES: dict[str, Change] = {
 ELSEWHERE = {
     "train.optimizer",  # has only one value so far
     "loss[mse].distance",  # has only one value
+    "data.read.numbers",  # rows with such cells are refused without it: tests/data/test_examples.py
     "push.private",  # of a repository that push creates: tests/publish/test_push.py
     # What a tracker is told lies with the tracker, whose package is an extra: tests/commands/test_trackers.py
     "track",

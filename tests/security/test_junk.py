@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from stfit.data.reading.local_files import read_file, read_label_names
+from stfit.data.reading.labels_json import read_label_names
+from stfit.data.reading.local_files import read_file
 from stfit.data.source import ReadOptions
 from stfit.encoder.bases.word_vectors import read_vectors
 from stfit.encoder.build import build_encoder
@@ -63,7 +64,7 @@ FILES_AND_READERS = {
     "model/2_Dense/config.json": lambda root: inspect_folder(root / "model"),
     "rows.jsonl": lambda root: list(read_file(root / "rows.jsonl", ReadOptions())),
     "rows.csv": lambda root: list(read_file(root / "rows.csv", ReadOptions())),
-    "labels.json": lambda root: read_label_names(root / "labels.json"),
+    "labels.json": lambda root: read_label_names(root / "labels.json", "label"),
     "vectors.txt": lambda root: read_vectors(root / "vectors.txt"),
     "stfit.lock": lambda root: load_json_object(RunFolder(root).lock),
 }

@@ -10,6 +10,7 @@ import numpy as np
 from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
+from stfit.io.yaml_text import to_hint
 
 Fits = Iterable[tuple[str, str]]
 """(format, label kind) for each kind of data that a loss supports."""
@@ -87,7 +88,7 @@ def _binary_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndar
     if examples.label_kind == "binary":
         return None
     if names := examples.label_names:
-        mapped = f"{{{names[0]}: 0, {names[-1]}: 1}}"
+        mapped = to_hint({names[0]: 0, names[-1]: 1})
         return f"these are classes; set which of them mean similar: `label_map: {mapped}`", examples.row[:0]
     message = (
         f"these range from {label.min():g} to {label.max():g}; use `label_map`, or a loss for scores such as cosent"

@@ -111,15 +111,21 @@ def _few_texts(rows: ExamplesToLint) -> Iterator[Problem]:
             yield Problem(f"{role} has only {found}: is it a class label? Check `columns`", "few-texts")
 
 
+UTF_8_MISREAD = re.compile("\ufffd|[\u00c3\u00d0\u00d1][\u0080-\u00bf]|\u00c2[\u00a0-\u00bf]|\u00e2\u20ac")
+CONTROLS = re.compile("[\u0080-\u009f]")
+"""No text has them, but latin-1 makes them of the quotes, dashes and the euro sign of cp1252."""
+
+
 def _damaged_text(rows: ExamplesToLint) -> Iterator[Problem]:
     """The model learns damaged characters, which never occur where it is used."""
-    damaged = re.compile("\ufffd|\u00c3[\u0080-\u00bf]|\u00e2\u20ac")
-    at = [
-        position
-        for position, texts in enumerate(zip(*rows.examples.texts.values(), strict=True))
-        if any(text is not None and damaged.search(text) for text in texts)
-    ]
-    yield from rows.problem("damaged-text", "text decoded with the wrong encoding (set `read: {encoding: ...}`)", at)
+    texts = ["\n".join(filter(None, parts)) for parts in zip(*rows.examples.texts.values(), strict=True)]
+    misread = [position for position, text in enumerate(texts) if UTF_8_MISREAD.search(text)]
+    yield from rows.problem(
+        "damaged-text", "text decoded with the wrong encoding (set `read: {encoding: ...}`)", misread
+    )
+    controls = {position for position, text in enumerate(texts) if CONTROLS.search(text)} - set(misread)
+    message = "control characters, as of cp1252 that is read as latin-1 (set `read: {encoding: cp1252}`)"
+    yield from rows.problem("damaged-text", message, sorted(controls))
 
 
 def _duplicate_rows(rows: ExamplesToLint) -> Iterator[Problem]:
@@ -236,11 +242,17 @@ def _false_negatives(rows: ExamplesToLint) -> Iterator[Problem]:
 
 
 def _lonely_class(rows: ExamplesToLint) -> Iterator[Problem]:
-    """A class with one row has no positive, so the sampler skips the row."""
-    if rows.examples.label is not None and rows.sampler == "group_by_label":
-        _, inverse, counts = np.unique(rows.examples.label, return_inverse=True, return_counts=True)
-        at = np.flatnonzero(counts[inverse] == 1)
-        yield from rows.problem("lonely-class", "classes with one row, which is never used", at)
+    """A class with one row has no positive, so the sampler skips the row; if most are such, they are no classes."""
+    examples = rows.examples
+    if examples.label is None or examples.label_kind == "score" or examples.format == "triplet":
+        return
+    _, inverse, counts = np.unique(examples.label, return_inverse=True, return_counts=True)
+    at = np.flatnonzero(counts[inverse] == 1)
+    hint = ": is the label an id? Check `columns`" if len(at) > len(examples) / 2 >= 5 else ""
+    if rows.sampler == "group_by_label":
+        yield from rows.problem("lonely-class", f"classes with one row, which is never used{hint}", at)
+    elif hint:
+        yield from rows.problem("lonely-class", f"classes with one row{hint}", at)
 
 
 def _class_numbers(rows: ExamplesToLint) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from stfit.data.mapping.selectors import parse_selector, select
 from stfit.data.source import TrainingData
 from stfit.data.table import Table, name_rows
 from stfit.errors import Problem
+from stfit.io.yaml_text import to_hint
 
 FLAG_VALUES = ({0, 1}, {"0", "1"})
 """Values of a column of flags; true and false equal 1 and 0."""
@@ -22,7 +23,9 @@ def dropped_rows(table: Table, source: TrainingData, examples: Examples) -> list
         return []
     rows = sorted(_blank_rows(filter_rows(table, source.where), source))
     at = f" ({name_rows(rows)})" if rows else ""
-    return [Problem(f"dropped: {reasons}{at}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
+    count = examples.without_negative
+    hint = f"; {count} of them lack only a negative, and can train as pairs (format positive_pair)" if count else ""
+    return [Problem(f"dropped: {reasons}{at}{hint}", "dropped-rows", table.origin, row=rows[0] if rows else None)]
 
 
 def _blank_rows(table: Table, source: TrainingData) -> set[int]:
@@ -44,7 +47,7 @@ def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
     used |= {parse_selector(text, list(table.columns)).column for text in source.where}
     hint = "contains only 0 and 1, but is not used: if it marks the positive rows, set"
     return [
-        Problem(f"column `{name}` {hint} `where: {{{name}: 1}}`", "unread-flag", table.origin)
+        Problem(f"column `{name}` {hint} `where: {to_hint({name: 1})}`", "unread-flag", table.origin)
         for name, cells in table.columns.items()
         if name not in used and all(isinstance(cell, int | str) for cell in cells) and set(cells) in FLAG_VALUES
     ]

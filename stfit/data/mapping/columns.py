@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 
 from stfit.data.mapping.selectors import Selector, parse_selector
 from stfit.data.source import ROLES
-from stfit.data.table import Table, delimiter_hint
+from stfit.data.table import SHOWN_ROWS, Table, delimiter_hint
 from stfit.errors import DataError, Problem, RecipeError, at_key, did_you_mean
+from stfit.io.yaml_text import to_hint
 
 
 def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
@@ -36,8 +38,7 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
     absent = [role for role in roles if role not in columns and role not in known]
     problems = []
     if absent:
-        line = ", ".join(f"{role}: {columns.get(role, role if role in known else '...')}" for role in roles)
-        hint = delimiter_hint(known) or f"write `columns: {{{line}}}`"
+        hint = delimiter_hint(known) or _tab_hint(table, roles) or _columns_hint(roles, columns, known)
         message = f"format {format} needs {', '.join(absent)}, but the columns are {', '.join(known)}: {hint}"
         problems.append(Problem(message, "missing-column", key="columns"))
     taken = [named for named in columns.values() if isinstance(named, str)]
@@ -53,6 +54,26 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
     if problems:
         raise DataError(problems)
     return resolved
+
+
+def _tab_hint(table: Table, roles: list[str]) -> str:
+    """A hint if the lines of a text file look like columns."""
+    if list(table.columns) != ["text"] or not any("\t" in str(cell) for cell in table.columns["text"][:SHOWN_ROWS]):
+        return ""
+    return f'if a tab separates its columns, set `read: {{delimiter: "\\t", header: {to_hint(roles)}}}`'
+
+
+def _columns_hint(roles: list[str], columns: Mapping[str, str | list[str]], known: list[str]) -> str:
+    """What to write: a column of almost the same name, such as `Anchor ` for `anchor`, or dots."""
+    written = {}
+    for role in roles:
+        near = [name for name in known if _letters(name) == _letters(role)] or get_close_matches(role, known, n=1)
+        written[role] = columns.get(role, role if role in known else next(iter(near), "..."))
+    return f"write `columns: {to_hint(written)}`"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).casefold()
 
 
 def _check_several(role: str, selectors: list[Selector]) -> None:

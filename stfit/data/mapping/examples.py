@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
 from itertools import chain, islice
@@ -17,12 +19,13 @@ from stfit.data.mapping.columns import check_roles, resolve_columns
 from stfit.data.mapping.filters import choose_holdout, filter_rows, matching
 from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
 from stfit.data.mapping.selectors import Selector, expand
-from stfit.data.reading.load_table import load_table
-from stfit.data.source import Holdout, Source, TrainingData
+from stfit.data.reading.load_table import load_table, split_of
+from stfit.data.source import Holdout, ReadOptions, Source, TrainingData, read_hint
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, at_key
 from stfit.io.display import shorten
 from stfit.io.unicode import is_unicode
+from stfit.io.yaml_text import to_hint
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Examples:
     """Row of the split of each example, from 1."""
     dropped: dict[str, int]
     """Reason -> number of examples (of rows, for `empty list`) that were dropped."""
+    without_negative: int = 0
+    """Number of those that were dropped only because they have no negative."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -107,7 +112,7 @@ def load_examples(
     check_roles(source.columns, format)
     table = load_table(source)
     if not len(table):
-        raise DataError(Problem(f"the split `{source.split}` has no rows", "no-rows", table.origin, key="split"))
+        raise DataError(Problem(f"the split `{split_of(source)}` has no rows", "no-rows", table.origin, key="split"))
     try:
         with at_key("where"):
             table = filter_rows(table, source.where)
@@ -134,12 +139,14 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
     cells, parent = _expand_roles(table, selectors, source.max_per_row)
     rows = table.row[parent]
     label_cells = cells.pop("label", None)
+    cells = {role: list(map(cell_reader(source.read), column)) for role, column in cells.items()}
     problems = text_problems(cells, rows, selectors)
     labels = None
     if label_cells is not None:
         try:
             with at_key("columns.label"):
-                labels = compute_labels(label_cells, rows, source, table.label_names.get(selectors["label"][0].text))
+                names = table.label_names.get(selectors["label"][0].text)
+                labels = compute_labels(label_cells, rows, source, names, is_margin=format == "triplet")
         except DataError as error:
             problems += error.problems
     if problems:
@@ -175,6 +182,29 @@ def _merge_negatives(columns: list[list[Any]], selectors: list[Selector]) -> lis
     return [list(chain(*cells)) for cells in zip(*lists, strict=True)]
 
 
+def cell_reader(options: ReadOptions) -> Callable[[Any], Any]:
+    """What a cell of a text role means: NaN is no text, and a number its digits where `read` says so."""
+    as_text = options.numbers == "as_text"
+
+    def read(cell: Any) -> Any:
+        if isinstance(cell, str):
+            return cell
+        if isinstance(cell, list):
+            return list(map(read, cell))
+        if isinstance(cell, float) and math.isnan(cell):
+            return None
+        return _digits(cell) if as_text and isinstance(cell, bool | int | float | Decimal) else cell
+
+    return read
+
+
+def _digits(number: bool | float | Decimal) -> str:
+    """A whole number has no point, though pandas makes 7.0 of it in a column with a gap."""
+    if isinstance(number, float) and number.is_integer():
+        return str(int(number))
+    return str(number).lower() if isinstance(number, bool) else str(number)
+
+
 def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict[str, list[Selector]]) -> list[Problem]:
     """Roles with cells that are neither text nor null, or that are text which is not Unicode."""
     problems = []
@@ -182,21 +212,27 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
         pairs = list(zip(column, rows.tolist(), strict=True))
         if role == "negative":
             pairs = [(cell, row) for negatives, row in pairs for cell in negatives]
-        wrong = [(cell, row) for cell, row in pairs if not _is_text(cell)]
-        if not wrong:
-            continue
-        cell, row = wrong[0]
-        written = ", ".join(f"`{selector.text}`" for selector in selectors[role])
-        select = f"select from it with `{selectors[role][0].text}[0]` or `[*]`"
-        hint = select if isinstance(cell, list) else "it must be text"
-        at = name_rows([row for _, row in wrong])
-        message = f"{role} (from {written}) has type {type(cell).__name__} in {at}: {cell!r:.60}; {hint}"
-        if isinstance(cell, str):
-            message = (
-                f"{role} (from {written}) holds half of a surrogate pair, which is no character, in {at}: {cell!a:.60}"
-            )
-        problems.append(Problem(message, "not-text", row=row, key=f"columns.{role}"))
+        if wrong := [(cell, row) for cell, row in pairs if not _is_text(cell)]:
+            cell, row = wrong[0]
+            written = ", ".join(f"`{selector.text}`" for selector in selectors[role])
+            found, hint = _explain_cell(cell, selectors[role][0].text)
+            at = name_rows([row for _, row in wrong])
+            message = f"{role} (from {written}) is not text in {at}, but {found}: {cell!r:.60}; {hint}"
+            problems.append(Problem(message, "not-text", row=row, key=f"columns.{role}"))
     return problems
+
+
+def _explain_cell(cell: Any, selector: str) -> tuple[str, str]:
+    """What a cell is that is no text, and what to do."""
+    if isinstance(cell, str):
+        return "has half a character (a lone surrogate)", "write the whole character, or drop the row"
+    if isinstance(cell, bool | int | float | Decimal):
+        return "true or false" if isinstance(cell, bool) else "a number", f"{read_hint('numbers', 'as_text')}"
+    if isinstance(cell, list):
+        return "a list", f"select from it with `{selector}[0]` or `[*]`"
+    if isinstance(cell, dict):
+        return "a mapping", f"select one of its keys: {', '.join(f'`{selector}.{key}`' for key in list(cell)[:5])}"
+    return f"of type {type(cell).__name__}", "write it as text"
 
 
 def _is_text(cell: Any) -> bool:
@@ -209,7 +245,10 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
     inside = rows[unfiltered.parent]
     if "negative" in cells:
         cells["negative"] = [[text for text in texts if not is_blank(text)] or None for texts in cells["negative"]]
-    complete = np.array([not any(map(is_blank, texts)) for texts in zip(*cells.values(), strict=True)], dtype=bool)
+    blank = {role: np.array(list(map(is_blank, column)), dtype=bool) for role, column in cells.items()}
+    has_negative = ~blank.pop("negative", np.zeros(len(inside), dtype=bool))
+    has_texts = ~np.any([*blank.values()], axis=0)
+    complete, without_negative = has_texts & has_negative, int((inside & has_texts & ~has_negative).sum())
     labeled = unfiltered.labels.present if unfiltered.labels else np.ones(len(inside), dtype=bool)
     dropped = {
         "empty list": int(rows.sum()) - len(np.unique(unfiltered.parent[inside])),
@@ -228,8 +267,9 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
             texts[role] = [row[i] if i < len(row) else None for row in negatives]
     row, labels = unfiltered.table.row[unfiltered.parent[kept]], unfiltered.labels
     if labels is None:
-        return Examples(unfiltered.format, texts, None, "none", None, row, dropped)
-    return Examples(unfiltered.format, texts, labels.values[kept], labels.kind, labels.names, row, dropped)
+        return Examples(unfiltered.format, texts, None, "none", None, row, dropped, without_negative)
+    values = labels.values[kept]
+    return Examples(unfiltered.format, texts, values, labels.kind, labels.names, row, dropped, without_negative)
 
 
 def is_blank(cell: str | list[str] | None) -> bool:
@@ -244,10 +284,10 @@ def examples_in(table: Table, source: TrainingData) -> Examples:
     table = matching(table, source.where)
     unfiltered = _build_unfiltered(table, source, source.format)
     if unfiltered.labels and unfiltered.labels.numbered:
-        line = ", ".join(f"{name}: {number}" for number, name in enumerate(unfiltered.labels.names or []))
+        mapping = to_hint({name: number for number, name in enumerate(unfiltered.labels.names or [])})
         raise DataError(
             f"the labels are names, which a stream can't number before it has read all rows: list all of them, as in "
-            f"`label_map: {{{line}}}`"
+            f"`label_map: {mapping}`"
         )
     return _drop_incomplete(unfiltered, np.ones(len(table), dtype=bool), allow_none=True)
 
@@ -273,6 +313,7 @@ def join(parts: Sequence[Examples]) -> Examples:
         label_kind=min((part.label_kind for part in parts), key=kinds.index),
         row=np.concatenate([part.row for part in parts]),
         dropped=count_dropped(parts),
+        without_negative=sum(part.without_negative for part in parts),
     )
 
 

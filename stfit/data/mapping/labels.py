@@ -30,10 +30,13 @@ class Labels:
     """Whether classes were numbered by the names that occur, not by the recipe or the dataset."""
 
 
-def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: list[str] | None) -> Labels:
+def compute_labels(
+    cells: list[Any], rows: np.ndarray, source: Source, names: list[str] | None, is_margin: bool = False
+) -> Labels:
     """Apply `label_map` and `label_range`; number classes that are text, in sorted order. Raises DataError, with rows.
 
-    `rows`: row numbers of the cells; `names`: the dataset's names of its classes.
+    `rows`: row numbers of the cells; `names`: the dataset's names of its classes. Floats that are all whole are
+    integers, as pandas makes floats of a column with a gap, unless the label is a margin of scores.
     """
     present = np.array([cell is not None and cell != "" for cell in cells], dtype=bool)
     known, rows = list(compress(cells, present)), rows[present]
@@ -46,6 +49,8 @@ def compute_labels(cells: list[Any], rows: np.ndarray, source: Source, names: li
         known, names, named = _read_text_labels(known, rows, names)
     # Negated, so that NaN is refused too.
     _refuse(known, rows, lambda value: not -MAX_LABEL <= value <= MAX_LABEL, "a label must be finite and at most 2**31")
+    if not is_margin and all(float(value).is_integer() for value in known):
+        known = [int(value) for value in known]
     if source.label_range is not None:
         with at_key("label_range"):
             known, names = _rescale(known, rows, source.label_range, named), None
@@ -65,11 +70,7 @@ def _map_labels(
     cells: list[Any], rows: np.ndarray, mapping: dict[str, int | float], names: list[str] | None
 ) -> tuple[list[int | float], list[str] | None]:
     name_of = dict(enumerate(names or []))
-    keys = [str(cell).lower() if isinstance(cell, bool) else str(cell) for cell in cells]
-    keys = [
-        name_of.get(cell, key) if key not in mapping and isinstance(cell, int) else key
-        for key, cell in zip(keys, cells, strict=True)
-    ]
+    keys = [_key_of(cell, mapping, name_of) for cell in cells]
     problems = []
     for key in dict.fromkeys(key for key in keys if key not in mapping):
         at = [row for row, row_key in zip(rows.tolist(), keys, strict=True) if row_key == key]
@@ -81,6 +82,15 @@ def _map_labels(
     inverse = {value: key for key, value in mapping.items()}
     one_to_one = len(inverse) == len(mapping) and sorted(inverse) == list(range(len(inverse)))
     return [mapping[key] for key in keys], [inverse[i] for i in range(len(inverse))] if one_to_one else None
+
+
+def _key_of(cell: Any, mapping: dict[str, int | float], name_of: dict[int, str]) -> str:
+    """The key of `label_map` that a label means: as it is written, as a whole number, or as the name of its class."""
+    key = str(cell).lower() if isinstance(cell, bool) else str(cell)
+    if key in mapping or isinstance(cell, str) or (isinstance(cell, float) and not cell.is_integer()):
+        return key
+    whole = int(cell)
+    return str(whole) if str(whole) in mapping else name_of.get(whole, key)
 
 
 def _read_text_labels(

@@ -1,10 +1,10 @@
 """The texts of one column of a dataset, with their ids."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from stfit.data.mapping.examples import text_problems
+from stfit.data.mapping.examples import cell_reader, text_problems
 from stfit.data.mapping.selectors import Selector, expand, parse_selector
 from stfit.data.reading.load_table import open_blocks
 from stfit.data.source import Source
@@ -31,14 +31,15 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
     count = 0
     for table in open_blocks(source, stdin_is_json=column is not None)():
         selector = selector or _choose_selector(table, column)
-        (cells,), parents = expand(table, [selector], None)
+        (found,), parents = expand(table, [selector], None)
+        cells = list(map(cell_reader(source.read), found))
         rows = table.row[parents]
         problems = text_problems({"text": cells}, rows, {"text": [selector]})
         if missing := [row for cell, row in zip(cells, rows.tolist(), strict=True) if cell is None]:
             message = f"`{selector.text}` has no text in {name_rows(missing)}"
             problems.append(Problem(message, "no-text", table.origin, row=missing[0]))
         if problems:
-            raise DataError(problems)
+            raise DataError([replace(problem, file=table.origin) for problem in problems])
         numbers = list(range(count, count + len(cells)))
         ids = [table.cells(id_column)[parent] for parent in parents] if id_column else numbers
         count += len(cells)
@@ -52,6 +53,7 @@ def _choose_selector(table: Table, column: str | None) -> Selector:
         table.cells(selector.column)
         return selector
     texts = [name for name, cells in table.columns.items() if any(isinstance(cell, str) for cell in cells)]
+    texts = known if len(known) == 1 else texts
     if "text" in texts or len(texts) == 1:
         return Selector("text", "text") if "text" in texts else Selector(texts[0], texts[0])
     raise RecipeError(f"{table.origin}: set --column to the column that holds the texts: {', '.join(known)}")

@@ -1,15 +1,21 @@
 """Delimited text (.csv, .tsv): every cell is a str."""
 
-import codecs
 import csv
+import re
 from collections.abc import Iterator
-from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 
-from stfit.data.reading.text_lines import MAX_LINE, in_blocks, line_error, open_bytes, read_lines
-from stfit.data.source import ReadOptions
+from stfit.data.reading.packed_file import open_bytes
+from stfit.data.reading.text_lines import MAX_LINE, in_blocks, line_error, read_lines
+from stfit.data.source import ReadOptions, read_hint
 from stfit.data.table import Table, build_table, delimiter_hint
+from stfit.paths import data_kind
+
+SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?")
+"""A first line that tells Excel the delimiter, and is no row."""
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_delimited(path: Path, options: ReadOptions) -> Iterator[Table]:
@@ -22,17 +28,19 @@ def read_delimited(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 def _parse_records(path: Path, options: ReadOptions) -> Iterator[list[str]]:
     csv.field_size_limit(MAX_LINE)  # the default of 128 KiB is too small for texts
-    number = 0
     may_be_longer = isinstance(options.header, list)  # a list names the first fields only
-    try:
-        encoding = "utf-8-sig" if codecs.lookup(options.encoding).name == "utf-8" else options.encoding
-        with open_bytes(path) as raw, TextIOWrapper(raw, encoding, newline="") as file:
-            reader = csv.reader(
-                (line for _, line in read_lines(file, path)),
-                delimiter=options.delimiter or ("\t" if path.name.endswith((".tsv", ".tsv.gz")) else ","),
-                quoting=csv.QUOTE_MINIMAL if options.quoting else csv.QUOTE_NONE,
-                strict=True,
-            )
+    with open_bytes(path) as file:
+        lines = (line for _, line in read_lines(file, path, options, newline=""))
+        first_line = next(lines, "")
+        told = SEPARATOR_LINE.fullmatch(first_line)
+        skipped = 1 if told else 0
+        reader = csv.reader(
+            lines if told else chain([first_line], lines),
+            delimiter=options.delimiter or (told[1] if told else DELIMITERS[data_kind(path.name)]),
+            quoting=csv.QUOTE_MINIMAL if options.quoting else csv.QUOTE_NONE,
+            strict=True,
+        )
+        try:
             records = filter(None, reader)
             first = next(records, [])
             names = options.header if isinstance(options.header, list) else first
@@ -42,13 +50,11 @@ def _parse_records(path: Path, options: ReadOptions) -> Iterator[list[str]]:
                 raise line_error(path, 1, f"names a column twice: {', '.join(names)}")
             yield names
             for record in records if options.header is True else chain([first] if first else [], records):
-                number = reader.line_num
                 if len(record) < len(names) or (len(record) > len(names) and not may_be_longer):
                     hint = delimiter_hint(names) or ", ".join(names)
-                    raise line_error(path, number, f"has {len(record)} fields, expected {len(names)}: {hint}")
+                    message = f"has {len(record)} fields, expected {len(names)}: {hint}"
+                    raise line_error(path, reader.line_num + skipped, message)
                 yield record
-    except csv.Error as error:
-        hint = "if double quotes are plain characters in this file, set `read: {quoting: false}`"
-        raise line_error(path, reader.line_num, f"is not valid: {error}; {hint}") from error
-    except (UnicodeError, LookupError) as error:
-        raise line_error(path, number + 1, f"or one soon after it is not {options.encoding}: {error}") from error
+        except csv.Error as error:
+            hint = f"if double quotes are plain characters in this file, {read_hint('quoting', 'false')}"
+            raise line_error(path, reader.line_num + skipped, f"is not valid: {error}; {hint}") from error

@@ -1,37 +1,41 @@
 """JSON Lines: one object per line."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from stfit.data.reading.text_lines import in_blocks, line_error, open_bytes, read_lines
+from stfit.data.reading.packed_file import open_bytes
+from stfit.data.reading.text_lines import in_blocks, line_error, read_lines
 from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table
 
 
 def read_json_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
     with open_bytes(path) as file:
-        yield from json_blocks(file, path)
+        yield from json_blocks(file, path, options)
 
 
-def json_blocks(file: IO[bytes], path: Path) -> Iterator[Table]:
-    """Blocks of an open file; blank lines are skipped, and a key that a row lacks is None. `path`: for messages."""
-    for records in in_blocks(_parse_lines(file, path)):
+def json_blocks(file: IO[bytes], path: Path, options: ReadOptions) -> Iterator[Table]:
+    """Blocks of an open file. `path`: for messages."""
+    yield from record_blocks(parse_lines(read_lines(file, path, options), path), path)
+
+
+def record_blocks(rows: Iterator[dict[str, Any]], path: Path) -> Iterator[Table]:
+    """Blocks of rows; a key that a row lacks is None."""
+    for records in in_blocks(rows):
         names = dict.fromkeys(chain.from_iterable(records))
         yield build_table(str(path), {name: [record.get(name) for record in records] for name in names}, {})
 
 
-def _parse_lines(file: IO[bytes], path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in read_lines(file, path):
+def parse_lines(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of numbered lines; blank lines are skipped."""
+    for number, line in lines:
         if line.isspace():
             continue
         try:
-            try:
-                record = json.loads(line.decode())
-            except ValueError:  # a byte order mark, say: json.loads guesses the encoding of bytes, which is slow
-                record = json.loads(line)
+            record = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise line_error(path, number, f"is not valid JSON: {reason}") from error

@@ -3,16 +3,15 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from stfit.data.reading.hub import dataset_blocks, hub_splits
+from stfit.data.reading.hub import hub_splits
 from stfit.data.reading.json_lines import json_blocks
-from stfit.data.reading.local_files import files_by_split, read_files
-from stfit.data.reading.saved_to_disk import is_saved, load_saved
-from stfit.data.reading.split import is_whole, parse_split, require_split, rows_needed, slice_rows
+from stfit.data.reading.local_files import files_by_split, only_split, read_files
+from stfit.data.reading.saved_to_disk import is_saved, saved_splits
+from stfit.data.reading.split import is_whole, parse_split, require_split, rows_needed, slice_rows, split_in
 from stfit.data.reading.text_lines import text_blocks
 from stfit.data.source import STDIN, TableSource, is_remote
 from stfit.data.table import Table, build_table, concatenate
@@ -32,9 +31,16 @@ def find_splits(source: TableSource) -> Splits:
             raise RecipeError(Problem(message, RecipeError.code, key=key))
     path = Path(source.dataset)
     if is_saved(path):
-        return {name: partial(dataset_blocks, dataset, str(path)) for name, dataset in load_saved(path).items()}
+        return saved_splits(path)
     # A file is read whole, so that its errors don't depend on the slice.
-    return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files_by_split(path).items()}  # type: ignore[misc]
+    files = files_by_split(source.dataset)
+    return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
+
+
+def split_of(source: TableSource) -> str:
+    """The split that a source reads, with its slice. Raises DataError for a name that a single split does not have."""
+    only = None if is_remote(source.dataset) else only_split(Path(source.dataset))
+    return split_in(source.split, only, source.dataset)
 
 
 def load_split(blocks: Iterable[Table]) -> Table:
@@ -45,8 +51,9 @@ def load_split(blocks: Iterable[Table]) -> Table:
 def load_table(source: TableSource) -> Table:
     """The rows that `dataset` and `split` name. Raises DataError, or HubError if the Hub can't be reached."""
     with at_key("split"):
-        parts = parse_split(source.split)
+        parse_split(source.split)
     splits = find_splits(source)
+    parts = parse_split(split_of(source))
     for part in parts:
         require_split(part.name, splits, source.dataset)
     names = dict.fromkeys(part.name for part in parts)
@@ -63,15 +70,15 @@ def open_blocks(source: TableSource, stdin_is_json: bool = False) -> Callable[[]
     """A function that reads the rows of a split from the first one, block by block; rows are numbered from 1."""
     if source.dataset == STDIN:
         read = json_blocks if stdin_is_json else text_blocks
-        tables = read(sys.stdin.buffer, Path("stdin"))
+        tables = read(sys.stdin.buffer, Path("stdin"), source.read)
         return lambda: _number_rows(replace(table, origin=STDIN) for table in tables)
     with at_key("split"):
         whole = is_whole(source.split)
     if not whole:
         return lambda: _number_rows([load_table(source)])
-    splits = find_splits(source)
-    require_split(source.split, splits, source.dataset)
-    return lambda: _number_rows(splits[source.split](None))
+    splits, split = find_splits(source), split_of(source)
+    require_split(split, splits, source.dataset)
+    return lambda: _number_rows(splits[split](None))
 
 
 def _number_rows(blocks: Iterable[Table]) -> Iterator[Table]:

@@ -2,36 +2,32 @@
 
 import glob
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from stfit.data.reading.saved_to_disk import is_saved
-from stfit.data.reading.split import parse_split, require_split
-from stfit.data.reading.text_lines import open_bytes
-from stfit.data.source import STDIN, ReadOptions, TableSource, is_remote
+from stfit.data.reading.labels_json import read_label_names
+from stfit.data.reading.packed_file import UNPACKING_ERRORS, open_bytes
+from stfit.data.reading.saved_to_disk import is_saved, saved_split
+from stfit.data.reading.split import parse_split, require_split, split_in
+from stfit.data.source import STDIN, ReadOptions, TableSource, Unnamed, is_remote
 from stfit.data.table import Table, build_table
 from stfit.errors import DataError, did_you_mean
 from stfit.io.hashing import hash_file
-from stfit.io.json_files import load_json
-from stfit.paths import DATA_SUFFIXES, READERS
+from stfit.paths import DATA_SUFFIXES, READERS, Pattern, data_kind, without_data_suffix
 
-NAMED_ONLY = {".txt": "text_lines", ".txt.gz": "text_lines"}
-"""Readers of files that a dataset may name, but that are no splits of a folder."""
-MAX_LABELS_BYTES = 16 * 2**20
-
-SPLIT_FILE = re.compile(rf"(?P<split>.+?)(-\d+-of-\d+)?(?P<suffix>{'|'.join(map(re.escape, DATA_SUFFIXES))})")
+SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+")
+SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "dev", "development", "test", "testing", "eval")
+"""A folder holds other .json and .txt files too (labels.json, README.txt): only those named so are splits of it."""
 
 
 def read_files(paths: list[Path], source: TableSource) -> Iterator[Table]:
     """Blocks of all files of a split, the first one without rows. Raises DataError with the file and the line."""
     origin = str(paths[0]) if len(paths) == 1 else source.dataset
-    label_names = read_label_names(paths[0].parent / "labels.json")
+    label_names = read_label_names(paths[0].parent / "labels.json", source.label_column)
     yield build_table(origin, {}, label_names)
     for path in paths:
         for table in read_file(path, source.read):
@@ -40,23 +36,24 @@ def read_files(paths: list[Path], source: TableSource) -> Iterator[Table]:
 
 def read_file(path: Path, options: ReadOptions) -> Iterator[Table]:
     """Blocks of one file, which together are the file. Raises DataError with the line if it can't be read."""
-    name = _reader_name(path)
+    name = _reader_name(path, options)
     if name is None:
-        raise DataError(f"{path}: unsupported file suffix, use one of {', '.join(DATA_SUFFIXES)}")
+        raise DataError(f"{path}: unsupported file suffix, use one of {DATA_SUFFIXES}")
     read = getattr(import_module(f"stfit.data.reading.{name}"), f"read_{name}")
     with _as_data_error(path):
         yield from read(path, options)
 
 
-def _reader_name(path: Path) -> str | None:
-    return next((name for suffix, name in (READERS | NAMED_ONLY).items() if path.name.endswith(suffix)), None)
+def _reader_name(path: Path, options: ReadOptions) -> str | None:
+    name = READERS.get(data_kind(path.name))
+    return "delimited" if name == "text_lines" and options.delimiter else name
 
 
 @contextmanager
 def _as_data_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # pyarrow raises ValueError
+    except (OSError, *UNPACKING_ERRORS, ValueError) as error:  # pyarrow raises ValueError
         raise DataError(f"{path} can't be read: {error}") from error
 
 
@@ -65,9 +62,10 @@ def local_files(source: TableSource) -> list[Path] | None:
     path = Path(source.dataset)
     if source.dataset == STDIN or is_remote(source.dataset) or is_saved(path):
         return None
-    splits = files_by_split(path)
-    require_split(source.split, splits, source.dataset)
-    return splits[source.split]
+    splits = files_by_split(source.dataset)
+    split = split_in(source.split, only_split(path), source.dataset)
+    require_split(split, splits, source.dataset)
+    return splits[split]
 
 
 def input_paths(source: TableSource) -> list[Path]:
@@ -77,22 +75,36 @@ def input_paths(source: TableSource) -> list[Path]:
     if is_remote(source.dataset):
         return []
     path = Path(source.dataset)
-    files = (
-        [*path.glob("*"), *path.glob("data/*")] if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-    )
-    return [path, *files]
+    if isinstance(source.dataset, Pattern):
+        return [Path(name) for name in glob.glob(source.dataset, recursive=True)]
+    return [path, *path.glob("*"), *path.glob("data/*")]
 
 
-def files_by_split(path: Path) -> dict[str, list[Path]]:
+def shown_split(source: TableSource) -> str | None:
+    """The split that is read, for people; None where the recipe names none and the dataset has no other."""
+    is_only = isinstance(source.split, Unnamed) and not is_remote(source.dataset) and only_split(Path(source.dataset))
+    return None if is_only else source.split
+
+
+def only_split(path: Path) -> str | None:
+    """The split of a file, a glob, or a dataset saved without splits; None for a folder of splits."""
+    if is_saved(path):
+        return saved_split(path)
+    return None if path.is_dir() else "train"
+
+
+def files_by_split(dataset: str) -> dict[str, list[Path]]:
     """Split -> its files, in order. One file or a glob is the split `train`. Raises DataError if there is none."""
+    path = Path(dataset)
+    if isinstance(dataset, Pattern):
+        if matches := sorted(Path(name) for name in glob.glob(dataset, recursive=True)):
+            return {"train": matches}
+        hint = " ([ ] are part of a pattern; write [[] for a `[` in a name)" if "[" in path.name else ""
+        raise DataError(f"no file matches {dataset}{hint}")
     if path.is_file():
         return {"train": [path]}
     if path.is_dir():
         return _folder_splits(path)
-    if glob.has_magic(str(path)):
-        if matches := sorted(Path(name) for name in glob.glob(str(path), recursive=True)):
-            return {"train": matches}
-        raise DataError(f"no file matches {path}")
     siblings = sorted(sibling.name for sibling in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
     raise DataError(f"{path} does not exist: {did_you_mean(path.name, siblings)}".rstrip(": "))
 
@@ -100,45 +112,23 @@ def files_by_split(path: Path) -> dict[str, list[Path]]:
 def _folder_splits(folder: Path) -> dict[str, list[Path]]:
     """Splits of a folder with `train.jsonl.gz`, `test-00000-of-00002.parquet`, ... in itself or in `data/`."""
     splits: dict[str, list[Path]] = {}
-    kinds: dict[str, set[tuple[Path, str]]] = {}
     for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
-        if match := SPLIT_FILE.fullmatch(path.name):
-            splits.setdefault(match["split"], []).append(path)
-            kinds.setdefault(match["split"], set()).add((path.parent, match["suffix"]))
+        if name := _split_of(path):
+            splits.setdefault(name, []).append(path)
     if not splits:
-        raise DataError(
-            f"{folder} has no data files for a split, such as train.jsonl or test.csv ({', '.join(DATA_SUFFIXES)})"
-        )
+        raise DataError(f"{folder} has no data files for a split, such as train.jsonl or test.csv ({DATA_SUFFIXES})")
     for name, paths in splits.items():
-        if len(kinds[name]) > 1:
+        if len({(path.parent, path.name.removeprefix(without_data_suffix(path.name))) for path in paths}) > 1:
             raise DataError(
                 f"several files could be the split `{name}`: {', '.join(map(str, paths))}; set `dataset` to one of them"
             )
     return splits
 
 
-def read_label_names(path: Path) -> dict[str, list[str]]:
-    """Names of classes in a labels.json, if any: `{"label": ["no", "yes"]}` or `{"label": {"no": 0, "yes": 1}}`."""
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > MAX_LABELS_BYTES:
-        raise DataError(f"{path} is larger than {MAX_LABELS_BYTES >> 20} MiB: are these the names of classes?")
-    try:
-        return {column: _ordered_names(names) for column, names in load_json(path).items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        message = f'{path} must map a column to the names of its classes, as in {{"label": ["no", "yes"]}}: {error}'
-        raise DataError(message) from error
-
-
-def _ordered_names(names: list[str] | dict[str, Any]) -> list[str]:
-    if isinstance(names, list):
-        return [str(name) for name in names]
-    numbers = {number: name for name, number in names.items()}
-    if all(map(str.isdigit, names)):
-        numbers = {int(key): str(value) for key, value in names.items()}
-    if sorted(numbers) != list(range(len(names))):
-        raise ValueError("classes are numbered 0, 1, 2, ... without gaps")
-    return [numbers[number] for number in range(len(names))]
+def _split_of(path: Path) -> str | None:
+    kind, stem = data_kind(path.name), without_data_suffix(path.name)
+    name = match["split"] if (match := SHARD.fullmatch(stem)) else stem
+    return None if not kind or (kind in (".json", ".txt") and name not in SPLIT_NAMES) else name
 
 
 def count_rows(source: TableSource) -> int | None:
@@ -148,11 +138,12 @@ def count_rows(source: TableSource) -> int | None:
 
 
 def _count_file_rows(path: Path) -> int | None:
-    if path.suffix == ".parquet":
+    kind = data_kind(path.name)
+    if kind == ".parquet":
         from pyarrow import parquet
 
         return int(parquet.read_metadata(path).num_rows)
-    if _reader_name(path) is None:
+    if kind not in (".jsonl", ".ndjson", ".csv", ".tsv", ".txt"):
         return None
     with open_bytes(path) as file:  # about one row per line
         return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
@@ -174,8 +165,8 @@ def _files_of_splits(source: TableSource) -> list[Path]:
     path = Path(source.dataset)
     if is_saved(path):
         return sorted(file for file in path.rglob("*") if not file.name.startswith("cache-"))  # of `datasets`
-    splits = files_by_split(path)
-    names = dict.fromkeys(part.name for part in parse_split(source.split))
+    splits = files_by_split(source.dataset)
+    names = dict.fromkeys(part.name for part in parse_split(split_in(source.split, only_split(path), source.dataset)))
     if not names.keys() <= splits.keys() and path.is_dir():
         return sorted(path.rglob("*"))
     files = [file for name, paths in splits.items() if name in names or len(splits) == 1 for file in paths]

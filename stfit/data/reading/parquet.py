@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stfit.data.reading.text_lines import BLOCK_ROWS, refuse_bomb
+from stfit.data.reading.packed_file import refuse_bomb
+from stfit.data.reading.text_lines import BLOCK_ROWS
 from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table
 from stfit.lazy import lazy
@@ -30,14 +31,14 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[Table]:
     """Blocks of a .parquet file, the first one an empty block with the column names."""
     refuse_parquet_bomb(path)
     with parquet.ParquetFile(path) as file:
-        class_names = _class_names(file.schema_arrow)
+        class_names = class_names_of(file.schema_arrow)
         yield build_table(str(path), {name: [] for name in file.schema_arrow.names}, class_names)
         for group in range(file.num_row_groups):  # one iterator over all groups would keep each group in memory
             for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], use_threads=False):
                 yield build_table(str(path), batch.to_pydict(), class_names)
 
 
-def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+def class_names_of(schema: pa.Schema) -> dict[str, list[str]]:
     """Column -> names of its classes, which `datasets` writes into the metadata of a file."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = metadata.get("info", {}).get("features", {})
@@ -66,14 +67,16 @@ def refuse_parquet_bomb(path: Path) -> None:
     with parquet.ParquetFile(path, read_dictionary=sorted(repetitive)) as file:
         for group in range(file.num_row_groups):
             read = file.read_row_group(group, columns=sorted(repetitive))
-            unpacked += sum(_count_text_bytes(chunk) for column in read.columns for chunk in column.chunks)
+            unpacked += sum(count_text_bytes(chunk) for column in read.columns for chunk in column.chunks)
             refuse_bomb(path, unpacked)
 
 
-def _count_text_bytes(array: pa.Array) -> int:
+def count_text_bytes(array: pa.Array) -> int:
     """Bytes of all texts of a dictionary-encoded column, also within lists and structs."""
     if pa.types.is_dictionary(array.type):
+        if not any(is_text(array.type.value_type) for is_text in (pa.types.is_string, pa.types.is_large_string)):
+            return 0
         return compute.sum(compute.take(compute.binary_length(array.dictionary), array.indices)).as_py() or 0
     if pa.types.is_struct(array.type):
-        return sum(map(_count_text_bytes, array.flatten()))
-    return _count_text_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
+        return sum(map(count_text_bytes, array.flatten()))
+    return count_text_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0

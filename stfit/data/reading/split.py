@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from stfit.data.source import Unnamed
 from stfit.errors import DataError, Problem, RecipeError, closest_hint
 
 NUMBER = r"-?\d+%?"
@@ -35,6 +36,22 @@ def require_split(name: str, splits: Iterable[str], dataset: str) -> None:
     if name not in known:
         hint = f"{closest_hint(name, known)} its splits are {', '.join(known)}".lstrip()
         raise DataError(Problem(f"{dataset} has no split `{name}`: {hint}", DataError.code, key="split"))
+
+
+def split_in(split: str, only: str | None, dataset: str) -> str:
+    """The split to read; `only`: that of a dataset which has no other, and which the recipe need not name.
+
+    Raises DataError for another name than this one or `train`.
+    """
+    if only is None:
+        return split
+    if isinstance(split, Unnamed):
+        return only
+    for part in parse_split(split):
+        if part.name not in (only, "train"):
+            hint = f"its only split is `{only}`, which needs no name: remove `split`"
+            raise DataError(Problem(f"{dataset} has no split `{part.name}`: {hint}", DataError.code, key="split"))
+    return re.sub(r"\btrain\b", only, split)
 
 
 def is_whole(text: str) -> bool:

@@ -1,16 +1,17 @@
-"""Text files, plain or gzipped, line by line.
+"""Text files, line by line.
 
-Lines have a maximum length and gzips a maximum ratio: a small file that unpacks to gigabytes raises an error instead
-of filling the memory.
+Lines have a maximum length, so that a file without line breaks raises an error instead of filling the memory.
 """
 
-import gzip
+import codecs
 from collections.abc import Iterator
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, TypeVar
 
-from stfit.data.source import ReadOptions
+from stfit.data.reading.packed_file import CHUNK, is_packed, open_bytes, refuse_bomb
+from stfit.data.source import ReadOptions, read_hint
 from stfit.data.table import Table, build_table
 from stfit.errors import DataError, Problem
 
@@ -18,30 +19,27 @@ Row = TypeVar("Row")
 
 BLOCK_ROWS = 1024
 MAX_LINE = 64 * 2**20
-"""Characters (bytes in JSON Lines) of one line, unpacked."""
-MAX_RATIO = 200
-"""Unpacked size / packed size. Text compresses to a third or a tenth, a repeated line to a thousandth."""
-MIN_ALLOWANCE = 256 * 2**20
-"""Bytes that any file may unpack to."""
+"""Characters of one line, unpacked."""
+
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins with the mark of UTF-16, so it comes first
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""First bytes of a file that say its encoding."""
 
 
 def read_text_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
-    """Blocks of a file with one UTF-8 text per line, as the column `text`."""
+    """Blocks of a file with one text per line, as the column `text`."""
     with open_bytes(path) as file:
-        yield from text_blocks(file, path)
+        yield from text_blocks(file, path, options)
 
 
-def text_blocks(file: IO[bytes], path: Path) -> Iterator[Table]:
-    for texts in in_blocks(_decode_lines(file, path)):
-        yield build_table(str(path), {"text": texts}, {})
-
-
-def _decode_lines(file: IO[bytes], path: Path) -> Iterator[str]:
-    for number, line in read_lines(file, path):
-        try:
-            yield line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise line_error(path, number, f"is not UTF-8: {error.reason} at byte {error.start} of the line") from error
+def text_blocks(file: IO[bytes], path: Path, options: ReadOptions) -> Iterator[Table]:
+    for lines in in_blocks(read_lines(file, path, options)):
+        yield build_table(str(path), {"text": [line.removesuffix("\n").removesuffix("\r") for _, line in lines]}, {})
 
 
 def in_blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -49,36 +47,64 @@ def in_blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield block
 
 
-def open_bytes(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+def read_lines(file: IO[bytes], path: Path, options: ReadOptions, newline: str = "\n") -> Iterator[tuple[int, str]]:
+    """Line numbers from 1, and lines with their ends; `path`: for messages.
+
+    Raises DataError for a line that is too long or in another encoding, and for a bomb. Closes the file.
+    """
+    number, unpacked, next_check = 0, 0, CHUNK
+    encoding = encoding_of(file.peek(4), options)  # type: ignore[attr-defined]
+    with TextIOWrapper(file, encoding, newline=newline) as text:
+        try:
+            while line := text.readline(MAX_LINE + 1):
+                number += 1
+                unpacked += len(line)
+                if unpacked > next_check and is_packed(path):
+                    refuse_bomb(path, unpacked)
+                    next_check *= 2
+                if len(line) > MAX_LINE:
+                    size = f"{MAX_LINE // 2**20} MiB"
+                    raise line_error(path, number, f"is longer than {size}: is this a file of one row per line?")
+                yield number, line
+        except UnicodeError as error:
+            raise encoding_error(path, number + 1, encoding, error) from error
 
 
-def read_lines(file: IO[str] | IO[bytes], path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers from 1, and lines. Raises DataError for a line that is too long, or a gzip bomb."""
-    number = unpacked = 0
-    next_check = MIN_ALLOWANCE
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
-        unpacked += len(line)
-        if unpacked > next_check and path.suffix == ".gz":
-            refuse_bomb(path, unpacked)
-            next_check *= 2
-        if len(line) > MAX_LINE:
-            raise line_error(
-                path, number, f"is longer than {MAX_LINE // 2**20} MiB: is this a file of one row per line?"
-            )
-        yield number, line
+def encoding_of(start: bytes, options: ReadOptions) -> str:
+    """The encoding that the first bytes of a file say, else that of the options."""
+    for mark, name in BYTE_ORDER_MARKS.items():
+        if start.startswith(mark):
+            return name
+    zeros = "".join("0" if byte == 0 else "x" for byte in start[:4])
+    # UTF-16 without a mark: every other byte of ASCII text is zero.
+    return {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros, options.encoding)
 
 
 def line_error(path: Path, number: int, message: str) -> DataError:
     return DataError(Problem(f"line {number} {message}", "unreadable-line", str(path), number))
 
 
-def refuse_bomb(path: Path, unpacked: int) -> None:
-    """Raises DataError if `unpacked` bytes are out of proportion to the size of the file."""
-    packed = path.stat().st_size
-    if unpacked > max(MIN_ALLOWANCE, MAX_RATIO * packed):
-        raise DataError(
-            f"{path}: its {packed} bytes unpack to more than {unpacked >> 20} MiB, over {MAX_RATIO} times their size: "
-            "this is not a dataset of texts"
-        )
+def encoding_error(path: Path, number: int, encoding: str, error: UnicodeError) -> DataError:
+    """Text is decoded some kilobytes ahead of its lines, so the line is looked for where the file can be read again."""
+    near = "or one soon after it "
+    if path.is_file():
+        number, near = _first_undecodable_line(path, encoding) or number, ""
+    found = error.object[error.start :][:1] if isinstance(error, UnicodeDecodeError) else b""
+    byte = f" (byte 0x{found.hex()})" if found else ""
+    hint = read_hint("encoding", "cp1252")
+    message = f"{near}is not {encoding}{byte}: {hint}, or whatever it was written in (utf-16, shift_jis, gb18030, ...)"
+    return line_error(path, number, message)
+
+
+def _first_undecodable_line(path: Path, encoding: str) -> int | None:
+    """None if the encoding has no place for foreign bytes (UTF-16, for one)."""
+    with open_bytes(path) as file, TextIOWrapper(file, encoding, errors="surrogateescape", newline="\n") as text:
+        try:
+            lines = enumerate(iter(lambda: text.readline(MAX_LINE), ""), start=1)
+            return next((number for number, line in lines if _has_escape(line)), None)
+        except UnicodeError:
+            return None
+
+
+def _has_escape(line: str) -> bool:
+    return not line.isascii() and any("\udc80" <= character <= "\udcff" for character in line)

@@ -1,0 +1,45 @@
+"""Arrow files (.arrow), as `datasets`, pandas and polars write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stfit.data.reading.packed_file import open_bytes, refuse_bomb
+from stfit.data.reading.parquet import MIN_CELL_BYTES, class_names_of, count_text_bytes
+from stfit.data.reading.text_lines import BLOCK_ROWS
+from stfit.data.source import ReadOptions
+from stfit.data.table import Table, build_table
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import ipc
+else:
+    pa, ipc = lazy("pyarrow"), lazy("pyarrow.ipc")
+
+FILE_MAGIC = b"ARROW1\0\0"
+"""Precedes the stream of record batches in a file of the format with a footer (Feather version 2)."""
+
+
+def read_arrow_file(path: Path, options: ReadOptions) -> Iterator[Table]:
+    """Blocks of a stream, or of a file with a footer, the first one an empty block with the column names."""
+    unpacked = 0
+    with open_bytes(path) as file:
+        if file.peek(len(FILE_MAGIC)).startswith(FILE_MAGIC):
+            file.read(len(FILE_MAGIC))
+        with ipc.open_stream(file) as batches:
+            class_names = class_names_of(batches.schema)
+            yield build_table(str(path), {name: [] for name in batches.schema.names}, class_names)
+            for batch in batches:
+                unpacked += _count_bytes(batch)
+                refuse_bomb(path, unpacked)
+                for start in range(0, batch.num_rows, BLOCK_ROWS):
+                    yield build_table(str(path), batch.slice(start, BLOCK_ROWS).to_pydict(), class_names)
+
+
+def _count_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of the cells as Python objects, at least: a dictionary repeats texts at no cost."""
+    cells = MIN_CELL_BYTES * batch.num_rows * batch.num_columns
+    return max(cells, batch.nbytes) + sum(count_text_bytes(column) for column in batch.columns)
