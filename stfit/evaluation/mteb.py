@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from stfit.data.checks.leakage import Column
 from stfit.errors import HubError, Problem, RecipeError
 from stfit.evaluation.base import Embed, Named, TrainAndHoldout
 from stfit.evaluation.statistic import Statistic
@@ -73,6 +74,9 @@ class Mteb(Named):
             raise HubError(f"the data of the mteb task {self.task} cannot be downloaded: {error}") from error
         score = float(result.task_results[0].get_score())
         return {"main_score": Statistic(0, lambda weight_r: score)}
+
+    def columns_of(self, rows: Any) -> dict[str, Column]:
+        return {}
 
     def examples_of(self, rows: Any) -> None:
         """None: mteb does not expose the rows."""

@@ -80,7 +80,7 @@ def preflight(push: Push) -> None:
         log.warning("HF_HUB_OFFLINE is set: not checking whether `%s` can be pushed to", push.repo)
         return
     repo = resolve_repository(push.repo)
-    if metadata := client.CardData(license=push.license, language=push.language or None).to_dict():
+    if metadata := client.CardData(license=push.license, language=push.language or None).to_dict():  # type: ignore[no-untyped-call]
         card = client.RepoCard(f"---\n{json.dumps(metadata)}\n---\n")
         call_with_retries(lambda: card.validate(repo_type="model"), "model", repo)
     log.info("the model can be pushed to %s", repo)

@@ -142,10 +142,10 @@ def _load_objective(
     """Check the teacher and load the rows of an objective; returns them if some are held out."""
     with report.collect_errors(location=RecipeLocation(origins, f"{key}loss", "teacher")):
         _check_teacher(recipe, objective, report)
+    held_out: Examples | None = None
     with report.collect_errors(location=RecipeLocation(origins, f"{key}data", "dataset")):
         report.examples_of[key], held_out = load_objective(objective, recipe.seed)
-        return None if held_out is None else (report.examples_of[key], held_out)
-    return None
+    return None if held_out is None else (report.examples_of[key], held_out)
 
 
 def _drop_overlap(

@@ -48,6 +48,6 @@ def read_sentence_bert_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def write_sentence_bert_config(folder: Path, max_seq_length: int) -> None:
+def write_sentence_bert_config(folder: Path, max_seq_length: int | None) -> None:
     """Versions of sentence-transformers before 6 read the limit here."""
     write_json(folder / FILE, {"max_seq_length": max_seq_length, "do_lower_case": False})
