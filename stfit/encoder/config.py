@@ -10,7 +10,6 @@ from stfit.encoder.bases.registry import KINDS, Base
 from stfit.encoder.layers import Layer
 from stfit.encoder.lora import Lora
 from stfit.encoder.pooling import PoolingName
-from stfit.encoder.prompts import with_built_in
 from stfit.encoder.token_layers import TokenLayer
 from stfit.paths import Location
 from stfit.similarity import Similarity
@@ -79,10 +78,6 @@ class Model(Spec):
             raise ValueError("`lora` adapts pretrained weights, but this base has none: remove it")
         if any(layer.type == "weighted_layer_pooling" for layer in (self.token_layers or [])[1:]):
             raise ValueError("weighted_layer_pooling must be the first of token_layers")
-        # The default of a pretrained base may be one of its own prompts, which are not known here.
-        prompts = with_built_in(self.prompts)
-        if not isinstance(self.base, str) and self.default_prompt not in (None, *prompts):
-            raise ValueError(f"default_prompt `{self.default_prompt}` is not one of prompts: {', '.join(prompts)}")
         return self
 
 

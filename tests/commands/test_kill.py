@@ -111,7 +111,7 @@ def test_twenty_runs_killed_up_to_six_times(tmp_path, killable, case, promise):
     kills, equal = check_kills(killable, tmp_path, case, 2, runs, most=6)
     promise("killed one to six times: same bytes", f"{equal}/{runs} after {kills} kills ({case})")
     assert equal == runs
-    assert kills > runs
+    assert kills >= runs
 
 
 def started(recipe, runs):
@@ -129,7 +129,7 @@ def save_one(events):
         pass
 
 
-SAVING = ("training/checkpoint.py", "training/whole.py", "commands/run.py", "shutil.py")
+SAVING = ("training/checkpoint.py", "io/atomic.py", "workflows/session.py", "shutil.py")
 SAVES = {"max_steps": 9, "save_every_steps": 2, "keep_checkpoints": 1}
 
 
