@@ -19,6 +19,7 @@ from stfit.data.source import TableSource, TrainingData
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import SMALL_FILES, locate_adapter_base, model_folder
 from stfit.io.hashing import hash_file
+from stfit.paths import Pattern
 from stfit.recipe.hub_refs import hub_ref
 from stfit.recipe.recipe import Recipe
 from stfit.spec import Spec
@@ -78,25 +79,31 @@ def _describe_evaluator(evaluator: Any) -> Inputs:
     tables = {key: _describe_source(table) for key, table in evaluator if isinstance(table, TableSource)}
     if not evaluator.dataset:
         return tables
-    splits = [evaluator.split, *(value for key, value in evaluator if key == "train_split")]
-    return _describe_source(evaluator.model_copy(update={"split": "+".join(splits)})) | tables
+    if train_split := getattr(evaluator, "train_split", None):
+        evaluator = evaluator.model_copy(update={"split": f"{evaluator.split}+{train_split}"})
+    return _describe_source(evaluator) | tables
 
 
 def paths_in(recipe: Recipe) -> list[Path]:
     """All paths of this machine that a recipe reads, with the files that its patterns match."""
-    matches = (glob.glob(str(path), recursive=True) for _, path in keyed_paths(recipe))
-    return [*(path for _, path in keyed_paths(recipe)), *map(Path, chain.from_iterable(matches))]
+    patterns = (text for _, text in _locations(recipe) if isinstance(text, Pattern))
+    matches = chain.from_iterable(glob.glob(pattern, recursive=True) for pattern in patterns)
+    return [*(path for _, path in keyed_paths(recipe)), *map(Path, matches)]
 
 
 def keyed_paths(recipe: Recipe) -> list[tuple[str, Path]]:
     """Dotted key -> path of every input. Relative paths were resolved when the recipe was loaded."""
-    return list(_paths_in(recipe.model_copy(update={"gate": [], "push": None})))
+    return [(key, Path(text)) for key, text in _locations(recipe)]
 
 
-def _paths_in(value: Any, key: str = "") -> Iterator[tuple[str, Path]]:
+def _locations(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    return _paths_in(recipe.model_copy(update={"gate": [], "push": None}))
+
+
+def _paths_in(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, str):
         if os.path.isabs(value):
-            yield key.lstrip("."), Path(value)
+            yield key.lstrip("."), value
     else:
         for name, part in _parts(value):
             yield from _paths_in(part, f"{key}.{name}")

@@ -100,7 +100,7 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
             yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
 
 
-def _prefixes_of_weights(recipe: Recipe, base: ModelInfo) -> Findings:
+def prefixes_of_weights(recipe: Recipe, base: ModelInfo) -> Findings:
     for key, objective in recipe.objectives_by_path.items():
         if objective.loss.is_built and objective.loss.matryoshka_dims:
             message = f"`{objective.loss.type}` has weights of its own, which fit whole embeddings: remove this key"
@@ -357,7 +357,7 @@ ERRORS: list[Check] = [
     unknown_metrics,
     _unknown_prompts,
     missing_trackers,
-    _prefixes_of_weights,
+    prefixes_of_weights,
     _exceeded_positions,
     _exceeded_dimensions,
     _misplaced_settings,

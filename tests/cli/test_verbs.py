@@ -113,7 +113,7 @@ def test_encode_refuses_what_it_can_not_read_or_write(run, folder):
     run("train recipe.yaml")
     (folder / "latin.txt").write_bytes("Käse".encode("latin-1"))
     for line, code, message in (
-        ("encode runs/recipe latin.txt -o out.npy", 3, "latin.txt:1: line 1 is not UTF-8"),
+        ("encode runs/recipe latin.txt -o out.npy", 3, "latin.txt:1: line 1 is not utf-8"),
         ("encode runs/recipe texts.csv -o out.npy", 3, "texts.csv does not exist: did you mean `texts.txt`?"),
         ("encode runs/recipe texts.txt -o out.txt", 2, "the output must be a .npy"),
         ("encode runs/recipe texts.txt -o out.npy --precision int4", 2, "must be one of float32, float16"),

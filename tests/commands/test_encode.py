@@ -137,7 +137,7 @@ def test_standard_input_is_lines_of_text_or_of_json(model, tmp_path, monkeypatch
     expected = load_encoder(model).encode(TEXTS)
     rows = "".join(json.dumps({"set": {"pos": [text]}}) + "\n" for text in TEXTS)
     for written, column in (("\n".join(TEXTS), None), (rows, "set.pos[0]")):
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(written.encode())))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(written.encode()))))
         assert run(model, "-", tmp_path / "o.npy", column)["rows"] == len(TEXTS)
         np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, rtol=0, atol=1e-5)
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
     cases: list[tuple[type[StfitError], str, dict]] = [
         (RecipeError, "set --column", {"dataset": tmp_path / "two.csv"}),
         (DataError, "no text in row 2", {"dataset": tmp_path / "null.jsonl"}),
-        (DataError, "line 2 is not UTF-8", {"dataset": tmp_path / "bad.txt"}),
+        (DataError, "line 2 is not utf-8", {"dataset": tmp_path / "bad.txt"}),
         (
             DataError,
             "contains no text to",

@@ -12,7 +12,15 @@ from stfit.encoder.layers import Normalize
 from stfit.errors import MAX_SHOWN
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.lint import ERRORS, WARNINGS, few_negatives, lint_recipe, missing_trackers, unknown_metrics
+from stfit.workflows.lint import (
+    ERRORS,
+    WARNINGS,
+    few_negatives,
+    lint_recipe,
+    missing_trackers,
+    prefixes_of_weights,
+    unknown_metrics,
+)
 
 SENTENCE_MODEL = ModelInfo(
     max_seq_length=64,
@@ -47,6 +55,7 @@ MISTAKES = [
     ({"model.prompts": {}, "model.default_prompt": "documents"}, "model.default_prompt", "unknown-prompt"),
     ({"model.max_seq_length": 65}, "model.max_seq_length", "too-long"),
     ({"loss": TRIPLET | {"matryoshka_dims": [64]}, "model.layers": []}, "loss.matryoshka_dims", "too-many-dimensions"),
+    ({"push": {"repo": "me/good", "license": "apache2"}}, "push.license", "license"),
     ({"model.truncate_dim": 65, "model.pooling": ["mean", "cls"], "model.layers": ["normalize"]},
      "model.truncate_dim", "too-many-dimensions"),
     ({"loss": TRIPLET | {"margin": 2.0}}, "loss.margin", "margin"),
@@ -158,8 +167,11 @@ def test_every_check_finds_something_here():
     finders = {check for changes, _, _ in MISTAKES for check, findings in findings_of(changes).items() if findings}
     with_a_head = replace(SENTENCE_MODEL, dropped="it has a head")
     finders |= {check for check in WARNINGS if list(check(changed({}), with_a_head))}
-    by_what_is_installed = {missing_trackers}  # shown in tests/commands/test_trackers.py
-    assert finders | by_what_is_installed == {*ERRORS, *WARNINGS}
+    elsewhere = {
+        missing_trackers,
+        prefixes_of_weights,
+    }  # shown in test_trackers.py, and by a package in test_installed.py
+    assert finders | elsewhere == {*ERRORS, *WARNINGS}
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_rows_of_any_objective_that_are_measured_on_are_said(several, similarity
     result = check(several(RANKING, SCORES, eval=[similarity]), [])
     shared = [problem for problem in result["warnings"] if problem.code == "shared-rows"]
     assert len(shared) == 1
-    assert "5 of 12 examples of evaluator `scores` are trained on" in shared[0].message
+    assert "5 of 12 in sentence1 (rows 1, 2, 3, 4, 5)" in shared[0].message
 
 
 def test_console_names_every_objective(several, monkeypatch, capsys):

@@ -66,11 +66,12 @@ def test_another_model_replaces_stale_files_and_keeps_foreign_ones(server, stfit
     stfit("push", run)
     foreign = {"notes.md": b"mine", "onnx/model.onnx": b"mine too", "9_Dense/config.json": b"{}"}
     server.state.repositories["model", "me/tiny"].put(foreign)
-    listed = run / "model" / "modules.json"
+    other = shutil.copytree(run / "model", run.parent / "other")
+    listed = other / "modules.json"
     kept = json.dumps([module for module in json.loads(listed.read_text()) if module["path"] != "2_Dense"])
     listed.write_text(kept)
-    shutil.rmtree(run / "model" / "2_Dense")
-    ended = stfit("push", run, "--json")
+    shutil.rmtree(other / "2_Dense")
+    ended = stfit("push", other, "--repo", "me/tiny", "--json")
     assert ended.code == 0, ended.err
     published = contents(head(server))
     assert foreign.items() <= published.items()

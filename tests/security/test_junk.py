@@ -80,6 +80,8 @@ def test_mutated_file_is_read_or_refused(tmp_path, good, promise, name, read, co
     text = path.read_text()
     for _ in range(count):
         content = mutated(text, rng)
+        if not path.parent.is_dir():  # a damaged checkpoint was put aside
+            shutil.copytree((good / name).parent, path.parent)
         path.write_bytes(content)
         try:
             read(root)

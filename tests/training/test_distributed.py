@@ -77,23 +77,37 @@ def learn(build, make_batch, lessons, split, steps, kind="bert", sharded=False, 
         ]
 
 
-def check(tmp_path, counts, action):
-    """What `action` gives in one process, it gives in several, in each of them."""
-    expected_losses, expected = action()
+def check(tmp_path, counts, *actions):
+    """What each of `actions` gives in one process, it gives in several, in each of them."""
+    expected = [action() for action in actions]
 
     def compare():
-        losses, weights = action()
-        torch.testing.assert_close(losses, expected_losses, rtol=1e-9, atol=1e-9)
-        for weight, same in zip(weights, expected, strict=True):
-            torch.testing.assert_close(weight, same, rtol=1e-9, atol=1e-9)
-        for weight in weights:
-            assert all(torch.equal(weight, remote) for remote in all_gather_object(weight)), (
-                "processes have drifted apart"
-            )
+        for action, (expected_losses, expected_weights) in zip(actions, expected, strict=True):
+            losses, weights = action()
+            torch.testing.assert_close(losses, expected_losses, rtol=1e-9, atol=1e-9)
+            for weight, same in zip(weights, expected_weights, strict=True):
+                torch.testing.assert_close(weight, same, rtol=1e-9, atol=1e-9)
+            for weight in weights:
+                assert all(torch.equal(weight, remote) for remote in all_gather_object(weight)), (
+                    "processes have drifted apart"
+                )
 
     output = tmp_path / "output"
     for count in counts:
         assert run_group(count, compare, output) == [0] * count, output.read_text()
+
+
+def check_each(tmp_path, build, make_batch, lessons, split, promise, **settings):
+    """Twenty steps of each lesson by itself, in one group of processes: to start one takes longer than to learn."""
+    check(
+        tmp_path,
+        (2, 3),
+        *(partial(learn, build, make_batch, [lesson], split, 20, **settings) for lesson in lessons),
+    )
+    kind = "".join(f"{name} " for name in settings)
+    for loss, fit in lessons:
+        what = f"{kind}{loss.tag()} of {fit.format}"
+        promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
 
 
 @pytest.mark.parametrize(("processes", "split"), [(2, "in one piece"), (3, "gradient caching by rows")])
@@ -126,11 +140,8 @@ def test_torch_that_cannot_add_up_parts_is_refused_by_its_version(build, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("lesson", [*LESSONS, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
-def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build, make_batch, lesson, split, promise):
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], split, 20, sharded=True))
-    what = f"sharded, {lesson[0].tag()} of {lesson[1].format}"
-    promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
+def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build, make_batch, split, promise):
+    check_each(tmp_path, build, make_batch, [*LESSONS, *TEXTS_ALONE], split, promise, sharded=True)
 
 
 @pytest.mark.slow
@@ -161,20 +172,14 @@ def test_every_layout_is_cut_up(tmp_path, build, make_batch, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("lesson", [*LESSONS, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
-def test_twenty_steps_of_one_loss_are_the_same(tmp_path, build, make_batch, lesson, split, promise):
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], split, 20))
-    what = f"{lesson[0].tag()} of {lesson[1].format}"
-    promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
+def test_twenty_steps_of_one_loss_are_the_same(tmp_path, build, make_batch, split, promise):
+    check_each(tmp_path, build, make_batch, [*LESSONS, *TEXTS_ALONE], split, promise)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize("lesson", [*TAUGHT, *TEXTS_ALONE], ids=lambda lesson: f"{lesson[0].tag()} {lesson[1].format}")
-def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, lesson, split, promise):
-    check(tmp_path, (2, 3), lambda: learn(build, make_batch, [lesson], split, 20, **ADAPTERS))
-    what = f"LoRA, {lesson[0].tag()} of {lesson[1].format}"
-    promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
+def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, split, promise):
+    check_each(tmp_path, build, make_batch, [*TAUGHT, *TEXTS_ALONE], split, promise, **ADAPTERS)
 
 
 @pytest.mark.slow

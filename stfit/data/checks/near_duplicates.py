@@ -11,6 +11,7 @@ from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
+from pandas.util import hash_array
 
 from stfit.data.checks.leakage import Measured
 from stfit.data.mapping.examples import Examples
@@ -104,7 +105,7 @@ def _minima(texts: list[str]) -> np.ndarray:
     words = list(map(_words, texts))
     length_t = np.array(list(map(len, words)))
     start_t = np.cumsum(length_t) - length_t
-    word_s = np.fromiter(map(hash, chain.from_iterable(words)), dtype=np.int64).view(np.uint64)
+    word_s = hash_array(np.array(list(chain.from_iterable(words)), dtype=object))  # `hash` differs in each process
     pair_s = word_s * MULTIPLIERS[0] + np.roll(word_s, -1)
     pair_s[start_t + length_t - 1] = word_s[start_t + length_t - 1]  # the last word of a text starts no pair
     minima_th = np.empty((len(texts), HASHES), dtype=np.uint32)
