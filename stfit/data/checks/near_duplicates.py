@@ -5,13 +5,14 @@ best are compared exactly. Memory grows with the evaluation texts only: training
 t = texts, s = shingles (words and pairs of words) of all texts, h = hash functions, b = bands.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pandas.util import hash_array
 
 from stfit.data.checks.leakage import Measured
 from stfit.data.mapping.examples import Examples
@@ -19,6 +20,12 @@ from stfit.data.mapping.plain_text import plain
 from stfit.data.table import name_rows
 from stfit.errors import Problem
 from stfit.io.display import shorten
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    from pandas import util
+else:
+    util = lazy("pandas.util")
 
 MIN_SHARED = 0.7
 """Share of words and pairs of words (Jaccard index) from which on two texts are near-duplicates."""
@@ -105,7 +112,7 @@ def _minima(texts: list[str]) -> np.ndarray:
     words = list(map(_words, texts))
     length_t = np.array(list(map(len, words)))
     start_t = np.cumsum(length_t) - length_t
-    word_s = hash_array(np.array(list(chain.from_iterable(words)), dtype=object))  # `hash` differs in each process
+    word_s = util.hash_array(np.array(list(chain.from_iterable(words)), dtype=object))  # `hash` differs in each process
     pair_s = word_s * MULTIPLIERS[0] + np.roll(word_s, -1)
     pair_s[start_t + length_t - 1] = word_s[start_t + length_t - 1]  # the last word of a text starts no pair
     minima_th = np.empty((len(texts), HASHES), dtype=np.uint32)
