@@ -137,7 +137,7 @@ def closest_hint(word: str, known: list[str]) -> str:
     return f"did you mean `{matches[0]}`?" if matches else ""
 
 
-def near(word: str, known: list[str]) -> list[str]:
+def closest_words(word: str, known: list[str]) -> list[str]:
     """The known words to show for an unknown one: all if they are few, else those most like it, or the first."""
     if len(known) <= MAX_SHOWN:
         return known

@@ -172,7 +172,7 @@ class Encoder(nn.Module):
             return self.encode([texts], prompt_name, prompt, normalize, truncate_dim)[0]
         texts = list_of_texts(texts)
         prompt = self.prompt(prompt_name) if prompt is None else prompt
-        require_unicode([prompt], "the prompt")
+        require_unicode(prompt, "the prompt")
         row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         sequences = self.tokenizer([prompt + text for text in row_of])
         embeddings = self.embed(sequences, self.prompt_skip(prompt), normalize=normalize, truncate_dim=truncate_dim)

@@ -15,7 +15,9 @@ def list_of_texts(given: Any) -> list[str]:
     wrong = next((position for position, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None:
         raise TypeError(f"encode takes strings, but item {wrong} is {describe(texts[wrong])}")
-    require_unicode(texts, "item")
+    half = next((position for position, text in enumerate(texts) if not is_unicode(text)), None)
+    if half is not None:
+        require_unicode(texts[half], f"item {half}")
     return texts
 
 
@@ -39,9 +41,7 @@ def require_type(name: str, value: Any, kind: type | UnionType) -> None:
         raise TypeError(f"{name} must be {expected}, not {describe(value)}")
 
 
-def require_unicode(texts: Sequence[str], name: str) -> None:
+def require_unicode(text: str, name: str) -> None:
     """Raise DataError for half of a surrogate pair, which is no character, and which no tokenizer reads."""
-    for position, text in enumerate(texts):
-        if not is_unicode(text):
-            which = f"{name} {position}" if len(texts) > 1 or name == "item" else name
-            raise DataError(f"{which} holds half of a surrogate pair, which is no character: {shorten(text, 60)!a}")
+    if not is_unicode(text):
+        raise DataError(f"{name} holds half of a surrogate pair, which is no character: {shorten(text, 60)!a}")

@@ -6,7 +6,6 @@ contains the files, the push has succeeded and nothing is sent a second time.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from stfit.hub.retry import call_with_retries
 from stfit.io.hashing import hash_file
 from stfit.publish.allowlist import MANIFEST, is_allowed
 from stfit.publish.destination import Push
+from stfit.publish.readme import write_readme
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
@@ -80,8 +80,8 @@ def preflight(push: Push) -> None:
         log.warning("HF_HUB_OFFLINE is set: not checking whether `%s` can be pushed to", push.repo)
         return
     repo = resolve_repository(push.repo)
-    if metadata := client.CardData(license=push.license, language=push.language or None).to_dict():  # type: ignore[no-untyped-call]
-        card = client.RepoCard(f"---\n{json.dumps(metadata)}\n---\n")
+    if push.license or push.language:
+        card = client.RepoCard(write_readme({"license": push.license, "language": push.language or None}, ""))
         call_with_retries(lambda: card.validate(repo_type="model"), "model", repo)
     log.info("the model can be pushed to %s", repo)
 

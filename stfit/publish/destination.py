@@ -1,7 +1,7 @@
 """The `push` section of a recipe."""
 
 import re
-from importlib.resources import files
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -10,8 +10,10 @@ from stfit.spec import Spec
 
 MAX_ID_LENGTH = 96
 
-LICENSES = files("stfit.publish").joinpath("licenses.txt").read_text("utf-8").split()
-"""Identifiers at https://huggingface.co/docs/hub/repositories-licenses. The Hub may know more by now: it decides."""
+
+def known_licenses() -> list[str]:
+    """Those at https://huggingface.co/docs/hub/repositories-licenses. The Hub may know more by now: it decides."""
+    return Path(__file__).with_name("licenses.txt").read_text(encoding="utf-8").split()
 
 
 def validate_repo_name(name: str) -> str:

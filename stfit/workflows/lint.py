@@ -17,11 +17,11 @@ from stfit.encoder.config import unsupported_keys
 from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
 from stfit.encoder.layers import Layer
 from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
-from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean, near
+from stfit.errors import MAX_SHOWN, Problem, closest_hint, closest_words, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.losses.registry import LOSSES
-from stfit.publish.destination import LICENSES
+from stfit.publish.destination import known_licenses
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
 
@@ -94,7 +94,9 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
         known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
         if metric is not None and metric not in known:
             when = "during training" if moment == "during" else "after training"
-            listed = f"known metrics: {', '.join(near(metric, known))}" if known else "add an evaluator to `eval`"
+            listed = (
+                f"known metrics: {', '.join(closest_words(metric, known))}" if known else "add an evaluator to `eval`"
+            )
             more = "; `stfit reference metrics` prints all" if len(known) > MAX_SHOWN else ""
             hint = f"{closest_hint(metric, known)} {listed}{more}".lstrip()
             yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
@@ -341,8 +343,8 @@ def _stream_conflicts(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
 
 def _unknown_license(recipe: Recipe, base: ModelInfo) -> Findings:
     license = recipe.push.license if recipe.push else None
-    if license and license not in LICENSES:
-        hint = closest_hint(license, LICENSES) or "use `other` for a license that it does not list"
+    if license and license not in (known := known_licenses()):
+        hint = closest_hint(license, known) or "use `other` for a license that it does not list"
         yield (
             "push.license",
             "license",
