@@ -26,14 +26,15 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, check_ranges, load_ranges, quantize, save_ranges
 from stfit.encoder.folder.resolve import model_in
-from stfit.errors import DataError, InterruptedRun, RecipeError, StfitError
+from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, StfitError
 from stfit.io.atomic import wrap_os_errors
+from stfit.io.display import shorten, single_line
 from stfit.io.outputs import require_output
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
 from stfit.similarity import agreement
-from stfit.workflows.text_windows import Inputs, stream_text_windows
+from stfit.workflows.text_windows import Inputs, Window, stream_text_windows
 
 log = logging.getLogger("stfit")
 
@@ -183,6 +184,7 @@ def _write_parts(
             own_embeddings = _embed(encoder, window.sequences, skip, options, options.fast)
             embeddings = all_gather_numpy(own_embeddings, window.shares)
             if is_rank_zero():
+                _require_finite(embeddings, window, precision)
                 values = quantize(embeddings, precision, ranges)[window.place]
                 texts = window.all.texts if with_text else None
                 parts.write(window.number, digest_of(window.all), EmbeddingRows(window.all.ids, texts, values))
@@ -205,6 +207,19 @@ def _embed(encoder: Encoder, sequences: list[np.ndarray], skip: int, options: En
         fast=fast,
         batch_tokens=options.batch_tokens,
     )
+
+
+def _require_finite(embedding_rd: np.ndarray, window: Window, precision: str) -> None:
+    """Raises ModelError for NaN and overflow: an index would keep them, and integers can't even say it."""
+    with np.errstate(over="ignore"):
+        stored_rd = embedding_rd.astype(np.float16) if precision == "float16" else embedding_rd
+    broken = ~np.isfinite(stored_rd).all(axis=1)
+    if not broken.any():
+        return
+    first = window.all.texts.index(window.distinct[int(broken.argmax())])
+    text = shorten(single_line(window.all.texts[first]), 60)
+    cause = "a value is too large for float16" if np.isfinite(embedding_rd).all() else "a value overflows in the model"
+    raise ModelError(f'the embedding of the text with id {window.all.ids[first]}, "{text}", is not finite: {cause}')
 
 
 def _lowest_cosine(fast_rd: np.ndarray, exact_rd: np.ndarray) -> float:

@@ -14,7 +14,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 from processes import at_call, run_in_child
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from transformers import BertModel
 
 from stfit.commands.encode import EncodeOptions, encode
@@ -245,6 +245,22 @@ def test_a_dimension_that_is_always_zero_does_not_keep_many_texts_from_int8() ->
     ]
     with pytest.raises(DataError, match="1 of 2 dimensions have one value in all 99 texts"):
         check_ranges(ranges, 99)
+
+
+@pytest.mark.parametrize(
+    ("scale", "precision", "cause"), [(1e6, "float16", "too large for float16"), (3e38, "int8", "overflows")]
+)
+def test_an_embedding_that_is_not_finite_is_refused_with_its_text(model, tmp_path, scale, precision, cause) -> None:
+    weights = load_file(Path(model) / "model.safetensors")
+    name = [name for name in weights if name.endswith(".output.LayerNorm.bias") and ".attention." not in name][-1]
+    save_file(weights | {name: weights[name] + np.float32(scale)}, Path(model) / "model.safetensors")
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS))
+    ranges = tmp_path / "ranges.json"
+    ranges.write_text(json.dumps({"low": [-1.0] * 32, "high": [1.0] * 32}))
+    options = {"calibration": ranges} if precision == "int8" else {}
+    with pytest.raises(ModelError, match=f'id 0, "{TEXTS[0].strip()}", is not finite: .*{cause}'):
+        run(model, tmp_path / "t.txt", tmp_path / "o.npy", choices=EncodeOptions(precision=precision), **options)
+    assert not (tmp_path / "o.npy").exists()
 
 
 def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog) -> None:

@@ -150,6 +150,12 @@ def test_an_empty_split_does_not_keep_others_from_being_read(tmp_path):
         texts(tmp_path / "saved", split="dev")
 
 
+def test_a_folder_that_only_contains_a_saved_dataset_is_told_from_it(tmp_path):
+    datasets.Dataset.from_list([{"text": text} for text in TEXTS]).save_to_disk(tmp_path / "outer" / "inner")
+    with pytest.raises(DataError, match=f"outer has no data files .*: set `dataset` to {tmp_path}/outer/inner"):
+        texts(tmp_path / "outer")
+
+
 @pytest.fixture(params=["file", "glob", "saved", "saved test"])
 def one_split(request, tmp_path, write):
     """A dataset without splits."""

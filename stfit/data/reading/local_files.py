@@ -116,7 +116,12 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
         if name := _split_of(path):
             splits.setdefault(name, []).append(path)
     if not splits:
-        raise DataError(f"{folder} has no data files for a split, such as train.jsonl or test.csv ({DATA_SUFFIXES})")
+        saved = next(
+            (f": set `dataset` to {path}, saved by `datasets`" for path in folder.glob("*") if is_saved(path)), ""
+        )
+        raise DataError(
+            f"{folder} has no data files for a split, such as train.jsonl or test.csv ({DATA_SUFFIXES}){saved}"
+        )
     for name, paths in splits.items():
         if len({(path.parent, path.name.removeprefix(without_data_suffix(path.name))) for path in paths}) > 1:
             raise DataError(
