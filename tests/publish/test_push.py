@@ -44,6 +44,13 @@ def test_a_push_is_one_commit_of_the_whole_model(server, stfit, run):
     assert commits(server) == 2  # the Hub's own first one, and the push
 
 
+def test_a_run_is_pushed_from_a_folder_of_any_name(server, stfit, run):
+    moved = shutil.move(run, run.parent / "a[b] *? #é %20 'x'")
+    ended = stfit("push", moved, "--json")
+    assert ended.code == 0, ended.err
+    assert set(contents(head(server))) == set(expected(moved))
+
+
 def test_what_is_published_names_no_folder_of_this_machine(server, stfit, run):
     assert stfit("push", run).code == 0
     published = contents(head(server))

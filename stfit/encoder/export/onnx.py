@@ -142,4 +142,4 @@ def embed_with_graph(run: Run, sequences: list[np.ndarray], dim: int) -> np.ndar
 
 
 def graph_mib(path: Path) -> float:
-    return sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")) / 2**20
+    return sum(file.stat().st_size for file in path.parent.iterdir() if file.name.startswith(f"{path.stem}.")) / 2**20
