@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -12,8 +13,12 @@ TRIAL = b"\0" * 4096
 
 
 def require_output(path: Path, inputs: Iterable[Path], is_folder: bool = False) -> None:
-    """Raises RecipeError if writing to `path` would replace an input, ResourceError if nothing can be written there."""
-    for given in inputs:
+    """Raises RecipeError if writing to `path` would replace an input, ResourceError if nothing can be written there.
+
+    A folder among the inputs stands for all files in it.
+    """
+    files = chain.from_iterable([given, *(given.rglob("*") if path.is_file() else [])] for given in inputs)
+    for given in files:
         if _is_same(path, given) or (path.is_dir() and given.resolve().is_relative_to(path.resolve())):
             by_name = "" if path == given else f", as {given}"
             raise RecipeError(f"{path}: this command reads it{by_name}: choose another output")

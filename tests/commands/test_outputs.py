@@ -15,7 +15,9 @@ from stfit.commands.mine import MiningOptions, mine
 from stfit.commands.report import report
 from stfit.data.embedding_writers import EmbeddingRows, Parts, write_output
 from stfit.data.source import Source
+from stfit.encoder.build import load_encoder
 from stfit.encoder.export.quantization import Ranges, save_ranges
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.outputs import require_output
 from stfit.recipe.load import load_recipe
@@ -80,6 +82,23 @@ def test_a_folder_that_holds_an_input_is_no_output(tmp_path, tiny_base):
         (model / name).write_text("{}")
     with pytest.raises(RecipeError, match="this command reads it"):
         export(str(model), "onnx", model, False, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_a_folder_that_is_read_is_no_output(tmp_path, tiny_base, name):
+    (tmp_path / "t.txt").write_text("rain\n")
+    model, inputs = tmp_path / "run" / "model", Inputs(Source(dataset=str(tmp_path / "t.txt")))
+    save_encoder(load_encoder(str(tiny_base("bert")), "cpu"), model)
+    (model / "x").mkdir()
+    weights = model / "model.safetensors"
+    before = weights.read_bytes()
+    for folder in (model, model.parent):
+        with pytest.raises(RecipeError, match="this command reads it"):
+            list(encode(str(folder), inputs, NAMES[name](weights), EncodeOptions()))
+        (model / "link-model.safetensors").unlink(missing_ok=True)
+    assert weights.read_bytes() == before
+    for _ in range(2):  # beside the model, a run folder may hold embeddings, and they may be written again
+        list(encode(str(model.parent), inputs, model.parent / "embeddings.npy", EncodeOptions(), device="cpu"))
 
 
 def test_ranges_are_not_written_over_the_output(write, tmp_path):

@@ -74,10 +74,9 @@ def input_paths(source: TableSource) -> list[Path]:
         return [Path("/dev/stdin")]
     if is_remote(source.dataset):
         return []
-    path = Path(source.dataset)
     if isinstance(source.dataset, Pattern):
         return [Path(name) for name in glob.glob(source.dataset, recursive=True)]
-    return [path, *path.glob("*"), *path.glob("data/*")]
+    return [Path(source.dataset)]
 
 
 def shown_split(source: TableSource) -> str | None:

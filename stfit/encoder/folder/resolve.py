@@ -74,8 +74,7 @@ def locate_adapter_base(folder: Path, files: list[str]) -> Path | None:
 
 def model_folder(path: Path) -> Path:
     """`path` itself, or `model/` in it if `path` is a run folder. Raises ModelError if neither is a model folder."""
-    inner = path / "model"
-    folder = inner if is_st_model(inner) else path
+    folder = inner_model(path)
     if any((folder / name).is_file() for name in MODEL_FILES):
         return folder
     if not path.is_dir():
@@ -100,5 +99,10 @@ def model_in(path: str) -> str:
         raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
     if not exists and (run / "model").is_dir():
         raise ModelError(f"{path}: no such folder. Did you mean {run}?")
-    inner = named / "model"
-    return str(inner) if is_st_model(inner) else path
+    return str(inner_model(named)) if named.is_dir() else path
+
+
+def inner_model(path: Path) -> Path:
+    """Of a run folder its `model/`, else `path` itself."""
+    inner = path / "model"
+    return inner if is_st_model(inner) else path
