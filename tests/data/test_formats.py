@@ -125,6 +125,7 @@ def test_json_files_may_be_texts_lines_or_one_row(write):
         ("{}", "neither rows nor columns"),
         ("3", "neither rows nor columns"),
         ("", "not valid JSON"),
+        ('[{"text": "a", "text": "b"}]', "`text` occurs twice"),
         ("[" * 100_000, "not valid JSON"),
     ],
 )

@@ -191,6 +191,7 @@ def test_a_folder_of_splits_still_needs_the_split_that_is_meant(write, tmp_path)
     [
         ('{"text": "x"', "not valid JSON"),
         ("[1, 2]", "not a JSON object"),
+        ('{"text": "x", "set": {"pos": "a", "pos": "b"}}', "`pos` occurs twice"),
         ("[" * 100_000, "JSON"),
         ('{"text": \udcff}', "utf-8"),
     ],

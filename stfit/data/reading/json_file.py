@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from stfit.data.reading.json_lines import parse_lines, record_blocks
+from stfit.data.reading.json_lines import parse_json, parse_lines, record_blocks
 from stfit.data.reading.packed_file import read_bytes
 from stfit.data.reading.text_lines import BLOCK_ROWS, encoding_error, encoding_of, line_error
 from stfit.data.source import ReadOptions
@@ -23,14 +23,14 @@ BY_INDEX = 'it holds an object of objects, as pandas writes by default: write it
 def read_json_file(path: Path, options: ReadOptions) -> Iterator[Table]:
     text = _read_text(path, options)
     try:
-        content = json.loads(text)
-    except RecursionError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
+        content = parse_json(text)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             raise line_error(path, error.lineno, f"is not valid JSON: {error.msg} (column {error.colno})") from error
         yield from record_blocks(parse_lines(enumerate(StringIO(text), start=1), path), path)
         return
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
     rows = _rows_in(content, path)
     if isinstance(rows, list):
         yield from record_blocks(iter(rows), path)

@@ -12,6 +12,18 @@ from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table
 
 
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"`{next(name for name in names if names.count(name) > 1)}` occurs twice in an object")
+    return keys
+
+
+parse_json = json.JSONDecoder(object_pairs_hook=_object_of).decode
+"""Raises ValueError where one key of an object would replace another."""
+
+
 def read_json_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
     with open_bytes(path) as file:
         yield from json_blocks(file, path, options)
@@ -35,7 +47,7 @@ def parse_lines(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[dict[s
         if line.isspace():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             raise line_error(path, number, f"is not valid JSON: {reason}") from error
