@@ -35,7 +35,7 @@ class Collection:
     own: np.ndarray
     """Position in the corpus of the document with the same id as each query; -1 if there is none."""
     problems: list[Problem] = field(default_factory=list)
-    """What the judgments name, and the other tables lack."""
+    """What the judgments name and the other tables lack, and what has no text."""
 
     @property
     def texts(self) -> dict[str, list[str]]:
@@ -117,7 +117,12 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
         query_row=np.array([all_queries[key].row for key in judged]),
         corpus_row=np.array([document.row for document in documents.values()]),
         own=np.array([index_of.get(key, -1) for key in judged]),
-        problems=[*_missing(judgments, all_queries, documents, table.origin), *_unjudged(unjudged, queries.dataset)],
+        problems=[
+            *_missing(judgments, all_queries, documents, table.origin),
+            *_unjudged(unjudged, queries.dataset),
+            *_blank({key: all_queries[key] for key in judged}, "queries", queries.dataset),
+            *_blank(documents, "documents", corpus.dataset),
+        ],
     )
 
 
@@ -149,6 +154,12 @@ def _missing(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str],
 def _unjudged(queries: list[str], origin: str) -> list[Problem]:
     message = f"{len(queries)} queries have no relevant document ({_listed(queries)}), and are not measured"
     return [Problem(message, "unjudged-queries", origin)] if queries else []
+
+
+def _blank(entries: dict[str, _Entry], kind: str, origin: str) -> list[Problem]:
+    blank = [key for key, entry in entries.items() if not entry.text.strip()]
+    message = f"{len(blank)} of {len(entries)} {kind} have no text ({_listed(blank)}), and are measured all the same"
+    return [Problem(message, f"blank-{kind}", origin, row=entries[blank[0]].row)] if blank else []
 
 
 def _listed(ids: list[str]) -> str:

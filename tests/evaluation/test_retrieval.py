@@ -247,3 +247,14 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 def test_a_million_documents_need_the_memory_of_one_chunk():
     grown_mib = subprocess.run([sys.executable, "-c", MILLION], check=True, capture_output=True, text=True).stdout
     assert float(grown_mib) < 60  # the corpus alone is 122 MiB, all similarities 381
+
+
+def test_queries_and_documents_without_text_are_counted_and_named(beir):
+    folder, *_ = beir
+    for name, blank in (("queries", "blank"), ("corpus", "empty")):
+        with (folder / f"{name}.jsonl").open("a") as file:
+            file.write(json.dumps({"_id": blank, "text": "  "}) + "\n")
+    judge_also(folder, "blank\td1\t1")
+    found = problems_of(folder)
+    assert found["blank-queries"][0].startswith("1 of 4 queries have no text (blank), and are measured")
+    assert "documents have no text (empty)" in found["blank-documents"][0]
