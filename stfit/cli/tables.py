@@ -18,7 +18,6 @@ def gain_row(name: str, before: float | None, after: float | None) -> list[str]:
 
 def gate_row(gate: dict[str, Any]) -> list[str]:
     condition = gate["metric"] + (f" against {gate['against']}" if gate["against"] else "")
-    verdict = "passed" if gate["passed"] else "NOT PASSED"
-    if gate["passed"] is None:
-        verdict = f"skipped: {gate['note']}"
+    verdict = {True: "passed", False: "NOT PASSED", None: "skipped"}[gate["passed"]]
+    verdict += f": {gate['note']}" if gate["note"] else ""
     return [condition, format_metric(gate["value"]), format_metric(gate["limit"]), verdict]

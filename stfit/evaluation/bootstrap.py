@@ -6,6 +6,7 @@ models: Berg-Kirkpatrick, Burkett and Klein, 2012, https://aclanthology.org/D12-
 """
 
 from dataclasses import dataclass
+from math import ceil, log2
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -14,6 +15,7 @@ from stfit.evaluation.statistic import Statistic
 
 RESAMPLES = 1000
 INTERVAL = 0.95
+TAIL = (1 - INTERVAL) / 2
 
 Verdict = Literal["better", "worse", "no evidence"]
 
@@ -30,22 +32,26 @@ class Comparison:
     other: float
     gain: float
     low: float | None
-    """Bounds of the 95% interval of the gain; None if the metric has no rows to resample."""
+    """Bounds of the 95% interval of the gain; None if the metric has no rows to resample, or too few."""
     high: float | None
     verdict: Verdict | None
 
 
+def min_rows(chance: float) -> int:
+    """With fewer rows, two equal models can differ in all of them in one direction with a higher probability."""
+    return ceil(-log2(chance) - 1e-9)
+
+
 def compare(model: Statistic, baseline: Statistic) -> Comparison:
     """The gain of `model` over `baseline` with its verdict. Both must have the same rows in the same order."""
-    gains = resample(model) - resample(baseline) if model.rows else None
+    gains = resample(model) - resample(baseline) if model.rows >= min_rows(TAIL) else None
     return _classify_gain(model.value, baseline.value, gains)
 
 
 def _classify_gain(value: float, baseline: float, gains: np.ndarray | None) -> Comparison:
     if gains is None:
         return Comparison(value, baseline, value - baseline, None, None, None)
-    tail = (1 - INTERVAL) / 2
-    low, high = map(float, np.quantile(gains, [tail, 1 - tail]))
+    low, high = map(float, np.quantile(gains, [TAIL, 1 - TAIL]))
     verdict: Verdict = "better" if low > 0 else "worse" if high < 0 else "no evidence"
     return Comparison(value, baseline, value - baseline, low, high, verdict)
 

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from stfit.evaluation.bootstrap import lower_bound
+from stfit.evaluation.bootstrap import lower_bound, min_rows
 from stfit.evaluation.statistic import Statistic
 from stfit.paths import Location
 from stfit.spec import Spec
@@ -42,7 +42,7 @@ class GateResult:
     metric: str
     value: float
     limit: float | None
-    """Minimum value that passes; with a confidence, it includes the margin for chance."""
+    """Minimum value that passes; with a confidence, it includes the margin for chance. None if no value would."""
     passed: bool | None
     against: str | None = None
     other: float | None = None
@@ -59,6 +59,10 @@ def decide(gate: Gate, model: Statistic, baseline: Statistic | None, note: str =
     if baseline is None:
         return GateResult(gate.metric, model.value, None, None, gate.against, note=note)
     gain = model.value - baseline.value
+    needed = min_rows(1 - gate.confidence) if gate.confidence else 0
+    if 0 < model.rows < needed:
+        note = f"{model.rows} rows can't show a gain with a confidence of {gate.confidence}: it takes at least {needed}"
+        return GateResult(gate.metric, model.value, None, False, gate.against, baseline.value, gain, None, note)
     low = gain if gate.confidence is None else lower_bound(model, baseline, gate.confidence)
     limit = model.value - low + gate.min_gain
     return GateResult(gate.metric, model.value, limit, low >= gate.min_gain, gate.against, baseline.value, gain, low)

@@ -115,6 +115,8 @@ def gate_error(results: list[GateResult]) -> dict[str, Any]:
     failed = [result for result in results if result.passed is False]
     if not failed:
         return {}
-    reasons = ", ".join(f"{result.metric} is {result.value:.4f}, below {result.limit:.4f}" for result in failed)
+    reasons = ", ".join(
+        f"{result.metric} is {result.value:.4f}, {result.note or f'below {result.limit:.4f}'}" for result in failed
+    )
     message = f"{len(failed)} of {len(results)} gates failed: {reasons}"
     return {"error": {"class": GateError.__name__, "message": message, "exit_code": GateError.exit_code}}

@@ -17,7 +17,7 @@ import numpy as np
 from stfit.data.batching.batches import TokenTable
 from stfit.data.source import Source
 from stfit.errors import Problem
-from stfit.evaluation.bootstrap import RESAMPLES, resample
+from stfit.evaluation.bootstrap import RESAMPLES, TAIL, min_rows, resample
 from stfit.evaluation.measure import Evaluators, evaluator_of, prompt_of
 from stfit.evaluation.report_samples import Sample, build_sample
 from stfit.evaluation.statistic import Statistic
@@ -85,7 +85,7 @@ class ReportData:
                     "values": resample(statistics[name], _draws_for(statistics[name].rows)).round(6).tolist(),
                 }
                 for name in self.main
-                if name in statistics and statistics[name].rows
+                if name in statistics and statistics[name].rows >= min_rows(TAIL)
             }
             self.write()
 

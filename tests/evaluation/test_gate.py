@@ -64,6 +64,16 @@ def test_a_few_lucky_rows_are_no_evidence():
         assert decide(gate(), mean_of(own), mean_of(other)).passed is passed
 
 
+@pytest.mark.parametrize("rows", range(1, 7))
+def test_a_verdict_needs_more_rows_than_luck_alone_could_turn(rows):
+    """If no model is better, all of four rows favor the same one in one of sixteen cases."""
+    own, other = mean_of(np.ones(rows)), mean_of(np.zeros(rows))
+    decided = decide(gate(), own, other)
+    assert decided.passed is (rows >= 5)
+    assert ("at least 5" in decided.note) is (rows < 5)
+    assert (compare(own, other).verdict == "better") is (rows >= 6)
+
+
 def test_without_a_confidence_plain_numbers_decide():
     own, other = mean_of(np.array([1, 1, 0, 0])), mean_of(np.array([1, 0, 0, 0]))
     assert not decide(gate(), own, other).passed  # four rows are no evidence
