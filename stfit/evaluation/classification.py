@@ -10,7 +10,8 @@ from pydantic import Field
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import split_of
 from stfit.data.source import Unnamed
-from stfit.errors import DataError
+from stfit.data.table import name_rows
+from stfit.errors import MAX_SHOWN, DataError, Problem
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
@@ -56,13 +57,13 @@ class Classification(EvaluatorBase):
                     "`split` to different rows, such as `train[:80%]` and `train[80%:]`"
                 )
             known = load_examples(source, self.format, seed)[0]
-            measured = _numbered_as(known, load_examples(self, self.format, seed)[0])
-        if known.label is None or known.label_kind == "score":
+            measured = load_examples(self, self.format, seed)[0]
+        if "score" in (known.label_kind, measured.label_kind):
             raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
-        if np.ptp(known.label) == 0:
+        if known.label is None or np.ptp(known.label) == 0:
             message = f"evaluator `{self.label}` needs texts of several classes to learn from, but all are of one class"
             raise DataError(message)
-        return Classes(known, measured)
+        return Classes(known, _numbered_as(known, measured))
 
     def measure(self, rows: Classes, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Of classes with equal votes, the one with the nearest voter wins; F1 is the mean over the classes.
@@ -93,14 +94,34 @@ class Classification(EvaluatorBase):
     def examples_of(self, rows: Any) -> Examples:
         return rows.measured
 
+    def problems_of(self, rows: Any) -> list[Problem]:
+        label, problems = rows.measured.label, []
+        if len(unknown := rows.measured.row[~np.isin(label, rows.known.label)].tolist()):
+            share = f"{len(unknown)} of {len(label)} texts have a class that no text to learn from has"
+            message = f"{share} ({name_rows(unknown)}), and count as wrong"
+            problems.append(Problem(message, "unknown-classes", self.origin, row=unknown[0]))
+        if np.ptp(label) == 0:
+            message = "all texts to classify have one class, so `v_measure` can't tell models apart"
+            problems.append(Problem(message, "one-class", self.origin))
+        return problems
+
 
 def _numbered_as(known: Examples, measured: Examples) -> Examples:
-    names, measured_names = known.label_names, measured.label_names
-    if names is None or measured_names is None or names == measured_names or measured.label is None:
+    """With the numbers that the same classes have in `known`: splits may lack some, or name them in another order."""
+    if measured.label is None or known.label_names == measured.label_names:
         return measured
-    number = {name: position for position, name in enumerate(names)}
-    new = [number.get(name, len(names) + position) for position, name in enumerate(measured_names)]
+    known_names, names = _class_names(known), _class_names(measured)
+    number = {name: position for position, name in enumerate(known_names)}
+    if not number.keys() & set(names):
+        listed = [", ".join(shown[:MAX_SHOWN]) for shown in (names, known_names)]
+        message = f"none of the classes to measure ({listed[0]}) is among those to learn from ({listed[1]})"
+        raise DataError(Problem(f"{message}: `label_map` renames them", "bad-label", key="columns.label"))
+    new = [number.get(name, len(known_names) + position) for position, name in enumerate(names)]
     return replace(measured, label=np.array(new)[measured.label], label_names=None)
+
+
+def _class_names(examples: Examples) -> list[str]:
+    return examples.label_names or [str(number) for number in range(examples.num_classes or 0)]
 
 
 def _vote(label_rk: np.ndarray) -> np.ndarray:

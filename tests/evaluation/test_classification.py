@@ -86,11 +86,6 @@ def test_of_equally_many_votes_the_nearest_wins(rows, values):
     assert found["knn_accuracy"] == pytest.approx((loaded.measured.label == nearest).mean())
 
 
-def instead_of_cats(name):
-    """Another name for the cats of the test split."""
-    return lambda row, split: row | {"label": row["label"].replace("cat", name)} if split == "test" else row
-
-
 def test_classes_are_matched_by_name_where_a_split_lacks_one(rows, values):
     evaluator, loaded = rows(
         lambda row, split: row | {"label": row["label"].replace("cat", "fox")} if split == "test" else row
@@ -107,11 +102,43 @@ def test_a_class_that_nobody_knows_is_never_right(rows, values):
     assert found["knn_accuracy"] == found["logistic_accuracy"] == pytest.approx((loaded.measured.label < 4).mean())
 
 
+@pytest.mark.parametrize("numbers_in", ["train", "test"])
+def test_numbers_and_numerals_are_the_same_classes(rows, numbers_in):
+    """As text, "10" comes before "9"."""
+
+    def number(row, split):
+        label = NAMES.index(row["label"]) + 8
+        return row | {"label": label if split == numbers_in else str(label)}
+
+    _, expected = rows()
+    _, loaded = rows(number)
+    names = loaded.known.label_names or [str(number) for number in range(12)]
+    assert [names[label] for label in loaded.measured.label] == [str(label + 8) for label in expected.measured.label]
+
+
+def test_classes_that_nobody_learns_or_that_are_alone_are_said(rows):
+    evaluator, loaded = rows(
+        lambda row, split: row | {"label": "dog"} if (row["label"], split) == ("fox", "train") else row
+    )
+    (unknown,) = evaluator.problems_of(loaded)
+    foxes = sum(loaded.measured.label > loaded.known.label.max())
+    assert unknown.message.startswith(f"{foxes} of 40 texts have a class that no text to learn from has (rows")
+    evaluator, loaded = rows(lambda row, split: row | {"label": "dog"} if split == "test" else row)
+    (alone,) = evaluator.problems_of(loaded)
+    assert "one class" in alone.message
+    assert not evaluator.problems_of(rows()[1])
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (lambda row, split: row | {"label": "cat"} if split == "train" else row, "several classes"),
         (lambda row, split: row | {"label": 0.5}, "not scores"),
+        (lambda row, split: row if split == "train" else row | {"label": 0.5}, "not scores"),
+        (
+            lambda row, split: row if split == "train" else row | {"label": 1},
+            r"none of the classes to measure \(0, 1\)",
+        ),
     ],
 )
 def test_labels_that_can_not_be_told_apart_are_refused(rows, write, message):
