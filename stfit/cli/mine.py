@@ -23,11 +23,15 @@ def mine_command(
     ] = "1:100",
     margin: Annotated[
         float,
-        typer.Option(help="Minimum difference to the similarity of the anchor's least similar positive."),
+        typer.Option(
+            help="Minimum difference to the similarity of the anchor's least similar positive.", min=-2, max=2
+        ),
     ] = 0.0,
-    relative_margin: Annotated[float, typer.Option(help="The same as a fraction of that similarity.")] = 0.05,
+    relative_margin: Annotated[
+        float, typer.Option(help="The same as a fraction of that similarity.", min=0, max=1)
+    ] = 0.05,
     duplicate: Annotated[
-        float, typer.Option(help="Exclude texts at least this similar to the anchor or the positive.")
+        float, typer.Option(help="Exclude texts at least this similar to the anchor or the positive.", min=-1)
     ] = 0.95,
     per_row: Annotated[int, typer.Option(help="Maximum number of negatives per row.", min=1)] = 1,
     device: Device = "auto",
@@ -40,6 +44,8 @@ def mine_command(
     first, colon, last = ranks.partition(":")
     if not (colon and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
         raise typer.BadParameter(f"--ranks {ranks}: write FIRST:LAST, such as 10:50")
+    if per_row > int(last) - int(first) + 1:
+        raise typer.BadParameter(f"--per-row {per_row}: --ranks {ranks} has fewer texts to choose from")
     if output.suffix != ".jsonl":
         raise typer.BadParameter(f"{output}: the output must be a .jsonl file")
     from stfit.commands.mine import MiningOptions, mine

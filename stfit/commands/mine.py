@@ -76,6 +76,8 @@ def mine(
     require_output(output, [inner_model(Path(model)), *paths_in(recipe), *(input_paths(corpus) if corpus else [])])
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))
+    if options.ranks[0] > len(texts):
+        raise RecipeError(f"--ranks starts at {options.ranks[0]}, and there are only {len(texts)} texts to choose from")
     encoder = load_encoder(model_in(model), choose_device(device))
     anchor_bd, positive_bd = (_embed(encoder, pairs.column(role), role) for role in ("anchor", "positive"))
     text_cd = _embed(encoder, texts, "positive")

@@ -18,6 +18,11 @@ FAILURES = {
     "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),
     "missing argument": ("encode runs/recipe", 2, "Missing argument 'INPUT'"),
     "two options against each other": ("train recipe.yaml --fresh --resume", 2, "are mutually exclusive"),
+    "more negatives than ranks": (
+        "mine runs/recipe recipe.yaml -o m.jsonl --ranks 1:3 --per-row 4",
+        2,
+        "--ranks 1:3 has fewer texts to choose from",
+    ),
     "nothing to resume": ("train recipe.yaml --resume", 2, "there is no run in runs/recipe"),
     "device of no kind": ("train recipe.yaml train.device=gpu", 2, "write auto, cpu, cuda"),
     "device": ("train recipe.yaml train.device=mps:7", 2, "device `mps:7` is not available"),

@@ -159,6 +159,8 @@ def test_mined_file_is_a_triplet_dataset_as_its_line_says(minilm, recipe, tmp_pa
 def test_mine_needs_pairs_and_has_to_find_something(minilm, recipe, tmp_path) -> None:
     with pytest.raises(DataError, match="no row has a negative"):
         mined(minilm, recipe, tmp_path, MiningOptions(margin=3.0))
+    with pytest.raises(RecipeError, match="--ranks starts at 20, and there are only 8 texts to choose from"):
+        mined("./no-model", recipe, tmp_path, MiningOptions(ranks=(20, 30)))
     labeled = recipe.model_copy(update={"data": recipe.data.model_copy(update={"format": "labeled_pair"})})
     with pytest.raises(RecipeError, match="this one has labeled_pair"):
         mined(minilm, labeled, tmp_path)
