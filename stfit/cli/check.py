@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stfit.cli.console import print_json
+from stfit.cli.console import log_line, print_json
 from stfit.cli.options import Json, Overrides, RecipeArgument
+from stfit.io.display import escape_controls
 
 if TYPE_CHECKING:
     from stfit.errors import Problem
@@ -36,12 +37,12 @@ def check_command(
     if not json:
         for number, sample in enumerate(result.get("samples", []), start=1):
             texts = "".join(f"  {role}: {text}\n" for role, text in sample.items())
-            sys.stdout.write(f"example {number}\n{texts}")
+            sys.stdout.write(f"example {number}\n{escape_controls(texts)}")
         sys.stdout.write(_estimate(result) if "steps" in result else "")
         sys.stdout.flush()  # the problems follow, at the end of the screen
     for kind in ("warning", "error"):
         for problem in result[f"{kind}s"]:
-            sys.stderr.write(f"{kind}[{problem.code}]: {problem}\n")
+            log_line(f"{kind}[{problem.code}]: {problem}")
     if json:
         kinds = ("errors", "warnings")
         print_json(result | {kind: [_problem_to_dict(problem) for problem in result[kind]] for kind in kinds})

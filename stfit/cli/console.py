@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from stfit.io.atomic import atomic_write
+from stfit.io.display import escape_controls
 from stfit.io.outputs import require_output
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def log_line(text: str) -> None:
     """Print a line on stderr. While a progress bar is shown, rich prints the line above the bar."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{escape_controls(text)}\n")
 
 
 class _StderrHandler(logging.Handler):
@@ -64,6 +65,7 @@ def print_table(header: list[str], rows: list[list[str]], text_columns: Collecti
     from rich.console import Console
     from rich.table import Table
 
+    rows = [[escape_controls(cell) for cell in cells] for cells in rows]
     width = sum(max(map(cell_len, column)) + 2 for column in zip(header, *rows, strict=True))
     plain = bool(os.environ.get("NO_COLOR"))  # https://no-color.org; rich alone would still print bold text
     console = Console(highlight=False, markup=False, soft_wrap=True, color_system=None if plain else "auto")

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stfit.cli.console import print_json, print_table
+from stfit.cli.console import log_line, print_json, print_table
 from stfit.cli.github_summary import add_to_summary
 from stfit.cli.launch import launch_workers
 from stfit.cli.options import Json, Processes, Runs
@@ -70,7 +70,7 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
         sys.stdout.write("\n")
         print_table(GATE_HEADER, gates)
     if "error" in result:
-        sys.stderr.write(f"stfit: {result['error']['message']}\n")
+        log_line(f"stfit: {result['error']['message']}")
 
 
 def _comparison_row(name: str, compared: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import typer
 
-from stfit.cli.console import print_json
+from stfit.cli.console import log_line, print_json
 from stfit.cli.streams import SIGPIPE_EXIT, ReaderLeftError
 from stfit.errors import InterruptedRun, RecipeError, ResourceError, StfitError
 from stfit.io.display import shorten
@@ -56,7 +56,7 @@ def failure_from(error: BaseException) -> Failure:
 def print_failure(failure: Failure, as_json: bool) -> None:
     if failure.message is None:
         return
-    sys.stderr.write(f"stfit: {failure.message}\n")
+    log_line(f"stfit: {failure.message}")
     if as_json:
         error = {"class": failure.name, "message": failure.message, "exit_code": failure.exit_code}
         with suppress(ReaderLeftError, ResourceError):  # stdout may be what failed

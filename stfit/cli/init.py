@@ -6,6 +6,7 @@ import typer
 
 from stfit.cli.console import print_json
 from stfit.cli.options import Json, Read
+from stfit.io.display import escape_controls
 
 BASE_HELP = "Model to train: Hub id, folder, file of word vectors, or scratch, static, word_embeddings, bag_of_words."
 
@@ -31,5 +32,5 @@ def init_command(
         return
     recipe = result["recipe"]
     sys.stdout.write(f"{recipe}: {result['format']}, {result['loss']}\n")
-    sys.stdout.write("".join(f"  {reason}\n" for reason in result["reasons"]))
+    sys.stdout.write("".join(f"  {escape_controls(reason)}\n" for reason in result["reasons"]))
     sys.stdout.write(f"Next: stfit check {recipe}\n")

@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stfit.cli.console import print_json, print_table
+from stfit.cli.console import log_line, print_json, print_table
 from stfit.cli.github_summary import add_to_summary
 from stfit.cli.options import Json
 from stfit.cli.tables import GATE_HEADER, gate_row
@@ -51,7 +51,7 @@ def _print_result(result: dict[str, Any], dry_run: bool, as_json: bool) -> None:
     if gates:
         print_table(GATE_HEADER, gates)
     if "error" in result:
-        sys.stderr.write(f"stfit: {result['error']['message']}\n")
+        log_line(f"stfit: {result['error']['message']}")
         return
     if dry_run:
         sys.stdout.write("".join(f"would add     {path}\n" for path in result["add"]))

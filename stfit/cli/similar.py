@@ -5,6 +5,7 @@ import typer
 
 from stfit.cli.console import log_line, print_json
 from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Read, Split
+from stfit.io.display import escape_controls
 
 
 def similar_command(
@@ -45,13 +46,14 @@ def similar_command(
 
 def _print_nearest(result: dict[str, Any]) -> None:
     for query in result["queries"]:
-        sys.stdout.write(f"\n{query['query']}\n")
+        sys.stdout.write(f"\n{escape_controls(query['query'])}\n")
         for neighbor in query["nearest"]:
-            sys.stdout.write(f"  {neighbor['similarity']:.3f}  {neighbor['text']}\n")
+            sys.stdout.write(f"  {neighbor['similarity']:.3f}  {escape_controls(neighbor['text'])}\n")
 
 
 def _print_pairs(result: dict[str, Any]) -> None:
     for pair in result["pairs"]:
-        sys.stdout.write(f"\n{pair['similarity']:.3f}  {pair['text1']}\n       {pair['text2']}\n")
+        first, second = escape_controls(pair["text1"]), escape_controls(pair["text2"])
+        sys.stdout.write(f"\n{pair['similarity']:.3f}  {first}\n       {second}\n")
     timings = f"{result['seconds_encoding']:.1f} s to embed, {result['seconds_comparing']:.1f} s to compare"
     log_line(f"{result['texts']} distinct texts: {timings}")

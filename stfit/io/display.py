@@ -1,5 +1,6 @@
 """Texts and numbers as pages, cards and tables show them."""
 
+import re
 import unicodedata
 
 MAX_CHARACTERS = 300
@@ -7,6 +8,15 @@ MAX_CHARACTERS = 300
 
 def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that move the cursor, command a terminal or reorder what follows; not tabs and line breaks."""
+
+
+def escape_controls(text: str) -> str:
+    """Text from data and files as a terminal can show it."""
+    return CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def single_line(text: str) -> str:

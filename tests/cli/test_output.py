@@ -132,3 +132,18 @@ def test_a_gate_that_is_not_passed_ends_with_its_own_code(run, folder):
     found = json.loads(out)
     assert {"metrics", "gate", "compare", "error"} <= set(found)
     assert {"metric", "value", "limit", "passed"} <= set(found["gate"][0])
+
+
+def test_no_text_of_a_file_commands_the_terminal(run, folder):
+    wild = "\x1b]0;title\x07rain \x9b2J\r\x08 \u202eten"
+    rows = [{"sentence1": wild + str(i), "sentence2": f"{wild} {i}", "label": i % 5 / 4, wild: 1} for i in range(10)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    (folder / "texts.txt").write_text(f"{wild.replace(chr(13), '')}\nabout tea\n")
+    printed = ""
+    for line in ("check recipe.yaml", "init ./rows.jsonl -o new.yaml", "train recipe.yaml", "eval recipe.yaml", "runs"):
+        printed += "".join(run(line)[1:])
+    printed += "".join(run("similar runs/recipe texts.txt --query \x1b[5mrain")[1:])
+    printed += "".join(run("similar runs/recipe texts.txt")[1:])
+    printed += "".join(run("train recipe.yaml data.columns.sentence1=text")[1:])
+    assert "rain" in printed
+    assert not re.findall(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", printed)
