@@ -192,7 +192,7 @@ def test_a_damaged_cache_is_mended(filled, stfit, tmp_path):
     weights.resolve().write_bytes(content)
     ended = stfit("fetch recipe.yaml")
     assert ended.returncode == 0
-    assert "is damaged, and fetched again" in ended.stderr
+    assert "is damaged, downloading it again" in ended.stderr
     content[-1] ^= 1
     assert weights.read_bytes() == content
 
