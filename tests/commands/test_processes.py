@@ -319,8 +319,8 @@ def test_process_that_dies_while_the_first_asks_a_teacher_ends_the_others_at_onc
     recipe = write(model=student, data=data, loss={"type": "mse", "teacher": str(tiny_base("bert"))})
     arguments = ["train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json"]
     launcher = start(*arguments, HF_ASSETS_CACHE=str(tmp_path / "assets"))
-    out, err = kill_at(launcher, "taught: 4096 of 80000", victim)
-    assert "taught: 80000 of" not in err
+    out, err = kill_at(launcher, "teacher: embedded 4096 of 80000 texts", victim)
+    assert "embedded 80000 of" not in err
     if victim != "launcher":
         assert_said_once(launcher, victim, out, err)
 

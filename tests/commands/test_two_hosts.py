@@ -114,5 +114,5 @@ def test_hosts_that_share_no_folder_are_told_so(tmp_path, write, start):
     both = start(write(train=LONG), tmp_path / "first", tmp_path / "second")
     said = [host.communicate(timeout=300)[1] for host in both]
     assert all(host.returncode for host in both)
-    assert "All hosts have to see the same folder" in said[1]
+    assert "All hosts must see the same folder" in said[1]
     assert str(tmp_path / "second" / "tiny") in said[1]

@@ -8,11 +8,16 @@ from collections import Counter
 from hashlib import sha256
 from threading import Thread
 
+import numpy as np
 import pytest
 from hub.cases import all_cases, place_orders, require_one_line, show
 from hub.faults import Fault, of_account
 from hub.worker import Job
 from publish.test_push import contents, expected
+from safetensors.numpy import load_file, save_file
+
+from stfit.io.json_files import load_json_object, seal_json
+from stfit.runtime.run_folder import hash_weights
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +48,20 @@ WEIGHTS = ("model.safetensors", "2_Dense/model.safetensors")
 OLD = {"notes.md": b"old"}
 
 
+def draw_weights(run, *names):
+    """Random weights, with the digests that the run keeps of their files."""
+    random = np.random.default_rng()
+    for name in names:
+        weights = load_file(run / "model" / name)
+        save_file({key: random.random(old.shape, np.float32) for key, old in weights.items()}, run / "model" / name)
+    result = load_json_object(run / "result.json") | {"weights": hash_weights(run / "model")}
+    (run / "result.json").write_text(seal_json(result))
+
+
 def own_run(run, folder, name):
     """A copy of the run with weights that no other case uploads; and their sha256."""
     copy = shutil.copytree(run, folder / name / "recipe")
-    for weights in WEIGHTS:
-        (copy / "model" / weights).write_bytes(os.urandom(20_000))
+    draw_weights(copy, *WEIGHTS)
     return copy, [sha256((copy / "model" / weights).read_bytes()).hexdigest() for weights in WEIGHTS]
 
 
@@ -102,7 +116,7 @@ def test_killed_at_any_request_the_hub_has_the_old_model_or_the_new_one(server, 
 
     orders = []
     for number, (name, folder) in enumerate(runs.items()):
-        (folder / "model" / "2_Dense" / "model.safetensors").write_bytes(os.urandom(20_000))
+        draw_weights(folder, "2_Dense/model.safetensors")
         (folder / "model" / "1_Pooling" / "config.json").write_text("{}")
         sent = sha256((folder / "model" / "2_Dense" / "model.safetensors").read_bytes()).hexdigest()
         orders.append(Fault("*", "", "hang", skip=number, times=1000, client=f"{of_account(name)}|{sent}"))
