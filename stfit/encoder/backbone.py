@@ -18,7 +18,8 @@ class BackboneOptions:
     max_seq_length: int | None = None
     pooling: tuple[str, ...] | None = None
     dropout: float | None = None
-    append_eos: bool | Literal["auto"] = "auto"
+    append_eos: bool | Literal["auto", "saved"] = "auto"
+    """`saved`: only if the tokenizer was saved so, or sets `add_eos_token`."""
     precision: str = "float32"
     read_weights: bool = True
     """False: the names and shapes of a transformer's weights are checked, and their values are not read."""

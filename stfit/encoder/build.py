@@ -86,8 +86,8 @@ def _build_backbone(model: Model, texts: Texts | None, options: BackboneOptions)
         if not is_st_model(folder):
             return load_transformer(folder, options), None
         base = read_folder(folder)
-        if options.append_eos == "auto":  # its tokenizer was saved with the end token, or sets `add_eos_token`
-            options = replace(options, append_eos=False)
+        if options.append_eos == "auto":
+            options = replace(options, append_eos="saved")
         return KINDS[base.st_name].load(base.backbone_folder, options), base
 
 

@@ -6,19 +6,22 @@ that loading it needs no peft; a checkpoint holds only the adapters (Hu et al., 
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from stfit.encoder.folder.files import read_header
+from stfit.encoder.folder.files import name_some, not_finite, read_header
 from stfit.errors import ModelError
 from stfit.lazy import Tensor, nn, torch
 from stfit.spec import Spec
 
 WRAPPED = ".base_layer."
 ADAPTER = ".lora_"
+HEAD = re.compile(r"\b(classifier|score|lm_head|cls|qa_outputs|pooler|modules_to_save)\b")
+"""Parts of a model with a head that its encoder alone does not have."""
 
 
 class Lora(Spec):
@@ -83,16 +86,42 @@ def merge_adapter(backbone: Any, folder: Path) -> Any:
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"{folder}: its adapter has no adapter_model.safetensors; stfit opens no pickle of an adapter")
     try:
-        from peft import PeftModel
+        import peft
     except ImportError as error:
         raise ModelError(f"{folder} is an adapter, and needs peft: pip install 'stfit[lora]' ({error})") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns of its own calls of transformers
             _grow_table(backbone, folder)
-            return PeftModel.from_pretrained(backbone, folder, torch_device="cpu").merge_and_unload()
+            config = peft.PeftConfig.from_pretrained(folder)
+            config.task_type, config.inference_mode = None, False  # its task was that of a head, which is not used
+            adapted = peft.get_peft_model(backbone, config)
+            weights = peft.load_peft_weights(folder, device="cpu")
+            weights = _without_head(weights, set(adapted.state_dict()), backbone.base_model_prefix)
+            loaded = peft.set_peft_model_state_dict(adapted, weights)
     except Exception as error:  # peft raises anything for a damaged adapter
         raise ModelError(f"{folder}: its adapter can't be read: {error}") from error
+    wrong = {
+        "missing": [name for name in loaded.missing_keys if re.search(r"\.(lora|loha|hada|ia3)_", name)],
+        "of another model": [name for name in loaded.unexpected_keys if not HEAD.search(name)],
+        "not finite": not_finite(weights.items()),
+    }
+    if any(wrong.values()):
+        faults = "; ".join(f"{fault}: {name_some(names)}" for fault, names in wrong.items() if names)
+        raise ModelError(f"{folder}: its adapter does not fit the base {config.base_model_name_or_path}: {faults}")
+    return adapted.merge_and_unload().requires_grad_(True)
+
+
+def _without_head(weights: dict[str, Tensor], own: set[str], prefix: str) -> dict[str, Tensor]:
+    """The weights by the names of the bare backbone: under a head, they begin with its prefix, such as `bert.`."""
+    modules = {name.partition(".lora_")[0] for name in own}
+    outer, inner = "base_model.model.", f"base_model.model.{prefix}."
+    return {
+        outer + name.removeprefix(inner)
+        if name.startswith(inner) and name.partition(".lora_")[0] not in modules
+        else name: weight
+        for name, weight in weights.items()
+    }
 
 
 def _grow_table(backbone: Any, folder: Path) -> None:

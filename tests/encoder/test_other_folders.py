@@ -7,10 +7,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from st_reference import largest_error, st_encode
 from tiny_bases import SENTENCES, gemma3
-from transformers import AutoModel, AutoTokenizer, BertForSequenceClassification
+from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, BertForSequenceClassification
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
@@ -33,7 +33,10 @@ def test_lost_modules_are_said_to_be_unread(tiny_base, tmp_path, caplog) -> None
     assert "modules.json" not in caplog.text
     (tmp_path / "model" / "modules.json").unlink()
     load_encoder(tmp_path / "model")
-    assert "it has 1_Pooling, config_sentence_transformers.json, but no modules.json" in caplog.text
+    assert (
+        "it has 1_Pooling, config_sentence_transformers.json, sentence_bert_config.json, but no modules.json"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -110,6 +113,68 @@ def test_a_folder_of_an_adapter_is_its_base_with_the_adapter(adapter, tmp_path, 
     save_encoder(encoder, tmp_path / "merged")
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
     assert largest_error(load_encoder(tmp_path / "merged").encode(SENTENCES), expected) < 1e-5
+
+
+def published(peft, head, tiny_base, folder):
+    """An adapter that was trained under a head, and what its base gives with it."""
+    model = head.from_pretrained(tiny_base("bert"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["query", "value"]))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    adapted.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_base("bert")).save_pretrained(folder)
+    whole = shutil.copytree(tiny_base("bert"), folder.parent / "merged")
+    (adapted.merge_and_unload().base_model if head is not AutoModel else adapted.merge_and_unload()).save_pretrained(
+        whole
+    )
+    return load_encoder(whole).encode(SENTENCES)
+
+
+@pytest.mark.parametrize("head", [AutoModel, BertForSequenceClassification, BertForMaskedLM])
+def test_an_adapter_trained_under_a_head_is_that_of_its_encoder_and_trains_on(head, tiny_base, tmp_path) -> None:
+    peft = pytest.importorskip("peft", reason="pip install stfit[lora]")
+    expected = published(peft, head, tiny_base, tmp_path / "adapter")
+    encoder = load_encoder(tmp_path / "adapter")
+    assert largest_error(encoder.encode(SENTENCES), expected) < 1e-5
+    assert all(weight.requires_grad for weight in encoder.parameters())
+    build_encoder(Model(base=str(tmp_path / "adapter")), read_weights=False)  # as `check` does
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: dict(list(weights.items())[::2]), "does not fit the base .*missing: "),
+        (
+            lambda weights: {f"base_model.model.other.{name[17:]}": weight for name, weight in weights.items()},
+            "missing: ",
+        ),
+        (lambda weights: {name: weight * float("nan") for name, weight in weights.items()}, "not finite: "),
+        (lambda weights: {}, "missing: "),
+    ],
+    ids=["half of it", "of another model", "NaN", "empty"],
+)
+def test_an_adapter_that_does_not_fit_its_base_is_refused(tiny_base, tmp_path, change, message) -> None:
+    peft = pytest.importorskip("peft", reason="pip install stfit[lora]")
+    published(peft, AutoModel, tiny_base, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=message):
+        load_encoder(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder"])
+def test_the_modules_of_another_kind_of_model_are_not_read(tiny_base, tmp_path, caplog, kind) -> None:
+    save_encoder(build_encoder(Model(base=str(tiny_base("bert")), layers=["normalize"])), tmp_path / "model")
+    path = tmp_path / "model" / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
+    assert (
+        largest_error(load_encoder(tmp_path / "model").encode(SENTENCES), st_encode(tmp_path / "model", SENTENCES))
+        < 1e-5
+    )
+    assert f"it is a {kind}, whose modules are not read" in caplog.text
 
 
 def test_an_adapter_without_its_base_says_so(adapter) -> None:

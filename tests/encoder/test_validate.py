@@ -61,6 +61,18 @@ def put(value):
     return lambda weights: weights[LAYER].__setitem__((0, 0), value)
 
 
+def with_token_types(folder):
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 1}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]}},
+    }
+    with_json("tokenizer.json", lambda content: content.update(post_processor=template))(folder)
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    with_json("tokenizer_config.json", lambda content: content.update(model_input_names=names))(folder)
+
+
 WRONG = {
     "missing": (with_weights(lambda weights: weights.pop(LAYER)), f"missing: {LAYER}"),
     "left over": (with_weights(lambda weights: weights.update({f"{LAYER}_2": torch.ones(2)})), f"{LAYER}_2"),
@@ -98,7 +110,11 @@ WRONG = {
     "relative": (with_config(position_embedding_type="relative_key"), "position_embedding_type: relative_key"),
     "rotary": (with_config(use_rotary=True), "use_rotary: True"),
     "half rotary": (with_config(rotary_emb_fraction=0.5), "rotary_emb_fraction: 0.5"),
-    "no rotary": (with_config(rotary_emb_fraction=0.0), "rotary_emb_fraction: 0.0"),
+    "whole rotary": (with_config(rotary_emb_fraction=1.0), "rotary_emb_fraction: 1.0"),
+    "rotary by another name": (with_config(partial_rotary_factor=0.5), "partial_rotary_factor: 0.5"),
+    "rotary of another class": (with_config(rope_theta=10_000.0), "rope_theta: 10000.0"),
+    "ALiBi as a number": (with_config(alibi=1), "alibi: 1"),
+    "prefix": (with_config(prefix_lm=True), "prefix_lm: True"),
     "bidirectional decoder": (with_config(use_bidirectional_attention=True, is_decoder=True), "bidirectional"),
     "LFS pointer": (with_bytes(lambda data: b"version https://git-lfs.github.com/spec/v1\noid"), "pointer of Git LFS"),
     "LFS pointer as tokenizer": (
@@ -114,6 +130,38 @@ WRONG = {
         ],
         "it has spiece.model and no tokenizer.json. Convert it once",
     ),
+    "vocabulary of Git LFS": (
+        lambda folder: [
+            (folder / "tokenizer.json").unlink(),
+            (folder / "vocab.txt").write_text("version https://git-lfs.github.com/spec/v1\noid"),
+        ],
+        r"vocab\.txt: is a pointer of Git LFS",
+    ),
+    "no tokenizer": (
+        lambda folder: [(folder / name).unlink(missing_ok=True) for name in ("tokenizer.json", "vocab.txt")],
+        "has no tokenizer",
+    ),
+    "tokenizer of another class": (
+        lambda folder: [
+            (folder / "tokenizer.json").unlink(),
+            (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\na\n"),
+            (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "RobertaTokenizer"}'),
+        ],
+        "(knows no letter|can't be loaded)",
+    ),
+    "shards without index": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors"),
+        "has no weights",
+    ),
+    "a variant alone": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model.fp16.safetensors"),
+        "has no weights",
+    ),
+    "unknown type in the header": (
+        with_bytes(lambda data: data.replace(b'"F32"', b'"Q32"', 1)),
+        r"model\.safetensors: damaged: its header can't be read",
+    ),
+    "token types": (lambda folder: with_token_types(folder), "gives the tokens of a text several types"),
     "adapter without base": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "name the base of the"),
 }
 
@@ -344,7 +392,7 @@ SAME = {
     "of both": with_weights(lambda weights: rename(weights, "module._orig_mod.")),
     "of a module": with_weights(lambda weights: rename(weights, "model.")),
     "with keys that change nothing": with_config(
-        position_embedding_type="absolute", gradient_checkpointing=False, rotary_emb_fraction=1.0
+        position_embedding_type="absolute", gradient_checkpointing=False, rotary_emb_fraction=0.0
     ),
     "in a pickle": lambda folder: as_pickle(folder, {}),
     "in a pickle with LayerNorm's old names": lambda folder: as_pickle(
@@ -352,6 +400,17 @@ SAME = {
     ),
     "in a pickle of DataParallel": lambda folder: as_pickle(folder, {"": "module."}),
     "in parts": lambda folder: as_pickle(folder, {}, parts=3),
+    "beside other files of weights": lambda folder: [
+        save_file({"encoder.layer.9.x": torch.ones(2)}, folder / "optimizer.safetensors"),
+        save_file({name: torch.zeros(2) for name in ("a", LAYER)}, folder / "model.fp16.safetensors"),
+    ],
+    "beside other pickles": lambda folder: [
+        as_pickle(folder, {}, parts=2),
+        torch.save({LAYER: torch.zeros(32, 64)}, folder / "pytorch_model.fp16.bin"),
+        torch.save({LAYER: torch.zeros(32, 64)}, folder / "pytorch_model-00003-of-00003.bin"),
+    ],
+    "with arguments of one call": with_config(return_dict=False, chunk_size_feed_forward=4),
+    "with modules numbered anew": with_json("modules.json", lambda listed: [entry.update(idx=9) for entry in listed]),
 }
 
 
@@ -367,6 +426,9 @@ def as_pickle(folder, renamed, parts=1):
         for new, old in renamed.items():
             weights = {name.replace(new, old, 1) if new else old + name: weights[name] for name in weights}
         names = sorted(weights)
+        if parts > 1:
+            files = {name: f"pytorch_model-{i % parts + 1:05}-of-{parts:05}.bin" for i, name in enumerate(names)}
+            path.with_name("pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": files}))
         for part in range(parts):
             suffix = f"-{part + 1:05}-of-{parts:05}" if parts > 1 else ""
             torch.save(
@@ -380,6 +442,39 @@ def test_folders_that_mean_the_same_give_the_same(model_folder, sentences, chang
     expected = load_encoder(model_folder).encode(sentences)
     change(model_folder)
     assert (load_encoder(model_folder).encode(sentences) == expected).all()
+
+
+def reverse(listed):
+    listed[1:] = listed[:0:-1]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("modules.json", lambda listed: listed[2].update(name=listed[1]["name"]), "two modules have the same name"),
+        ("modules.json", reverse, "Dense is not possible at this position"),
+        ("config.json", lambda content: [content.clear(), content.update(pooling_mode=[])], "has no pooling mode"),
+        ("config_sentence_transformers.json", lambda content: content.update(truncate_dim=-1), "truncate_dim is -1"),
+        ("config_sentence_transformers.json", lambda content: content.update(truncate_dim="8"), "truncate_dim is '8'"),
+    ],
+)
+def test_modules_are_those_of_the_list_in_its_order(model_folder, file, change, message):
+    folder = model_folder / "1_Pooling" if file == "config.json" else model_folder
+    path = folder / file
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=message):
+        load_encoder(model_folder)
+
+
+def test_the_positions_of_gpt2_limit_its_texts(tiny_base, tmp_path):
+    folder = shutil.copytree(tiny_base("gpt2"), tmp_path / "base")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 10**30}))
+    encoder = load_encoder(folder)
+    assert encoder.tokenizer.max_seq_length == inspect_model(Model(base=str(folder))).positions == 64
+    assert encoder.encode(["a word " * 200]).shape == (1, 32)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def read_sentence_bert_config(folder: Path) -> dict[str, Any]:
     if unknown := sorted(set(settings) - {*HARMLESS_SETTINGS, "model_max_length", "truncation_side"}):
         raise ModelError(f"{folder}: {FILE} sets {', '.join(unknown)}, which stfit does not support")
     if "model_max_length" in settings:
-        content.setdefault("max_seq_length", settings["model_max_length"])
+        content["max_seq_length"] = settings["model_max_length"]
     if "truncation_side" in settings:
         content["truncation_side"] = settings["truncation_side"]
     modalities = content.get("modality_config") or TEXT_ALONE

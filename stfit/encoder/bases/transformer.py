@@ -13,7 +13,13 @@ from tokenizers import normalizers
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.sentence_bert_config import read_sentence_bert_config, write_sentence_bert_config
-from stfit.encoder.bases.transformer_tokenizer import TransformerTokenizer, append_eos, load_tokenizer, own_limit
+from stfit.encoder.bases.transformer_tokenizer import (
+    TransformerTokenizer,
+    append_eos,
+    load_tokenizer,
+    own_limit,
+    reject_token_types,
+)
 from stfit.encoder.folder.files import (
     count_parameters,
     name_some,
@@ -69,10 +75,11 @@ def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
     if base is None:
         module = _load_module(folder, options)
     else:
-        validate_folder(base)
-        module = merge_adapter(_load_module(base, options), folder)
+        validate_folder(base)  # what is merged has to be read, even if only names and shapes are asked for
+        module = merge_adapter(_load_module(base, replace(options, read_weights=True)), folder)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(folder if base is None or has_tokenizer else base)
+    tokenizer = load_tokenizer(folder if base is None or has_tokenizer else base, options.append_eos is not False)
+    reject_token_types(tokenizer, folder)
     st_config = read_sentence_bert_config(folder)
     tokenizer.truncation_side = st_config.get("truncation_side", tokenizer.truncation_side)
     if st_config.get("do_lower_case"):  # old sentence-transformers models
@@ -97,7 +104,7 @@ def build_transformer(
     pooling = "last_token" if is_causal else "mean"
     is_decoder = is_causal or getattr(config, "is_decoder", False)
     is_eos_pooled = is_decoder and "last_token" in (options.pooling or (pooling,))
-    if is_eos_pooled if options.append_eos == "auto" else options.append_eos:
+    if options.append_eos is True or (options.append_eos == "auto" and is_eos_pooled):
         append_eos(tokenizer)
     positions = count_positions(config.to_dict())
     limit = max_seq_length or own_limit(int(tokenizer.model_max_length), positions)
@@ -136,6 +143,7 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
             config.is_encoder_decoder = False  # its class for the encoder alone asks for that
         config.use_cache = False  # a decoder would fill a key-value cache that is never read
         config.output_hidden_states = False  # weighted_layer_pooling switches them on
+        config.return_dict, config.chunk_size_feed_forward = True, 0
         encoder = _text_encoder_class(config, folder)
         require_weights(folder)
         transformer_config.check_unread_keys(content, config, encoder, folder)
@@ -227,7 +235,7 @@ def _is_causal(config: PretrainedConfig) -> bool:
 
 def count_positions(config: dict[str, Any]) -> int | None:
     """Maximum length that the position table of a config.json allows; None without such a table."""
-    positions = config.get("max_position_embeddings")
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(positions, int) or positions <= 0:
         return None
     padding = config.get("pad_token_id", 1) or 0

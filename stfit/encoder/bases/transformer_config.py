@@ -15,17 +15,23 @@ from stfit.lazy import torch
 
 log = logging.getLogger("stfit")
 
-ARCHITECTURE = re.compile("position_embedding|alibi|rotary|bidirectional|is_causal|attention_type|attn_type")
+ARCHITECTURE = re.compile(
+    "(?<!max_)(?<!max_2d_)position_embedding|alibi|rotary|rope_|bidirectional|is_causal|attention_type|attn_type|prefix_lm"
+)
 """Keys that decide how tokens see each other: a class that ignores one computes another model."""
 UNUSED = re.compile(
     "^(_|pooler_|summary_|output_|gradient_checkpointing|directionality|finetuning_task|task_specific_params|auto_map|"
     "torch_dtype|dtype|use_cache|use_return_dict|num_labels|xla_device|n_ctx|n_positions|keys_to_ignore|tie_weights|"
     "sentence_transformers|quantization_config|attn_implementation|model_type|architectures|torchscript|pruned_heads|"
-    "tokenizer_class|type_vocab_size|prefix|classifier|cls_|sep_token|mask_token|unk_token|use_bfloat16|"
+    "tokenizer_class|type_vocab_size|prefix$|classifier|cls_|sep_token|mask_token|unk_token|use_bfloat16|"
     "tf_legacy_loss|net_structure|gap_size|down_scale|num_memory_blocks|embd_pdrop|resid_pdrop|transformers_|vocab_file|name_or_path|language|"
-    "rope_|rotary_pct|rotary_emb_base|partial_rotary|global_rope|local_rope|sliding_window_pattern)"
+    "sliding_window_pattern)"
 )
 """Keys that change no embedding, or that transformers converts to others when it reads the file."""
+
+ROPE = re.compile("rope_|rotary_emb_base|global_rope|local_rope")
+FRACTION = re.compile("rotary_pct|partial_rotary")
+"""Keys that a class with rotary embeddings reads under other names; of all dimensions, the fraction is 1."""
 
 ROPE_KEYS = {"modernbert": ("global_rope_theta", "local_rope_theta")}
 """Model type -> keys of the base of full and of local rotary embeddings, if they differ from the usual ones."""
@@ -40,6 +46,8 @@ def check_unread_keys(content: dict[str, Any], config: PretrainedConfig, encoder
     source = "".join(inspect.getsource(sys.modules[owner.__module__]) for owner in (type(config), encoder))
     known |= {key for key in content if re.search(rf"\b{re.escape(key)}\b", source)}  # read by getattr
     unread = {key: value for key, value in content.items() if key not in known and not UNUSED.match(key)}
+    if "rope_parameters" in known:
+        unread = {key: value for key, value in unread.items() if not _is_usual_rope(key, value)}
     architecture = {key: value for key, value in unread.items() if ARCHITECTURE.search(key) and not _is_usual(value)}
     architecture.pop("is_causal", None)  # of no class, and yet many act on it: see check_directions
     if architecture:
@@ -53,10 +61,12 @@ def check_unread_keys(content: dict[str, Any], config: PretrainedConfig, encoder
 
 
 def _is_usual(value: Any) -> bool:
-    """Whether the value of a key of the architecture asks for nothing unusual; 1.0 is the whole of a fraction."""
-    if value is None or isinstance(value, bool):
-        return not value
-    return value in ("absolute", "full", "self", 1.0)
+    """Whether the value of a key of the architecture asks for nothing unusual."""
+    return not value or value in ("absolute", "full", "self")
+
+
+def _is_usual_rope(key: str, value: Any) -> bool:
+    return bool(ROPE.match(key) or (FRACTION.match(key) and value in (None, 1)))
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ log = logging.getLogger("stfit")
 NO_LIMIT = 1_000_000
 DEFAULT_LIMIT = 512
 CONFIG = "tokenizer_config.json"
+VOCABULARIES = ("vocab.txt", "vocab.json")
 PORTABLE_KEYS = (
     "clean_up_tokenization_spaces",
     "model_max_length",
@@ -78,20 +80,26 @@ class TransformerTokenizer(FileTokenizer):
         tokenizer = self.hf_tokenizer
         special: dict[str, Any] = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if token}
         if "pad_token" not in special:
-            special["pad_token"] = special.get("eos_token") or special.get("unk_token")
+            special["pad_token"] = special.get("eos_token") or special.get("unk_token") or self._backend.id_to_token(0)
         portable = {key: getattr(tokenizer, key, None) for key in PORTABLE_KEYS}
         portable["padding_side"] = type(tokenizer).padding_side  # left is right for XLNet alone
         config = special | portable | {"tokenizer_class": "PreTrainedTokenizerFast"}
         write_json(folder / CONFIG, {key: value for key, value in config.items() if value is not None})
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, may_end_texts: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, which reads its tokenizer.json as it is.
+
+    `may_end_texts`: whether `add_eos_token` of its config is followed.
 
     The classes of transformers 5 rebuild it from their own defaults: with the wrong class, or with none in the folder,
     most words become unknown.
     """
     path = folder / "tokenizer.json"
+    if not any((folder / name).is_file() for name in ("tokenizer.json", *VOCABULARIES)) and not any(
+        folder.glob("*.model")
+    ):
+        raise ModelError(f"{folder}: has no tokenizer (tokenizer.json, {', '.join(VOCABULARIES)} or *.model)")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises anything for a class that does not fit the file
@@ -104,12 +112,38 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise ModelError(f"{folder}: has no fast tokenizer (tokenizer.json), which stfit needs")
     if not path.is_file():
+        _require_vocabulary(tokenizer, folder)
         return tokenizer
     as_written = _read_as_written(tokenizer, path)
-    if read_json(folder / CONFIG, {}).get("add_eos_token"):
+    if may_end_texts and read_json(folder / CONFIG, {}).get("add_eos_token"):
         append_eos(as_written)
-    _compare(as_written, tokenizer, folder)
+    else:
+        _compare(as_written, tokenizer, folder)
     return as_written
+
+
+def _require_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raise ModelError if a class of transformers has made a tokenizer from the files of another one."""
+    backend = tokenizer.backend_tokenizer
+    try:
+        ids = backend.encode(
+            string.ascii_letters + " " + " ".join(string.ascii_lowercase), add_special_tokens=False
+        ).ids
+    except Exception as error:  # `tokenizers` raises a bare Exception
+        raise ModelError(f"{folder}: its tokenizer can't be used: {error}") from error
+    if not set(ids) - {tokenizer.unk_token_id, *tokenizer.all_special_ids}:
+        raise ModelError(
+            f"{folder}: its tokenizer ({type(tokenizer).__name__}) knows no letter, so it does not fit the files of "
+            "the folder: correct `tokenizer_class` in tokenizer_config.json, or add the tokenizer.json of the base"
+        )
+
+
+def reject_token_types(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raise ModelError if tokens of a single text have other types than 0, which the model would not get."""
+    if "token_type_ids" in tokenizer.model_input_names and any(tokenizer.backend_tokenizer.encode("a").type_ids):
+        raise ModelError(
+            f"{folder}: its tokenizer gives the tokens of a text several types, which stfit does not support"
+        )
 
 
 def _compare(as_written: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

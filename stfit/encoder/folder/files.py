@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from stfit.errors import ModelError
 from stfit.io.json_files import load_json
@@ -49,19 +49,47 @@ def read_header(path: Path) -> dict[str, Any]:
             header = json.loads(file.read(length) if length <= min(size, MAX_HEADER_BYTES) else b"")
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         described = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, MemoryError) as error:
+        if described == size:
+            safe_open(path, "np").__enter__()  # checks types, shapes and offsets, and reads no values
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise ModelError(f"{path}: damaged: its header can't be read") from error
     if described != size:
         raise ModelError(f"{path}: damaged: has {size} bytes, but its header describes {described}")
     return tensors
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a model's weights, chosen as transformers does: others of the same kind may lie beside them."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            files = read_json(index).get("weight_map") or {}
+            return sorted({folder / str(file) for file in files.values()})
+    return []
+
+
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Tensor name -> shape, of undamaged safetensors files."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         with suppress(ModelError, OSError, KeyError, TypeError):  # loading the file reports what is wrong with it
-            shapes |= {name: tuple(entry["shape"]) for name, entry in read_header(path).items()}
+            shapes |= (
+                {}
+                if path.suffix == ".bin"
+                else {name: tuple(entry["shape"]) for name, entry in read_header(path).items()}
+            )
     return shapes
 
 
@@ -93,7 +121,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def pickles(folder: Path) -> list[Path]:
     """The files of a model that was saved without safetensors, as older ones are."""
-    return sorted(folder.glob("pytorch_model*.bin"))
+    return [path for path in weight_files(folder) if path.suffix == ".bin"]
 
 
 def read_pickled_weights(folder: Path, device: str = "cpu") -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """What is known of a base from its small files, before its weights are downloaded and without importing torch."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,12 @@ from stfit.encoder.bases.transformer import inspect_transformer
 from stfit.encoder.config import Model
 from stfit.encoder.folder.files import read_json
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.encoder.folder.resolve import SMALL_FILES, is_st_model, locate
+from stfit.encoder.folder.resolve import SMALL_FILES, ST_MODEL, is_st_model, locate
 from stfit.encoder.folder.st_config import read_folder
 from stfit.encoder.folder.validate import validate_folder, wrap_errors
 
-HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
-TRACES = ("1_Pooling", "2_Dense", "2_Normalize", "config_sentence_transformers.json")
+HEADS = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice|\w*Ranking)$")
+TRACES = re.compile(r"modules\.json|\d+_[A-Z]\w*|(sentence_\w+|config_sentence_transformers)(_config)?\.json")
 """Parts of a sentence-transformers model."""
 
 
@@ -34,12 +35,15 @@ def inspect_folder(folder: Path) -> ModelInfo:
 
 
 def dropped_parts(folder: Path) -> str | None:
-    """What of a folder is not used because it has no modules.json."""
+    """What of a folder is not used because it is no sentence-transformers model, or has lost its modules.json."""
     if is_st_model(folder):
         return None
-    config = read_json(folder / "config.json", {})
-    heads = [str(name) for name in config.get("architectures") or [] if str(name).endswith(HEADS)]
+    named = read_json(folder / "config.json", {}).get("architectures") or []
+    heads = [str(name) for name in ([named] if isinstance(named, str) else named) if HEADS.search(str(name))]
     if heads:
         return f"it is a {heads[0]}, whose head is dropped"
-    traces = [name for name in TRACES if (folder / name).exists()]
-    return f"it has {', '.join(traces)}, but no modules.json, without which they are not read" if traces else None
+    kind = read_json(folder / "config_sentence_transformers.json", {}).get("model_type", ST_MODEL)
+    if kind != ST_MODEL:
+        return f"it is a {kind}, whose modules are not read"
+    traces = sorted(path.name for path in folder.glob("*") if TRACES.fullmatch(path.name))
+    return f"it has {', '.join(traces)}, but no modules.json, so its modules are not read" if traces else None

@@ -1,6 +1,6 @@
 """The local folder of a base model, downloaded from the Hub if needed."""
 
-from fnmatch import fnmatch
+import re
 from pathlib import Path, PurePosixPath
 
 from stfit.encoder.folder.files import read_json
@@ -14,6 +14,8 @@ ALL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """Enough to build the encoder, never code; a pickle only of a module that has nothing else."""
 
 
+ST_MODEL = "SentenceTransformer"
+PICKLE = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
 ADAPTER = "adapter_config.json"
 MODEL_FILES = ("modules.json", "config.json", ADAPTER)
 """One of them tells what a folder holds."""
@@ -48,12 +50,14 @@ def locate(base: str, revision: str | None, files: list[str]) -> Path:
 def _lone_pickles(paths: list[str]) -> list[str]:
     """The pytorch_model.bin files of folders without safetensors."""
     safe = {PurePosixPath(path).parent for path in paths if path.endswith(".safetensors")}
-    pickled = [PurePosixPath(path) for path in paths if fnmatch(PurePosixPath(path).name, "pytorch_model*.bin")]
+    pickled = [PurePosixPath(path) for path in paths if PICKLE.fullmatch(PurePosixPath(path).name)]
     return [str(path) for path in pickled if path.parent not in safe]
 
 
 def is_st_model(folder: Path) -> bool:
-    return (folder / "modules.json").is_file() or is_model2vec(folder)
+    """Whether its modules.json counts: sentence-transformers ignores that of a cross-encoder or a sparse encoder."""
+    kind = read_json(folder / "config_sentence_transformers.json", {}).get("model_type", ST_MODEL)
+    return ((folder / "modules.json").is_file() and kind == ST_MODEL) or is_model2vec(folder)
 
 
 def is_model2vec(folder: Path) -> bool:

@@ -57,8 +57,9 @@ def read_folder(folder: Path) -> ModelFolder:
     entries = read_json(modules_file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelError(f"{modules_file}: is not a list of modules")
-    ordered = sorted(entries, key=lambda entry: int(entry.get("idx", 0)))
-    modules = [(_module_name(entry, modules_file), _module_folder(folder, entry, modules_file)) for entry in ordered]
+    if len({entry.get("name", number) for number, entry in enumerate(entries)}) < len(entries):
+        raise ModelError(f"{modules_file}: two modules have the same name, and sentence-transformers drops one of them")
+    modules = [(_module_name(entry, modules_file), _module_folder(folder, entry, modules_file)) for entry in entries]
     (st_name, backbone_folder), *rest = modules
     if st_name not in KINDS:
         raise ModelError(
@@ -122,6 +123,8 @@ def _read_pooling(folder: Path) -> tuple[tuple[str, ...], bool]:
         modes = [ST_POOLINGS.get(mode, mode) for mode in ([named] if isinstance(named, str) else named)]
     else:
         modes = [mode for mode, pooling in POOLINGS.items() if config.get(pooling.st_flag)] or ["mean"]
+    if not modes:
+        raise ModelError(f"{folder / 'config.json'}: has no pooling mode")
     unknown = [mode for mode in modes if mode not in POOLINGS and mode not in installed_entry_points("pooling")]
     if unknown:
         raise ModelError(f"{folder / 'config.json'}: unknown pooling {', '.join(map(str, unknown))}")
@@ -153,8 +156,15 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         "prompts": prompts,
         "default_prompt": default_prompt,
         "similarity": similarity if similarity in SIMILARITIES else "cosine",
-        "truncate_dim": content.get("truncate_dim"),
+        "truncate_dim": _read_truncate_dim(content, path),
     }
+
+
+def _read_truncate_dim(content: dict[str, Any], path: Path) -> int | None:
+    dim = content.get("truncate_dim")
+    if dim is None or (isinstance(dim, int) and dim > 0):
+        return dim
+    raise ModelError(f"{path}: truncate_dim is {dim!r}; it must be a positive number, or null")
 
 
 def st_settings(config: ModelConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stfit.encoder.folder.files import name_some, not_finite, pickles, read_header, read_json, read_shapes
+from stfit.encoder.folder.files import name_some, not_finite, read_header, read_json, read_shapes, weight_files
 from stfit.encoder.tokenizer import FileTokenizer, Tokenizer
 from stfit.errors import ModelError
 from stfit.lazy import nn
@@ -38,7 +38,7 @@ def validate_folder(folder: Path) -> None:
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise ModelError(f"{path}: is a link to a file outside the model folder")
-        if path.suffix in (".json", ".safetensors", ".bin", ".model") and path.is_file():
+        if path.suffix in (".json", ".safetensors", ".bin", ".model", ".txt") and path.is_file():
             with path.open("rb") as file:
                 if file.read(len(LFS_POINTER)) == LFS_POINTER:
                     raise ModelError(f"{path}: is a pointer of Git LFS, not the file: fetch it with `git lfs pull`")
@@ -95,7 +95,7 @@ def _validate_weights(folder: Path, config: dict[str, Any]) -> None:
 
 def require_weights(folder: Path) -> None:
     """Raise ModelError if a folder of a transformer has no weights; of a base on the Hub, they may come later."""
-    if "snapshots" in folder.parts or read_shapes(folder) or pickles(folder):
+    if "snapshots" in folder.parts or weight_files(folder):
         return
     others = " It has ONNX graphs, which can't be trained." if any(folder.rglob("*.onnx")) else ""
     raise ModelError(f"{folder}: has no weights (model.safetensors).{others}")
