@@ -93,12 +93,12 @@ def merge_adapter(backbone: Any, folder: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns of its own calls of transformers
             _grow_table(backbone, folder)
-            config = peft.PeftConfig.from_pretrained(folder)
+            config = peft.PeftConfig.from_pretrained(str(folder))
             config.task_type, config.inference_mode = None, False  # its task was that of a head, which is not used
             adapted = peft.get_peft_model(backbone, config)
-            weights = peft.load_peft_weights(folder, device="cpu")
+            weights = peft.load_peft_weights(str(folder), device="cpu")
             weights = _without_head(weights, set(adapted.state_dict()), backbone.base_model_prefix)
-            loaded = peft.set_peft_model_state_dict(adapted, weights)
+            loaded: Any = peft.set_peft_model_state_dict(adapted, weights)
     except Exception as error:  # peft raises anything for a damaged adapter
         raise ModelError(f"{folder}: its adapter can't be read: {error}") from error
     wrong = {

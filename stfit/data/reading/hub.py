@@ -117,6 +117,7 @@ def dataset_blocks(
     yield build_table(origin, {name: [] for name in features}, names)
     try:
         for batch in (dataset if limit is None else dataset.take(limit)).with_format("arrow").iter(ROWS_AT_ONCE):
+            batch.validate(full=True)  # of damaged offsets, pyarrow would read other memory
             yield build_table(origin, batch.to_pydict(), names)
     except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's errors, of damaged files
         raise DataError(f"{origin}: its rows can't be read: {error}") from error

@@ -50,7 +50,8 @@ def read_header(path: Path) -> dict[str, Any]:
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         described = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         if described == size:
-            safe_open(path, "np").__enter__()  # checks types, shapes and offsets, and reads no values
+            with safe_open(path, "np"):  # checks types, shapes and offsets, and reads no values
+                pass
     except (
         SafetensorError,
         OSError,

@@ -27,6 +27,8 @@ LAYERS: dict[str, type[Layer]] = {choice.aliases[0]: choice for choice in union_
 """Module -> the choice of a recipe; before and after pooling."""
 
 ASYMMETRIC = "has different modules for queries and for documents; stfit embeds all texts with the same modules"
+MAX_SIZE = 10**6
+"""Largest number in the config of a layer: it is built before its weights are read."""
 SPARSE = "makes sparse embeddings over a vocabulary; stfit makes dense ones"
 UNSUPPORTED = {
     "Router": ASYMMETRIC,
@@ -105,6 +107,10 @@ def _read_layer(known: dict[str, Any], name: str, folder: Path, modules_file: Pa
     path = folder / known[name].config_file
     config, usual = read_json(path, {}), "sentence_embedding" if known is LAYERS else "token_embeddings"
     features = {config.get(key) or usual for key in ("module_input_name", "module_output_name")}
+    if large := {key: value for key, value in config.items() if isinstance(value, int) and value > MAX_SIZE}:
+        raise ModelError(
+            f"{path}: {', '.join(f'{key} is {value}' for key, value in large.items())}: no layer is so large"
+        )
     if features != {usual}:
         raise ModelError(f"{path}: a {name} on {', '.join(sorted(features - {usual}))} is not supported")
     try:
