@@ -24,7 +24,7 @@ def weights() -> list[torch.Tensor]:
     ]
 
 
-def formula(states, all_weights):
+def formula(states, bias, all_weights):
     """The layer by torch's own pieces, drawing its masks in the same order."""
     query, key, value, out, up, down = zip(all_weights[0:12:2], all_weights[1:12:2], strict=True)
     blocks = Packing(LENGTHS).blocks(HEADS)
@@ -36,6 +36,7 @@ def formula(states, all_weights):
             rows = slice(start, start + LENGTHS[len(attended)])
             length = rows.stop - rows.start
             scores = torch.einsum("qhd,khd->hqk", q[rows], k[rows]) * SETTINGS.scale
+            scores = scores if bias is None else scores + bias[:, :length, :length]
             weighted = scores.softmax(-1) * mask[:, :length, :length] * kept_scale(SETTINGS.attention_dropout)
             attended.append(torch.einsum("hqk,khd->qhd", weighted, v[rows]).reshape(length, WIDTH))
             start = rows.stop
@@ -51,12 +52,13 @@ def formula(states, all_weights):
     return functional.layer_norm(output, [WIDTH], *all_weights[14:16], SETTINGS.epsilons[1])
 
 
-def fused(states, all_weights):
-    return PostNormLayer.apply(states, Packing(LENGTHS).blocks(HEADS), SETTINGS, *all_weights)
+def fused(states, bias, all_weights):
+    return PostNormLayer.apply(states, bias, Packing(LENGTHS).blocks(HEADS), SETTINGS, *all_weights)
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("learnt", ["all", "no query"])
-def test_values_and_gradients_equal_the_formula(learnt: str) -> None:
+def test_values_and_gradients_equal_the_formula(learnt: str, with_bias: bool) -> None:
     gradients = []
     for layer in (fused, formula):
         dropout_bits.seed(5)
@@ -66,9 +68,11 @@ def test_values_and_gradients_equal_the_formula(learnt: str) -> None:
         given = weights()
         if learnt == "no query":
             given[0].requires_grad_(False)
-        output = layer(states, given)
+        shape = (HEADS, LENGTHS.max(), LENGTHS.max())
+        bias = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64).requires_grad_()
+        output = layer(states, bias if with_bias else None, given)
         (output * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)).sum().backward()
-        gradients.append([output.detach(), states.grad, *(weight.grad for weight in given)])
+        gradients.append([output.detach(), states.grad, bias.grad, *(weight.grad for weight in given)])
     for one, other in zip(*gradients, strict=True):
         assert (one is None) == (other is None)
         if one is not None:

@@ -196,8 +196,13 @@ def _attend(
     return attended.transpose(1, 2).reshape(count * length, *q.shape[1::2])
 
 
-def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float) -> tuple[Tensor, tuple[Any, ...]]:
-    """dropout(softmax(scale * query key^T)) value of `qkv_pd`, and the last arguments of `attend_backward`."""
+def attend_blocks(
+    qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float, bias_hll: Tensor | None = None
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """dropout(softmax(scale * query key^T + bias)) value of `qkv_pd`, and the last arguments of `attend_backward`.
+
+    `bias_hll` is added to the scores of every sequence, for the positions up to its length.
+    """
     q_pd, k_pd, v_pd = qkv_pd.chunk(3)
     output_pd = torch.empty_like(q_pd)
     sizes = [block.scores for block in blocks.blocks]
@@ -206,8 +211,9 @@ def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float
     for block, mask in zip(blocks.blocks, masks, strict=True):
         q, k, v = (block.view(states_pd) for states_pd in (q_pd, k_pd, v_pd))
         scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-        if block.padding is not None:
-            scores.view(block.count, -1, block.length, block.length).add_(block.padding)
+        for added in (block.padding, None if bias_hll is None else bias_hll[:, : block.length, : block.length]):
+            if added is not None:
+                scores.view(block.count, -1, block.length, block.length).add_(added)
         weights = scores.softmax(-1)
         torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.view(output_pd))
         all_weights.append(weights)
@@ -224,8 +230,12 @@ def attend_backward(
     masks: Sequence[Tensor | None],
     scale: float,
     rate: float,
+    bias_grad_hll: Tensor | None = None,
 ) -> Tensor:
-    """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`; weights are [n * h, l, l]."""
+    """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`; weights are [n * h, l, l].
+
+    The gradient of the bias is added to `bias_grad_hll`.
+    """
     qkv_grad_pd = torch.empty_like(qkv_pd)
     gradient_pd[blocks.padding_rows] = 0
     if rate:
@@ -239,7 +249,11 @@ def attend_backward(
         weights_grad = torch.bmm(gradient, v.transpose(1, 2))
         if mask is not None:
             weights_grad.mul_(mask)
-        scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype).mul_(scale)
+        scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype)
+        if bias_grad_hll is not None:
+            by_sequence = scores_grad.view(block.count, -1, block.length, block.length)
+            bias_grad_hll[:, : block.length, : block.length] += by_sequence.sum(0)
+        scores_grad.mul_(scale)
         torch.bmm(scores_grad, k, out=q_grad)
         torch.bmm(scores_grad.transpose(1, 2), q, out=k_grad)
     return qkv_grad_pd

@@ -53,8 +53,8 @@ class InferenceLayer:
         self.up = ReorderedLinear(parts.up, dtype=dtype, activation=ACTIVATIONS[type(parts.activation)])
         self.down = ReorderedLinear(parts.down, dtype=dtype)
 
-    def __call__(self, states_td: Tensor, packing: Packing) -> Tensor:
-        attended_td = _attend(self.query_key_value(states_td), packing, self.parts.num_heads)
+    def __call__(self, states_td: Tensor, packing: Packing, bias_hll: Tensor | None) -> Tensor:
+        attended_td = _attend(self.query_key_value(states_td), packing, self.parts, bias_hll)
         states_td = _norm(self.attention_output(attended_td).float().add_(states_td), self.parts.attention_norm)
         return _norm(self.down(self.up(states_td)).float().add_(states_td), self.parts.output_norm)
 
@@ -63,16 +63,17 @@ def _norm(states_td: Tensor, layer: nn.LayerNorm) -> Tensor:
     return functional.layer_norm(states_td, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
 
 
-def _attend(states_td: Tensor, packing: Packing, heads: int) -> Tensor:
+def _attend(states_td: Tensor, packing: Packing, parts: LayerParts, bias_hll: Tensor | None) -> Tensor:
     """Attention within each sequence; the columns of [t, 3 d] are query, key and value."""
-    tokens, width = len(states_td), states_td.shape[1] // 3
+    tokens, width, heads = len(states_td), states_td.shape[1] // 3, parts.num_heads
     output_td = states_td.new_empty(tokens, width)
     start = 0
     for count, length in packing.groups:
         end = start + count * length
         shape = (count, length, 3, heads, width // heads)
         query, key, value = states_td[start:end].view(shape).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        bias = None if bias_hll is None else bias_hll[:, :length, :length]
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=parts.scale)
         output_td[start:end].view(count, length, heads, -1).copy_(attended.transpose(1, 2))
         start = end
     return output_td
@@ -92,8 +93,9 @@ def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -
     def forward_fused(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
         row = pack(backbone, sequences)
         states_td = _norm(word_vd[row.token_ids].add_(position_pd[row.positions]), parts.embedding_norm)
+        bias = parts.relative_bias(int(row.packing.lengths.max())).to(dtype) if parts.relative_bias else None
         for layer in layers:
-            states_td = layer(states_td, row.packing)
+            states_td = layer(states_td, row.packing, bias)
         return states_td, row.order
 
     return forward_fused

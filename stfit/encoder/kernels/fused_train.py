@@ -22,7 +22,7 @@ from transformers.activations import GELUActivation
 
 from stfit.encoder.kernels.attention import BlockLayout, Packing, attend_backward, attend_blocks
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
-from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
+from stfit.encoder.kernels.layer_parts import BackboneParts, LayerParts, find_parts
 
 FEED_FORWARD_ROWS = 512
 
@@ -38,17 +38,17 @@ class LayerSettings:
     epsilons: tuple[float, float]
 
 
-def fuse_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Run every layer of `backbone` as one function; returns the layers, none if they can't be fused."""
+def fuse_layers(backbone: nn.Module) -> BackboneParts | None:
+    """Run every layer of `backbone` as one function; returns its parts, None if it can't be fused."""
     parts = find_parts(backbone)
     if parts is None or any(type(layer.activation) is not GELUActivation for layer in parts.layers):
-        return []
+        return None
     for layer_parts in parts.layers:
         layer_parts.layer.forward = partial(_run_layer, layer_parts, layer_parts.layer.forward)
-    return [layer_parts.layer for layer_parts in parts.layers]
+    return parts
 
 
-def _run_layer(parts: LayerParts, unfused: Callable[..., Tensor], states: Tensor, *args: Any, **options: Any) -> Tensor:
+def _run_layer(parts: LayerParts, unfused: Callable[..., Any], states: Tensor, *args: Any, **options: Any) -> Any:
     """[1, t, w] -> [1, t, w]. Padded input, autocast and GPUs take the model's own forward pass."""
     packing: Packing | None = options.get("packing")
     if packing is None or states.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
@@ -56,7 +56,8 @@ def _run_layer(parts: LayerParts, unfused: Callable[..., Tensor], states: Tensor
     dropouts = (parts.attention_dropout, parts.hidden_dropouts) if parts.layer.training else (0.0, (0.0, 0.0))
     settings = LayerSettings(parts.num_heads, parts.scale, *dropouts, (parts.attention_norm.eps, parts.output_norm.eps))
     weights = [weight for module in (*parts.linears, *parts.norms) for weight in (module.weight, module.bias)]
-    output_tw: Tensor = PostNormLayer.apply(states[0], packing.blocks(settings.num_heads), settings, *weights)  # type: ignore[no-untyped-call]
+    arguments = states[0], options.get("bias"), packing.blocks(settings.num_heads), settings, *weights
+    output_tw: Tensor = PostNormLayer.apply(*arguments)  # type: ignore[no-untyped-call]
     return output_tw[None]
 
 
@@ -83,15 +84,25 @@ class PostNormLayer(torch.autograd.Function):
     """Attention and a feed-forward pass, each with dropout, a residual and a norm after it."""
 
     @staticmethod
-    def forward(ctx: Any, states_tw: Tensor, blocks: BlockLayout, settings: LayerSettings, *weights: Tensor) -> Tensor:
-        """[t, w] -> [t, w]; `weights` are weight and bias of each of `LayerParts.linears`, then of its norms."""
+    def forward(
+        ctx: Any,
+        states_tw: Tensor,
+        bias_hll: Tensor | None,
+        blocks: BlockLayout,
+        settings: LayerSettings,
+        *weights: Tensor,
+    ) -> Tensor:
+        """[t, w] -> [t, w]; `weights` are weight and bias of each of `LayerParts.linears`, then of its norms.
+
+        `bias_hll` is added to the scores of attention.
+        """
         qkv_weight, qkv_bias = torch.cat(weights[0:6:2]), torch.cat(weights[1:6:2])
         out_weight, out_bias, up_weight, up_bias, down_weight, down_bias, *norms = weights[6:]
         width = [states_tw.shape[1]]
         attention_rate, feed_forward_rate = settings.hidden_dropouts
 
         qkv_pd = blocks.heads_first(_product(states_tw, qkv_weight, qkv_bias), parts=3)
-        attended_pd, attention = attend_blocks(qkv_pd, blocks, settings.scale, settings.attention_dropout)
+        attended_pd, attention = attend_blocks(qkv_pd, blocks, settings.scale, settings.attention_dropout, bias_hll)
         attended_tw = blocks.tokens_first(attended_pd)
         projected_tw = _product(attended_tw, out_weight, out_bias)
         first_tw, kept_first_tw = _drop_and_add(projected_tw, states_tw, attention_rate)
@@ -105,6 +116,7 @@ class PostNormLayer(torch.autograd.Function):
         output_tw, *second_stats = torch.native_layer_norm(second_tw, width, norms[2], norms[3], settings.epsilons[1])
 
         ctx.blocks, ctx.settings, ctx.attention, ctx.up = blocks, settings, attention, up
+        ctx.bias_shape = None if bias_hll is None else bias_hll.shape
         ctx.save_for_backward(states_tw, qkv_weight, out_weight, up_weight, down_weight, *norms)
         ctx.kept = qkv_pd, attended_tw, first_tw, first_stats, middle_tw, second_tw, second_stats
         ctx.masks = kept_first_tw, kept_second_tw
@@ -143,11 +155,22 @@ class PostNormLayer(torch.autograd.Function):
         )
         out_gradient_tw = _dropout_backward(input_gradient_tw, ctx.masks[0], attention_rate)
         attended_gradient_pd = blocks.heads_first(_product(out_gradient_tw, out_weight.t()))
-        qkv_gradient_pd = attend_backward(attended_gradient_pd, qkv_pd, blocks, *ctx.attention)
+        bias_grad = ctx.bias_shape and gradient_tw.new_zeros(ctx.bias_shape)
+        qkv_gradient_pd = attend_backward(attended_gradient_pd, qkv_pd, blocks, *ctx.attention, bias_grad)
         qkv_gradient_tw = blocks.tokens_first(qkv_gradient_pd, parts=3)
         qkv_grad, qkv_bias_grad = qkv_gradient_tw.t() @ states_tw, qkv_gradient_tw.sum(0)
         input_gradient_tw = _product(qkv_gradient_tw, qkv_weight.t()).add_(input_gradient_tw)
         qkv_grads = [part for pair in zip(qkv_grad.chunk(3), qkv_bias_grad.chunk(3), strict=True) for part in pair]
         out_grads = [out_gradient_tw.t() @ attended_tw, out_gradient_tw.sum(0)]
         feed_forward_grads = [up_grad, up_bias_grad, down_grad, down_bias_grad]
-        return input_gradient_tw, None, None, *qkv_grads, *out_grads, *feed_forward_grads, *first_norm, *second_norm
+        return (
+            input_gradient_tw,
+            bias_grad,
+            None,
+            None,
+            *qkv_grads,
+            *out_grads,
+            *feed_forward_grads,
+            *first_norm,
+            *second_norm,
+        )

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class BackboneParts:
     token_type_embeddings: nn.Embedding | None
     embedding_norm: nn.LayerNorm
     layers: list[LayerParts]
+    relative_bias: Callable[[int], Tensor] | None = None
+    """Number of positions l -> what all layers add to the scores of attention, [heads, l, l]."""
 
 
 def _find_bert(backbone: Any) -> BackboneParts:
@@ -88,7 +91,74 @@ def _find_bert(backbone: Any) -> BackboneParts:
     )
 
 
-FAMILIES: tuple[Callable[[Any], BackboneParts], ...] = (_find_bert,)
+def _find_distilbert(backbone: Any) -> BackboneParts:
+    """DistilBERT: no token types, no dropout after the attention output."""
+    embeddings = backbone.embeddings
+    return BackboneParts(
+        word_embeddings=embeddings.word_embeddings,
+        position_embeddings=embeddings.position_embeddings,
+        token_type_embeddings=None,
+        embedding_norm=embeddings.LayerNorm,
+        layers=[
+            LayerParts(
+                layer=layer,
+                query=layer.attention.q_lin,
+                key=layer.attention.k_lin,
+                value=layer.attention.v_lin,
+                attention_output=layer.attention.out_lin,
+                attention_norm=layer.sa_layer_norm,
+                up=layer.ffn.lin1,
+                activation=layer.ffn.activation,
+                down=layer.ffn.lin2,
+                output_norm=layer.output_layer_norm,
+                num_heads=layer.attention.n_heads,
+                scale=layer.attention.scaling,
+                attention_dropout=layer.attention.dropout.p,
+                hidden_dropouts=(0.0, layer.ffn.dropout.p),
+            )
+            for layer in backbone.transformer.layer
+        ],
+    )
+
+
+def _find_mpnet(backbone: Any) -> BackboneParts:
+    """MPNet: all layers share a bias for the distance between two tokens."""
+    embeddings, encoder = backbone.embeddings, backbone.encoder
+
+    def relative_bias(length: int) -> Tensor:
+        positions = torch.empty(1, length, 0, device=backbone.device)  # only its shape is read
+        bias: Tensor = encoder.compute_position_bias(positions)[0]
+        return bias
+
+    return BackboneParts(
+        word_embeddings=embeddings.word_embeddings,
+        position_embeddings=embeddings.position_embeddings,
+        token_type_embeddings=None,
+        embedding_norm=embeddings.LayerNorm,
+        layers=[
+            LayerParts(
+                layer=layer,
+                query=layer.attention.attn.q,
+                key=layer.attention.attn.k,
+                value=layer.attention.attn.v,
+                attention_output=layer.attention.attn.o,
+                attention_norm=layer.attention.LayerNorm,
+                up=layer.intermediate.dense,
+                activation=layer.intermediate.intermediate_act_fn,
+                down=layer.output.dense,
+                output_norm=layer.output.LayerNorm,
+                num_heads=layer.attention.attn.num_attention_heads,
+                scale=layer.attention.attn.attention_head_size**-0.5,
+                attention_dropout=layer.attention.attn.dropout.p,
+                hidden_dropouts=(layer.attention.dropout.p, layer.output.dropout.p),
+            )
+            for layer in encoder.layer
+        ],
+        relative_bias=relative_bias,
+    )
+
+
+FAMILIES: tuple[Callable[[Any], BackboneParts], ...] = (_find_bert, _find_distilbert, _find_mpnet)
 """Each finds the parts of a backbone, or raises AttributeError if it is of another family."""
 
 
