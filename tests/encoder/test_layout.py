@@ -9,7 +9,7 @@ from stfit.encoder.config import Model
 from stfit.encoder.kernels.packing import RECTANGLE_TOKENS, cut_rectangles
 from stfit.errors import ModelError
 
-FUSED = ["bert", "roberta", "electra", "distilbert", "mpnet"]
+FUSED = ["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert"]
 PACKED = ["bert", "roberta", "distilbert", "qwen3"]
 CASES = [("packed", kind) for kind in PACKED] + [("fused", kind) for kind in FUSED]
 
@@ -36,8 +36,9 @@ def test_every_layout_gives_the_padded_gradients(tiny_base, sentences, attention
         gradients.append({name: weight.grad for name, weight in encoder.named_parameters() if weight.grad is not None})
     one, other = gradients
     assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], rtol=1e-9, atol=1e-11)
+    tolerance = {"rtol": 1e-5, "atol": 1e-7} if kind == "modernbert" else {"rtol": 1e-9, "atol": 1e-11}
+    for name in one:  # transformers rotates in float32
+        torch.testing.assert_close(one[name], other[name], **tolerance)
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,7 @@ def attend_backward(
     masks: Sequence[Tensor | None],
     scale: float,
     rate: float,
+    *,
     bias_grad_hll: Tensor | None = None,
 ) -> Tensor:
     """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`; weights are [n * h, l, l].

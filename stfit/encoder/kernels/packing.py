@@ -120,14 +120,26 @@ def _forward_fused(
     if torch.is_autocast_enabled("cpu") or backbone.device.type != "cpu":
         return otherwise(backbone, sequences)
     row = pack(backbone, sequences)
-    states = backbone.embeddings(input_ids=row.token_ids[None], position_ids=row.positions[None])
-    if hasattr(backbone, "embeddings_project"):  # ELECTRA
-        states = backbone.embeddings_project(states)
+    states = parts.embed(row.token_ids[None], row.positions[None])
     longest = row.packing.blocks(parts.layers[0].num_heads).blocks[-1].length  # rounded up
-    bias = parts.relative_bias(longest) if parts.relative_bias else None
+    relations = relations_at(parts, row.positions, longest)
     for layer in parts.layers:
-        states = layer.layer(states, packing=row.packing, bias=bias)
-    return states[0], row.order
+        bias, rotation = relations[layer.relation]
+        states = layer.layer(states, packing=row.packing, bias=bias, rotation=rotation)
+    return parts.final_norm(states)[0] if parts.final_norm else states[0], row.order
+
+
+def relations_at(
+    parts: BackboneParts, positions: Tensor, length: int
+) -> dict[str | None, tuple[Tensor | None, tuple[Tensor, Tensor] | None]]:
+    """Bias of the scores and rotation of each kind of layer, for packed `positions` of sequences up to `length`."""
+    found: dict[str | None, tuple[Tensor | None, tuple[Tensor, Tensor] | None]] = {None: (None, None)}
+    for kind, relation in parts.relations.items():
+        bias = relation.bias(length) if relation.bias else None
+        cosines_sines = relation.rotation(positions) if relation.rotation else None
+        rotation = (cosines_sines[0][:, None], cosines_sines[1][:, None]) if cosines_sines else None
+        found[kind] = bias, rotation
+    return found
 
 
 @torch.no_grad()
