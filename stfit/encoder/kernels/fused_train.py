@@ -155,8 +155,8 @@ class _Attention:
         """Gradients of the input, of the bias of the scores, and of the weights."""
         out_grads = [gradient_tw.t() @ self.attended_tw, _sum_rows(gradient_tw, self.out_bias)]
         attended_gradient_pd = self.blocks.heads_first(_product(gradient_tw, self.out_weight.t()))
-        learns_bias = self.bias_hll is not None and self.bias_hll.requires_grad
-        bias_grad_hll = torch.zeros_like(self.bias_hll) if learns_bias else None
+        bias_hll = self.bias_hll
+        bias_grad_hll = None if bias_hll is None or not bias_hll.requires_grad else torch.zeros_like(bias_hll)
         qkv_gradient_pd = attend_backward(
             attended_gradient_pd, self.qkv_pd, self.blocks, *self.saved, bias_grad_hll=bias_grad_hll
         )

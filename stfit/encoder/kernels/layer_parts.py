@@ -198,7 +198,12 @@ def _find_modernbert(backbone: Any) -> BackboneParts:
     )
 
 
-FAMILIES: tuple[Callable[[Any], BackboneParts], ...] = (_find_bert, _find_distilbert, _find_mpnet, _find_modernbert)
+FAMILIES: tuple[Callable[[Any], BackboneParts], ...] = (
+    _find_bert,
+    _find_distilbert,
+    _find_mpnet,
+    _find_modernbert,
+)
 """Each finds the parts of a backbone, or raises AttributeError if it is of another family."""
 
 
