@@ -17,6 +17,7 @@ POST = LayerSettings(HEADS, 0.5, 0.25, (0.125, 0.25), (1e-5, 1e-6))
 CASES = {
     "BERT": (POST, set()),
     "MPNet": (POST, {"bias"}),
+    "DeBERTa": (POST, {"distances"}),
     "ModernBERT": (
         replace(POST, projections=1, norm_first=True, gated=True),
         {"rotation", "no linear biases", "no norm biases"},
@@ -53,14 +54,17 @@ def rotated(states, cosines, sines):
     return torch.cat([pairs.real, pairs.imag], dim=-1)
 
 
-def formula(settings, states, bias, rotation, all_weights):
+def formula(settings, states, bias, distances, rotation, all_weights):
     """The layer by torch's own pieces, drawing its masks in the same order."""
     *linears, first_norm, second_norm = zip(all_weights[0::2], all_weights[1::2], strict=True)
     *projections, out, up, down = linears
 
     def attention(inputs):
-        qkv = torch.cat([functional.linear(inputs, *pair) for pair in projections], dim=1)
-        q, k, v = (part.view(-1, HEADS, WIDTH // HEADS) for part in qkv.chunk(3, dim=1))
+        def projected(rows):
+            qkv = torch.cat([functional.linear(rows, *pair) for pair in projections], dim=1)
+            return (part.view(-1, HEADS, WIDTH // HEADS) for part in qkv.chunk(3, dim=1))
+
+        q, k, v = projected(inputs)
         q, k = (part if rotation is None else rotated(part, *rotation) for part in (q, k))
         blocks = Packing(LENGTHS).blocks(HEADS)
         flat = dropout_mask(sum(block.scores for block in blocks.blocks), settings.attention_dropout)
@@ -69,7 +73,14 @@ def formula(settings, states, bias, rotation, all_weights):
             for mask in kept.view(block.count, HEADS, block.length, block.length):
                 rows = slice(start, start + LENGTHS[len(attended)])
                 length = rows.stop - rows.start
-                scores = torch.einsum("qhd,khd->hqk", q[rows], k[rows]) * settings.scale
+                scores = torch.einsum("qhd,khd->hqk", q[rows], k[rows])
+                if distances is not None:
+                    position = torch.arange(length)
+                    apart = position[:, None] - position + LENGTHS.max() - 1
+                    of_query, of_key, _ = (part[apart] for part in projected(distances))
+                    scores = scores + torch.einsum("qhd,qkhd->hqk", q[rows], of_key)
+                    scores = scores + torch.einsum("khd,qkhd->hqk", k[rows], of_query)
+                scores = scores * settings.scale
                 scores = scores if bias is None else scores + bias[:, :length, :length]
                 weighted = scores.softmax(-1) * mask[:, :length, :length] * kept_scale(settings.attention_dropout)
                 attended.append(torch.einsum("hqk,khd->qhd", weighted, v[rows]).reshape(length, WIDTH))
@@ -98,8 +109,8 @@ def formula(settings, states, bias, rotation, all_weights):
     return norm(added(feed_forward(middle), middle, other_rate), second_norm, other_epsilon)
 
 
-def fused(settings, states, bias, rotation, all_weights):
-    return FusedLayer.apply(states, bias, rotation, Packing(LENGTHS).blocks(HEADS), settings, *all_weights)
+def fused(settings, states, bias, distances, rotation, all_weights):
+    return FusedLayer.apply(states, bias, distances, rotation, Packing(LENGTHS).blocks(HEADS), settings, *all_weights)
 
 
 @pytest.mark.parametrize("learned", ["all", "no query"])
@@ -110,12 +121,13 @@ def test_values_and_gradients_equal_the_formula(settings, traits, learned: str) 
         dropout_bits.seed(5)
         states = draw((int(LENGTHS.sum()), WIDTH), 100).requires_grad_()
         bias = draw((HEADS, LENGTHS.max(), LENGTHS.max()), 101).requires_grad_() if "bias" in traits else None
+        distances = draw((2 * LENGTHS.max() - 1, WIDTH), 102).requires_grad_() if "distances" in traits else None
         given = weights(settings, traits)
         if learned == "no query":
             given[0].requires_grad_(False)
-        output = layer(settings, states, bias, angles() if "rotation" in traits else None, given)
+        output = layer(settings, states, bias, distances, angles() if "rotation" in traits else None, given)
         (output * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)).sum().backward()
-        inputs = [states, bias, *given]
+        inputs = [states, bias, distances, *given]
         gradients.append([output.detach(), *(None if tensor is None else tensor.grad for tensor in inputs)])
     for one, other in zip(*gradients, strict=True):
         assert (one is None) == (other is None)

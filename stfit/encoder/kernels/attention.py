@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -196,13 +196,103 @@ def _attend(
     return attended.transpose(1, 2).reshape(count * length, *q.shape[1::2])
 
 
-def attend_blocks(
-    qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float, bias_hll: Tensor | None = None
-) -> tuple[Tensor, tuple[Any, ...]]:
-    """dropout(softmax(scale * query key^T + bias)) value of `qkv_pd`, and the last arguments of `attend_backward`.
+class Distances(NamedTuple):
+    """Queries and keys that stand for the distances 1 - m to m - 1 of two tokens, both [h, 2 m - 1, d].
 
-    `bias_hll` is added to the scores of every sequence, for the positions up to its length.
+    He et al., 2021, "Disentangled attention", https://arxiv.org/abs/2006.03654.
     """
+
+    queries: Tensor
+    keys: Tensor
+
+    def up_to(self, length: int) -> tuple[Tensor, Tensor]:
+        """Queries in the order of the distance i - j, and keys in that of j - i, of sequences of this length."""
+        middle = self.queries.shape[1] // 2
+        rows = slice(middle - length + 1, middle + length)
+        return self.queries[:, rows], self.keys[:, rows].flip(1)
+
+
+def _by_distance(values: Tensor) -> Tensor:
+    """A view [n, l, l] of [n, l, 2 l - 1]: place (i, j) is column j - i + l - 1 of row i."""
+    count, length, columns = values.shape
+    return values.as_strided((count, length, length), (length * columns, columns - 1, 1), length - 1)
+
+
+def distance_scores(query: Tensor, key: Tensor, distances: Distances) -> Tensor:
+    """Query i with the key of j's distance, and key j with the query of i's: [n, h, l, l]. query, key: [n, h, l, d]."""
+    queries, keys = distances.up_to(query.shape[2])
+    scores = _by_distance((query @ keys.transpose(1, 2)).flatten(0, 1))
+    scores = scores + _by_distance((key @ queries.transpose(1, 2)).flatten(0, 1)).transpose(1, 2)
+    return scores.view(*query.shape[:3], -1)
+
+
+@dataclass
+class Relations:
+    """What the positions of two tokens add to their scores, and the gradients of it."""
+
+    bias_hll: Tensor | None = None
+    """Added after scaling, for the positions up to the length of a sequence."""
+    distances: Distances | None = None
+    """Their scores are added before scaling."""
+    bias_grad_hll: Tensor | None = None
+    distances_grad: Distances | None = None
+
+    def add_to(self, scores: Tensor, q: Tensor, k: Tensor, block: Block, scale: float) -> None:
+        """Scale `scores` [n * h, l, l] in place, and add what belongs to them."""
+        by_head = scores.view(block.count, -1, block.length, block.length)
+        if self.distances:
+            shape = (block.count, -1, block.length, q.shape[2])
+            by_head.add_(distance_scores(q.view(shape), k.view(shape), self.distances))
+        scores.mul_(scale)
+        if self.bias_hll is not None:
+            by_head.add_(self.bias_hll[:, : block.length, : block.length])
+        if block.padding is not None:
+            by_head.add_(block.padding)
+
+    def start_backward(self) -> None:
+        if self.bias_hll is not None and self.bias_hll.requires_grad:
+            self.bias_grad_hll = torch.zeros_like(self.bias_hll)
+        if self.distances:
+            self.distances_grad = Distances(*map(torch.zeros_like, self.distances))
+
+    def add_bias_grad(self, scores_grad: Tensor, block: Block) -> None:
+        if self.bias_grad_hll is not None:
+            by_sequence = scores_grad.view(block.count, -1, block.length, block.length)
+            self.bias_grad_hll[:, : block.length, : block.length] += by_sequence.sum(0)
+
+    def add_distance_grads(
+        self, scores_grad: Tensor, block: Block, q: Tensor, k: Tensor, q_grad: Tensor, k_grad: Tensor
+    ) -> None:
+        if self.distances is None or self.distances_grad is None:
+            return
+        queries, keys = self.distances.up_to(block.length)
+        middle = self.distances.queries.shape[1] // 2
+        rows = slice(middle - block.length + 1, middle + block.length)
+        shape = (block.count, -1, *q.shape[1:])
+        sides = (
+            (scores_grad, keys, q, q_grad, self.distances_grad.keys[:, rows].flip(1), True),
+            (scores_grad.transpose(1, 2), queries, k, k_grad, None, False),
+        )
+        for gradient, table, states, states_grad, _, is_flipped in sides:
+            skewed = gradient.new_zeros(len(gradient), block.length, 2 * block.length - 1)
+            _by_distance(skewed).copy_(gradient)
+            by_head = skewed.view(block.count, -1, *skewed.shape[1:])
+            states_grad.view(shape).add_(by_head @ table)
+            table_grad = (by_head.transpose(2, 3) @ states.view(shape)).sum(0)
+            if is_flipped:
+                self.distances_grad.keys[:, rows] += table_grad.flip(1)
+            else:
+                self.distances_grad.queries[:, rows] += table_grad
+
+
+def attend_blocks(
+    qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float, relations: Relations | None = None
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """dropout(softmax(scores)) value of `qkv_pd`, and the last arguments of `attend_backward`.
+
+    Scores are scale * query key^T, and what `relations` adds.
+    """
+    relations = relations or Relations()
     q_pd, k_pd, v_pd = qkv_pd.chunk(3)
     output_pd = torch.empty_like(q_pd)
     sizes = [block.scores for block in blocks.blocks]
@@ -210,16 +300,14 @@ def attend_blocks(
     all_weights = []
     for block, mask in zip(blocks.blocks, masks, strict=True):
         q, k, v = (block.view(states_pd) for states_pd in (q_pd, k_pd, v_pd))
-        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-        for added in (block.padding, None if bias_hll is None else bias_hll[:, : block.length, : block.length]):
-            if added is not None:
-                scores.view(block.count, -1, block.length, block.length).add_(added)
+        scores = torch.bmm(q, k.transpose(1, 2))
+        relations.add_to(scores, q, k, block, scale)
         weights = scores.softmax(-1)
         torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.view(output_pd))
         all_weights.append(weights)
     if rate:
         output_pd.mul_(kept_scale(rate))
-    return output_pd, (all_weights, masks, scale, rate)
+    return output_pd, (all_weights, masks, scale, rate, relations)
 
 
 def attend_backward(
@@ -230,13 +318,13 @@ def attend_backward(
     masks: Sequence[Tensor | None],
     scale: float,
     rate: float,
-    *,
-    bias_grad_hll: Tensor | None = None,
+    relations: Relations,
 ) -> Tensor:
     """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`; weights are [n * h, l, l].
 
-    The gradient of the bias is added to `bias_grad_hll`.
+    Those of the relations are left in `relations`.
     """
+    relations.start_backward()
     qkv_grad_pd = torch.empty_like(qkv_pd)
     gradient_pd[blocks.padding_rows] = 0
     if rate:
@@ -251,12 +339,11 @@ def attend_backward(
         if mask is not None:
             weights_grad.mul_(mask)
         scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype)
-        if bias_grad_hll is not None:
-            by_sequence = scores_grad.view(block.count, -1, block.length, block.length)
-            bias_grad_hll[:, : block.length, : block.length] += by_sequence.sum(0)
+        relations.add_bias_grad(scores_grad, block)
         scores_grad.mul_(scale)
         torch.bmm(scores_grad, k, out=q_grad)
         torch.bmm(scores_grad.transpose(1, 2), q, out=k_grad)
+        relations.add_distance_grads(scores_grad, block, q, k, q_grad, k_grad)
     return qkv_grad_pd
 
 

@@ -8,6 +8,7 @@ Tensor names: t = tokens of all sequences, d = hidden size, h = heads, n = seque
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
-from stfit.encoder.kernels.attention import Packing
+from stfit.encoder.kernels.attention import Distances, Packing, distance_scores
 from stfit.encoder.kernels.fused_train import Rotation, rotate
 from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
 from stfit.encoder.kernels.packing import PROBE_TOLERANCE, Forward, pack, probe_sequences, relations_at, relative_error
@@ -56,14 +57,12 @@ class InferenceLayer:
         self.up = ReorderedLinear(parts.up, dtype=dtype, activation=activation)
         self.down = ReorderedLinear(parts.down, dtype=dtype)
 
-    def __call__(
-        self, states_td: Tensor, packing: Packing, bias_hll: Tensor | None, rotation: Rotation | None
-    ) -> Tensor:
+    def __call__(self, states_td: Tensor, packing: Packing, **relations: Any) -> Tensor:
         first_norm, second_norm = self.parts.norms
         if self.parts.norm_first:
-            states_td = self._attend(first_norm(states_td), packing, bias_hll, rotation).float().add_(states_td)
+            states_td = self._attend(first_norm(states_td), packing, **relations).float().add_(states_td)
             return self._feed_forward(second_norm(states_td)).float().add_(states_td)
-        states_td = first_norm(self._attend(states_td, packing, bias_hll, rotation).float().add_(states_td))
+        states_td = first_norm(self._attend(states_td, packing, **relations).float().add_(states_td))
         normed: Tensor = second_norm(self._feed_forward(states_td).float().add_(states_td))
         return normed
 
@@ -75,15 +74,26 @@ class InferenceLayer:
         return self.down(inner)
 
     def _attend(
-        self, states_td: Tensor, packing: Packing, bias_hll: Tensor | None, rotation: Rotation | None
+        self,
+        states_td: Tensor,
+        packing: Packing,
+        bias: Tensor | None = None,
+        distances: Tensor | None = None,
+        rotation: Rotation | None = None,
     ) -> Tensor:
         qkv_td = self.query_key_value(states_td)
+        heads, of_distances = self.parts.num_heads, None
         if rotation:
-            rotate(qkv_td, self.parts.num_heads, *rotation)
-        return self.attention_output(_attend(qkv_td, packing, self.parts, bias_hll))
+            rotate(qkv_td, heads, *rotation)
+        if distances is not None:
+            rows = self.query_key_value(distances).view(len(distances), 3, heads, -1)
+            of_distances = Distances(*rows.permute(1, 2, 0, 3)[:2])
+        return self.attention_output(_attend(qkv_td, packing, self.parts, bias, of_distances))
 
 
-def _attend(states_td: Tensor, packing: Packing, parts: LayerParts, bias_hll: Tensor | None) -> Tensor:
+def _attend(
+    states_td: Tensor, packing: Packing, parts: LayerParts, bias_hll: Tensor | None, distances: Distances | None
+) -> Tensor:
     """Attention within each sequence; the columns of [t, 3 d] are query, key and value."""
     tokens, width, heads = len(states_td), states_td.shape[1] // 3, parts.num_heads
     output_td = states_td.new_empty(tokens, width)
@@ -92,8 +102,10 @@ def _attend(states_td: Tensor, packing: Packing, parts: LayerParts, bias_hll: Te
         end = start + count * length
         shape = (count, length, 3, heads, width // heads)
         query, key, value = states_td[start:end].view(shape).permute(2, 0, 3, 1, 4)
-        bias = None if bias_hll is None else bias_hll[:, :length, :length].to(query.dtype)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=parts.scale)
+        added = None if bias_hll is None else bias_hll[:, :length, :length].to(query.dtype)
+        if distances:
+            added = distance_scores(query, key, distances) * parts.scale
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=added, scale=parts.scale)
         output_td[start:end].view(count, length, heads, -1).copy_(attended.transpose(1, 2))
         start = end
     return output_td
@@ -112,7 +124,7 @@ def build_fused(backbone: PreTrainedModel, dtype: torch.dtype = torch.float32) -
         states_td = parts.embed(row.token_ids[None], row.positions[None])[0]
         relations = relations_at(parts, row.positions, int(row.packing.lengths[-1]))
         for layer in layers:
-            states_td = layer(states_td, row.packing, *relations[layer.parts.relation])
+            states_td = layer(states_td, row.packing, **relations[layer.parts.relation])
         return parts.final_norm(states_td) if parts.final_norm else states_td, row.order
 
     return forward_fused

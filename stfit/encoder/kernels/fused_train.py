@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.activations import GELUActivation
 
-from stfit.encoder.kernels.attention import BlockLayout, Packing, attend_backward, attend_blocks
+from stfit.encoder.kernels.attention import BlockLayout, Distances, Packing, Relations, attend_backward, attend_blocks
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.layer_parts import BackboneParts, LayerParts, find_parts
 
@@ -70,8 +70,9 @@ def _run_layer(parts: LayerParts, unfused: Callable[..., Any], states: Tensor, *
     )
     modules = (*parts.linears, *parts.norms)
     weights = [getattr(module, name, None) for module in modules for name in ("weight", "bias")]
-    blocks, bias_hll, rotation = packing.blocks(settings.num_heads), options.get("bias"), options.get("rotation")
-    output_tw: Tensor = FusedLayer.apply(states[0], bias_hll, rotation, blocks, settings, *weights)  # type: ignore[no-untyped-call]
+    relations = (options.get(name) for name in ("bias", "distances", "rotation"))
+    arguments = states[0], *relations, packing.blocks(settings.num_heads), settings, *weights
+    output_tw: Tensor = FusedLayer.apply(*arguments)  # type: ignore[no-untyped-call]
     return output_tw[None]
 
 
@@ -131,43 +132,51 @@ class _Attention:
         blocks: BlockLayout,
         settings: LayerSettings,
         bias_hll: Tensor | None,
+        distances_rw: Tensor | None,
         rotation: Rotation | None,
     ) -> None:
         *projections, self.out_weight, self.out_bias = weights
         self.count = settings.projections
         self.weight = torch.cat(projections[0::2])
         self.bias = None if projections[1] is None else torch.cat(projections[1::2])
-        self.blocks, self.settings, self.bias_hll, self.rotation = blocks, settings, bias_hll, rotation
+        self.blocks, self.settings, self.distances_rw, self.rotation = blocks, settings, distances_rw, rotation
+        self.relations = Relations(bias_hll)
 
     def __call__(self, states_tw: Tensor) -> Tensor:
-        self.input = states_tw
-        qkv_tw = _product(states_tw, self.weight, self.bias)
+        tokens = len(states_tw)
+        self.input = states_tw if self.distances_rw is None else torch.cat([states_tw, self.distances_rw])
+        qkv_tw = _product(self.input, self.weight, self.bias)
         if self.rotation:
             rotate(qkv_tw, self.settings.num_heads, *self.rotation)
-        self.qkv_pd = self.blocks.heads_first(qkv_tw, parts=3)
+        if self.distances_rw is not None:
+            rows = qkv_tw[tokens:].view(len(self.distances_rw), 3, self.settings.num_heads, -1)
+            self.relations.distances = Distances(*rows.permute(1, 2, 0, 3)[:2].contiguous())
+        self.qkv_pd = self.blocks.heads_first(qkv_tw[:tokens], parts=3)
         attended_pd, self.saved = attend_blocks(
-            self.qkv_pd, self.blocks, self.settings.scale, self.settings.attention_dropout, self.bias_hll
+            self.qkv_pd, self.blocks, self.settings.scale, self.settings.attention_dropout, self.relations
         )
         self.attended_tw = self.blocks.tokens_first(attended_pd)
         return _product(self.attended_tw, self.out_weight, self.out_bias)
 
-    def backward(self, gradient_tw: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
-        """Gradients of the input, of the bias of the scores, and of the weights."""
+    def backward(self, gradient_tw: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor | None]]:
+        """Gradients of the input, of the bias of the scores, of the distances, and of the weights."""
         out_grads = [gradient_tw.t() @ self.attended_tw, _sum_rows(gradient_tw, self.out_bias)]
         attended_gradient_pd = self.blocks.heads_first(_product(gradient_tw, self.out_weight.t()))
-        bias_hll = self.bias_hll
-        bias_grad_hll = None if bias_hll is None or not bias_hll.requires_grad else torch.zeros_like(bias_hll)
-        qkv_gradient_pd = attend_backward(
-            attended_gradient_pd, self.qkv_pd, self.blocks, *self.saved, bias_grad_hll=bias_grad_hll
-        )
+        qkv_gradient_pd = attend_backward(attended_gradient_pd, self.qkv_pd, self.blocks, *self.saved)
         qkv_gradient_tw = self.blocks.tokens_first(qkv_gradient_pd, parts=3)
+        if self.relations.distances_grad:
+            query_grad, key_grad = (grad.transpose(0, 1).flatten(1) for grad in self.relations.distances_grad)
+            rows = torch.cat([query_grad, key_grad, torch.zeros_like(key_grad)], dim=1)
+            qkv_gradient_tw = torch.cat([qkv_gradient_tw, rows])
         if self.rotation:
             rotate(qkv_gradient_tw, self.settings.num_heads, self.rotation[0], -self.rotation[1])
         weight_grads = (qkv_gradient_tw.t() @ self.input).chunk(self.count)
         summed = _sum_rows(qkv_gradient_tw, self.bias)
         bias_grads = [None] * self.count if summed is None else summed.chunk(self.count)
         grads = [part for pair in zip(weight_grads, bias_grads, strict=True) for part in pair]
-        return _product(qkv_gradient_tw, self.weight.t()), bias_grad_hll, [*grads, *out_grads]
+        input_gradient, tokens = _product(qkv_gradient_tw, self.weight.t()), len(gradient_tw)
+        distances_grad = None if self.distances_rw is None else input_gradient[tokens:]
+        return input_gradient[:tokens], self.relations.bias_grad_hll, distances_grad, [*grads, *out_grads]
 
 
 def rotate(qkv_tw: Tensor, heads: int, cosines: Tensor, sines: Tensor) -> None:
@@ -231,6 +240,7 @@ class FusedLayer(torch.autograd.Function):
         ctx: Any,
         states_tw: Tensor,
         bias_hll: Tensor | None,
+        distances_rw: Tensor | None,
         rotation: Rotation | None,
         blocks: BlockLayout,
         settings: LayerSettings,
@@ -238,10 +248,11 @@ class FusedLayer(torch.autograd.Function):
     ) -> Tensor:
         """[t, w] -> [t, w]; `weights` are weight and bias of each of `LayerParts.linears`, then of its norms.
 
-        `bias_hll` is added to the scores of attention; `rotation` rotates query and key.
+        `bias_hll` is added to the scores of attention; `distances_rw` are states of distances, of which query and key
+        are taken; `rotation` rotates query and key.
         """
         split = 2 * settings.projections + 2
-        attention = _Attention(weights[:split], blocks, settings, bias_hll, rotation)
+        attention = _Attention(weights[:split], blocks, settings, bias_hll, distances_rw, rotation)
         feed_forward = _FeedForward(weights[split : split + 4], settings.gated)
         norms = [
             _Norm(pair, epsilon)
@@ -270,13 +281,13 @@ class FusedLayer(torch.autograd.Function):
             branch_tw, ff_grads = feed_forward.backward(_dropout_backward(gradient_tw, ctx.masks[1], rates[1]))
             middle_tw, *second_norm = norms[1].backward(branch_tw)
             middle_tw = middle_tw + gradient_tw
-            branch_tw, bias_grad, grads = attention.backward(_dropout_backward(middle_tw, ctx.masks[0], rates[0]))
+            branch_tw, *related, grads = attention.backward(_dropout_backward(middle_tw, ctx.masks[0], rates[0]))
             input_tw, *first_norm = norms[0].backward(branch_tw)
             input_tw = input_tw + middle_tw
         else:
             second_tw, *second_norm = norms[1].backward(gradient_tw)
             branch_tw, ff_grads = feed_forward.backward(_dropout_backward(second_tw, ctx.masks[1], rates[1]))
             first_tw, *first_norm = norms[0].backward(branch_tw.add_(second_tw))
-            branch_tw, bias_grad, grads = attention.backward(_dropout_backward(first_tw, ctx.masks[0], rates[0]))
+            branch_tw, *related, grads = attention.backward(_dropout_backward(first_tw, ctx.masks[0], rates[0]))
             input_tw = branch_tw.add_(first_tw)
-        return input_tw, bias_grad, None, None, None, *grads, *ff_grads, *first_norm, *second_norm
+        return input_tw, *related, None, None, None, *grads, *ff_grads, *first_norm, *second_norm

@@ -9,10 +9,12 @@ that computes something else is found out and not fused.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Relation:
 
     bias: Callable[[int], Tensor | None] | None = None
     """Length l -> what is added to the scores, [heads or 1, l, l]; None if nothing is at this length."""
+    distances: Callable[[int], Tensor] | None = None
+    """Length l -> states of the distances 1 - l to l - 1, [2 l - 1, w]; their queries and keys take part in scores."""
     rotation: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     """Positions [t] -> cosines and sines, both [t, d / 2], by which halves of query and key are rotated."""
 
@@ -151,6 +155,49 @@ def _find_mpnet(backbone: Any) -> BackboneParts:
     return BackboneParts(_bert_embeddings(backbone), layers, {"distance": Relation(bias=bias)})
 
 
+def _find_deberta(backbone: Any) -> BackboneParts:
+    """DeBERTa-v2 and v3, if queries and keys of distances come from the projections of the tokens."""
+    encoder = backbone.encoder
+    attentions = [layer.attention.self for layer in encoder.layer]
+    if encoder.conv or not all(
+        attention.share_att_key and sorted(attention.pos_att_type) == ["c2p", "p2c"] for attention in attentions
+    ):
+        raise AttributeError("another kind of disentangled attention")
+
+    def distances(attention: Any, length: int) -> Tensor:
+        position = torch.arange(2 * length - 1, device=backbone.device) - length + 1
+        bucket = position
+        if attention.position_buckets > 0:
+            bucket = make_log_bucket_position(position, attention.position_buckets, attention.max_relative_positions)
+        span = attention.pos_ebd_size
+        rows = (bucket.long() + span).clamp(0, 2 * span - 1)
+        states: Tensor = attention.pos_dropout(encoder.get_rel_embedding())[rows]
+        return states
+
+    layers = [
+        LayerParts(
+            layer=layer,
+            projections=(attention.query_proj, attention.key_proj, attention.value_proj),
+            attention_output=layer.attention.output.dense,
+            up=layer.intermediate.dense,
+            down=layer.output.dense,
+            activation=layer.intermediate.intermediate_act_fn,
+            norms=(layer.attention.output.LayerNorm, layer.output.LayerNorm),
+            num_heads=attention.num_attention_heads,
+            scale=(3 * attention.attention_head_size) ** -0.5,
+            attention_dropout=attention.dropout.p,
+            hidden_dropouts=(layer.attention.output.dropout.p, layer.output.dropout.p),
+            relation=f"layer {number}",
+        )
+        for number, (layer, attention) in enumerate(zip(encoder.layer, attentions, strict=True))
+    ]
+    relations = {
+        f"layer {number}": Relation(distances=partial(distances, attention))
+        for number, attention in enumerate(attentions)
+    }
+    return BackboneParts(_bert_embeddings(backbone), layers, relations)
+
+
 def _find_modernbert(backbone: Any) -> BackboneParts:
     """ModernBERT: norms first, gated, rotary positions, and a window in most layers."""
     rotary, config = backbone.rotary_emb, backbone.config
@@ -170,7 +217,7 @@ def _find_modernbert(backbone: Any) -> BackboneParts:
             is_near = (position[:, None] - position).abs() < window
             return torch.zeros(1, length, length).masked_fill(~is_near, -torch.inf)
 
-        return Relation(bias, rotation)
+        return Relation(bias=bias, rotation=rotation)
 
     layers = [
         LayerParts(
@@ -202,6 +249,7 @@ FAMILIES: tuple[Callable[[Any], BackboneParts], ...] = (
     _find_bert,
     _find_distilbert,
     _find_mpnet,
+    _find_deberta,
     _find_modernbert,
 )
 """Each finds the parts of a backbone, or raises AttributeError if it is of another family."""

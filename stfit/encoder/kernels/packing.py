@@ -124,22 +124,21 @@ def _forward_fused(
     longest = row.packing.blocks(parts.layers[0].num_heads).blocks[-1].length  # rounded up
     relations = relations_at(parts, row.positions, longest)
     for layer in parts.layers:
-        bias, rotation = relations[layer.relation]
-        states = layer.layer(states, packing=row.packing, bias=bias, rotation=rotation)
+        states = layer.layer(states, packing=row.packing, **relations[layer.relation])
     return parts.final_norm(states)[0] if parts.final_norm else states[0], row.order
 
 
-def relations_at(
-    parts: BackboneParts, positions: Tensor, length: int
-) -> dict[str | None, tuple[Tensor | None, tuple[Tensor, Tensor] | None]]:
-    """Bias of the scores and rotation of each kind of layer, for packed `positions` of sequences up to `length`."""
-    found: dict[str | None, tuple[Tensor | None, tuple[Tensor, Tensor] | None]] = {None: (None, None)}
+def relations_at(parts: BackboneParts, positions: Tensor, length: int) -> dict[str | None, dict[str, Any]]:
+    """What each kind of layer takes, for packed `positions` of sequences up to `length`."""
+    taken: dict[str | None, dict[str, Any]] = {None: {}}
     for kind, relation in parts.relations.items():
-        bias = relation.bias(length) if relation.bias else None
-        cosines_sines = relation.rotation(positions) if relation.rotation else None
-        rotation = (cosines_sines[0][:, None], cosines_sines[1][:, None]) if cosines_sines else None
-        found[kind] = bias, rotation
-    return found
+        rotation = relation.rotation(positions) if relation.rotation else None
+        taken[kind] = {
+            "bias": relation.bias(length) if relation.bias else None,
+            "distances": relation.distances(length) if relation.distances else None,
+            "rotation": rotation and tuple(angles[:, None] for angles in rotation),
+        }
+    return taken
 
 
 @torch.no_grad()
