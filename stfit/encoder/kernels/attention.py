@@ -65,6 +65,10 @@ class Block:
         rows = self.count * self.heads * self.length
         return states_pd[self.start : self.start + rows].view(-1, self.length, states_pd.shape[1])
 
+    def by_head(self, values: Tensor) -> Tensor:
+        """[n * h, ...] -> a view [n, h, ...]."""
+        return values.view(self.count, self.heads, *values.shape[1:])
+
 
 class BlockLayout:
     """Index maps between packed tokens and the heads-first layout, whose lengths are rounded up."""
@@ -205,25 +209,25 @@ class Distances(NamedTuple):
     queries: Tensor
     keys: Tensor
 
-    def up_to(self, length: int) -> tuple[Tensor, Tensor]:
-        """Queries in the order of the distance i - j, and keys in that of j - i, of sequences of this length."""
+    def up_to(self, length: int) -> Distances:
+        """A view of the distances within sequences of this length."""
         middle = self.queries.shape[1] // 2
-        rows = slice(middle - length + 1, middle + length)
-        return self.queries[:, rows], self.keys[:, rows].flip(1)
+        return Distances(*(table[:, middle - length + 1 : middle + length] for table in self))
 
 
 def _by_distance(values: Tensor) -> Tensor:
-    """A view [n, l, l] of [n, l, 2 l - 1]: place (i, j) is column j - i + l - 1 of row i."""
-    count, length, columns = values.shape
-    return values.as_strided((count, length, length), (length * columns, columns - 1, 1), length - 1)
+    """A view [..., l, l] of [..., l, 2 l - 1]: place (i, j) is column j - i + l - 1 of row i."""
+    *_, length, columns = values.shape
+    shape = (*values.shape[:-1], length)
+    return values.as_strided(shape, (*values.stride()[:-2], columns - 1, 1), length - 1)
 
 
 def distance_scores(query: Tensor, key: Tensor, distances: Distances) -> Tensor:
-    """Query i with the key of j's distance, and key j with the query of i's: [n, h, l, l]. query, key: [n, h, l, d]."""
+    """Query i times the key of the distance i - j, and key j times its query: [n, h, l, l] of two [n, h, l, d]."""
     queries, keys = distances.up_to(query.shape[2])
-    scores = _by_distance((query @ keys.transpose(1, 2)).flatten(0, 1))
-    scores = scores + _by_distance((key @ queries.transpose(1, 2)).flatten(0, 1)).transpose(1, 2)
-    return scores.view(*query.shape[:3], -1)
+    of_queries = _by_distance(query @ keys.flip(1).transpose(1, 2))
+    of_keys = _by_distance(key @ queries.transpose(1, 2))
+    return of_queries + of_keys.transpose(2, 3)
 
 
 @dataclass
@@ -237,17 +241,15 @@ class Relations:
     bias_grad_hll: Tensor | None = None
     distances_grad: Distances | None = None
 
-    def add_to(self, scores: Tensor, q: Tensor, k: Tensor, block: Block, scale: float) -> None:
+    def add_scores(self, scores: Tensor, q: Tensor, k: Tensor, block: Block, scale: float) -> None:
         """Scale `scores` [n * h, l, l] in place, and add what belongs to them."""
-        by_head = scores.view(block.count, -1, block.length, block.length)
         if self.distances:
-            shape = (block.count, -1, block.length, q.shape[2])
-            by_head.add_(distance_scores(q.view(shape), k.view(shape), self.distances))
+            block.by_head(scores).add_(distance_scores(block.by_head(q), block.by_head(k), self.distances))
         scores.mul_(scale)
         if self.bias_hll is not None:
-            by_head.add_(self.bias_hll[:, : block.length, : block.length])
+            block.by_head(scores).add_(self.bias_hll[:, : block.length, : block.length])
         if block.padding is not None:
-            by_head.add_(block.padding)
+            block.by_head(scores).add_(block.padding)
 
     def start_backward(self) -> None:
         if self.bias_hll is not None and self.bias_hll.requires_grad:
@@ -257,32 +259,24 @@ class Relations:
 
     def add_bias_grad(self, scores_grad: Tensor, block: Block) -> None:
         if self.bias_grad_hll is not None:
-            by_sequence = scores_grad.view(block.count, -1, block.length, block.length)
-            self.bias_grad_hll[:, : block.length, : block.length] += by_sequence.sum(0)
+            self.bias_grad_hll[:, : block.length, : block.length] += block.by_head(scores_grad).sum(0)
 
     def add_distance_grads(
         self, scores_grad: Tensor, block: Block, q: Tensor, k: Tensor, q_grad: Tensor, k_grad: Tensor
     ) -> None:
+        """Add to the gradients of query and key, and of the distances. `scores_grad`: before scaling."""
         if self.distances is None or self.distances_grad is None:
             return
         queries, keys = self.distances.up_to(block.length)
-        middle = self.distances.queries.shape[1] // 2
-        rows = slice(middle - block.length + 1, middle + block.length)
-        shape = (block.count, -1, *q.shape[1:])
-        sides = (
-            (scores_grad, keys, q, q_grad, self.distances_grad.keys[:, rows].flip(1), True),
-            (scores_grad.transpose(1, 2), queries, k, k_grad, None, False),
-        )
-        for gradient, table, states, states_grad, _, is_flipped in sides:
-            skewed = gradient.new_zeros(len(gradient), block.length, 2 * block.length - 1)
-            _by_distance(skewed).copy_(gradient)
-            by_head = skewed.view(block.count, -1, *skewed.shape[1:])
-            states_grad.view(shape).add_(by_head @ table)
-            table_grad = (by_head.transpose(2, 3) @ states.view(shape)).sum(0)
-            if is_flipped:
-                self.distances_grad.keys[:, rows] += table_grad.flip(1)
-            else:
-                self.distances_grad.queries[:, rows] += table_grad
+        queries_grad, keys_grad = self.distances_grad.up_to(block.length)
+        gradient = block.by_head(scores_grad)
+        columns = gradient.new_zeros(*gradient.shape[:-1], 2 * block.length - 1)
+        _by_distance(columns).copy_(gradient)
+        block.by_head(q_grad).add_(columns @ keys.flip(1))
+        keys_grad += (columns.transpose(2, 3) @ block.by_head(q)).sum(0).flip(1)
+        _by_distance(columns).copy_(gradient.transpose(2, 3))
+        block.by_head(k_grad).add_(columns @ queries)
+        queries_grad += (columns.transpose(2, 3) @ block.by_head(k)).sum(0)
 
 
 def attend_blocks(
@@ -301,7 +295,7 @@ def attend_blocks(
     for block, mask in zip(blocks.blocks, masks, strict=True):
         q, k, v = (block.view(states_pd) for states_pd in (q_pd, k_pd, v_pd))
         scores = torch.bmm(q, k.transpose(1, 2))
-        relations.add_to(scores, q, k, block, scale)
+        relations.add_scores(scores, q, k, block, scale)
         weights = scores.softmax(-1)
         torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.view(output_pd))
         all_weights.append(weights)
