@@ -56,7 +56,19 @@ def test_what_the_diffs_add_trains_and_is_listed(extended, tiny_base, tmp_path):
     table = pa.Table.from_pylist(rows)
     orc.write_table(table, str(tmp_path / "rows.orc"))
     (tmp_path / "texts.txt").write_text("a cat\nthe sea near the castle\n")
-    (tmp_path / "recipe.yaml").write_text(RECIPE % tiny_base("distilbert"))
+    from transformers import AutoTokenizer, MegatronBertConfig, MegatronBertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    MegatronBertModel(MegatronBertConfig(**sizes)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    (tmp_path / "recipe.yaml").write_text(RECIPE % "./base")
     result = json.loads(stfit(extended, tmp_path, "train", "recipe.yaml", "--json").stdout)
     assert result["metrics"]["rows/alignment"] <= 0
     resolved = (tmp_path / "runs" / "extended" / "resolved.yaml").read_text()

@@ -10,7 +10,16 @@ from stfit.encoder.kernels.fused_infer import fused_supports, fused_works
 
 
 @pytest.mark.parametrize(
-    ("kind", "fused"), [("bert", True), ("roberta", True), ("distilbert", False), ("qwen3", False)]
+    ("kind", "fused"),
+    [
+        ("bert", True),
+        ("roberta", True),
+        ("distilbert", True),
+        ("mpnet", True),
+        ("modernbert", True),
+        ("deberta-v2", True),
+        ("qwen3", False),
+    ],
 )
 def test_fused_is_chosen_where_it_equals_the_layout(tiny_base, sentences, kind, fused) -> None:
     encoder = build_encoder(Model(base=str(tiny_base(kind))))
@@ -49,7 +58,7 @@ def test_a_model_that_computes_otherwise_is_not_fused(tiny_base) -> None:
     assert not fused_works(encoder.backbone, encoder.layout.forward)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "mpnet", "modernbert", "deberta-v2"])
 def test_fast_is_close_and_not_the_same(tiny_base, sentences, kind) -> None:
     encoder = build_encoder(Model(base=str(tiny_base(kind))))
     exact = encoder.embed(encoder.tokenizer(sentences), normalize=True)

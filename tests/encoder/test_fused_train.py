@@ -1,5 +1,7 @@
 """A transformer layer with dropout, fused into one function, is its formula with the same masks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,69 +9,127 @@ from torch.nn import functional
 
 from stfit.encoder.kernels.attention import Packing
 from stfit.encoder.kernels.dropout import dropout_bits, dropout_mask, kept_scale
-from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, LayerSettings, PostNormLayer
+from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, FusedLayer, LayerSettings
 
-HEADS, WIDTH, INNER = 2, 6, 10
+HEADS, WIDTH, INNER = 2, 8, 10
 LENGTHS = np.array([3, 4, 4, 7, FEED_FORWARD_ROWS])
-SETTINGS = LayerSettings(HEADS, 0.5, 0.25, (0.125, 0.25), (1e-5, 1e-6))
+POST = LayerSettings(HEADS, 0.5, 0.25, (0.125, 0.25), (1e-5, 1e-6))
+CASES = {
+    "BERT": (POST, set()),
+    "MPNet": (POST, {"bias"}),
+    "DeBERTa": (POST, {"distances"}),
+    "ModernBERT": (
+        replace(POST, projections=1, norm_first=True, gated=True),
+        {"rotation", "no linear biases", "no norm biases"},
+    ),
+    "its first layer": (replace(POST, projections=1, norm_first=True, gated=True), {"rotation", "no first norm"}),
+}
 
 
-def weights() -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    shapes = [(WIDTH, WIDTH)] * 4 + [(INNER, WIDTH), (WIDTH, INNER)]
+def draw(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def weights(settings: LayerSettings, traits: set[str]) -> list[torch.Tensor | None]:
+    projections = [(3 * WIDTH // settings.projections, WIDTH)] * settings.projections
+    shapes = [*projections, (WIDTH, WIDTH), (INNER * (1 + settings.gated), WIDTH), (WIDTH, INNER)]
     linears = [part for rows, columns in shapes for part in ((rows, columns), (rows,))]
-    norms = [(WIDTH,)] * 4
-    return [
-        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in [*linears, *norms]
-    ]
+    drawn = [draw(shape, seed).requires_grad_() for seed, shape in enumerate([*linears, *[(WIDTH,)] * 4])]
+    missing = [i for i in range(1, len(linears), 2) if "no linear biases" in traits]
+    missing += [len(drawn) - 3, len(drawn) - 1] if "no norm biases" in traits else []
+    missing += [len(drawn) - 4, len(drawn) - 3] if "no first norm" in traits else []
+    return [None if i in missing else weight for i, weight in enumerate(drawn)]
 
 
-def formula(states, all_weights):
+def angles() -> tuple[torch.Tensor, torch.Tensor]:
+    positions = torch.cat([torch.arange(length) for length in LENGTHS])
+    turned = positions[:, None, None] * torch.tensor([1.0, 0.3], dtype=torch.float64)
+    return turned.cos(), turned.sin()
+
+
+def rotated(states, cosines, sines):
+    """As complex numbers: each pair of the first and the second half is turned by its angle."""
+    pairs = torch.complex(*states.chunk(2, dim=-1)) * torch.complex(cosines, sines)
+    return torch.cat([pairs.real, pairs.imag], dim=-1)
+
+
+def formula(settings, states, bias, distances, rotation, all_weights):
     """The layer by torch's own pieces, drawing its masks in the same order."""
-    query, key, value, out, up, down = zip(all_weights[0:12:2], all_weights[1:12:2], strict=True)
-    blocks = Packing(LENGTHS).blocks(HEADS)
-    q, k, v = (functional.linear(states, *pair).view(-1, HEADS, WIDTH // HEADS) for pair in (query, key, value))
-    flat = dropout_mask(sum(block.scores for block in blocks.blocks), SETTINGS.attention_dropout)
-    attended, start = [], 0
-    for block, kept in zip(blocks.blocks, flat.split([block.scores for block in blocks.blocks]), strict=True):
-        for mask in kept.view(block.count, HEADS, block.length, block.length):
-            rows = slice(start, start + LENGTHS[len(attended)])
-            length = rows.stop - rows.start
-            scores = torch.einsum("qhd,khd->hqk", q[rows], k[rows]) * SETTINGS.scale
-            weighted = scores.softmax(-1) * mask[:, :length, :length] * kept_scale(SETTINGS.attention_dropout)
-            attended.append(torch.einsum("hqk,khd->qhd", weighted, v[rows]).reshape(length, WIDTH))
-            start = rows.stop
+    *linears, first_norm, second_norm = zip(all_weights[0::2], all_weights[1::2], strict=True)
+    *projections, out, up, down = linears
+
+    def attention(inputs):
+        def projected(rows):
+            qkv = torch.cat([functional.linear(rows, *pair) for pair in projections], dim=1)
+            return (part.view(-1, HEADS, WIDTH // HEADS) for part in qkv.chunk(3, dim=1))
+
+        q, k, v = projected(inputs)
+        q, k = (part if rotation is None else rotated(part, *rotation) for part in (q, k))
+        blocks = Packing(LENGTHS).blocks(HEADS)
+        flat = dropout_mask(sum(block.scores for block in blocks.blocks), settings.attention_dropout)
+        attended, start = [], 0
+        for block, kept in zip(blocks.blocks, flat.split([block.scores for block in blocks.blocks]), strict=True):
+            for mask in kept.view(block.count, HEADS, block.length, block.length):
+                rows = slice(start, start + LENGTHS[len(attended)])
+                length = rows.stop - rows.start
+                scores = torch.einsum("qhd,khd->hqk", q[rows], k[rows])
+                if distances is not None:
+                    position = torch.arange(length)
+                    apart = position[:, None] - position + LENGTHS.max() - 1
+                    of_query, of_key, _ = (part[apart] for part in projected(distances))
+                    scores = scores + torch.einsum("qhd,qkhd->hqk", q[rows], of_key)
+                    scores = scores + torch.einsum("khd,qkhd->hqk", k[rows], of_query)
+                scores = scores * settings.scale
+                scores = scores if bias is None else scores + bias[:, :length, :length]
+                weighted = scores.softmax(-1) * mask[:, :length, :length] * kept_scale(settings.attention_dropout)
+                attended.append(torch.einsum("hqk,khd->qhd", weighted, v[rows]).reshape(length, WIDTH))
+                start = rows.stop
+        return functional.linear(torch.cat(attended), *out)
+
+    def feed_forward(inputs):
+        inner = functional.linear(inputs, *up)
+        if settings.gated:
+            activated, gate = inner.chunk(2, dim=1)
+            return functional.linear(functional.gelu(activated) * gate, *down)
+        return functional.linear(functional.gelu(inner), *down)
 
     def added(branch, residual, rate):
         kept = dropout_mask(branch.numel(), rate).view_as(branch)
         return residual + branch * kept * kept_scale(rate)
 
-    middle = added(functional.linear(torch.cat(attended), *out), states, SETTINGS.hidden_dropouts[0])
-    middle = functional.layer_norm(middle, [WIDTH], *all_weights[12:14], SETTINGS.epsilons[0])
-    inner = functional.gelu(functional.linear(middle, *up))
-    output = added(functional.linear(inner, *down), middle, SETTINGS.hidden_dropouts[1])
-    return functional.layer_norm(output, [WIDTH], *all_weights[14:16], SETTINGS.epsilons[1])
+    def norm(inputs, pair, epsilon):
+        return inputs if pair[0] is None else functional.layer_norm(inputs, [WIDTH], *pair, epsilon)
+
+    (rate, other_rate), (epsilon, other_epsilon) = settings.hidden_dropouts, settings.epsilons
+    if settings.norm_first:
+        middle = added(attention(norm(states, first_norm, epsilon)), states, rate)
+        return added(feed_forward(norm(middle, second_norm, other_epsilon)), middle, other_rate)
+    middle = norm(added(attention(states), states, rate), first_norm, epsilon)
+    return norm(added(feed_forward(middle), middle, other_rate), second_norm, other_epsilon)
 
 
-def fused(states, all_weights):
-    return PostNormLayer.apply(states, Packing(LENGTHS).blocks(HEADS), SETTINGS, *all_weights)
+def fused(settings, states, bias, distances, rotation, all_weights):
+    return FusedLayer.apply(states, bias, distances, rotation, Packing(LENGTHS).blocks(HEADS), settings, *all_weights)
 
 
-@pytest.mark.parametrize("learnt", ["all", "no query"])
-def test_values_and_gradients_equal_the_formula(learnt: str) -> None:
+@pytest.mark.parametrize("learned", ["all", "no query"])
+@pytest.mark.parametrize(("settings", "traits"), CASES.values(), ids=CASES)
+def test_values_and_gradients_equal_the_formula(settings, traits, learned: str) -> None:
     gradients = []
     for layer in (fused, formula):
         dropout_bits.seed(5)
-        states = torch.randn(
-            LENGTHS.sum(), WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-        ).requires_grad_()
-        given = weights()
-        if learnt == "no query":
+        states = draw((int(LENGTHS.sum()), WIDTH), 100).requires_grad_()
+        bias = draw((HEADS, LENGTHS.max(), LENGTHS.max()), 101).requires_grad_() if "bias" in traits else None
+        distances = draw((2 * LENGTHS.max() - 1, WIDTH), 102).requires_grad_() if "distances" in traits else None
+        given = weights(settings, traits)
+        if learned == "no query":
             given[0].requires_grad_(False)
-        output = layer(states, given)
+        output = layer(settings, states, bias, distances, angles() if "rotation" in traits else None, given)
         (output * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)).sum().backward()
-        gradients.append([output.detach(), states.grad, *(weight.grad for weight in given)])
+        inputs = [states, bias, distances, *given]
+        gradients.append([output.detach(), *(None if tensor is None else tensor.grad for tensor in inputs)])
     for one, other in zip(*gradients, strict=True):
         assert (one is None) == (other is None)
         if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+            torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +64,10 @@ class Block:
     def view(self, states_pd: Tensor) -> Tensor:
         rows = self.count * self.heads * self.length
         return states_pd[self.start : self.start + rows].view(-1, self.length, states_pd.shape[1])
+
+    def by_head(self, values: Tensor) -> Tensor:
+        """[n * h, ...] -> a view [n, h, ...]."""
+        return values.view(self.count, self.heads, *values.shape[1:])
 
 
 class BlockLayout:
@@ -196,8 +200,93 @@ def _attend(
     return attended.transpose(1, 2).reshape(count * length, *q.shape[1::2])
 
 
-def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float) -> tuple[Tensor, tuple[Any, ...]]:
-    """dropout(softmax(scale * query key^T)) value of `qkv_pd`, and the last arguments of `attend_backward`."""
+class Distances(NamedTuple):
+    """Queries and keys that stand for the distances 1 - m to m - 1 of two tokens, both [h, 2 m - 1, d].
+
+    He et al., 2021, "Disentangled attention", https://arxiv.org/abs/2006.03654.
+    """
+
+    queries: Tensor
+    keys: Tensor
+
+    def up_to(self, length: int) -> Distances:
+        """A view of the distances within sequences of this length."""
+        middle = self.queries.shape[1] // 2
+        return Distances(*(table[:, middle - length + 1 : middle + length] for table in self))
+
+
+def _by_distance(values: Tensor) -> Tensor:
+    """A view [..., l, l] of [..., l, 2 l - 1]: place (i, j) is column j - i + l - 1 of row i."""
+    *_, length, columns = values.shape
+    shape = (*values.shape[:-1], length)
+    return values.as_strided(shape, (*values.stride()[:-2], columns - 1, 1), length - 1)
+
+
+def distance_scores(query: Tensor, key: Tensor, distances: Distances) -> Tensor:
+    """Query i times the key of the distance i - j, and key j times its query: [n, h, l, l] of two [n, h, l, d]."""
+    queries, keys = distances.up_to(query.shape[2])
+    of_queries = _by_distance(query @ keys.flip(1).transpose(1, 2))
+    of_keys = _by_distance(key @ queries.transpose(1, 2))
+    return of_queries + of_keys.transpose(2, 3)
+
+
+@dataclass
+class Relations:
+    """What the positions of two tokens add to their scores, and the gradients of it."""
+
+    bias_hll: Tensor | None = None
+    """Added after scaling, for the positions up to the length of a sequence."""
+    distances: Distances | None = None
+    """Their scores are added before scaling."""
+    bias_grad_hll: Tensor | None = None
+    distances_grad: Distances | None = None
+
+    def add_scores(self, scores: Tensor, q: Tensor, k: Tensor, block: Block, scale: float) -> None:
+        """Scale `scores` [n * h, l, l] in place, and add what belongs to them."""
+        if self.distances:
+            block.by_head(scores).add_(distance_scores(block.by_head(q), block.by_head(k), self.distances))
+        scores.mul_(scale)
+        if self.bias_hll is not None:
+            block.by_head(scores).add_(self.bias_hll[:, : block.length, : block.length])
+        if block.padding is not None:
+            block.by_head(scores).add_(block.padding)
+
+    def start_backward(self) -> None:
+        if self.bias_hll is not None and self.bias_hll.requires_grad:
+            self.bias_grad_hll = torch.zeros_like(self.bias_hll)
+        if self.distances:
+            self.distances_grad = Distances(*map(torch.zeros_like, self.distances))
+
+    def add_bias_grad(self, scores_grad: Tensor, block: Block) -> None:
+        if self.bias_grad_hll is not None:
+            self.bias_grad_hll[:, : block.length, : block.length] += block.by_head(scores_grad).sum(0)
+
+    def add_distance_grads(
+        self, scores_grad: Tensor, block: Block, q: Tensor, k: Tensor, q_grad: Tensor, k_grad: Tensor
+    ) -> None:
+        """Add to the gradients of query and key, and of the distances. `scores_grad`: before scaling."""
+        if self.distances is None or self.distances_grad is None:
+            return
+        queries, keys = self.distances.up_to(block.length)
+        queries_grad, keys_grad = self.distances_grad.up_to(block.length)
+        gradient = block.by_head(scores_grad)
+        columns = gradient.new_zeros(*gradient.shape[:-1], 2 * block.length - 1)
+        _by_distance(columns).copy_(gradient)
+        block.by_head(q_grad).add_(columns @ keys.flip(1))
+        keys_grad += (columns.transpose(2, 3) @ block.by_head(q)).sum(0).flip(1)
+        _by_distance(columns).copy_(gradient.transpose(2, 3))
+        block.by_head(k_grad).add_(columns @ queries)
+        queries_grad += (columns.transpose(2, 3) @ block.by_head(k)).sum(0)
+
+
+def attend_blocks(
+    qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float, relations: Relations | None = None
+) -> tuple[Tensor, tuple[Any, ...]]:
+    """dropout(softmax(scores)) value of `qkv_pd`, and the last arguments of `attend_backward`.
+
+    Scores are scale * query key^T, and what `relations` adds.
+    """
+    relations = relations or Relations()
     q_pd, k_pd, v_pd = qkv_pd.chunk(3)
     output_pd = torch.empty_like(q_pd)
     sizes = [block.scores for block in blocks.blocks]
@@ -205,15 +294,14 @@ def attend_blocks(qkv_pd: Tensor, blocks: BlockLayout, scale: float, rate: float
     all_weights = []
     for block, mask in zip(blocks.blocks, masks, strict=True):
         q, k, v = (block.view(states_pd) for states_pd in (q_pd, k_pd, v_pd))
-        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-        if block.padding is not None:
-            scores.view(block.count, -1, block.length, block.length).add_(block.padding)
+        scores = torch.bmm(q, k.transpose(1, 2))
+        relations.add_scores(scores, q, k, block, scale)
         weights = scores.softmax(-1)
         torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.view(output_pd))
         all_weights.append(weights)
     if rate:
         output_pd.mul_(kept_scale(rate))
-    return output_pd, (all_weights, masks, scale, rate)
+    return output_pd, (all_weights, masks, scale, rate, relations)
 
 
 def attend_backward(
@@ -224,8 +312,13 @@ def attend_backward(
     masks: Sequence[Tensor | None],
     scale: float,
     rate: float,
+    relations: Relations,
 ) -> Tensor:
-    """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`; weights are [n * h, l, l]."""
+    """Gradients of query, key and value, as the thirds of one tensor like `qkv_pd`; weights are [n * h, l, l].
+
+    Those of the relations are left in `relations`.
+    """
+    relations.start_backward()
     qkv_grad_pd = torch.empty_like(qkv_pd)
     gradient_pd[blocks.padding_rows] = 0
     if rate:
@@ -239,9 +332,12 @@ def attend_backward(
         weights_grad = torch.bmm(gradient, v.transpose(1, 2))
         if mask is not None:
             weights_grad.mul_(mask)
-        scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype).mul_(scale)
+        scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype)
+        relations.add_bias_grad(scores_grad, block)
+        scores_grad.mul_(scale)
         torch.bmm(scores_grad, k, out=q_grad)
         torch.bmm(scores_grad.transpose(1, 2), q, out=k_grad)
+        relations.add_distance_grads(scores_grad, block, q, k, q_grad, k_grad)
     return qkv_grad_pd
 
 

@@ -6,10 +6,11 @@ products run on oneDNN, which is faster if the left matrix is not transposed.
 
 `layer_parts.py` says which models can be fused; `packing.py` probes that the result is that of the padded forward.
 
-Tensor names: t = tokens, w = width of the model, f = width of the feed-forward pass, p = rows with heads first.
+Tensor names: t = tokens, w = width of the model, f = width of the feed-forward pass, p = rows with heads first,
+d = dim of a head, h = heads, l = positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,11 +21,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.activations import GELUActivation
 
-from stfit.encoder.kernels.attention import BlockLayout, Packing, attend_backward, attend_blocks
+from stfit.encoder.kernels.attention import BlockLayout, Distances, Packing, Relations, attend_backward, attend_blocks
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
-from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
+from stfit.encoder.kernels.layer_parts import BackboneParts, LayerParts, find_parts
 
 FEED_FORWARD_ROWS = 512
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines [t, 1, d / 2]."""
+Weights = Sequence[Any]
+"""Weight and bias of one module after another, Tensor or None."""
 
 
 @dataclass(frozen=True)
@@ -36,27 +42,37 @@ class LayerSettings:
     attention_dropout: float
     hidden_dropouts: tuple[float, float]
     epsilons: tuple[float, float]
+    projections: int = 3
+    """Number of linear maps that give query, key and value."""
+    norm_first: bool = False
+    gated: bool = False
 
 
-def fuse_layers(backbone: nn.Module) -> list[nn.Module]:
-    """Run every layer of `backbone` as one function; returns the layers, none if they can't be fused."""
+def fuse_layers(backbone: nn.Module) -> BackboneParts | None:
+    """Run every layer of `backbone` as one function; returns its parts, None if it can't be fused."""
     parts = find_parts(backbone)
     if parts is None or any(type(layer.activation) is not GELUActivation for layer in parts.layers):
-        return []
+        return None
     for layer_parts in parts.layers:
         layer_parts.layer.forward = partial(_run_layer, layer_parts, layer_parts.layer.forward)
-    return [layer_parts.layer for layer_parts in parts.layers]
+    return parts
 
 
-def _run_layer(parts: LayerParts, unfused: Callable[..., Tensor], states: Tensor, *args: Any, **options: Any) -> Tensor:
+def _run_layer(parts: LayerParts, unfused: Callable[..., Any], states: Tensor, *args: Any, **options: Any) -> Any:
     """[1, t, w] -> [1, t, w]. Padded input, autocast and GPUs take the model's own forward pass."""
     packing: Packing | None = options.get("packing")
     if packing is None or states.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return unfused(states, *args, **options)
     dropouts = (parts.attention_dropout, parts.hidden_dropouts) if parts.layer.training else (0.0, (0.0, 0.0))
-    settings = LayerSettings(parts.num_heads, parts.scale, *dropouts, (parts.attention_norm.eps, parts.output_norm.eps))
-    weights = [weight for module in (*parts.linears, *parts.norms) for weight in (module.weight, module.bias)]
-    output_tw: Tensor = PostNormLayer.apply(states[0], packing.blocks(settings.num_heads), settings, *weights)  # type: ignore[no-untyped-call]
+    first, second = (getattr(norm, "eps", 0.0) for norm in parts.norms)
+    settings = LayerSettings(
+        parts.num_heads, parts.scale, *dropouts, (first, second), len(parts.projections), parts.norm_first, parts.gated
+    )
+    modules = (*parts.linears, *parts.norms)
+    weights = [getattr(module, name, None) for module in modules for name in ("weight", "bias")]
+    relations = (options.get(name) for name in ("bias", "distances", "rotation"))
+    arguments = states[0], *relations, packing.blocks(settings.num_heads), settings, *weights
+    output_tw: Tensor = FusedLayer.apply(*arguments)  # type: ignore[no-untyped-call]
     return output_tw[None]
 
 
@@ -65,6 +81,10 @@ def _product(left: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if left.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._linear_pointwise(left, weight, bias, "none", [], "")
     return functional.linear(left, weight, bias)
+
+
+def _sum_rows(gradient: Tensor, bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else gradient.sum(0)
 
 
 def _drop_and_add(branch_tw: Tensor, residual_tw: Tensor, rate: float) -> tuple[Tensor, Tensor | None]:
@@ -79,75 +99,195 @@ def _dropout_backward(gradient_tw: Tensor, kept_tw: Tensor | None, rate: float) 
     return gradient_tw if kept_tw is None else (gradient_tw * kept_tw).mul_(kept_scale(rate))
 
 
-class PostNormLayer(torch.autograd.Function):
-    """Attention and a feed-forward pass, each with dropout, a residual and a norm after it."""
+class _Norm:
+    """A layer norm, or nothing if it has no weight."""
+
+    def __init__(self, weights: Weights, epsilon: float) -> None:
+        self.weight, self.bias = weights
+        self.epsilon = epsilon
+
+    def __call__(self, states_tw: Tensor) -> Tensor:
+        if self.weight is None:
+            return states_tw
+        self.input, width = states_tw, [states_tw.shape[1]]
+        output_tw, *self.stats = torch.native_layer_norm(states_tw, width, self.weight, self.bias, self.epsilon)
+        return output_tw
+
+    def backward(self, gradient_tw: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Gradients of the input, the weight and the bias."""
+        if self.weight is None:
+            return gradient_tw, None, None
+        wanted, width = [True, True, self.bias is not None], [gradient_tw.shape[1]]
+        return torch.ops.aten.native_layer_norm_backward(
+            gradient_tw.contiguous(), self.input, width, *self.stats, self.weight, self.bias, wanted
+        )
+
+
+class _Attention:
+    """Self-attention of [t, w], with its output projection."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        blocks: BlockLayout,
+        settings: LayerSettings,
+        bias_hll: Tensor | None,
+        distances_rw: Tensor | None,
+        rotation: Rotation | None,
+    ) -> None:
+        *projections, self.out_weight, self.out_bias = weights
+        self.count = settings.projections
+        self.weight = torch.cat(projections[0::2])
+        self.bias = None if projections[1] is None else torch.cat(projections[1::2])
+        self.blocks, self.settings, self.distances_rw, self.rotation = blocks, settings, distances_rw, rotation
+        self.relations = Relations(bias_hll)
+
+    def __call__(self, states_tw: Tensor) -> Tensor:
+        tokens = len(states_tw)
+        self.input = states_tw if self.distances_rw is None else torch.cat([states_tw, self.distances_rw])
+        qkv_tw = _product(self.input, self.weight, self.bias)
+        if self.rotation:
+            rotate(qkv_tw, self.settings.num_heads, *self.rotation)
+        if self.distances_rw is not None:
+            rows = qkv_tw[tokens:].view(len(self.distances_rw), 3, self.settings.num_heads, -1)
+            self.relations.distances = Distances(*rows.permute(1, 2, 0, 3)[:2].contiguous())
+        self.qkv_pd = self.blocks.heads_first(qkv_tw[:tokens], parts=3)
+        attended_pd, self.saved = attend_blocks(
+            self.qkv_pd, self.blocks, self.settings.scale, self.settings.attention_dropout, self.relations
+        )
+        self.attended_tw = self.blocks.tokens_first(attended_pd)
+        return _product(self.attended_tw, self.out_weight, self.out_bias)
+
+    def backward(self, gradient_tw: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor | None]]:
+        """Gradients of the input, of the bias of the scores, of the distances, and of the weights."""
+        out_grads = [gradient_tw.t() @ self.attended_tw, _sum_rows(gradient_tw, self.out_bias)]
+        attended_gradient_pd = self.blocks.heads_first(_product(gradient_tw, self.out_weight.t()))
+        qkv_gradient_pd = attend_backward(attended_gradient_pd, self.qkv_pd, self.blocks, *self.saved)
+        qkv_gradient_tw = self.blocks.tokens_first(qkv_gradient_pd, parts=3)
+        if self.relations.distances_grad:
+            query_grad, key_grad = (grad.transpose(0, 1).flatten(1) for grad in self.relations.distances_grad)
+            rows = torch.cat([query_grad, key_grad, torch.zeros_like(key_grad)], dim=1)
+            qkv_gradient_tw = torch.cat([qkv_gradient_tw, rows])
+        if self.rotation:
+            rotate(qkv_gradient_tw, self.settings.num_heads, self.rotation[0], -self.rotation[1])
+        weight_grads = (qkv_gradient_tw.t() @ self.input).chunk(self.count)
+        summed = _sum_rows(qkv_gradient_tw, self.bias)
+        bias_grads = [None] * self.count if summed is None else summed.chunk(self.count)
+        grads = [part for pair in zip(weight_grads, bias_grads, strict=True) for part in pair]
+        input_gradient, tokens = _product(qkv_gradient_tw, self.weight.t()), len(gradient_tw)
+        distances_grad = None if self.distances_rw is None else input_gradient[tokens:]
+        return input_gradient[:tokens], self.relations.bias_grad_hll, distances_grad, [*grads, *out_grads]
+
+
+def rotate(qkv_tw: Tensor, heads: int, cosines: Tensor, sines: Tensor) -> None:
+    """Rotate query and key in place (Su et al., 2021, https://arxiv.org/abs/2104.09864)."""
+    width = qkv_tw.shape[1] // 3
+    first, second = qkv_tw[:, : 2 * width].view(len(qkv_tw), 2 * heads, width // heads).chunk(2, dim=-1)
+    turned = first * sines
+    first.mul_(cosines).addcmul_(second, sines, value=-1)
+    second.mul_(cosines).add_(turned)
+
+
+class _FeedForward:
+    """down(gelu(up(states))), in slices of rows; if gated, gelu of the first half times the second."""
+
+    def __init__(self, weights: Weights, gated: bool) -> None:
+        self.up_weight, self.up_bias, self.down_weight, self.down_bias = weights
+        self.gated = gated
+
+    def __call__(self, states_tw: Tensor) -> Tensor:
+        self.input = states_tw
+        self.up = [_product(rows_tw, self.up_weight, self.up_bias) for rows_tw in states_tw.split(FEED_FORWARD_ROWS)]
+        return torch.cat([_product(self._activate(rows_tf), self.down_weight, self.down_bias) for rows_tf in self.up])
+
+    def _activate(self, rows_tf: Tensor) -> Tensor:
+        if not self.gated:
+            return functional.gelu(rows_tf)
+        activated, gate = rows_tf.chunk(2, dim=1)
+        return functional.gelu(activated).mul_(gate)
+
+    def _activate_backward(self, gradient_tf: Tensor, rows_tf: Tensor) -> Tensor:
+        if not self.gated:
+            return torch.ops.aten.gelu_backward.grad_input(gradient_tf, rows_tf, grad_input=gradient_tf)
+        activated, gate = rows_tf.chunk(2, dim=1)
+        result = torch.empty_like(rows_tf)
+        first, second = result.chunk(2, dim=1)
+        torch.mul(gradient_tf, functional.gelu(activated), out=second)
+        first.copy_(torch.ops.aten.gelu_backward(gradient_tf.mul_(gate), activated))
+        return result
+
+    def backward(self, gradient_tw: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """Gradients of the input and of the weights."""
+        up_grad, down_grad = torch.zeros_like(self.up_weight), torch.zeros_like(self.down_weight)
+        up_bias_grad = None if self.up_bias is None else torch.zeros_like(self.up_bias)
+        branch = []
+        slices = zip(self.up, self.input.split(FEED_FORWARD_ROWS), gradient_tw.split(FEED_FORWARD_ROWS), strict=True)
+        for rows_tf, rows_tw, gradient in slices:
+            down_grad.addmm_(gradient.t(), self._activate(rows_tf))
+            inner_tf = self._activate_backward(_product(gradient, self.down_weight.t()), rows_tf)
+            up_grad.addmm_(inner_tf.t(), rows_tw)
+            if up_bias_grad is not None:
+                up_bias_grad += inner_tf.sum(0)
+            branch.append(_product(inner_tf, self.up_weight.t()))
+        return torch.cat(branch), [up_grad, up_bias_grad, down_grad, _sum_rows(gradient_tw, self.down_bias)]
+
+
+class FusedLayer(torch.autograd.Function):
+    """Attention and a feed-forward pass, each with dropout, a residual, and a norm after it or before it."""
 
     @staticmethod
-    def forward(ctx: Any, states_tw: Tensor, blocks: BlockLayout, settings: LayerSettings, *weights: Tensor) -> Tensor:
-        """[t, w] -> [t, w]; `weights` are weight and bias of each of `LayerParts.linears`, then of its norms."""
-        qkv_weight, qkv_bias = torch.cat(weights[0:6:2]), torch.cat(weights[1:6:2])
-        out_weight, out_bias, up_weight, up_bias, down_weight, down_bias, *norms = weights[6:]
-        width = [states_tw.shape[1]]
-        attention_rate, feed_forward_rate = settings.hidden_dropouts
+    def forward(
+        ctx: Any,
+        states_tw: Tensor,
+        bias_hll: Tensor | None,
+        distances_rw: Tensor | None,
+        rotation: Rotation | None,
+        blocks: BlockLayout,
+        settings: LayerSettings,
+        *weights: Tensor | None,
+    ) -> Tensor:
+        """[t, w] -> [t, w]; `weights` are weight and bias of each of `LayerParts.linears`, then of its norms.
 
-        qkv_pd = blocks.heads_first(_product(states_tw, qkv_weight, qkv_bias), parts=3)
-        attended_pd, attention = attend_blocks(qkv_pd, blocks, settings.scale, settings.attention_dropout)
-        attended_tw = blocks.tokens_first(attended_pd)
-        projected_tw = _product(attended_tw, out_weight, out_bias)
-        first_tw, kept_first_tw = _drop_and_add(projected_tw, states_tw, attention_rate)
-        middle_tw, *first_stats = torch.native_layer_norm(first_tw, width, norms[0], norms[1], settings.epsilons[0])
-
-        up, down = [], []
-        for rows_tw in middle_tw.split(FEED_FORWARD_ROWS):
-            up.append(_product(rows_tw, up_weight, up_bias))
-            down.append(_product(functional.gelu(up[-1]), down_weight, down_bias))
-        second_tw, kept_second_tw = _drop_and_add(torch.cat(down), middle_tw, feed_forward_rate)
-        output_tw, *second_stats = torch.native_layer_norm(second_tw, width, norms[2], norms[3], settings.epsilons[1])
-
-        ctx.blocks, ctx.settings, ctx.attention, ctx.up = blocks, settings, attention, up
-        ctx.save_for_backward(states_tw, qkv_weight, out_weight, up_weight, down_weight, *norms)
-        ctx.kept = qkv_pd, attended_tw, first_tw, first_stats, middle_tw, second_tw, second_stats
-        ctx.masks = kept_first_tw, kept_second_tw
+        `bias_hll` is added to the scores of attention; `distances_rw` are states of distances, of which query and key
+        are taken; `rotation` rotates query and key.
+        """
+        split = 2 * settings.projections + 2
+        attention = _Attention(weights[:split], blocks, settings, bias_hll, distances_rw, rotation)
+        feed_forward = _FeedForward(weights[split : split + 4], settings.gated)
+        norms = [
+            _Norm(pair, epsilon)
+            for pair, epsilon in zip((weights[-4:-2], weights[-2:]), settings.epsilons, strict=True)
+        ]
+        rates = settings.hidden_dropouts
+        if settings.norm_first:
+            middle_tw, kept_first = _drop_and_add(attention(norms[0](states_tw)), states_tw, rates[0])
+            output_tw, kept_second = _drop_and_add(feed_forward(norms[1](middle_tw)), middle_tw, rates[1])
+        else:
+            first_tw, kept_first = _drop_and_add(attention(states_tw), states_tw, rates[0])
+            middle_tw = norms[0](first_tw)
+            second_tw, kept_second = _drop_and_add(feed_forward(middle_tw), middle_tw, rates[1])
+            output_tw = norms[1](second_tw)
+        ctx.parts, ctx.masks, ctx.settings = (attention, feed_forward, norms), (kept_first, kept_second), settings
+        ctx.save_for_backward(*(weight for weight in weights if weight is not None))  # notices a change in place
         return output_tw
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_tw: Tensor) -> tuple[Tensor | None, ...]:
-        states_tw, qkv_weight, out_weight, up_weight, down_weight, *norms = ctx.saved_tensors
-        qkv_pd, attended_tw, first_tw, first_stats, middle_tw, second_tw, second_stats = ctx.kept
-        blocks: BlockLayout = ctx.blocks
-        attention_rate, feed_forward_rate = ctx.settings.hidden_dropouts
-        width, all_gradients = [states_tw.shape[1]], [True, True, True]
-
-        middle_gradient_tw, *second_norm = torch.ops.aten.native_layer_norm_backward(
-            gradient_tw.contiguous(), second_tw, width, *second_stats, norms[2], norms[3], all_gradients
-        )
-        down_gradient_tw = _dropout_backward(middle_gradient_tw, ctx.masks[1], feed_forward_rate)
-        up_grad, up_bias_grad = torch.zeros_like(up_weight), up_weight.new_zeros(len(up_weight))
-        down_grad = torch.zeros_like(down_weight)
-        branch = []
-        for rows_tf, rows_tw, gradient in zip(
-            ctx.up, middle_tw.split(FEED_FORWARD_ROWS), down_gradient_tw.split(FEED_FORWARD_ROWS), strict=True
-        ):
-            down_grad.addmm_(gradient.t(), functional.gelu(rows_tf))
-            inner_tf = _product(gradient, down_weight.t())
-            torch.ops.aten.gelu_backward.grad_input(inner_tf, rows_tf, grad_input=inner_tf)
-            up_grad.addmm_(inner_tf.t(), rows_tw)
-            up_bias_grad += inner_tf.sum(0)
-            branch.append(_product(inner_tf, up_weight.t()))
-        down_bias_grad = down_gradient_tw.sum(0)
-        middle_gradient_tw = torch.cat(branch).add_(middle_gradient_tw)
-
-        input_gradient_tw, *first_norm = torch.ops.aten.native_layer_norm_backward(
-            middle_gradient_tw, first_tw, width, *first_stats, norms[0], norms[1], all_gradients
-        )
-        out_gradient_tw = _dropout_backward(input_gradient_tw, ctx.masks[0], attention_rate)
-        attended_gradient_pd = blocks.heads_first(_product(out_gradient_tw, out_weight.t()))
-        qkv_gradient_pd = attend_backward(attended_gradient_pd, qkv_pd, blocks, *ctx.attention)
-        qkv_gradient_tw = blocks.tokens_first(qkv_gradient_pd, parts=3)
-        qkv_grad, qkv_bias_grad = qkv_gradient_tw.t() @ states_tw, qkv_gradient_tw.sum(0)
-        input_gradient_tw = _product(qkv_gradient_tw, qkv_weight.t()).add_(input_gradient_tw)
-        qkv_grads = [part for pair in zip(qkv_grad.chunk(3), qkv_bias_grad.chunk(3), strict=True) for part in pair]
-        out_grads = [out_gradient_tw.t() @ attended_tw, out_gradient_tw.sum(0)]
-        feed_forward_grads = [up_grad, up_bias_grad, down_grad, down_bias_grad]
-        return input_gradient_tw, None, None, *qkv_grads, *out_grads, *feed_forward_grads, *first_norm, *second_norm
+        _ = ctx.saved_tensors
+        attention, feed_forward, norms = ctx.parts
+        rates = ctx.settings.hidden_dropouts
+        if ctx.settings.norm_first:
+            branch_tw, ff_grads = feed_forward.backward(_dropout_backward(gradient_tw, ctx.masks[1], rates[1]))
+            middle_tw, *second_norm = norms[1].backward(branch_tw)
+            middle_tw = middle_tw + gradient_tw
+            branch_tw, *related, grads = attention.backward(_dropout_backward(middle_tw, ctx.masks[0], rates[0]))
+            input_tw, *first_norm = norms[0].backward(branch_tw)
+            input_tw = input_tw + middle_tw
+        else:
+            second_tw, *second_norm = norms[1].backward(gradient_tw)
+            branch_tw, ff_grads = feed_forward.backward(_dropout_backward(second_tw, ctx.masks[1], rates[1]))
+            first_tw, *first_norm = norms[0].backward(branch_tw.add_(second_tw))
+            branch_tw, *related, grads = attention.backward(_dropout_backward(first_tw, ctx.masks[0], rates[0]))
+            input_tw = branch_tw.add_(first_tw)
+        return input_tw, *related, None, None, None, *grads, *ff_grads, *first_norm, *second_norm

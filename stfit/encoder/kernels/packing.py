@@ -14,6 +14,7 @@ Padded: sorted by length and cut into rectangles with little padding. Works for 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from stfit.encoder.kernels.attention import Packing, packed_attention
 from stfit.encoder.kernels.fused_train import fuse_layers
+from stfit.encoder.kernels.layer_parts import BackboneParts
 from stfit.errors import ModelError
 
 Forward = Callable[[Any, list[np.ndarray]], tuple[Tensor, np.ndarray]]
@@ -111,6 +113,34 @@ def _forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> t
     return output.last_hidden_state[0], row.order
 
 
+def _forward_fused(
+    parts: BackboneParts, otherwise: Forward, backbone: PreTrainedModel, sequences: list[np.ndarray]
+) -> tuple[Tensor, np.ndarray]:
+    """Through layers that `fuse_layers` has changed. `otherwise`: for autocast and GPUs, which they do not support."""
+    if torch.is_autocast_enabled("cpu") or backbone.device.type != "cpu":
+        return otherwise(backbone, sequences)
+    row = pack(backbone, sequences)
+    states = parts.embed(row.token_ids[None], row.positions[None])
+    longest = row.packing.blocks(parts.layers[0].num_heads).blocks[-1].length  # rounded up
+    relations = relations_at(parts, row.positions, longest)
+    for layer in parts.layers:
+        states = layer.layer(states, packing=row.packing, **relations[layer.relation])
+    return parts.final_norm(states)[0] if parts.final_norm else states[0], row.order
+
+
+def relations_at(parts: BackboneParts, positions: Tensor, length: int) -> dict[str | None, dict[str, Any]]:
+    """What each kind of layer takes, for packed `positions` of sequences up to `length`."""
+    taken: dict[str | None, dict[str, Any]] = {None: {}}
+    for kind, relation in parts.relations.items():
+        rotation = relation.rotation(positions) if relation.rotation else None
+        taken[kind] = {
+            "bias": relation.bias(length) if relation.bias else None,
+            "distances": relation.distances(length) if relation.distances else None,
+            "rotation": rotation and tuple(angles[:, None] for angles in rotation),
+        }
+    return taken
+
+
 @torch.no_grad()
 def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
     """The layout that `attention` names, or for `auto` the fastest that works. Raises ModelError if none does."""
@@ -120,25 +150,32 @@ def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
     sequences = probe_sequences(backbone)
     expected_td, _ = forward_padded(backbone.eval(), sequences)
     packed = _try_packed(backbone, sequences, expected_td)
-    fused = _try_fused(backbone, sequences, expected_td) if packed.works and attention != "packed" else None
+    fused = _try_fused(backbone, sequences, expected_td, packed.forward or forward_padded)
     backbone.train(was_training)
-    for name, result in (("fused", fused), ("packed", packed)):
-        if result and result.works and attention in ("auto", name):
-            return Layout(name, _forward_packed, result.finding)  # type: ignore[arg-type]  # mypy sees a str
-    failed = fused or packed
-    if attention != "auto":
-        raise ModelError(f"attention: {attention} does not work for this base ({failed.finding}); use auto or padded")
-    return Layout("padded", forward_padded, f"packed does not work: {failed.finding}")
+    results: dict[Literal["fused", "packed"], ProbeResult] = {"fused": fused, "packed": packed}
+    for name, result in results.items():
+        if result.forward and attention in ("auto", name):
+            return Layout(name, result.forward, result.finding)
+    if attention == "auto":
+        return Layout("padded", forward_padded, f"packed does not work: {packed.finding}")
+    finding = (fused if attention == "fused" else packed).finding
+    raise ModelError(f"attention: {attention} does not work for this base ({finding}); use auto or padded")
 
 
 class ProbeResult(NamedTuple):
-    works: bool
+    forward: Forward | None
+    """None if it does not work."""
     finding: str
 
 
-def _compare(states_td: Tensor, expected_td: Tensor) -> ProbeResult:
+def _probe(
+    forward: Forward, backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor
+) -> ProbeResult:
+    """Whether a forward pass gives the embeddings of the padded one."""
+    states_td, _ = forward(backbone, sequences)
     error = relative_error(states_td, expected_td)
-    return ProbeResult(error <= PROBE_TOLERANCE, f"differs from the padded forward by at most {error:.0e} on a probe")
+    finding = f"differs from the padded forward by at most {error:.0e} on a probe"
+    return ProbeResult(forward if error <= PROBE_TOLERANCE else None, finding)
 
 
 def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
@@ -148,30 +185,30 @@ def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected
         return ProbeResult(False, "its attention is cut into chunks")
     try:
         backbone.set_attn_implementation("stfit_packed")
-        packed_td, _ = _forward_packed(backbone, sequences)
+        result = _probe(_forward_packed, backbone, sequences, expected_td)
         calls = sum(vars(module).get("packed_calls", 0) for module in backbone.modules())  # ALBERT's layers are one
-        result = ProbeResult(False, "its attention can't be replaced")
-        if backbone.config._attn_implementation == "stfit_packed" and calls == backbone.config.num_hidden_layers:
-            result = _compare(packed_td, expected_td)
+        if backbone.config._attn_implementation != "stfit_packed" or calls != backbone.config.num_hidden_layers:
+            result = ProbeResult(None, "its attention can't be replaced")
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-        result = ProbeResult(False, "it refuses the arguments of a packed forward")
-    if not result.works:
+        result = ProbeResult(None, "it refuses the arguments of a packed forward")
+    if not result.forward:
         backbone.set_attn_implementation(standard)
     return result
 
 
-def _try_fused(backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor) -> ProbeResult:
-    layers = fuse_layers(backbone)
-    if not layers:
-        return ProbeResult(False, "its layers are not built like those of BERT")
+def _try_fused(
+    backbone: PreTrainedModel, sequences: list[np.ndarray], expected_td: Tensor, otherwise: Forward
+) -> ProbeResult:
+    parts = fuse_layers(backbone)
+    if parts is None:
+        return ProbeResult(None, "its layers are not built like those of BERT")
     try:
-        fused_td, _ = _forward_packed(backbone, sequences)
-        result = _compare(fused_td, expected_td)
-    except (AttributeError, NotImplementedError, RuntimeError):
-        result = ProbeResult(False, "this build of torch lacks oneDNN's product")
-    if not result.works:
-        for layer in layers:
-            del layer.forward
+        result = _probe(partial(_forward_fused, parts, otherwise), backbone, sequences, expected_td)
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+        result = ProbeResult(None, "this build of torch lacks oneDNN's product")
+    if not result.forward:
+        for layer_parts in parts.layers:
+            del layer_parts.layer.forward
     return result
 
 
