@@ -182,7 +182,7 @@ def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected
     """Route the attention through `packed_attention`, counting its calls: some models accept it and never call it."""
     standard = backbone.config._attn_implementation
     if getattr(backbone.config, "attention_chunk_size", None):  # Llama 4's mask, of texts longer than those of a probe
-        return ProbeResult(False, "its attention is cut into chunks")
+        return ProbeResult(None, "its attention is cut into chunks")
     try:
         backbone.set_attn_implementation("stfit_packed")
         result = _probe(_forward_packed, backbone, sequences, expected_td)
