@@ -1,5 +1,7 @@
 """Data files on this machine: which files are whose split, their rows, and their fingerprint."""
 
+from __future__ import annotations
+
 import glob
 import re
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.packed_file import UNPACKING_ERRORS, open_bytes
@@ -17,7 +20,13 @@ from stfit.data.source import STDIN, ReadOptions, TableSource, Unnamed, is_remot
 from stfit.data.table import Table, build_table
 from stfit.errors import DataError, did_you_mean
 from stfit.io.hashing import hash_file
+from stfit.lazy import lazy
 from stfit.paths import DATA_SUFFIXES, READERS, Pattern, data_kind, without_data_suffix
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = lazy("pyarrow")
 
 SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+")
 SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "dev", "development", "test", "testing", "eval")
@@ -53,7 +62,7 @@ def _reader_name(path: Path, options: ReadOptions) -> str | None:
 def _as_data_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, *UNPACKING_ERRORS, ValueError) as error:  # pyarrow raises ValueError
+    except (OSError, *UNPACKING_ERRORS, ValueError, OverflowError, pa.ArrowException) as error:
         raise DataError(f"{path} can't be read: {error}") from error
 
 

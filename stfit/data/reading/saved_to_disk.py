@@ -12,7 +12,7 @@ from stfit.errors import DataError
 from stfit.io.json_files import load_json
 from stfit.io.unicode import is_unicode
 
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError)
 """What `datasets` and damaged JSON raise."""
 
 
