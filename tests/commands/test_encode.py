@@ -326,3 +326,26 @@ def test_a_part_is_known_again_by_another_process(model, tmp_path) -> None:
         torch.manual_seed(seed)
         seen.append(load_encoder(tmp_path / "bare").fingerprint)
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("1", other) for other in ('"x"', str(2**63), "NaN", "true", "null")]
+    + [("[1]", '"x"'), ('"x"', "1"), ('"x"', '"\\ud83d"')],
+)
+def test_an_id_that_the_output_cannot_hold_is_refused_with_its_row(tmp_path, first, second) -> None:
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "rain", "id": {id}}}\n' for id in (first, second)))
+    row = 1 if first == "[1]" else 2
+    with pytest.raises(DataError, match=f"(?s)row {row} of `id` is .*: all ids must be") as caught:
+        list(stream_texts(Source(dataset=str(tmp_path / "t.jsonl")), "text", "id"))
+    assert caught.value.problems[0].row == row
+
+
+def test_ids_are_of_one_kind_in_all_blocks(tmp_path) -> None:
+    ids = [*range(2**63 - 1200, 2**63), "x"]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": "rain", "id": id}) + "\n" for id in ids))
+    blocks = stream_texts(Source(dataset=str(tmp_path / "t.jsonl")), "text", "id")
+    first = next(blocks).ids
+    assert first == ids[: len(first)]
+    with pytest.raises(DataError, match="row 1201 of `id` is 'x'"):
+        list(blocks)
