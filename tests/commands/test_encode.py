@@ -271,6 +271,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
     (tmp_path / "bad.txt").write_bytes(b"rain\n\xff\n")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "ranges.json").write_text('{"low": [0], "high": [1]}')
+    (tmp_path / "scalar.json").write_text('{"low": 0, "high": 1}')
     (tmp_path / "flat.json").write_text(json.dumps({"low": [0.5] * 8, "high": [0.5] * 8}))
     cases: list[tuple[type[StfitError], str, dict]] = [
         (RecipeError, "set --column", {"dataset": tmp_path / "two.csv"}),
@@ -295,6 +296,11 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
             DataError,
             "calibrates 1 dim",
             {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "ranges.json"},
+        ),
+        (
+            DataError,
+            "calibrates 1 dim",
+            {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "scalar.json"},
         ),
         (RecipeError, "truncate_dim 33: the model's embeddings have 32", {"choices": EncodeOptions(truncate_dim=33)}),
         (
