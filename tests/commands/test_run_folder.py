@@ -105,7 +105,9 @@ def test_evaluators_may_change_in_the_middle_of_a_run(tmp_path, write, run, simi
     assert "scores/spearman_cosine" in finished[-1].result["metrics"]
 
 
-@pytest.mark.parametrize("damage", ["", "{", None], ids=["empty lock", "half a lock", "no lock"])
+@pytest.mark.parametrize(
+    "damage", ["", "{", None, "{}", '{"recipe": {}, "eval": 5}', '{"recipe": 5}', '{"python": "3"}']
+)
 def test_folder_without_a_readable_lock_is_put_aside_and_nothing_in_it_is_lost(tmp_path, write, run, damage):
     run(write())
     folder = tmp_path / "runs" / "tiny"
@@ -194,7 +196,10 @@ def test_what_a_killed_writer_left_is_undone(tmp_path, write, run):
     events.close()
 
 
-@pytest.mark.parametrize("damage", ["", "[", "[]"])
+SHAPES = [{"result": 5}, {"result": {}, "main": []}, {"result": {"metrics": 5}, "main": []}]
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[]", *map(json.dumps, SHAPES)])
 def test_damaged_result_is_no_result(tmp_path, write, run, damage):
     expected = run(write())[-1].result["metrics"]
     (tmp_path / "runs" / "tiny" / "result.json").write_text(damage)
