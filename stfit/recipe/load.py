@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from stfit.data.source import ReadOptions
 from stfit.errors import Problem, RecipeError, did_you_mean
+from stfit.paths import require_text
 from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_BYTES, Mark, Node, SourceText, decode, quoted, read_yaml
 from stfit.recipe.overrides import apply_overrides, merge
 from stfit.recipe.recipe import Recipe
@@ -55,6 +56,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     """
     types: Types = [model]
     files = _read_files(path, types)
+    require_text(path)
     problems = [problem for file in files for problem in file.problems]
     root = files[-1].root
     for file in reversed(files[:-1]):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sys
 import pytest
 from processes import die, fork, run_in_child, wait
 
+from stfit.commands.init import init
 from stfit.commands.train import train
 from stfit.errors import RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
@@ -27,6 +29,22 @@ def contents(folder):
 
 def trained_anew(events):
     return isinstance(events[0], Started) and events[0].first_step == 0
+
+
+@pytest.mark.parametrize("name", [b"lat\xe9in", b"a\0b"])
+def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(tmp_path, write, name):
+    folder, recipe = tmp_path / os.fsdecode(name), write()
+    with pytest.raises(RecipeError, match="a path must be UTF-8 text"):
+        next(train(load_recipe(recipe), folder))
+    if b"\0" in name:
+        return
+    folder.mkdir()
+    shutil.copy(recipe, folder)
+    shutil.copy(tmp_path / "rows.jsonl", folder)
+    with pytest.raises(RecipeError, match="a path must be UTF-8 text"):
+        load_recipe(folder / recipe.name)
+    with pytest.raises(RecipeError, match="a path must be UTF-8 text"):
+        init(str(folder / "rows.jsonl"), tmp_path / "new.yaml")
 
 
 def test_finished_run_holds_what_the_design_names(tmp_path, write, run, similarity, pictures):
