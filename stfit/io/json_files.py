@@ -9,9 +9,12 @@ Types = dict[str, type | UnionType]
 
 
 def load_json(path: Path) -> Any:
-    """Parse a file. Raises OSError, or ValueError for text that is not JSON, not UTF-8 or nested too deeply."""
+    """Parse a file, with a byte order mark or not.
+
+    Raises OSError, or ValueError for text that is not JSON, not UTF-8 or nested too deeply.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -260,3 +260,15 @@ def test_metadata_that_datasets_did_not_write_names_no_classes(tmp_path, metadat
     parquet.write_table(table, tmp_path / "a.parquet")
     read = load_table(Source(dataset=str(tmp_path / "a.parquet")))
     assert (read.columns, read.label_names) == ({"text": ["a"], "label": [0]}, {})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".txt"])
+def test_a_damaged_file_with_a_byte_order_mark_is_not_said_to_be_of_another_encoding(tmp_path, suffix, encoding):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(CONTENT[suffix].decode().encode(encoding) + b"\xff\xff\xff")
+    with pytest.raises(
+        DataError, match=f"is not {encoding}.*byte order mark of this encoding.*write it again"
+    ) as caught:
+        load_table(Source(dataset=str(path)))
+    assert "cp1252" not in str(caught.value)

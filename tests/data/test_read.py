@@ -79,9 +79,10 @@ FLAT = [NAMES, {"no": 0, "yes": 1}, {"0": "no", "1": "yes"}]
 FURTHER = [{"label": NAMES, "index": 5}, {"comment": "by hand", "label": NAMES, "licence": {"name": "CC0"}}]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte order mark"])
 @pytest.mark.parametrize("content", [*FLAT, *FURTHER], ids=str)
-def test_labels_json_may_hold_the_names_alone_or_other_keys_too(write, caplog, content):
-    write(json.dumps(content), "labels.json")
+def test_labels_json_may_hold_the_names_alone_or_other_keys_too(write, caplog, content, mark):
+    write(mark + json.dumps(content), "labels.json")
     examples, _ = load_examples(TrainingData(dataset=write(ROWS), **LABELED), "labeled_text", seed=0)
     assert (examples.label_names, examples.label.tolist()) == (NAMES, [0, 1] * 3)
     assert not caplog.text
@@ -203,6 +204,7 @@ def test_a_folder_of_splits_still_needs_the_split_that_is_meant(write, tmp_path)
     [
         ('{"text": "x"', "not valid JSON"),
         ("[1, 2]", "not a JSON object"),
+        (f'{{"label": {"9" * 5000}}}', "value has 5000 digits$"),
         ('{"text": "x", "set": {"pos": "a", "pos": "b"}}', "`pos` occurs twice"),
         ("[" * 100_000, "JSON"),
         ('{"text": \udcff}', "utf-8"),
