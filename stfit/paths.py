@@ -15,6 +15,9 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, SerializationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
+from stfit.errors import RecipeError
+from stfit.io.unicode import is_unicode
+
 READERS = {
     ".jsonl": "json_lines",
     ".ndjson": "json_lines",
@@ -49,6 +52,13 @@ def without_data_suffix(name: str) -> str:
     return match["stem"] if match else name
 
 
+def require_text(path: Path) -> None:
+    """Raises RecipeError for a path that YAML, JSON and safetensors can't hold: a run would fail at its end."""
+    full = str(path.absolute())
+    if "\0" in full or not is_unicode(full):
+        raise RecipeError(f"{full!a}: a path must be UTF-8 text: rename the part with other bytes in it")
+
+
 class Located(str):
     """A string of a recipe, with the folder that its relative paths start from."""
 
@@ -68,6 +78,9 @@ ESCAPED = re.compile(r"\[([*?\[])\]")
 """A character that has no meaning in a glob, as `glob.escape` writes it."""
 
 
+NO_STDIN = "is standard input, which only `encode` and `similar` read: write the rows into a file"
+
+
 def looks_like_path(text: str) -> bool:
     return (
         text in (".", "..")
@@ -80,6 +93,8 @@ def looks_like_path(text: str) -> bool:
 
 def _resolve_location(value: Any, validate: ValidatorFunctionWrapHandler) -> str:
     text: str = validate(value)
+    if text == "-" and isinstance(value, Located):
+        raise ValueError(NO_STDIN)
     if not looks_like_path(text):
         return text
     start, written = str(value.folder) if isinstance(value, Located) else os.getcwd(), text

@@ -20,6 +20,7 @@ def train_recipe(
 ) -> dict[str, Any]:
     require_type("recipe", recipe, str | Path)
     require_type("runs", runs, str | Path)
+    require_type("fresh", fresh, bool)
     require_type("overrides", overrides, list | tuple)
     for override in overrides:
         require_type("each of `overrides`", override, str)
@@ -33,6 +34,8 @@ def _dataset_overrides(data: Dataset | DatasetDict | None) -> list[str]:
     if data is None:
         return []
     splits = _splits_of(data)
+    if not splits or not all(split.column_names for split in splits.values()):
+        raise DataError("data: has no columns, so there is nothing to train on")
     hub_keys = [f"data.{key}=null" for key in ("config", "files", "revision")]
     of_split = [] if splits is data else ["data.split=train"]
     return [f"data.dataset={to_inline_yaml(str(cache_dataset(splits)))}", *hub_keys, *of_split]
@@ -55,7 +58,22 @@ def _splits_of(data: Any) -> DatasetDict:
         if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
             raise TypeError(f"data takes rows of {{column: value}}, but item {position} is {describe(row)}")
     names = dict.fromkeys(name for row in data for name in row)
-    return DatasetDict(train=_build(Dataset.from_dict, {name: [row.get(name) for row in data] for name in names}))
+    columns = {name: [row.get(name) for row in data] for name in names}
+    try:
+        return DatasetDict(train=_build(Dataset.from_dict, columns))
+    except DataError as error:
+        raise DataError(f"{error}{_name_odd_cell(columns)}") from error
+
+
+def _name_odd_cell(columns: dict[str, list[Any]]) -> str:
+    """The first cell of another type than the first one of its column."""
+    for name, cells in columns.items():
+        present = [position for position, cell in enumerate(cells) if cell is not None]
+        for position in present:
+            first, cell = cells[present[0]], cells[position]
+            if type(cell) is not type(first) and {type(cell), type(first)} != {int, float}:
+                return f": `{name}` of item {position} is {describe(cell)}, and of item {present[0]} {describe(first)}"
+    return ""
 
 
 def _build(build: Callable[..., Dataset], *arguments: Any, **settings: Any) -> Dataset:

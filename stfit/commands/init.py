@@ -15,7 +15,7 @@ from stfit.errors import DataError, Problem, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
 from stfit.io.yaml_text import to_inline_yaml
-from stfit.paths import VECTOR_SUFFIXES, looks_like_path, without_data_suffix
+from stfit.paths import VECTOR_SUFFIXES, looks_like_path, require_text, without_data_suffix
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -91,6 +91,8 @@ def init(
     if output.exists():
         raise RecipeError(f"{output} exists: choose another file with -o, or delete it")
     require_output(output, [])
+    for path in (output, Path(dataset)):
+        require_text(path)
     source = Source(dataset=dataset, config=config, read=read or ReadOptions())
     summary = _inspect(source)
     training = summary.proposal

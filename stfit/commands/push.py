@@ -89,7 +89,7 @@ def _find_run(model: Path) -> RunFolder | None:
     run = RunFolder(model.parent)
     if model.name != run.model.name or not run.resolved.is_file():
         return None
-    result = load_json_object(run.result)
+    result = run.read_result()
     if result is None:
         raise ModelError(f"{run.path} has not finished, so its gate can't be checked: resume it with `stfit train`")
     if damage := find_damage(run, result.get("weights", {})):
@@ -163,7 +163,7 @@ def _write_card(
 
 
 def _describe(model: Path, run: RunFolder | None, recipe: Recipe | None, settings: Push, repo: str) -> CardData:
-    saved = load_json_object(run.result) if run else None
+    saved = run.read_result() if run else None
     if run is None or recipe is None or saved is None:
         return replace(describe_folder(model, repo), push=settings)
     recipe = recipe.model_copy(update={"push": settings})

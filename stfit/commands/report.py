@@ -1,15 +1,19 @@
 """`stfit report` and `stfit runs`: the pages and the list made from run folders."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stfit.errors import StfitError
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
 from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
 from stfit.runtime.run_folder import RunFolder
 from stfit.workflows.summarize_run import compare_metrics, last_written, summarize_run
+
+log = logging.getLogger("stfit")
 
 
 def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
@@ -37,7 +41,17 @@ def runs_in(folder: Path) -> list[dict[str, Any]]:
 
 
 def _list_entry(folder: RunFolder) -> dict[str, Any]:
-    summary = summarize_run(folder)
+    try:
+        summary = summarize_run(folder)
+    except StfitError as error:  # one damaged run must not hide the others
+        log.warning("%s", error)
+        unknown = dict.fromkeys(("recipe", "metric", "before", "after", "verdict"))
+        return {
+            "run": str(folder.path),
+            "state": "damaged",
+            "date": f"{last_written(folder):%Y-%m-%d %H:%M}",
+            **unknown,
+        }
     metric = next(iter(summary.main), "")
     parts = dict(reversed(summary.inputs))  # of several objectives, the first
     base, data = (Path(parts[name].split(",")[0]).name for name in ("base", "data"))

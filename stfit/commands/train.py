@@ -24,6 +24,7 @@ from stfit.evaluation.measure import Evaluators, main_metrics
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import seal_json
 from stfit.losses.registry import build_loss, compute_loss
+from stfit.paths import require_text
 from stfit.publish.commit import preflight
 from stfit.publish.destination import Push
 from stfit.recipe.hub_refs import pin
@@ -84,6 +85,7 @@ def train(
 ) -> Iterator[Event]:
     """`fresh` always starts a new run, `resume` never does. `locked`: the stfit.lock of a run to reproduce."""
     path = runs / loaded.recipe.name
+    require_text(path)
     _require_inputs_outside_run(loaded.recipe, path)
     with lock_folder(path), handle_signals() as signals:
         folder, notes = on_rank_zero(lambda: open_folder(path, training_sections(loaded.recipe), fresh, resume))

@@ -32,7 +32,9 @@ def _listed(given: Any) -> list[Any]:
 
 def describe(value: Any) -> str:
     """A value in an error message: `None`, or its type and what it holds."""
-    return "None" if value is None else f"a {type(value).__name__}: {shorten(repr(value), 60)}"
+    name = type(value).__name__
+    article = "an" if name[0] in "aeiouAEIOU" else "a"
+    return "None" if value is None else f"{article} {name}: {shorten(repr(value), 60)}"
 
 
 def require_type(name: str, value: Any, kind: type | UnionType) -> None:

@@ -105,7 +105,7 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
     if not any(found):
         raise DataError(
             f"{table.origin}: no judgement above 0 names a query of {queries.dataset} and a document of "
-            f"{corpus.dataset}: check `columns` and `split`"
+            f"{corpus.dataset}{_example(judgments, all_queries, documents)}: check `columns` and `split`"
         )
     expected = set(_cells_of(table, relevant, "query")) if is_split else all_queries
     unjudged = [key for key in all_queries if key in expected and key not in judged]
@@ -124,6 +124,14 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
             *_blank(documents, "documents", corpus.dataset),
         ],
     )
+
+
+def _example(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str]) -> str:
+    """The first ids of both sides, if there are any."""
+    if not judgments or not queries or not documents:
+        return ""
+    made, query, document = judgments[0], next(iter(queries)), next(iter(documents))
+    return f" (it names {made.query!r} and {made.document!r}, and the first ids there are {query!r} and {document!r})"
 
 
 def _missing(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str], origin: str) -> list[Problem]:
@@ -192,7 +200,13 @@ def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
     selector = source.columns.get(role, role)
     if not isinstance(selector, str):
         raise RecipeError(f"`columns: {role}` takes one selector")
-    return ["" if cell is None else str(cell) for cell in select(table, selector)]
+    return list(map(_as_text, select(table, selector)))
+
+
+def _as_text(cell: Any) -> str:
+    """Whole numbers without a point: pandas writes a column of ids as floats, if one is missing."""
+    whole = int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+    return "" if cell is None else str(whole)
 
 
 def _optional(table: Table, source: TableSource, role: str, default: Any = 1) -> list[Any]:

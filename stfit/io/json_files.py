@@ -1,13 +1,20 @@
 import json
 from hashlib import sha256
 from pathlib import Path
+from types import UnionType
 from typing import Any
+
+Types = dict[str, type | UnionType]
+"""Key of a JSON object -> the type of its value."""
 
 
 def load_json(path: Path) -> Any:
-    """Parse a file. Raises OSError, or ValueError for text that is not JSON, not UTF-8 or nested too deeply."""
+    """Parse a file, with a byte order mark or not.
+
+    Raises OSError, or ValueError for text that is not JSON, not UTF-8 or nested too deeply.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -26,6 +33,11 @@ def load_json_object(path: Path) -> dict[str, Any] | None:
         return None
     digest = content.pop(DIGEST, None)
     return content if digest in (None, _digest_of(content)) else None
+
+
+def find_misfit(content: dict[str, Any], types: Types) -> str | None:
+    """The first key that is missing or holds another type; a type `... | None` lets it be missing."""
+    return next((key for key, kind in types.items() if not isinstance(content.get(key), kind)), None)
 
 
 def seal_json(content: dict[str, Any], indent: int | None = 2) -> str:

@@ -11,6 +11,7 @@ from typing_extensions import TypeVar
 
 from stfit.data.source import ReadOptions
 from stfit.errors import Problem, RecipeError, did_you_mean
+from stfit.paths import require_text
 from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_BYTES, Mark, Node, SourceText, decode, quoted, read_yaml
 from stfit.recipe.overrides import apply_overrides, merge
 from stfit.recipe.recipe import Recipe
@@ -55,6 +56,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     """
     types: Types = [model]
     files = _read_files(path, types)
+    require_text(path)
     problems = [problem for file in files for problem in file.problems]
     root = files[-1].root
     for file in reversed(files[:-1]):
@@ -68,7 +70,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     except ValidationError as error:
         # A line with a YAML problem has an odd value: one error about it is enough.
         lines = {(problem.file, problem.line) for problem in problems}
-        explained = explain_errors(error, root, model)
+        explained = [_blame_file_name(problem, path, root) for problem in explain_errors(error, root, model)]
         later_problems += [problem for problem in explained if (problem.file, problem.line) not in lines]
     if problems or later_problems:
         place = {str(file.path): number for number, file in enumerate(files)}
@@ -111,6 +113,14 @@ def _apply_default_name(root: Node, path: Path, model: type[Spec]) -> Node:
     if not isinstance(root.value, dict) or "name" in root.value or "name" not in model.model_fields:
         return root
     return replace(root, value={**root.value, "name": Node(path.stem, root.mark)})
+
+
+def _blame_file_name(problem: Problem, path: Path, root: Node) -> Problem:
+    """The problem of a name that no line of the recipe holds."""
+    if not problem.message.startswith("`name`") or getattr(root.child("name"), "mark", None) is not root.mark:
+        return problem
+    message = f"{problem.message}. The name is that of the file {quoted(path.name)}: rename it, or set `name` in it"
+    return Problem(message, problem.code, str(path))
 
 
 def _origins_of(node: Node, keys: tuple[Key, ...] = ()) -> dict[str, Mark]:

@@ -10,7 +10,7 @@ from typing import Any
 from stfit.data.mapping.examples import Examples
 from stfit.data.source import TrainingData
 from stfit.errors import LockError, RecipeError
-from stfit.io.json_files import load_json
+from stfit.io.json_files import find_misfit, load_json
 from stfit.paths import without_folder
 from stfit.recipe.inputs import describe_inputs, fingerprint_rows
 from stfit.recipe.recipe import Recipe
@@ -144,9 +144,11 @@ def _in_words_of(old: Any, new: Any) -> Any:
 def load_lock(file: Path) -> Lock:
     try:
         lock = load_json(file)
-        if isinstance(lock, dict) and "recipe" in lock:
-            return lock
-        raise ValueError("no `recipe` in it")
+        if not isinstance(lock, dict):
+            raise ValueError("no object")
+        if key := find_misfit(lock, {"recipe": dict, "eval": dict | None}):
+            raise ValueError(f"no section `{key}` in it")
+        return lock
     except (OSError, ValueError) as error:
         raise RecipeError(f"{file}: not a lock ({error}); use the {LOCK} of a run folder") from error
 

@@ -20,7 +20,7 @@ from stfit.training.hyperparameters import Train
 LONGEST_NAME = 200
 """File systems allow 255 bytes; the files beside a run folder add a prefix and a suffix."""
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
-TAKEN_SUFFIXES = (".", ".tmp", ".old", ".damaged", ".lock")
+TAKEN_SUFFIXES = (".tmp", ".old", ".damaged", ".lock")
 
 
 def _require_folder_name(name: str) -> str:
@@ -33,6 +33,8 @@ def _require_folder_name(name: str) -> str:
         )
     if RESERVED.fullmatch(name.partition(".")[0]):
         raise ValueError(f"{name} is the name of a device on Windows, where nobody could copy the run: choose another")
+    if name.endswith("."):
+        raise ValueError("a name must not end in `.`, which Windows drops: choose another name")
     if name.endswith(TAKEN_SUFFIXES):
         raise ValueError(f"stfit's own unfinished files end in {', '.join(TAKEN_SUFFIXES)}: choose another name")
     return name

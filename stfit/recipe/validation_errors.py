@@ -221,11 +221,13 @@ def _number_advice(value: Any) -> str:
     return f"write {number}" if is_number and number is not value else ""
 
 
+QUOTE_ADVICE = {bool: 'put it in quotes, "{}"', int: 'put it in quotes, "{}"', float: "put it in quotes"}
+"""Of a float, the text as it was written is not known."""
 ADVICE: dict[str, Callable[[Any], str]] = {
     "bool_type": _boolean_advice,
     "int_type": _number_advice,
     "float_type": _number_advice,
-    "string_type": lambda value: f'put it in quotes, "{str(value).lower()}"' if isinstance(value, int | float) else "",
+    "string_type": lambda value: QUOTE_ADVICE.get(type(value), "").format(str(value).lower()),
     "list_type": lambda value: f"write [{value}]" if isinstance(value, str | int | float) else "",
 }
 """Error type of pydantic -> a guess at what to write instead; empty if there is none."""

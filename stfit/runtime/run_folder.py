@@ -19,7 +19,7 @@ from stfit.distributed import is_rank_zero, on_rank_zero
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import atomic_write, recover, wrap_os_errors
 from stfit.io.hashing import hash_file
-from stfit.io.json_files import load_json_object
+from stfit.io.json_files import Types, find_misfit, load_json_object
 
 log = logging.getLogger("stfit")
 
@@ -30,6 +30,18 @@ class _File:
 
     def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path:
         return folder.path / self.name
+
+
+LOCK_TYPES: Types = {"recipe": dict, "base": dict, "data": list, "packages": dict, "python": str}
+LOCK_TYPES |= {"eval": dict | None, "processes": int | None}
+"""Keys of stfit.lock. An earlier version wrote no processes."""
+
+FINISHED_TYPES: Types = {"result": dict, "main": list, "weights": dict | None}
+RESULT_TYPES: Types = {"baseline": dict, "metrics": dict, "hardware": str, "steps": int, "peak_rss_mib": int | float}
+RESULT_TYPES |= {"examples_per_second": int | float | None, "spent": dict | None, "processes": int | None}
+"""Keys of result.json, and those in its `result` that are read again."""
+
+STEP_NUMBERS = ("step", "loss", "learning_rate", "rows")
 
 
 @dataclass(frozen=True)
@@ -62,16 +74,37 @@ class RunFolder:
                     stream.write(json.dumps(entry) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
+        """The entries that can be read: a killed run may leave an incomplete line, and a disk any bytes."""
+        text = self.metrics.read_text(encoding="utf-8", errors="replace") if self.metrics.is_file() else ""
         entries = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.is_file() else []:
-            with suppress(ValueError):  # a killed run may leave an incomplete last line
+        for line in text.splitlines():
+            with suppress(ValueError, RecursionError):
                 entries.append(json.loads(line))
-        return entries
+        return list(filter(_is_entry, entries))
+
+    def read_lock(self) -> dict[str, Any] | None:
+        """None if the file is missing or damaged."""
+        lock = load_json_object(self.lock)
+        return None if lock is None or find_misfit(lock, LOCK_TYPES) else lock
+
+    def read_result(self) -> dict[str, Any] | None:
+        """None if the run has not finished, or the file is damaged."""
+        content = load_json_object(self.result)
+        is_damaged = content is None or find_misfit(content, FINISHED_TYPES)
+        return None if is_damaged or find_misfit(content["result"], RESULT_TYPES) else content
 
     def truncate_log(self, step: int) -> None:
         if self.metrics.is_file():
             kept = [entry for entry in self.read_log() if entry["step"] <= step]
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether it is an entry that `log` wrote: a step with its numbers, or an evaluation with nothing but numbers."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("event"), str):
+        return False
+    names = STEP_NUMBERS if entry["event"] == "step" else ("step", *(entry.keys() - {"event"}))
+    return all(isinstance(entry.get(name), int | float) for name in names)
 
 
 def put_aside_damaged(path: Path, reason: str = "is damaged") -> None:
@@ -100,7 +133,7 @@ def find_damage(folder: RunFolder, digests: dict[str, str]) -> str | None:
 
 def load_result(folder: RunFolder) -> dict[str, Any] | None:
     """The result of a finished run; None, with a warning, if the result or the model is damaged."""
-    result = load_json_object(folder.result)
+    result = folder.read_result()
     if result is None:
         if folder.result.is_file():
             put_aside_damaged(folder.result)
@@ -145,7 +178,7 @@ def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -
     folder = RunFolder(path)
     notes: list[str] = []
     if any(file.is_file() for file in path.rglob("*")):  # a run killed before its first step leaves empty folders
-        lock = load_json_object(folder.lock)
+        lock = folder.read_lock()
         changed = differences(lock["recipe"], recipe) if lock else ["its stfit.lock is missing or damaged"]
         if resume and changed:
             raise RecipeError(f"--resume: {path} belongs to another recipe:\n  " + "\n  ".join(changed))

@@ -24,11 +24,12 @@ def write_report(folder: RunFolder) -> None:
 
 
 def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
-    lock = load_json_object(folder.lock)
+    lock = folder.read_lock()
     if lock is None or not folder.resolved.is_file():
-        raise RecipeError(f"{folder.path} is not a run folder: it has no {folder.lock.name} and {folder.resolved.name}")
+        lacking = folder.lock.name if lock is None else folder.resolved.name
+        raise RecipeError(f"{folder.path} is not a run folder: its {lacking} is missing or damaged")
     recipe = load_recipe(folder.resolved).recipe
-    finished = load_json_object(folder.result) or {}
+    finished = folder.read_result() or {}
     result, log = finished.get("result", {}), folder.read_log()
     first = next((entry for entry in log if entry["event"] == "eval" and entry["step"] == 0), {})
     measured = {name: value for name, value in first.items() if name not in ("step", "event")}

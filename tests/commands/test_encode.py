@@ -271,6 +271,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
     (tmp_path / "bad.txt").write_bytes(b"rain\n\xff\n")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "ranges.json").write_text('{"low": [0], "high": [1]}')
+    (tmp_path / "scalar.json").write_text('{"low": 0, "high": 1}')
     (tmp_path / "flat.json").write_text(json.dumps({"low": [0.5] * 8, "high": [0.5] * 8}))
     cases: list[tuple[type[StfitError], str, dict]] = [
         (RecipeError, "set --column", {"dataset": tmp_path / "two.csv"}),
@@ -295,6 +296,11 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
             DataError,
             "calibrates 1 dim",
             {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "ranges.json"},
+        ),
+        (
+            DataError,
+            "calibrates 1 dim",
+            {"choices": EncodeOptions(precision="int8"), "calibration": tmp_path / "scalar.json"},
         ),
         (RecipeError, "truncate_dim 33: the model's embeddings have 32", {"choices": EncodeOptions(truncate_dim=33)}),
         (
@@ -326,3 +332,26 @@ def test_a_part_is_known_again_by_another_process(model, tmp_path) -> None:
         torch.manual_seed(seed)
         seen.append(load_encoder(tmp_path / "bare").fingerprint)
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("1", other) for other in ('"x"', str(2**63), "NaN", "true", "null")]
+    + [("[1]", '"x"'), ('"x"', "1"), ('"x"', '"\\ud83d"')],
+)
+def test_an_id_that_the_output_cannot_hold_is_refused_with_its_row(tmp_path, first, second) -> None:
+    (tmp_path / "t.jsonl").write_text("".join(f'{{"text": "rain", "id": {id}}}\n' for id in (first, second)))
+    row = 1 if first == "[1]" else 2
+    with pytest.raises(DataError, match=f"(?s)row {row} of `id` is .*: all ids must be") as caught:
+        list(stream_texts(Source(dataset=str(tmp_path / "t.jsonl")), "text", "id"))
+    assert caught.value.problems[0].row == row
+
+
+def test_ids_are_of_one_kind_in_all_blocks(tmp_path) -> None:
+    ids = [*range(2**63 - 1200, 2**63), "x"]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": "rain", "id": id}) + "\n" for id in ids))
+    blocks = stream_texts(Source(dataset=str(tmp_path / "t.jsonl")), "text", "id")
+    first = next(blocks).ids
+    assert first == ids[: len(first)]
+    with pytest.raises(DataError, match="row 1201 of `id` is 'x'"):
+        list(blocks)

@@ -86,7 +86,7 @@ def test_a_finished_run_is_held_against_the_lock_too(trained, run):
 
 
 def test_what_is_no_lock_is_refused(trained, run, tmp_path):
-    for content in (None, "{", "[]"):
+    for content in (None, "{", "[]", '{"recipe": 5}', '{"recipe": {}, "eval": 5}'):
         if content:
             (tmp_path / "no.lock").write_text(content)
         with pytest.raises(RecipeError, match="lock"):

@@ -1,6 +1,8 @@
 """The report of a run: what it needs is noted during the run, and costs the training nothing."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from report.pages import assert_valid_page
@@ -193,8 +195,21 @@ def test_runs_measured_on_other_rows_have_no_interval(tmp_path, write, run, simi
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="is not a run folder"):
-        report([tmp_path])
+    for content in ("{}", '{"recipe": 5}', "5"):
+        (tmp_path / "stfit.lock").write_text(content)
+        with pytest.raises(RecipeError, match=r"is not a run folder: its stfit\.lock"):
+            report([tmp_path])
+
+
+def test_a_damaged_run_is_listed_beside_the_good_ones(tmp_path, write, run, caplog):
+    run(write(name="good"))
+    for name, file in (("first", "resolved.yaml"), ("second", "stfit.lock"), ("third", "metrics.jsonl")):
+        shutil.copytree(tmp_path / "runs" / "good", tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / file).write_text('{"recipe": 5, "event": "step"}\n')
+    states = {Path(entry["run"]).name: entry["state"] for entry in runs_in(tmp_path / "runs")}
+    assert states == {"first": "damaged", "second": "damaged", "third": "finished", "good": "finished"}
+    assert str(tmp_path / "runs" / "first" / "resolved.yaml") in caplog.text
+    report([tmp_path / "runs" / "third"])
 
 
 def test_runs_are_listed_with_state_and_verdict(tmp_path, write, run, similarity):

@@ -126,12 +126,25 @@ def test_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, write
     assert_same_run(tmp_path / "whole" / "tiny", tmp_path / "stopped" / "tiny")
 
 
+DAMAGED_LINES = [
+    b"5",
+    b"[]",
+    b"{}",
+    b'{"event": "step"}',
+    b'{"step": "1", "event": "step"}',
+    b'{"step": 1, "event": []}',
+]
+DAMAGED_LINES += [b'{"step": 1, "event": "step"}', b'{"step": 1, "event": "eval", "a/b": "high"}', b"[" * 100_000]
+
+
 def test_lines_after_the_checkpoint_are_logged_once(tmp_path, write, run):
     recipe = write()
     stop_at(recipe, tmp_path / "runs", 5)
     path = tmp_path / "runs" / "tiny" / "metrics.jsonl"
     with path.open("a") as stream:
         stream.write('{"step": 6, "ev')  # what a kill leaves
+    with path.open("ab") as stream:
+        stream.write(b"\n\xff\n" + b"\n".join(DAMAGED_LINES))
     run(recipe)
     assert [entry["step"] for entry in logged(path.parent) if entry["event"] == "step"] == [1, 2, 3, 4, 5, 6]
 

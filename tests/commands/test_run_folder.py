@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sys
 import pytest
 from processes import die, fork, run_in_child, wait
 
+from stfit.commands.init import init
 from stfit.commands.train import train
 from stfit.errors import RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
@@ -27,6 +29,22 @@ def contents(folder):
 
 def trained_anew(events):
     return isinstance(events[0], Started) and events[0].first_step == 0
+
+
+@pytest.mark.parametrize("name", [b"lat\xe9in", b"a\0b"])
+def test_a_folder_whose_name_is_no_text_is_refused_before_the_training(tmp_path, write, name):
+    folder, recipe = tmp_path / os.fsdecode(name), write()
+    with pytest.raises(RecipeError, match="a path must be UTF-8 text"):
+        next(train(load_recipe(recipe), folder))
+    if b"\0" in name:
+        return
+    folder.mkdir()
+    shutil.copy(recipe, folder)
+    shutil.copy(tmp_path / "rows.jsonl", folder)
+    with pytest.raises(RecipeError, match="a path must be UTF-8 text"):
+        load_recipe(folder / recipe.name)
+    with pytest.raises(RecipeError, match="a path must be UTF-8 text"):
+        init(str(folder / "rows.jsonl"), tmp_path / "new.yaml")
 
 
 def test_finished_run_holds_what_the_design_names(tmp_path, write, run, similarity, pictures):
@@ -105,7 +123,9 @@ def test_evaluators_may_change_in_the_middle_of_a_run(tmp_path, write, run, simi
     assert "scores/spearman_cosine" in finished[-1].result["metrics"]
 
 
-@pytest.mark.parametrize("damage", ["", "{", None], ids=["empty lock", "half a lock", "no lock"])
+@pytest.mark.parametrize(
+    "damage", ["", "{", None, "{}", '{"recipe": {}, "eval": 5}', '{"recipe": 5}', '{"python": "3"}']
+)
 def test_folder_without_a_readable_lock_is_put_aside_and_nothing_in_it_is_lost(tmp_path, write, run, damage):
     run(write())
     folder = tmp_path / "runs" / "tiny"
@@ -194,7 +214,10 @@ def test_what_a_killed_writer_left_is_undone(tmp_path, write, run):
     events.close()
 
 
-@pytest.mark.parametrize("damage", ["", "[", "[]"])
+SHAPES = [{"result": 5}, {"result": {}, "main": []}, {"result": {"metrics": 5}, "main": []}]
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[]", *map(json.dumps, SHAPES)])
 def test_damaged_result_is_no_result(tmp_path, write, run, damage):
     expected = run(write())[-1].result["metrics"]
     (tmp_path / "runs" / "tiny" / "result.json").write_text(damage)

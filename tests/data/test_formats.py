@@ -9,11 +9,12 @@ from itertools import islice
 import datasets
 import pyarrow as pa
 import pytest
-from pyarrow import ipc
+from pyarrow import ipc, parquet
 
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading.load_table import load_table
 from stfit.data.reading.local_files import count_rows, read_file
+from stfit.data.reading.parquet import count_text_bytes
 from stfit.data.source import ReadOptions, Source, TrainingData
 from stfit.errors import DataError
 from stfit.paths import COMPRESSIONS, READERS, looks_like_path, without_data_suffix
@@ -195,3 +196,79 @@ def test_texts_of_every_kind_are_streamed(tmp_path, name):
 
 def test_a_format_of_texts_reads_a_text_file(write):
     assert len(load_table(TrainingData(dataset=write("a\nb\n", "a.txt"), format="text"))) == 2
+
+
+OUT_OF_RANGE = {"timestamp": pa.timestamp("ms"), "duration": pa.duration("s"), "date64": pa.date64()}
+"""Types of which Arrow holds more values than Python."""
+
+
+@pytest.mark.parametrize("type", OUT_OF_RANGE)
+@pytest.mark.parametrize("kind", ["a.parquet", "a.arrow", "saved"])
+def test_a_value_that_python_cannot_hold_is_an_error_of_the_file(tmp_path, kind, type):
+    whole = pa.array([2**62 // 86_400_000 * 86_400_000]).cast(OUT_OF_RANGE[type])
+    table, path = pa.table({"text": ["a"], "unused": whole}), tmp_path / kind
+    if kind == "saved":
+        datasets.Dataset(table).save_to_disk(path)
+    elif kind == "a.parquet":
+        parquet.write_table(table, path)
+    else:
+        with ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match=f"{path}.*can't be read"):
+        load_table(Source(dataset=str(path)))
+
+
+def test_an_arrow_file_may_have_a_column_of_any_type_that_nests(tmp_path):
+    texts = pa.array(["long " * 9, "short"]).dictionary_encode()
+    columns = {
+        "map": pa.MapArray.from_arrays([0, 1, 2], ["a", "b"], texts),
+        "list": pa.ListArray.from_arrays([0, 1, 2], texts),
+        "struct": pa.StructArray.from_arrays([texts], ["a"]),
+    }
+    assert {name: count_text_bytes(column) for name, column in columns.items()} == dict.fromkeys(columns, 50)
+    with ipc.new_file(tmp_path / "a.arrow", pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    assert load_table(Source(dataset=str(tmp_path / "a.arrow"))).columns["map"] == [
+        [("a", "long " * 9)],
+        [("b", "short")],
+    ]
+
+
+def test_an_arrow_type_whose_texts_cannot_be_counted_is_refused(tmp_path):
+    repeated = pa.table({"text": pa.RunEndEncodedArray.from_arrays([3], ["a"])})
+    with ipc.new_file(tmp_path / "a.arrow", repeated.schema) as writer:
+        writer.write_table(repeated)
+    with pytest.raises(DataError, match=r"a\.arrow can't be read: .*run_end_encoded"):
+        load_table(Source(dataset=str(tmp_path / "a.arrow")))
+
+
+FEATURES_OF_OTHERS = [
+    "",
+    "{",
+    "null",
+    "[]",
+    '{"info": null}',
+    '{"info": {"features": []}}',
+    '{"info": {"features": {"label": {"_type": "ClassLabel", "names": 5}}}}',
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("metadata", FEATURES_OF_OTHERS, ids=range(len(FEATURES_OF_OTHERS)))
+def test_metadata_that_datasets_did_not_write_names_no_classes(tmp_path, metadata):
+    table = pa.table({"text": ["a"], "label": [0]}).replace_schema_metadata({"huggingface": metadata})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    read = load_table(Source(dataset=str(tmp_path / "a.parquet")))
+    assert (read.columns, read.label_names) == ({"text": ["a"], "label": [0]}, {})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".txt"])
+def test_a_damaged_file_with_a_byte_order_mark_is_not_said_to_be_of_another_encoding(tmp_path, suffix, encoding):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(CONTENT[suffix].decode().encode(encoding) + b"\xff\xff\xff")
+    with pytest.raises(
+        DataError, match=f"is not {encoding}.*byte order mark of this encoding.*write it again"
+    ) as caught:
+        load_table(Source(dataset=str(path)))
+    assert "cp1252" not in str(caught.value)

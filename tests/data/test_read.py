@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from stfit.data.mapping.examples import load_examples
 from stfit.data.reading import text_lines
-from stfit.data.reading.load_table import load_table
+from stfit.data.reading.load_table import find_splits, load_table
+from stfit.data.reading.local_files import count_rows, local_files
 from stfit.data.source import ReadOptions, Source, TrainingData
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.classification import Classification
@@ -78,9 +79,10 @@ FLAT = [NAMES, {"no": 0, "yes": 1}, {"0": "no", "1": "yes"}]
 FURTHER = [{"label": NAMES, "index": 5}, {"comment": "by hand", "label": NAMES, "licence": {"name": "CC0"}}]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte order mark"])
 @pytest.mark.parametrize("content", [*FLAT, *FURTHER], ids=str)
-def test_labels_json_may_hold_the_names_alone_or_other_keys_too(write, caplog, content):
-    write(json.dumps(content), "labels.json")
+def test_labels_json_may_hold_the_names_alone_or_other_keys_too(write, caplog, content, mark):
+    write(mark + json.dumps(content), "labels.json")
     examples, _ = load_examples(TrainingData(dataset=write(ROWS), **LABELED), "labeled_text", seed=0)
     assert (examples.label_names, examples.label.tolist()) == (NAMES, [0, 1] * 3)
     assert not caplog.text
@@ -156,9 +158,16 @@ def test_a_folder_that_only_contains_a_saved_dataset_is_told_from_it(tmp_path):
         texts(tmp_path / "outer")
 
 
-@pytest.fixture(params=["file", "glob", "saved", "saved test"])
+@pytest.fixture(params=["file", "glob", "folder", "folder test", "saved", "saved test", "dict", "dict test"])
 def one_split(request, tmp_path, write):
-    """A dataset without splits."""
+    """A dataset without splits, or with one."""
+    if request.param.startswith("folder"):
+        write(ROWS, f"set/{'test' if request.param.endswith('test') else 'train'}.jsonl")
+        return str(tmp_path / "set")
+    if request.param.startswith("dict"):
+        name = "test" if request.param.endswith("test") else "train"
+        datasets.DatasetDict({name: datasets.Dataset.from_list(ROWS)}).save_to_disk(tmp_path / "dict")
+        return str(tmp_path / "dict")
     if not request.param.startswith("saved"):
         write(ROWS, "dev.jsonl")
         return str(tmp_path / ("dev.jsonl" if request.param == "file" else "*.jsonl"))
@@ -168,12 +177,15 @@ def one_split(request, tmp_path, write):
     return str(tmp_path / "saved")
 
 
-def test_a_dataset_without_splits_is_the_split(one_split):
+def test_a_dataset_with_one_split_needs_no_name_of_it(one_split):
     evaluator = Classification(dataset=one_split)
     assert load_table(evaluator).columns["text"] == TEXTS
     assert load_table(Classification.model_validate(evaluator.model_dump(by_alias=True))).columns["text"] == TEXTS
     assert texts(one_split) == texts(one_split, split="train") == TEXTS
-    assert texts(one_split, split="train[:2]") == TEXTS[:2]
+    for split in ("train[:2]", "train[:1]+train[1:2]"):
+        assert texts(one_split, split=split) == TEXTS[:2]
+        assert local_files(Source(dataset=one_split, split=split)) == local_files(Source(dataset=one_split))
+        assert count_rows(Source(dataset=one_split, split=split)) is None
     with pytest.raises(DataError, match=r"no split `validation`: its only split is .*remove `split`"):
         load_table(Classification(dataset=one_split, split="validation"))
     with pytest.raises(DataError, match="would classify the texts that it learns from"):
@@ -182,7 +194,8 @@ def test_a_dataset_without_splits_is_the_split(one_split):
 
 def test_a_folder_of_splits_still_needs_the_split_that_is_meant(write, tmp_path):
     write(ROWS, "set/train.jsonl")
-    with pytest.raises(DataError, match="no split `test`: its splits are train"):
+    write(ROWS, "set/dev.jsonl")
+    with pytest.raises(DataError, match="no split `test`: its splits are dev, train"):
         load_table(Classification(dataset=str(tmp_path / "set")))
 
 
@@ -191,6 +204,7 @@ def test_a_folder_of_splits_still_needs_the_split_that_is_meant(write, tmp_path)
     [
         ('{"text": "x"', "not valid JSON"),
         ("[1, 2]", "not a JSON object"),
+        (f'{{"label": {"9" * 5000}}}', "value has 5000 digits$"),
         ('{"text": "x", "set": {"pos": "a", "pos": "b"}}', "`pos` occurs twice"),
         ("[" * 100_000, "JSON"),
         ('{"text": \udcff}', "utf-8"),
@@ -249,6 +263,7 @@ def test_what_is_missing_is_said_with_what_there_is(write, tmp_path):
         texts(tmp_path / "some/tran.jsonl")
     with pytest.raises(DataError, match=r"no split `test`.*train"):
         texts(path, split="test")
+    write(ROWS, "some/test.jsonl")
     with pytest.raises(DataError, match="no split `trian`: did you mean `train`"):
         texts(tmp_path / "some", split="trian")
     with pytest.raises(DataError, match="no file matches"):
@@ -260,9 +275,27 @@ def test_what_is_missing_is_said_with_what_there_is(write, tmp_path):
         texts(tmp_path / "some")
 
 
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (os.mkfifo, "neither a file nor a folder"),
+        (lambda path: path.symlink_to(path), "a link to a file that does not"),
+    ],
+)
+def test_a_path_that_can_hold_no_rows_is_said_to_be_so(tmp_path, make, what):
+    make(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=rf"a\.jsonl is {what}"):
+        texts(tmp_path / "a.jsonl")
+
+
 def test_hub_keys_are_refused_for_a_path(write):
     with pytest.raises(RecipeError, match="`revision` is for datasets on the Hub"):
         texts(write(ROWS), revision="main")
+
+
+def test_standard_input_is_no_dataset_with_splits():
+    with pytest.raises(RecipeError, match="`-` is standard input, which only `encode` and `similar` read"):
+        find_splits(Source(dataset="-"))
 
 
 def test_a_folder_that_hides_a_hub_id_is_refused(tmp_path, monkeypatch):

@@ -258,3 +258,25 @@ def test_queries_and_documents_without_text_are_counted_and_named(beir):
     found = problems_of(folder)
     assert found["blank-queries"][0].startswith("1 of 4 queries have no text (blank), and are measured")
     assert "documents have no text (empty)" in found["blank-documents"][0]
+
+
+def of_numbers(tmp_path, judged):
+    """Tables whose ids are whole numbers, and judgments with the ids `judged`."""
+    rows = {
+        "corpus": [{"id": i, "text": f"document {i}"} for i in (1, 2)],
+        "queries": [{"id": i, "text": f"query {i}"} for i in (1, 2)],
+        "relevant": [{"query": id, "corpus": id} for id in judged],
+    }
+    for name, listed in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+    return {name: {"dataset": str(tmp_path / f"{name}.jsonl")} for name in rows}
+
+
+def test_ids_that_are_whole_numbers_are_the_same_as_floats(tmp_path):
+    _, rows = load(**of_numbers(tmp_path, [1.0, 2.0]))
+    assert rows.relevant == [{0}, {1}]
+
+
+def test_judgments_of_nothing_are_shown_beside_the_ids_that_there_are(tmp_path):
+    with pytest.raises(DataError, match=r"names 'd1' and 'd1', and the first ids there are '1' and '1'\)"):
+        load(**of_numbers(tmp_path, ["d1"]))

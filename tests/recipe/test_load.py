@@ -43,6 +43,21 @@ def test_the_name_defaults_to_the_files_own(write, small):
     assert load_recipe(write("extends: base.yaml\nname: given\n", "other.yaml")).recipe.name == "given"
 
 
+@pytest.mark.parametrize("name", ["é.yaml", "my recipe #1.yaml", "[1].yaml", "run..yaml"])
+def test_a_name_taken_from_the_file_is_said_to_be_so(write, small, problems_of, name):
+    (problem,) = problems_of(write(small, name))
+    assert "The name is that of the file" in problem.message
+    assert problem.line is None
+    (problem,) = problems_of(write(f"{small}name: é\n", name))
+    assert "of the file" not in problem.message
+    assert problem.line == 4
+
+
+def test_standard_input_is_no_dataset_of_a_recipe(write, small, problems_of):
+    (problem,) = problems_of(write(small.replace("dataset: a/c", 'dataset: "-"')))
+    assert "is standard input, which only `encode` and `similar` read" in problem.message
+
+
 def test_the_text_is_the_file_as_given(write, valid):
     assert load_recipe(write(valid), ["seed=1"]).text == valid
 
@@ -164,7 +179,7 @@ def test_an_extends_that_leads_nowhere_is_shown_at_its_line(write, extends, word
         ("..", "letters, digits"),
         ("con", "a device on Windows"),
         ("LPT1.x", "a device on Windows"),
-        ("run.", "choose another name"),
+        ("run.", "must not end in `.`"),
         ("run.tmp", "choose another name"),
     ],
 )

@@ -94,6 +94,11 @@ def test_no_advice_is_given_where_there_is_none(write, problems_of, small):
     assert found.message.endswith("found `8.5`")
 
 
+def test_a_number_is_not_quoted_as_another_text_than_the_written_one(write, problems_of, small):
+    (found,) = problems_of(write(small + "name: 1e3\n"))
+    assert found.message.endswith("put it in quotes")
+
+
 def test_of_words_that_only_go_on_the_first_is_meant():
     known = ["s/ap_cosine", "s/ap_dot", "s/spearman_cosine", "s/spearman_dot"]
     assert did_you_mean("s/spearman", known) == "did you mean `s/spearman_cosine`?"

@@ -10,6 +10,8 @@ from stfit.data.reading.load_table import open_blocks
 from stfit.data.source import Source
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, RecipeError
+from stfit.io.display import shorten
+from stfit.io.unicode import is_unicode
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
     The default of `column` is `text`, or the only column that holds text. Raises RecipeError or DataError.
     """
     selector: Selector | None = None
+    kind: type | None = None
     count = 0
     for table in open_blocks(source, stdin_is_json=column is not None)():
         selector = selector or _choose_selector(table, column)
@@ -42,8 +45,19 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
             raise DataError([replace(problem, file=table.origin) for problem in problems])
         numbers = list(range(count, count + len(cells)))
         ids = [table.cells(id_column)[parent] for parent in parents] if id_column else numbers
+        kind = kind or (type(ids[0]) if ids else None)
+        _require_ids(ids, kind, rows.tolist(), f"`{id_column}`", table.origin)
         count += len(cells)
         yield Texts(ids, cells, int(table.row[-1]))
+
+
+def _require_ids(ids: list[Any], kind: type | None, rows: list[int], column: str, origin: str) -> None:
+    """Raises DataError for an id that no output holds, or that is of another kind than the first one."""
+    for id, row in zip(ids, rows, strict=True):
+        if type(id) is not kind or not (is_unicode(id) if kind is str else kind is int and -(2**63) <= id < 2**63):
+            shown = shorten(ascii(id), 60)
+            message = f"row {row} of {column} is {shown}: all ids must be texts, or all whole numbers of 64 bits"
+            raise DataError(Problem(message, "unusable-id", origin, row=row))
 
 
 def _choose_selector(table: Table, column: str | None) -> Selector:

@@ -119,5 +119,5 @@ def dataset_blocks(
         for batch in (dataset if limit is None else dataset.take(limit)).with_format("arrow").iter(ROWS_AT_ONCE):
             batch.validate(full=True)  # of damaged offsets, pyarrow would read other memory
             yield build_table(origin, batch.to_pydict(), names)
-    except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's errors, of damaged files
+    except (ValueError, TypeError, NotImplementedError, OverflowError) as error:  # of pyarrow
         raise DataError(f"{origin}: its rows can't be read: {error}") from error

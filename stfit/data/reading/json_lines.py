@@ -49,7 +49,7 @@ def parse_lines(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[dict[s
         try:
             record = parse_json(line)
         except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error).partition("; use sys.")[0]
             raise line_error(path, number, f"is not valid JSON: {reason}") from error
         if not isinstance(record, dict):
             raise line_error(path, number, 'is not a JSON object such as {"text": "...", "label": 0}')

@@ -16,6 +16,7 @@ from stfit.data.reading.text_lines import text_blocks
 from stfit.data.source import STDIN, TableSource, is_remote
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import Problem, RecipeError, at_key
+from stfit.paths import NO_STDIN
 
 Splits = dict[str, Callable[[int | None], Iterator[Table]]]
 """Name of a split -> its blocks; given a number, at least so many of its first rows."""
@@ -23,6 +24,8 @@ Splits = dict[str, Callable[[int | None], Iterator[Table]]]
 
 def find_splits(source: TableSource) -> Splits:
     """The splits of a dataset. Raises DataError, HubError, or RecipeError for a path with keys of a Hub dataset."""
+    if source.dataset == STDIN:
+        raise RecipeError(Problem(f"`{STDIN}` {NO_STDIN}", RecipeError.code, key="dataset"))
     if is_remote(source.dataset):
         return hub_splits(source)
     for key in ("config", "files", "revision"):

@@ -1,5 +1,7 @@
 """Data files on this machine: which files are whose split, their rows, and their fingerprint."""
 
+from __future__ import annotations
+
 import glob
 import re
 from collections.abc import Iterator
@@ -8,16 +10,23 @@ from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.packed_file import UNPACKING_ERRORS, open_bytes
-from stfit.data.reading.saved_to_disk import is_saved, saved_split
-from stfit.data.reading.split import parse_split, require_split, split_in
+from stfit.data.reading.saved_to_disk import is_saved, saved_splits
+from stfit.data.reading.split import is_whole, parse_split, require_split, split_in
 from stfit.data.source import STDIN, ReadOptions, TableSource, Unnamed, is_remote
 from stfit.data.table import Table, build_table
 from stfit.errors import DataError, did_you_mean
 from stfit.io.hashing import hash_file
+from stfit.lazy import lazy
 from stfit.paths import DATA_SUFFIXES, READERS, Pattern, data_kind, without_data_suffix
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = lazy("pyarrow")
 
 SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+")
 SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "dev", "development", "test", "testing", "eval")
@@ -53,7 +62,7 @@ def _reader_name(path: Path, options: ReadOptions) -> str | None:
 def _as_data_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, *UNPACKING_ERRORS, ValueError) as error:  # pyarrow raises ValueError
+    except (OSError, *UNPACKING_ERRORS, ValueError, OverflowError, pa.ArrowException) as error:
         raise DataError(f"{path} can't be read: {error}") from error
 
 
@@ -64,8 +73,10 @@ def local_files(source: TableSource) -> list[Path] | None:
         return None
     splits = files_by_split(source.dataset)
     split = split_in(source.split, only_split(path), source.dataset)
-    require_split(split, splits, source.dataset)
-    return splits[split]
+    names = dict.fromkeys(part.name for part in parse_split(split))
+    for name in names:
+        require_split(name, splits, source.dataset)
+    return [file for name in names for file in splits[name]]
 
 
 def input_paths(source: TableSource) -> list[Path]:
@@ -86,10 +97,12 @@ def shown_split(source: TableSource) -> str | None:
 
 
 def only_split(path: Path) -> str | None:
-    """The split of a file, a glob, or a dataset saved without splits; None for a folder of splits."""
+    """The split of a dataset that has only one; that of a file or a glob is `train`."""
     if is_saved(path):
-        return saved_split(path)
-    return None if path.is_dir() else "train"
+        names = saved_splits(path).keys()
+    else:
+        names = {name for file in _files_in(path) if (name := _split_of(file))} if path.is_dir() else {"train"}
+    return next(iter(names)) if len(names) == 1 else None
 
 
 def files_by_split(dataset: str) -> dict[str, list[Path]]:
@@ -104,6 +117,10 @@ def files_by_split(dataset: str) -> dict[str, list[Path]]:
         return {"train": [path]}
     if path.is_dir():
         return _folder_splits(path)
+    if path.exists():
+        raise DataError(f"{path} is neither a file nor a folder: write the rows into a file")
+    if path.is_symlink():
+        raise DataError(f"{path} is a link to a file that does not exist, or to itself: make it point to a data file")
     siblings = sorted(sibling.name for sibling in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
     raise DataError(f"{path} does not exist: {did_you_mean(path.name, siblings)}".rstrip(": "))
 
@@ -111,7 +128,7 @@ def files_by_split(dataset: str) -> dict[str, list[Path]]:
 def _folder_splits(folder: Path) -> dict[str, list[Path]]:
     """Splits of a folder with `train.jsonl.gz`, `test-00000-of-00002.parquet`, ... in itself or in `data/`."""
     splits: dict[str, list[Path]] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("data/*")]):
+    for path in _files_in(folder):
         if name := _split_of(path):
             splits.setdefault(name, []).append(path)
     if not splits:
@@ -129,6 +146,10 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
     return splits
 
 
+def _files_in(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*"), *folder.glob("data/*")])
+
+
 def _split_of(path: Path) -> str | None:
     kind, stem = data_kind(path.name), without_data_suffix(path.name)
     name = match["split"] if (match := SHARD.fullmatch(stem)) else stem
@@ -137,6 +158,8 @@ def _split_of(path: Path) -> str | None:
 
 def count_rows(source: TableSource) -> int | None:
     """Rows of the split, for an estimate of the time left: lines count as rows. None if only reading would tell."""
+    if not is_whole(source.split):
+        return None
     counts = [_count_file_rows(path) for path in local_files(source) or []]
     return None if not counts or None in counts else sum(filter(None, counts))
 

@@ -40,12 +40,16 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 def class_names_of(schema: pa.Schema) -> dict[str, list[str]]:
     """Column -> names of its classes, which `datasets` writes into the metadata of a file."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
+    try:
+        content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except (ValueError, RecursionError):  # another tool may write this key too
+        return {}
+    for key in ("info", "features"):
+        content = content.get(key) if isinstance(content, dict) else None
     return {
         name: feature["names"]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and "names" in feature
+        for name, feature in (content if isinstance(content, dict) else {}).items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list)
     }
 
 
@@ -72,11 +76,17 @@ def refuse_parquet_bomb(path: Path) -> None:
 
 
 def count_text_bytes(array: pa.Array) -> int:
-    """Bytes of all texts of a dictionary-encoded column, also within lists and structs."""
+    """Bytes of all texts of a dictionary-encoded column, also within lists, maps and structs."""
     if pa.types.is_dictionary(array.type):
         if not any(is_text(array.type.value_type) for is_text in (pa.types.is_string, pa.types.is_large_string)):
             return 0
         return compute.sum(compute.take(compute.binary_length(array.dictionary), array.indices)).as_py() or 0
     if pa.types.is_struct(array.type):
         return sum(map(count_text_bytes, array.flatten()))
-    return count_text_bytes(array.flatten()) if pa.types.is_nested(array.type) else 0
+    if pa.types.is_map(array.type):
+        return count_text_bytes(array.keys) + count_text_bytes(array.items)
+    if not pa.types.is_nested(array.type):
+        return 0
+    if not hasattr(array, "flatten"):
+        raise ValueError(f"a column has the type {array.type}: write it as another type")
+    return count_text_bytes(array.flatten())

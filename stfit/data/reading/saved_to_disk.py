@@ -12,7 +12,7 @@ from stfit.errors import DataError
 from stfit.io.json_files import load_json
 from stfit.io.unicode import is_unicode
 
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError)
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, OverflowError)
 """What `datasets` and damaged JSON raise."""
 
 
@@ -20,7 +20,7 @@ def is_saved(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
 
 
-def saved_split(folder: Path) -> str | None:
+def _saved_split(folder: Path) -> str | None:
     """The split that a single Dataset was made from, or `train`; None for a folder of splits. Raises DataError."""
     if (folder / "dataset_dict.json").is_file():
         return None
@@ -31,7 +31,7 @@ def saved_split(folder: Path) -> str | None:
 def saved_splits(folder: Path) -> dict[str, Callable[[int | None], Iterator[Table]]]:
     """Split -> its blocks, loaded when they are read. Raises DataError."""
     _require_inside(folder)
-    if only := saved_split(folder):
+    if only := _saved_split(folder):
         return {only: partial(_read_split, folder)}
     with _as_data_error(folder):
         names = list(map(str, load_json(folder / "dataset_dict.json")["splits"]))

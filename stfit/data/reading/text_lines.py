@@ -86,14 +86,20 @@ def line_error(path: Path, number: int, message: str) -> DataError:
 
 def encoding_error(path: Path, number: int, encoding: str, error: UnicodeError) -> DataError:
     """Text is decoded some kilobytes ahead of its lines, so the line is looked for where the file can be read again."""
-    near = "or one soon after it "
+    near, is_marked = "or one soon after it ", False
     if path.is_file():
-        number, near = _first_undecodable_line(path, encoding) or number, ""
+        number, near, is_marked = _first_undecodable_line(path, encoding) or number, "", _has_mark(path)
     found = error.object[error.start :][:1] if isinstance(error, UnicodeDecodeError) else b""
     byte = f" (byte 0x{found.hex()})" if found else ""
-    hint = read_hint("encoding", "cp1252")
-    message = f"{near}is not {encoding}{byte}: {hint}, or whatever it was written in (utf-16, shift_jis, gb18030, ...)"
-    return line_error(path, number, message)
+    hint = f"{read_hint('encoding', 'cp1252')}, or whatever it was written in (utf-16, shift_jis, gb18030, ...)"
+    if is_marked:
+        hint = "the file begins with the byte order mark of this encoding, so it is damaged: write it again"
+    return line_error(path, number, f"{near}is not {encoding}{byte}: {hint}")
+
+
+def _has_mark(path: Path) -> bool:
+    with open_bytes(path) as file:
+        return file.peek(4).startswith(tuple(BYTE_ORDER_MARKS))
 
 
 def _first_undecodable_line(path: Path, encoding: str) -> int | None:

@@ -84,7 +84,7 @@ def load_ranges(path: Path, dim: int) -> Ranges | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not an stfit calibration file: {error}") from error
     if low.shape != (dim,) or high.shape != (dim,):
-        raise DataError(f"{path} calibrates {len(low)} dimensions, but these embeddings have {dim}")
+        raise DataError(f"{path} calibrates {low.size} dimensions, but these embeddings have {dim}")
     if not (low <= high).all() or (low == high).all():
         raise DataError(
             f"{path}: in a range, low must be below high: compute it again, from at least {MIN_TEXTS} texts"
