@@ -90,8 +90,9 @@ class RunFolder:
     def read_result(self) -> dict[str, Any] | None:
         """None if the run has not finished, or the file is damaged."""
         content = load_json_object(self.result)
-        is_damaged = content is None or find_misfit(content, FINISHED_TYPES)
-        return None if is_damaged or find_misfit(content["result"], RESULT_TYPES) else content
+        if content is None or find_misfit(content, FINISHED_TYPES) or find_misfit(content["result"], RESULT_TYPES):
+            return None
+        return content
 
     def truncate_log(self, step: int) -> None:
         if self.metrics.is_file():

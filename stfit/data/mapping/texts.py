@@ -54,10 +54,14 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
 def _require_ids(ids: list[Any], kind: type | None, rows: list[int], column: str, origin: str) -> None:
     """Raises DataError for an id that no output holds, or that is of another kind than the first one."""
     for id, row in zip(ids, rows, strict=True):
-        if type(id) is not kind or not (is_unicode(id) if kind is str else kind is int and -(2**63) <= id < 2**63):
+        if type(id) is not kind or not _is_id(id):
             shown = shorten(ascii(id), 60)
             message = f"row {row} of {column} is {shown}: all ids must be texts, or all whole numbers of 64 bits"
             raise DataError(Problem(message, "unusable-id", origin, row=row))
+
+
+def _is_id(id: Any) -> bool:
+    return is_unicode(id) if isinstance(id, str) else type(id) is int and -(2**63) <= id < 2**63
 
 
 def _choose_selector(table: Table, column: str | None) -> Selector:

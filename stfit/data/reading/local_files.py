@@ -99,7 +99,7 @@ def shown_split(source: TableSource) -> str | None:
 def only_split(path: Path) -> str | None:
     """The split of a dataset that has only one; that of a file or a glob is `train`."""
     if is_saved(path):
-        names = saved_splits(path).keys()
+        names = set(saved_splits(path))
     else:
         names = {name for file in _files_in(path) if (name := _split_of(file))} if path.is_dir() else {"train"}
     return next(iter(names)) if len(names) == 1 else None
