@@ -88,7 +88,7 @@ def encode(
     check_suffix(output)
     _require_calibration(options.precision, calibration)
     read = [*input_paths(inputs.source), inner_model(Path(model))]
-    require_output(output, [*read, *([calibration] if calibration else [])], is_folder=True)
+    require_output(output, [*read, *([calibration] if calibration else [])], is_folder=not output.suffix)
     if calibration and not calibration.exists():
         require_output(calibration, read)
     local_files(inputs.source)  # report a missing file before the model is loaded

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import fork, wait
 
 from stfit.cli.console import print_page
 from stfit.commands.encode import EncodeOptions, encode
@@ -19,6 +20,7 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.export.quantization import Ranges, save_ranges
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import RecipeError, ResourceError
+from stfit.io.atomic import temporary_path
 from stfit.io.outputs import require_output
 from stfit.recipe.load import load_recipe
 from stfit.workflows.text_windows import Inputs
@@ -82,6 +84,44 @@ def test_a_folder_that_holds_an_input_is_no_output(tmp_path, tiny_base):
         (model / name).write_text("{}")
     with pytest.raises(RecipeError, match="this command reads it"):
         export(str(model), "onnx", model, False, None)
+
+
+def test_what_is_no_folder_takes_no_folder_of_shards_and_stays(tmp_path):
+    (tmp_path / "t.txt").write_text("rain\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("kept")
+    rows = EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    for name in ("pipe", "file"):
+        with pytest.raises(RecipeError, match=f"{name}: can't be written: it is no folder"):
+            encode_to(tmp_path / name, tmp_path / "t.txt")
+        with pytest.raises(RecipeError, match=f"{name}: can't be written: it is no folder"):
+            write_output([rows], tmp_path / name, 1)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+BESIDE = ["corpus.old", "corpus.tmp", "f.npy.tmp", "f.npy.old", "f.npy.7.tmp", "corpus.7@elsewhere.old"]
+
+
+@pytest.mark.parametrize("output", ["corpus", "f.npy"])
+def test_what_the_user_has_beside_an_output_stays(tmp_path, output):
+    for name in BESIDE:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis").write_text("kept")
+    rows = EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    for _ in range(2):  # the second replaces the first
+        write_output([rows], tmp_path / output, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {*BESIDE, output}
+    assert all((tmp_path / name / "thesis").read_text() == "kept" for name in BESIDE)
+
+
+@pytest.mark.parametrize(("output", "suffixes"), [("corpus", [".tmp", ".old"]), ("f.npy", [".tmp"])])
+def test_what_a_killed_process_left_beside_an_output_goes(tmp_path, output, suffixes):
+    target, rows = tmp_path / output, EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    assert wait(fork(lambda: [temporary_path(target, suffix).mkdir() for suffix in suffixes])) == 0
+    assert len(list(tmp_path.iterdir())) == len(suffixes)
+    write_output([rows], target, 1)
+    assert list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("name", NAMES)
