@@ -91,9 +91,9 @@ def _delete_leftovers(target: Path, suffix: str) -> None:
     """Delete what processes of this machine that were killed have left of `target`, beside files of the user."""
     for path in target.parent.glob(f"*@*{suffix}"):
         match = SCRATCH.fullmatch(path.name)
-        if match and (match["name"], match["node"]) == (target.name, platform.node()):
-            if not _is_alive(int(match["process"])):
-                _delete(path)
+        is_ours = match and (match["name"], match["node"]) == (target.name, platform.node())
+        if match and is_ours and not _is_alive(int(match["process"])):
+            _delete(path)
 
 
 def _is_alive(process: int) -> bool:

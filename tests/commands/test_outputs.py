@@ -124,6 +124,24 @@ def test_what_a_killed_process_left_beside_an_output_goes(tmp_path, output, suff
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_of_parts_loses_nothing_but_parts(tmp_path):
+    parts, other = tmp_path / "z.npy.parts", tmp_path / "t.txt"
+    parts.mkdir()
+    other.write_text("rain\n")
+    (parts / "thesis.docx").write_text("kept")
+    with pytest.raises(RecipeError, match=r"z.npy.parts: holds thesis.docx.*move that file"):
+        encode_to(tmp_path / "z.npy", other)
+    (parts / "thesis.docx").rename(parts / "part-00000.safetensors")
+    with pytest.raises(RecipeError, match="this command reads it"):
+        encode_to(tmp_path / "z.npy", parts / "part-00000.safetensors")
+    (parts / "note").write_text("kept")  # put there while parts were written
+    Parts(parts).delete()
+    assert [path.name for path in parts.iterdir()] == ["note"]
+    (parts / "note").unlink()
+    Parts(parts).delete()
+    assert not parts.exists()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_of_a_folder_that_is_read_is_no_output(tmp_path, tiny_base, name):
     (tmp_path / "t.txt").write_text("rain\n")

@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-
 from processes import fork, wait
 
 from stfit.errors import DivergedError, ModelError, ResourceError
