@@ -258,3 +258,21 @@ def test_queries_and_documents_without_text_are_counted_and_named(beir):
     found = problems_of(folder)
     assert found["blank-queries"][0].startswith("1 of 4 queries have no text (blank), and are measured")
     assert "documents have no text (empty)" in found["blank-documents"][0]
+
+
+@pytest.mark.parametrize("score", [None, "relevant", "1,0", "", float("nan")])
+def test_a_score_that_is_no_number_is_refused_with_its_row_and_true_is_one(beir, score):
+    folder, *_ = beir
+    tables = {
+        "corpus": {"dataset": str(folder / "corpus.jsonl"), "columns": {"id": "_id"}},
+        "queries": {"dataset": str(folder / "queries.jsonl"), "columns": {"id": "_id"}},
+        "relevant": {"dataset": str(folder / "judged.jsonl")},
+    }
+    for second in (True, score):
+        rows = [{"query": "q1", "corpus": "d1", "score": 1}, {"query": "q1", "corpus": "d2", "score": second}]
+        (folder / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if second is True:
+            assert load(**tables)[1].relevant == [{1, 2}]
+        else:
+            with pytest.raises(DataError, match=f"row 2: the score {re.escape(repr(score))} is no number"):
+                load(**tables)
