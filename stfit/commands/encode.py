@@ -24,7 +24,7 @@ from stfit.distributed import all_gather_numpy, all_gather_object, is_rank_zero
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, check_ranges, load_ranges, quantize, save_ranges
-from stfit.encoder.folder.resolve import inner_model, model_in
+from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, StfitError
 from stfit.io.atomic import wrap_os_errors
 from stfit.io.display import shorten, single_line
@@ -86,7 +86,7 @@ def encode(
     """Yields progress, then what `--json` prints. After InterruptedRun, the same command resumes."""
     check_suffix(output)
     _require_calibration(options.precision, calibration)
-    read = [*input_paths(inputs.source), inner_model(Path(model))]
+    read = [*input_paths(inputs.source), *paths_of_model(Path(model))]
     require_output(output, [*read, *([calibration] if calibration else [])], is_folder=not output.suffix)
     if calibration and not calibration.exists():
         require_output(calibration, read)

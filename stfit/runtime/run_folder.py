@@ -57,6 +57,11 @@ class RunFolder:
     tracked = _File("tracked.json")
     """The run's id at trackers."""
 
+    @property
+    def written(self) -> list[Path]:
+        """Files and folders that the run writes itself."""
+        return [getattr(self, name) for name, value in vars(RunFolder).items() if isinstance(value, _File)]
+
     def log(self, entry: dict[str, Any]) -> None:
         if is_rank_zero():
             with wrap_os_errors(self.metrics):

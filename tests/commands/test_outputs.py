@@ -18,11 +18,13 @@ from stfit.data.embedding_writers import EmbeddingRows, Parts, write_output
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.export.quantization import Ranges, save_ranges
+from stfit.encoder.folder.resolve import paths_of_model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import temporary_path
 from stfit.io.outputs import require_output
 from stfit.recipe.load import load_recipe
+from stfit.runtime.run_folder import RunFolder
 from stfit.workflows.text_windows import Inputs
 
 NO_MODEL = "./no-such-model"
@@ -157,6 +159,22 @@ def test_a_file_of_a_folder_that_is_read_is_no_output(tmp_path, tiny_base, name)
     assert weights.read_bytes() == before
     for _ in range(2):  # beside the model, a run folder may hold embeddings, and they may be written again
         list(encode(str(model.parent), inputs, model.parent / "embeddings.npy", EncodeOptions(), device="cpu"))
+
+
+def test_what_a_run_wrote_is_no_output_and_other_files_beside_it_are(write, tmp_path):
+    run = RunFolder(tmp_path / "runs" / "r")
+    (run.path / "model").mkdir(parents=True)
+    (run.path / "model" / "modules.json").write_text("[]")
+    run.resolved.write_text("")
+    (tmp_path / "rows.jsonl").write_text("")
+    for model in (run.path, run.path / "model"):
+        for path in run.written:
+            with pytest.raises(RecipeError, match="this command reads it"):
+                require_output(path, paths_of_model(model), is_folder=True)
+        require_output(run.path / "mined.jsonl", paths_of_model(model))
+    recipe = load_recipe(write()).recipe
+    with pytest.raises(RecipeError, match="this command reads it"):
+        mine(str(run.path), recipe, run.metrics, MiningOptions(), corpus=None, corpus_column=None, device="cpu")
 
 
 def test_ranges_are_not_written_over_the_output(write, tmp_path):

@@ -113,6 +113,13 @@ def _require_undamaged(folder: Path) -> Path:
     return folder
 
 
+def paths_of_model(path: Path) -> list[Path]:
+    """What an output must not replace: the model that a command line names, and what its run wrote beside it."""
+    folder = inner_model(path)
+    run = RunFolder(folder.absolute().parent)
+    return [folder, *(run.written if run.resolved.is_file() else [])]
+
+
 def inner_model(path: Path) -> Path:
     """Of a run folder its `model/`, else `path` itself."""
     inner = path / "model"
