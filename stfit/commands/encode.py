@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import resource
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from stfit.distributed import all_gather_numpy, all_gather_object, is_rank_zero
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, check_ranges, load_ranges, quantize, save_ranges
-from stfit.encoder.folder.resolve import inner_model, model_in
+from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, StfitError
 from stfit.io.atomic import wrap_os_errors
 from stfit.io.display import shorten, single_line
@@ -87,18 +86,20 @@ def encode(
     """Yields progress, then what `--json` prints. After InterruptedRun, the same command resumes."""
     check_suffix(output)
     _require_calibration(options.precision, calibration)
-    read = [*input_paths(inputs.source), inner_model(Path(model))]
-    require_output(output, [*read, *([calibration] if calibration else [])], is_folder=True)
+    read = [*input_paths(inputs.source), *paths_of_model(Path(model))]
+    require_output(output, [*read, *([calibration] if calibration else [])], is_folder=not output.suffix)
     if calibration and not calibration.exists():
         require_output(calibration, read)
+    target = Path(os.path.realpath(output))
+    parts = Parts(target.with_name(target.name + ".parts"))
+    parts.require_own()
+    require_output(parts.folder, read, is_folder=True)
     local_files(inputs.source)  # report a missing file before the model is loaded
     encoder = load_encoder(model_in(model), choose_device(device))
     dim = encoder.resolve_dim(options.truncate_dim)
     if options.precision in ("binary", "ubinary") and dim % 8:
         raise RecipeError(f"{options.precision} packs 8 dimensions into a byte, and {dim} is not a multiple of 8")
     ranges = load_ranges(calibration, dim) if calibration else None
-    target = Path(os.path.realpath(output))
-    parts = Parts(target.with_name(target.name + ".parts"))
     is_resumed, stats = parts.any(), EncodeStats(dim=dim)
     with lock_folder(parts.folder / "output"), handle_signals():
         try:
@@ -111,7 +112,7 @@ def encode(
             raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
         except StfitError:
             if is_rank_zero() and not stats.rows and not is_resumed:
-                shutil.rmtree(parts.folder)
+                parts.delete()
             raise
     yield _summary(output, stats)
 
@@ -148,7 +149,7 @@ def _merge_parts(
     write_output(rows, output, stats.rows)
     if calibration and computed:  # last: with a file of ranges, the parts of the next try would be others
         save_ranges(computed, calibration)
-    shutil.rmtree(parts.folder)
+    parts.delete()
 
 
 def _write_parts(

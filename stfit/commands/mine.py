@@ -23,7 +23,7 @@ from stfit.data.reading.local_files import input_paths
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.resolve import inner_model, model_in
+from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.display import shorten
@@ -73,7 +73,7 @@ def mine(
     device: str,
 ) -> dict[str, Any]:
     """The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out."""
-    require_output(output, [inner_model(Path(model)), *paths_in(recipe), *(input_paths(corpus) if corpus else [])])
+    require_output(output, [*paths_of_model(Path(model)), *paths_in(recipe), *(input_paths(corpus) if corpus else [])])
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))
     if options.ranks[0] > len(texts):

@@ -58,7 +58,14 @@ from stfit.workflows.estimate import build_schedule, lint_schedule
 from stfit.workflows.leakage import leave_out_overlap
 from stfit.workflows.log_to_trackers import log_to_trackers
 from stfit.workflows.report_data import log_exceptions, open_report_data
-from stfit.workflows.resume import fingerprint_run, pin_or_reuse, restore_or_start, update_run_recipe, write_run_recipe
+from stfit.workflows.resume import (
+    fingerprint_run,
+    pin_or_reuse,
+    restore_or_start,
+    unless_inputs_changed,
+    update_run_recipe,
+    write_run_recipe,
+)
 from stfit.workflows.session import Evaluated, Started, TrainingSession, log_problem
 from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher
@@ -135,6 +142,8 @@ def _run(
     lock = _build_lock(loaded.recipe, pinned, prepared, locked)
     device = choose_device(pinned.train.device)
     encoder = _build_encoder(pinned, prepared, device, loaded.origins)
+    fingerprint = fingerprint_run(lock, encoder.tokenizer.fingerprint)
+    checkpoint = on_rank_zero(partial(unless_inputs_changed, folder, checkpoint, encoder, fingerprint, strict))
     tables = _tokenize_training(pinned, encoder, prepared)
     resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
@@ -146,7 +155,6 @@ def _run(
         log_problem(problem)
     objects = _build_train_objects(resolved, encoder, prepared)
     on_rank_zero(partial(require_disk_space, folder.path, objects, resolved.train.keep_checkpoints))
-    fingerprint = fingerprint_run(lock, encoder.tokenizer.fingerprint)
     state = restore_or_start(folder, checkpoint, objects, fingerprint, strict)
     files = write_run_recipe(folder, loaded.text, resolved, lock)
     main = main_metrics(evaluators, encoder.config.similarity, resolved.matryoshka_dims)

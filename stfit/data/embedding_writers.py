@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,8 @@ else:
 
 TENSORS = ("values", "names")
 """Of a part."""
+PART = re.compile(r"part-\d{5,}\.safetensors(\.\d+(@.*)?\.tmp)?|\.output\.lock")
+"""Name of what a folder of parts holds."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,23 @@ class Parts:
 
     def path(self, number: int) -> Path:
         return self.folder / f"part-{number:05d}.safetensors"
+
+    def require_own(self) -> None:
+        """Raises RecipeError if the folder holds anything else, which would be deleted with the parts."""
+        foreign = [path.name for path in sorted(self.folder.glob("*")) if not PART.fullmatch(path.name)]
+        if foreign:
+            raise RecipeError(
+                f"{self.folder}: holds {foreign[0]}, and this command keeps its parts there: move that file, or choose "
+                "another output"
+            )
+
+    def delete(self) -> None:
+        """The parts and their lock, and the folder if nothing else is in it."""
+        for path in self.folder.glob("*"):
+            if PART.fullmatch(path.name):
+                path.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def any(self) -> bool:
         return any(self.folder.glob("part-*"))

@@ -70,6 +70,13 @@ class ReadOptions(Spec):
     """Whether the first line holds the column names. For a file without such a line, false names the columns column_1,
     column_2, ...; a list names the first columns, and the others are ignored."""
 
+    @field_validator("header")
+    @classmethod
+    def _names_columns(cls, value: bool | list[str]) -> bool | list[str]:
+        if isinstance(value, list) and not len(value) == len(set(value)) > 0:
+            raise ValueError("a list must name at least one column, and none twice")
+        return value
+
     @field_validator("encoding")
     @classmethod
     def _known_encoding(cls, value: str) -> str:

@@ -1,5 +1,6 @@
 """Queries, a corpus, and which documents are relevant: made from pairs, or from three tables that name ids."""
 
+import math
 from collections import Counter
 from collections.abc import Collection as Ids
 from collections.abc import Iterator
@@ -176,10 +177,21 @@ def _listed(ids: list[str]) -> str:
 
 
 def _relevant_judgments(table: Table, source: TableSource) -> Iterator[_Judgment]:
-    columns = _cells_of(table, source, "query"), _cells_of(table, source, "corpus"), _optional(table, source, "score")
+    columns = _cells_of(table, source, "query"), _cells_of(table, source, "corpus"), _scores(table, source)
     for query, document, score, row in zip(*columns, table.row.tolist(), strict=True):
-        if (number_in(score) or 0) > 0:
+        number = number_in(score)
+        if number is None or math.isnan(number):
+            message = f"row {row}: the score {score!r} is no number: a judgment above 0 makes a document relevant"
+            raise DataError(Problem(message, "bad-score", table.origin, row=row))
+        if number > 0:
             yield _Judgment(query, document, row)
+
+
+def _scores(table: Table, source: TableSource) -> list[Any]:
+    selector = source.columns.get("score", "score")
+    if not isinstance(selector, str):
+        raise RecipeError("`columns: score` takes one selector")
+    return select(table, selector) if selector != "score" or "score" in table.columns else [1] * len(table)
 
 
 def _entries_by_id(source: TableSource, kind: str) -> dict[str, _Entry]:

@@ -11,10 +11,14 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from stfit.distributed import is_rank_zero
-from stfit.errors import ResourceError, StfitError
+from stfit.errors import RecipeError, ResourceError, StfitError
 
-SCRATCH = re.compile(r".+\.(?P<process>\d+)(@(?P<node>.*))?\.tmp")
-"""Name of an unfinished entry of a cache; earlier versions left out the machine."""
+SCRATCH = re.compile(r"(?P<name>.+)\.(?P<process>\d+)(@(?P<node>.*))?\.(tmp|old)")
+"""Name of what is unfinished (.tmp) or replaced (.old), with the process and the machine that wrote it.
+
+By these names alone something is deleted: `corpus.old` beside `corpus` is the user's. In caches, earlier versions left
+out the machine.
+"""
 
 
 @contextmanager
@@ -43,6 +47,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = target if is_special else temporary_path(target)
     with wrap_os_errors(path):
         try:
+            _delete_leftovers(target, ".tmp")
             yield temporary
             if not is_special:
                 _apply_umask(temporary)
@@ -55,8 +60,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
             raise
 
 
-def temporary_path(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
+def temporary_path(path: Path, suffix: str = ".tmp") -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}@{platform.node()}{suffix}")
 
 
 @contextmanager
@@ -64,7 +69,7 @@ def atomic_cache_entry(path: Path) -> Iterator[Path]:
     """Several processes may write one entry at once. Nothing is flushed: a reader treats a damaged entry as missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     delete_scratch_of_dead(path.parent)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}@{platform.node()}.tmp")
+    temporary = temporary_path(path)
     try:
         yield temporary
         _apply_umask(temporary)
@@ -82,6 +87,15 @@ def delete_scratch_of_dead(folder: Path) -> None:
             _delete(path)
 
 
+def _delete_leftovers(target: Path, suffix: str) -> None:
+    """Delete what processes of this machine that were killed have left of `target`, beside files of the user."""
+    for path in target.parent.glob(f"*@*{suffix}"):
+        match = SCRATCH.fullmatch(path.name)
+        is_ours = match and (match["name"], match["node"]) == (target.name, platform.node())
+        if match and is_ours and not _is_alive(int(match["process"])):
+            _delete(path)
+
+
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)  # sends nothing
@@ -95,8 +109,11 @@ def _is_alive(process: int) -> bool:
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
     """Yield an empty folder, which replaces `folder` after the block; after an error, the previous one is kept."""
+    if folder.exists() and not folder.is_dir():  # a device would be deleted
+        raise RecipeError(f"{folder}: can't be written: it is no folder")
     temporary = temporary_path(folder)
     _delete(temporary)
+    _delete_leftovers(folder, ".tmp")
     try:
         with wrap_os_errors(folder):
             temporary.mkdir(parents=True)
@@ -111,13 +128,14 @@ def _commit_directory(temporary: Path, folder: Path) -> None:
     for path in (*temporary.rglob("*"), temporary):
         _apply_umask(path)
         sync(path)
-    old = folder.with_name(folder.name + ".old")
+    old = temporary_path(folder, ".old")
     _delete(old)
     if folder.exists():
         folder.rename(old)
     temporary.rename(folder)
     sync(folder.parent)
     _delete(old)
+    _delete_leftovers(folder, ".old")
 
 
 def _apply_umask(path: Path) -> None:
@@ -137,15 +155,13 @@ def discard(folder: Path) -> None:
 
 
 def recover(parent: Path) -> None:
-    """Finish or undo what a writer that was killed left in `parent`."""
-    for temporary in parent.glob("*.tmp"):
-        shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
-    for old in parent.glob("*.old"):
-        folder = old.with_suffix("")
-        if folder.exists():
-            shutil.rmtree(old)
-        else:  # killed between the two renames
-            old.rename(folder)
+    """Finish or undo what a writer that was killed, on whatever machine, left in `parent`."""
+    for left in list(parent.glob("*@*")):
+        match = SCRATCH.fullmatch(left.name)
+        if match and left.suffix == ".old" and not left.with_name(match["name"]).exists():
+            left.rename(left.with_name(match["name"]))  # killed between the two renames
+        elif match:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _delete(path: Path) -> None:

@@ -26,6 +26,8 @@ def require_output(path: Path, inputs: Iterable[Path], is_folder: bool = False) 
         raise ResourceError(f"{path}: can't be written: the folder {path.parent} does not exist")
     if path.is_dir() and not is_folder:
         raise RecipeError(f"{path}: can't be written: it is a folder")
+    if is_folder and path.exists() and not path.is_dir():
+        raise RecipeError(f"{path}: can't be written: it is no folder, and the output is one: choose another name")
     if path.exists() and not (path.is_file() or path.is_dir()):
         return  # a device or a pipe, such as /dev/stdout
     target = Path(os.path.realpath(path))

@@ -23,6 +23,9 @@ from stfit.io.json_files import Types, find_misfit, load_json_object
 
 log = logging.getLogger("stfit")
 
+NOT_LOADED = ("README.md", "stfit.lock", "loss_curve.png")
+"""Files of a model folder that may change without changing the model."""
+
 
 class _File:
     def __init__(self, name: str) -> None:
@@ -65,6 +68,11 @@ class RunFolder:
     """Result of the gate at the last attempt to publish."""
     tracked = _File("tracked.json")
     """The run's id at trackers."""
+
+    @property
+    def written(self) -> list[Path]:
+        """Files and folders that the run writes itself."""
+        return [getattr(self, name) for name, value in vars(RunFolder).items() if isinstance(value, _File)]
 
     def log(self, entry: dict[str, Any]) -> None:
         if is_rank_zero():
@@ -119,8 +127,9 @@ def put_aside_damaged(path: Path, reason: str = "is damaged") -> None:
 
 
 def hash_weights(model: Path) -> dict[str, str]:
-    """Name, below the folder -> digest of every file of weights."""
-    return {str(path.relative_to(model)): hash_file(path) for path in sorted(model.rglob("*.safetensors"))}
+    """Name, below the folder -> digest of every file that loading reads; earlier versions kept those of weights."""
+    files = [path for path in sorted(model.rglob("*")) if path.is_file() and path.name not in NOT_LOADED]
+    return {str(path.relative_to(model)): hash_file(path) for path in files}
 
 
 def find_damage(folder: RunFolder, digests: dict[str, str]) -> str | None:

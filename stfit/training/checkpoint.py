@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from stfit.distributed import all_gather_object, barrier, is_rank_zero, rank
+from stfit.distributed import all_gather_object, barrier, is_rank_zero, on_rank_zero, rank
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, weights_of
 from stfit.encoder.lora import adapted_linears
@@ -59,7 +59,8 @@ def save_checkpoint(folder: Path, objects: TrainObjects, facts: Mapping[str, Any
     with objects.full_encoder() as encoder:
         modules = trainable_modules(encoder, objects.losses)
         require_finite_weights(*modules)
-        with atomic_directory(folder) if is_rank_zero() else nullcontext(temporary_path(folder)) as temporary:
+        shared = on_rank_zero(lambda: temporary_path(folder))
+        with atomic_directory(folder) if is_rank_zero() else nullcontext(shared) as temporary:
             if is_rank_zero():
                 save_file(_clone_tied(_checkpoint_weights(modules)), temporary / "weights.safetensors")
                 save_file(_flatten_optimizer(objects.optimizer), temporary / "optimizer.safetensors")

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from stfit.distributed import world_size
+from stfit.encoder.encoder import Encoder
 from stfit.errors import LockError, ModelError
 from stfit.io.atomic import atomic_write
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import LoadedRecipe, load_recipe
-from stfit.recipe.lock import Lock, changes_since, is_same_input, lock_to_json
+from stfit.recipe.lock import Lock, changes_since, is_same_input, lock_to_json, training_changes
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.seal import is_damaged, is_sealed, seal
-from stfit.runtime.run_folder import RunFolder, find_damage, put_aside_damaged
+from stfit.runtime.run_folder import RunFolder, find_damage, put_aside, put_aside_damaged
 from stfit.training.checkpoint import Checkpoint, frozen_by_lora, newest_checkpoint, restore_checkpoint
 from stfit.training.loop import TrainObjects
 from stfit.training.state import TrainState
@@ -56,6 +57,33 @@ def fingerprint_run(lock: Lock, tokenizer: str) -> dict[str, Any]:
     return lock | {"tokens": sha256(tokenizer.encode()).hexdigest()}
 
 
+def unless_inputs_changed(
+    folder: RunFolder, checkpoint: Checkpoint | None, encoder: Encoder, fingerprint: dict[str, Any], strict: bool
+) -> Checkpoint | None:
+    """The checkpoint; None, and the run is put aside, if it was trained on other inputs: half of them are in no lock.
+
+    What `restore_or_start` refuses is left to it.
+    """
+    if checkpoint is None or strict or _misfit(checkpoint.facts["made"], fingerprint, encoder):
+        return checkpoint
+    changed = training_changes(checkpoint.facts["made"], fingerprint)
+    for note in put_aside(folder, [f"changed since the checkpoint: {line}" for line in changed]) if changed else []:
+        log.warning(note)
+    return None if changed else checkpoint
+
+
+def _misfit(saved: dict[str, Any], fingerprint: dict[str, Any], encoder: Encoder) -> str | None:
+    """Why the weights of a checkpoint belong to another model."""
+    if fingerprint["tokens"] != saved["tokens"]:
+        return (
+            "its weights belong to another vocabulary, which was learned from other training texts. Restore the "
+            "texts, or start a new run with --fresh"
+        )
+    if frozen_by_lora(encoder) and not is_same_input(saved["base"], fingerprint["base"]):
+        return "holds adapters of another base. Restore the base, or start a new run with --fresh"
+    return None
+
+
 def restore_or_start(
     folder: RunFolder,
     checkpoint: Checkpoint | None,
@@ -73,15 +101,8 @@ def restore_or_start(
         raise LockError(f"--resume: changed since {checkpoint.folder}:\n  " + "\n  ".join(changes))
     for line in changes:
         log.warning("changed since the checkpoint: %s", line)
-    if fingerprint["tokens"] != saved["tokens"]:
-        raise ModelError(
-            f"{checkpoint.folder}: its weights belong to another vocabulary, which was learned from other training "
-            "texts. Restore the texts, or start a new run with --fresh"
-        )
-    if frozen_by_lora(objects.encoder) and not is_same_input(saved["base"], fingerprint["base"]):
-        raise ModelError(
-            f"{checkpoint.folder}: holds adapters of another base. Restore the base, or start a new run with --fresh"
-        )
+    if misfit := _misfit(saved, fingerprint, objects.encoder):
+        raise ModelError(f"{checkpoint.folder}: {misfit}")
     restore_checkpoint(checkpoint, objects)
     state = TrainState(**checkpoint.facts["progress"])
     if state.best is not None and (damage := find_damage(folder, state.weights)):

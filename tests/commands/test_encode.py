@@ -273,6 +273,8 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
     (tmp_path / "ranges.json").write_text('{"low": [0], "high": [1]}')
     (tmp_path / "scalar.json").write_text('{"low": 0, "high": 1}')
     (tmp_path / "flat.json").write_text(json.dumps({"low": [0.5] * 8, "high": [0.5] * 8}))
+    (tmp_path / "infinite.json").write_text(json.dumps({"low": [-np.inf] * 8, "high": [np.inf] * 8}))
+    (tmp_path / "large.json").write_text(json.dumps({"low": [-1e39] * 8, "high": [1e39] * 8}))
     cases: list[tuple[type[StfitError], str, dict]] = [
         (RecipeError, "set --column", {"dataset": tmp_path / "two.csv"}),
         (DataError, "no text in row 2", {"dataset": tmp_path / "null.jsonl"}),
@@ -307,6 +309,14 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
             DataError,
             "below high",
             {"choices": EncodeOptions(precision="int8", truncate_dim=8), "calibration": tmp_path / "flat.json"},
+        ),
+        *(
+            (
+                DataError,
+                "a range is not finite",
+                {"choices": EncodeOptions(precision="int8", truncate_dim=8), "calibration": tmp_path / name},
+            )
+            for name in ("infinite.json", "large.json")
         ),
         (ModelError, "no prompt", {"choices": EncodeOptions(prompt_name="topic")}),
     ]

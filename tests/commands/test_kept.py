@@ -9,9 +9,10 @@ import pytest
 
 from stfit.commands.train import train
 from stfit.data.embedding_writers import EmbeddingRows, Parts
-from stfit.errors import RecipeError
+from stfit.encoder.folder.resolve import model_in
+from stfit.errors import ModelError, RecipeError
 from stfit.recipe.load import load_recipe
-from stfit.runtime.run_folder import RunFolder
+from stfit.runtime.run_folder import NOT_LOADED, RunFolder
 from stfit.training.loop import StepInfo
 
 
@@ -59,20 +60,37 @@ def test_a_damaged_resolved_recipe_is_refused_and_one_without_a_digest_is_read(w
     assert load_recipe(resolved).recipe.seed == 42
 
 
-@pytest.mark.parametrize("place", ["result", "weights"])
+@pytest.mark.parametrize("place", ["result", "model.safetensors", "tokenizer.json"])
 def test_a_finished_run_with_a_changed_byte_is_finished_again(write, run, tmp_path, place, caplog):
     recipe = write()
     expected = run(recipe)[-1].result["metrics"]
     folder = RunFolder(tmp_path / "runs" / "tiny")
-    before = weights(folder)
+    before = weights(folder), (folder.model / "tokenizer.json").read_bytes()
     if place == "result":
         folder.result.write_text(folder.result.read_text().replace('"steps": 6', '"steps": 7'))
     else:
-        flip(folder.model / "model.safetensors", -3)
+        flip(folder.model / place, -3)
     finished = run(recipe)[-1]
     assert (finished.again, finished.result["steps"], finished.result["metrics"]) == (False, 6, expected)
-    assert weights(folder) == before
+    assert (weights(folder), (folder.model / "tokenizer.json").read_bytes()) == before
     assert "damaged" in caplog.text
+
+
+def test_a_model_that_its_run_did_not_write_is_refused_by_any_of_its_names(write, run, tmp_path, monkeypatch):
+    run(write())
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "runs" / "tiny")
+    for name in NOT_LOADED:
+        flip(folder.model / name, -3)
+    for path in folder.model.rglob("*"):
+        names = [str(folder.path), str(folder.model), "runs/tiny", "runs/tiny/model"] if path.is_file() else []
+        assert all(Path(model_in(name)).resolve() == folder.model for name in names)
+        if names and path.name not in NOT_LOADED:
+            flip(path, -3)
+            for name in names:
+                with pytest.raises(ModelError, match=f"{path.name} is damaged: run its `stfit train` again"):
+                    model_in(name)
+            flip(path, -3)
 
 
 def test_the_best_model_so_far_is_verified_before_a_run_relies_on_it(write, run, tmp_path, similarity, caplog):

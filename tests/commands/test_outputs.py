@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import fork, wait
 
 from stfit.cli.console import print_page
 from stfit.commands.encode import EncodeOptions, encode
@@ -17,10 +18,13 @@ from stfit.data.embedding_writers import EmbeddingRows, Parts, write_output
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.export.quantization import Ranges, save_ranges
+from stfit.encoder.folder.resolve import paths_of_model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import RecipeError, ResourceError
+from stfit.io.atomic import temporary_path
 from stfit.io.outputs import require_output
 from stfit.recipe.load import load_recipe
+from stfit.runtime.run_folder import RunFolder
 from stfit.workflows.text_windows import Inputs
 
 NO_MODEL = "./no-such-model"
@@ -84,6 +88,62 @@ def test_a_folder_that_holds_an_input_is_no_output(tmp_path, tiny_base):
         export(str(model), "onnx", model, False, None)
 
 
+def test_what_is_no_folder_takes_no_folder_of_shards_and_stays(tmp_path):
+    (tmp_path / "t.txt").write_text("rain\n")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("kept")
+    rows = EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    for name in ("pipe", "file"):
+        with pytest.raises(RecipeError, match=f"{name}: can't be written: it is no folder"):
+            encode_to(tmp_path / name, tmp_path / "t.txt")
+        with pytest.raises(RecipeError, match=f"{name}: can't be written: it is no folder"):
+            write_output([rows], tmp_path / name, 1)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+BESIDE = ["corpus.old", "corpus.tmp", "f.npy.tmp", "f.npy.old", "f.npy.7.tmp", "corpus.7@elsewhere.old"]
+
+
+@pytest.mark.parametrize("output", ["corpus", "f.npy"])
+def test_what_the_user_has_beside_an_output_stays(tmp_path, output):
+    for name in BESIDE:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis").write_text("kept")
+    rows = EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    for _ in range(2):  # the second replaces the first
+        write_output([rows], tmp_path / output, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {*BESIDE, output}
+    assert all((tmp_path / name / "thesis").read_text() == "kept" for name in BESIDE)
+
+
+@pytest.mark.parametrize(("output", "suffixes"), [("corpus", [".tmp", ".old"]), ("f.npy", [".tmp"])])
+def test_what_a_killed_process_left_beside_an_output_goes(tmp_path, output, suffixes):
+    target, rows = tmp_path / output, EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    assert wait(fork(lambda: [temporary_path(target, suffix).mkdir() for suffix in suffixes])) == 0
+    assert len(list(tmp_path.iterdir())) == len(suffixes)
+    write_output([rows], target, 1)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_of_parts_loses_nothing_but_parts(tmp_path):
+    parts, other = tmp_path / "z.npy.parts", tmp_path / "t.txt"
+    parts.mkdir()
+    other.write_text("rain\n")
+    (parts / "thesis.docx").write_text("kept")
+    with pytest.raises(RecipeError, match=r"z.npy.parts: holds thesis.docx.*move that file"):
+        encode_to(tmp_path / "z.npy", other)
+    (parts / "thesis.docx").rename(parts / "part-00000.safetensors")
+    with pytest.raises(RecipeError, match="this command reads it"):
+        encode_to(tmp_path / "z.npy", parts / "part-00000.safetensors")
+    (parts / "note").write_text("kept")  # put there while parts were written
+    Parts(parts).delete()
+    assert [path.name for path in parts.iterdir()] == ["note"]
+    (parts / "note").unlink()
+    Parts(parts).delete()
+    assert not parts.exists()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_of_a_folder_that_is_read_is_no_output(tmp_path, tiny_base, name):
     (tmp_path / "t.txt").write_text("rain\n")
@@ -99,6 +159,22 @@ def test_a_file_of_a_folder_that_is_read_is_no_output(tmp_path, tiny_base, name)
     assert weights.read_bytes() == before
     for _ in range(2):  # beside the model, a run folder may hold embeddings, and they may be written again
         list(encode(str(model.parent), inputs, model.parent / "embeddings.npy", EncodeOptions(), device="cpu"))
+
+
+def test_what_a_run_wrote_is_no_output_and_other_files_beside_it_are(write, tmp_path):
+    run = RunFolder(tmp_path / "runs" / "r")
+    (run.path / "model").mkdir(parents=True)
+    (run.path / "model" / "modules.json").write_text("[]")
+    run.resolved.write_text("")
+    (tmp_path / "rows.jsonl").write_text("")
+    for model in (run.path, run.path / "model"):
+        for path in run.written:
+            with pytest.raises(RecipeError, match="this command reads it"):
+                require_output(path, paths_of_model(model), is_folder=True)
+        require_output(run.path / "mined.jsonl", paths_of_model(model))
+    recipe = load_recipe(write()).recipe
+    with pytest.raises(RecipeError, match="this command reads it"):
+        mine(str(run.path), recipe, run.metrics, MiningOptions(), corpus=None, corpus_column=None, device="cpu")
 
 
 def test_ranges_are_not_written_over_the_output(write, tmp_path):

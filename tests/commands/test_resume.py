@@ -249,7 +249,20 @@ def test_what_moved_since_the_checkpoint_is_said_and_refused_by_resume(tmp_path,
         with pytest.raises(LockError, match="fingerprint" if moved == "rows" else "threads: 1 -> 2") as caught:
             run(recipe, resume=True)
         assert caught.value.exit_code == 8
-        assert run(recipe)[0].first_step == 2
+        assert run(recipe)[0].first_step == (0 if moved == "rows" else 2)
     finally:
         torch.set_num_threads(threads)
     assert "changed since the checkpoint: " in caplog.text
+    assert (tmp_path / "runs" / "tiny.1" / "stfit.lock").is_file() == (moved == "rows")
+
+
+def test_a_run_that_began_on_other_rows_is_put_aside_and_its_lock_stands_for_its_weights(tmp_path, write, run):
+    recipe, rows = write(model={"base": {"type": "static", "vectors": "./words.txt"}}), tmp_path / "rows.jsonl"
+    words = sorted({word for line in rows.read_text().splitlines() for word in line.replace('"', " ").split()})
+    (tmp_path / "words.txt").write_text("".join(f"{word} {i % 7} {i % 5} 1 2\n" for i, word in enumerate(words)))
+    stop_at(recipe, tmp_path / "runs", 3)
+    rows.write_text("\n".join(reversed(rows.read_text().splitlines())) + "\n")
+    assert run(recipe)[0].first_step == 0
+    run(recipe, "locked", locked=tmp_path / "runs" / "tiny" / "stfit.lock")
+    assert_same_run(tmp_path / "runs" / "tiny", tmp_path / "locked" / "tiny")
+    assert (tmp_path / "runs" / "tiny.1" / "checkpoints" / "step-00000002").is_dir()

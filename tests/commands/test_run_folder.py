@@ -202,9 +202,9 @@ def test_what_a_killed_writer_left_is_undone(tmp_path, write, run):
     folder = tmp_path / "runs" / "tiny"
     (folder / "result.json").unlink()
     model = contents(folder / "model")
-    (folder / "model").rename(folder / "model.old")
-    (folder / "model.old" / "stfit.lock.tmp").write_text("half")
-    for name in ("model.tmp", "checkpoints/step-00000009.tmp"):
+    (folder / "model").rename(folder / "model.7@a.host.old")
+    (folder / "model.7@a.host.old" / "stfit.lock.7@a.host.tmp").write_text("half")
+    for name in ("model.7@a.host.tmp", "checkpoints/step-00000009.7@a.host.tmp"):
         (folder / name).mkdir()
         (folder / name / "half").write_text("half")
     events = train(load_recipe(write()), tmp_path / "runs")

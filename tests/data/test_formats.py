@@ -15,7 +15,8 @@ from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading.load_table import load_table
 from stfit.data.reading.local_files import count_rows, read_file
 from stfit.data.reading.parquet import count_text_bytes
-from stfit.data.source import ReadOptions, Source, TrainingData
+from stfit.data.source import Condition, ReadOptions, Source, TrainingData
+from stfit.data.table import build_table
 from stfit.errors import DataError
 from stfit.paths import COMPRESSIONS, READERS, looks_like_path, without_data_suffix
 
@@ -272,3 +273,53 @@ def test_a_damaged_file_with_a_byte_order_mark_is_not_said_to_be_of_another_enco
     ) as caught:
         load_table(Source(dataset=str(path)))
     assert "cp1252" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_column_that_is_named_twice_is_refused(tmp_path, suffix):
+    table = pa.Table.from_arrays([pa.array(["right"]), pa.array(["wrong"])], names=["positive", "positive"])
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(table, path)
+    else:
+        with ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match="names the column `positive` twice"):
+        load_table(Source(dataset=str(path)))
+
+
+def test_an_arrow_file_that_lost_its_end_is_refused_wherever_it_was_cut(tmp_path):
+    schema = pa.schema([("text", pa.string())])
+    places = []
+    with (tmp_path / "whole.arrow").open("wb") as file, ipc.new_file(file, schema) as writer:
+        for _ in range(2):
+            writer.write_batch(pa.record_batch([["rain"] * 3], schema=schema))
+            places.append(file.tell())
+    content = (tmp_path / "whole.arrow").read_bytes()
+    assert len(load_table(Source(dataset=str(tmp_path / "whole.arrow")))) == 6
+    for place in (*places, len(content) - 20, len(content) - 1):
+        (tmp_path / "cut.arrow").write_bytes(content[:place])
+        with pytest.raises(DataError, match=r"cut\.arrow: is cut off"):
+            load_table(Source(dataset=str(tmp_path / "cut.arrow")))
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_a_text_ends_at_any_line_end_and_at_no_other_character(tmp_path, end):
+    texts = ["rain\u0085rain", "bread\u2028bread", "tea\x0btea"]
+    (tmp_path / "t.txt").write_bytes(end.join([*texts, ""]).encode())
+    assert load_table(Source(dataset=str(tmp_path / "t.txt"))).columns["text"] == texts
+
+
+@pytest.mark.parametrize("names", [[], ["text", "text"]])
+def test_a_header_names_columns_and_none_twice(names):
+    with pytest.raises(ValueError, match="at least one column, and none twice"):
+        ReadOptions(header=names)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kept"),
+    [(["true", "false", "True"], ["false"]), ([True, False], [False]), ([1, 0, "1", None], [1, 0, "1", None])],
+)
+def test_a_boolean_is_its_text_and_never_a_number(cells, kept):
+    table = build_table("rows", {"keep": cells}, {})
+    assert filter_rows(table, {"keep": Condition.model_validate({"not": True})}).columns["keep"] == kept

@@ -280,3 +280,21 @@ def test_ids_that_are_whole_numbers_are_the_same_as_floats(tmp_path):
 def test_judgments_of_nothing_are_shown_beside_the_ids_that_there_are(tmp_path):
     with pytest.raises(DataError, match=r"names 'd1' and 'd1', and the first ids there are '1' and '1'\)"):
         load(**of_numbers(tmp_path, ["d1"]))
+
+
+@pytest.mark.parametrize("score", [None, "relevant", "1,0", "", float("nan")])
+def test_a_score_that_is_no_number_is_refused_with_its_row_and_true_is_one(beir, score):
+    folder, *_ = beir
+    tables = {
+        "corpus": {"dataset": str(folder / "corpus.jsonl"), "columns": {"id": "_id"}},
+        "queries": {"dataset": str(folder / "queries.jsonl"), "columns": {"id": "_id"}},
+        "relevant": {"dataset": str(folder / "judged.jsonl")},
+    }
+    for second in (True, score):
+        rows = [{"query": "q1", "corpus": "d1", "score": 1}, {"query": "q1", "corpus": "d2", "score": second}]
+        (folder / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if second is True:
+            assert load(**tables)[1].relevant == [{1, 2}]
+        else:
+            with pytest.raises(DataError, match=f"row 2: the score {re.escape(repr(score))} is no number"):
+                load(**tables)

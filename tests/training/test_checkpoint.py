@@ -9,8 +9,10 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from processes import fork, wait
 
 from stfit.errors import DivergedError, ModelError, ResourceError
+from stfit.io.atomic import temporary_path
 from stfit.io.hashing import hash_file
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
@@ -191,7 +193,9 @@ def test_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path
 
 def test_what_a_killed_writer_leaves_is_no_checkpoint_and_is_in_nobodys_way(tmp_path, learner):
     save_checkpoint(checkpoint_path(tmp_path, 2), learner, {"step": 2})
-    shutil.copytree(checkpoint_path(tmp_path, 2), tmp_path / "step-00000004.tmp")
+    killed = fork(lambda: shutil.copytree(tmp_path / "step-00000002", temporary_path(tmp_path / "step-00000004")))
+    assert wait(killed) == 0
+    assert len(list(tmp_path.iterdir())) == 2
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002"]
     save_checkpoint(checkpoint_path(tmp_path, 4), learner, {"step": 4})
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000004", "step-00000002"]

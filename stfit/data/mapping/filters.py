@@ -42,11 +42,14 @@ def _passes(cell: Any, condition: Scalar | list[Scalar] | Condition) -> bool:
 
 
 def _is_one_of(cell: Any, values: Scalar | list[Scalar]) -> bool:
-    """Equality; a number in the recipe also equals that number as text, since all cells of a CSV file are text."""
-    return any(
-        cell == value or (isinstance(cell, str) and not isinstance(value, str) and number_in(cell) == value)
-        for value in (values if isinstance(values, list) else [values])
-    )
+    return any(_equals(cell, value) for value in (values if isinstance(values, list) else [values]))
+
+
+def _equals(cell: Any, value: Scalar) -> bool:
+    """A number or boolean in the recipe also equals its text, as in a CSV file; no boolean equals a number."""
+    if isinstance(cell, bool) or isinstance(value, bool):
+        return str(cell).lower() == str(value).lower()
+    return cell == value or (isinstance(cell, str) and not isinstance(value, str) and number_in(cell) == value)
 
 
 def number_in(cell: Any) -> float | int | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from stfit.data.reading.packed_file import open_bytes, refuse_bomb
-from stfit.data.reading.parquet import MIN_CELL_BYTES, class_names_of, count_text_bytes
+from stfit.data.reading.packed_file import CHUNK, open_bytes, refuse_bomb
+from stfit.data.reading.parquet import MIN_CELL_BYTES, class_names_of, count_text_bytes, require_distinct
 from stfit.data.reading.text_lines import BLOCK_ROWS
 from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table
+from stfit.errors import DataError
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -21,15 +22,19 @@ else:
 
 FILE_MAGIC = b"ARROW1\0\0"
 """Precedes the stream of record batches in a file of the format with a footer (Feather version 2)."""
+FILE_END = b"ARROW1"
+"""Ends such a file, after the footer."""
 
 
 def read_arrow_file(path: Path, options: ReadOptions) -> Iterator[Table]:
     """Blocks of a stream, or of a file with a footer, the first one an empty block with the column names."""
     unpacked = 0
     with open_bytes(path) as file:
-        if file.peek(len(FILE_MAGIC)).startswith(FILE_MAGIC):
+        has_footer = file.peek(len(FILE_MAGIC)).startswith(FILE_MAGIC)
+        if has_footer:
             file.read(len(FILE_MAGIC))
         with ipc.open_stream(file) as batches:
+            require_distinct(path, batches.schema.names)
             class_names = class_names_of(batches.schema)
             yield build_table(str(path), {name: [] for name in batches.schema.names}, class_names)
             for batch in batches:
@@ -38,6 +43,15 @@ def read_arrow_file(path: Path, options: ReadOptions) -> Iterator[Table]:
                 refuse_bomb(path, unpacked)
                 for start in range(0, batch.num_rows, BLOCK_ROWS):
                     yield build_table(str(path), batch.slice(start, BLOCK_ROWS).to_pydict(), class_names)
+        if has_footer and not _last_bytes(file).endswith(FILE_END):
+            raise DataError(f"{path}: is cut off, its last rows are missing: copy or download it again")
+
+
+def _last_bytes(file: IO[bytes]) -> bytes:
+    last = b""
+    while chunk := file.read(CHUNK):
+        last = (last + chunk)[-len(FILE_END) :]
+    return last
 
 
 def _count_bytes(batch: pa.RecordBatch) -> int:

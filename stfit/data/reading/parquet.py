@@ -7,6 +7,7 @@ length. A file that would fill the memory is refused before its rows are read.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from stfit.data.reading.packed_file import refuse_bomb
 from stfit.data.reading.text_lines import BLOCK_ROWS
 from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table
+from stfit.errors import DataError
 from stfit.lazy import lazy
 
 if TYPE_CHECKING:
@@ -31,11 +33,18 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[Table]:
     """Blocks of a .parquet file, the first one an empty block with the column names."""
     refuse_parquet_bomb(path)
     with parquet.ParquetFile(path) as file:
+        require_distinct(path, file.schema_arrow.names)
         class_names = class_names_of(file.schema_arrow)
         yield build_table(str(path), {name: [] for name in file.schema_arrow.names}, class_names)
         for group in range(file.num_row_groups):  # one iterator over all groups would keep each group in memory
             for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], use_threads=False):
                 yield build_table(str(path), batch.to_pydict(), class_names)
+
+
+def require_distinct(path: Path, names: list[str]) -> None:
+    """Raises DataError for two columns of one name: a table keeps the last one only."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"{path}: names the column `{twice[0]}` twice: rename one of the two")
 
 
 def class_names_of(schema: pa.Schema) -> dict[str, list[str]]:

@@ -38,8 +38,8 @@ def read_text_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 
 def text_blocks(file: IO[bytes], path: Path, options: ReadOptions) -> Iterator[Table]:
-    for lines in in_blocks(read_lines(file, path, options)):
-        yield build_table(str(path), {"text": [line.removesuffix("\n").removesuffix("\r") for _, line in lines]}, {})
+    for lines in in_blocks(read_lines(file, path, options, newline=None)):  # CR, LF and CRLF end a text
+        yield build_table(str(path), {"text": [line.removesuffix("\n") for _, line in lines]}, {})
 
 
 def in_blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
@@ -47,7 +47,9 @@ def in_blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield block
 
 
-def read_lines(file: IO[bytes], path: Path, options: ReadOptions, newline: str = "\n") -> Iterator[tuple[int, str]]:
+def read_lines(
+    file: IO[bytes], path: Path, options: ReadOptions, newline: str | None = "\n"
+) -> Iterator[tuple[int, str]]:
     """Line numbers from 1, and lines with their ends; `path`: for messages.
 
     Raises DataError for a line that is too long or in another encoding, and for a bomb. Closes the file.

@@ -78,13 +78,16 @@ def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
 def load_ranges(path: Path, dim: int) -> Ranges | None:
     try:
         written = load_json(path)
-        low, high = (np.array(written[key], dtype=np.float32) for key in ("low", "high"))
+        with np.errstate(over="ignore"):  # refused below
+            low, high = (np.array(written[key], dtype=np.float32) for key in ("low", "high"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not an stfit calibration file: {error}") from error
     if low.shape != (dim,) or high.shape != (dim,):
         raise DataError(f"{path} calibrates {low.size} dimensions, but these embeddings have {dim}")
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise DataError(f"{path}: a range is not finite in float32: compute the ranges again from finite embeddings")
     if not (low <= high).all() or (low == high).all():
         raise DataError(
             f"{path}: in a range, low must be below high: compute it again, from at least {MIN_TEXTS} texts"

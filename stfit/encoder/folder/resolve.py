@@ -7,6 +7,8 @@ from stfit.encoder.folder.files import read_json
 from stfit.errors import ModelError
 from stfit.hub.download import download_files, find_commit, list_files
 from stfit.io.display import shorten
+from stfit.io.json_files import load_json_object
+from stfit.runtime.run_folder import RunFolder, find_damage
 
 SMALL_FILES = ["*.json"]
 """Enough to check a recipe."""
@@ -91,8 +93,8 @@ def model_folder(path: Path) -> Path:
 def model_in(path: str) -> str:
     """The model that a command line names: of a run folder its `model/`, else `path` itself, a folder or a Hub id.
 
-    Raises ModelError instead of asking the Hub for a missing path whose parent folder exists, such as `runs/typo`, and
-    for a run that is named without `runs/`.
+    Raises ModelError instead of asking the Hub for a missing path whose parent folder exists, such as `runs/typo`, for
+    a run that is named without `runs/`, and for a model that is not the one its run has written.
     """
     named, run = Path(path), Path("runs") / path
     try:
@@ -103,7 +105,23 @@ def model_in(path: str) -> str:
         raise ModelError(f"{path}: there is no such run or model folder in {named.parent}")
     if not exists and (run / "model").is_dir():
         raise ModelError(f"{path}: no such folder. Did you mean {run}?")
-    return str(inner_model(named)) if named.is_dir() else path
+    return str(_require_undamaged(inner_model(named))) if named.is_dir() else path
+
+
+def _require_undamaged(folder: Path) -> Path:
+    """`folder` again. Raises ModelError if a finished run wrote it and a file differs from its digest."""
+    run = RunFolder(folder.absolute().parent)
+    written = (load_json_object(run.result) or {}) if folder.name == run.model.name else {}
+    if damage := find_damage(run, written.get("weights", {})):
+        raise ModelError(f"{damage}: run its `stfit train` again, which writes the model from the newest checkpoint")
+    return folder
+
+
+def paths_of_model(path: Path) -> list[Path]:
+    """What an output must not replace: the model that a command line names, and what its run wrote beside it."""
+    folder = inner_model(path)
+    run = RunFolder(folder.absolute().parent)
+    return [folder, *(run.written if run.resolved.is_file() else [])]
 
 
 def inner_model(path: Path) -> Path:
