@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import ipc, parquet
 
+from stfit.data.mapping.filters import filter_rows
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading.load_table import load_table
 from stfit.data.reading.local_files import count_rows, read_file
