@@ -58,7 +58,8 @@ def _lone_pickles(paths: list[str]) -> list[str]:
 
 def is_st_model(folder: Path) -> bool:
     """Whether its modules.json counts: sentence-transformers ignores that of a cross-encoder or a sparse encoder."""
-    kind = read_json(folder / "config_sentence_transformers.json", {}).get("model_type", ST_MODEL)
+    settings = load_json_object(folder / "config_sentence_transformers.json") or {}  # reading the model names damage
+    kind = settings.get("model_type", ST_MODEL)
     return ((folder / "modules.json").is_file() and kind == ST_MODEL) or is_model2vec(folder)
 
 
