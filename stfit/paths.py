@@ -15,9 +15,6 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, SerializationInfo, ValidatorFunctionWrapHandler, WrapValidator
 
-from stfit.errors import RecipeError
-from stfit.io.unicode import is_unicode
-
 READERS = {
     ".jsonl": "json_lines",
     ".ndjson": "json_lines",
@@ -50,13 +47,6 @@ def data_kind(name: str) -> str:
 def without_data_suffix(name: str) -> str:
     match = DATA_FILE.fullmatch(name)
     return match["stem"] if match else name
-
-
-def require_text(path: Path) -> None:
-    """Raises RecipeError for a path that YAML, JSON and safetensors can't hold: a run would fail at its end."""
-    full = str(path.absolute())
-    if "\0" in full or not is_unicode(full):
-        raise RecipeError(f"{full!a}: a path must be UTF-8 text: rename the part with other bytes in it")
 
 
 class Located(str):

@@ -14,8 +14,9 @@ from stfit.data.table import concatenate, delimiter_hint
 from stfit.errors import DataError, Problem, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
+from stfit.io.unicode import require_text
 from stfit.io.yaml_text import to_inline_yaml
-from stfit.paths import VECTOR_SUFFIXES, looks_like_path, require_text, without_data_suffix
+from stfit.paths import VECTOR_SUFFIXES, looks_like_path, without_data_suffix
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -23,8 +23,8 @@ from stfit.errors import HubError, LockError, ModelError, RecipeError
 from stfit.evaluation.measure import Evaluators, main_metrics
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import seal_json
+from stfit.io.unicode import require_text
 from stfit.losses.registry import build_loss, compute_loss
-from stfit.paths import require_text
 from stfit.publish.commit import preflight
 from stfit.publish.destination import Push
 from stfit.recipe.hub_refs import pin

@@ -11,7 +11,7 @@ from typing_extensions import TypeVar
 
 from stfit.data.source import ReadOptions
 from stfit.errors import Problem, RecipeError, did_you_mean
-from stfit.paths import require_text
+from stfit.io.unicode import require_text
 from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_BYTES, Mark, Node, SourceText, decode, quoted, read_yaml
 from stfit.recipe.overrides import apply_overrides, merge
 from stfit.recipe.recipe import Recipe
