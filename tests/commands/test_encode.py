@@ -251,15 +251,16 @@ def test_a_dimension_that_is_always_zero_does_not_keep_many_texts_from_int8() ->
     ("scale", "precision", "cause"), [(1e6, "float16", "too large for float16"), (3e38, "int8", "overflows")]
 )
 def test_an_embedding_that_is_not_finite_is_refused_with_its_text(model, tmp_path, scale, precision, cause) -> None:
-    weights = load_file(Path(model) / "model.safetensors")
+    model = shutil.copytree(model, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
     name = [name for name in weights if name.endswith(".output.LayerNorm.bias") and ".attention." not in name][-1]
-    save_file(weights | {name: weights[name] + np.float32(scale)}, Path(model) / "model.safetensors")
+    save_file(weights | {name: weights[name] + np.float32(scale)}, model / "model.safetensors")
     (tmp_path / "t.txt").write_text("\n".join(TEXTS))
     ranges = tmp_path / "ranges.json"
     ranges.write_text(json.dumps({"low": [-1.0] * 32, "high": [1.0] * 32}))
     options = {"calibration": ranges} if precision == "int8" else {}
     with pytest.raises(ModelError, match=f'id 0, "{TEXTS[0].strip()}", is not finite: .*{cause}'):
-        run(model, tmp_path / "t.txt", tmp_path / "o.npy", choices=EncodeOptions(precision=precision), **options)
+        run(str(model), tmp_path / "t.txt", tmp_path / "o.npy", choices=EncodeOptions(precision=precision), **options)
     assert not (tmp_path / "o.npy").exists()
 
 
