@@ -10,7 +10,9 @@ import pytest
 import yaml
 from hub.repository import files_in
 
+from stfit.io.json_files import load_json_object, seal_json
 from stfit.publish.readme import BEGIN, END
+from stfit.runtime.run_folder import hash_weights
 
 
 def head(server, repo="me/tiny"):
@@ -28,6 +30,13 @@ def commits(server, repo="me/tiny"):
 def expected(run):
     published = files_in(run / "model")
     return published | {".stfit-files": "".join(f"{path}\n" for path in sorted(published)).encode()}
+
+
+def rewrite(run, name, content):
+    """Another file in the model of a run, with the digests that the run keeps of them."""
+    (run / "model" / name).write_text(content)
+    result = load_json_object(run / "result.json") | {"weights": hash_weights(run / "model")}
+    (run / "result.json").write_text(seal_json(result))
 
 
 def test_a_push_is_one_commit_of_the_whole_model(server, stfit, run):
@@ -91,7 +100,7 @@ def test_repository_that_stfit_never_pushed_to_loses_nothing(server, stfit, run)
     theirs = {"2_Other/config.json": b"{}", "vocab.txt": b"a", "pytorch_model.bin": b"b"}
     server.state.create("model", "me/tiny", theirs)
     assert stfit("push", run).code == 0
-    (run / "model" / "1_Pooling" / "config.json").write_text("{}")
+    rewrite(run, "1_Pooling/config.json", "{}")
     assert stfit("push", run).code == 0
     assert theirs.items() <= contents(head(server)).items()
 
@@ -193,7 +202,7 @@ def test_branch_tag_and_pull_request(server, stfit, run):
     assert again.code == 0
     assert "nothing to do, commit" in again.out
     assert "tagged v1" in again.out
-    (run / "model" / "1_Pooling" / "config.json").write_text("{}")
+    rewrite(run, "1_Pooling/config.json", "{}")
     refused = stfit("push", run, "--branch", "next", "--tag", "v1")
     assert refused.code == 5
     assert "already has a tag `v1`" in refused.err
@@ -236,7 +245,7 @@ def test_run_that_has_not_finished_is_not_published_past_its_gate(server, stfit,
 
 
 def test_file_that_holds_the_token_is_not_published(server, stfit, run):
-    (run / "model" / "config.json").write_text('{"token": "hf_me"}')
+    rewrite(run, "config.json", '{"token": "hf_me"}')
     ended = stfit("push", run)
     assert ended.code == 4
     assert "the Hub token is in config.json" in ended.err
@@ -282,7 +291,7 @@ def test_somebody_who_is_faster_is_not_overwritten(server, stfit, run):
 def test_killed_before_its_commit_it_leaves_the_old_model_and_goes_through_when_run_again(server, stfit, run):
     stfit("push", run)
     before = contents(head(server))
-    (run / "model" / "1_Pooling" / "config.json").write_text("{}")
+    rewrite(run, "1_Pooling/config.json", "{}")
     server.break_("POST", "/commit/", "hang")
     child = stfit.start("push", run)
     while len(server.requests("POST", "/commit/")) < 2:

@@ -116,8 +116,8 @@ def test_killed_at_any_request_the_hub_has_the_old_model_or_the_new_one(server, 
 
     orders = []
     for number, (name, folder) in enumerate(runs.items()):
-        draw_weights(folder, "2_Dense/model.safetensors")
         (folder / "model" / "1_Pooling" / "config.json").write_text("{}")
+        draw_weights(folder, "2_Dense/model.safetensors")
         sent = sha256((folder / "model" / "2_Dense" / "model.safetensors").read_bytes()).hexdigest()
         orders.append(Fault("*", "", "hang", skip=number, times=1000, client=f"{of_account(name)}|{sent}"))
     server.faults.extend(orders)
