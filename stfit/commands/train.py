@@ -143,7 +143,9 @@ def _run(
     device = choose_device(pinned.train.device)
     encoder = _build_encoder(pinned, prepared, device, loaded.origins)
     fingerprint = fingerprint_run(lock, encoder.tokenizer.fingerprint)
-    checkpoint = on_rank_zero(partial(unless_inputs_changed, folder, checkpoint, encoder, fingerprint, strict))
+    # A stream goes on: it may have ended at a wrong row, which is mended now.
+    keeps = strict or any(objective.data.streaming for objective in pinned.objectives_by_path.values())
+    checkpoint = on_rank_zero(partial(unless_inputs_changed, folder, checkpoint, encoder, fingerprint, keeps))
     tables = _tokenize_training(pinned, encoder, prepared)
     resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()

@@ -58,13 +58,13 @@ def fingerprint_run(lock: Lock, tokenizer: str) -> dict[str, Any]:
 
 
 def unless_inputs_changed(
-    folder: RunFolder, checkpoint: Checkpoint | None, encoder: Encoder, fingerprint: dict[str, Any], strict: bool
+    folder: RunFolder, checkpoint: Checkpoint | None, encoder: Encoder, fingerprint: dict[str, Any], keeps: bool
 ) -> Checkpoint | None:
     """The checkpoint; None, and the run is put aside, if it was trained on other inputs: half of them are in no lock.
 
-    What `restore_or_start` refuses is left to it.
+    `keeps`: take it all the same. What `restore_or_start` refuses is left to it.
     """
-    if checkpoint is None or strict or _misfit(checkpoint.facts["made"], fingerprint, encoder):
+    if checkpoint is None or keeps or _misfit(checkpoint.facts["made"], fingerprint, encoder):
         return checkpoint
     changed = training_changes(checkpoint.facts["made"], fingerprint)
     for note in put_aside(folder, [f"changed since the checkpoint: {line}" for line in changed]) if changed else []:
