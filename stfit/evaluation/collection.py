@@ -108,7 +108,7 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
             f"{table.origin}: no judgement above 0 names a query of {queries.dataset} and a document of "
             f"{corpus.dataset}{_example(judgments, all_queries, documents)}: check `columns` and `split`"
         )
-    expected = set(_cells_of(table, relevant, "query")) if is_split else all_queries
+    expected = set(_texts_of(table, relevant, "query")) if is_split else all_queries
     unjudged = [key for key in all_queries if key in expected and key not in judged]
     return Collection(
         queries=[all_queries[key].text for key in judged],
@@ -177,8 +177,9 @@ def _listed(ids: list[str]) -> str:
 
 
 def _relevant_judgments(table: Table, source: TableSource) -> Iterator[_Judgment]:
-    columns = _cells_of(table, source, "query"), _cells_of(table, source, "corpus"), _scores(table, source)
-    for query, document, score, row in zip(*columns, table.row.tolist(), strict=True):
+    queries, documents = (_texts_of(table, source, role) for role in ("query", "corpus"))
+    scores = _optional(table, source, "score", default=1)
+    for query, document, score, row in zip(queries, documents, scores, table.row.tolist(), strict=True):
         number = number_in(score)
         if number is None or math.isnan(number):
             message = f"row {row}: the score {score!r} is no number: a judgment above 0 makes a document relevant"
@@ -187,17 +188,10 @@ def _relevant_judgments(table: Table, source: TableSource) -> Iterator[_Judgment
             yield _Judgment(query, document, row)
 
 
-def _scores(table: Table, source: TableSource) -> list[Any]:
-    selector = source.columns.get("score", "score")
-    if not isinstance(selector, str):
-        raise RecipeError("`columns: score` takes one selector")
-    return select(table, selector) if selector != "score" or "score" in table.columns else [1] * len(table)
-
-
 def _entries_by_id(source: TableSource, kind: str) -> dict[str, _Entry]:
     table = filter_rows(load_table(source), source.where)
-    ids, texts = _cells_of(table, source, "id"), _cells_of(table, source, "text")
-    titles = _optional(table, source, "title", default="")
+    ids, texts = (_texts_of(table, source, role) for role in ("id", "text"))
+    titles = map(_as_text, _optional(table, source, "title", default=""))
     entries = {
         key: _Entry(f"{title} {text}".strip(), row)
         for key, title, text, row in zip(ids, titles, texts, table.row.tolist(), strict=True)
@@ -208,19 +202,23 @@ def _entries_by_id(source: TableSource, kind: str) -> dict[str, _Entry]:
     return entries
 
 
-def _cells_of(table: Table, source: TableSource, role: str) -> list[str]:
+def _cells_of(table: Table, source: TableSource, role: str) -> list[Any]:
     selector = source.columns.get(role, role)
     if not isinstance(selector, str):
         raise RecipeError(f"`columns: {role}` takes one selector")
-    return list(map(_as_text, select(table, selector)))
+    return list(select(table, selector))
+
+
+def _optional(table: Table, source: TableSource, role: str, default: Any) -> list[Any]:
+    has_role = role in source.columns or role in table.columns
+    return _cells_of(table, source, role) if has_role else [default] * len(table)
+
+
+def _texts_of(table: Table, source: TableSource, role: str) -> list[str]:
+    return list(map(_as_text, _cells_of(table, source, role)))
 
 
 def _as_text(cell: Any) -> str:
     """Whole numbers without a point: pandas writes a column of ids as floats, if one is missing."""
     whole = int(cell) if isinstance(cell, float) and cell.is_integer() else cell
     return "" if cell is None else str(whole)
-
-
-def _optional(table: Table, source: TableSource, role: str, default: Any = 1) -> list[Any]:
-    has_role = role in source.columns or role in table.columns
-    return _cells_of(table, source, role) if has_role else [default] * len(table)

@@ -126,7 +126,7 @@ def put_aside_damaged(path: Path, reason: str = "is damaged") -> None:
     log.warning("%s: %s; kept as %s", path, reason, aside.name)
 
 
-def hash_weights(model: Path) -> dict[str, str]:
+def hash_model(model: Path) -> dict[str, str]:
     """Name, below the folder -> digest of every file that loading reads; earlier versions kept those of weights."""
     files = [path for path in sorted(model.rglob("*")) if path.is_file() and path.name not in NOT_LOADED]
     return {str(path.relative_to(model)): hash_file(path) for path in files}

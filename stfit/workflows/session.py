@@ -19,7 +19,7 @@ from stfit.io.atomic import atomic_directory, atomic_write
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.seal import seal
-from stfit.runtime.run_folder import RunFolder, find_damage, hash_weights
+from stfit.runtime.run_folder import RunFolder, find_damage, hash_model
 from stfit.runtime.signals import SignalHandler
 from stfit.training.checkpoint import checkpoint_path, delete_old_checkpoints, save_checkpoint
 from stfit.training.diagnostics import Diagnostics
@@ -200,7 +200,7 @@ class TrainingSession:
             if is_rank_zero():
                 with self.state.timed("saving"), atomic_directory(self.folder.model) as scratch:
                     save_encoder(encoder, scratch)
-                self.state.weights = hash_weights(self.folder.model)
+                self.state.weights = hash_model(self.folder.model)
             barrier()  # no process may read the model before it is written
 
     def improves(self, metrics: dict[str, float]) -> bool:

@@ -12,7 +12,7 @@ from hub.repository import files_in
 
 from stfit.io.json_files import load_json_object, seal_json
 from stfit.publish.readme import BEGIN, END
-from stfit.runtime.run_folder import hash_weights
+from stfit.runtime.run_folder import hash_model
 
 
 def head(server, repo="me/tiny"):
@@ -35,7 +35,7 @@ def expected(run):
 def rewrite(run, name, content):
     """Another file in the model of a run, with the digests that the run keeps of them."""
     (run / "model" / name).write_text(content)
-    result = load_json_object(run / "result.json") | {"weights": hash_weights(run / "model")}
+    result = load_json_object(run / "result.json") | {"weights": hash_model(run / "model")}
     (run / "result.json").write_text(seal_json(result))
 
 

@@ -17,7 +17,7 @@ from publish.test_push import contents, expected
 from safetensors.numpy import load_file, save_file
 
 from stfit.io.json_files import load_json_object, seal_json
-from stfit.runtime.run_folder import hash_weights
+from stfit.runtime.run_folder import hash_model
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def draw_weights(run, *names):
     for name in names:
         weights = load_file(run / "model" / name)
         save_file({key: random.random(old.shape, np.float32) for key, old in weights.items()}, run / "model" / name)
-    result = load_json_object(run / "result.json") | {"weights": hash_weights(run / "model")}
+    result = load_json_object(run / "result.json") | {"weights": hash_model(run / "model")}
     (run / "result.json").write_text(seal_json(result))
 
 

@@ -75,7 +75,8 @@ def load_transformer(folder: Path, options: BackboneOptions) -> Backbone:
     if base is None:
         module = _load_module(folder, options)
     else:
-        validate_folder(base)  # what is merged has to be read, even if only names and shapes are asked for
+        validate_folder(base)
+        # What is merged has to be read, even if only names and shapes are asked for.
         module = merge_adapter(_load_module(base, replace(options, read_weights=True)), folder)
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(folder if base is None or has_tokenizer else base, options.append_eos is not False)
