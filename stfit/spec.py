@@ -10,6 +10,7 @@ schema and the reference page. With `Choice("loss", LossBase)` instead of CHOICE
 union: see plugins.py.
 """
 
+import re
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
@@ -38,6 +39,24 @@ class Spec(BaseModel):
     @classmethod
     def tag(cls) -> str:
         return str(cls.model_fields["type"].default)
+
+
+class TextLike:
+    """Annotation of a text that matches `pattern`: an error says `description`, which people understand."""
+
+    def __init__(self, pattern: str, description: str) -> None:
+        self._pattern, self._description = pattern, description
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._require_match, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(schema) | {"pattern": self._pattern}
+
+    def _require_match(self, text: str) -> str:
+        if re.fullmatch(self._pattern, text) is None:
+            raise ValueError(f"expected {self._description}")
+        return text
 
 
 def accepted_names(choices: list[type[Spec]]) -> dict[str, str]:

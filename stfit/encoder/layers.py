@@ -22,11 +22,20 @@ ACTIVATIONS = {
     "tanh": "Tanh",
     "gelu": "GELU",
     "relu": "ReLU",
+    "leaky_relu": "LeakyReLU",
+    "elu": "ELU",
+    "selu": "SELU",
     "sigmoid": "Sigmoid",
     "silu": "SiLU",
+    "softplus": "Softplus",
+    "mish": "Mish",
     "identity": "Identity",
 }
 """Activation name -> class of torch.nn; sentence-transformers only takes the path of a module class."""
+
+Activation = Literal[
+    "tanh", "gelu", "relu", "leaky_relu", "elu", "selu", "sigmoid", "silu", "softplus", "mish", "identity"
+]
 
 
 class LayerSpec(Spec):
@@ -55,7 +64,7 @@ class Dense(LayerSpec):
     """Size of the output embedding."""
     bias: bool = True
     """Add a bias."""
-    activation: Literal["tanh", "gelu", "relu", "sigmoid", "silu", "identity"] = "tanh"
+    activation: Activation = "tanh"
     """Activation after the linear layer."""
 
     def build(self, dim: int) -> nn.Module:
@@ -78,7 +87,7 @@ class Dense(LayerSpec):
         path = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
         activation = next((key for key, name in ACTIVATIONS.items() if name == path.rpartition(".")[2]), None)
         if activation is None:
-            raise ValueError(f"unknown activation {path}")
+            raise ValueError(f"unknown activation {path}; known are {', '.join(ACTIVATIONS.values())}")
         return cls.model_validate(
             {"out_features": config["out_features"], "bias": config.get("bias", True), "activation": activation}
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -13,7 +13,7 @@ from stfit.data.source import ROLES, OptionalSplit, Source, Unnamed, label_selec
 from stfit.errors import Problem, RecipeError
 from stfit.paths import Location, without_data_suffix
 from stfit.similarity import SIMILARITIES, pairwise_similarity
-from stfit.spec import Spec
+from stfit.spec import Spec, TextLike
 
 When = Literal["start", "during", "end"]
 
@@ -22,11 +22,15 @@ Embed = Callable[[str, list[str]], np.ndarray]
 
 TrainAndHoldout = tuple[Examples, Examples | None]
 
+Name = Annotated[
+    str, TextLike(r"^[^/@\s]+$", "a name without spaces, `/` and `@`, which separate the parts of a metric")
+]
+
 
 class Named(Spec):
     """The name of an evaluator's metrics, and when they are measured."""
 
-    name: str | None = Field(None, pattern=r"^[^/@\s]+$")
+    name: Name | None = None
     """First part of the metric names. Default: the last part of the dataset's name, or `holdout`."""
     when: list[When] = ["start", "during", "end"]
     """When to evaluate: at the start of training, during it, and at its end."""

@@ -87,6 +87,7 @@ class _Entry(NamedTuple):
 class _Judgment(NamedTuple):
     query: str
     document: str
+    is_relevant: bool
     row: int
     """In its file, from 1."""
 
@@ -96,7 +97,8 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
     documents = dict(sorted(_entries_by_id(corpus, "corpus").items()))
     all_queries = _entries_by_id(queries, "queries")
     table = filter_rows(load_table(relevant), relevant.where)
-    judgments = list(_relevant_judgments(table, relevant))
+    all_judgments = list(_judgments(table, relevant))
+    judgments = [made for made in all_judgments if made.is_relevant]
     documents_of: dict[str, set[str]] = {}
     for made in judgments:
         documents_of.setdefault(made.query, set()).add(made.document)
@@ -120,6 +122,7 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
         own=np.array([index_of.get(key, -1) for key in judged]),
         problems=[
             *_missing(judgments, all_queries, documents, table.origin),
+            *_contradicting(all_judgments, table.origin),
             *_unjudged(unjudged, queries.dataset),
             *_blank({key: all_queries[key] for key in judged}, "queries", queries.dataset),
             *_blank(documents, "documents", corpus.dataset),
@@ -160,6 +163,13 @@ def _missing(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str],
     return problems
 
 
+def _contradicting(judgments: list[_Judgment], origin: str) -> list[Problem]:
+    relevant = {(made.query, made.document) for made in judgments if made.is_relevant}
+    rows = [made.row for made in judgments if not made.is_relevant and (made.query, made.document) in relevant]
+    message = f"{len(rows)} scores of 0 or less contradict scores above 0 of the same query and document: ignored"
+    return [Problem(message, "contradicting-judgments", origin, row=rows[0])] if rows else []
+
+
 def _unjudged(queries: list[str], origin: str) -> list[Problem]:
     message = f"{len(queries)} queries have no relevant document ({_listed(queries)}), and are not measured"
     return [Problem(message, "unjudged-queries", origin)] if queries else []
@@ -176,7 +186,7 @@ def _listed(ids: list[str]) -> str:
     return f"{', '.join(ids[:SHOWN_IDS])}{more}"
 
 
-def _relevant_judgments(table: Table, source: TableSource) -> Iterator[_Judgment]:
+def _judgments(table: Table, source: TableSource) -> Iterator[_Judgment]:
     queries, documents = (_texts_of(table, source, role) for role in ("query", "corpus"))
     scores = _optional(table, source, "score", default=1)
     for query, document, score, row in zip(queries, documents, scores, table.row.tolist(), strict=True):
@@ -184,8 +194,7 @@ def _relevant_judgments(table: Table, source: TableSource) -> Iterator[_Judgment
         if number is None or math.isnan(number):
             message = f"row {row}: the score {score!r} is no number: a judgment above 0 makes a document relevant"
             raise DataError(Problem(message, "bad-score", table.origin, row=row))
-        if number > 0:
-            yield _Judgment(query, document, row)
+        yield _Judgment(query, document, number > 0, row)
 
 
 def _entries_by_id(source: TableSource, kind: str) -> dict[str, _Entry]:

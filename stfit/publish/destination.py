@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from stfit.spec import Spec
+from stfit.spec import Spec, TextLike
 
 MAX_ID_LENGTH = 96
 
@@ -31,6 +31,13 @@ def validate_repo_name(name: str) -> str:
 
 RepoName = Annotated[str, AfterValidator(validate_repo_name)]
 
+License = Annotated[
+    str, TextLike(r"^[a-z0-9][a-z0-9.+-]*$", "an identifier of the Hub in small letters, such as `apache-2.0`")
+]
+Language = Annotated[
+    str, TextLike(r"^([a-z]{2,3}|multilingual|code)$", "an ISO 639 code such as `en`, or `multilingual` or `code`")
+]
+
 
 class Push(Spec):
     """Where `stfit push` publishes the model, and information for the model card that a run does not record."""
@@ -39,9 +46,9 @@ class Push(Spec):
     """Repository on the Hub: `owner/name`. Default owner: the account that the token belongs to."""
     private: bool = False
     """Create the repository as private. The visibility of an existing repository is not changed."""
-    license: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9.+-]*$")
+    license: License | None = None
     """License of the model, as a Hub identifier such as `apache-2.0`; null = not stated."""
-    language: list[Annotated[str, Field(pattern=r"^([a-z]{2,3}|multilingual|code)$")]] = []
+    language: list[Language] = []
     """Languages of the model, as ISO 639 codes such as `[en, de]`, or `multilingual` or `code`."""
     samples: int = Field(0, ge=0, le=20)
     """Number of training rows, from the first, to show on the model card. Their texts are published verbatim."""

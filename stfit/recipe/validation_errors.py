@@ -51,7 +51,6 @@ EXPECTED: dict[str, str] = {
     "less_than_equal": "at most {le}",
     "too_short": "at least {min_length} items",
     "too_long": "at most {max_length} items",
-    "string_pattern_mismatch": "text like {pattern}",
 }
 
 MAX_SHOWN = 200

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import huggingface_hub.constants as hub
 import pytest
@@ -50,6 +51,18 @@ def test_samples_name_the_classes_that_were_numbered(write, tmp_path):
     (path.parent / "named.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = [(sample["label"], sample["class"]) for sample in check(path, [])["samples"]]
     assert shown == [(1, "yes"), (0, "no"), (1, "yes")]
+
+
+def test_tokens_are_counted_by_a_tokenizer_that_has_no_tokenizer_json(write, tiny_base, tmp_path):
+    shutil.copytree(tiny_base("bert"), tmp_path / "base")
+    vocabulary = json.loads((tmp_path / "base" / "tokenizer.json").read_text())["model"]["vocab"]
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    (tmp_path / "base" / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    path = write(model={"base": str(tmp_path / "base")})
+    with_file = check(path, [])
+    (tmp_path / "base" / "tokenizer.json").unlink()
+    assert check(path, [])["counted"] == with_file["counted"] == "tokens"
 
 
 def test_column_that_another_role_has_is_not_the_one_that_is_meant(write):

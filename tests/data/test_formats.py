@@ -89,6 +89,15 @@ def test_arrow_files_of_both_formats_are_read(tmp_path, new):
     assert load_table(Source(dataset=str(tmp_path / "a.arrow"))).columns == COLUMNS
 
 
+def test_a_stream_that_ends_without_its_mark_may_be_cut_off(tmp_path, caplog):
+    whole = arrow_bytes(ipc.new_stream)
+    for name, content in (("whole", whole), ("cut", whole[:-8])):
+        (tmp_path / f"{name}.arrow").write_bytes(content)
+        assert load_table(Source(dataset=str(tmp_path / f"{name}.arrow"))).columns == COLUMNS
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith(f"{tmp_path}/cut.arrow: has no end-of-stream mark")
+
+
 def test_a_file_that_datasets_saved_keeps_the_names_of_its_classes(tmp_path):
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     datasets.Dataset.from_list(ROWS[:5], features=features).save_to_disk(tmp_path / "saved")

@@ -177,6 +177,19 @@ def test_the_modules_of_another_kind_of_model_are_not_read(tiny_base, tmp_path, 
     assert f"it is a {kind}, whose modules are not read" in caplog.text
 
 
+def test_layers_of_the_base_of_an_adapter_are_not_read_and_a_warning_says_so(adapter, tiny_base, tmp_path, caplog):
+    folder, expected = adapter
+    dense = {"type": "dense", "out_features": 4}
+    save_encoder(build_encoder(Model(base=str(tiny_base("bert")), layers=[dense])), tmp_path / "base")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    changed = config | {"base_model_name_or_path": str(tmp_path / "base")}
+    (folder / "adapter_config.json").write_text(json.dumps(changed))
+    (folder / "modules.json").unlink()
+    assert largest_error(load_encoder(folder).encode(SENTENCES), expected) < 1e-5
+    assert "has a modules.json, but the adapter has none" in caplog.text
+    assert inspect_model(Model(base=str(folder))).dropped is not None
+
+
 def test_an_adapter_without_its_base_says_so(adapter) -> None:
     folder, _ = adapter
     config = json.loads((folder / "adapter_config.json").read_text())

@@ -220,7 +220,7 @@ def test_a_saved_tokenizer_that_cuts_is_no_reason_to_warn(tiny_base, tmp_path, c
 def test_arguments_that_a_folder_stores_are_followed_or_refused(tiny_base, tmp_path) -> None:
     save_encoder(load_encoder(tiny_base("bert")), tmp_path / "model")
     path = tmp_path / "model" / "sentence_bert_config.json"
-    harmless = {"model_args": {"add_pooling_layer": False}, "tokenizer_args": {"model_max_length": 7}}
+    harmless = {"model_args": {"add_pooling_layer": False}, "tokenizer_args": {"model_max_length": 7, "use_fast": True}}
     path.write_text(json.dumps(harmless))
     assert load_encoder(tmp_path / "model").tokenizer.max_seq_length == 7
     path.write_text(json.dumps({"config_kwargs": {"num_hidden_layers": 1}}))

@@ -150,6 +150,14 @@ def test_a_collection_most_of_which_is_missing_is_refused(beir, lines, message):
         load(dataset=str(beir[0]))
 
 
+def test_judgments_that_contradict_each_other_are_counted(beir):
+    folder, *_ = beir
+    judge_also(folder, "q1\td1\t1", "q1\td1\t0", "q1\td2\t0")
+    message, row = problems_of(folder)["contradicting-judgments"]
+    assert message.startswith("2 scores of 0 or less contradict scores above 0 of the same query and document")
+    assert row == 9
+
+
 def test_queries_without_a_relevant_document_are_named_unless_another_split_has_them(beir):
     folder, *_ = beir
     judge_also(folder, "q3\td1\t0")

@@ -68,6 +68,9 @@ WRONG_INSIDE = [
     ("base: a/b", "base: a/b, pooling: meen", 1, "did you mean `mean`"),
     ("base: a/b", "base: a/b, layers: [dense]", 1, "`model.layers.0.out_features` is missing"),
     ("base: a/b", "base: a/b, append_eos: off", 1, "write false"),
+    ("loss: triplet", "loss: triplet\neval: [{type: triplet, dataset: a, name: a b}]", 4, "a name without spaces"),
+    ("loss: triplet", "loss: triplet\npush: {repo: a/b, language: [English]}", 4, "an ISO 639 code such as `en`"),
+    ("loss: triplet", "loss: triplet\npush: {repo: a/b, license: MIT}", 4, "an identifier of the Hub in small"),
     ("base: a/b", "base: {type: scratch, hiden_size: 3}", 1, "did you mean `hidden_size`"),
     ("base: a/b", "base: {type: scratch, hidden_size: 3}", 1, "not a multiple"),
 ]

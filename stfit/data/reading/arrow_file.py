@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 else:
     pa, ipc = lazy("pyarrow"), lazy("pyarrow.ipc")
 
+log = logging.getLogger("stfit")
+
 FILE_MAGIC = b"ARROW1\0\0"
 """Precedes the stream of record batches in a file of the format with a footer (Feather version 2)."""
 FILE_END = b"ARROW1"
 """Ends such a file, after the footer."""
+STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""Ends a stream of batches. The format also allows to close the stream without it, which is how a cut one looks."""
 
 
 def read_arrow_file(path: Path, options: ReadOptions) -> Iterator[Table]:
@@ -33,7 +38,8 @@ def read_arrow_file(path: Path, options: ReadOptions) -> Iterator[Table]:
         has_footer = file.peek(len(FILE_MAGIC)).startswith(FILE_MAGIC)
         if has_footer:
             file.read(len(FILE_MAGIC))
-        with ipc.open_stream(file) as batches:
+        stream = _StreamWithEnd(file)
+        with ipc.open_stream(stream) as batches:
             require_distinct(path, batches.schema.names)
             class_names = class_names_of(batches.schema)
             yield build_table(str(path), {name: [] for name in batches.schema.names}, class_names)
@@ -45,6 +51,22 @@ def read_arrow_file(path: Path, options: ReadOptions) -> Iterator[Table]:
                     yield build_table(str(path), batch.slice(start, BLOCK_ROWS).to_pydict(), class_names)
         if has_footer and not _last_bytes(file).endswith(FILE_END):
             raise DataError(f"{path}: is cut off, its last rows are missing: copy or download it again")
+        if not has_footer and stream.end != STREAM_END:
+            log.warning("%s: has no end-of-stream mark: if it was cut off, its last rows are missing", path)
+
+
+class _StreamWithEnd:
+    """A file for pyarrow to read, and the last bytes that it has read."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.end = file, b""
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self.end = (self.end + content[-len(STREAM_END) :])[-len(STREAM_END) :]
+        return content
 
 
 def _last_bytes(file: IO[bytes]) -> bytes:

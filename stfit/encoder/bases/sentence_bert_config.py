@@ -22,7 +22,17 @@ USUAL_VALUES: dict[str, tuple[str, ...]] = {
     "document_length": (),
     "query_expansion": (),
 }
-HARMLESS_SETTINGS = ("add_pooling_layer", "attn_implementation", "dtype", "torch_dtype", "trust_remote_code")
+HARMLESS_SETTINGS = (
+    "add_pooling_layer",
+    "attn_implementation",
+    "dtype",
+    "low_cpu_mem_usage",
+    "padding_side",
+    "torch_dtype",
+    "trust_remote_code",
+    "use_fast",
+    "use_safetensors",
+)
 """Arguments of transformers' classes, as a folder may store them, that change no embedding."""
 TEXT_ALONE = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,11 @@ from stfit.encoder.bases.sentence_bert_config import read_sentence_bert_config, 
 from stfit.encoder.bases.transformer_tokenizer import (
     TransformerTokenizer,
     append_eos,
+    has_tokenizer_files,
     load_tokenizer,
     own_limit,
     reject_token_types,
+    untruncated_by_class,
 )
 from stfit.encoder.folder.files import (
     count_parameters,
@@ -33,7 +36,7 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import ALL_FILES, SMALL_FILES, locate_adapter_base
 from stfit.encoder.folder.validate import require_right_weights, require_vectors, require_weights, validate_folder
 from stfit.encoder.lora import merge_adapter, merged_weights
-from stfit.encoder.tokenizer import untruncated_tokenizer
+from stfit.encoder.tokenizer import FileTokenizer, untruncated_tokenizer
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 from stfit.lazy import Tensor, lazy, torch
@@ -254,17 +257,23 @@ def inspect_transformer(folder: Path) -> ModelInfo:
     config |= config.get("encoder") or {}  # T5Gemma's
     positions = count_positions(config)
     tokenizer_limit = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
-    tokenizer_file = folder / "tokenizer.json"
     limit = read_sentence_bert_config(folder).get("max_seq_length") or own_limit(tokenizer_limit, positions)
     return ModelInfo(
         ST_NAME,
-        load_tokenizer=partial(untruncated_tokenizer, tokenizer_file) if tokenizer_file.is_file() else None,
+        load_tokenizer=_choose_loader(folder),
         max_seq_length=min(limit, positions or limit),
         positions=positions,
         hidden_size=_first_int(config, "hidden_size", "dim", "d_model"),
         num_layers=_first_int(config, "num_hidden_layers", "n_layers", "num_layers"),
         parameters=count_parameters(folder),
     )
+
+
+def _choose_loader(folder: Path) -> Callable[[], FileTokenizer] | None:
+    """How to load the tokenizer to count tokens; None if its files have not been downloaded."""
+    if (folder / "tokenizer.json").is_file():
+        return partial(untruncated_tokenizer, folder / "tokenizer.json")
+    return partial(untruncated_by_class, folder) if has_tokenizer_files(folder) else None
 
 
 def _first_int(config: dict[str, Any], *names: str) -> int | None:

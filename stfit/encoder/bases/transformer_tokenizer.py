@@ -87,6 +87,17 @@ class TransformerTokenizer(FileTokenizer):
         write_json(folder / CONFIG, {key: value for key, value in config.items() if value is not None})
 
 
+def has_tokenizer_files(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", *VOCABULARIES)) or any(folder.glob("*.model"))
+
+
+def untruncated_by_class(folder: Path) -> FileTokenizer:
+    """The tokenizer of a folder without tokenizer.json, which a class of transformers makes from other files."""
+    backend = load_tokenizer(folder).backend_tokenizer
+    backend.no_truncation()
+    return FileTokenizer(backend, special_tokens=True)
+
+
 def load_tokenizer(folder: Path, may_end_texts: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint, which reads its tokenizer.json as it is.
 
@@ -96,9 +107,7 @@ def load_tokenizer(folder: Path, may_end_texts: bool = True) -> PreTrainedTokeni
     most words become unknown.
     """
     path = folder / "tokenizer.json"
-    if not any((folder / name).is_file() for name in ("tokenizer.json", *VOCABULARIES)) and not any(
-        folder.glob("*.model")
-    ):
+    if not has_tokenizer_files(folder):
         raise ModelError(f"{folder}: has no tokenizer (tokenizer.json, {', '.join(VOCABULARIES)} or *.model)")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

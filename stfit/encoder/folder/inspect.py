@@ -9,7 +9,7 @@ from stfit.encoder.bases.transformer import inspect_transformer
 from stfit.encoder.config import Model
 from stfit.encoder.folder.files import read_json
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.encoder.folder.resolve import SMALL_FILES, ST_MODEL, is_st_model, locate
+from stfit.encoder.folder.resolve import SMALL_FILES, ST_MODEL, is_st_model, locate, locate_adapter_base
 from stfit.encoder.folder.st_config import read_folder
 from stfit.encoder.folder.validate import validate_folder, wrap_errors
 
@@ -38,6 +38,9 @@ def dropped_parts(folder: Path) -> str | None:
     """What of a folder is not used because it is no sentence-transformers model, or has lost its modules.json."""
     if is_st_model(folder):
         return None
+    base = locate_adapter_base(folder, SMALL_FILES)
+    if base is not None and is_st_model(base):
+        return f"the base of the adapter, {base}, has a modules.json, but the adapter has none, so they are not read"
     named = read_json(folder / "config.json", {}).get("architectures") or []
     heads = [str(name) for name in ([named] if isinstance(named, str) else named) if HEADS.search(str(name))]
     if heads:
