@@ -58,7 +58,7 @@ def encode_command(
     launch_workers(processes, json)
     from stfit.commands.encode import EncodeOptions, encode
     from stfit.data.source import Source
-    from stfit.recipe.load import read_options
+    from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import Inputs
 
     max_tokens = None if batch_tokens == "auto" else int(batch_tokens)

@@ -34,7 +34,7 @@ def export_command(
     """
     from stfit.commands.export import export
     from stfit.data.source import Source
-    from stfit.recipe.load import read_options
+    from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import Inputs
 
     inputs = None if texts is None else Inputs(Source(dataset=texts, split=split, read=read_options(read)), column)

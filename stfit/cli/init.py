@@ -24,7 +24,7 @@ def init_command(
     Example: stfit init ./pairs.csv -o pairs.yaml
     """
     from stfit.commands.init import DEFAULT_BASE, init
-    from stfit.recipe.load import read_options
+    from stfit.recipe.read_options import read_options
 
     result = init(dataset, output, base or DEFAULT_BASE, config, read_options(read))
     if json:

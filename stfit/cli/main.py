@@ -10,6 +10,7 @@ from stfit.cli import console
 from stfit.cli.app import app
 from stfit.cli.failures import failure_from, print_failure
 from stfit.cli.launch import require_parallel
+from stfit.cli.quick_imports import defer_imports
 from stfit.cli.streams import prepare_streams
 from stfit.distributed import is_initialized, is_rank_zero, launched_world_size, process_group, write_error_file
 from stfit.errors import InterruptedRun
@@ -21,6 +22,7 @@ def main() -> NoReturn:
     debug = "--debug" in arguments
     arguments = _default_lock_argument([argument for argument in arguments if argument != "--debug"]) or ["--help"]
     gc.set_threshold(100_000)  # importing torch creates a million objects and no garbage: collecting costs 0.3 s
+    defer_imports()
     prepare_streams()
     console.start_logging()
     try:

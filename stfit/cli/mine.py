@@ -50,7 +50,8 @@ def mine_command(
         raise typer.BadParameter(f"{output}: the output must be a .jsonl file")
     from stfit.commands.mine import MiningOptions, mine
     from stfit.data.source import Source
-    from stfit.recipe.load import load_recipe, read_options
+    from stfit.recipe.load import load_recipe
+    from stfit.recipe.read_options import read_options
 
     options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     source = Source(dataset=corpus, read=read_options(read)) if corpus else None

@@ -28,7 +28,7 @@ def similar_command(
     """
     from stfit.commands.similar import closest, similar
     from stfit.data.source import Source
-    from stfit.recipe.load import read_options
+    from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import Inputs
 
     inputs = Inputs(Source(dataset=texts, split=split, read=read_options(read)), column)

@@ -9,10 +9,9 @@ from typing import Any, Generic
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
-from stfit.data.source import ReadOptions
 from stfit.errors import Problem, RecipeError, did_you_mean
 from stfit.io.unicode import require_text
-from stfit.recipe.marked_yaml import COMMAND_LINE, MAX_BYTES, Mark, Node, SourceText, decode, quoted, read_yaml
+from stfit.recipe.marked_yaml import MAX_BYTES, Mark, Node, decode, quoted, read_yaml
 from stfit.recipe.overrides import apply_overrides, merge
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.seal import is_damaged
@@ -78,19 +77,6 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
         problems.sort(key=lambda at: (place.get(at.file or "", len(files)), at.line or 0, at.column or 0))
         raise RecipeError(problems)
     return LoadedRecipe(recipe, files[0].text, origins)
-
-
-def read_options(arguments: Sequence[str] | None) -> ReadOptions:
-    """The options of `--read KEY=VALUE`, each written as in `read` of a recipe. Raises RecipeError."""
-    nothing = Node({}, Mark(SourceText(COMMAND_LINE, Path.cwd(), []), 1, 1))
-    root, problems = apply_overrides(nothing, arguments or (), [ReadOptions])
-    try:
-        options = ReadOptions.model_validate(root.plain())
-    except ValidationError as error:
-        problems += explain_errors(error, root, ReadOptions)
-    if problems:
-        raise RecipeError(problems)
-    return options
 
 
 def _expand_from_data(root: Node) -> Node:

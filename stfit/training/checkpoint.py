@@ -17,7 +17,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from stfit.distributed import all_gather_object, barrier, is_rank_zero, on_rank_zero, rank
 from stfit.encoder.encoder import Encoder
@@ -28,7 +27,8 @@ from stfit.io.atomic import atomic_directory, discard, sync, temporary_path, wra
 from stfit.io.hashing import hash_file
 from stfit.io.json_files import load_json
 from stfit.runtime.run_folder import list_checkpoints, put_aside_damaged
-from stfit.training.fsdp import shard_like
+from stfit.training.adamw import AdamW
+from stfit.training.fsdp import is_sharded, local_part, shard_like
 from stfit.training.gradients import trained_weights
 from stfit.training.loop import TrainObjects, require_finite_weights, trainable_modules
 from stfit.training.rng import capture_all_rng, restore_all_rng
@@ -73,7 +73,7 @@ def save_checkpoint(folder: Path, objects: TrainObjects, facts: Mapping[str, Any
                 write_manifest(temporary)
 
 
-def _save_optimizer_shards(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+def _save_optimizer_shards(folder: Path, optimizer: AdamW) -> None:
     """Save the optimizer shards of the other ranks, between two barriers: rank 0 creates and commits the folder."""
     barrier()
     if not is_rank_zero():
@@ -119,13 +119,13 @@ def _clone_tied(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _flatten_optimizer(optimizer: torch.optim.Optimizer, sharded_only: bool = False) -> dict[str, Tensor]:
+def _flatten_optimizer(optimizer: AdamW, sharded_only: bool = False) -> dict[str, Tensor]:
     """Local tensors of the optimizer state, named `<weight>.<name>`; `sharded_only`: none that all ranks hold."""
     return {
-        f"{weight}.{name}": (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
-        for weight, state in optimizer.state_dict()["state"].items()
-        for name, tensor in state.items()
-        if not sharded_only or isinstance(tensor, DTensor)
+        f"{number}.{name}": local_part(tensor).detach().cpu().contiguous()
+        for number, weight in enumerate(optimizer.weights)
+        for name, tensor in optimizer.state.get(weight, {}).items()
+        if not sharded_only or is_sharded(tensor)
     }
 
 
@@ -202,14 +202,14 @@ def restore_checkpoint(checkpoint: Checkpoint, objects: TrainObjects) -> None:
         restore_all_rng(states)  # a rank that the checkpointed run did not have keeps its fresh generators
 
 
-def _load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    states: dict[int, dict[str, Tensor]] = {}
+def _load_optimizer(folder: Path, optimizer: AdamW) -> None:
+    weights = optimizer.weights
+    optimizer.state.clear()
     for key, tensor in _read_optimizer(folder):
         number, _, name = key.partition(".")
         weight = weights[int(number)]
-        states.setdefault(int(number), {})[name] = shard_like(tensor, weight if tensor.ndim else tensor)
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        placed = tensor.to(weight.device)
+        optimizer.state.setdefault(weight, {})[name] = shard_like(placed, weight if tensor.ndim else tensor)
 
 
 def _read_optimizer(folder: Path) -> Iterator[tuple[str, Tensor]]:

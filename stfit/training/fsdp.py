@@ -12,22 +12,31 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from stfit.distributed import translate_dist_errors, world_size
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.kernels.packing import forward_padded
 from stfit.errors import RecipeError
+from stfit.lazy import lazy
+
+if TYPE_CHECKING:
+    from torch.distributed import fsdp, tensor
+else:
+    fsdp, tensor = lazy("torch.distributed.fsdp"), lazy("torch.distributed.tensor")
+
+
+def is_sharded(value: Tensor | nn.Module) -> bool:
+    return world_size() > 1 and isinstance(value, (fsdp.FSDPModule, tensor.DTensor))
 
 
 def shard(encoder: Encoder) -> Encoder:
     """Shard the encoder in place, and return an unsharded copy without weights, for `summon_full_params` to fill."""
-    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+    if not hasattr(fsdp.FSDPModule, "set_force_sum_reduction_for_comms"):
         raise RecipeError(f"train.shard needs a newer torch than {torch.__version__}: remove it, or update torch")
     unsharded = copy.deepcopy(encoder, {id(encoder.tokenizer): encoder.tokenizer})
     for weight in unsharded.parameters():
@@ -38,9 +47,9 @@ def shard(encoder: Encoder) -> Encoder:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(encoder.device.type, (world_size(),))
     for module in (*_transformer_layers(encoder.backbone), encoder):
-        fully_shard(module, mesh=mesh)
+        fsdp.fully_shard(module, mesh=mesh)
     for module in encoder.modules():
-        if isinstance(module, FSDPModule):
+        if isinstance(module, fsdp.FSDPModule):
             module.set_gradient_divide_factor(1.0)  # sum gradients, as without sharding
             module.set_force_sum_reduction_for_comms(True)  # gloo does not support the default reduction
     return unsharded
@@ -57,28 +66,34 @@ def summon_full_params(unsharded: Encoder, encoder: Encoder) -> Iterator[Encoder
     try:
         with translate_dist_errors(), torch.no_grad():
             for empty, weight in zip(unsharded.parameters(), encoder.parameters(), strict=True):
-                empty.data = weight.full_tensor() if isinstance(weight, DTensor) else weight.data
+                empty.data = _full(weight).data
         yield unsharded
     finally:
         for weight in unsharded.parameters():
             weight.data = weight.new_empty(0)
 
 
-def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+def _full(value: Any) -> Tensor:
+    """All of a tensor that may be sharded. A collective operation."""
+    return value.full_tensor() if is_sharded(value) else value
+
+
+def local_part(value: Any) -> Tensor:
+    """What this process holds of a tensor."""
+    return value.to_local() if is_sharded(value) else value
+
+
+def shard_like(full: Tensor, like: Any) -> Tensor:
     """Shard a full tensor the way `like` is sharded. Every rank has it, so nothing is communicated."""
-    if not isinstance(like, DTensor):
-        return tensor
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+    if not is_sharded(like):
+        return full
+    return tensor.distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def clip_grad_norm(weights: Sequence[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale gradients, sharded and full ones, to a total norm of at most `max_norm`; returns the norm before."""
-    kinds = [[weight for weight in weights if isinstance(weight, DTensor) is sharded] for sharded in (True, False)]
+def total_grad_norm(weights: Sequence[nn.Parameter]) -> Tensor:
+    """Norm of all gradients, sharded and full ones, together."""
     norms = []
-    for kind in filter(None, kinds):
-        norm = nn.utils.get_total_norm([weight.grad for weight in kind if weight.grad is not None])
-        norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-    total = norms[0] if len(norms) == 1 else torch.stack(norms).norm()
-    for kind in filter(None, kinds):
-        nn.utils.clip_grads_with_norm_(kind, max_norm, total)
-    return total
+    for sharded in (True, False):
+        if grads := [weight.grad for weight in weights if weight.grad is not None and is_sharded(weight) is sharded]:
+            norms.append(_full(nn.utils.get_total_norm(grads)))
+    return norms[0] if len(norms) == 1 else torch.stack(norms).norm()

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional
 
 from stfit.data.batching.batches import Batch
@@ -24,6 +23,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.errors import RecipeError
 from stfit.losses.base import upcast
 from stfit.runtime.timer import Timer
+from stfit.training.fsdp import is_sharded
 from stfit.training.rng import capture_rng, restore_rng
 
 ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
@@ -59,7 +59,7 @@ def build_splitter(rows: int | None = None, tokens: int | None = None) -> Splitt
 def embed(encoder: Encoder, batch: Batch, sequences: np.ndarray) -> Tensor:
     """Embeddings of some of a batch's sequences, at least float32 [len(sequences), dim]."""
     count = len(sequences)
-    if isinstance(encoder, FSDPModule) and not any(len(batch.sequences[sequence]) for sequence in sequences):
+    if is_sharded(encoder) and not any(len(batch.sequences[sequence]) for sequence in sequences):
         longest = np.argmax([len(sequence) for sequence in batch.sequences])  # the other ranks wait for a forward
         sequences = np.append(sequences, longest)
     prompt_lengths = None if batch.prompt_lengths is None else batch.prompt_lengths[sequences]
@@ -97,7 +97,7 @@ def backward(
     """
     shares = partition([len(sequence) for sequence in batch.sequences])
     parts = split(batch, shares[rank()])
-    if isinstance(encoder, FSDPModule):  # every rank must call the encoder equally often
+    if is_sharded(encoder):  # every rank must call the encoder equally often
         parts += [parts[0][:0]] * (all_reduce_max(len(parts)) - len(parts))
     cached = len(parts) > 1
     if cached:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError, overflow_advice
 from stfit.runtime.timer import Timer
-from stfit.training.fsdp import clip_grad_norm, shard, summon_full_params
+from stfit.training.adamw import AdamW
+from stfit.training.fsdp import shard, summon_full_params, total_grad_norm
 from stfit.training.gradients import BatchResult, ComputeLoss, Splitter, backward, trained_weights
 from stfit.training.param_groups import build_param_groups
 from stfit.training.rng import capture_rng, restore_rng
@@ -46,7 +48,7 @@ class StepInfo:
 class TrainObjects:
     encoder: Encoder
     losses: list[ComputeLoss]
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW
     scaler: torch.amp.GradScaler
     unsharded: Encoder | None = None
     """A copy to gather the weights into, if the encoder is sharded."""
@@ -78,10 +80,8 @@ def build_train_objects(
     unsharded = shard(encoder) if sharded and world_size() > 1 else None
     weights = trained_weights(*trainable_modules(encoder, losses))
     groups = build_param_groups(weights, weight_decay, layer_decay, encoder.base.num_layers)
-    device = encoder.device.type
-    optimizer = torch.optim.AdamW(groups, fused=device in ("cpu", "cuda"))
-    scaler = torch.amp.GradScaler(device, enabled=encoder.precision == "float16")
-    return TrainObjects(encoder, losses, optimizer, scaler, unsharded)
+    scaler = torch.amp.GradScaler(encoder.device.type, enabled=encoder.precision == "float16")
+    return TrainObjects(encoder, losses, AdamW(groups), scaler, unsharded)
 
 
 def _freeze(encoder: Encoder, patterns: list[str]) -> None:
@@ -122,12 +122,14 @@ def train_steps(
         results = _accumulate_gradients(objects, group, split, timer, check_interrupt)
         _reduce_gradients(objects)
         loss = torch.stack([result.loss for result in results]).mean().item()
-        objects.scaler.unscale_(objects.optimizer)
-        grad_norm = clip_grad_norm(weights, max_grad_norm or float("inf")).item()
+        objects.scaler.unscale_(cast("Any", objects.optimizer))
+        norm = total_grad_norm(weights)
+        grad_norm = norm.item()
         advice = overflow_advice(objects.encoder.precision)
         _require_finite(step + 1, results, loss, 0.0 if objects.scaler.is_enabled() else grad_norm, batches, advice)
         learning_rate = learning_rate_at(step)
-        _optimizer_step(objects, learning_rate)
+        divisor = None if max_grad_norm is None else (norm.float() / max_grad_norm).clamp(min=1)
+        _optimizer_step(objects, learning_rate, divisor)
         timer.lap("optimizer")
         yield StepInfo(
             step=step + 1,
@@ -182,12 +184,13 @@ def _reduce_gradients(objects: TrainObjects) -> None:
     all_reduce_grads([weight for _, weight in trained_weights(*objects.modules[objects.unsharded is not None :])])
 
 
-def _optimizer_step(objects: TrainObjects, learning_rate: float) -> None:
+def _optimizer_step(objects: TrainObjects, learning_rate: float, divisor: Tensor | None) -> None:
+    """Update the weights; gradients are divided by `divisor`."""
     for group in objects.optimizer.param_groups:
         group["lr"] = learning_rate * group["lr_scale"]
-    objects.scaler.step(objects.optimizer)
+    objects.scaler.step(cast("Any", objects.optimizer), divisor)
     objects.scaler.update()
-    objects.optimizer.zero_grad(set_to_none=True)
+    objects.optimizer.zero_grad()
 
 
 def _require_finite(

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from stfit.errors import RecipeError
+from stfit.training.fsdp import is_sharded
 
 LAYER = re.compile(r"backbone\.(?:.*?\.)??(\d+)\.")
 EMBEDDINGS = re.compile(r"backbone\.(.*embed|shared\.)")
@@ -33,7 +33,7 @@ def build_param_groups(
     for decays in (True, False):
         for name, weight in named:
             if (weight.ndim >= 2) == decays:
-                groups.setdefault((lr_scale[name], decays, isinstance(weight, DTensor)), []).append(weight)
+                groups.setdefault((lr_scale[name], decays, is_sharded(weight)), []).append(weight)
     return [
         {"params": members, "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
         for (scale, decays, _), members in groups.items()

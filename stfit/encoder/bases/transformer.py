@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     import transformers
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from stfit.encoder.bases import transformer_config
+    from stfit.encoder.bases import meta_init, transformer_config
     from stfit.encoder.kernels import dropout, packing
 else:
     transformers = lazy("transformers")
+    meta_init = lazy("stfit.encoder.bases.meta_init")
     transformer_config = lazy("stfit.encoder.bases.transformer_config")
     dropout, packing = lazy("stfit.encoder.kernels.dropout"), lazy("stfit.encoder.kernels.packing")
 
@@ -155,17 +156,18 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
         wrapper = wrapper_prefix(weights or read_shapes(folder), f"{encoder.base_model_prefix}.")
         if wrapper:
             log.info("%s: the names of its weights begin with %s, which is left out", folder, wrapper)
-        module, loading = encoder.from_pretrained(
-            folder if weights is None else None,
-            config=config,
-            state_dict=weights and {name.removeprefix(wrapper): weight for name, weight in weights.items()},
-            key_mapping={f"^{re.escape(wrapper)}": ""} if wrapper and weights is None else None,
-            dtype=getattr(torch, options.precision),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with meta_init.quick_meta_init():
+            module, loading = encoder.from_pretrained(
+                folder if weights is None else None,
+                config=config,
+                state_dict=weights and {name.removeprefix(wrapper): weight for name, weight in weights.items()},
+                key_mapping={f"^{re.escape(wrapper)}": ""} if wrapper and weights is None else None,
+                dtype=getattr(torch, options.precision),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except ModelError:
         raise
     except Exception as error:  # transformers raises anything for a damaged file

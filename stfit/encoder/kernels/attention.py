@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +22,7 @@ from torch.nn import functional
 
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # newer than the oldest supported torch
-    varlen_attn = None  # type: ignore[assignment]
+HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # newer than the oldest supported torch
 
 
 class Packing:
@@ -141,7 +139,7 @@ def packed_attention(
         attended_thd: Tensor = AttentionWithDropout.apply(*rows_thd, packing, scale, dropout)  # type: ignore[no-untyped-call]
         return attended_thd[None], None
     half = query.dtype in (torch.float16, torch.bfloat16)
-    if query.device.type == "cuda" and half and dropout == 0 and varlen_attn is not None:
+    if query.device.type == "cuda" and half and dropout == 0 and HAS_VARLEN:
         return attend_varlen(rows_thd, packing, scaling, causal, sliding_window)[None], None
     sizes = [count * length for count, length in packing.groups]
     # One `split` becomes one `cat` in the backward pass; each slice would allocate a full-size zero gradient.
@@ -156,6 +154,8 @@ def packed_attention(
 def attend_varlen(
     rows_thd: list[Tensor], packing: Packing, scaling: float | None, causal: bool, window: int | None
 ) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler
+
     query_thd, key_thd, value_thd = rows_thd
     ends = torch.from_numpy(np.concatenate([[0], np.cumsum(packing.lengths)])).to(query_thd.device, torch.int32)
     longest = int(packing.lengths.max())

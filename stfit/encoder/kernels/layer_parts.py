@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 
 @dataclass(frozen=True)
@@ -163,6 +162,7 @@ def _find_deberta(backbone: Any) -> BackboneParts:
         attention.share_att_key and sorted(attention.pos_att_type) == ["c2p", "p2c"] for attention in attentions
     ):
         raise AttributeError("another kind of disentangled attention")
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
     def distances(attention: Any, length: int) -> Tensor:
         position = torch.arange(2 * length - 1, device=backbone.device) - length + 1
