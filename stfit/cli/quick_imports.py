@@ -4,8 +4,8 @@
   shards a model.
 - torch's compiler is a placeholder while a module of transformers is imported.
 
-Only the command line does this: another program may want all of transformers. Tried with transformers 5.0 and 5.24; if
-a version asks for more, or asks in another way, what it imports is imported.
+Only the command line does this: another program may want all of transformers. Tried with transformers 5.24, and with
+5.0, which asks in another way: then what it imports is imported.
 """
 
 import sys

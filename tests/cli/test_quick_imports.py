@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+import transformers
+from packaging import version
 
 from stfit.encoder.build import load_encoder
 
@@ -45,7 +47,7 @@ def test_nothing_that_is_unused_is_imported_and_the_embeddings_are_the_same(tiny
     encoded, imported = run_script(ENCODE + IMPORTED, folders, TEXTS, attention)
     for folder, embeddings in zip(folders, encoded, strict=True):
         np.testing.assert_allclose(embeddings, load_encoder(folder).encode(TEXTS), atol=1e-5)
-    if attention == "auto":
+    if attention == "auto" and version.parse(transformers.__version__) >= version.parse("5.24"):
         assert imported == []
 
 
