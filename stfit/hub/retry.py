@@ -30,7 +30,7 @@ GIVE_UP = 35
 MAX_RETRY_AFTER = 20
 """Longest Retry-After that is obeyed, in seconds."""
 MIN_PROGRESS = 32 * 1024
-"""Bytes that must be transferred within the stall timeout; a good response counts as this many."""
+"""Bytes that must be transferred within the stall timeout; a good response to a small request counts as this many."""
 MIN_UPLOAD_RATE = 64 * 1024
 """Assumed minimum bytes per second of an upload whose progress is unobservable."""
 XET_SETTINGS = {
@@ -143,7 +143,9 @@ def _response_hook(response: Any) -> None:
     if response.status_code == 429 and wait_time.isdigit() and int(wait_time) > MAX_RETRY_AFTER:
         raise HubError(Problem(f"the Hub's rate limit is reached: it asks to wait {wait_time} s", OUT_OF_REACH))
     if response.status_code < 429:
-        monitor.received(MIN_PROGRESS)
+        size = response.headers.get("Content-Length", "")
+        if response.request.method == "HEAD" or not size.isdigit() or int(size) < MIN_PROGRESS:
+            monitor.received(MIN_PROGRESS)  # not of a large file, whose client asks again and again
         response.stream = _counted_stream()(response.stream, monitor.received)
 
 
