@@ -25,6 +25,7 @@ log = logging.getLogger("stfit")
 
 FILE_MAGIC = b"ARROW1\0\0"
 """Precedes the stream of record batches in a file of the format with a footer (Feather version 2)."""
+PADDING = len(FILE_MAGIC)
 FILE_END = b"ARROW1"
 """Ends such a file, after the footer."""
 STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -37,7 +38,8 @@ def read_arrow_file(path: Path, options: ReadOptions) -> Iterator[Table]:
     with open_bytes(path) as file:
         has_footer = file.peek(len(FILE_MAGIC)).startswith(FILE_MAGIC)
         if has_footer:
-            file.read(len(FILE_MAGIC))
+            while file.peek(PADDING)[:PADDING] in (FILE_MAGIC, bytes(PADDING)):  # polars aligns the stream to 64 bytes
+                file.read(PADDING)
         stream = _StreamWithEnd(file)
         with ipc.open_stream(stream) as batches:
             require_distinct(path, batches.schema.names)
