@@ -176,3 +176,8 @@ def test_labels_that_nearly_all_occur_once_are_no_classes(sampler):
     labels = [*range(COUNT - 2), 0, 1]
     (found,) = [p for p in lint_training(classes(labels), "rows", False, sampler) if p.code == "lonely-class"]
     assert "is the label an id?" in found.message
+
+
+def test_classes_may_be_numbered_by_ids():
+    problems = found_in(classes([2**31 - 1 - i % 4 for i in range(COUNT)]), "group_by_label")
+    assert [problem.code for problem in problems] == ["class-numbers"]
