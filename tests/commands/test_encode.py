@@ -142,6 +142,13 @@ def test_standard_input_is_lines_of_text_or_of_json(model, tmp_path, monkeypatch
         np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, rtol=0, atol=1e-5)
 
 
+def test_standard_input_has_no_splits(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"a\nb\n"))))
+    inputs = Inputs(Source(dataset="-", split="train[:1]"), None, None)
+    with pytest.raises(RecipeError, match="standard input has no splits: remove --split"):
+        list(encode(str(model), inputs, tmp_path / "o.npy", EncodeOptions()))
+
+
 def test_a_dataset_saved_to_disk_is_read_some_rows_at_a_time(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(data_hub, "ROWS_AT_ONCE", 10)
     splits = {"train": datasets.Dataset.from_dict({"text": TEXTS}), "test": datasets.Dataset.from_dict({"text": ["a"]})}

@@ -58,6 +58,7 @@ PLANTED = {
     "id-column": (pairs(positive=[f"q-{i}f" for i in range(COUNT)]), "shuffle", None),
     "few-texts": (pairs(positive=["news", "forum"] * (COUNT // 2)), "no_duplicates", None),
     "damaged-text": (pairs(anchor=with_text(ANCHORS, 9, "caf\ufffd")), "shuffle", 10),
+    "placeholder": (pairs(positive=with_text(POSITIVES, 9, "NaN")), "shuffle", 10),
     "duplicate-rows": (pairs(anchor=REPEATED, positive=with_text(POSITIVES, 9, POSITIVES[4])), "shuffle", 10),
     "contradictory-labels": (
         labeled(with_text(SCORES, 9, 1 - SCORES[4]), sentence1=with_text(ANCHORS, 9, PAIR["sentence2"][4]),

@@ -128,6 +128,17 @@ def _damaged_text(rows: ExamplesToLint) -> Iterator[Problem]:
     yield from rows.problem("damaged-text", message, sorted(controls))
 
 
+PLACEHOLDERS = {"nan", "none", "null", "n/a", "#n/a", "<na>", "undefined"}
+"""What str() and spreadsheets make of a missing value."""
+
+
+def _placeholders(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A gap written as a word is a text like any other: the model learns that all gaps mean the same."""
+    at = [position for position, texts in enumerate(rows.tuples()) if not PLACEHOLDERS.isdisjoint(texts)]
+    found = next((text for text in rows.tuples()[at[0]] if text in PLACEHOLDERS), "") if at else ""
+    yield from rows.problem("placeholder", f"texts such as {found!r}, trained on as texts (write gaps as empty)", at)
+
+
 def _duplicate_rows(rows: ExamplesToLint) -> Iterator[Problem]:
     """A duplicate has twice the weight, and a holdout may contain rows that were trained on."""
     labels = rows.examples.label
@@ -300,6 +311,7 @@ WARNINGS: list[Check] = [
     _id_column,
     _few_texts,
     _damaged_text,
+    _placeholders,
     _duplicate_rows,
     _contradictory_labels,
     _equal_texts,
