@@ -103,7 +103,7 @@ class Condition(Spec):
     not_: Annotated[Scalar | list[Scalar] | None, Field(alias="not")] = None
     """Value, or list of values, to drop."""
     present: bool | None = None
-    """true keeps rows whose value is neither null nor empty; false keeps only the other rows."""
+    """true keeps rows whose value is neither null, NaN nor empty; false keeps only the other rows."""
 
 
 class Holdout(Spec):
