@@ -158,6 +158,14 @@ def test_ranges_are_those_of_one_model_and_one_length(model, tmp_path) -> None:
         run(model, source, tmp_path / "o.npy", choices=replace(choices, normalize=True), calibration=ranges)
 
 
+def test_standard_output_is_no_folder_of_shards(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("a\n")
+    with pytest.raises(RecipeError, match="-: the output must be a"):
+        run(model, "t.txt", Path("-"))
+    assert not (tmp_path / "-").exists()
+
+
 def test_standard_input_has_no_splits(model, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"a\nb\n"))))
     inputs = Inputs(Source(dataset="-", split="train[:1]"), None, None)
