@@ -35,9 +35,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a recipe to the end, or resume its run, and return what `stfit train --json` prints.
 
-    `data` replaces the recipe's `data.dataset`: a Dataset, a pandas DataFrame or a list of rows also replaces its
-    `split`, and of a DatasetDict the recipe chooses the split. `overrides` are those of the command line:
-    `["train.epochs=1"]`. Raises the errors of stfit.errors, and TypeError for arguments of other types.
+    `data` replaces the recipe's `data.dataset`: a Dataset, a DataFrame (pandas, polars), an Arrow table or a list of
+    rows also replaces its `split`, and of a DatasetDict the recipe chooses the split. `overrides` are those of the
+    command line: `["train.epochs=1"]`. Raises the errors of stfit.errors, and TypeError for arguments of other types.
     """
     from stfit.commands.api import train_recipe
 

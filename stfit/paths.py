@@ -24,6 +24,7 @@ READERS = {
     ".txt": "text_lines",
     ".parquet": "parquet",
     ".arrow": "arrow_file",
+    ".feather": "arrow_file",
 }
 """Suffix of a data file -> its reader NAME: the function `read_NAME` in `stfit/data/reading/NAME.py`."""
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")

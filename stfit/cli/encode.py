@@ -24,7 +24,9 @@ def encode_command(
         Path, typer.Option("--output", "-o", help=".npy, .parquet, .jsonl or .safetensors file, or a folder of shards.")
     ],
     column: Column = None,
-    id_column: Annotated[str | None, typer.Option(help="Column of ids to write [default: row numbers from 0].")] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column or selector of ids to write [default: row numbers from 0].")
+    ] = None,
     with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts too (.parquet, .jsonl).")] = False,
     split: Split = "train",
     read: Read = None,

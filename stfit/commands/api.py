@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict
 
 from stfit.commands.train import Finished, train
 from stfit.data.cache.datasets import cache_dataset
+from stfit.data.mapping.cells import is_missing
 from stfit.encoder.inputs import describe, require_type
 from stfit.errors import DataError
 from stfit.io.yaml_text import to_inline_yaml
@@ -47,22 +48,33 @@ def _splits_of(data: Any) -> DatasetDict:
         return data
     if isinstance(data, Dataset):
         return DatasetDict(train=data)
-    if type(data).__name__ == "DataFrame" and hasattr(data, "columns"):
+    if hasattr(data, "iloc") and hasattr(data, "columns"):  # pandas
         return DatasetDict(train=_build(Dataset.from_pandas, data, preserve_index=False))
-    if not isinstance(data, list | tuple):
-        hint = ": name it in the recipe, with `data.streaming`" if type(data).__name__.startswith("Iterable") else ""
-        raise TypeError(
-            f"data must be a Dataset, a DatasetDict, a DataFrame or a list of rows, not {describe(data)}{hint}"
-        )
-    for position, row in enumerate(data):
-        if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
-            raise TypeError(f"data takes rows of {{column: value}}, but item {position} is {describe(row)}")
-    names = dict.fromkeys(name for row in data for name in row)
-    columns = {name: [row.get(name) for row in data] for name in names}
+    columns = _columns_of(data)
     try:
         return DatasetDict(train=_build(Dataset.from_dict, columns))
     except DataError as error:
         raise DataError(f"{error}{_name_odd_cell(columns)}") from error
+
+
+def _columns_of(data: Any) -> dict[str, list[Any]]:
+    """The columns of a table of polars, pyarrow and others, or of rows."""
+    if hasattr(data, "__arrow_c_stream__") and hasattr(data, "columns"):
+        table = pa.table(data)
+        if len(set(table.column_names)) < len(table.column_names):
+            raise DataError(f"data: names a column twice: {', '.join(table.column_names)}")
+        columns: dict[str, list[Any]] = table.to_pydict()
+        return columns
+    if not isinstance(data, list | tuple):
+        hint = ": name it in the recipe, with `data.streaming`" if type(data).__name__.startswith("Iterable") else ""
+        kinds = "a Dataset, a DatasetDict, a DataFrame, an Arrow table or a list of rows"
+        raise TypeError(f"data must be {kinds}, not {describe(data)}{hint}")
+    for position, row in enumerate(data):
+        if not isinstance(row, dict) or not all(isinstance(name, str) for name in row):
+            raise TypeError(f"data takes rows of {{column: value}}, but item {position} is {describe(row)}")
+    names = dict.fromkeys(name for row in data for name in row)
+    # NaN is what `to_dict("records")` of pandas writes for a gap.
+    return {name: [None if is_missing(cell := row.get(name)) else cell for row in data] for name in names}
 
 
 def _name_odd_cell(columns: dict[str, list[Any]]) -> str:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from stfit.io.atomic import atomic_write
 from stfit.io.display import shorten
 from stfit.io.outputs import require_output
 from stfit.recipe.inputs import paths_in
-from stfit.recipe.recipe import Recipe
+from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device
 from stfit.workflows.validate import load_training_rows
 
@@ -79,8 +80,12 @@ def mine(
     if options.ranks[0] > len(texts):
         raise RecipeError(f"--ranks starts at {options.ranks[0]}, and there are only {len(texts)} texts to choose from")
     encoder = load_encoder(model_in(model), choose_device(device))
-    anchor_bd, positive_bd = (_embed(encoder, pairs.column(role), role) for role in ("anchor", "positive"))
-    text_cd = _embed(encoder, texts, "positive")
+    # Another model than the recipe's may lack its prompts: then it has those of its own.
+    chosen = _objective_with_pairs(recipe).data.prompts or {}
+    prompts = {role: name for role, name in chosen.items() if name in encoder.config.prompts}
+    embed = partial(_embed, encoder, prompts)
+    anchor_bd, positive_bd = (embed(pairs.column(role), role) for role in ("anchor", "positive"))
+    text_cd = embed(texts, "positive")
     _report_broken(text_cd, texts)
     positive_b = (anchor_bd * positive_bd).sum(dim=1)
     limit_b = _limits(positive_b, pairs, options)
@@ -101,8 +106,8 @@ def mine(
     return _summary(kept, len(pairs), options.per_row, output)
 
 
-def _embed(encoder: Encoder, texts: list[str], role: str) -> Tensor:
-    return torch.from_numpy(encoder.encode(texts, prompt=encoder.role_prompt(role, None), normalize=True))
+def _embed(encoder: Encoder, prompts: dict[str, str], texts: list[str], role: str) -> Tensor:
+    return torch.from_numpy(encoder.encode(texts, prompt=encoder.role_prompt(role, prompts), normalize=True))
 
 
 def _summary(kept: list[Mined], rows: int, per_row: int, output: Path) -> dict[str, Any]:
@@ -121,6 +126,10 @@ def _summary(kept: list[Mined], rows: int, per_row: int, output: Path) -> dict[s
 
 
 def load_pairs(recipe: Recipe) -> Examples:
+    return load_training_rows(recipe, _objective_with_pairs(recipe))
+
+
+def _objective_with_pairs(recipe: Recipe) -> Objective:
     objectives = recipe.objectives_by_path.values()
     with_pairs = [objective for objective in objectives if objective.data.format in ("positive_pair", "triplet")]
     if len(with_pairs) != 1:
@@ -131,7 +140,7 @@ def load_pairs(recipe: Recipe) -> Examples:
     (objective,) = with_pairs
     if objective.data.streaming:
         raise RecipeError("mine compares all rows with each other, which a stream does not allow: remove `streaming`")
-    return load_training_rows(recipe, objective)
+    return objective
 
 
 def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:

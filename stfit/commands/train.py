@@ -44,7 +44,15 @@ from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
 from stfit.runtime.malloc import configure_malloc
-from stfit.runtime.run_folder import RunFolder, load_result, lock_folder, open_folder, put_aside, require_shared
+from stfit.runtime.run_folder import (
+    RunFolder,
+    bring_back_unless_begun,
+    load_result,
+    lock_folder,
+    open_folder,
+    put_aside,
+    require_shared,
+)
 from stfit.runtime.signals import SignalHandler, handle_signals
 from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
 from stfit.training.checkpoint import newest_checkpoint, require_disk_space
@@ -94,7 +102,7 @@ def train(
     path = runs / loaded.recipe.name
     require_text(path)
     _require_inputs_outside_run(loaded.recipe, path)
-    with lock_folder(path), handle_signals() as signals:
+    with lock_folder(path), handle_signals() as signals, bring_back_unless_begun(path):
         folder, notes = on_rank_zero(lambda: open_folder(path, training_sections(loaded.recipe), fresh, resume))
         require_shared(path)
         finished = on_rank_zero(partial(load_result, folder))

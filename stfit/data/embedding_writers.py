@@ -185,7 +185,7 @@ WRITERS: dict[str, Callable[[Iterable[EmbeddingRows], Path, int], None]] = {
 
 def check_suffix(path: Path) -> None:
     """Raises RecipeError for an unknown suffix, and for a folder that holds more than shards."""
-    if path.suffix not in WRITERS:
+    if path.suffix not in WRITERS or path.name == "-":  # who writes `-o -` means stdout
         raise RecipeError(f"{path}: the output must be a .npy, .safetensors, .parquet or .jsonl file, or a folder")
     if path.is_dir() and (path.suffix or any(shard.suffix != ".parquet" for shard in path.iterdir())):
         raise RecipeError(f"{path} is a folder with files other than shards: choose a new folder, or a file")

@@ -10,10 +10,11 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import chain
 from typing import Any, Literal
 
-from stfit.data.mapping.filters import number_in
+from stfit.data.mapping.cells import is_missing, number_in
 from stfit.data.mapping.labels import LabelKind
 from stfit.data.table import Table
 from stfit.errors import DataError, Problem
@@ -106,7 +107,7 @@ def infer_format(table: Table) -> Proposal:
 
 
 def _profile(selector: str, cells: list[Any]) -> list[ColumnProfile]:
-    cells = [cell for cell in cells if cell is not None and cell != "" and cell != []]
+    cells = [cell for cell in cells if not is_missing(cell) and cell != []]
     if cells and all(isinstance(cell, dict) for cell in cells):
         keys = dict.fromkeys(key for cell in cells for key in cell)
         return [
@@ -138,7 +139,7 @@ def _kind_of(cells: list[Any]) -> Kind:
         return "other"
     if all(isinstance(cell, list) and all(isinstance(item, str) for item in cell) for cell in cells):
         return "texts"
-    if all(isinstance(cell, (bool, int, float)) for cell in cells):
+    if all(isinstance(cell, (bool, int, float, Decimal)) for cell in cells):
         return "number"
     if not all(isinstance(cell, str) for cell in cells):
         return "other"

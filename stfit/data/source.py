@@ -103,7 +103,7 @@ class Condition(Spec):
     not_: Annotated[Scalar | list[Scalar] | None, Field(alias="not")] = None
     """Value, or list of values, to drop."""
     present: bool | None = None
-    """true keeps rows whose value is neither null nor empty; false keeps only the other rows."""
+    """true keeps rows whose value is neither null, NaN nor empty; false keeps only the other rows."""
 
 
 class Holdout(Spec):
@@ -127,8 +127,8 @@ class TableSource(Spec):
     """A table: its location, and which of its rows and columns to use."""
 
     dataset: Location
-    """Hub id, file or glob (.jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow; also .gz, .bz2, .xz, .zst), folder of
-    splits, or a dataset saved to disk."""
+    """Hub id, file or glob (.jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow, .feather; also .gz, .bz2, .xz, .zst),
+    folder of splits, or a dataset saved to disk."""
     config: str | None = None
     """Configuration (subset) of a Hub dataset."""
     files: str | list[str] | dict[str, str | list[str]] | None = None

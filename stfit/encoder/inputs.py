@@ -25,6 +25,8 @@ def _listed(given: Any) -> list[Any]:
     for method in ("to_pylist", "tolist"):  # pyarrow; numpy and pandas
         if hasattr(given, method) and getattr(given, "ndim", 1) == 1:
             return list(getattr(given, method)())
+    if hasattr(given, "dtype") and hasattr(given, "to_list"):  # a Series of polars
+        return list(given.to_list())
     if isinstance(given, Sequence) and not isinstance(given, bytes | bytearray | memoryview):
         return list(given)
     raise TypeError(f"encode takes a string or a list of strings, not {describe(given)}")

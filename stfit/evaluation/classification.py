@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from stfit.data.checks.leakage import are_among, numbers_of
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import split_of
-from stfit.data.source import Unnamed
 from stfit.data.table import name_rows
 from stfit.errors import MAX_SHOWN, DataError, Problem
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
@@ -51,7 +51,7 @@ class Classification(EvaluatorBase):
             known, measured = training[0], self.held_out(training)
         else:
             source = self.model_copy(update={"split": self.train_split})
-            if isinstance(self.split, Unnamed) and split_of(source) == split_of(self):
+            if split_of(source) == split_of(self):
                 raise DataError(
                     f"evaluator `{self.label}` would classify the texts that it learns from: set `train_split` and "
                     "`split` to different rows, such as `train[:80%]` and `train[80%:]`"
@@ -100,6 +100,12 @@ class Classification(EvaluatorBase):
             share = f"{len(unknown)} of {len(label)} texts have a class that no text to learn from has"
             message = f"{share} ({name_rows(unknown)}), and count as wrong"
             problems.append(Problem(message, "unknown-classes", self.origin, row=unknown[0]))
+        measured, known = (numbers_of(examples.texts["text"]) for examples in (rows.measured, rows.known))
+        # Those of a holdout are reported as shared with training.
+        if self.from_ is None and len(shared := rows.measured.row[are_among(measured, known)].tolist()):
+            share = f"{len(shared)} of {len(label)} texts to classify are among those to learn from"
+            message = f"{share} ({name_rows(shared)}): set `train_split` and `split` to different rows"
+            problems.append(Problem(message, "shared-texts", self.origin, row=shared[0]))
         if np.ptp(label) == 0:
             message = "all texts to classify have one class, so `v_measure` can't tell models apart"
             problems.append(Problem(message, "one-class", self.origin))

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stfit.data.mapping.cells import is_missing, number_in, without_point
 from stfit.data.mapping.examples import Examples
-from stfit.data.mapping.filters import filter_rows, number_in
+from stfit.data.mapping.filters import filter_rows
 from stfit.data.mapping.selectors import select
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import TableSource
@@ -228,6 +229,4 @@ def _texts_of(table: Table, source: TableSource, role: str) -> list[str]:
 
 
 def _as_text(cell: Any) -> str:
-    """Whole numbers without a point: pandas writes a column of ids as floats, if one is missing."""
-    whole = int(cell) if isinstance(cell, float) and cell.is_integer() else cell
-    return "" if cell is None else str(whole)
+    return "" if is_missing(cell) else str(without_point(cell))

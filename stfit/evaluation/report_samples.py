@@ -115,8 +115,9 @@ def build_sample(name: str, examples: Examples, prompt_of: Callable[[Encoder, st
     rows = examples.take(_choose_rows(examples, examples.column(left_role)))
     right: dict[str, str] = {}  # text -> its first role
     for role in right_roles:
-        for text in filter(None, rows.column(role)):  # rows may have different numbers of negatives
-            right.setdefault(text, role)
+        for text in rows.texts[role]:
+            if text is not None:  # rows may have different numbers of negatives
+                right.setdefault(text, role)
     index_of = {text: index for index, text in enumerate(right)}
     return Sample(
         name,

@@ -19,6 +19,7 @@ NOT_THERE = "hub-not-there"
 NO_REVISION = "hub-no-revision"
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 XET_STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
+ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 
@@ -53,8 +54,7 @@ def explain_error(error: Exception, kind: Kind, id: str, revision: str | None) -
             f"cannot store the {kind} `{id}` in {constants.HF_HUB_CACHE}: {reason}; set HF_HOME to another folder"
         )
     if _is_about(error, errors.HFValidationError):
-        message = f"`{id}` is not a valid id of a {kind} on the Hub (`owner/name`); a path starts with ./ or /"
-        return HubError(Problem(message, REFUSED))
+        return HubError(_not_an_id(kind, id))
     if _is_about(error, errors.OfflineModeIsEnabled):
         return HubError(not_cached(kind, id))
     status = _status_of(error)
@@ -69,7 +69,14 @@ def explain_error(error: Exception, kind: Kind, id: str, revision: str | None) -
     return HubError(Problem(message, OUT_OF_REACH))
 
 
+def _not_an_id(kind: Kind, id: str) -> Problem:
+    message = f"`{id}` is not a valid id of a {kind} on the Hub (`owner/name`); a path starts with ./ or /"
+    return Problem(message, REFUSED)
+
+
 def not_cached(kind: Kind, id: str) -> Problem:
+    if not ID.fullmatch(id):  # the client checks it only online
+        return _not_an_id(kind, id)
     message = f"HF_HUB_OFFLINE is set and the {kind} `{id}` is not in the cache: run `stfit fetch RECIPE` online"
     return Problem(message, OUT_OF_REACH)
 

@@ -14,9 +14,10 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without support
-        raise RecipeError(f"device `{device}` is not available: {str(error).splitlines()[0]}") from error
+        torch.zeros(1, device=device).item()  # the device `meta` holds no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch was built without support
+        reason = re.split(r"\n|\. ", str(error))[0]
+        raise RecipeError(f"device `{device}` is not available: {reason}; write cpu, cuda, cuda:1 or mps") from error
     return device
 
 

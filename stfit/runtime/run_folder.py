@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import logging
 import os
@@ -181,6 +182,22 @@ def put_aside(folder: RunFolder, why: list[str]) -> list[str]:
         archive = folder.path.rename(next(path for path in names if not path.exists()))
         folder.checkpoints.mkdir(parents=True)
     return [f"kept the earlier run as {archive}", *(f"  {line}" for line in why)]
+
+
+@contextmanager
+def bring_back_unless_begun(path: Path) -> Iterator[None]:
+    """A run that was put aside is back in its place if the new one fails before it writes a file."""
+    number = path.stat().st_ino if path.is_dir() else None
+    try:
+        yield
+    except BaseException:
+        moved = [run for run in path.parent.glob(f"{glob.escape(path.name)}.*") if run.stat().st_ino == number]
+        if is_rank_zero() and moved and not any(file.is_file() for file in path.rglob("*")):
+            with wrap_os_errors(path):
+                shutil.rmtree(path)
+                moved[0].rename(path)
+            log.warning("nothing was trained: the earlier run is %s again", path)
+        raise
 
 
 def open_folder(path: Path, recipe: dict[str, Any], fresh: bool, resume: bool) -> tuple[RunFolder, list[str]]:

@@ -6,6 +6,8 @@ import json
 import logging
 import random
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -140,6 +142,35 @@ def test_standard_input_is_lines_of_text_or_of_json(model, tmp_path, monkeypatch
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(written.encode()))))
         assert run(model, "-", tmp_path / "o.npy", column)["rows"] == len(TEXTS)
         np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_ranges_are_those_of_one_model_and_one_length(model, tmp_path) -> None:
+    ranges, source = tmp_path / "ranges.json", tmp_path / "t.txt"
+    source.write_text("\n".join(TEXTS))
+    for normalize in (True, True, False):
+        choices = EncodeOptions(precision="int8", normalize=normalize)
+        with (
+            nullcontext() if normalize else pytest.raises(DataError, match=r"its ranges are of .* \(see --normalize\)")
+        ):
+            run(model, source, tmp_path / "o.npy", choices=choices, calibration=ranges)
+    ranges.write_text(json.dumps(json.loads(ranges.read_text()) | {"model": "of somebody"}))
+    with pytest.raises(DataError, match="its ranges are of embeddings by another model"):
+        run(model, source, tmp_path / "o.npy", choices=replace(choices, normalize=True), calibration=ranges)
+
+
+def test_standard_output_is_no_folder_of_shards(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.txt").write_text("a\n")
+    with pytest.raises(RecipeError, match="-: the output must be a"):
+        run(model, "t.txt", Path("-"))
+    assert not (tmp_path / "-").exists()
+
+
+def test_standard_input_has_no_splits(model, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"a\nb\n"))))
+    inputs = Inputs(Source(dataset="-", split="train[:1]"), None, None)
+    with pytest.raises(RecipeError, match="standard input has no splits: remove --split"):
+        list(encode(str(model), inputs, tmp_path / "o.npy", EncodeOptions()))
 
 
 def test_a_dataset_saved_to_disk_is_read_some_rows_at_a_time(tmp_path, monkeypatch) -> None:

@@ -164,3 +164,15 @@ def test_mine_needs_pairs_and_has_to_find_something(minilm, recipe, tmp_path) ->
     labeled = recipe.model_copy(update={"data": recipe.data.model_copy(update={"format": "labeled_pair"})})
     with pytest.raises(RecipeError, match="this one has labeled_pair"):
         mined(minilm, labeled, tmp_path)
+
+
+def test_texts_have_the_prompts_of_the_recipe_that_the_model_knows(minilm, recipe, tmp_path) -> None:
+    """As in training; a prompt that only the recipe's own base has is that of the model's role."""
+    encoder = load_encoder(minilm)
+    encoder.config = replace(encoder.config, prompts=encoder.config.prompts | {"ask": "who asks: "})
+    save_encoder(encoder, tmp_path / "model")
+    for names, prompt in ({"anchor": "ask"}, "who asks: "), ({"anchor": "unknown"}, ""), (None, ""):
+        data = recipe.data.model_copy(update={"prompts": names})
+        row = mined(tmp_path / "model", recipe.model_copy(update={"data": data}), tmp_path)[PAIRS[5]]
+        anchor, positive = (encoder.encode([text], normalize=True)[0] for text in (prompt + PAIRS[5][0], PAIRS[5][1]))
+        assert row["positive_score"] == pytest.approx(float(anchor @ positive), abs=1e-5)

@@ -242,7 +242,10 @@ def test_an_output_that_fills_the_disk_leaves_the_earlier_one_and_nothing_torn(t
 def test_ranges_and_parts_that_do_not_fit_are_errors_about_the_disk_and_leave_nothing(tmp_path):
     ranges = Ranges(np.zeros(900, np.float32), np.ones(900, np.float32))
     rows = EmbeddingRows([1], None, np.ones((1, 900), np.float32))
-    for write in (lambda: save_ranges(ranges, tmp_path / "ranges.json"), lambda: Parts(tmp_path).write(0, "", rows)):
+    for write in (
+        lambda: save_ranges(ranges, tmp_path / "ranges.json", {}),
+        lambda: Parts(tmp_path).write(0, "", rows),
+    ):
         with pytest.raises(ResourceError):
             full(write, room=100)
     assert list(tmp_path.iterdir()) == []

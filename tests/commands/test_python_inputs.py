@@ -1,5 +1,7 @@
 """From Python, `encode` and `train` take what holds texts, and name the place of what does not."""
 
+from typing import ClassVar
+
 import datasets
 import numpy as np
 import pandas as pd
@@ -136,3 +138,34 @@ def test_other_data_is_refused_with_its_position(data, error, message):
 def test_arguments_of_other_types_are_refused(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+class TableOfPolars:
+    """As polars has it: no class of pandas or pyarrow, but its own columns as a stream of Arrow."""
+
+    columns: ClassVar[list[str]] = ["anchor", "n"]
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        table = pa.table({"anchor": pa.array(TEXTS, pa.string_view()), "n": [1, None, 3]})
+        return table.__arrow_c_stream__(requested_schema)
+
+
+class SeriesOfPolars:
+    dtype = "String"
+
+    def to_list(self):
+        return TEXTS
+
+
+def test_tables_and_columns_of_other_libraries_are_taken(encoder):
+    for table in (TableOfPolars(), pa.table({"anchor": TEXTS, "n": [1, None, 3]})):
+        assert _splits_of(table)["train"].to_dict() == {"anchor": TEXTS, "n": [1, None, 3]}
+    np.testing.assert_array_equal(encoder.encode(SeriesOfPolars()), encoder.encode(TEXTS))
+    with pytest.raises(DataError, match="names a column twice: a, a"):
+        _splits_of(pa.table([["x"], ["y"]], names=["a", "a"]))
+
+
+def test_a_gap_of_pandas_is_missing_in_rows_as_in_a_data_frame():
+    frame = pd.DataFrame({"anchor": ["a", None], "label": [0.5, None]})
+    rows = _splits_of(frame.to_dict("records"))["train"].to_dict()
+    assert rows == _splits_of(frame)["train"].to_dict() == {"anchor": ["a", None], "label": [0.5, None]}

@@ -13,7 +13,7 @@ from processes import die, fork, run_in_child, wait
 
 from stfit.commands.init import init
 from stfit.commands.train import train
-from stfit.errors import RecipeError, ResourceError
+from stfit.errors import DataError, RecipeError, ResourceError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.lock import training_sections
 from stfit.runtime.run_folder import lock_folder, open_folder
@@ -59,6 +59,20 @@ def test_finished_run_holds_what_the_design_names(tmp_path, write, run, similari
     resolved = load_recipe(folder / "resolved.yaml").recipe
     assert (resolved.train.sampler, resolved.train.device, resolved.train.precision) != ("auto", "auto", "auto")
     assert resolved.model.pooling == ["mean"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_new_run_that_can_not_begin_gives_the_place_back(tmp_path, write, run, similarity, caplog, fresh):
+    """A service that reads runs/tiny/model goes on, though somebody misspelled the new recipe."""
+    run(write())
+    before = contents(tmp_path / "runs" / "tiny")
+    wrong = write(train={"learning_rate": 0.02}, eval=[similarity | {"limit": 1}])
+    with pytest.raises(DataError):
+        run(wrong, fresh=fresh)
+    assert contents(tmp_path / "runs" / "tiny") == before
+    assert [path.name for path in (tmp_path / "runs").glob("tiny*")] == ["tiny"]
+    assert "nothing was trained: the earlier run is" in caplog.text
+    assert run(write())[-1].again
 
 
 def test_changed_recipe_keeps_the_old_run_and_says_the_difference(tmp_path, write, run, caplog):

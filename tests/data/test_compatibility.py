@@ -36,6 +36,7 @@ def test_a_loss_that_does_not_fit_the_format_names_what_does():
         ("softmax", [0, 1, 2]),
         ("softmax", ["a", "b"]),
         ("batch_all", ["a", "b", "c"]),
+        ("batch_all", [2**31 - 7, 2**31 - 8]),
         ("cosent", [0.0, 0.3]),
         ("cosent", [0, 1]),
     ],
@@ -70,3 +71,8 @@ def test_labels_that_do_not_fit_say_what_to_change(write, loss, labels, what):
 
 def test_the_advised_label_range_is_accepted(write):
     check(write, "cosent", [0.5, 4.2, 1.0], label_range=[0, 5])
+
+
+def test_ids_are_no_classes_of_softmax_which_has_an_output_per_number(write):
+    with pytest.raises(DataError, match="2 classes have numbers up to 2147483641; number them with `label_map`"):
+        check(write, "softmax", [2**31 - 7, 2**31 - 8])

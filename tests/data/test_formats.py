@@ -53,6 +53,7 @@ CONTENT = {
     ".tsv": lines("\t", [["text", "label"], *([row["text"], str(row["label"])] for row in ROWS)]),
     ".txt": lines("", [[row["text"]] for row in ROWS]),
     ".arrow": arrow_bytes(),
+    ".feather": arrow_bytes(),
 }
 READ = {
     ".csv": COLUMNS | {"label": list(map(str, COLUMNS["label"]))},
@@ -81,6 +82,15 @@ def test_the_kinds_tried_here_are_all_kinds():
 
 def test_parquet_is_compressed_inside():
     assert not looks_like_path("rows.parquet.gz")
+
+
+def test_an_arrow_file_is_read_by_its_footer(tmp_path):
+    """Nothing at its start says where the rows are: polars writes no stream there."""
+    content = arrow_bytes()
+    for name in ("a.arrow", "a.arrow.gz"):
+        without_schema = content[:8] + bytes(8) + content[16:]
+        (tmp_path / name).write_bytes(gzip.compress(without_schema) if name.endswith("gz") else without_schema)
+        assert load_table(Source(dataset=str(tmp_path / name))).columns == COLUMNS
 
 
 @pytest.mark.parametrize("new", [ipc.new_file, ipc.new_stream])

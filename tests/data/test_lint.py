@@ -58,6 +58,7 @@ PLANTED = {
     "id-column": (pairs(positive=[f"q-{i}f" for i in range(COUNT)]), "shuffle", None),
     "few-texts": (pairs(positive=["news", "forum"] * (COUNT // 2)), "no_duplicates", None),
     "damaged-text": (pairs(anchor=with_text(ANCHORS, 9, "caf\ufffd")), "shuffle", 10),
+    "placeholder": (pairs(positive=with_text(POSITIVES, 9, "NaN")), "shuffle", 10),
     "duplicate-rows": (pairs(anchor=REPEATED, positive=with_text(POSITIVES, 9, POSITIVES[4])), "shuffle", 10),
     "contradictory-labels": (
         labeled(with_text(SCORES, 9, 1 - SCORES[4]), sentence1=with_text(ANCHORS, 9, PAIR["sentence2"][4]),
@@ -176,3 +177,8 @@ def test_labels_that_nearly_all_occur_once_are_no_classes(sampler):
     labels = [*range(COUNT - 2), 0, 1]
     (found,) = [p for p in lint_training(classes(labels), "rows", False, sampler) if p.code == "lonely-class"]
     assert "is the label an id?" in found.message
+
+
+def test_classes_may_be_numbered_by_ids():
+    problems = found_in(classes([2**31 - 1 - i % 4 for i in range(COUNT)]), "group_by_label")
+    assert [problem.code for problem in problems] == ["class-numbers"]

@@ -5,8 +5,10 @@ import json
 import datasets
 import pytest
 
-from stfit.data.reading.load_table import load_table
+from stfit.data.reading.load_table import find_splits, load_table
+from stfit.data.source import TableSource
 from stfit.errors import DataError
+from stfit.hub.explain import not_cached
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import load_recipe
 
@@ -77,3 +79,25 @@ def test_a_file_that_is_gone_is_not_looked_for_in_other_folders(folder):
         anchors(read_again(recipe, folder))
     with pytest.raises(DataError, match="no file matches"):
         anchors(recipe_in(folder, "./gone*.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://host.org/rows.jsonl",
+        "https://host.org/rows.csv?download=true",
+        "s3://bucket/rows.parquet",
+        "hf://datasets/a/b/rows.jsonl",
+        "file:///tmp/rows.jsonl",
+    ],
+)
+def test_an_address_is_no_path(address):
+    source = TableSource(dataset=address)
+    with pytest.raises(DataError, match=f"`{address.partition('//')[0]}//...` is an address and no path"):
+        find_splits(source)
+
+
+@pytest.mark.parametrize("id", ["https://huggingface.co/owner/name", "hf://owner/name", "a/b/c", "C:\\models\\x", "é"])
+def test_what_can_be_no_id_is_told_so_offline_too(id):
+    assert "is not a valid id of a model on the Hub" in not_cached("model", id).message
+    assert "not in the cache" in not_cached("model", "owner/name-1.5_b").message

@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import json
 import os
@@ -323,3 +324,21 @@ def test_reading_local_text_needs_neither_torch_nor_datasets(write):
         "assert not {'torch', 'datasets', 'pyarrow', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("a.csv", gzip.compress(b"text\na\n"), "it is compressed: add .gz to its name"),
+        ("a.jsonl", bz2.compress(b'{"text": "a"}\n' * 50), "it is compressed: add .bz2 to its name"),
+        ("a.tsv", b"PK\x03\x04\x14\x00\xe9\xff", "it is a zip archive or an Excel file: unpack it, or save"),
+        ("a.txt", b"PAR1\x15\x04\xff\xfe", "it is a Parquet file: name it .parquet"),
+        ("a.jsonl", b'[{"text": "a"}]', "if the whole file is one array, name it .json"),
+        ("a.jsonl", b'{\n  "text": "a"\n}\n', r"write each object on one line \(jq -c\)"),
+        ("a.tsv", b"7\t7\t1\n8\t9\t1\n", "if it is a row and no header, set `read: {header: false}`"),
+    ],
+)
+def test_a_file_of_another_kind_than_its_name_says_is_told_apart(tmp_path, name, content, advice):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=advice):
+        load_table(Source(dataset=str(tmp_path / name)))

@@ -144,3 +144,14 @@ def test_classes_that_nobody_learns_or_that_are_alone_are_said(rows):
 def test_labels_that_can_not_be_told_apart_are_refused(rows, write, message):
     with pytest.raises(DataError, match=message):
         rows(write)
+
+
+def test_texts_to_learn_from_and_to_measure_must_differ(rows):
+    evaluator, loaded = rows()
+    assert evaluator.problems_of(loaded) == []
+    evaluator, loaded = rows(train_split="train[:80%]", split="train[50%:]")
+    (problem,) = evaluator.problems_of(loaded)
+    assert problem.code == "shared-texts"
+    assert problem.message.startswith("18 of 30 texts to classify are among those to learn from (rows 31, 32,")
+    with pytest.raises(DataError, match="would classify the texts that it learns from"):
+        rows(train_split="train[:50%]", split="train[:50%]")

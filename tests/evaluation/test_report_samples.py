@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import ROLES, Source
 from stfit.encoder.build import load_encoder
+from stfit.evaluation.collection import collection_of_pairs
 from stfit.evaluation.report_samples import MAX_CHARACTERS, MAX_ROWS, build_sample
 
 WORDS = [f"word{i}" for i in range(300)]
@@ -85,3 +86,15 @@ def test_long_texts_make_a_smaller_sample(tmp_path):
     examples = load_examples(Source(dataset=str(tmp_path / "rows.jsonl")), "positive_pair", 0)[0]
     sample = build_sample("rows", examples, lambda encoder, role: "")
     assert 2 <= len(sample.left) <= MAX_CHARACTERS // 4000
+
+
+def test_a_document_without_text_is_a_text(encoder):
+    """BEIR has such documents; only a negative that a row lacks is left out."""
+    pairs = collection_of_pairs(
+        Examples(
+            "positive_pair", {"anchor": ["a", "b"], "positive": ["", "c"]}, None, "none", None, np.array([1, 2]), {}
+        )
+    ).pairs
+    sample = build_sample("beir", pairs, lambda encoder, role: "")
+    assert [text for _, text in sample.right] == ["", "c"]
+    sample.snapshot(encoder)

@@ -15,6 +15,9 @@ from stfit.io.yaml_text import to_hint
 Fits = Iterable[tuple[str, str]]
 """(format, label kind) for each kind of data that a loss supports."""
 
+MAX_GAPS = 10_000
+"""Numbers per class that occurs; labels with more are ids."""
+
 MEANING = {
     "none": "no label",
     "binary": "labels that are 0 or 1",
@@ -101,6 +104,9 @@ def _class_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarr
         return "these are floats; use `label_map`, or a loss for scores such as cosent", examples.row[:0]
     if label.min() < 0:
         return "some are negative; drop them with `where: {label: {min: 0}}`", examples.row[label < 0]
+    classes = len(np.unique(label))
+    if examples.format == "labeled_pair" and label.max() >= MAX_GAPS * classes:  # softmax has an output per number
+        return f"{classes} classes have numbers up to {label.max()}; number them with `label_map`", examples.row[:0]
     return None
 
 

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,17 @@ def _damaged_text(rows: ExamplesToLint) -> Iterator[Problem]:
     controls = {position for position, text in enumerate(texts) if CONTROLS.search(text)} - set(misread)
     message = "control characters, as of cp1252 that is read as latin-1 (set `read: {encoding: cp1252}`)"
     yield from rows.problem("damaged-text", message, sorted(controls))
+
+
+PLACEHOLDERS = {"nan", "none", "null", "n/a", "#n/a", "<na>", "undefined"}
+"""What str() and spreadsheets make of a missing value."""
+
+
+def _placeholders(rows: ExamplesToLint) -> Iterator[Problem]:
+    """A gap written as a word is a text like any other: the model learns that all gaps mean the same."""
+    at = [position for position, texts in enumerate(rows.tuples()) if not PLACEHOLDERS.isdisjoint(texts)]
+    found = next((text for text in rows.tuples()[at[0]] if text in PLACEHOLDERS), "") if at else ""
+    yield from rows.problem("placeholder", f"texts such as {found!r}, trained on as texts (write gaps as empty)", at)
 
 
 def _duplicate_rows(rows: ExamplesToLint) -> Iterator[Problem]:
@@ -262,7 +273,8 @@ def _class_numbers(rows: ExamplesToLint) -> Iterator[Problem]:
     if examples.label is None or examples.label_kind != "class" or examples.label_names or examples.format == "triplet":
         return
     maximum = int(examples.label.max())
-    if missing := sorted(set(range(maximum + 1)) - set(examples.label.tolist())):
+    present = set(examples.label.tolist())  # ids may be as large as 2**31
+    if missing := list(islice((number for number in range(maximum + 1) if number not in present), 6)):
         which = ", ".join(map(str, missing[:5])) + (" ..." if len(missing) > 5 else "")
         message = f"classes go up to {maximum}, but class {which} has no rows: number them from 0 (`label_map`)"
         yield Problem(message, "class-numbers")
@@ -299,6 +311,7 @@ WARNINGS: list[Check] = [
     _id_column,
     _few_texts,
     _damaged_text,
+    _placeholders,
     _duplicate_rows,
     _contradictory_labels,
     _equal_texts,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from stfit.data.mapping.cells import is_missing, without_point
 from stfit.data.mapping.columns import check_roles, resolve_columns
 from stfit.data.mapping.filters import choose_holdout, filter_rows, matching
 from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
@@ -191,7 +191,7 @@ def cell_reader(options: ReadOptions) -> Callable[[Any], Any]:
             return cell
         if isinstance(cell, list):
             return list(map(read, cell))
-        if isinstance(cell, float) and math.isnan(cell):
+        if is_missing(cell):
             return None
         return _digits(cell) if as_text and isinstance(cell, bool | int | float | Decimal) else cell
 
@@ -200,9 +200,7 @@ def cell_reader(options: ReadOptions) -> Callable[[Any], Any]:
 
 def _digits(number: bool | float | Decimal) -> str:
     """A whole number has no point, though pandas makes 7.0 of it in a column with a gap."""
-    if isinstance(number, float) and number.is_integer():
-        return str(int(number))
-    return str(number).lower() if isinstance(number, bool) else str(number)
+    return str(number).lower() if isinstance(number, bool) else str(without_point(number))
 
 
 def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict[str, list[Selector]]) -> list[Problem]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from stfit.data.mapping.cells import is_missing, number_in
 from stfit.data.mapping.selectors import select
 from stfit.data.source import Condition, Holdout, Scalar
 from stfit.data.table import Table
@@ -29,7 +30,7 @@ def matching(table: Table, where: dict[str, Scalar | list[Scalar] | Condition]) 
 def _passes(cell: Any, condition: Scalar | list[Scalar] | Condition) -> bool:
     if not isinstance(condition, Condition):
         return _is_one_of(cell, condition)
-    if condition.present is not None and condition.present == (cell is None or cell == ""):
+    if condition.present is not None and condition.present == is_missing(cell):
         return False
     if condition.not_ is not None and _is_one_of(cell, condition.not_):
         return False
@@ -49,20 +50,7 @@ def _equals(cell: Any, value: Scalar) -> bool:
     """A number or boolean in the recipe also equals its text, as in a CSV file; no boolean equals a number."""
     if isinstance(cell, bool) or isinstance(value, bool):
         return str(cell).lower() == str(value).lower()
-    return cell == value or (isinstance(cell, str) and not isinstance(value, str) and number_in(cell) == value)
-
-
-def number_in(cell: Any) -> float | int | None:
-    if isinstance(cell, (int, float)):
-        return cell
-    if not isinstance(cell, str):
-        return None
-    for kind in (int, float):
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return None
+    return cell == value or (not isinstance(value, str) and number_in(cell) == value)
 
 
 def choose_holdout(table: Table, holdout: Holdout, seed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stfit.data.mapping.filters import number_in
+from stfit.data.mapping.cells import number_in, plain_number
 from stfit.data.source import Source
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem, at_key, did_you_mean
@@ -39,7 +39,7 @@ def compute_labels(
     integers, as pandas makes floats of a column with a gap, unless the label is a margin of scores.
     """
     present = np.array([cell is not None and cell != "" for cell in cells], dtype=bool)
-    known, rows = list(compress(cells, present)), rows[present]
+    known, rows = list(map(plain_number, compress(cells, present))), rows[present]
     kinds = (str, bool, int, float)
     _refuse(known, rows, lambda cell: not isinstance(cell, kinds), "a label must be a number, true/false or text")
     named, given = False, names
@@ -48,7 +48,8 @@ def compute_labels(
     elif any(isinstance(cell, str) for cell in known):
         known, names, named = _read_text_labels(known, rows, names)
     # Negated, so that NaN is refused too.
-    _refuse(known, rows, lambda value: not -MAX_LABEL <= value <= MAX_LABEL, "a label must be finite and at most 2**31")
+    bounds = "a label must be finite and at most 2**31 (`where` leaves rows out: `{COLUMN: {present: true}}`)"
+    _refuse(known, rows, lambda value: not -MAX_LABEL <= value <= MAX_LABEL, bounds)
     if not is_margin and all(float(value).is_integer() for value in known):
         known = [int(value) for value in known]
     if source.label_range is not None:

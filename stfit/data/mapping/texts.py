@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stfit.data.mapping.cells import without_point
 from stfit.data.mapping.examples import cell_reader, text_problems
-from stfit.data.mapping.selectors import Selector, expand, parse_selector
+from stfit.data.mapping.selectors import Selector, expand, parse_selector, select
 from stfit.data.reading.load_table import open_blocks
 from stfit.data.source import Source
 from stfit.data.table import Table, name_rows
@@ -25,7 +26,7 @@ class Texts:
 
 
 def stream_texts(source: Source, column: str | None, id_column: str | None) -> Iterator[Texts]:
-    """Every text that the selector `column` takes, in order; its id is its cell in `id_column`, or its number from 0.
+    """Every text that the selector `column` takes, in order; its id is what `id_column` selects, or its number from 0.
 
     The default of `column` is `text`, or the only column that holds text. Raises RecipeError or DataError.
     """
@@ -44,7 +45,8 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
         if problems:
             raise DataError([replace(problem, file=table.origin) for problem in problems])
         numbers = list(range(count, count + len(cells)))
-        ids = [table.cells(id_column)[parent] for parent in parents] if id_column else numbers
+        own_ids = list(map(without_point, select(table, id_column))) if id_column else []
+        ids = [own_ids[parent] for parent in parents] if id_column else numbers
         kind = kind or (type(ids[0]) if ids else None)
         _require_ids(ids, kind, rows.tolist(), f"`{id_column}`", table.origin)
         count += len(cells)

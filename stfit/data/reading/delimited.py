@@ -47,7 +47,8 @@ def _parse_records(path: Path, options: ReadOptions) -> Iterator[list[str]]:
             if options.header is False:
                 names = [f"column_{i}" for i in range(1, len(first) + 1)]
             if len(set(names)) != len(names):
-                raise line_error(path, 1, f"names a column twice: {', '.join(names)}")
+                hint = f"if it is a row and no header, {read_hint('header', 'false')}"
+                raise line_error(path, 1, f"names a column twice: {', '.join(names)}; {hint}")
             yield names
             for record in records if options.header is True else chain([first] if first else [], records):
                 if len(record) < len(names) or (len(record) > len(names) and not may_be_longer):

@@ -50,7 +50,15 @@ def parse_lines(lines: Iterable[tuple[int, str]], path: Path) -> Iterator[dict[s
             record = parse_json(line)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error).partition("; use sys.")[0]
-            raise line_error(path, number, f"is not valid JSON: {reason}") from error
+            raise line_error(path, number, f"is not valid JSON: {reason}{_hint(line)}") from error
         if not isinstance(record, dict):
-            raise line_error(path, number, 'is not a JSON object such as {"text": "...", "label": 0}')
+            message = 'is not a JSON object such as {"text": "...", "label": 0}'
+            raise line_error(path, number, message + _hint(line))
         yield record
+
+
+def _hint(line: str) -> str:
+    """What to do with JSON that is not one object a line."""
+    if line.startswith("["):
+        return "; if the whole file is one array, name it .json"
+    return "; write each object on one line (jq -c)" if line.strip() == "{" else ""

@@ -72,6 +72,8 @@ def load_table(source: TableSource) -> Table:
 def open_blocks(source: TableSource, stdin_is_json: bool = False) -> Callable[[], Iterator[Table]]:
     """A function that reads the rows of a split from the first one, block by block; rows are numbered from 1."""
     if source.dataset == STDIN:
+        if source.split != "train":
+            raise RecipeError("standard input has no splits: remove --split, or write the texts into a file")
         read = json_blocks if stdin_is_json else text_blocks
         tables = read(sys.stdin.buffer, Path("stdin"), source.read)
         return lambda: _number_rows(replace(table, origin=STDIN) for table in tables)

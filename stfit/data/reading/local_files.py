@@ -29,6 +29,8 @@ else:
     pa = lazy("pyarrow")
 
 SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+")
+ADDRESS = re.compile(r"(?:^|/)((?:https?|ftp|file|hf|s3|gs|az|abfss?|dbfs):)/")
+"""In a path, which holds no two slashes in a row."""
 SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "dev", "development", "test", "testing", "eval")
 """A folder holds other .json and .txt files too (labels.json, README.txt): only those named so are splits of it."""
 
@@ -108,6 +110,11 @@ def only_split(path: Path) -> str | None:
 def files_by_split(dataset: str) -> dict[str, list[Path]]:
     """Split -> its files, in order. One file or a glob is the split `train`. Raises DataError if there is none."""
     path = Path(dataset)
+    if not path.exists() and (address := ADDRESS.search(dataset)):
+        raise DataError(
+            f"`{address[1]}//...` is an address and no path: download the file, and set `dataset` to its path; a "
+            "dataset on the Hub is set by its id (owner/name), and its files by `files`"
+        )
     if isinstance(dataset, Pattern):
         if matches := sorted(Path(name) for name in glob.glob(dataset, recursive=True)):
             return {"train": matches}

@@ -31,6 +31,19 @@ BYTE_ORDER_MARKS = {
 """First bytes of a file that say its encoding."""
 
 
+OTHER_FORMATS = {
+    b"\x1f\x8b": "compressed: add .gz to its name",
+    b"BZh": "compressed: add .bz2 to its name",
+    b"\xfd7zXZ": "compressed: add .xz to its name",
+    b"\x28\xb5\x2f\xfd": "compressed: add .zst to its name",
+    b"PK\x03\x04": "a zip archive or an Excel file: unpack it, or save the table as CSV",
+    b"PAR1": "a Parquet file: name it .parquet",
+    b"ARROW1": "an Arrow file: name it .arrow",
+    b"%PDF": "a PDF: extract its text",
+}
+"""First bytes of a file that is no text -> what it is, and what to do."""
+
+
 def read_text_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
     """Blocks of a file with one text per line, as the column `text`."""
     with open_bytes(path) as file:
@@ -94,9 +107,18 @@ def encoding_error(path: Path, number: int, encoding: str, error: UnicodeError) 
     found = error.object[error.start :][:1] if isinstance(error, UnicodeDecodeError) else b""
     byte = f" (byte 0x{found.hex()})" if found else ""
     hint = f"{read_hint('encoding', 'cp1252')}, or whatever it was written in (utf-16, shift_jis, gb18030, ...)"
-    if is_marked:
+    if path.is_file() and (other := _other_format(path)):
+        hint = other
+    elif is_marked:
         hint = "the file begins with the byte order mark of this encoding, so it is damaged: write it again"
     return line_error(path, number, f"{near}is not {encoding}{byte}: {hint}")
+
+
+def _other_format(path: Path) -> str:
+    """What to do with a file whose first bytes say that it is no text."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    return next((f"it is {kind}" for magic, kind in OTHER_FORMATS.items() if start.startswith(magic)), "")
 
 
 def _has_mark(path: Path) -> bool:
