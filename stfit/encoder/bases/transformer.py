@@ -69,6 +69,8 @@ ROBERTA_FAMILY = (
 )
 """Model types that number positions from pad_token_id + 1, so that their position table has that many unused rows."""
 
+PROJECTED = {"opt": ("word_embed_proj_dim",), "embedding_gemma2_text": ("embedding_dim",)}
+"""Model type -> key of the size to which it projects its token embeddings."""
 
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")  # the second is GPT's and GPT-2's
 
@@ -122,7 +124,7 @@ def build_transformer(
         st_name=ST_NAME,
         module=module,
         tokenizer=transformer_tokenizer,
-        dim=int(sizes.hidden_size),
+        dim=_token_dim(module),
         choose_layout=partial(packing.choose_layout, module),
         write=partial(_write, module, transformer_tokenizer),
         pooling=pooling,
@@ -130,10 +132,30 @@ def build_transformer(
     )
 
 
+def _token_dim(module: PreTrainedModel) -> int:
+    """Size of a token embedding, which some models project to another one than `hidden_size`.
+
+    Raises ModelError if the model makes no token embeddings from token ids alone.
+    """
+    ids = torch.tensor([[1, 2] * 4], device=module.device)
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            output = module.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+        return int(output.last_hidden_state.shape[2])
+    except Exception as error:  # a model raises anything
+        raise ModelError(
+            f"a `{module.config.model_type}` model can't be used as a text encoder: it makes no token embeddings from "
+            f"token ids alone ({error})"
+        ) from error
+    finally:
+        module.train(was_training)
+
+
 def _write(module: PreTrainedModel, tokenizer: TransformerTokenizer, folder: Path) -> None:
     module.save_pretrained(folder, state_dict=merged_weights(module))
-    config = read_json(folder / "config.json")
-    write_json(folder / "config.json", config | transformer_config.rope_keys(config))
+    keys = transformer_config.rope_keys(module.config)
+    write_json(folder / "config.json", read_json(folder / "config.json") | keys)
     tokenizer.save(folder)
     write_sentence_bert_config(folder, tokenizer.max_seq_length)
 
@@ -263,7 +285,7 @@ def inspect_transformer(folder: Path) -> ModelInfo:
         load_tokenizer=_choose_loader(folder),
         max_seq_length=min(limit, positions or limit),
         positions=positions,
-        hidden_size=_first_int(config, "hidden_size", "dim", "d_model"),
+        hidden_size=_first_int(config, *PROJECTED.get(config.get("model_type"), ()), "hidden_size", "dim", "d_model"),
         num_layers=_first_int(config, "num_hidden_layers", "n_layers", "num_layers"),
         parameters=count_parameters(folder),
     )
