@@ -1,6 +1,7 @@
 """Bases whose config says something unusual are computed as transformers computes each text alone."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -169,3 +170,22 @@ def test_a_model_without_token_embeddings_of_a_text_is_refused(name, reason, rea
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=f"makes no token embeddings from token ids alone .*{reason}"):
         build_encoder(Model(base=str(tmp_path)), read_weights=read_weights)
+
+
+def test_attention_that_this_machine_may_lack_is_not_asked_for(tiny_base, tmp_path) -> None:
+    shutil.copytree(tiny_base("bert"), tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config | {"_attn_implementation": "flash_attention_2"}))
+    expected = build_encoder(Model(base=str(tiny_base("bert")))).encode(SENTENCES)
+    np.testing.assert_allclose(build_encoder(Model(base=str(tmp_path / "base"))).encode(SENTENCES), expected, atol=1e-6)
+
+
+def test_special_tokens_in_texts_are_split_if_the_folder_says_so(tiny_base, tmp_path) -> None:
+    shutil.copytree(tiny_base("bert"), tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"split_special_tokens": True}))
+    encoder = build_encoder(Model(base=str(tmp_path / "base")))
+    save_encoder(encoder, tmp_path / "model")
+    for each in (encoder, load_encoder(tmp_path / "model")):
+        assert each.tokenizer.hf_tokenizer.sep_token_id not in each.tokenizer(["rain [SEP] rain"])[0][:-1]
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "model").split_special_tokens

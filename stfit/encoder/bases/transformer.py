@@ -72,6 +72,9 @@ ROBERTA_FAMILY = (
 PROJECTED = {"opt": ("word_embed_proj_dim",), "embedding_gemma2_text": ("embedding_dim",)}
 """Model type -> key of the size to which it projects its token embeddings."""
 
+MAX_CHECKED_PARAMETERS = 5 * 10**8
+"""Of a larger model, a check does not try whether it makes token embeddings: that takes seconds."""
+
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")  # the second is GPT's and GPT-2's
 
 
@@ -120,11 +123,12 @@ def build_transformer(
         log.warning("the base's own max_seq_length, %d, exceeds its %d positions, which are used", limit, positions)
         limit = positions
     transformer_tokenizer = TransformerTokenizer(tokenizer, options.max_seq_length or limit)
+    is_run = options.read_weights or module.num_parameters() <= MAX_CHECKED_PARAMETERS
     return Backbone(
         st_name=ST_NAME,
         module=module,
         tokenizer=transformer_tokenizer,
-        dim=_token_dim(module),
+        dim=_token_dim(module) if is_run else int(sizes.hidden_size),
         choose_layout=partial(packing.choose_layout, module),
         write=partial(_write, module, transformer_tokenizer),
         pooling=pooling,
@@ -167,9 +171,10 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
         set_dropout(config, options.dropout)
         if config.model_type == "t5gemma":
             config.is_encoder_decoder = False  # its class for the encoder alone asks for that
+        if "flash" in str(config._attn_implementation):  # of the machine that wrote the folder
+            config._attn_implementation = None
         config.use_cache = False  # a decoder would fill a key-value cache that is never read
-        config.output_hidden_states = False  # weighted_layer_pooling switches them on
-        config.return_dict, config.chunk_size_feed_forward = True, 0
+        config.return_dict, config.output_hidden_states, config.chunk_size_feed_forward = True, False, 0
         encoder = _text_encoder_class(config, folder)
         require_weights(folder)
         transformer_config.check_unread_keys(content, config, encoder, folder)

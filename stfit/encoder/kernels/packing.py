@@ -167,12 +167,12 @@ def _narrow_windows(backbone: PreTrainedModel) -> Iterator[None]:
     if change:
         config.sliding_window = PROBE_WINDOW
     for module in modules:
-        module.sliding_window += change
+        vars(module)["sliding_window"] += change
     try:
         yield
     finally:
         for module in modules:
-            module.sliding_window -= change
+            vars(module)["sliding_window"] -= change
         vars(config).update(
             {name: settings[name] for name in ("sliding_window", "local_attention") if name in settings}
         )
