@@ -70,6 +70,11 @@ ROBERTA_FAMILY = (
 )
 """Model types that number positions from pad_token_id + 1, so that their position table has that many unused rows."""
 
+PROJECTED = {"opt": ("word_embed_proj_dim",), "embedding_gemma2_text": ("embedding_dim",)}
+"""Model type -> key of the size to which it projects its token embeddings."""
+
+MAX_CHECKED_PARAMETERS = 5 * 10**8
+"""Of a larger model, a check does not try whether it makes token embeddings: that takes seconds."""
 
 CAUSAL_HEADS = ("ForCausalLM", "LMHeadModel")  # the second is GPT's and GPT-2's
 
@@ -119,11 +124,12 @@ def build_transformer(
         log.warning("the base's own max_seq_length, %d, exceeds its %d positions, which are used", limit, positions)
         limit = positions
     transformer_tokenizer = TransformerTokenizer(tokenizer, options.max_seq_length or limit)
+    is_run = options.read_weights or module.num_parameters() <= MAX_CHECKED_PARAMETERS
     return Backbone(
         st_name=ST_NAME,
         module=module,
         tokenizer=transformer_tokenizer,
-        dim=int(sizes.hidden_size),
+        dim=_token_dim(module) if is_run else int(sizes.hidden_size),
         choose_layout=partial(packing.choose_layout, module),
         write=partial(_write, module, transformer_tokenizer),
         pooling=pooling,
@@ -131,10 +137,30 @@ def build_transformer(
     )
 
 
+def _token_dim(module: PreTrainedModel) -> int:
+    """Size of a token embedding, which some models project to another one than `hidden_size`.
+
+    Raises ModelError if the model makes no token embeddings from token ids alone.
+    """
+    ids = torch.tensor([[1, 2] * 4], device=module.device)
+    was_training = module.training
+    try:
+        with torch.no_grad():
+            output = module.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+        return int(output.last_hidden_state.shape[2])
+    except Exception as error:  # a model raises anything
+        raise ModelError(
+            f"a `{module.config.model_type}` model can't be used as a text encoder: it makes no token embeddings from "
+            f"token ids alone ({error})"
+        ) from error
+    finally:
+        module.train(was_training)
+
+
 def _write(module: PreTrainedModel, tokenizer: TransformerTokenizer, folder: Path) -> None:
     module.save_pretrained(folder, state_dict=merged_weights(module))
-    config = read_json(folder / "config.json")
-    write_json(folder / "config.json", config | transformer_config.rope_keys(config))
+    keys = transformer_config.rope_keys(module.config)
+    write_json(folder / "config.json", read_json(folder / "config.json") | keys)
     tokenizer.save(folder)
     write_sentence_bert_config(folder, tokenizer.max_seq_length)
 
@@ -146,9 +172,10 @@ def _load_module(folder: Path, options: BackboneOptions) -> PreTrainedModel:
         set_dropout(config, options.dropout)
         if config.model_type == "t5gemma":
             config.is_encoder_decoder = False  # its class for the encoder alone asks for that
+        if "flash" in str(config._attn_implementation):  # of the machine that wrote the folder
+            config._attn_implementation = None
         config.use_cache = False  # a decoder would fill a key-value cache that is never read
-        config.output_hidden_states = False  # weighted_layer_pooling switches them on
-        config.return_dict, config.chunk_size_feed_forward = True, 0
+        config.return_dict, config.output_hidden_states, config.chunk_size_feed_forward = True, False, 0
         encoder = _text_encoder_class(config, folder)
         require_weights(folder)
         transformer_config.check_unread_keys(content, config, encoder, folder)
@@ -265,7 +292,7 @@ def inspect_transformer(folder: Path) -> ModelInfo:
         load_tokenizer=_choose_loader(folder),
         max_seq_length=min(limit, positions or limit),
         positions=positions,
-        hidden_size=_first_int(config, "hidden_size", "dim", "d_model"),
+        hidden_size=_first_int(config, *PROJECTED.get(config.get("model_type"), ()), "hidden_size", "dim", "d_model"),
         num_layers=_first_int(config, "num_hidden_layers", "n_layers", "num_layers"),
         parameters=count_parameters(folder),
     )

@@ -4,6 +4,7 @@ import inspect
 import logging
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,24 @@ def _listed(keys: dict[str, Any]) -> str:
     return ", ".join(f"{key}: {str(value)[:40]}" for key, value in keys.items())
 
 
-def rope_keys(config: dict[str, Any]) -> dict[str, Any]:
-    """The keys of transformers 4 for the rotary embeddings of a config of transformers 5, which reads both."""
-    rope: dict[str, Any] = config.get("rope_parameters") or {}
+def rope_keys(config: PretrainedConfig) -> dict[str, Any]:
+    """The keys of transformers 4 for the rotary embeddings of a config of transformers 5, which reads both.
+
+    A key that would change what transformers 5 reads is left out: `rope_scaling` is that of all layers for some models.
+    """
+    content = config.to_dict()
+    rope: dict[str, Any] = content.get("rope_parameters") or {}
     local, full = rope.get("sliding_attention"), rope.get("full_attention") or rope
-    global_key, local_key = ROPE_KEYS.get(config["model_type"], ("rope_theta", "rope_local_base_freq"))
+    global_key, local_key = ROPE_KEYS.get(config.model_type, ("rope_theta", "rope_local_base_freq"))
     keys = {global_key: full.get("rope_theta"), local_key: local and local.get("rope_theta")}
     if full.get("rope_type", "default") != "default":
         keys["rope_scaling"] = {key: value for key, value in full.items() if key != "rope_theta"}
-    return {key: value for key, value in keys.items() if value is not None}
+    return {key: value for key, value in keys.items() if value is not None and _reads_alike(config, key, value)}
+
+
+def _reads_alike(config: PretrainedConfig, key: str, value: Any) -> bool:
+    try:
+        read = type(config).from_dict(deepcopy(config.to_dict() | {key: value}))
+    except Exception:  # a config raises anything
+        return False
+    return bool(read.rope_parameters == config.rope_parameters)

@@ -48,6 +48,7 @@ class TransformerTokenizer(FileTokenizer):
         # A copy, since truncation set on the tokenizer's own backend would last longer than this object.
         backend = HFTokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         backend.enable_truncation(max_seq_length, direction=tokenizer.truncation_side)
+        backend.encode_special_tokens = tokenizer.split_special_tokens  # tokenizer.json does not hold it
         super().__init__(backend, special_tokens=True)
 
     @property
@@ -83,6 +84,7 @@ class TransformerTokenizer(FileTokenizer):
             special["pad_token"] = special.get("eos_token") or special.get("unk_token") or self._backend.id_to_token(0)
         portable = {key: getattr(tokenizer, key, None) for key in PORTABLE_KEYS}
         portable["padding_side"] = type(tokenizer).padding_side  # left is right for XLNet alone
+        portable["split_special_tokens"] = tokenizer.split_special_tokens or None
         config = special | portable | {"tokenizer_class": "PreTrainedTokenizerFast"}
         write_json(folder / CONFIG, {key: value for key, value in config.items() if value is not None})
 
@@ -199,6 +201,7 @@ def _read_as_written(tokenizer: PreTrainedTokenizerBase, path: Path) -> PreTrain
         model_input_names=tokenizer.model_input_names,
         padding_side=type(tokenizer).padding_side,
         truncation_side=tokenizer.truncation_side,
+        split_special_tokens=tokenizer.split_special_tokens,
         **special,
     )
 

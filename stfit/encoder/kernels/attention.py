@@ -53,7 +53,7 @@ class Block:
     length: int
     start: int
     padding: Tensor | None
-    """[n, 1, 1, l], -inf for the padding of shorter sequences; None if there is none."""
+    """[n, 1, 1, l], the lowest number for the padding of shorter sequences; None if there is none."""
 
     @property
     def scores(self) -> int:
@@ -89,9 +89,9 @@ class BlockLayout:
             from_tokens.append((token_nl[:, None, :] * heads + head[None, :, None]).reshape(-1))
             to_tokens.append(row_nhl.transpose(0, 2, 1)[real_nl].reshape(-1))
             padding_rows.append(row_nhl.transpose(0, 2, 1)[~real_nl].reshape(-1))
-            padding = (
-                None if real_nl.all() else torch.from_numpy(np.where(real_nl, np.float32(0), -np.inf))[:, None, None]
-            )
+            # Not -inf: a row of padding whose window holds padding alone would be NaN, and so would all gradients.
+            lowest = np.where(real_nl, np.float32(0), np.finfo(np.float32).min)
+            padding = None if real_nl.all() else torch.from_numpy(lowest)[:, None, None]
             self.blocks.append(Block(len(members), heads, int(length), start, padding))
             start += row_nhl.size
         self._from_tokens = torch.from_numpy(np.concatenate(from_tokens))

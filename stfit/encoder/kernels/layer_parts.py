@@ -204,13 +204,14 @@ def _find_modernbert(backbone: Any) -> BackboneParts:
     if config.mlp_dropout:
         raise AttributeError("dropout within the feed-forward pass")
 
-    def relation(kind: str, window: int | None) -> Relation:
+    def relation(kind: str, attention: Any) -> Relation:
         def rotation(positions: Tensor) -> tuple[Tensor, Tensor]:
             cosines, sines = rotary(torch.empty(0, device=positions.device), positions[None], kind)
             half = cosines.shape[-1] // 2  # the second half repeats the first
             return cosines[0, :, :half], sines[0, :, :half]
 
         def bias(length: int) -> Tensor | None:
+            window = attention.sliding_window  # read here, since the probe narrows it
             if window is None or length <= window:
                 return None
             position = torch.arange(length)
@@ -238,8 +239,8 @@ def _find_modernbert(backbone: Any) -> BackboneParts:
         )
         for layer in backbone.layers
     ]
-    windows = {layer.attention_type: layer.attn.sliding_window for layer in backbone.layers}
-    relations = {kind: relation(kind, window) for kind, window in windows.items()}
+    attentions = {layer.attention_type: layer.attn for layer in backbone.layers}
+    relations = {kind: relation(kind, attention) for kind, attention in attentions.items()}
     return BackboneParts(
         lambda token_ids, _: backbone.embeddings(token_ids), layers, relations, final_norm=backbone.final_norm
     )

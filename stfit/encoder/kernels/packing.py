@@ -9,10 +9,12 @@ transformers' attention interface, so packed is only chosen if a probe gives the
 
 Fused: packed, with every layer as one function (`fused_train.py`), for models built like BERT.
 
-Padded: sorted by length and cut into rectangles with little padding. Works for every model.
+Padded: sorted by length and cut into rectangles with little padding. Works for every model; if a probe shows that
+padding changes its embeddings, a rectangle has texts of one length alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -44,6 +46,7 @@ class Layout:
 RECTANGLE_TOKENS = 8192
 
 PROBE_LENGTHS = (3, 17, 8, 3, 11, 2, 17, 5)
+PROBE_WINDOW = 4
 PROBE_TOLERANCE = 1e-5
 
 
@@ -60,6 +63,13 @@ def forward_padded(
         ids, mask = torch.from_numpy(token_ids).to(backbone.device), torch.from_numpy(real).to(backbone.device)
         parts.append(backbone(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask])
     return torch.cat(parts), order
+
+
+def forward_unpadded(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+    """For models that mix padding into a text, as those with convolutions: only texts of one length share a batch."""
+    lengths, order = _sorted_lengths(sequences)
+    groups = np.split(order, np.flatnonzero(np.diff(lengths)) + 1)
+    return torch.cat([forward_padded(backbone, [sequences[i] for i in group])[0] for group in groups]), order
 
 
 def _sorted_lengths(sequences: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -82,10 +92,13 @@ AttentionInterface.register("stfit_packed", packed_attention)
 AttentionMaskInterface.register("stfit_packed", lambda *_, **__: None)
 
 
-def _first_position(backbone: PreTrainedModel) -> int:
-    """Position id of a sequence's first token: RoBERTa and its kin count from pad_token_id + 1."""
+def _count_positions(backbone: PreTrainedModel, token_ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Position id of each token: RoBERTa and its kin count from padding_idx + 1, and do not count padding tokens."""
     padding = getattr(getattr(backbone, "embeddings", None), "padding_idx", None)
-    return 0 if padding is None else int(padding) + 1
+    counts = np.ones_like(token_ids) if padding is None else (token_ids != padding).astype(np.int64)
+    total = counts.cumsum()
+    before = np.repeat((total - counts)[np.cumsum(lengths) - lengths], lengths)
+    return total - before - 1 if padding is None else (total - before) * counts + padding
 
 
 class PackedRow(NamedTuple):
@@ -98,7 +111,7 @@ class PackedRow(NamedTuple):
 def pack(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> PackedRow:
     lengths, order = _sorted_lengths(sequences)
     token_ids = np.concatenate([sequences[i] for i in order]).astype(np.int64)
-    positions = np.arange(len(token_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + _first_position(backbone)
+    positions = _count_positions(backbone, token_ids, lengths)
     return PackedRow(
         torch.from_numpy(token_ids).to(backbone.device),
         torch.from_numpy(positions).to(backbone.device),
@@ -141,6 +154,49 @@ def relations_at(parts: BackboneParts, positions: Tensor, length: int) -> dict[s
     return taken
 
 
+@contextmanager
+def _narrow_windows(backbone: PreTrainedModel) -> Iterator[None]:
+    """Narrow the windows of attention, so that the texts of a probe exceed them.
+
+    Some models keep a window in their mask, which packing lacks, and do not pass it on to their attention.
+    """
+    config = backbone.config
+    settings, width = dict(vars(config)), getattr(config, "sliding_window", None)
+    modules = [module for module in backbone.modules() if isinstance(vars(module).get("sliding_window"), int)]
+    change = min(0, PROBE_WINDOW - width) if isinstance(width, int) else 0
+    if change:
+        config.sliding_window = PROBE_WINDOW
+    for module in modules:
+        vars(module)["sliding_window"] += change
+    try:
+        yield
+    finally:
+        for module in modules:
+            vars(module)["sliding_window"] -= change
+        vars(config).update(
+            {name: settings[name] for name in ("sliding_window", "local_attention") if name in settings}
+        )
+
+
+def _apart_by_rope(backbone: PreTrainedModel, forward: Forward) -> Forward:
+    """`forward`, with texts above the original positions of longrope in a batch of their own.
+
+    One of them in a batch would change the angles of all (Ding et al., 2024, https://arxiv.org/abs/2402.13753).
+    """
+    rope = getattr(backbone.config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return forward
+    limit = rope.get("original_max_position_embeddings") or backbone.config.original_max_position_embeddings
+
+    def forward_apart(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+        is_long = np.array([len(sequence) > limit for sequence in sequences])
+        groups = [members for members in (np.flatnonzero(~is_long), np.flatnonzero(is_long)) if len(members)]
+        results = [(members, *forward(backbone, [sequences[i] for i in members])) for members in groups]
+        return torch.cat([states for _, states, _ in results]), np.concatenate([m[order] for m, _, order in results])
+
+    return forward_apart
+
+
 @torch.no_grad()
 def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
     """The layout that `attention` names, or for `auto` the fastest that works. Raises ModelError if none does."""
@@ -148,16 +204,19 @@ def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
         return Layout("padded", forward_padded, "chosen by the recipe")
     was_training = backbone.training
     sequences = probe_sequences(backbone)
-    expected_td, _ = forward_padded(backbone.eval(), sequences)
-    packed = _try_packed(backbone, sequences, expected_td)
-    fused = _try_fused(backbone, sequences, expected_td, packed.forward or forward_padded)
+    with _narrow_windows(backbone.eval()):
+        expected_td, _ = forward_padded(backbone, sequences)
+        packed = _try_packed(backbone, sequences, expected_td)
+        fused = _try_fused(backbone, sequences, expected_td, packed.forward or forward_padded)
+        is_padding_seen = not (packed.forward or _probe(forward_unpadded, backbone, sequences, expected_td).forward)
     backbone.train(was_training)
     results: dict[Literal["fused", "packed"], ProbeResult] = {"fused": fused, "packed": packed}
     for name, result in results.items():
         if result.forward and attention in ("auto", name):
-            return Layout(name, result.forward, result.finding)
+            return Layout(name, _apart_by_rope(backbone, result.forward), result.finding)
     if attention == "auto":
-        return Layout("padded", forward_padded, f"packed does not work: {packed.finding}")
+        forward = forward_unpadded if is_padding_seen else forward_padded
+        return Layout("padded", _apart_by_rope(backbone, forward), f"packed does not work: {packed.finding}")
     finding = (fused if attention == "fused" else packed).finding
     raise ModelError(f"attention: {attention} does not work for this base ({finding}); use auto or padded")
 
@@ -183,6 +242,8 @@ def _try_packed(backbone: PreTrainedModel, sequences: list[np.ndarray], expected
     standard = backbone.config._attn_implementation
     if getattr(backbone.config, "attention_chunk_size", None):  # Llama 4's mask, of texts longer than those of a probe
         return ProbeResult(None, "its attention is cut into chunks")
+    if getattr(backbone.config, "token_dropout", False):  # ESM's
+        return ProbeResult(None, "it scales each text by the share of its masked tokens")
     try:
         backbone.set_attn_implementation("stfit_packed")
         result = _probe(_forward_packed, backbone, sequences, expected_td)
