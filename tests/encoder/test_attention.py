@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stfit.encoder.kernels.attention import AttentionWithDropout, Packing, attend_varlen, packed_attention
+from stfit.encoder.kernels.attention import AttentionWithDropout, attend_varlen, packed_attention
+from stfit.encoder.kernels.blocks import Packing
 from stfit.encoder.kernels.dropout import dropout_bits, keep_mask
 
 LENGTHS = [1, 1, 4, 4, 4, 7, 70]
@@ -105,7 +106,7 @@ def test_the_kernel_for_gpus_is_asked_for_the_same_attention(causal, window, mon
     packing = Packing(np.array(LENGTHS))
     query, key, value = states()
     shared_heads = [query, key[:, :1], value[:, :1]]
-    monkeypatch.setattr("stfit.encoder.kernels.attention.varlen_attn", documented_varlen)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", documented_varlen)
     output = attend_varlen(shared_heads, packing, 0.4, causal, window)
     expected, _ = packed_attention(
         torch.nn.Module(),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stfit.encoder.kernels.attention import Packing
+from stfit.encoder.kernels.blocks import Packing
 from stfit.encoder.kernels.dropout import dropout_bits, dropout_mask, kept_scale
 from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, FusedLayer, LayerSettings
 

@@ -17,10 +17,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
-from stfit.encoder.kernels.attention import Distances, Packing, distance_scores
+from stfit.encoder.kernels.blocks import Packing
 from stfit.encoder.kernels.fused_train import Rotation, rotate
 from stfit.encoder.kernels.layer_parts import LayerParts, find_parts
 from stfit.encoder.kernels.packing import PROBE_TOLERANCE, Forward, pack, probe_sequences, relations_at, relative_error
+from stfit.encoder.kernels.relations import Distances, distance_scores
 
 REORDER_TOKENS = 1024
 

@@ -21,9 +21,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.activations import GELUActivation
 
-from stfit.encoder.kernels.attention import BlockLayout, Distances, Packing, Relations, attend_backward, attend_blocks
+from stfit.encoder.kernels.attention import attend_backward, attend_blocks
+from stfit.encoder.kernels.blocks import BlockLayout, Packing
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.layer_parts import BackboneParts, LayerParts, find_parts
+from stfit.encoder.kernels.relations import Distances, Relations
 
 FEED_FORWARD_ROWS = 512
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
-from stfit.encoder.kernels.attention import Packing, packed_attention
+from stfit.encoder.kernels.attention import packed_attention
+from stfit.encoder.kernels.blocks import Packing
 from stfit.encoder.kernels.fused_train import fuse_layers
 from stfit.encoder.kernels.layer_parts import BackboneParts
 from stfit.errors import ModelError
