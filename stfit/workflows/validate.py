@@ -11,8 +11,7 @@ from stfit.data.batching.shuffle_buffer import read_first_examples, read_rows_un
 from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.lint import lint_evaluation, lint_training
 from stfit.data.checks.unused_rows import dropped_rows, unused_flags
-from stfit.data.mapping.examples import Examples, load_examples
-from stfit.data.reading.load_table import load_table
+from stfit.data.mapping.examples import Examples, load_examples, load_with_table
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.model_config import ModelInfo
@@ -144,7 +143,14 @@ def _load_objective(
         _check_teacher(recipe, objective, report)
     held_out: Examples | None = None
     with report.collect_errors(location=RecipeLocation(origins, f"{key}data", "dataset")):
-        report.examples_of[key], held_out = load_objective(objective, recipe.seed)
+        source = objective.data
+        if source.streaming:
+            training = read_first_examples(source)
+            table = read_rows_until(source, training.row[-1])
+        else:
+            training, held_out, table = load_with_table(source, source.format, recipe.seed, source.holdout)
+        report.examples_of[key] = training
+        report.warnings += dropped_rows(table, source, training) + unused_flags(table, source)
     return None if held_out is None else (report.examples_of[key], held_out)
 
 
@@ -171,7 +177,8 @@ def _check_rows(objective: Objective, location: RecipeLocation, training: Exampl
                 "in advance: list them in `data.label_map`, numbered from 0"
             )
     with report.collect_errors(location=location):
-        report.warnings += _lint_rows(objective, training)
+        in_batch = objective.loss.sampler == "no_duplicates"
+        report.warnings += lint_training(training, objective.data.dataset, in_batch, str(objective.sampler))
 
 
 def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
@@ -179,18 +186,6 @@ def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
     if objective.data.streaming:
         return read_first_examples(objective.data), None
     return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
-
-
-def _lint_rows(objective: Objective, training: Examples) -> list[Problem]:
-    source = objective.data
-    problems = []
-    if training.dropped or not source.format.startswith(
-        "labeled"
-    ):  # else all of the table is used: no need to read it again
-        table = read_rows_until(source, training.row[-1]) if source.streaming else load_table(source)
-        problems = dropped_rows(table, source, training) + unused_flags(table, source)
-    in_batch = objective.loss.sampler == "no_duplicates"
-    return problems + lint_training(training, source.dataset, in_batch, str(objective.sampler))
 
 
 def _check_teacher(recipe: Recipe, objective: Objective, report: Prepared) -> None:

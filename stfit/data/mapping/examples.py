@@ -104,27 +104,35 @@ class UnfilteredExamples:
 def load_examples(
     source: Source, format: str, seed: int, holdout: Holdout | None = None
 ) -> tuple[Examples, Examples | None]:
-    """The examples of a source, and those held out from it. Raises RecipeError, or DataError with row numbers.
+    """The examples of a source, and those held out from it. Raises RecipeError, or DataError with row numbers."""
+    training, held_out, _ = load_with_table(source, format, seed, holdout)
+    return training, held_out
+
+
+def load_with_table(
+    source: Source, format: str, seed: int, holdout: Holdout | None = None
+) -> tuple[Examples, Examples | None, Table]:
+    """The examples, those held out, and the table with all rows that they were taken from.
 
     The order is fixed: split, where, holdout (whole rows), selectors, label_map, label_range, dropped empties, shuffle,
     limit; the last two do not apply to the holdout.
     """
     check_roles(source.columns, format)
-    table = load_table(source)
-    if not len(table):
-        raise DataError(Problem(f"the split `{split_of(source)}` has no rows", "no-rows", table.origin, key="split"))
+    whole = load_table(source)
+    if not len(whole):
+        raise DataError(Problem(f"the split `{split_of(source)}` has no rows", "no-rows", whole.origin, key="split"))
     try:
         with at_key("where"):
-            table = filter_rows(table, source.where)
+            table = filter_rows(whole, source.where)
         with at_key("holdout"):
             held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
         with at_key("columns"):
             # Training and holdout together, so that both get the same class numbers.
             unfiltered = _build_unfiltered(table, source, format)
             training = _shuffle_and_limit(_drop_incomplete(unfiltered, ~held), source, seed)
-            return training, _drop_incomplete(unfiltered, held) if holdout else None
+            return training, _drop_incomplete(unfiltered, held) if holdout else None, whole
     except DataError as error:
-        raise DataError([replace(problem, file=table.origin) for problem in error.problems]) from None
+        raise DataError([replace(problem, file=whole.origin) for problem in error.problems]) from None
 
 
 def _shuffle_and_limit(examples: Examples, source: Source, seed: int) -> Examples:
