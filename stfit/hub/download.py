@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from fnmatch import fnmatch
+from functools import cache
 from hashlib import sha1, sha256
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,17 @@ def _download(kind: Kind, id: str, commit: str, patterns: Sequence[str]) -> None
 
 
 def _verify_hash(path: Path) -> bool:
-    # The client names a blob in its cache by the file's sha256 (LFS) or git blob sha1.
     blob = path.resolve()
     if not blob.is_file():
         return False
-    digest = sha256() if len(blob.name) == 64 else sha1(b"blob %d\0" % blob.stat().st_size)
+    state = blob.stat()
+    return _has_hash_of_name(blob, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _has_hash_of_name(blob: Path, size: int, _changed_at: int) -> bool:
+    """The client names a blob in its cache by the file's sha256 (LFS) or git blob sha1. Read once in a process."""
+    digest = sha256() if len(blob.name) == 64 else sha1(b"blob %d\0" % size)
     return hash_file(blob, digest) == blob.name
 
 
