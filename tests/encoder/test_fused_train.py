@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from stfit.encoder.kernels import fused_train
 from stfit.encoder.kernels.blocks import Packing
 from stfit.encoder.kernels.dropout import dropout_bits, dropout_mask, kept_scale
 from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, FusedLayer, LayerSettings
@@ -133,3 +134,12 @@ def test_values_and_gradients_equal_the_formula(settings, traits, learned: str) 
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_weight_gradients_are_the_same_by_either_library(monkeypatch, transposed: bool) -> None:
+    monkeypatch.setattr(fused_train, "TRANSPOSES_PAY", transposed)
+    gradient, states, total = (draw(shape, seed).float() for seed, shape in enumerate([(7, 5), (7, 6), (5, 6)]))
+    expected = (gradient.double().t() @ states.double()).float()
+    torch.testing.assert_close(fused_train._weight_gradient(gradient, states), expected)
+    torch.testing.assert_close(fused_train._weight_gradient(gradient, states, total.clone()), total + expected)
