@@ -99,15 +99,15 @@ def encode(
     dim = encoder.resolve_dim(options.truncate_dim)
     if options.precision in ("binary", "ubinary") and dim % 8:
         raise RecipeError(f"{options.precision} packs 8 dimensions into a byte, and {dim} is not a multiple of 8")
-    made = {"normalize": options.normalize, "model": encoder.fingerprint} if calibration else {}
-    ranges = load_ranges(calibration, dim, made) if calibration else None
+    conditions = {"normalize": options.normalize, "model": encoder.fingerprint} if calibration else {}
+    ranges = load_ranges(calibration, dim, conditions) if calibration else None
     is_resumed, stats = parts.any(), EncodeStats(dim=dim)
     with lock_folder(parts.folder / "output"), handle_signals():
         try:
             with wrap_os_errors(output):
                 yield from _write_parts(encoder, inputs, options, ranges, parts, target.suffix, with_text, stats)
                 if is_rank_zero():
-                    _merge_parts(parts, inputs, target, options, calibration, ranges, made, stats)
+                    _merge_parts(parts, inputs, target, options, calibration, ranges, conditions, stats)
         except InterruptedRun as stop:
             kept = f"{stats.rows} rows are kept in {parts.folder}; run the same command to resume"
             raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
@@ -133,7 +133,7 @@ def _merge_parts(
     options: EncodeOptions,
     calibration: Path | None,
     ranges: Ranges | None,
-    made: dict[str, Any],
+    conditions: dict[str, Any],
     stats: EncodeStats,
 ) -> None:
     rows: Iterator[EmbeddingRows] = map(parts.read, range(stats.parts))
@@ -150,7 +150,7 @@ def _merge_parts(
         )
     write_output(rows, output, stats.rows)
     if calibration and computed:  # last: with a file of ranges, the parts of the next try would be others
-        save_ranges(computed, calibration, made)
+        save_ranges(computed, calibration, conditions)
     parts.delete()
 
 

@@ -99,10 +99,10 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
     all_queries = _entries_by_id(queries, "queries")
     table = filter_rows(load_table(relevant), relevant.where)
     all_judgments = list(_judgments(table, relevant))
-    judgments = [made for made in all_judgments if made.is_relevant]
+    judgments = [judgment for judgment in all_judgments if judgment.is_relevant]
     documents_of: dict[str, set[str]] = {}
-    for made in judgments:
-        documents_of.setdefault(made.query, set()).add(made.document)
+    for judgment in judgments:
+        documents_of.setdefault(judgment.query, set()).add(judgment.document)
     judged = {key: documents_of[key] for key in all_queries if key in documents_of}
     index_of = {key: index for index, key in enumerate(documents)}
     found = [{index_of[key] for key in keys if key in index_of} for keys in judged.values()]
@@ -135,14 +135,14 @@ def _example(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str])
     """The first ids of both sides, if there are any."""
     if not judgments or not queries or not documents:
         return ""
-    made, query, document = judgments[0], next(iter(queries)), next(iter(documents))
-    return f" (it names {made.query!r} and {made.document!r}, and the first ids there are {query!r} and {document!r})"
+    first, query, document = judgments[0], next(iter(queries)), next(iter(documents))
+    return f" (it names {first.query!r} and {first.document!r}, and the first ids there are {query!r} and {document!r})"
 
 
 def _missing(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str], origin: str) -> list[Problem]:
     """What is judged and not there. Raises DataError if that is more than half of the queries or documents."""
-    query_ids = [(made.query, made.row) for made in judgments]
-    document_ids = [(made.document, made.row) for made in judgments if made.query in queries]
+    query_ids = [(judgment.query, judgment.row) for judgment in judgments]
+    document_ids = [(judgment.document, judgment.row) for judgment in judgments if judgment.query in queries]
     named = {
         "queries": (query_ids, queries, "are not measured"),
         "documents": (document_ids, documents, "count as missed"),
@@ -165,8 +165,12 @@ def _missing(judgments: list[_Judgment], queries: Ids[str], documents: Ids[str],
 
 
 def _contradicting(judgments: list[_Judgment], origin: str) -> list[Problem]:
-    relevant = {(made.query, made.document) for made in judgments if made.is_relevant}
-    rows = [made.row for made in judgments if not made.is_relevant and (made.query, made.document) in relevant]
+    relevant = {(judgment.query, judgment.document) for judgment in judgments if judgment.is_relevant}
+    rows = [
+        judgment.row
+        for judgment in judgments
+        if not judgment.is_relevant and (judgment.query, judgment.document) in relevant
+    ]
     message = f"{len(rows)} scores of 0 or less contradict scores above 0 of the same query and document: ignored"
     return [Problem(message, "contradicting-judgments", origin, row=rows[0])] if rows else []
 

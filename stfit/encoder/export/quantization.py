@@ -23,7 +23,7 @@ CALIBRATED = ("int8", "uint8")
 MIN_TEXTS = 100
 """Ranges of fewer texts are too narrow for other texts, whose values are cut off."""
 
-MADE = {"normalize": "of the other length (see --normalize)", "model": "by another model"}
+CONDITIONS = {"normalize": "of the other length (see --normalize)", "model": "by another model"}
 """Key in a file of ranges -> how the embeddings differ if its value does."""
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "int8": np.int8, "uint8": np.uint8}
@@ -79,8 +79,8 @@ def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
     return (byte_rd.astype(np.int16) - 128).astype(np.int8)
 
 
-def load_ranges(path: Path, dim: int, made: Mapping[str, Any]) -> Ranges | None:
-    """`made`: of what embeddings they must be; None if there is no file. Raises DataError if it does not fit."""
+def load_ranges(path: Path, dim: int, conditions: Mapping[str, Any]) -> Ranges | None:
+    """`conditions`: of what embeddings they must be; None if there is no file. Raises DataError if it does not fit."""
     try:
         written = load_json(path)
         with np.errstate(over="ignore"):  # refused below
@@ -91,9 +91,9 @@ def load_ranges(path: Path, dim: int, made: Mapping[str, Any]) -> Ranges | None:
         raise DataError(f"{path} is not an stfit calibration file: {error}") from error
     if low.shape != (dim,) or high.shape != (dim,):
         raise DataError(f"{path} calibrates {low.size} dimensions, but these embeddings have {dim}")
-    for key, value in made.items():  # an earlier version did not write them
+    for key, value in conditions.items():  # an earlier version did not write them
         if written.get(key, value) != value:
-            raise DataError(f"{path}: its ranges are of embeddings {MADE[key]}: use another file")
+            raise DataError(f"{path}: its ranges are of embeddings {CONDITIONS[key]}: use another file")
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise DataError(f"{path}: a range is not finite in float32: compute the ranges again from finite embeddings")
     if not (low <= high).all() or (low == high).all():
@@ -103,5 +103,5 @@ def load_ranges(path: Path, dim: int, made: Mapping[str, Any]) -> Ranges | None:
     return Ranges(low, high)
 
 
-def save_ranges(ranges: Ranges, path: Path, made: Mapping[str, Any]) -> None:
-    atomic_write(path, json.dumps({"low": ranges.low.tolist(), "high": ranges.high.tolist(), **made}) + "\n")
+def save_ranges(ranges: Ranges, path: Path, conditions: Mapping[str, Any]) -> None:
+    atomic_write(path, json.dumps({"low": ranges.low.tolist(), "high": ranges.high.tolist(), **conditions}) + "\n")
