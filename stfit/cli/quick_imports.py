@@ -21,7 +21,8 @@ COMPILER = "torch._dynamo"
 
 
 def defer_imports() -> None:
-    sys.meta_path.insert(0, _TransformersFinder())
+    if not any(isinstance(finder, _TransformersFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TransformersFinder())
 
 
 class _TransformersFinder(MetaPathFinder):

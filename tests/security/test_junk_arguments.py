@@ -86,7 +86,7 @@ def folder(tmp_path, monkeypatch) -> Iterator[Path]:
 def end_of(arguments: list[str]) -> tuple[int, str]:
     """Exit code and stderr of a command line in this process, with an empty stdin."""
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", "backslashreplace") for _ in range(2)]
-    sys.argv, sys.stdin = ["stfit", *arguments], io.TextIOWrapper(io.BytesIO())
+    sys.argv, sys.stdin = ["stfit", *arguments], io.TextIOWrapper(io.BufferedReader(io.BytesIO()))
     with redirect_stdout(streams[0]), redirect_stderr(streams[1]), warnings.catch_warnings(action="ignore"):
         try:
             main()
