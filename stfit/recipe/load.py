@@ -159,9 +159,10 @@ def _read_bytes(path: Path, extended_by: Node | None) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = "it is a folder" if path.is_dir() else getattr(error, "strerror", None) or str(error)
-    siblings = sorted(file.name for file in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-    hint = "" if path.exists() else did_you_mean(path.name, siblings)
+        is_folder, is_missing = isinstance(error, IsADirectoryError), isinstance(error, FileNotFoundError)
+        reason = "it is a folder" if is_folder else getattr(error, "strerror", None) or str(error)
+    siblings = sorted(file.name for file in path.parent.glob("*.y*ml")) if is_missing else []
+    hint = did_you_mean(path.name, siblings)
     message = f"cannot read recipe {quoted(str(path))}: {reason}{'; ' if hint else ''}{hint}"
     if extended_by:
         raise RecipeError(extended_by.where.problem(message, "extends"))
