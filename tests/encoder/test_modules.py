@@ -354,4 +354,5 @@ def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path):
     assert read_word_weights(tmp_path / "weights.txt") == {"the": 2.0}
     (tmp_path / "vectors.vec").write_text("\ufeff1 3\nthe 1 2 3\n", encoding="utf-8")
     words, vectors = read_vectors(tmp_path / "vectors.vec")
-    assert words == ["the"] and vectors.tolist() == [[1, 2, 3]]
+    assert words == ["the"]
+    assert vectors.tolist() == [[1, 2, 3]]
