@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,8 @@ from stfit.spec import Spec
 
 WRAPPED = ".base_layer."
 ADAPTER = ".lora_"
-HEAD = re.compile(r"\b(classifier|score|lm_head|cls|qa_outputs|pooler|modules_to_save)\b")
-"""Parts of a model with a head that its encoder alone does not have."""
+HEAD = re.compile(r"\b(classifier|score|lm_head|cls|qa_outputs|pooler|modules_to_save|decoder)\b")
+"""Parts of a model with a head, or with a decoder, that its encoder alone does not have."""
 
 
 class Lora(Spec):
@@ -45,12 +46,9 @@ class Lora(Spec):
 
 def add_adapters(backbone: nn.Module, settings: Lora) -> None:
     """Freeze all weights and add adapters. Raises ModelError without peft, or if a name matches no linear layer."""
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ModelError(f"model.lora needs peft: pip install 'stfit[lora]' ({error})") from error
+    peft = _import_peft("model.lora needs")
     names = _chosen_maps(backbone, settings.target)
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
@@ -58,8 +56,18 @@ def add_adapters(backbone: nn.Module, settings: Lora) -> None:
         fan_in_fan_out=not isinstance(backbone.get_submodule(names[0]), nn.Linear),
     )
     dtype = next(backbone.parameters()).dtype
-    inject_adapter_in_model(config, backbone)
+    peft.inject_adapter_in_model(config, backbone)
     backbone.to(dtype)  # peft creates float32 adapters for a half-precision model
+
+
+def _import_peft(who_needs: str) -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise ModelError(f"{who_needs} peft: pip install 'stfit[lora]' ({error})") from error
+    if torch.distributed.is_available():
+        import_module("torch.distributed.tensor")  # peft takes for granted that transformers has imported it
+    return peft
 
 
 def _chosen_maps(backbone: nn.Module, target: list[str] | None) -> list[str]:
@@ -85,17 +93,16 @@ def merge_adapter(backbone: Any, folder: Path) -> Any:
     """The base of a published adapter with the adapter merged in. Raises ModelError without peft."""
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"{folder}: its adapter has no adapter_model.safetensors; stfit opens no pickle of an adapter")
-    try:
-        import peft
-    except ImportError as error:
-        raise ModelError(f"{folder} is an adapter, and needs peft: pip install 'stfit[lora]' ({error})") from error
+    peft = _import_peft(f"{folder} is an adapter, and needs")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft warns of its own calls of transformers
             _grow_table(backbone, folder)
             config = peft.PeftConfig.from_pretrained(str(folder))
+            if config.is_prompt_learning:
+                raise ModelError(f"it is {config.peft_type.value}, which learns a prompt and can't be merged")
             config.task_type, config.inference_mode = None, False  # its task was that of a head, which is not used
-            adapted = peft.get_peft_model(backbone, config)
+            adapted = peft.get_peft_model(backbone, config).eval()
             weights = peft.load_peft_weights(str(folder), device="cpu")
             weights = _without_head(weights, set(adapted.state_dict()), backbone.base_model_prefix)
             loaded: Any = peft.set_peft_model_state_dict(adapted, weights)
@@ -109,7 +116,15 @@ def merge_adapter(backbone: Any, folder: Path) -> Any:
     if any(wrong.values()):
         faults = "; ".join(f"{fault}: {name_some(names)}" for fault, names in wrong.items() if names)
         raise ModelError(f"{folder}: its adapter does not fit the base {config.base_model_name_or_path}: {faults}")
-    return adapted.merge_and_unload().requires_grad_(True)
+    return _merge(adapted, folder).requires_grad_(True)
+
+
+def _merge(adapted: Any, folder: Path) -> Any:
+    try:
+        return adapted.merge_and_unload()
+    except Exception as error:  # several kinds of adapters can't be merged
+        reason = str(error) or type(error).__name__
+        raise ModelError(f"{folder}: its adapter can't be merged into the base: {reason}") from error
 
 
 def _without_head(weights: dict[str, Tensor], own: set[str], prefix: str) -> dict[str, Tensor]:

@@ -91,9 +91,9 @@ def shard_like(full: Tensor, like: Any) -> Tensor:
 
 
 def total_grad_norm(weights: Sequence[nn.Parameter]) -> Tensor:
-    """Norm of all gradients, sharded and full ones, together."""
+    """Norm of all gradients, sharded and full ones, together; 0 after a batch without a known word."""
     norms = []
     for sharded in (True, False):
         if grads := [weight.grad for weight in weights if weight.grad is not None and is_sharded(weight) is sharded]:
             norms.append(_full(nn.utils.get_total_norm(grads)))
-    return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
+    return norms[0] if len(norms) == 1 else torch.stack(norms or [torch.zeros(())]).norm()

@@ -112,18 +112,26 @@ def backward(
         embedding_sd = all_gather_rows(embed(encoder, batch, parts[0]), shares)
     value = compute_batch_loss(embedding_sd, batch, loss)
     timer.lap("forward")
-    scale(value).backward()
+    _backward(scale(value))
     if cached:
         assert embedding_sd.grad is not None
         for part, rng_state in zip(parts, rng_states, strict=True):
             check_interrupt()
             restore_rng(rng_state)
-            embed(encoder, batch, part).backward(embedding_sd.grad[part])
+            _backward(embed(encoder, batch, part), embedding_sd.grad[part])
     timer.lap("backward")
     embedding_sd = embedding_sd.detach()
     range_d = embedding_sd.amax(0) - embedding_sd.amin(0)
     largest = embedding_sd.abs().max().clamp(min=torch.finfo(embedding_sd.dtype).tiny)
     return BatchResult(value.detach(), embedding_sd.isfinite().all(dim=1), range_d.max() / largest)
+
+
+def _backward(output: Tensor, gradient: Tensor | None = None) -> None:
+    if not output.requires_grad:
+        raise RecipeError(
+            "no weight that is trained has an effect on the embeddings: change model.lora.target or train.freeze"
+        )
+    output.backward(gradient)
 
 
 def trained_weights(*modules: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:

@@ -33,6 +33,11 @@ assert linear_sum_assignment([[1.0]])[0].tolist() == [0] and isinstance(DTensor,
 assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item() == 2
 print(json.dumps([encoded, torch._dynamo.__file__]))
 """
+ADAPTED = """
+from stfit.encoder.lora import Lora, adapted_linears
+adapted = build_encoder(Model(base=folders[0], lora=Lora(rank=2)))
+print(int(bool(adapted_linears(adapted.backbone))))
+"""
 
 
 def run_script(script, *arguments):
@@ -54,3 +59,8 @@ def test_nothing_that_is_unused_is_imported_and_the_embeddings_are_the_same(tiny
 def test_what_was_left_out_can_be_used_afterwards(tiny_base):
     _, file = run_script(ENCODE + REAL, [str(tiny_base("bert"))], TEXTS, "auto")
     assert file.endswith("__init__.py")
+
+
+def test_adapters_can_be_added(tiny_base):
+    pytest.importorskip("peft", reason="pip install stfit[lora]")
+    assert run_script(ENCODE + ADAPTED, [str(tiny_base("bert"))], TEXTS, "auto") == 1

@@ -5,7 +5,7 @@ from processes import stop_at
 from safetensors.torch import load_file
 
 from stfit.commands.train import Finished
-from stfit.errors import ModelError
+from stfit.errors import ModelError, RecipeError
 from stfit.runtime.run_folder import RunFolder
 from stfit.training.loop import StepInfo
 from stfit.workflows.summarize_run import summarize_run
@@ -51,4 +51,10 @@ def test_adapters_go_on_upon_their_own_base_only(recipe, run, tmp_path, tiny_bas
     (tmp_path / "base").unlink()
     (tmp_path / "base").symlink_to(tiny_base("electra"))
     with pytest.raises(ModelError, match="adapters of another base"):
+        run(recipe)
+
+
+def test_adapters_that_no_embedding_depends_on_are_refused(write, run, tiny_base):
+    recipe = write(model={"base": str(tiny_base("bert")), "lora": {"target": ["pooler.dense"]}})
+    with pytest.raises(RecipeError, match="no weight that is trained has an effect on the embeddings"):
         run(recipe)

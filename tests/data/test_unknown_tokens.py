@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stfit.commands.check import check
-from stfit.data.checks.lengths import unknown_tokens
+from stfit.data.checks.lengths import empty_texts, unknown_tokens
 from stfit.errors import DataError
 
 
@@ -33,3 +33,10 @@ def test_check_counts_them_without_the_weights(tiny_base, tmp_path) -> None:
 
     assert "unknown-tokens" not in str(recipe(["rain", "a guitar", "the sea", "two children"]))
     assert "unknown-tokens" in str(recipe(["東京 タワー", "大阪 城", "京都 寺", "横浜 港"]))
+
+
+def test_texts_without_any_known_word_are_refused():
+    assert len(empty_texts(np.array([0, 0, 3]))) == 1
+    assert empty_texts(np.array([])) == []
+    with pytest.raises(DataError, match="2 of 2 texts contain no word"):
+        empty_texts(np.array([0, 0]))

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from st_reference import largest_error, st_encode
 
+from stfit.encoder.bases.word_vectors import read_vectors, read_word_weights
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_model
@@ -339,3 +340,19 @@ def test_words_of_a_phrase_tokenizer_are_refused(vectors, tmp_path):
     config.write_text(config.read_text().replace("WhitespaceTokenizer", "PhraseTokenizer"))
     with pytest.raises(ModelError, match="joins words to phrases with nltk"):
         load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["the nan", "the inf", "the x"])
+def test_a_weight_of_a_word_is_a_finite_number(tmp_path, line):
+    (tmp_path / "weights.txt").write_text(f"a 1\n{line}\n")
+    with pytest.raises(ModelError, match="not a word and a number"):
+        read_word_weights(tmp_path / "weights.txt")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path):
+    (tmp_path / "weights.txt").write_text("\ufeffthe 2\n", encoding="utf-8")
+    assert read_word_weights(tmp_path / "weights.txt") == {"the": 2.0}
+    (tmp_path / "vectors.vec").write_text("\ufeff1 3\nthe 1 2 3\n", encoding="utf-8")
+    words, vectors = read_vectors(tmp_path / "vectors.vec")
+    assert words == ["the"]
+    assert vectors.tolist() == [[1, 2, 3]]

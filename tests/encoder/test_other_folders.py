@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -115,18 +116,18 @@ def test_a_folder_of_an_adapter_is_its_base_with_the_adapter(adapter, tmp_path, 
     assert largest_error(load_encoder(tmp_path / "merged").encode(SENTENCES), expected) < 1e-5
 
 
-def published(peft, head, tiny_base, folder):
+def published(peft, head, tiny_base, folder, kind="bert", targets=("query", "value")):
     """An adapter that was trained under a head, and what its base gives with it."""
-    model = head.from_pretrained(tiny_base("bert"))
+    model = head.from_pretrained(tiny_base(kind))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["query", "value"]))
+        adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=list(targets)))
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.5)
     adapted.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_base("bert")).save_pretrained(folder)
-    whole = shutil.copytree(tiny_base("bert"), folder.parent / "merged")
+    AutoTokenizer.from_pretrained(tiny_base(kind)).save_pretrained(folder)
+    whole = shutil.copytree(tiny_base(kind), folder.parent / "merged")
     (adapted.merge_and_unload().base_model if head is not AutoModel else adapted.merge_and_unload()).save_pretrained(
         whole
     )
@@ -196,6 +197,32 @@ def test_an_adapter_without_its_base_says_so(adapter) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/nowhere/base"}))
     with pytest.raises(ModelError, match="/nowhere/base does not exist"):
         load_encoder(folder)
+
+
+SOFT_PROMPT = {"num_virtual_tokens": 2, "task_type": "FEATURE_EXTRACTION"}
+VB_LORA = {"target_modules": ["query"], "num_vectors": 16, "vector_length": 8, "topk": 2}
+
+
+def test_an_adapter_with_its_frozen_selection_is_merged_and_one_that_cannot_be_merged_is_refused(tiny_base, tmp_path):
+    peft = pytest.importorskip("peft", reason="pip install stfit[lora]")
+    configs = {
+        "PROMPT_TUNING.* can't be merged": peft.PromptTuningConfig(**SOFT_PROMPT),
+        "can't be merged into the base: NotImplementedError": peft.PolyConfig(target_modules=["query"]),
+        "": peft.VBLoRAConfig(**VB_LORA, save_only_topk_weights=True),
+    }
+    for number, (message, config) in enumerate(configs.items()):
+        folder = tmp_path / str(number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft warns of its own calls of transformers
+            peft.get_peft_model(AutoModel.from_pretrained(tiny_base("bert")), config).save_pretrained(folder)
+        with pytest.raises(ModelError, match=message) if message else nullcontext():
+            load_encoder(folder)
+
+
+def test_the_part_of_an_adapter_that_belongs_to_a_decoder_is_not_read(tiny_base, tmp_path) -> None:
+    peft = pytest.importorskip("peft", reason="pip install stfit[lora]")
+    expected = published(peft, AutoModel, tiny_base, tmp_path / "adapter", "t5", ["q", "v"])
+    np.testing.assert_allclose(load_encoder(tmp_path / "adapter").encode(SENTENCES), expected, atol=1e-5)
 
 
 def test_an_adapter_brings_the_vectors_of_added_tokens(tiny_base, tmp_path) -> None:

@@ -30,9 +30,11 @@ def cut_texts(lengths: np.ndarray, limit: int | None) -> list[Problem]:
 
 
 def empty_texts(lengths: np.ndarray) -> list[Problem]:
-    """A text without a word of the base's vocabulary has the embedding zero, whatever the model learns."""
+    """A text without a word of the base's vocabulary has the embedding zero. Raises DataError if none has one."""
     empty = int((lengths == 0).sum())
     message = f"{empty} of {len(lengths)} texts contain no word of the base's vocabulary: their embedding is zero"
+    if empty and empty == len(lengths):
+        raise DataError(Problem(f"{message}: choose vectors whose words are those of these texts", "unknown-words"))
     return [Problem(message, "unknown-words")] if empty else []
 
 

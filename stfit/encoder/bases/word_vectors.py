@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from math import log
+from math import isfinite, log, nan
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,11 @@ def _vector_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of every line of a plain or gzipped file. Raises ModelError if it can't be read."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig") as file
+        ):
             # str.splitlines would also split at characters that are part of words in some files.
             lines = iter(partial(file.readline, MAX_LINE_LENGTH), "")
             yield from enumerate((line.rstrip("\n") for line in lines), start=1)
@@ -77,13 +81,13 @@ def _damaged(path: Path, line: int, reason: str) -> ModelError:
 
 
 def read_word_weights(path: Path) -> dict[str, float]:
-    weights = {}
+    weights: dict[str, float] = {}
     for line, text in _text_lines(path):
         word, _, number = text.strip().rpartition("\t" if "\t" in text else " ")
-        try:
+        with suppress(ValueError):
             weights[word.strip()] = float(number)
-        except ValueError:
-            raise _damaged(path, line, "is not a word and a number") from None
+        if not isfinite(weights.get(word.strip(), nan)):
+            raise _damaged(path, line, "is not a word and a number")
     return weights
 
 
