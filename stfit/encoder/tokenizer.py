@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Encoding, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import models, normalizers, pre_tokenizers
 
 from stfit.errors import DataError, ModelError
 from stfit.io.display import shorten
@@ -37,7 +37,7 @@ class FileTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text (int32), cut at max_seq_length. Raises DataError for a token without a vector."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=self._special_tokens)
+        encodings = self._encode(list(texts))
         sequences = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         if self.num_vectors is not None:
             for text, ids in zip(texts, sequences, strict=True):
@@ -45,6 +45,12 @@ class FileTokenizer:
                     token = self._backend.id_to_token(int(ids.max()))
                     raise DataError(f"the model has no vector for the token `{token}` in {shorten(text, 80)!r}")
         return sequences
+
+    def _encode(self, texts: list[str]) -> list[Encoding]:
+        try:
+            return self._backend.encode_batch_fast(texts, add_special_tokens=self._special_tokens)
+        except Exception as error:  # `tokenizers` raises a bare Exception, for example without an unknown token
+            raise ModelError(f"the model's tokenizer.json can't be used: {error}") from error
 
     @property
     def unknown_id(self) -> int | None:

@@ -8,6 +8,7 @@ import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as HFTokenizer
 
 from stfit.encoder.folder.files import read_json
@@ -133,15 +134,16 @@ def load_tokenizer(folder: Path, may_end_texts: bool = True) -> PreTrainedTokeni
     return as_written
 
 
-def _require_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Raise ModelError if a class of transformers has made a tokenizer from the files of another one."""
-    backend = tokenizer.backend_tokenizer
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, folder: Path) -> Encoding:
     try:
-        ids = backend.encode(
-            string.ascii_letters + " " + " ".join(string.ascii_lowercase), add_special_tokens=False
-        ).ids
+        return tokenizer.backend_tokenizer.encode(text)
     except Exception as error:  # `tokenizers` raises a bare Exception
         raise ModelError(f"{folder}: its tokenizer can't be used: {error}") from error
+
+
+def _require_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raise ModelError if a class of transformers has made a tokenizer from the files of another one."""
+    ids = _encode(tokenizer, string.ascii_letters + " " + " ".join(string.ascii_lowercase), folder).ids
     if not set(ids) - {tokenizer.unk_token_id, *tokenizer.all_special_ids}:
         raise ModelError(
             f"{folder}: its tokenizer ({type(tokenizer).__name__}) knows no letter, so it does not fit the files of "
@@ -151,7 +153,7 @@ def _require_vocabulary(tokenizer: PreTrainedTokenizerBase, folder: Path) -> Non
 
 def reject_token_types(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Raise ModelError if tokens of a single text have other types than 0, which the model would not get."""
-    if "token_type_ids" in tokenizer.model_input_names and any(tokenizer.backend_tokenizer.encode("a").type_ids):
+    if "token_type_ids" in tokenizer.model_input_names and any(_encode(tokenizer, "a", folder).type_ids):
         raise ModelError(
             f"{folder}: its tokenizer gives the tokens of a text several types, which stfit does not support"
         )
@@ -162,7 +164,7 @@ def _compare(as_written: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizer
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     for text in PROBES:
-        ids, other_ids = (list(one.backend_tokenizer.encode(text).ids) for one in (as_written, tokenizer))
+        ids, other_ids = (list(_encode(one, text, folder).ids) for one in (as_written, tokenizer))
         if ids != other_ids:
             log.warning(
                 "%s: transformers' %s reads its tokenizer.json in another way: %r becomes %s, not %s. stfit reads the "
