@@ -1,6 +1,6 @@
 import random
 
-import pytest
+from draws import few_or_many
 
 from stfit.errors import RecipeError
 from stfit.recipe.load import load_recipe
@@ -21,7 +21,7 @@ def is_refused(path, *overrides):
     return False
 
 
-@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@few_or_many(500)
 def test_mutated_recipes_load_or_are_refused(count, write, valid):
     rng, path, refused = random.Random(count), write(valid), 0
     for _ in range(count):

@@ -5,6 +5,7 @@ import random
 import shutil
 
 import pytest
+from draws import few_or_many
 
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.local_files import read_file
@@ -70,7 +71,7 @@ FILES_AND_READERS = {
 }
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+@few_or_many(100)
 @pytest.mark.parametrize(("name", "read"), FILES_AND_READERS.items(), ids=FILES_AND_READERS)
 def test_mutated_file_is_read_or_refused(tmp_path, good, promise, name, read, count):
     root, rng = tmp_path / "root", random.Random(f"{count} {name}")

@@ -16,6 +16,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
+from draws import few_or_many
 
 import stfit
 from stfit.cli.main import main
@@ -26,7 +27,7 @@ from stfit.encoder.config import Model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import StfitError
 
-COUNT = pytest.mark.parametrize("count", [25, pytest.param(10_000, marks=pytest.mark.slow)])
+COUNT = few_or_many(25)
 
 TEXTS = ["about rain", "on bread", "a train", "the cat"]
 RECIPE = """\
