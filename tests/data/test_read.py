@@ -329,7 +329,7 @@ def test_reading_local_text_needs_neither_torch_nor_datasets(write):
 @pytest.mark.parametrize(
     ("name", "content", "advice"),
     [
-        ("a.csv", gzip.compress(b"text\na\n"), "it is compressed: add .gz to its name"),
+        ("a.csv", gzip.compress(b"text\na\n", mtime=0), "it is compressed: add .gz to its name"),
         ("a.jsonl", bz2.compress(b'{"text": "a"}\n' * 50), "it is compressed: add .bz2 to its name"),
         ("a.tsv", b"PK\x03\x04\x14\x00\xe9\xff", "it is a zip archive or an Excel file: unpack it, or save"),
         ("a.txt", b"PAR1\x15\x04\xff\xfe", "it is a Parquet file: name it .parquet"),
