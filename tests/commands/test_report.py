@@ -20,7 +20,13 @@ from stfit.training.loop import StepInfo
 from stfit.workflows.summarize_run import write_report
 
 TRIPLETS = {"type": "triplet", "name": "kept", "dataset": "./rows.jsonl", "split": "train"}
-CLASSES = {"type": "classification", "name": "classes", "dataset": "./rows.jsonl", "train_split": "train[:50%]", "split": "train[50%:]"}
+CLASSES = {
+    "type": "classification",
+    "name": "classes",
+    "dataset": "./rows.jsonl",
+    "train_split": "train[:50%]",
+    "split": "train[50%:]",
+}
 
 
 def weights(run):

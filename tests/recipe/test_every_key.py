@@ -55,7 +55,10 @@ HEAP = (
     "eval=[{type: paraphrase_mining, name: heap, dataset: ./rows.jsonl, split: train}]",
     "eval.0.columns={anchor: word, positive: text}",
 )
-KINDS = ("eval=[{type: classification, name: kinds, dataset: ./rows.jsonl, split: train}]",)
+KINDS = (
+    "eval=[{type: classification, name: kinds, dataset: ./rows.jsonl, split: 'train[50%:]'}]",
+    "eval.0.train_split='train[:50%]'",
+)
 GATE = ("gate=[{metric: pairs/pearson_dot, against: base}]",)
 CSV = ("data.dataset=./rows.csv",)
 BEST = ("train.best=pairs/spearman_cosine", "train.learning_rate=0.0", "train.eval_every_steps=1")
