@@ -70,9 +70,13 @@ def _placeholders() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in [name for name in sys.modules if f"{name}.".startswith(f"{COMPILER}.")]:
+        for name in filter(_is_compiler, [*sys.modules]):
             del sys.modules[name]
         vars(sys.modules.get("torch", sys)).pop("_dynamo", None)
+
+
+def _is_compiler(name: str) -> bool:
+    return name == COMPILER or name.startswith(f"{COMPILER}.")
 
 
 def _answer_that_packages_are_missing() -> None:
@@ -99,8 +103,7 @@ def _replaced(entries: dict[str, Any], others: dict[str, Any]) -> Iterator[None]
 
 class _PlaceholderFinder(MetaPathFinder, Loader):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        is_compiler = f"{name}.".startswith(f"{COMPILER}.")
-        return ModuleSpec(name, self, is_package=True) if is_compiler else None
+        return ModuleSpec(name, self, is_package=True) if _is_compiler(name) else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = ModuleType(spec.name)

@@ -31,7 +31,7 @@ class AdamW:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
                 continue
-            states = [self.state.setdefault(weight, _new_state(weight)) for weight in weights]
+            states = [self._state_of(weight) for weight in weights]
             steps = [state["step"] for state in states]
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
@@ -51,11 +51,13 @@ class AdamW:
                 grad_scale=divisor,
             )
 
+    def _state_of(self, weight: nn.Parameter) -> dict[str, Tensor]:
+        if weight not in self.state:
+            step = torch.zeros((), dtype=torch.float32, device=weight.device)
+            moments = {name: torch.zeros_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+            self.state[weight] = {"step": step, **moments}
+        return self.state[weight]
+
     def zero_grad(self) -> None:
         for weight in self.weights:
             weight.grad = None
-
-
-def _new_state(weight: nn.Parameter) -> dict[str, Tensor]:
-    step = torch.zeros((), dtype=torch.float32, device=weight.device)
-    return {"step": step, "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}

@@ -19,7 +19,7 @@ def build_param_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups with their `lr_scale`; matrices get `weight_decay`, biases and norms (vectors) none.
 
-    Sharded weights form groups of their own, because torch's optimizers do not accept both kinds in one group.
+    Sharded weights form groups of their own: checkpoints number the weights in this order.
 
     The learning rate of layer i of L is scaled by layer_decay^(L - i), with i from 0; that of the token embeddings by
     layer_decay^(L + 1). What follows the layers is not scaled (ELECTRA, https://arxiv.org/abs/2003.10555). Raises

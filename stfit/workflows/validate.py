@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stfit.data.batching.shuffle_buffer import read_first_examples, read_rows_until
+from stfit.data.batching.shuffle_buffer import read_first_examples
 from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.lint import lint_evaluation, lint_training
 from stfit.data.checks.unused_rows import dropped_rows, unused_flags
 from stfit.data.mapping.examples import Examples, load_examples, load_with_table
+from stfit.data.table import Table
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_model
 from stfit.encoder.folder.model_config import ModelInfo
@@ -143,14 +144,9 @@ def _load_objective(
         _check_teacher(recipe, objective, report)
     held_out: Examples | None = None
     with report.collect_errors(location=RecipeLocation(origins, f"{key}data", "dataset")):
-        source = objective.data
-        if source.streaming:
-            training = read_first_examples(source)
-            table = read_rows_until(source, training.row[-1])
-        else:
-            training, held_out, table = load_with_table(source, source.format, recipe.seed, source.holdout)
+        training, held_out, table = load_objective(objective, recipe.seed)
         report.examples_of[key] = training
-        report.warnings += dropped_rows(table, source, training) + unused_flags(table, source)
+        report.warnings += dropped_rows(table, objective.data, training) + unused_flags(table, objective.data)
     return None if held_out is None else (report.examples_of[key], held_out)
 
 
@@ -181,11 +177,13 @@ def _check_rows(objective: Objective, location: RecipeLocation, training: Exampl
         report.warnings += lint_training(training, objective.data.dataset, in_batch, str(objective.sampler))
 
 
-def load_objective(objective: Objective, seed: int) -> TrainAndHoldout:
-    """The training rows (of a stream, the first ones), and the rows held out from them."""
-    if objective.data.streaming:
-        return read_first_examples(objective.data), None
-    return load_examples(objective.data, objective.data.format, seed, objective.data.holdout)
+def load_objective(objective: Objective, seed: int) -> tuple[Examples, Examples | None, Table]:
+    """The training examples (of a stream, the first ones), those held out from them, and the rows of both."""
+    source = objective.data
+    if source.streaming:
+        training, table = read_first_examples(source)
+        return training, None, table
+    return load_with_table(source, source.format, seed, source.holdout)
 
 
 def _check_teacher(recipe: Recipe, objective: Objective, report: Prepared) -> None:
@@ -210,7 +208,7 @@ def _inspect_if_reachable(model: Model, report: Prepared) -> ModelInfo:
 
 def load_training_rows(recipe: Recipe, objective: Objective) -> Examples:
     """The rows that an objective trains on (of a stream, the first ones)."""
-    training, _ = load_objective(objective, recipe.seed)
+    training, *_ = load_objective(objective, recipe.seed)
     if not objective.data.drop_overlap:
         return training
     return drop_overlap(recipe, objective.data, training, prepare_evaluation(recipe))

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from stfit.data.batching.batches import MISSING, number_texts, tokenize_examples
 from stfit.data.batching.sampling import sample_batches
-from stfit.data.batching.shuffle_buffer import StreamingBatches, read_first_examples, read_rows_until
+from stfit.data.batching.shuffle_buffer import StreamingBatches, read_first_examples
 from stfit.data.checks.compatibility import check_kind
 from stfit.data.mapping.examples import Examples, join, load_examples
 from stfit.data.reading.local_files import fingerprint_files
@@ -172,7 +172,7 @@ def test_selectors_make_the_examples_that_they_make_without_streaming(write):
     columns = {"anchor": "q", "positive": "list[*]", "negative": "negs[:5]"}
     path = write(rows)
     whole, _ = load_examples(TrainingData(dataset=path, format="triplet", columns=columns), "triplet", 1)
-    found = read_first_examples(
+    found, _ = read_first_examples(
         TrainingData(dataset=path, format="triplet", columns=columns, streaming=True, shuffle_buffer=10**6)
     )
     assert found.texts == whole.texts
@@ -190,7 +190,7 @@ def test_a_label_of_any_kind_is_the_label_without_streaming(write):
             rows = [row | {"label": str(row["label"])} for row in rows]
         path = write(rows)
         whole, _ = load_examples(TrainingData(dataset=path, format="labeled_text"), "labeled_text", 1)
-        found = read_first_examples(
+        found, _ = read_first_examples(
             TrainingData(dataset=path, format="labeled_text", streaming=True, shuffle_buffer=10**6)
         )
         assert (found.label_kind, found.label.dtype) == (whole.label_kind, whole.label.dtype)
@@ -260,10 +260,10 @@ def test_names_of_classes_are_numbered_by_the_recipe_or_the_dataset_and_by_nothi
     keys = {"format": "labeled_text", "shuffle_buffer": 64}
     problem = error_at(stream(path, **keys), 0)
     assert "label_map: {no: 0, yes: 1}" in problem.message
-    mapped = read_first_examples(stream(path, **keys, label_map={"yes": 0, "no": 1}).source)
+    mapped, _ = read_first_examples(stream(path, **keys, label_map={"yes": 0, "no": 1}).source)
     assert mapped.label.tolist() == [row["label"] == "no" for row in rows]
     (tmp_path / "labels.json").write_text('{"label": ["maybe", "no", "yes"]}')
-    named = read_first_examples(stream(path, **keys).source)
+    named, _ = read_first_examples(stream(path, **keys).source)
     assert named.label.tolist() == [1 + (row["label"] == "yes") for row in rows]
     assert named.label_names == ["maybe", "no", "yes"]
 
@@ -274,7 +274,7 @@ def test_class_labels_of_datasets_keep_their_names(tmp_path, kind):
     rows = datasets.Dataset.from_dict({"text": ["one", "two"] * 20, "label": [0, 1] * 20}, features)
     path = tmp_path / f"rows.{kind}"
     rows.to_parquet(str(path)) if kind == "parquet" else rows.save_to_disk(str(path))
-    found = read_first_examples(stream(str(path), format="labeled_text").source)
+    found, _ = read_first_examples(stream(str(path), format="labeled_text").source)
     assert found.label_names == ["b", "a"]
 
 
@@ -303,9 +303,9 @@ def test_a_source_without_examples_or_batches_is_refused(write, rows):
 
 def test_first_rows_are_those_of_the_first_examples(write):
     source = stream(write(rows_of(ROWS)), shuffle_buffer=1000).source
-    examples = read_first_examples(source)
+    examples, table = read_first_examples(source)
     assert len(examples) == BLOCK_ROWS
-    assert read_rows_until(source, examples.row[-1]).row.tolist() == examples.row.tolist()
+    assert table.row.tolist() == examples.row.tolist()
 
 
 def test_texts_have_the_numbers_of_the_texts_that_are_tokenised(write):

@@ -342,7 +342,7 @@ def test_words_of_a_phrase_tokenizer_are_refused(vectors, tmp_path):
         load_encoder(tmp_path)
 
 
-@pytest.mark.parametrize("line", ["the nan", "the inf", "the x"])
+@pytest.mark.parametrize("line", ["the nan", "the inf", "the x", "a x"])
 def test_a_weight_of_a_word_is_a_finite_number(tmp_path, line):
     (tmp_path / "weights.txt").write_text(f"a 1\n{line}\n")
     with pytest.raises(ModelError, match="not a word and a number"):

@@ -166,21 +166,22 @@ def _with_row_location(rows: np.ndarray, origin: str) -> Iterator[None]:
         raise DataError([replace(problem, file=problem.file or origin) for problem in located]) from error
 
 
-def read_first_examples(source: TrainingData) -> Examples:
-    """The first examples of a stream: at least as many as the shuffle buffer holds, if there are that many."""
+def read_first_examples(source: TrainingData) -> tuple[Examples, Table]:
+    """The first examples of a stream, and the rows that they are from.
+
+    At least as many examples as the shuffle buffer holds, if there are that many.
+    """
     check_roles(source.columns, source.format)
+    tables: list[Table] = []
     parts: list[Examples] = []
-    for examples in read_examples(open_blocks(source)(), source):
+
+    def read_blocks() -> Iterator[Table]:
+        for table in open_blocks(source)():
+            tables.append(table)
+            yield table
+
+    for examples in read_examples(read_blocks(), source):
         parts.append(examples)
         if sum(map(len, parts)) >= source.shuffle_buffer:
             break
-    return join(parts)
-
-
-def read_rows_until(source: TrainingData, last: int) -> Table:
-    tables = []
-    for table in open_blocks(source)():
-        tables.append(table)
-        if table.row[-1] >= last:
-            break
-    return concatenate(tables)
+    return join(parts), concatenate(tables)

@@ -134,9 +134,10 @@ PLACEHOLDERS = {"nan", "none", "null", "n/a", "#n/a", "<na>", "undefined"}
 
 def _placeholders(rows: ExamplesToLint) -> Iterator[Problem]:
     """A gap written as a word is a text like any other: the model learns that all gaps mean the same."""
-    at = [position for position, texts in enumerate(rows.tuples()) if not PLACEHOLDERS.isdisjoint(texts)]
-    found = next((text for text in rows.tuples()[at[0]] if text in PLACEHOLDERS), "") if at else ""
-    yield from rows.problem("placeholder", f"texts such as {found!r}, trained on as texts (write gaps as empty)", at)
+    tuples = rows.tuples()
+    at = [position for position, texts in enumerate(tuples) if not PLACEHOLDERS.isdisjoint(texts)]
+    first = next((text for text in tuples[at[0]] if text in PLACEHOLDERS), "") if at else ""
+    yield from rows.problem("placeholder", f"texts such as {first!r}, trained on as texts (write gaps as empty)", at)
 
 
 def _duplicate_rows(rows: ExamplesToLint) -> Iterator[Problem]:

@@ -84,10 +84,13 @@ def read_word_weights(path: Path) -> dict[str, float]:
     weights: dict[str, float] = {}
     for line, text in _text_lines(path):
         word, _, number = text.strip().rpartition("\t" if "\t" in text else " ")
-        with suppress(ValueError):
-            weights[word.strip()] = float(number)
-        if not isfinite(weights.get(word.strip(), nan)):
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = nan
+        if not isfinite(weight):
             raise _damaged(path, line, "is not a word and a number")
+        weights[word.strip()] = weight
     return weights
 
 
