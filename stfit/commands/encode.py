@@ -29,7 +29,7 @@ from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, Stf
 from stfit.io.atomic import wrap_os_errors
 from stfit.io.display import shorten, single_line
 from stfit.io.outputs import require_output
-from stfit.runtime.device import choose_device
+from stfit.runtime.device import choose_device, warn_of_slow_precision
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
 from stfit.similarity import agreement
@@ -96,6 +96,8 @@ def encode(
     require_output(parts.folder, read, is_folder=True)
     local_files(inputs.source)  # report a missing file before the model is loaded
     encoder = load_encoder(model_in(model), choose_device(device))
+    if options.fast:
+        warn_of_slow_precision("bfloat16", encoder.device.type)
     dim = encoder.resolve_dim(options.truncate_dim)
     if options.precision in ("binary", "ubinary") and dim % 8:
         raise RecipeError(f"{options.precision} packs 8 dimensions into a byte, and {dim} is not a multiple of 8")

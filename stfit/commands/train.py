@@ -3,7 +3,7 @@
 import logging
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.distributed import broadcast_tensors, is_rank_zero, on_rank_zero, rank_zero_first, world_size
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
+from stfit.encoder.kernels.packing import LayoutError
 from stfit.errors import HubError, LockError, ModelError, RecipeError
 from stfit.evaluation.measure import Evaluators, main_metrics
 from stfit.io.atomic import atomic_write
@@ -38,9 +39,9 @@ from stfit.recipe.lock import (
     lock_to_json,
     require_unchanged,
     training_sections,
+    with_computation_of,
     without_local_folders,
 )
-from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
 from stfit.runtime.malloc import configure_malloc
@@ -143,13 +144,16 @@ def _run(
     start = time.perf_counter()
     checkpoint = on_rank_zero(partial(newest_checkpoint, folder.checkpoints))
     pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder, checkpoint))
+    if locked:
+        pinned = with_computation_of(load_lock(locked), pinned)
     seed_everything(pinned.seed)
     configure_malloc(pinned.train.shard)
     with rank_zero_first():
         prepared = load_and_validate(pinned, loaded.origins)
     lock = _build_lock(loaded.recipe, pinned, prepared, locked)
     device = choose_device(pinned.train.device)
-    encoder = _build_encoder(pinned, prepared, device, loaded.origins)
+    encoder = _build_encoder(loaded, pinned, prepared, device)
+    lock["computation"] = {"attention": encoder.layout.name, "precision": encoder.precision}
     fingerprint = fingerprint_run(lock, encoder.tokenizer.fingerprint)
     # A stream goes on: it may have ended at a wrong row, which is mended now.
     keeps = strict or any(objective.data.streaming for objective in pinned.objectives_by_path.values())
@@ -243,10 +247,18 @@ def _describe(given: Recipe, pinned: Recipe, prepared: Prepared) -> Lock:
     return build_lock(given, pinned, *rows, threads, world_size())
 
 
-def _build_encoder(recipe: Recipe, prepared: Prepared, device: str, origins: Mapping[str, Mark]) -> Encoder:
-    with rank_zero_first(), RecipeLocation(origins, "model", "base").shown():
-        encoder = build_encoder(recipe.model, prepared.all_texts, device)
-    encoder.precision = choose_precision(recipe.train.precision, device)
+def _build_encoder(loaded: LoadedRecipe[Recipe], pinned: Recipe, prepared: Prepared, device: str) -> Encoder:
+    try:
+        with rank_zero_first(), RecipeLocation(loaded.origins, "model", "base").shown():
+            encoder = build_encoder(pinned.model, prepared.all_texts, device)
+    except LayoutError as error:
+        if loaded.recipe.model.attention == pinned.model.attention:
+            raise
+        raise LockError(
+            f"the run began with `attention: {pinned.model.attention}`, which this machine can't compute: leave out "
+            "--locked, or start a new run with --fresh"
+        ) from error
+    encoder.precision = choose_precision(pinned.train.precision, device)
     encoder.use_fast_dropout()
     log.info("layout %s: %s", encoder.layout.name, encoder.layout.reason)
     return encoder

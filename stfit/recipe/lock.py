@@ -5,7 +5,9 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel
 
 from stfit.data.mapping.examples import Examples
 from stfit.data.source import TrainingData
@@ -30,10 +32,27 @@ DIGESTS = ("bytes", "fingerprint", "files")
 Lock = dict[str, Any]
 
 
+class Computation(BaseModel):
+    """What `auto` chose on the machine of a run."""
+
+    attention: Literal["fused", "packed", "padded", "auto"]
+    precision: Literal["float32", "bfloat16", "float16"]
+
+
 def training_sections(recipe: Recipe) -> dict[str, Any]:
     drops_overlap = any(objective.data.drop_overlap for objective in recipe.objectives_by_path.values())
     sections = {*TRAINING_SECTIONS, *(["eval"] if drops_overlap else [])}  # evaluators then choose the training rows
     return recipe.model_dump(mode="json", by_alias=True, include=sections)
+
+
+def with_computation_of(lock: Lock, recipe: Recipe) -> Recipe:
+    """The recipe with the attention and the precision of `lock`: results should not drift with the machines."""
+    if "computation" not in lock:  # of an earlier version
+        return recipe
+    computation = Computation(**lock["computation"])
+    model = recipe.model.model_copy(update={"attention": computation.attention})
+    train = recipe.train.model_copy(update={"precision": computation.precision})
+    return recipe.model_copy(update={"model": model, "train": train})
 
 
 def build_lock(
@@ -81,6 +100,8 @@ def without_local_folders(lock: Any) -> Any:
 
 def changes(old: Lock, new: Lock) -> list[str]:
     """Lines `key: old -> new` for all differences other than folders and revisions: commits are compared instead."""
+    if not ("computation" in old and "computation" in new):  # of an earlier version, or not yet known
+        old, new = ({key: lock[key] for key in lock if key != "computation"} for lock in (old, new))
     old, new = without_local_folders(old), without_local_folders(new)
     lines = differences(_without_bytes_of_rows(old), _without_bytes_of_rows(_known_to(old, new)))
     return [line for line in lines if not line.partition(":")[0].endswith(".revision")]
@@ -148,6 +169,8 @@ def load_lock(file: Path) -> Lock:
             raise ValueError("no object")
         if key := find_misfit(lock, {"recipe": dict, "eval": dict | None}):
             raise ValueError(f"no section `{key}` in it")
+        if "computation" in lock:
+            Computation.model_validate(lock["computation"])
         return lock
     except (OSError, ValueError) as error:
         raise RecipeError(f"{file}: not a lock ({error}); use the {LOCK} of a run folder") from error

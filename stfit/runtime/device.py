@@ -1,5 +1,6 @@
 """Choose device and precision, and describe the machine."""
 
+import logging
 import os
 import platform
 import re
@@ -8,6 +9,8 @@ from pathlib import Path
 import torch
 
 from stfit.errors import RecipeError
+
+log = logging.getLogger("stfit")
 
 
 def choose_device(device: str) -> str:
@@ -22,9 +25,22 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(precision: str, device: str) -> str:
-    if precision != "auto":
-        return precision
-    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    if precision == "auto":
+        return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    warn_of_slow_precision(precision, device)
+    return precision
+
+
+def warn_of_slow_precision(precision: str, device: str) -> None:
+    if device == "cpu" and precision == "bfloat16" and not _cpu_multiplies_bfloat16():
+        log.warning("this CPU has no instructions for products in bfloat16: float32 is faster")
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16: avx512_bf16 or AMX of x86, or bf16 of ARM."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def describe_hardware(device: str) -> str:

@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 import torch
+from processes import stop_at
 
 from stfit.commands.train import Finished
 from stfit.errors import DataError, LockError, RecipeError
 from stfit.recipe.inputs import describe_inputs
+from stfit.recipe.load import load_recipe
 from stfit.recipe.lock import training_changes
 from stfit.recipe.recipe import Recipe
 
@@ -191,3 +193,36 @@ def recipe_with(base):
     data = {"dataset": str(base / "config.json"), "format": "text", "streaming": True}
     fields = {"name": "a", "model": {"base": str(base)}, "data": data, "loss": {"type": "multiple_negatives_ranking"}}
     return Recipe.model_validate(fields)
+
+
+def test_a_locked_run_computes_as_the_first_one_did(write, run, tmp_path):
+    recipe, lock = write(), tmp_path / "first" / "tiny" / "stfit.lock"
+    run(recipe, "first")
+    facts = json.loads(lock.read_text())
+    assert facts["computation"] == {"attention": "fused", "precision": "float32"}
+    lock.write_text(json.dumps(facts | {"computation": {"attention": "padded", "precision": "bfloat16"}}))
+    run(recipe, "others", locked=lock)
+    resolved = load_recipe(tmp_path / "others" / "tiny" / "resolved.yaml").recipe
+    assert (resolved.model.attention, resolved.train.precision) == ("padded", "bfloat16")
+    again = json.loads((tmp_path / "others" / "tiny" / "stfit.lock").read_text())
+    assert again["computation"] == {"attention": "padded", "precision": "bfloat16"}
+    lock.write_text(json.dumps({key: facts[key] for key in facts if key != "computation"}))  # of an earlier version
+    run(recipe, "earlier", locked=lock)
+    lock.write_text(json.dumps(facts | {"computation": {"attention": "sparse", "precision": "float32"}}))
+    with pytest.raises(RecipeError, match="not a lock"):
+        run(recipe, "junk", locked=lock)
+
+
+@pytest.mark.parametrize("how", ["locked", "resume"])
+def test_a_machine_that_can_not_compute_as_the_first_one_did_is_refused(write, run, tmp_path, monkeypatch, how):
+    recipe = write()
+    stop_at(recipe, tmp_path / "runs", 3)
+
+    def missing(*_) -> None:
+        raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", missing)
+    options = {"locked": {"locked": tmp_path / "runs" / "tiny" / "stfit.lock"}, "resume": {"resume": True}}[how]
+    with pytest.raises(LockError, match=r"began with `attention: fused`, which this machine can't"):
+        run(recipe, "runs" if how == "resume" else "others", **options)
+    assert run(recipe, "free")

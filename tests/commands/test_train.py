@@ -9,7 +9,7 @@ import pytest
 from stfit.commands.train import Evaluated, Finished
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, DivergedError, RecipeError
-from stfit.runtime.device import choose_device
+from stfit.runtime import device
 from stfit.training.loop import StepInfo
 
 FORMATS = {
@@ -144,11 +144,18 @@ def test_holdout_is_trained_on_by_nobody_and_measured(write, run):
     assert "holdout/spearman_cosine" in events[-1].result["metrics"]
 
 
-@pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta", "hpu", "CPU", ""])
-def test_device_that_is_not_there_is_refused(device):
-    with pytest.raises(RecipeError, match=f"device `{device}` is not available") as caught:
-        choose_device(device)
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta", "hpu", "CPU", ""])
+def test_device_that_is_not_there_is_refused(name):
+    with pytest.raises(RecipeError, match=f"device `{name}` is not available") as caught:
+        device.choose_device(name)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_on_a_cpu_that_only_emulates_it_is_warned_of(write, run, monkeypatch, caplog, supported):
+    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: supported)
+    run(write(train={"max_steps": 1, "precision": "bfloat16"}))
+    assert ("float32 is faster" in caplog.text) == (not supported)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -14,7 +14,7 @@ from stfit.encoder.kernels.fused_train import FEED_FORWARD_ROWS, FusedLayer, Lay
 
 HEADS, WIDTH, INNER = 2, 8, 10
 LENGTHS = np.array([3, 4, 4, 7, FEED_FORWARD_ROWS])
-POST = LayerSettings(HEADS, 0.5, 0.25, (0.125, 0.25), (1e-5, 1e-6))
+POST = LayerSettings(HEADS, 0.5, 0.25, (0.125, 0.25), (1e-5, 1e-6), dtype=torch.float64)
 CASES = {
     "BERT": (POST, set()),
     "MPNet": (POST, {"bias"}),
@@ -51,8 +51,8 @@ def angles() -> tuple[torch.Tensor, torch.Tensor]:
 
 def rotated(states, cosines, sines):
     """As complex numbers: each pair of the first and the second half is turned by its angle."""
-    pairs = torch.complex(*states.chunk(2, dim=-1)) * torch.complex(cosines, sines)
-    return torch.cat([pairs.real, pairs.imag], dim=-1)
+    pairs = torch.complex(*states.to(cosines.dtype).chunk(2, dim=-1)) * torch.complex(cosines, sines)
+    return torch.cat([pairs.real, pairs.imag], dim=-1).to(states.dtype)
 
 
 def formula(settings, states, bias, distances, rotation, all_weights):
@@ -143,3 +143,29 @@ def test_weight_gradients_are_the_same_by_either_library(monkeypatch, transposed
     expected = (gradient.double().t() @ states.double()).float()
     torch.testing.assert_close(fused_train._weight_gradient(gradient, states), expected)
     torch.testing.assert_close(fused_train._weight_gradient(gradient, states, total.clone()), total + expected)
+
+
+def in_autocast(*arguments):
+    with torch.autocast("cpu", torch.bfloat16):
+        return formula(*arguments)
+
+
+@pytest.mark.parametrize(("settings", "traits"), CASES.values(), ids=CASES)
+def test_bfloat16_rounds_no_more_than_autocast(settings, traits) -> None:
+    gradients = []
+    for layer, dtype in ((formula, torch.float64), (fused, torch.bfloat16), (in_autocast, torch.bfloat16)):
+        dropout_bits.seed(5)
+        wide = torch.promote_types(dtype, torch.float32)
+        states = draw((int(LENGTHS.sum()), WIDTH), 100)
+        bias = draw((HEADS, LENGTHS.max(), LENGTHS.max()), 101) if "bias" in traits else None
+        distances = draw((2 * LENGTHS.max() - 1, WIDTH), 102) if "distances" in traits else None
+        drawn = states, bias, distances, *weights(settings, traits)
+        inputs = [None if tensor is None else tensor.detach().to(wide).requires_grad_() for tensor in drawn]
+        rotation = tuple(part.to(wide) for part in angles()) if "rotation" in traits else None
+        output = layer(replace(settings, dtype=dtype), *inputs[:3], rotation, inputs[3:])
+        (output * torch.linspace(-1, 1, output.numel(), dtype=wide).view_as(output)).sum().backward()
+        assert output.dtype == wide
+        gradients.append([output.detach(), *(tensor.grad for tensor in inputs if tensor is not None)])
+    for exact, in_fused, in_autocasted in zip(*gradients, strict=True):
+        assert (exact - in_fused).norm() <= 2 * (exact - in_autocasted).norm()
+    assert not torch.equal(gradients[0][0].float(), gradients[1][0])

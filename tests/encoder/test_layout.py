@@ -42,6 +42,20 @@ def test_every_layout_gives_the_padded_gradients(tiny_base, sentences, attention
         torch.testing.assert_close(one[name], other[name], **tolerance)
 
 
+@pytest.mark.parametrize("kind", FUSED)
+def test_fused_layers_run_in_bfloat16(tiny_base, sentences, kind) -> None:
+    embeddings = []
+    for encoder in encoders(tiny_base(kind), "fused"):
+        encoder.eval().precision = "bfloat16"
+        embeddings.append(encoder(encoder.tokenizer(sentences)))
+    (encoder, padded), nodes = embeddings, [embeddings[0].grad_fn]
+    for node in nodes:
+        nodes += [parent for parent, _ in node.next_functions if parent]
+    assert any(type(node).__name__ == "FusedLayerBackward" for node in nodes)
+    apart = (encoder - padded).norm(dim=1) / padded.norm(dim=1)
+    assert 0 < apart.max() < 0.03
+
+
 @pytest.mark.parametrize(
     ("kind", "layout"), [*((kind, "fused") for kind in FUSED), ("qwen3", "packed"), ("t5", "padded")]
 )

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from stfit.encoder.kernels.blocks import BlockLayout, Packing
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
-from stfit.encoder.kernels.relations import Relations
+from stfit.encoder.kernels.relations import Relations, sum_dtype
 
 HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # newer than the oldest supported torch
 
@@ -126,9 +126,9 @@ def attend_blocks(
     all_weights = []
     for block, mask in zip(blocks.blocks, masks, strict=True):
         q, k, v = (block.view(states_pd) for states_pd in (q_pd, k_pd, v_pd))
-        scores = torch.bmm(q, k.transpose(1, 2))
+        scores = torch.bmm(q, k.transpose(1, 2)).to(sum_dtype(q.dtype))
         relations.add_scores(scores, q, k, block, scale)
-        weights = scores.softmax(-1)
+        weights = scores.softmax(-1).to(q.dtype)
         torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.view(output_pd))
         all_weights.append(weights)
     if rate:

@@ -1,8 +1,11 @@
-"""A transformer layer as one function, differentiated by hand: the fastest training on a CPU in float32.
+"""A transformer layer as one function, differentiated by hand: the fastest training on a CPU.
 
 About thirty nodes of autograd's graph become one. The three projections of attention are one matrix product, the wide
 tensors of the feed-forward pass stay in the cache in slices of rows, activations are recomputed instead of kept, and
 products run on oneDNN, which is faster if the left matrix is not transposed.
+
+In bfloat16, the inputs and results of products have that type, and so have the activations kept for the backward pass.
+Weights, residuals, norms, the softmax of attention and sums over rows stay in float32.
 
 `layer_parts.py` says which models can be fused; `packing.py` probes that the result is that of the padded forward.
 
@@ -25,7 +28,7 @@ from stfit.encoder.kernels.attention import attend_backward, attend_blocks
 from stfit.encoder.kernels.blocks import BlockLayout, Packing
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.layer_parts import BackboneParts, LayerParts, find_parts
-from stfit.encoder.kernels.relations import Distances, Relations
+from stfit.encoder.kernels.relations import Distances, Relations, sum_dtype
 
 FEED_FORWARD_ROWS = 512
 
@@ -50,6 +53,8 @@ class LayerSettings:
     attention_dropout: float
     hidden_dropouts: tuple[float, float]
     epsilons: tuple[float, float]
+    dtype: torch.dtype = torch.float32
+    """Data type of the products."""
     projections: int = 3
     """Number of linear maps that give query, key and value."""
     norm_first: bool = False
@@ -67,21 +72,35 @@ def fuse_layers(backbone: nn.Module) -> BackboneParts | None:
 
 
 def _run_layer(parts: LayerParts, unfused: Callable[..., Any], states: Tensor, *args: Any, **options: Any) -> Any:
-    """[1, t, w] -> [1, t, w]. Padded input, autocast and GPUs take the model's own forward pass."""
+    """[1, t, w] -> [1, t, w]. Padded input and what `can_run_fused` excludes take the model's own forward pass."""
     packing: Packing | None = options.get("packing")
-    if packing is None or states.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    if packing is None or not can_run_fused(states.device):
         return unfused(states, *args, **options)
     dropouts = (parts.attention_dropout, parts.hidden_dropouts) if parts.layer.training else (0.0, (0.0, 0.0))
     first, second = (getattr(norm, "eps", 0.0) for norm in parts.norms)
     settings = LayerSettings(
-        parts.num_heads, parts.scale, *dropouts, (first, second), len(parts.projections), parts.norm_first, parts.gated
+        parts.num_heads,
+        parts.scale,
+        *dropouts,
+        (first, second),
+        torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else states.dtype,
+        len(parts.projections),
+        parts.norm_first,
+        parts.gated,
     )
     modules = (*parts.linears, *parts.norms)
     weights = [getattr(module, name, None) for module in modules for name in ("weight", "bias")]
     relations = (options.get(name) for name in ("bias", "distances", "rotation"))
     arguments = states[0], *relations, packing.blocks(settings.num_heads), settings, *weights
-    output_tw: Tensor = FusedLayer.apply(*arguments)  # type: ignore[no-untyped-call]
+    with torch.autocast("cpu", enabled=False):
+        output_tw: Tensor = FusedLayer.apply(*arguments)  # type: ignore[no-untyped-call]
     return output_tw[None]
+
+
+def can_run_fused(device: torch.device) -> bool:
+    """On a CPU, in float32 or under autocast to bfloat16."""
+    is_supported = not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return device.type == "cpu" and is_supported
 
 
 def _has_onednn(left: Tensor) -> bool:
@@ -96,21 +115,28 @@ def _product(left: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def _weight_gradient(gradient_to: Tensor, states_ti: Tensor, total_oi: Tensor | None = None) -> Tensor:
-    """Gradient^T @ states, added to `total_oi` if there is one."""
+    """Gradient^T @ states, at least in float32, added to `total_oi` if there is one."""
     if TRANSPOSES_PAY and _has_onednn(gradient_to):
         result_oi = _product(gradient_to.t().contiguous(), states_ti.t().contiguous())
-        return result_oi if total_oi is None else total_oi.add_(result_oi)
-    return gradient_to.t() @ states_ti if total_oi is None else total_oi.addmm_(gradient_to.t(), states_ti)
+    elif total_oi is not None and total_oi.dtype == gradient_to.dtype:
+        return total_oi.addmm_(gradient_to.t(), states_ti)
+    else:
+        result_oi = gradient_to.t() @ states_ti
+    return result_oi.to(sum_dtype(result_oi.dtype)) if total_oi is None else total_oi.add_(result_oi)
+
+
+def to_dtype(weights: Weights, dtype: torch.dtype) -> list[Any]:
+    return [None if weight is None else weight.to(dtype) for weight in weights]
 
 
 def _sum_rows(gradient: Tensor, bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else gradient.sum(0)
+    return None if bias is None else gradient.sum(0, dtype=sum_dtype(gradient.dtype))
 
 
 def _drop_and_add(branch_tw: Tensor, residual_tw: Tensor, rate: float) -> tuple[Tensor, Tensor | None]:
     """Residual + dropout(branch), and the mask of what is kept (None without dropout)."""
     if rate == 0:
-        return branch_tw.add_(residual_tw), None
+        return residual_tw + branch_tw, None
     kept_tw = dropout_mask(branch_tw.numel(), rate).view_as(branch_tw)
     return torch.addcmul(residual_tw, branch_tw, kept_tw.to(branch_tw.dtype), value=kept_scale(rate)), kept_tw
 
@@ -137,9 +163,10 @@ class _Norm:
         """Gradients of the input, the weight and the bias."""
         if self.weight is None:
             return gradient_tw, None, None
-        wanted, width = [True, True, self.bias is not None], [gradient_tw.shape[1]]
+        gradient_tw, width = gradient_tw.to(self.input.dtype).contiguous(), [gradient_tw.shape[1]]
+        wanted = [True, True, self.bias is not None]
         return torch.ops.aten.native_layer_norm_backward(
-            gradient_tw.contiguous(), self.input, width, *self.stats, self.weight, self.bias, wanted
+            gradient_tw, self.input, width, *self.stats, self.weight, self.bias, wanted
         )
 
 
@@ -155,7 +182,7 @@ class _Attention:
         distances_rw: Tensor | None,
         rotation: Rotation | None,
     ) -> None:
-        *projections, self.out_weight, self.out_bias = weights
+        *projections, self.out_weight, self.out_bias = to_dtype(weights, settings.dtype)
         self.count = settings.projections
         self.weight = torch.cat(projections[0::2])
         self.bias = None if projections[1] is None else torch.cat(projections[1::2])
@@ -164,7 +191,8 @@ class _Attention:
 
     def __call__(self, states_tw: Tensor) -> Tensor:
         tokens = len(states_tw)
-        self.input = states_tw if self.distances_rw is None else torch.cat([states_tw, self.distances_rw])
+        rows_rw = states_tw if self.distances_rw is None else torch.cat([states_tw, self.distances_rw])
+        self.input = rows_rw.to(self.weight.dtype)
         qkv_tw = _product(self.input, self.weight, self.bias)
         if self.rotation:
             rotate(qkv_tw, self.settings.num_heads, *self.rotation)
@@ -180,6 +208,7 @@ class _Attention:
 
     def backward(self, gradient_tw: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor | None]]:
         """Gradients of the input, of the bias of the scores, of the distances, and of the weights."""
+        gradient_tw = gradient_tw.to(self.settings.dtype)
         out_grads = [_weight_gradient(gradient_tw, self.attended_tw), _sum_rows(gradient_tw, self.out_bias)]
         attended_gradient_pd = self.blocks.heads_first(_product(gradient_tw, self.out_weight.t()))
         qkv_gradient_pd = attend_backward(attended_gradient_pd, self.qkv_pd, self.blocks, *self.saved)
@@ -187,7 +216,7 @@ class _Attention:
         if self.relations.distances_grad:
             query_grad, key_grad = (grad.transpose(0, 1).flatten(1) for grad in self.relations.distances_grad)
             rows = torch.cat([query_grad, key_grad, torch.zeros_like(key_grad)], dim=1)
-            qkv_gradient_tw = torch.cat([qkv_gradient_tw, rows])
+            qkv_gradient_tw = torch.cat([qkv_gradient_tw, rows.to(qkv_gradient_tw.dtype)])
         if self.rotation:
             rotate(qkv_gradient_tw, self.settings.num_heads, self.rotation[0], -self.rotation[1])
         weight_grads = _weight_gradient(qkv_gradient_tw, self.input).chunk(self.count)
@@ -211,13 +240,13 @@ def rotate(qkv_tw: Tensor, heads: int, cosines: Tensor, sines: Tensor) -> None:
 class _FeedForward:
     """down(gelu(up(states))), in slices of rows; if gated, gelu of the first half times the second."""
 
-    def __init__(self, weights: Weights, gated: bool) -> None:
-        self.up_weight, self.up_bias, self.down_weight, self.down_bias = weights
-        self.gated = gated
+    def __init__(self, weights: Weights, settings: LayerSettings) -> None:
+        self.up_weight, self.up_bias, self.down_weight, self.down_bias = to_dtype(weights, settings.dtype)
+        self.gated = settings.gated
 
     def __call__(self, states_tw: Tensor) -> Tensor:
-        self.input = states_tw
-        self.up = [_product(rows_tw, self.up_weight, self.up_bias) for rows_tw in states_tw.split(FEED_FORWARD_ROWS)]
+        self.input = states_tw.to(self.up_weight.dtype)
+        self.up = [_product(rows_tw, self.up_weight, self.up_bias) for rows_tw in self.input.split(FEED_FORWARD_ROWS)]
         return torch.cat([_product(self._activate(rows_tf), self.down_weight, self.down_bias) for rows_tf in self.up])
 
     def _activate(self, rows_tf: Tensor) -> Tensor:
@@ -238,8 +267,11 @@ class _FeedForward:
 
     def backward(self, gradient_tw: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """Gradients of the input and of the weights."""
+        gradient_tw = gradient_tw.to(self.input.dtype)
         up_grad = down_grad = None
-        up_bias_grad = None if self.up_bias is None else torch.zeros_like(self.up_bias)
+        up_bias_grad = None
+        if self.up_bias is not None:
+            up_bias_grad = torch.zeros_like(self.up_bias, dtype=sum_dtype(self.up_bias.dtype))
         branch = []
         slices = zip(self.up, self.input.split(FEED_FORWARD_ROWS), gradient_tw.split(FEED_FORWARD_ROWS), strict=True)
         for rows_tf, rows_tw, gradient in slices:
@@ -247,7 +279,7 @@ class _FeedForward:
             inner_tf = self._activate_backward(_product(gradient, self.down_weight.t()), rows_tf)
             up_grad = _weight_gradient(inner_tf, rows_tw, up_grad)
             if up_bias_grad is not None:
-                up_bias_grad += inner_tf.sum(0)
+                up_bias_grad += inner_tf.sum(0, dtype=up_bias_grad.dtype)
             branch.append(_product(inner_tf, self.up_weight.t()))
         return torch.cat(branch), [up_grad, up_bias_grad, down_grad, _sum_rows(gradient_tw, self.down_bias)]
 
@@ -273,7 +305,7 @@ class FusedLayer(torch.autograd.Function):
         """
         split = 2 * settings.projections + 2
         attention = _Attention(weights[:split], blocks, settings, bias_hll, distances_rw, rotation)
-        feed_forward = _FeedForward(weights[split : split + 4], settings.gated)
+        feed_forward = _FeedForward(weights[split : split + 4], settings)
         norms = [
             _Norm(pair, epsilon)
             for pair, epsilon in zip((weights[-4:-2], weights[-2:]), settings.epsilons, strict=True)
@@ -307,7 +339,7 @@ class FusedLayer(torch.autograd.Function):
         else:
             second_tw, *second_norm = norms[1].backward(gradient_tw)
             branch_tw, ff_grads = feed_forward.backward(_dropout_backward(second_tw, ctx.masks[1], rates[1]))
-            first_tw, *first_norm = norms[0].backward(branch_tw.add_(second_tw))
+            first_tw, *first_norm = norms[0].backward(second_tw.add_(branch_tw))
             branch_tw, *related, grads = attention.backward(_dropout_backward(first_tw, ctx.masks[0], rates[0]))
-            input_tw = branch_tw.add_(first_tw)
+            input_tw = first_tw.add_(branch_tw)
         return input_tw, *related, None, None, None, *grads, *ff_grads, *first_norm, *second_norm

@@ -27,7 +27,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from stfit.encoder.kernels.attention import packed_attention
 from stfit.encoder.kernels.blocks import Packing
-from stfit.encoder.kernels.fused_train import fuse_layers
+from stfit.encoder.kernels.fused_train import can_run_fused, fuse_layers
 from stfit.encoder.kernels.layer_parts import BackboneParts
 from stfit.errors import ModelError
 
@@ -42,6 +42,10 @@ class Layout:
     name: Literal["fused", "packed", "padded", "auto"]
     forward: Forward
     reason: str
+
+
+class LayoutError(ModelError):
+    """The base can't run in the layout that the recipe names."""
 
 
 RECTANGLE_TOKENS = 8192
@@ -130,8 +134,8 @@ def _forward_packed(backbone: PreTrainedModel, sequences: list[np.ndarray]) -> t
 def _forward_fused(
     parts: BackboneParts, otherwise: Forward, backbone: PreTrainedModel, sequences: list[np.ndarray]
 ) -> tuple[Tensor, np.ndarray]:
-    """Through layers that `fuse_layers` has changed. `otherwise`: for autocast and GPUs, which they do not support."""
-    if torch.is_autocast_enabled("cpu") or backbone.device.type != "cpu":
+    """Through layers that `fuse_layers` has changed. `otherwise`: for what `can_run_fused` excludes."""
+    if not can_run_fused(backbone.device):
         return otherwise(backbone, sequences)
     row = pack(backbone, sequences)
     states = parts.embed(row.token_ids[None], row.positions[None])
@@ -200,7 +204,7 @@ def _apart_by_rope(backbone: PreTrainedModel, forward: Forward) -> Forward:
 
 @torch.no_grad()
 def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
-    """The layout that `attention` names, or for `auto` the fastest that works. Raises ModelError if none does."""
+    """The layout that `attention` names, or for `auto` the fastest that works. Raises LayoutError if it does not."""
     if attention == "padded":
         return Layout("padded", forward_padded, "chosen by the recipe")
     was_training = backbone.training
@@ -219,7 +223,7 @@ def choose_layout(backbone: PreTrainedModel, attention: str) -> Layout:
         forward = forward_unpadded if is_padding_seen else forward_padded
         return Layout("padded", _apart_by_rope(backbone, forward), f"packed does not work: {packed.finding}")
     finding = (fused if attention == "fused" else packed).finding
-    raise ModelError(f"attention: {attention} does not work for this base ({finding}); use auto or padded")
+    raise LayoutError(f"attention: {attention} does not work for this base ({finding}); use auto or padded")
 
 
 class ProbeResult(NamedTuple):

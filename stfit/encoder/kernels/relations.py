@@ -14,6 +14,11 @@ from torch import Tensor
 from stfit.encoder.kernels.blocks import Block
 
 
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The data type to add up many numbers of `dtype` in: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class Distances(NamedTuple):
     """Queries and keys that stand for the distances 1 - m to m - 1 of two tokens, both [h, 2 m - 1, d].
 
@@ -69,11 +74,15 @@ class Relations:
         if self.bias_hll is not None and self.bias_hll.requires_grad:
             self.bias_grad_hll = torch.zeros_like(self.bias_hll)
         if self.distances:
-            self.distances_grad = Distances(*map(torch.zeros_like, self.distances))
+            self.distances_grad = Distances(
+                *(torch.zeros_like(table, dtype=sum_dtype(table.dtype)) for table in self.distances)
+            )
 
     def add_bias_grad(self, scores_grad: Tensor, block: Block) -> None:
         if self.bias_grad_hll is not None:
-            self.bias_grad_hll[:, : block.length, : block.length] += block.by_head(scores_grad).sum(0)
+            self.bias_grad_hll[:, : block.length, : block.length] += block.by_head(scores_grad).sum(
+                0, dtype=self.bias_grad_hll.dtype
+            )
 
     def add_distance_grads(
         self, scores_grad: Tensor, block: Block, q: Tensor, k: Tensor, q_grad: Tensor, k_grad: Tensor
