@@ -6,10 +6,8 @@ same loss. Only rank 0 writes and prints. In a run of one process, the functions
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +31,6 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT = timedelta(hours=6)
 """How long ranks wait for one that still reads or tokenizes. A dead rank is noticed at once."""
 BUCKET_BYTES = 2**25
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def launched_world_size() -> int | None:
@@ -63,8 +60,6 @@ def process_group() -> Iterator[None]:
     if launched_world_size() is None:
         yield
         return
-    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # when torchrun dies, so that no orphan keeps running
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # makes `cuda` this rank's GPU
     with translate_dist_errors():

@@ -46,9 +46,11 @@ def _launch(processes: int) -> Failure | None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from stfit.runtime.system import count_cores
+
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # some set their own level
-    cores = len(os.sched_getaffinity(0))
+    cores = count_cores()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // processes)))
     with TemporaryDirectory(prefix="stfit-") as folder:
         config = LaunchConfig(
@@ -104,7 +106,9 @@ def _lowest(errors: list[dict[str, Any]]) -> Failure:
 
 
 def _killed_by_signal(rank: int, number: int) -> Failure:
-    reason = " (out of memory?)" if number == signal.SIGKILL else ""
+    from stfit.runtime.system import is_kill
+
+    reason = " (out of memory?)" if is_kill(number) else ""
     message = (
         f"process {rank} was killed by {signal.Signals(number).name}{reason}; run the same command again to resume"
     )

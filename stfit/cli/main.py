@@ -27,6 +27,10 @@ def main() -> NoReturn:
     console.start_logging()
     try:
         require_parallel(arguments)
+        if launched_world_size():
+            from stfit.runtime.system import end_with_parent
+
+            end_with_parent()  # when torchrun dies, so that no orphan keeps running
         with process_group():
             if not is_rank_zero():
                 console.silence()

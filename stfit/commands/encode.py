@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from stfit.io.outputs import require_output
 from stfit.runtime.device import choose_device, warn_of_slow_precision
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
+from stfit.runtime.system import peak_memory
 from stfit.similarity import agreement
 from stfit.workflows.text_windows import Inputs, Window, stream_text_windows
 
@@ -262,5 +262,5 @@ def _summary(output: Path, stats: EncodeStats) -> dict[str, Any]:
         "distinct": stats.distinct,
         "resumed_rows": stats.resumed,
         "cosine_to_float32": stats.cosine,
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mib": peak_memory() / 2**20,
     }

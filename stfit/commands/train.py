@@ -1,7 +1,6 @@
 """`stfit train`: recipe -> data -> encoder -> batches -> loss -> optimizer -> steps -> model folder."""
 
 import logging
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -55,6 +54,7 @@ from stfit.runtime.run_folder import (
     require_shared,
 )
 from stfit.runtime.signals import SignalHandler, handle_signals
+from stfit.runtime.system import peak_memory
 from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
 from stfit.training.checkpoint import newest_checkpoint, require_disk_space
 from stfit.training.diagnostics import Diagnostics
@@ -357,7 +357,7 @@ def _finish(
         "examples_per_second": state.examples_per_second,
         "processes": state.processes,
         "hardware": describe_hardware(device),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mib": peak_memory() / 2**20,
         "baseline": state.baseline,
         "metrics": state.metrics,
     }

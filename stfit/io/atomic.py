@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from safetensors import SafetensorError
 
 from stfit.distributed import is_rank_zero
@@ -83,7 +84,7 @@ def delete_scratch_of_dead(folder: Path) -> None:
     """Delete what processes of this machine that were killed have left of the entries they wrote."""
     for path in folder.glob("*.tmp"):
         match = SCRATCH.fullmatch(path.name)
-        if match and match["node"] in (None, platform.node()) and not _is_alive(int(match["process"])):
+        if match and match["node"] in (None, platform.node()) and not psutil.pid_exists(int(match["process"])):
             _delete(path)
 
 
@@ -92,18 +93,8 @@ def _delete_leftovers(target: Path, suffix: str) -> None:
     for path in target.parent.glob(f"*@*{suffix}"):
         match = SCRATCH.fullmatch(path.name)
         is_ours = match and (match["name"], match["node"]) == (target.name, platform.node())
-        if match and is_ours and not _is_alive(int(match["process"])):
+        if match and is_ours and not psutil.pid_exists(int(match["process"])):
             _delete(path)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # sends nothing
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is somebody else's
-        return True
-    return True
 
 
 @contextmanager
@@ -170,7 +161,10 @@ def _delete(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Flush a file, or the names in a folder, to disk. Windows can't open a folder."""
+    if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes what is open for writing
     try:
         os.fsync(handle)
     finally:

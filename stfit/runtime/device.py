@@ -1,14 +1,13 @@
 """Choose device and precision, and describe the machine."""
 
 import logging
-import os
 import platform
 import re
-from pathlib import Path
 
 import torch
 
 from stfit.errors import RecipeError
+from stfit.runtime.system import describe_machine
 
 log = logging.getLogger("stfit")
 
@@ -44,12 +43,5 @@ def _cpu_multiplies_bfloat16() -> bool:
 
 
 def describe_hardware(device: str) -> str:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    machine = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB of memory"
-    return f"{torch.cuda.get_device_name(device)}; {machine}" if device.startswith("cuda") else machine
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    name = cpuinfo.is_file() and re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
-    return name[1] if name else platform.machine()
+    gpu = [torch.cuda.get_device_name(device)] if device.startswith("cuda") else []
+    return "; ".join([*gpu, describe_machine()])

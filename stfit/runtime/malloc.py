@@ -4,10 +4,10 @@ glibc returns large blocks when they are freed. Every training step allocates th
 them in page by page took a sixth of its time on long texts.
 """
 
-import ctypes
 import logging
 
 from stfit.distributed import world_size
+from stfit.runtime.system import call_libc
 
 log = logging.getLogger("stfit")
 
@@ -21,15 +21,9 @@ LOW_MMAP_THRESHOLD = 2**20
 
 def configure_malloc(sharded: bool) -> None:
     if sharded and world_size() > 1:
-        _set_malloc(MMAP_THRESHOLD, LOW_MMAP_THRESHOLD)
+        call_libc("mallopt", MMAP_THRESHOLD, LOW_MMAP_THRESHOLD)
         return
-    _set_malloc(MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
-    _set_malloc(TRIM_THRESHOLD, -1)
+    call_libc("mallopt", MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
+    call_libc("mallopt", TRIM_THRESHOLD, -1)
     if sharded:
         log.warning("train.shard has no effect with a single process: use `--processes`")
-
-
-def _set_malloc(setting: int, value: int) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(setting, value)

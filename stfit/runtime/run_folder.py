@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import json
 import logging
@@ -16,6 +15,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
+from filelock import FileLock, Timeout
+
 from stfit.distributed import is_rank_zero, on_rank_zero
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import atomic_write, recover, wrap_os_errors
@@ -23,6 +25,9 @@ from stfit.io.hashing import hash_file
 from stfit.io.json_files import Types, find_misfit, load_json_object
 
 log = logging.getLogger("stfit")
+
+LOCK_PATIENCE = 0.2
+"""Seconds to wait for a lock: `stfit runs` holds it for a moment, to see whether it is free."""
 
 NOT_LOADED = ("README.md", "stfit.lock", "loss_curve.png")
 """Files of a model folder that may change without changing the model."""
@@ -130,7 +135,7 @@ def put_aside_damaged(path: Path, reason: str = "is damaged") -> None:
 def hash_model(model: Path) -> dict[str, str]:
     """Name, below the folder -> digest of every file that loading reads; earlier versions kept those of weights."""
     files = [path for path in sorted(model.rglob("*")) if path.is_file() and path.name not in NOT_LOADED]
-    return {str(path.relative_to(model)): hash_file(path) for path in files}
+    return {path.relative_to(model).as_posix(): hash_file(path) for path in files}
 
 
 def find_damage(folder: RunFolder, digests: dict[str, str]) -> str | None:
@@ -245,36 +250,40 @@ def lock_folder(path: Path) -> Iterator[None]:
     if not is_rank_zero():  # rank 0 locks it for all
         yield
         return
-    lock_file = _lock_file(path)
+    lock = FileLock(_lock_file(path), timeout=LOCK_PATIENCE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = lock_file.open("a+", encoding="utf-8")
+        lock.acquire()
+    except Timeout as error:
+        owner = _lock_owner(path)
+        raise ResourceError(
+            f"{path} is in use by process {owner}: wait until it ends, stop it (kill {owner}), or choose another "
+            "folder or name"
+        ) from error
     except OSError as error:
         raise ResourceError(
-            f"{lock_file}: can't be written: {error.strerror}; choose another folder with --runs"
+            f"{_lock_file(path)}: can't be written: {error.strerror}; choose another folder with --runs"
         ) from error
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            stream.seek(0)
-            owner = stream.read().strip() or "?"
-            raise ResourceError(
-                f"{path} is in use by process {owner}: wait until it ends, stop it (kill {owner}), or choose another "
-                "folder or name"
-            ) from error
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+    with lock:
+        with suppress(OSError):  # Windows lets nobody write into a locked file
+            _lock_file(path).write_text(str(os.getpid()))
         yield
 
 
+def _lock_owner(path: Path) -> str:
+    with suppress(OSError):
+        return _lock_file(path).read_text(errors="replace").strip() or "?"
+    return "?"
+
+
 def is_folder_locked(path: Path) -> bool:
-    try:
-        with _lock_file(path).open(encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    if not _lock_file(path).exists():
         return False
-    except OSError:
+    try:
+        with FileLock(_lock_file(path), timeout=0):
+            return False
+    except Timeout:
         return True
-    return False
+    except OSError:  # somebody else's, which can't be tried
+        owner = _lock_owner(path)
+        return owner.isdecimal() and psutil.pid_exists(int(owner))

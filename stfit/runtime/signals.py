@@ -10,8 +10,7 @@ from types import FrameType
 
 from stfit.distributed import all_reduce_max, world_size
 from stfit.errors import InterruptedRun
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from stfit.runtime.system import STOP_SIGNALS
 
 SIGNAL_PATIENCE = 5.0
 """Seconds that a step has to finish, and that a library has to return once a signal has been raised in it. A download

@@ -1,0 +1,60 @@
+"""What operating systems do differently. Nothing else of stfit asks which system it runs on."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+"""Signals that ask a process to stop. Windows has no SIGHUP, and alone has SIGBREAK."""
+
+PR_SET_PDEATHSIG = 1
+"""Setting of prctl(2), from Linux' sys/prctl.h: the signal that a process gets when its parent dies."""
+
+
+def count_cores() -> int:
+    """Cores that this process may use. macOS ties no process to cores."""
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+
+
+def describe_machine() -> str:
+    return f"{_processor()}, {count_cores()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    name = cpuinfo.is_file() and re.search(r"^model name\s*: *(.+)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+    return name[1] if name else platform.processor() or platform.machine()
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had in use, in bytes."""
+    peak: int | None = getattr(psutil.Process().memory_info(), "peak_wset", None)  # of Windows
+    if peak is None:
+        import resource  # missing on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if psutil.MACOS else 1024)
+    return peak
+
+
+def is_kill(number: int) -> bool:
+    """Whether a process that this signal has ended could do nothing about it. The kernel sends it if memory is out."""
+    return number == getattr(signal, "SIGKILL", None)
+
+
+def call_libc(name: str, *arguments: int) -> None:
+    """Call a function of the C library that this process has loaded, if it has that function."""
+    with suppress(TypeError, AttributeError):  # Windows has no such library; others lack Linux' functions
+        getattr(ctypes.CDLL(None), name)(*arguments)
+
+
+def end_with_parent() -> None:
+    """Let SIGTERM end this process when its parent dies, where the system supports it."""
+    call_libc("prctl", PR_SET_PDEATHSIG, signal.SIGTERM)
