@@ -69,7 +69,7 @@ def test_every_verb_works_on_a_cache_that_is_read_only(filled, stfit, tmp_path, 
         "eval runs/recipe",
         "encode me/base texts.txt -o embeddings.npy",
         "similar me/base texts.txt --query cats",
-        "mine runs/recipe recipe.yaml -o mined.jsonl --ranks 1:100 --margin 0 --relative-margin 0 --duplicate 2",
+        "mine runs/recipe recipe.yaml -o mined.jsonl --corpus texts.txt --relative-margin 0",
         "init me/rows --config pairs -o written.yaml",
     ]
     for line in verbs:
