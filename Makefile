@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all check fix docs bench clean
+.PHONY: quickstart test test-all test-lowest test-latest check fix docs bench dist clean
 
 quickstart: $(BIN)/.ready
 	$(BIN)/stfit train recipes/quickstart.yaml
@@ -16,6 +16,17 @@ test: $(BIN)/.dev
 
 test-all: $(BIN)/.dev
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# The lowest, and the newest, direct dependencies that pyproject.toml allows. torch is the same in both.
+test-lowest: RESOLUTION = lowest-direct
+test-latest: RESOLUTION = highest
+test-lowest test-latest:
+	rm -rf .$@
+	$(PYTHON) -m venv .$@
+	.$@/bin/pip install --quiet uv
+	.$@/bin/pip install --quiet --no-deps $(TORCH)
+	.$@/bin/uv pip install --quiet --python .$@/bin/python --resolution $(RESOLUTION) -e ".[test,lora]"
+	.$@/bin/pytest -W default -m "not slow" -n 2 --dist worksteal
 
 check: $(BIN)/.dev
 	$(BIN)/ruff check
@@ -35,8 +46,13 @@ bench: $(BIN)/.dev
 	$(BIN)/python tests/benchmarks/bench.py --json runs/bench.json
 	$(BIN)/python tests/benchmarks/quality.py
 
+dist: $(BIN)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	for file in dist/*; do $(BIN)/python tests/installed/try_package.py $$file --torch "$(TORCH)" || exit 1; done
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .test-lowest .test-latest dist runs
 
 $(BIN)/.ready: pyproject.toml
 	@echo "Installing torch and stfit into .venv (once, takes a few minutes)"

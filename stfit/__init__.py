@@ -11,7 +11,12 @@ The commands as Python functions; `import stfit` is fast, since heavy packages a
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036 - pip refuses it, but not who starts stfit from a clone
+    sys.stderr.write("stfit needs Python 3.11 or newer, and this is {}.{}\n".format(*sys.version_info))
+    sys.exit(9)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,8 +3,10 @@
 import errno
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple
+from importlib import metadata
+from typing import Any, NamedTuple
 
 import typer
 
@@ -46,11 +48,34 @@ def failure_from(error: BaseException) -> Failure:
         return Failure(ResourceError.__name__, f"{where}{error.strerror}", ResourceError.exit_code)
     from stfit.plugins import package_at_fault  # imports pydantic, which `stfit --help` does not need
 
+    if unmet := _unmet_requirements():
+        message = f"this environment does not fit stfit: {'; '.join(unmet)}"
+        return Failure(ResourceError.__name__, message, ResourceError.exit_code)
     message = f"{type(error).__name__}: {error}\n"
     if package := package_at_fault(error):
         message += f"This is a bug in the package `{package}`; run again with --debug for a traceback."
         return Failure(RecipeError.__name__, message, RecipeError.exit_code)
     return Failure("bug", f"{message}This is a bug in stfit; run again with --debug for a traceback.", 1)
+
+
+def _unmet_requirements() -> list[str]:
+    """What pyproject.toml asks for and is missing, too old or too new."""
+    from packaging.requirements import Requirement
+
+    unmet = []
+    for requirement in map(Requirement, _metadata_of("stfit", metadata.requires) or []):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        installed = _metadata_of(requirement.name, metadata.version)
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            unmet.append(f"{requirement} is needed, and {requirement.name} is {installed or 'missing'}")
+    return unmet
+
+
+def _metadata_of(package: str, read: Callable[[str], Any]) -> Any:
+    with suppress(metadata.PackageNotFoundError):
+        return read(package)
+    return None
 
 
 def print_failure(failure: Failure, as_json: bool) -> None:

@@ -12,23 +12,39 @@ BASE_HELP = "Model to train: Hub id, folder, file of word vectors, or scratch, s
 
 
 def init_command(
-    dataset: Annotated[str, typer.Argument(help="Hub id, or a file or folder: ./pairs.csv.", metavar="DATASET")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Recipe to write.")] = Path("recipe.yaml"),
+    dataset: Annotated[
+        str | None, typer.Argument(help="Hub id, or a file or folder: ./pairs.csv.", metavar="DATASET")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Recipe to write [default: recipe.yaml], or folder for the example."),
+    ] = None,
     base: Annotated[str | None, typer.Option(help=BASE_HELP)] = None,
     config: Annotated[str | None, typer.Option(help="Configuration (subset) of a Hub dataset.")] = None,
     read: Read = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Write the recipe of the quickstart and its data instead.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Inspect a dataset and write a commented recipe for it.
 
     Example: stfit init ./pairs.csv -o pairs.yaml
     """
-    from stfit.commands.init import DEFAULT_BASE, init
+    if example == (dataset is not None):
+        raise typer.BadParameter("name a dataset, or write --example alone")
+    from stfit.commands.init import DEFAULT_BASE, init, write_example
     from stfit.recipe.read_options import read_options
 
-    result = init(dataset, output, base or DEFAULT_BASE, config, read_options(read))
+    if dataset is None:
+        result = write_example(output or Path())
+    else:
+        result = init(dataset, output or Path("recipe.yaml"), base or DEFAULT_BASE, config, read_options(read))
     if json:
         print_json(result)
+        return
+    if example:
+        sys.stdout.write(f"{result['recipe']}: the recipe of the quickstart\nNext: stfit train {result['recipe']}\n")
         return
     recipe = result["recipe"]
     sys.stdout.write(f"{recipe}: {result['format']}, {result['loss']}\n")

@@ -1,4 +1,4 @@
-"""`stfit init`: a dataset -> a commented recipe for it, which passes `stfit check`."""
+"""`stfit init`: a dataset -> a commented recipe for it, which passes `stfit check`. Or the example of the README."""
 
 import os
 import re
@@ -12,13 +12,27 @@ from stfit.data.reading.load_table import find_splits, load_split
 from stfit.data.source import ReadOptions, Source
 from stfit.data.table import concatenate, delimiter_hint
 from stfit.errors import DataError, Problem, RecipeError
-from stfit.io.atomic import atomic_write
+from stfit.io.atomic import atomic_write, wrap_os_errors
 from stfit.io.outputs import require_output
 from stfit.io.unicode import require_text
 from stfit.io.yaml_text import to_inline_yaml
 from stfit.paths import VECTOR_SUFFIXES, looks_like_path, without_data_suffix
+from stfit.recipe.recipe import Recipe
+from stfit.recipe.schema import schema_page
+
+SCHEMA = "recipe.schema.json"
+"""Written beside a recipe, whose first line names it: editors complete and check keys with it."""
 
 DEFAULT_BASE = "sentence-transformers/all-MiniLM-L6-v2"
+
+EXAMPLE_FILES = (
+    "quickstart.yaml",
+    "recipe.schema.json",
+    "data/questions.txt",
+    "data/helpdesk/train.jsonl",
+    "data/helpdesk/test.jsonl",
+)
+"""The recipe first."""
 
 RATES = {"scratch": 1e-3, "static": 5e-2, "word_embeddings": 5e-2, "bag_of_words": 1e-3}
 """Type of an untrained base -> its learning rate; for other bases, the default of `train` is right."""
@@ -106,6 +120,7 @@ def init(
         )
     loss, reason = LOSSES[training.format, training.label_kind]
     atomic_write(output, _write_recipe(dataset, source, summary, training, base, output))
+    atomic_write(output.with_name(SCHEMA), schema_page(Recipe))
     return {
         "recipe": str(output),
         "format": training.format,
@@ -113,6 +128,26 @@ def init(
         "loss": loss,
         "reasons": [*training.reasons, reason],
     }
+
+
+def write_example(folder: Path) -> dict[str, Any]:
+    """Write the recipe of the quickstart and its data into a folder."""
+    texts = {folder / name: (_example_folder() / name).read_text(encoding="utf-8") for name in EXAMPLE_FILES}
+    recipe, *_ = texts
+    if existing := [str(path) for path in texts if path.exists()]:
+        raise RecipeError(f"{', '.join(existing)}: already there; choose another folder with -o, or delete them")
+    for path, text in texts.items():
+        with wrap_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, text.replace("stfit train recipes/", "stfit train "))
+    return {"recipe": str(recipe), "files": [str(path) for path in texts]}
+
+
+def _example_folder() -> Path:
+    """In a wheel, they are within the package; in a clone, beside it."""
+    package = Path(__file__).parents[1]
+    packaged = package / "example"
+    return packaged if packaged.is_dir() else package.with_name("recipes")
 
 
 def _inspect(source: Source) -> DatasetSummary:
@@ -152,6 +187,7 @@ def _write_recipe(
     model, rate = _choose_model(base, output)
     train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss == "multiple_negatives_ranking" else 32}
     lines = [
+        f"# yaml-language-server: $schema={SCHEMA}",
         *_comment(f"Written by `stfit init` based on {summary.rows} rows. Correct anything that it guessed wrong."),
         "#",
         f"#   stfit check {output.name}",

@@ -29,7 +29,7 @@ class Lora(Spec):
     """Trains low-rank matrices alongside the linear layers of a pretrained transformer, whose weights stay frozen.
 
     A model folder has the merged weights, a checkpoint only the adapters. Adapters need a higher `train.learning_rate`
-    than full fine-tuning: 1e-4 to 1e-3. Needs `pip install 'stfit[lora]'` (Hu et al., 2021,
+    than full fine-tuning: 1e-4 to 1e-3. Needs the extra `lora` (Hu et al., 2021,
     https://arxiv.org/abs/2106.09685).
     """
 
@@ -64,7 +64,7 @@ def _import_peft(who_needs: str) -> Any:
     try:
         import peft
     except ImportError as error:
-        raise ModelError(f"{who_needs} peft: pip install 'stfit[lora]' ({error})") from error
+        raise ModelError(f"{who_needs} peft: install the extra `lora` ({error})") from error
     if torch.distributed.is_available():
         import_module("torch.distributed.tensor")  # peft takes for granted that transformers has imported it
     return peft

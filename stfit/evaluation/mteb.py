@@ -1,6 +1,6 @@
 """A task of the Massive Text Embedding Benchmark (Muennighoff et al., https://arxiv.org/abs/2210.07316).
 
-Needs the extra: pip install stfit[mteb].
+Needs the extra `mteb`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Mteb(Named):
         try:
             import mteb
         except ImportError as error:
-            raise RecipeError(f"evaluator `{self.label}` needs the package mteb: pip install stfit[mteb]") from error
+            raise RecipeError(f"evaluator `{self.label}` needs the package mteb: install the extra `mteb`") from error
         try:
             return Task(mteb.get_task(self.task))
         except KeyError as error:

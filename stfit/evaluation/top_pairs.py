@@ -38,7 +38,7 @@ def closest_pairs_approximately(row_nd: np.ndarray, k: int) -> tuple[np.ndarray,
     try:
         import faiss
     except ImportError as error:
-        raise RecipeError('--approximate needs faiss: pip install "stfit[faiss]"') from error
+        raise RecipeError("--approximate needs faiss: install the extra `faiss`") from error
     index = faiss.IndexHNSWFlat(row_nd.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
     index.add(row_nd)
     score_nk, other_nk = index.search(row_nd, NEIGHBORS)

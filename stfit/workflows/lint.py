@@ -57,7 +57,7 @@ def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> Findings:
 def missing_trackers(recipe: Recipe, base: ModelInfo) -> Findings:
     for i, tracker in enumerate(recipe.track):
         if find_spec(tracker.package) is None:
-            message = f"{tracker.tag()} needs a package that is not installed: pip install stfit[{tracker.tag()}]"
+            message = f"{tracker.tag()} needs a package that is not installed: install the extra `{tracker.tag()}`"
             yield f"track.{i}", "missing-package", message
 
 

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
+from stfit.cli.failures import failure_from
 from stfit.commands import train as command
 
 FAILURES = {
@@ -14,7 +16,7 @@ FAILURES = {
     "not a key": ("train recipe.yaml epochs", 2, "an override is `key.path=value`"),
     "no recipe": ("train nowhere.yaml", 2, "cannot read recipe `nowhere.yaml`"),
     "loss and format": ("train recipe.yaml loss=triplet", 2, "loss: `triplet` does not support format `labeled_pair`"),
-    "no such option": ("train recipe.yaml --frehs", 2, "No such option: --frehs"),
+    "no such option": ("train recipe.yaml --frehs", 2, "No such option"),
     "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),
     "missing argument": ("encode runs/recipe", 2, "Missing argument 'INPUT'"),
     "two options against each other": ("train recipe.yaml --fresh --resume", 2, "are mutually exclusive"),
@@ -151,3 +153,19 @@ def test_a_recipe_that_can_not_work_is_refused_before_torch_is_loaded_with_all_t
     assert (ended.returncode, ended.stdout) == (2, "False\n")
     assert "`triplet` does not support format" in ended.stderr
     assert "title" in ended.stderr
+
+
+def test_a_torch_that_is_too_old_is_no_bug(monkeypatch) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "2.3.1" if name == "torch" else real(name))
+    failure = failure_from(ImportError("cannot import name 'varlen' from 'torch.nn'"))
+    assert (failure.exit_code, failure.message) == (
+        9,
+        "this environment does not fit stfit: torch>=2.6 is needed, and torch is 2.3.1",
+    )
+
+
+def test_a_python_that_is_too_old_ends_with_one_sentence() -> None:
+    old = "import sys; sys.version_info = (3, 9, 0); import stfit.cli.main"
+    process = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (9, "stfit needs Python 3.11 or newer, and this is 3.9\n")

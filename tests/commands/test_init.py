@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from stfit.commands.init import init
+from stfit.commands.init import init, write_example
 from stfit.data.source import ReadOptions
 from stfit.errors import DataError, RecipeError
 from stfit.recipe.load import load_recipe
@@ -278,3 +278,20 @@ def test_a_path_is_seen_from_the_recipe_and_an_absolute_one_stays(tmp_path, monk
         recipe.unlink(missing_ok=True)
         init(given, recipe, "BERT", None)
         assert f"dataset: {written}\n" in recipe.read_text()
+
+
+def test_the_example_is_a_recipe_with_its_data(tmp_path):
+    written = write_example(tmp_path / "new")
+    loaded = load_recipe(tmp_path / "new" / "quickstart.yaml")
+    assert len(load_and_validate(loaded.recipe, loaded.origins).training[0]) > 1000
+    assert {str(path) for path in (tmp_path / "new").rglob("*") if path.is_file()} == set(written["files"])
+    with pytest.raises(RecipeError, match="already there"):
+        write_example(tmp_path / "new")
+
+
+def test_a_schema_for_editors_lies_beside_the_recipe(propose, tmp_path):
+    propose(score)
+    schema = json.loads((tmp_path / "recipe.schema.json").read_text())
+    assert "loss" in schema["properties"]
+    first = (tmp_path / "recipe.yaml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=recipe.schema.json"

@@ -123,7 +123,7 @@ def test_trackio_goes_on_with_the_run_that_it_keeps_on_this_machine(
 
 def test_missing_package_is_said_before_anything_is_read(tmp_path, write, run, monkeypatch):
     monkeypatch.setattr(TensorBoard, "package", "no_such_package")
-    with pytest.raises(RecipeError, match=r"track\.0: tensorboard needs a package .* pip install stfit\[tensorboard\]"):
+    with pytest.raises(RecipeError, match=r"track\.0: tensorboard needs a package .* install the extra `tensorboard`"):
         run(write(track=["tensorboard"]))
 
 

@@ -80,7 +80,7 @@ def write_onnx(encoder: Encoder, path: Path) -> None:
         assert program is not None
         program.save(path)
     except ImportError as error:
-        raise ModelError(f"export needs onnx: pip install 'stfit[onnx]' ({error})") from error
+        raise ModelError(f"export needs onnx: install the extra `onnx` ({error})") from error
     except Exception as error:  # depends on the architecture
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -101,7 +101,7 @@ def write_openvino(onnx: Path, path: Path) -> None:
     try:
         import openvino
     except ImportError as error:
-        raise ModelError(f"this export needs OpenVINO: pip install 'stfit[openvino]' ({error})") from error
+        raise ModelError(f"this export needs OpenVINO: install the extra `openvino` ({error})") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     openvino.save_model(openvino.convert_model(onnx), path, compress_to_fp16=False)
 
