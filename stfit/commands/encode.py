@@ -28,6 +28,7 @@ from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, Stf
 from stfit.io.atomic import wrap_os_errors
 from stfit.io.display import shorten, single_line
 from stfit.io.outputs import require_output
+from stfit.io.unicode import require_text
 from stfit.runtime.device import choose_device, warn_of_slow_precision
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
@@ -85,6 +86,8 @@ def encode(
 ) -> Iterator[Encoded | dict[str, Any]]:
     """Yields progress, then what `--json` prints. After InterruptedRun, the same command resumes."""
     check_suffix(output)
+    if not output.suffix:
+        require_text(output)  # a dataset's folder, which names itself in JSON
     _require_calibration(options.precision, calibration)
     read = [*input_paths(inputs.source), *paths_of_model(Path(model))]
     require_output(output, [*read, *([calibration] if calibration else [])], is_folder=not output.suffix)
