@@ -24,6 +24,20 @@ def promise(
     return lambda what, figure: record_property("promise", (what, command, figure))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Halves of surrogate pairs, which tests put into messages, would end pytest-xdist when it sends the report."""
+    report = yield
+    report.sections = [(name, _encodable(text)) for name, text in report.sections]
+    if (text := str(report.longrepr)) != _encodable(text):
+        report.longrepr = _encodable(text)
+    return report
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table: promise, figure, command."""
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
