@@ -50,14 +50,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(autouse=True)
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second for each of some hundred trainings: only the tests that use `pictures` have a report drawn."""
+    """Half a second for each of some hundred trainings: only the tests that use `pictures` have them drawn."""
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr("stfit.commands.train.write_report", lambda folder: None)
+        monkeypatch.setattr("stfit.workflows.card_data.draw_loss_curve", lambda *data: data[-1].write_bytes(b"\x89PNG"))
 
 
 @pytest.fixture
 def pictures() -> None:
-    """Trainings in this process end with a report, as they do for users."""
+    """Trainings in this process end with a report and a picture in the card, as they do for users."""
 
 
 @pytest.fixture(autouse=True, scope="session")

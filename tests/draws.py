@@ -1,6 +1,8 @@
-"""How many inputs the tests draw at random: a few by default, many in `make test-all`."""
+"""How much of what could be tried the tests try: some of it by default, all in `make test-all`."""
 
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -9,3 +11,10 @@ MANY = int(os.environ.get("STFIT_DRAWS", "2500"))
 
 def few_or_many(few: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("count", [few, pytest.param(MANY, marks=pytest.mark.slow)])
+
+
+def every(step: int, cases: Iterable[Any]) -> list[Any]:
+    """Parameters: the first of each `step` cases by default, and all in `make test-all`."""
+    return [
+        case if number % step == 0 else pytest.param(case, marks=pytest.mark.slow) for number, case in enumerate(cases)
+    ]

@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from stfit.io.display import format_duration, format_gain, format_interval, format_metric
@@ -144,12 +145,18 @@ def _model_index_entry(scores: Scores) -> dict[str, Any]:
     }
 
 
+@cache
+def _environment() -> Any:
+    """Once: an environment keeps its compiled templates."""
+    filters: dict[str, Any] = {"block": block, "code": code, "duration": format_duration, "row_values": dict.values}
+    return build_environment("stfit.publish", plain, filters)
+
+
 def card_body(card: CardData) -> str:
     losses = card.training.losses if card.training else []
     columns = _metric_columns(card.metrics)
-    filters: dict[str, Any] = {"block": block, "code": code, "duration": format_duration, "row_values": dict.values}
     return (
-        build_environment("stfit.publish", plain, filters)
+        _environment()
         .get_template("card.md.jinja")
         .render(
             card=card,

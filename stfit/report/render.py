@@ -1,3 +1,4 @@
+from functools import cache
 from typing import Any
 
 from stfit.io.display import format_gain, format_interval, format_metric, single_line
@@ -8,6 +9,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def render(template: str, **values: Any) -> str:
+    return str(_environment().get_template(template).render(values, policy=POLICY))
+
+
+@cache
+def _environment() -> Any:
+    """Once: an environment keeps its compiled templates."""
     filters: dict[str, Any] = {"gain": format_gain, "interval": format_interval, "metric": format_metric}
-    environment = build_environment("stfit.report", single_line, filters)
-    return environment.get_template(template).render(values, policy=POLICY)
+    return build_environment("stfit.report", single_line, filters)

@@ -126,6 +126,7 @@ def test_interruption_and_lack_of_memory_have_their_codes(run, monkeypatch, erro
     assert "bug" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["model.base=someone/no-such-base", "data.dataset=someone/no-such-rows"])
 def test_hub_that_is_out_of_reach_is_said_plainly(folder, key):
     ended = subprocess.run(

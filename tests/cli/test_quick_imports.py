@@ -47,6 +47,7 @@ def run_script(script, *arguments):
     return json.loads(process.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kinds", "attention"), [(QUICK, "auto"), ([*QUICK, *ROTARY], "padded")])
 def test_nothing_that_is_unused_is_imported_and_the_embeddings_are_the_same(tiny_base, kinds, attention):
     folders = [str(tiny_base(kind)) for kind in kinds]
@@ -57,11 +58,13 @@ def test_nothing_that_is_unused_is_imported_and_the_embeddings_are_the_same(tiny
         assert imported == []
 
 
+@pytest.mark.slow
 def test_what_was_left_out_can_be_used_afterwards(tiny_base):
     _, file = run_script(ENCODE + REAL, [str(tiny_base("bert"))], TEXTS, "auto")
     assert file.endswith("__init__.py")
 
 
+@pytest.mark.slow
 def test_adapters_can_be_added(tiny_base):
     pytest.importorskip("peft", reason="pip install stfit[lora]")
     assert run_script(ENCODE + ADAPTED, [str(tiny_base("bert"))], TEXTS, "auto") == 1

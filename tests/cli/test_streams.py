@@ -23,6 +23,7 @@ def shell(line, **env):
     return ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
@@ -45,6 +46,7 @@ def test_streams_that_are_full_closed_or_left_end_as_unix_tools_do(line, code, s
     assert said or not ended.stderr
 
 
+@pytest.mark.slow
 def test_a_training_whose_streams_are_full_is_whole(folder):
     assert shell(f"{STFIT} train recipe.yaml > /dev/full 2> /dev/full").returncode == 9
     assert (folder / "runs" / "recipe" / "result.json").is_file()

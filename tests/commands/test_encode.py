@@ -115,6 +115,7 @@ def test_resumed_run_equals_uninterrupted_run(model, tmp_path, name) -> None:
     assert contents(tmp_path / name) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["o.npy", "o.parquet", "o.jsonl", "o.safetensors", "shards"])
 def test_encoding_that_was_killed_goes_on_in_another_process_to_the_same_bytes(model, tmp_path, name) -> None:
     source, counted = tmp_path / "t.txt", tmp_path / "calls"

@@ -82,6 +82,7 @@ def test_openvino_gives_the_embeddings_of_encode(model, tmp_path):
     assert not (tmp_path / "out" / "onnx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0.0, np.nan, -1.0])
 def test_a_graph_whose_embeddings_are_wrong_for_one_text_is_refused(model, texts, tmp_path, monkeypatch, wrong):
     """Zero has no direction, and is as wrong as another one."""

@@ -21,6 +21,7 @@ def new_file_mode(request):
     os.umask(before)
 
 
+@pytest.mark.slow
 def test_files_of_runs_outputs_and_exports_obey_the_umask(write, run, tmp_path, new_file_mode) -> None:
     run(write(train={"max_steps": 2, "save_every_steps": 1}))
     model, inputs = str(tmp_path / "runs" / "tiny"), Inputs(Source(dataset=str(tmp_path / "rows.jsonl")), "text")

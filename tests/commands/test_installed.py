@@ -31,6 +31,7 @@ def stfit(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_losses_and_evaluator_of_an_installed_package_train_and_measure(write, stfit, tmp_path):
     path = write(
         data=None,
@@ -53,6 +54,7 @@ def test_losses_and_evaluator_of_an_installed_package_train_and_measure(write, s
     assert "did you mean `align_and_uniform`?" in err
 
 
+@pytest.mark.slow
 def test_pooling_of_an_installed_package_is_trained_saved_and_needed_to_load(write, stfit, tmp_path):
     path = write(model={"pooling": ["mean", "top_two"]})
     code, _, err = stfit(INSTALLED, "train", path)
@@ -97,6 +99,7 @@ def test_package_whose_choice_can_not_be_used_is_named(write, stfit, tmp_path, e
 WEIGHTS = {"data": ROWS | {"format": "labeled_text"}, "loss": "prototypes"}
 
 
+@pytest.mark.slow
 def test_a_loss_with_weights_is_checked_as_softmax_is(write, stfit):
     code, _, err = stfit(INSTALLED, "check", write(**WEIGHTS), "loss.matryoshka_dims=[16, 8]")
     assert code == 2

@@ -34,6 +34,7 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda text: "", None])
 def test_a_damaged_resolved_recipe_is_written_again_and_the_run_is_that_of_nobody_interrupted(
     write, run, tmp_path, caplog, damage
@@ -60,6 +61,7 @@ def test_a_damaged_resolved_recipe_is_refused_and_one_without_a_digest_is_read(w
     assert load_recipe(resolved).recipe.seed == 42
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["result", "model.safetensors", "tokenizer.json"])
 def test_a_finished_run_with_a_changed_byte_is_finished_again(write, run, tmp_path, place, caplog):
     recipe = write()

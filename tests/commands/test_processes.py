@@ -127,6 +127,7 @@ def test_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bytes(tmp_
         (tmp_path / "killed" / "tiny").rename(tmp_path / f"killed {victim}")
 
 
+@pytest.mark.slow
 def test_sharded_run_is_one_without_and_goes_on_to_the_same_bytes_after_a_process_died(
     tmp_path, write, run, group, similarity
 ):

@@ -156,6 +156,7 @@ def test_run_killed_before_it_wrote_anything_leaves_no_second_folder(tmp_path, w
     assert not (tmp_path / "runs" / "tiny.1").exists()
 
 
+@pytest.mark.slow
 def test_second_process_is_kept_out_of_a_run_folder_in_use(tmp_path, write, run):
     recipe = write()
     events = train(load_recipe(recipe), tmp_path / "runs")
@@ -186,6 +187,7 @@ def hold_and(action, path):
         action()
 
 
+@pytest.mark.slow
 def test_lock_of_a_process_that_died_is_in_nobodys_way_and_that_of_a_living_one_is(tmp_path, promise):
     """Whatever the lock says: the number of a dead process may be that of another one by now."""
     path, beside = tmp_path / "runs" / "tiny", tmp_path / "runs" / ".tiny.lock"

@@ -108,6 +108,7 @@ def test_second_signal_leaves_at_once(tmp_path, write):
     assert saved_step(tmp_path / "runs") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "number"), [(4, 0), (1, 5)], ids=["without a graph", "with its gradient"])
 def test_step_that_takes_too_long_is_given_up_between_mini_batches(tmp_path, write, similarity, first, number):
     """Four rows in mini-batches of one are eight calls a step: `first` is the step that the signal comes in."""
@@ -192,6 +193,7 @@ def test_ignored_hangup_stays_ignored_and_another_one_stops(tmp_path, write):
     assert saved_step(tmp_path / "SIG_DFL") == 3
 
 
+@pytest.mark.slow
 def test_signal_during_a_download_ends_the_run_in_time(tmp_path, write):
     """The server takes the request, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -41,6 +41,7 @@ def test_a_student_nears_its_teacher(tmp_path, write, run, teacher):
     assert error < 0.1 * costs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "embed_distill", "teacher_cosine", "margin_mse", "distill_kl_div", "gist"])
 def test_with_mini_batches_a_teacher_teaches_the_same(write, run, teacher, loss):
     model = SAME_SIZE | {"dropout": 0.0}

@@ -13,6 +13,7 @@ FIRST = {"prompts": {"query": "ask: "}, "layers": [{"type": "dense", "out_featur
 SCORES = {"data": {"format": "labeled_pair", "columns": {"label": "score"}}, "loss": "cosent"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeated", [{}, {"layers": FIRST["layers"]}, FIRST])
 @pytest.mark.parametrize("named", ["runs/tiny", "runs/tiny/model"])
 def test_second_run_begins_where_the_first_one_ended(tmp_path, write, run, similarity, named, repeated):

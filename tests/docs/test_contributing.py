@@ -51,6 +51,7 @@ def test_there_is_a_diff_for_every_kind_of_addition():
         assert changed == 1, kind
 
 
+@pytest.mark.slow
 def test_what_the_diffs_add_trains_and_is_listed(extended, tiny_base, tmp_path):
     rows = [{"sentence1": f"a cat {i}", "sentence2": f"the sea {i}", "label": i / 8} for i in range(8)]
     table = pa.Table.from_pylist(rows)

@@ -92,6 +92,7 @@ def walked(stfit, desk):
     return desk
 
 
+@pytest.mark.slow
 def test_every_command_of_the_pages_runs(walked, hub_of_readme):
     assert (walked / "runs" / "recipe" / "report.html").is_file()
     assert (walked / "runs" / "comparison.html").is_file()
@@ -101,6 +102,7 @@ def test_every_command_of_the_pages_runs(walked, hub_of_readme):
     assert ("model", "me/my-encoder") in hub_of_readme.state.repositories
 
 
+@pytest.mark.slow
 def test_the_example_of_every_help_runs(walked, stfit):
     done = {line for page in PAGES for block in blocks(page, "sh") for line, _ in commands_in(block)}
     for command in app.registered_commands:

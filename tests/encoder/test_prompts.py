@@ -65,6 +65,7 @@ def embed_with_stfit(folder, texts, names) -> dict[str, np.ndarray]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prompts", "default"), CONFIGURATIONS, ids=str)
 def test_queries_documents_and_texts_have_the_prompts_of_st(model, tmp_path, sentences, prompts, default) -> None:
     folder = model(prompts, default)

@@ -25,6 +25,7 @@ def load(**settings):
     return evaluator, evaluator.load(0, None)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_similarity_task_scores_as_the_same_pairs_do(tasks, encoder, examples_of):
     task = tasks["MockSTSTask"]()

@@ -252,6 +252,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_million_documents_need_the_memory_of_one_chunk():
     grown_mib = subprocess.run([sys.executable, "-c", MILLION], check=True, capture_output=True, text=True).stdout
     assert float(grown_mib) < 60  # the corpus alone is 122 MiB, all similarities 381

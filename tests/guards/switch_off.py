@@ -469,7 +469,7 @@ def run_in_copy(guard: Guard) -> int:
         os.environ["PYTHONPATH"] = str(folder)
         resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
         resource.setrlimit(resource.RLIMIT_AS, (LARGEST, resource.RLIM_INFINITY))  # a test may set one of its own
-        options = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=no", "--assert=plain", "-m", "not slow"]
+        options = ["-q", "-x", "-p", "no:cacheprovider", "--no-header", "--tb=no", "--assert=plain"]
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = int(
             pytest.main([*options, "--rootdir", str(ROOT), str(ROOT / "tests" / guard.tests), "-k", guard.chosen])

@@ -24,6 +24,7 @@ def error_of(ended: subprocess.CompletedProcess[str]) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_what_was_fetched_trains_without_a_network(filled, stfit, tmp_path):
     fetched = stfit("fetch recipe.yaml --json")
     assert fetched.returncode == 0, fetched.stderr
@@ -39,6 +40,7 @@ def test_what_was_fetched_trains_without_a_network(filled, stfit, tmp_path):
     assert all(resolved.count(commit) == 1 for commit in commits.values())
 
 
+@pytest.mark.slow
 def test_nothing_is_written_that_is_in_the_cache_already(filled, stfit, tmp_path):
     assert stfit("fetch recipe.yaml --json").returncode == 0
 
@@ -78,6 +80,7 @@ def test_every_verb_works_on_a_cache_that_is_read_only(filled, stfit, tmp_path, 
         assert "Read-only" not in ended.stderr, f"{line}: {ended.stderr}"
 
 
+@pytest.mark.slow
 def test_a_base_without_safetensors_is_fetched_and_read_as_tensors_alone(filled, stfit, tiny_base):
     files = files_in(tiny_base("bert"))
     stream = io.BytesIO()
@@ -89,6 +92,7 @@ def test_a_base_without_safetensors_is_fetched_and_read_as_tensors_alone(filled,
     assert not filled.requests(path="onnx/x.bin")
 
 
+@pytest.mark.slow
 def test_a_repository_without_a_model_says_what_is_missing(filled, stfit):
     filled.state.create("model", "me/base", {"README.md": b"soon"})
     ended = stfit("check recipe.yaml --json")
@@ -105,6 +109,7 @@ def test_a_hub_that_is_not_there_is_one_sentence(stfit):
     assert message == "the Hub (http://127.0.0.1:9) can't be reached: model `me/base`"
 
 
+@pytest.mark.slow
 def test_a_check_reads_the_first_rows_and_a_small_part_of_the_files(filled, stfit):
     wide = [{"anchor": f"question {i} " + "x" * 500, "positive": f"answer {i}"} for i in range(80_000)]
     filled.state.repositories["dataset", "me/rows"].put({"data/train-00000-of-00002.jsonl": lines(wide)})
@@ -158,6 +163,7 @@ def test_a_renamed_repository_is_followed_and_said(filled, stfit):
     assert "`me/rows` was renamed to `me/better-rows`" in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "token", "expected"),
     [
@@ -175,6 +181,7 @@ def test_what_the_hub_refuses_is_one_sentence(stfit, change, token, expected):
     assert expected in error_of(stfit(f"fetch recipe.yaml --json {change}", token))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("token", "expected"), [(None, "hf auth login"), ("hf_guest", "request access at http")])
 def test_a_gated_repository_says_how_to_get_in(filled, stfit, token, expected):
     filled.state.repositories["model", "me/base"].gated = True
@@ -246,6 +253,7 @@ def test_a_sentence_transformers_model_of_the_hub_is_gone_on_from(filled, stfit,
     assert "base_model: team/sentences" in card
 
 
+@pytest.mark.slow
 def test_a_cache_that_can_not_be_written_is_no_bug(filled, stfit, tmp_path):
     (tmp_path / "home").write_text("a file where the cache should be")
     ended = stfit("fetch recipe.yaml --json")

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hub.conftest import RECIPE, lines
 
 README = b"""---
@@ -16,6 +17,7 @@ configs:
 """
 
 
+@pytest.mark.slow
 def test_corpus_queries_and_judgements_are_found(filled, stfit, tmp_path, sentences):
     files = {
         "corpus.jsonl": lines([{"_id": f"d{i}", "title": "", "text": text} for i, text in enumerate(sentences)]),

@@ -9,6 +9,8 @@ from random import Random
 import pytest
 from hub.repository import files_in
 
+pytestmark = pytest.mark.slow
+
 CONTENT = {
     "config.json": b'{"hidden_size": 8}',
     "1_Pooling/config.json": b"{}",

@@ -176,6 +176,7 @@ def test_references_of_a_loss_are_whole_addresses(loss):
     assert all(re.fullmatch(r"|[\w .-]+(, \d{4})?", words) for words, _ in references), references
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", [{}, {"query": "ask: ", "document": "say: "}], ids=["plain", "prompts"])
 def test_snippets_run_as_they_stand(trained, facts, tmp_path, prompts):
     pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")

@@ -125,6 +125,7 @@ def test_text_around_the_generated_section_is_kept(server, stfit, run):
     assert not stfit("push", run, "--json").json["changed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "token", "repo", "message"),
     [
@@ -164,6 +165,7 @@ def test_card_is_corrected_without_a_training(server, stfit, run):
     assert stfit("push", run, "--language", "german").code == 2
 
 
+@pytest.mark.slow
 def test_license_that_the_hub_rejects_is_found_before_the_training(server, stfit, trained, tmp_path):
     recipe = trained.parents[1] / "recipe.yaml"
     ended = stfit("train", recipe, "push.license=apache2", "--runs", tmp_path)
@@ -191,6 +193,7 @@ def test_repository_that_the_push_makes_gets_its_tag(server, stfit, run):
     assert server.state.repositories["model", "me/new"].tags["v1"].oid == ended.json["commit"]
 
 
+@pytest.mark.slow
 def test_branch_tag_and_pull_request(server, stfit, run):
     repository = server.state.create("model", "me/tiny", {"README.md": b"# Mine\n"})
     before = repository.head.oid
@@ -265,6 +268,7 @@ def test_plain_model_folder_is_published_with_its_own_readme(server, stfit, run,
     assert contents(head(server, "me/copy")) == files_in(tmp_path / "copy") | {".stfit-files": listed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lost_reply", "reset", "status"])
 def test_after_a_broken_commit_nothing_is_committed_twice(server, stfit, run, kind):
     server.break_("POST", "/commit/", kind)
@@ -275,6 +279,7 @@ def test_after_a_broken_commit_nothing_is_committed_twice(server, stfit, run, ki
     assert len(server.requests("POST", "/commit/")) == (1 if kind == "lost_reply" else 2)
 
 
+@pytest.mark.slow
 def test_somebody_who_is_faster_is_not_overwritten(server, stfit, run):
     repository = server.state.create("model", "me/tiny", {"notes.md": b"1"})
     server.break_("POST", "/preupload/", "hang")

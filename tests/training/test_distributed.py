@@ -115,6 +115,7 @@ def test_processes_learn_from_every_loss_what_one_process_learns(tmp_path, build
     check(tmp_path, (processes,), lambda: learn(build, make_batch, LESSONS, CUTS[split], 2 * len(LESSONS)))
 
 
+@pytest.mark.slow
 def test_processes_teach_adapters_what_one_process_teaches_them(tmp_path, build, make_batch):
     lessons = [*TAUGHT, *TEXTS_ALONE]
     check(
@@ -124,6 +125,7 @@ def test_processes_teach_adapters_what_one_process_teaches_them(tmp_path, build,
     )
 
 
+@pytest.mark.slow
 def test_processes_with_a_part_of_the_model_each_learn_what_one_learns(tmp_path, build, make_batch):
     check(
         tmp_path,
