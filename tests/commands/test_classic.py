@@ -36,7 +36,7 @@ CASES = {
     "sentence_compression": ["data.dataset=DATA/sentence_compression", "data.holdout.fraction=0.25", QQP_RUN],
     "snli_softmax": [
         *["data.dataset=DATA/snli", "data.split=validation", "eval.0.split=test", "model.base=BASE"],
-        *["train.max_steps=200", "train.learning_rate=5e-4"],
+        *["train.max_steps=100", "train.learning_rate=1e-3"],
     ],
     "snli_entailment": [f"data.dataset={SNLI}", "model.base=BASE"],
     "snli_both": [f"objectives.0.data.dataset={SNLI}", f"objectives.1.data.dataset={SNLI}", "model.base=BASE"],

@@ -81,27 +81,26 @@ def job(hub, tmp_path, trained) -> Callable[[list[str], int], tuple[int, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("commands", [steps_of_workflow, steps_of_makefile])
-def test_first_publish_then_nothing_to_do_then_better_then_worse(hub, job, commands):
-    code, output = job(commands(), 2)
+def test_first_publish_then_nothing_to_do_then_better_then_worse(hub, job):
+    code, output = job(steps_of_workflow(), 2)
     assert code == 0, output
     repository = hub.state.repositories["model", "me/tiny"]
     first = repository.head.oid
     assert "skipped: nothing is published at me/tiny yet" in output
 
-    code, output = job(commands(), 2)
+    code, output = job(steps_of_workflow(), 2)
     assert code == 0, output
     assert "nothing to do" in output
     assert repository.head.oid == first
 
-    code, output = job(commands(), 40)
+    code, output = job(steps_of_workflow(), 40)
     assert code == 0, output
     better = repository.head.oid
     assert better != first
     readme = repository.head.files["README.md"].content.decode()
     assert "| Metric | Base | This model | Gain (interval) | Published before | Gain over it (interval) |" in readme
 
-    code, output = job(commands(), 1)
+    code, output = job(steps_of_workflow(), 1)
     assert code == 7, output
     assert "NOT PASSED" in output
     assert "| scores/spearman_cosine against published |" in output
