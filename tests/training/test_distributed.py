@@ -97,8 +97,12 @@ def check(tmp_path, counts, *actions):
         assert run_group(count, compare, output) == [0] * count, output.read_text()
 
 
-def check_each(tmp_path, build, make_batch, lessons, split, promise, **settings):
-    """Twenty steps of each lesson by itself, in one group of processes: to start one takes longer than to learn."""
+def check_each(tmp_path, build, make_batch, lessons, turn, promise, **settings):
+    """Twenty steps of each lesson by itself, in one group of processes: to start one takes longer than to learn.
+
+    The lessons take turns with the ways to cut a batch.
+    """
+    split, lessons = list(CUTS.values())[turn], lessons[turn :: len(CUTS)]
     check(
         tmp_path,
         (2, 3),
@@ -141,9 +145,9 @@ def test_torch_that_cannot_add_up_parts_is_refused_by_its_version(build, monkeyp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
-def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build, make_batch, split, promise):
-    check_each(tmp_path, build, make_batch, [*LESSONS, *TEXTS_ALONE], split, promise, sharded=True)
+@pytest.mark.parametrize("turn", range(len(CUTS)), ids=CUTS)
+def test_twenty_steps_with_a_part_of_the_model_each_are_the_same(tmp_path, build, make_batch, turn, promise):
+    check_each(tmp_path, build, make_batch, [*LESSONS, *TEXTS_ALONE], turn, promise, sharded=True)
 
 
 @pytest.mark.slow
@@ -173,15 +177,15 @@ def test_every_layout_is_cut_up(tmp_path, build, make_batch, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
-def test_twenty_steps_of_one_loss_are_the_same(tmp_path, build, make_batch, split, promise):
-    check_each(tmp_path, build, make_batch, [*LESSONS, *TEXTS_ALONE], split, promise)
+@pytest.mark.parametrize("turn", range(len(CUTS)), ids=CUTS)
+def test_twenty_steps_of_one_loss_are_the_same(tmp_path, build, make_batch, turn, promise):
+    check_each(tmp_path, build, make_batch, [*LESSONS, *TEXTS_ALONE], turn, promise)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", CUTS.values(), ids=CUTS)
-def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, split, promise):
-    check_each(tmp_path, build, make_batch, [*TAUGHT, *TEXTS_ALONE], split, promise, **ADAPTERS)
+@pytest.mark.parametrize("turn", range(len(CUTS)), ids=CUTS)
+def test_twenty_steps_of_adapters_are_the_same(tmp_path, build, make_batch, turn, promise):
+    check_each(tmp_path, build, make_batch, [*TAUGHT, *TEXTS_ALONE], turn, promise, **ADAPTERS)
 
 
 @pytest.mark.slow
