@@ -69,6 +69,7 @@ def test_pooling_of_an_installed_package_is_trained_saved_and_needed_to_load(wri
     assert "unknown pooling top_two" in err
 
 
+@pytest.mark.slow
 def test_without_the_package_its_choice_is_unknown(write, stfit, tmp_path):
     code, _, err = stfit(tmp_path, "check", write(loss="align_and_uniform"))
     assert code == 2
@@ -84,6 +85,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", BROKEN)
 def test_package_whose_choice_can_not_be_used_is_named(write, stfit, tmp_path, entry):
     folder = tmp_path / "packages" / "stfit_wrong-1.0.dist-info"

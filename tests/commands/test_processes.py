@@ -88,6 +88,7 @@ def test_two_processes_with_half_the_rows_are_one_with_all(tmp_path, write, run,
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_best_model_that_a_run_ends_with_is_read_by_all_once_it_is_written(tmp_path, write, group, similarity):
     train = {"batch_size": 3, "max_steps": 5, "eval_every_steps": 5, "best": "scores/spearman_cosine"}
     recipe = write(**EXACT, train=train, eval=[similarity])
@@ -183,6 +184,7 @@ def test_sharded_run_keeps_the_best_and_ends_early_as_one_without(tmp_path, writ
     assert_near(tmp_path / "two" / "tiny", tmp_path / "one" / "tiny")
 
 
+@pytest.mark.slow
 def test_signal_to_one_process_ends_all_after_the_same_step(tmp_path, write, group):
     recipe = write()
     assert group(2, recipe, "whole") == [0, 0]

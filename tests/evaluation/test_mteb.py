@@ -39,6 +39,7 @@ def test_a_similarity_task_scores_as_the_same_pairs_do(tasks, encoder, examples_
     assert found == {"MockSTSTask/main_score": pytest.approx(ours["pairs/spearman_cosine"], abs=1e-6)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_search_task_has_the_prompts_of_queries_and_documents(tasks, encoder):
     encoder.config.prompts = {"query": "ask: ", "document": "read: "}

@@ -293,6 +293,7 @@ def test_somebody_who_is_faster_is_not_overwritten(server, stfit, run):
     assert contents(repository.head) == {"notes.md": b"2"}
 
 
+@pytest.mark.slow
 def test_killed_before_its_commit_it_leaves_the_old_model_and_goes_through_when_run_again(server, stfit, run):
     stfit("push", run)
     before = contents(head(server))
