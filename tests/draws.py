@@ -14,7 +14,8 @@ def few_or_many(few: int) -> pytest.MarkDecorator:
 
 
 def every(step: int, cases: Iterable[Any]) -> list[Any]:
-    """Parameters: the first of each `step` cases by default, and all in `make test-all`."""
+    """Parameters: the first of each `step` cases by default, and all in `make test-all`. A tuple is for several."""
     return [
-        case if number % step == 0 else pytest.param(case, marks=pytest.mark.slow) for number, case in enumerate(cases)
+        pytest.param(*(case if isinstance(case, tuple) else [case]), marks=[pytest.mark.slow] if number % step else [])
+        for number, case in enumerate(cases)
     ]

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+from draws import every
 from processes import at_call, run_in_child, send
 
 import stfit.commands.train as train_module
@@ -72,7 +73,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(("module", "name", "call"), PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(("module", "name", "call"), every(3, PLACES.values()), ids=PLACES)
 @pytest.mark.parametrize(
     ("number", "code"),
     [

@@ -4,6 +4,7 @@
 """
 
 import pytest
+from draws import every
 from st_reference import largest_error, st_encode
 from tiny_bases import WITHOUT_PADDING
 from transformers import (
@@ -43,7 +44,7 @@ LAYOUTS = {
 CAUSAL = {"gemma3", "qwen3", "qwen3-left"}
 
 
-@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("kind", every(2, LAYOUTS))
 def test_an_architecture_trains_and_its_folder_agrees_with_st(kind, tiny_base, two_steps, sentences, tmp_path, table):
     encoder = build_encoder(Model(base=str(tiny_base(kind))))
     assert encoder.layout.name == LAYOUTS[kind]

@@ -89,6 +89,7 @@ def run_cases(hub: Server, client: Worker, cases: list[Case]) -> None:
             assert not case.passes, (case, ended)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", ["lfs"], indirect=True)
 def test_a_broken_download_ends_in_the_right_bytes_or_in_one_sentence(hub, client):
     chosen = [case for case in all_cases(PLAIN) if (case.place, case.fault, case.always) in QUICK]

@@ -103,6 +103,7 @@ def test_offline_without_the_files_says_how_to_get_them(stfit):
     assert "stfit fetch" in error_of(stfit("fetch recipe.yaml --json", HF_HUB_OFFLINE="1"))
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_not_there_is_one_sentence(stfit):
     message = error_of(stfit("fetch recipe.yaml --json", HF_ENDPOINT="http://127.0.0.1:9"))
     assert message == "the Hub (http://127.0.0.1:9) can't be reached: model `me/base`"

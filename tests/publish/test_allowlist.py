@@ -21,6 +21,7 @@ def model(trained, tmp_path):
     return shutil.copytree(trained / "model", tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_every_file_that_training_writes_is_published(model):
     written = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()}
     assert set(files_to_publish(model)) == written

@@ -462,7 +462,7 @@ def test_every_key_has_a_line_here():
     assert shown - ELSEWHERE == set(CHANGES)
 
 
-@pytest.mark.parametrize("key", every(4, CHANGES))
+@pytest.mark.parametrize("key", every(8, CHANGES))
 def test_a_key_changes_what_a_run_leaves(key, trace):
     change = CHANGES[key]
     *before, last = (change,) if isinstance(change, str) else change

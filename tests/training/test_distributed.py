@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from draws import every
 from processes import run_group
 from torch.distributed.fsdp import FSDPModule
 
@@ -114,7 +115,7 @@ def check_each(tmp_path, build, make_batch, lessons, turn, promise, **settings):
         promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
 
 
-@pytest.mark.parametrize(("processes", "split"), [(2, "in one piece"), (3, "gradient caching by rows")])
+@pytest.mark.parametrize(("processes", "split"), every(2, [(2, "in one piece"), (3, "gradient caching by rows")]))
 def test_processes_learn_from_every_loss_what_one_process_learns(tmp_path, build, make_batch, processes, split):
     check(tmp_path, (processes,), lambda: learn(build, make_batch, LESSONS, CUTS[split], 2 * len(LESSONS)))
 
