@@ -118,6 +118,7 @@ def test_the_progress_bar_needs_a_terminal_outside_of_ci(monkeypatch):
     assert not is_interactive()
 
 
+@pytest.mark.slow
 def test_a_gate_that_is_not_passed_ends_with_its_own_code(run, folder):
     run("train recipe.yaml")
     with (folder / "recipe.yaml").open("a") as file:

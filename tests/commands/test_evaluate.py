@@ -67,6 +67,7 @@ def test_every_line_of_a_gate_counts_and_one_that_is_skipped_does_not(trained) -
     json.dumps(found)
 
 
+@pytest.mark.slow
 def test_a_model_compared_with_itself_is_no_better(trained) -> None:
     result, held_against = trained
     both = held_against(compare=result["run"])["compare"]["metrics"]

@@ -197,6 +197,7 @@ def dying_at_byte(size):
     return f"byte {size}", die
 
 
+@pytest.mark.slow
 def test_death_in_the_middle_of_a_save_leaves_whole_checkpoints(tmp_path, write):
     lines = lines_of_a_save(tmp_path, write)
     deaths = [dying_at_line(number) for number in (5, lines // 3, lines // 2, lines - 4)]

@@ -168,6 +168,7 @@ SECTIONS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_report(folder):
     texts = []
     for _ in range(2):

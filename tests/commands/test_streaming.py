@@ -4,6 +4,7 @@ import json
 import signal
 
 import pytest
+from draws import every
 from processes import run_group, run_in_child, send, stop_at
 
 from stfit.commands.check import check
@@ -66,7 +67,7 @@ def steps_of(events):
     return [event for event in events if isinstance(event, StepInfo)]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", every(2, CASES))
 def test_run_on_a_stream_that_was_stopped_equals_one_that_was_not(tmp_path, streamed, run, case):
     recipe = streamed(**CASES[case])
     assert run(recipe, "whole")[0].rows is None
@@ -85,6 +86,7 @@ def test_a_buffer_that_holds_all_rows_gives_the_run_without_streaming(tmp_path, 
     assert weights(tmp_path / "chunks" / "tiny") != weights(tmp_path / "whole" / "tiny")
 
 
+@pytest.mark.slow
 def test_two_processes_read_the_batches_of_one(tmp_path, streamed, run):
     exact = {"model": {"dropout": 0.0}}
     run(streamed(**exact, train={"batch_size": 6}), "one")
