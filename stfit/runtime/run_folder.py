@@ -253,7 +253,7 @@ def lock_folder(path: Path) -> Iterator[None]:
     lock = FileLock(_lock_file(path), timeout=LOCK_PATIENCE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = lock.acquire()
     except Timeout as error:
         owner = _lock_owner(path)
         raise ResourceError(
@@ -264,7 +264,7 @@ def lock_folder(path: Path) -> Iterator[None]:
         raise ResourceError(
             f"{_lock_file(path)}: can't be written: {error.strerror}; choose another folder with --runs"
         ) from error
-    with lock:
+    with held:  # `with lock` would acquire it once more, and release it once
         with suppress(OSError):  # Windows lets nobody write into a locked file
             _lock_file(path).write_text(str(os.getpid()))
         yield
