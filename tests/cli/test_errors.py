@@ -11,12 +11,14 @@ import pytest
 from stfit.cli.failures import failure_from
 from stfit.commands import train as command
 
+NO_SUCH_OPTION = ("No such option: --frehs", "No such option '--frehs'")
+"""In the words of older and of newer versions of click."""
 FAILURES = {
     "unknown key": ("train recipe.yaml train.epoch=1", 2, "did you mean `epochs`?"),
     "not a key": ("train recipe.yaml epochs", 2, "an override is `key.path=value`"),
     "no recipe": ("train nowhere.yaml", 2, "cannot read recipe `nowhere.yaml`"),
     "loss and format": ("train recipe.yaml loss=triplet", 2, "loss: `triplet` does not support format `labeled_pair`"),
-    "no such option": ("train recipe.yaml --frehs", 2, "No such option"),
+    "no such option": ("train recipe.yaml --frehs", 2, NO_SUCH_OPTION),
     "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),
     "missing argument": ("encode runs/recipe", 2, "Missing argument 'INPUT'"),
     "two options against each other": ("train recipe.yaml --fresh --resume", 2, "are mutually exclusive"),
@@ -50,7 +52,7 @@ def test_every_kind_of_failure_has_its_exit_code_and_says_what_to_do(run, folder
     (folder / "folder").mkdir()
     ended, out, err = run(line)
     assert (ended, out) == (code, "")
-    assert message in err
+    assert any(words in err for words in (message if isinstance(message, tuple) else [message]))
     assert "Traceback" not in err
     assert "bug" not in err
 
