@@ -125,7 +125,7 @@ def _weight_gradient(gradient_to: Tensor, states_ti: Tensor, total_oi: Tensor | 
     return result_oi.to(sum_dtype(result_oi.dtype)) if total_oi is None else total_oi.add_(result_oi)
 
 
-def to_dtype(weights: Weights, dtype: torch.dtype) -> list[Any]:
+def _to_dtype(weights: Weights, dtype: torch.dtype) -> list[Any]:
     return [None if weight is None else weight.to(dtype) for weight in weights]
 
 
@@ -182,7 +182,7 @@ class _Attention:
         distances_rw: Tensor | None,
         rotation: Rotation | None,
     ) -> None:
-        *projections, self.out_weight, self.out_bias = to_dtype(weights, settings.dtype)
+        *projections, self.out_weight, self.out_bias = _to_dtype(weights, settings.dtype)
         self.count = settings.projections
         self.weight = torch.cat(projections[0::2])
         self.bias = None if projections[1] is None else torch.cat(projections[1::2])
@@ -241,7 +241,7 @@ class _FeedForward:
     """down(gelu(up(states))), in slices of rows; if gated, gelu of the first half times the second."""
 
     def __init__(self, weights: Weights, settings: LayerSettings) -> None:
-        self.up_weight, self.up_bias, self.down_weight, self.down_bias = to_dtype(weights, settings.dtype)
+        self.up_weight, self.up_bias, self.down_weight, self.down_bias = _to_dtype(weights, settings.dtype)
         self.gated = settings.gated
 
     def __call__(self, states_tw: Tensor) -> Tensor:
