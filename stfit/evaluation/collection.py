@@ -27,10 +27,10 @@ SHOWN_IDS = 5
 class Collection:
     queries: list[str]
     corpus: list[str]
-    relevant: list[set[int]]
-    """Positions in the corpus of each query's relevant documents."""
-    missing: np.ndarray
-    """Number of relevant documents of each query that are not in the corpus; they count as missed."""
+    relevant: list[dict[int, float]]
+    """For each query: position in the corpus of a relevant document -> grade."""
+    missing: list[list[float]]
+    """For each query: grades of the relevant documents that are not in the corpus; they count as missed."""
     query_row: np.ndarray
     corpus_row: np.ndarray
     """Rows of the queries and of the corpus in their files, from 1."""
@@ -58,14 +58,14 @@ def collection_of_pairs(pairs: Examples) -> Collection:
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
     query_row, corpus_row = (_first_rows(texts, pairs.row) for texts in (anchors, positives))
     index_of = {text: index for index, text in enumerate(corpus_row)}
-    relevant: dict[str, set[int]] = {query: set() for query in query_row}
+    relevant: dict[str, dict[int, float]] = {query: {} for query in query_row}
     for anchor, positive in zip(anchors, positives, strict=True):
-        relevant[anchor].add(index_of[positive])
+        relevant[anchor][index_of[positive]] = 1.0
     return Collection(
         queries=list(query_row),
         corpus=list(corpus_row),
         relevant=list(relevant.values()),
-        missing=np.zeros(len(query_row), dtype=np.int64),
+        missing=[[] for _ in query_row],
         query_row=np.array(list(query_row.values())),
         corpus_row=np.array(list(corpus_row.values())),
         own=np.full(len(query_row), -1),
@@ -88,9 +88,13 @@ class _Entry(NamedTuple):
 class _Judgment(NamedTuple):
     query: str
     document: str
-    is_relevant: bool
+    score: float
     row: int
     """In its file, from 1."""
+
+    @property
+    def is_relevant(self) -> bool:
+        return self.score > 0
 
 
 def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource, is_split: bool) -> Collection:
@@ -100,12 +104,13 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
     table = filter_rows(load_table(relevant), relevant.where)
     all_judgments = list(_judgments(table, relevant))
     judgments = [judgment for judgment in all_judgments if judgment.is_relevant]
-    documents_of: dict[str, set[str]] = {}
+    grades_of: dict[str, dict[str, float]] = {}
     for judgment in judgments:
-        documents_of.setdefault(judgment.query, set()).add(judgment.document)
-    judged = {key: documents_of[key] for key in all_queries if key in documents_of}
+        grades = grades_of.setdefault(judgment.query, {})
+        grades[judgment.document] = max(judgment.score, grades.get(judgment.document, 0.0))
+    judged = {key: grades_of[key] for key in all_queries if key in grades_of}
     index_of = {key: index for index, key in enumerate(documents)}
-    found = [{index_of[key] for key in keys if key in index_of} for keys in judged.values()]
+    found = [{index_of[key]: grade for key, grade in grades.items() if key in index_of} for grades in judged.values()]
     if not any(found):
         raise DataError(
             f"{table.origin}: no judgement above 0 names a query of {queries.dataset} and a document of "
@@ -117,7 +122,7 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
         queries=[all_queries[key].text for key in judged],
         corpus=[document.text for document in documents.values()],
         relevant=found,
-        missing=np.array([len(keys) - len(known) for keys, known in zip(judged.values(), found, strict=True)]),
+        missing=[[grade for key, grade in grades.items() if key not in index_of] for grades in judged.values()],
         query_row=np.array([all_queries[key].row for key in judged]),
         corpus_row=np.array([document.row for document in documents.values()]),
         own=np.array([index_of.get(key, -1) for key in judged]),
@@ -199,7 +204,7 @@ def _judgments(table: Table, source: TableSource) -> Iterator[_Judgment]:
         if number is None or math.isnan(number):
             message = f"row {row}: the score {score!r} is no number: a judgment above 0 makes a document relevant"
             raise DataError(Problem(message, "bad-score", table.origin, row=row))
-        yield _Judgment(query, document, number > 0, row)
+        yield _Judgment(query, document, float(number), row)
 
 
 def _entries_by_id(source: TableSource, kind: str) -> dict[str, _Entry]:

@@ -1,15 +1,29 @@
 """Metrics of ranked lists of documents.
 
-Relevance is binary, as in sentence-transformers: grades above 0 count as relevant.
+Relevance is binary, as in sentence-transformers: grades above 0 count as relevant. Only `ndcg_graded` uses the grades.
 
 Tensor names: q = queries, n = ranks, from the first.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from stfit.evaluation.statistic import Statistic, mean_of
 
 KINDS = ("accuracy", "precision", "recall", "ndcg", "mrr", "map")
+
+
+def graded_ndcg_at(k: int, grade_qn: np.ndarray, grades: Sequence[Sequence[float]]) -> Statistic:
+    """NDCG whose gain is the grade of a document, as of trec_eval (`ndcg_cut`) and BEIR; the mean over queries.
+
+    `grade_qn`: grade of the document at a rank, 0 if it is not relevant; `grades`: those of all relevant documents of
+    each query (at least one), from the highest.
+    """
+    discount_n = 1 / np.log2(np.arange(2, k + 2))
+    ideal_q = np.array([np.dot(best[:k], discount_n[: len(best)]) for best in grades])
+    found_qn = grade_qn[:, :k]
+    return mean_of(found_qn @ discount_n[: found_qn.shape[1]] / ideal_q)
 
 
 def metrics_at(k: int, hit_qn: np.ndarray, relevant_q: np.ndarray) -> dict[str, Statistic]:

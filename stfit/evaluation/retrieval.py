@@ -13,7 +13,7 @@ from stfit.data.source import TableSource, is_remote
 from stfit.errors import DataError, Problem, RecipeError, did_you_mean
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.collection import Collection, collection_of_pairs, load_collection
-from stfit.evaluation.ir_metrics import KINDS, metrics_at
+from stfit.evaluation.ir_metrics import KINDS, graded_ndcg_at, metrics_at
 from stfit.evaluation.knn import CHUNK, nearest
 from stfit.evaluation.statistic import Statistic
 
@@ -27,7 +27,8 @@ class Retrieval(EvaluatorBase):
 
     `dataset` is a BEIR folder (corpus.jsonl, queries.jsonl, qrels/<split>.tsv), a Hub dataset with that layout, or any
     source of anchor/positive pairs, whose positives form the corpus. Alternatively, set `corpus`, `queries` and
-    `relevant`. A document is its title followed by its text. Judgments above 0 count as relevant.
+    `relevant`. A document is its title followed by its text. Judgments above 0 count as relevant; `ndcg_graded` weighs
+    documents by their scores, and equals `ndcg` where all are 1.
     """
 
     aliases = ("InformationRetrievalEvaluator",)
@@ -69,7 +70,7 @@ class Retrieval(EvaluatorBase):
 
     @property
     def metrics(self) -> list[str]:
-        return [f"{kind}@{k}" for k in sorted(set(self.k)) for kind in KINDS]
+        return [f"{kind}@{k}" for k in sorted(set(self.k)) for kind in (*KINDS, "ndcg_graded")]
 
     @property
     def main_metric(self) -> str:  # type: ignore[override]
@@ -103,11 +104,13 @@ class Retrieval(EvaluatorBase):
         if self.ignore_identical_ids:
             index_qn = _without_own(index_qn, rows.own)
         pairs = zip(index_qn.tolist(), rows.relevant, strict=True)
-        hit_qn = np.array([[document in relevant for document in ranked] for ranked, relevant in pairs])
-        relevant_q = np.array([len(relevant) for relevant in rows.relevant]) + rows.missing
+        grade_qn = np.array([[relevant.get(document, 0.0) for document in ranked] for ranked, relevant in pairs])
+        known_and_missing = zip(rows.relevant, rows.missing, strict=True)
+        grades = [sorted([*known.values(), *missing], reverse=True) for known, missing in known_and_missing]
         statistics: dict[str, Statistic] = {}
         for k in sorted(set(self.k)):
-            statistics |= metrics_at(k, hit_qn, relevant_q)
+            statistics |= metrics_at(k, grade_qn > 0, np.array(list(map(len, grades))))
+            statistics[f"ndcg_graded@{k}"] = graded_ndcg_at(k, grade_qn, grades)
         return statistics
 
     def examples_of(self, rows: Any) -> Examples:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -22,11 +23,13 @@ def find_shared() -> Path:
 
 
 def run_json(command: list[str], first_step: str | None = None) -> dict:
-    """The JSON object that a command prints last, with its `wall_seconds`; leaves with its stderr where it fails.
+    """The JSON object that a command prints last, with its `wall_seconds` and `processor_seconds`.
+
+    Leaves with its stderr where it fails.
 
     `first_step_seconds` beside it: when the first line of stderr came that holds `first_step`.
     """
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     marks, said = [], []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr or []:
@@ -37,5 +40,10 @@ def run_json(command: list[str], first_step: str | None = None) -> dict:
     if process.returncode:
         sys.exit(f"{' '.join(command)}\n{''.join(said)}")
     at = stdout.find("{") if stdout.startswith("{\n") else stdout.rfind("\n{") + 1
-    times = {"wall_seconds": time.perf_counter() - start, "first_step_seconds": marks[0] if marks else None}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    times = {
+        "wall_seconds": time.perf_counter() - start,
+        "processor_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "first_step_seconds": marks[0] if marks else None,
+    }
     return {**json.loads(stdout[at:]), **times}

@@ -55,7 +55,7 @@ def test_judgments_with_decimals_name_the_ids(table):
     queries = TableSource(dataset=table("q", id=[1, 2], text=["c", "d"]))
     judgments = table("j", query=numbers("1", "2"), corpus=numbers("2", "1"), score=numbers("1.00", "0.00"))
     collection = load_collection(documents, queries, TableSource(dataset=judgments), is_split=False)
-    assert (collection.relevant, collection.corpus) == ([{1}], ["a", "b"])
+    assert (collection.relevant, collection.corpus) == ([{1: 1.0}], ["a", "b"])
 
 
 def test_nan_is_not_present(write):

@@ -50,8 +50,36 @@ def test_values_are_those_of_sentence_transformers(encoder, beir, peer_of, simil
     ks = [1, 3, 10]
     at = {"accuracy_at_k": ks, "precision_recall_at_k": ks, "ndcg_at_k": ks, "mrr_at_k": ks, "map_at_k": ks}
     theirs = InformationRetrievalEvaluator(queries, documents, right, write_csv=False, **at)(peer)
-    assert len(ours) == 18
-    assert ours == {f"beir/{name.partition('_')[2]}": pytest.approx(value, abs=1e-6) for name, value in theirs.items()}
+    binary = {name: value for name, value in ours.items() if "graded" not in name}
+    assert len(binary) == 18
+    expected = {f"beir/{name.partition('_')[2]}": pytest.approx(value, abs=1e-6) for name, value in theirs.items()}
+    assert binary == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_graded_ndcg_is_that_of_trec_eval(tmp_path, seed):
+    """Scores of -1 to 4, some of a document that the corpus lacks."""
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    random = np.random.default_rng(seed)
+    documents, queries = [f"d{i}" for i in range(60)], [f"q{i}" for i in range(12)]
+    judged = {
+        q: {str(d): int(random.integers(-1, 5)) for d in random.choice([*documents, "gone"], 20, False)}
+        for q in queries
+    }
+    lines = "".join(f"{q}\t{d}\t{score}\n" for q, found in judged.items() for d, score in found.items())
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
+    for name, ids in (("corpus", documents), ("queries", queries)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"_id": i, "text": i}) + "\n" for i in ids))
+    vectors = {text: random.normal(size=8).astype(np.float32) for text in [*documents, *queries]}
+    evaluator, rows = load(dataset=str(tmp_path), k=[1, 5, 10, 100])
+    found = evaluator.measure(rows, lambda _, texts: np.stack([vectors[text] for text in texts]), "dot")
+    run = {q: {d: float(vectors[q] @ vectors[d]) for d in documents} for q in queries}
+    theirs = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.1,5,10,100"}).evaluate(run)
+    for k in (1, 5, 10, 100):
+        mean = np.mean([values[f"ndcg_cut_{k}"] for values in theirs.values()])
+        assert found[f"ndcg_graded@{k}"].value == pytest.approx(mean, abs=1e-6)
+    assert found["ndcg_graded@10"].value != pytest.approx(found["ndcg@10"].value, abs=1e-3)
 
 
 def test_three_tables_give_the_same_as_their_folder(encoder, beir):
@@ -283,7 +311,7 @@ def of_numbers(tmp_path, judged):
 
 def test_ids_that_are_whole_numbers_are_the_same_as_floats(tmp_path):
     _, rows = load(**of_numbers(tmp_path, [1.0, 2.0]))
-    assert rows.relevant == [{0}, {1}]
+    assert rows.relevant == [{0: 1.0}, {1: 1.0}]
 
 
 def test_judgments_of_nothing_are_shown_beside_the_ids_that_there_are(tmp_path):
@@ -303,7 +331,7 @@ def test_a_score_that_is_no_number_is_refused_with_its_row_and_true_is_one(beir,
         rows = [{"query": "q1", "corpus": "d1", "score": 1}, {"query": "q1", "corpus": "d2", "score": second}]
         (folder / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if second is True:
-            assert load(**tables)[1].relevant == [{1, 2}]
+            assert load(**tables)[1].relevant == [{1: 1.0, 2: 1.0}]
         else:
             with pytest.raises(DataError, match=f"row 2: the score {re.escape(repr(score))} is no number"):
                 load(**tables)

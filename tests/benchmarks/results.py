@@ -1,0 +1,227 @@
+"""Quality, time and memory on public data: bases as they are, after stfit, and after sentence-transformers.
+
+    STFIT_SHARED=... python tests/benchmarks/results.py NAME=FOLDER[:ROWS] ... [--runs runs/results] [--page FILE]
+
+Both tools train on the same ROWS rows (500 by default; twice as many are measured) with the same loss, epochs, batch
+size, rate and seed. Every training is a process of its own, in turn; stfit's evaluators then measure both models. What was measured
+is kept in RUNS/results.jsonl, so that the same command goes on where it was stopped.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from results_page import write_page
+from runs import find_shared, run_json
+
+SEEDS = (1, 2, 3)
+ROWS = 500
+BATCH, RATE, WARM_UP, MAX_SEQ_LENGTH = 32, 2e-5, 0.1, 128
+
+ST_LOSSES = {
+    "cosent": "CoSENTLoss",
+    "multiple_negatives_ranking": "MultipleNegativesRankingLoss",
+    "online_contrastive": "OnlineContrastiveLoss",
+    "batch_hard_soft_margin_triplet": "BatchHardSoftMarginTripletLoss",
+}
+SAMPLERS = {"multiple_negatives_ranking": "no_duplicates", "batch_hard_soft_margin_triplet": "group_by_label"}
+STSB = {"sentence1": "sentence1", "sentence2": "sentence2", "label": "score"}
+SICK = {"sentence1": "sentence_A", "sentence2": "sentence_B", "label": "relatedness_score"}
+DUPLICATES = {"sentence1": "question1", "sentence2": "question2", "label": "is_duplicate"}
+PAIR = {"anchor": ("set", 0), "positive": ("set", 1)}
+TITLES = {"anchor": "title", "positive": "text"}
+
+TASKS: dict[str, tuple[str, str, str, tuple[str, dict], tuple[str, dict], list[str]]] = {
+    # name: format, loss, evaluator, (file, role -> column) to train on and to measure, metrics
+    "STS-B": ("labeled_pair", "cosent", "similarity",
+              ("stsb/train", STSB), ("stsb/test", STSB), ["spearman_cosine"]),
+    "SICK": ("labeled_pair", "cosent", "similarity",
+             ("sick/train", SICK), ("sick/test", SICK), ["spearman_cosine"]),
+    "Quora pairs": ("positive_pair", "multiple_negatives_ranking", "binary_classification",
+                    ("quora_pairs/train", PAIR), ("quora_duplicates/test", DUPLICATES), ["ap_cosine"]),
+    "Quora duplicates": ("labeled_pair", "online_contrastive", "binary_classification",
+                         ("quora_duplicates/train", DUPLICATES), ("quora_duplicates/test", DUPLICATES), ["ap_cosine"]),
+    "AllNLI, measured on STS-B": ("triplet", "multiple_negatives_ranking", "similarity",
+                                  ("allnli_triplets/train", {r: r for r in ("anchor", "positive", "negative")}),
+                                  ("stsb/test", STSB), ["spearman_cosine"]),
+    "Banking77": ("labeled_text", "batch_hard_soft_margin_triplet", "classification",
+                  ("banking77/train", {"text": "text", "label": "label"}),
+                  ("banking77/test", {"text": "text", "label": "label"}), ["knn_accuracy"]),
+    "TREC": ("labeled_text", "batch_hard_soft_margin_triplet", "classification",
+             ("trec/train", {"text": "text", "label": "coarse_label"}),
+             ("trec/test", {"text": "text", "label": "coarse_label"}), ["knn_accuracy"]),
+    "Tatoeba en-de": ("positive_pair", "multiple_negatives_ranking", "translation",
+                      ("tatoeba_en_de/train", {"anchor": "english", "positive": "non_english"}),
+                      ("tatoeba_en_de/test", {"anchor": "english", "positive": "non_english"}), ["mean_accuracy"]),
+    "Flickr8k captions": ("positive_pair", "multiple_negatives_ranking", "retrieval",
+                          ("flickr8k/train", PAIR), ("flickr8k/test", PAIR), ["ndcg@10"]),
+    "Cranfield": ("positive_pair", "multiple_negatives_ranking", "retrieval",
+                  ("cranfield/corpus", TITLES), ("cranfield", {}), ["ndcg@10", "ndcg_graded@10"]),
+}  # fmt: skip
+
+
+def read_rows(shared: Path, name: str, columns: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """At most `most` rows, drawn with a fixed seed, with the roles as column names."""
+    with gzip.open(shared / f"data/{name}.jsonl.gz", "rt") as lines:
+        written = [json.loads(line) for line in lines]
+    rows = [{role: _cell(row, column) for role, column in columns.items()} for row in written]
+    rows = [row for row in rows if all(cell != "" for cell in row.values())]
+    scale = max(row["label"] for row in rows) if isinstance(rows[0].get("label"), float) else 1
+    random.Random(7).shuffle(rows)
+    return [row | ({"label": row["label"] / scale} if scale != 1 else {}) for row in rows[:most]]
+
+
+def _cell(row: dict[str, Any], column: str | tuple[str, int]) -> Any:
+    return row[column] if isinstance(column, str) else row[column[0]][column[1]]
+
+
+def prepare(shared: Path, task: str, rows: int, folder: Path) -> dict[str, Any]:
+    """Write the rows of a task, and return its recipe without a base and a seed."""
+    format_, loss, evaluator, train, test, _ = TASKS[task]
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = {"train": read_rows(shared, *train, rows)}
+    measured: dict[str, Any] = {"type": evaluator, "name": "test", "dataset": str(folder), "split": "test"}
+    if test[1]:
+        splits["test"] = read_rows(shared, *test, 2 * rows)
+    else:  # judgments, in the layout of BEIR
+        measured["dataset"] = str(shared / "data" / test[0])
+    if evaluator == "classification":
+        splits["known"] = read_rows(shared, *train, 4 * rows)
+        measured["train_split"] = "known"
+    for split, kept in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    return {
+        "data": {"dataset": str(folder), "split": "train", "format": format_},
+        "loss": loss,
+        "train": {
+            "batch_size": BATCH, "learning_rate": RATE, "warmup_ratio": WARM_UP, "weight_decay": 0.0, "epochs": 1,
+            "sampler": SAMPLERS.get(loss, "shuffle"),
+        },
+        "eval": [measured | {"when": ["end"]}],
+    }  # fmt: skip
+
+
+def train_stfit(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(recipe | {"eval": [], "name": "stfit"}))
+    return run_json([sys.executable, "-m", "stfit", "train", str(path), "--fresh", "--json", "--runs", str(folder)])
+
+
+def train_st(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    path = folder / "st.json"
+    path.write_text(json.dumps(recipe))
+    return run_json([sys.executable, __file__, "--sentence-transformers", str(path)])
+
+
+def train_with_sentence_transformers(path: Path) -> dict[str, Any]:
+    """sentence-transformers' own training loop, in this process."""
+    import resource
+
+    from datasets import load_dataset
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
+    from sentence_transformers.sentence_transformer import losses
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    recipe = json.loads(path.read_text())
+    base, settings = recipe["model"]["base"], recipe["train"]
+    if (Path(base) / "modules.json").is_file():
+        model = SentenceTransformer(base, device="cpu")
+        model.max_seq_length = MAX_SEQ_LENGTH
+    else:
+        transformer = Transformer(base, max_seq_length=MAX_SEQ_LENGTH)
+        model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())], device="cpu")
+    rows = load_dataset("json", data_files=str(Path(recipe["data"]["dataset"]) / "train.jsonl"), split="train")
+    sampler = {"shuffle": "batch_sampler"}.get(settings["sampler"], settings["sampler"])
+    output = path.parent / "st"
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = Arguments(
+            output_dir=scratch, num_train_epochs=settings["epochs"], per_device_train_batch_size=BATCH,
+            learning_rate=RATE, seed=recipe["seed"], warmup_steps=WARM_UP, weight_decay=0.0, use_cpu=True,
+            batch_sampler=sampler, save_strategy="no", report_to="none", disable_tqdm=True,
+        )  # fmt: skip
+        loss = getattr(losses, ST_LOSSES[recipe["loss"]])(model)
+        SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=loss).train()
+    model.save_pretrained(str(output))
+    return {"model": str(output), "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def with_limit(base: Path, folder: Path) -> Path:
+    """A copy of a base that cuts texts at MAX_SEQ_LENGTH, as it is, for both tools and for the evaluation."""
+    copy = folder / "base"
+    shutil.copytree(base, copy)
+    for name, key in (("tokenizer_config.json", "model_max_length"), ("sentence_bert_config.json", "max_seq_length")):
+        if (path := copy / name).is_file():
+            path.chmod(0o644)
+            path.write_text(json.dumps(json.loads(path.read_text()) | {key: MAX_SEQ_LENGTH}))
+    return copy
+
+
+def evaluate(model: str, recipe: dict[str, Any], folder: Path) -> dict[str, float]:
+    path = folder / "eval.yaml"
+    path.write_text(json.dumps(recipe))
+    return run_json([sys.executable, "-m", "stfit", "eval", model, "--recipe", str(path), "--json"])["metrics"]
+
+
+def measure(shared: Path, name: str, base: Path, rows: int, task: str, seed: int | None, folder: Path) -> list[dict]:
+    """The lines of one seed, or of the base as it is (seed None)."""
+    base = with_limit(base, folder)
+    recipe = prepare(shared, task, rows, folder / "rows") | {"model": {"base": str(base)}}
+    line = {"base": name, "task": task, "rows": rows, "seed": seed, "metrics": TASKS[task][-1]}
+    if seed is None:
+        return [line | {"tool": "base", "values": _named(evaluate(str(base), recipe, folder), task)}]
+    lines = []
+    for tool, train in (("stfit", train_stfit), ("sentence-transformers", train_st)):
+        run = train(recipe | {"seed": seed}, folder)
+        found = {key: round(run[key], 1) for key in ("wall_seconds", "processor_seconds", "peak_rss_mib")}
+        lines.append(line | {"tool": tool, "values": _named(evaluate(run["model"], recipe, folder), task)} | found)
+    return lines
+
+
+def _named(metrics: dict[str, float], task: str) -> dict[str, float]:
+    return {name: metrics[f"test/{name}"] for name in TASKS[task][-1]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bases", nargs="*", help="NAME=FOLDER, or NAME=FOLDER:ROWS")
+    parser.add_argument("--runs", type=Path, default=Path("runs/results"))
+    parser.add_argument("--page", type=Path, help="write the tables there")
+    parser.add_argument("--sentence-transformers", type=Path, help="train this recipe with sentence-transformers")
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if options.sentence_transformers is not None:
+        print(json.dumps(train_with_sentence_transformers(options.sentence_transformers)))
+        return
+    shared = find_shared()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    kept = options.runs / "results.jsonl"
+    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {(line["base"], line["task"], line["seed"]) for line in lines}
+    for word in options.bases:
+        name, _, where = word.partition("=")
+        where, _, rows = where.partition(":")
+        for task in TASKS:
+            for seed in (None, *SEEDS):
+                if (name, task, seed) in done:
+                    continue
+                folder = (options.runs / "work").resolve()
+                shutil.rmtree(folder, ignore_errors=True)
+                new = measure(shared, name, Path(where).resolve(), int(rows or ROWS), task, seed, folder)
+                with kept.open("a") as out:
+                    out.writelines(json.dumps(line) + "\n" for line in new)
+                lines += new
+                print(*(json.dumps(line) for line in new), sep="\n", flush=True)
+    if options.page:
+        write_page(lines, options.page)
+
+
+if __name__ == "__main__":
+    main()
