@@ -49,6 +49,7 @@ bench: $(BIN)/.dev
 dist: $(BIN)/.dev
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
 	for file in dist/*; do $(BIN)/python tests/installed/try_package.py $$file --torch "$(TORCH)" || exit 1; done
 
 clean:

@@ -43,6 +43,9 @@ class Problem:
         text = f"{where}: {self.message}" if where else self.message
         return f"{text}\n{self.snippet}" if self.snippet else text
 
+    def to_json(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name not in ("snippet", "key")}
+
 
 class StfitError(Exception):
     """Shown to the user without a traceback: one message, or a list of problems found together."""

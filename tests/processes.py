@@ -15,8 +15,8 @@ import pytest
 
 from stfit.commands.train import train
 from stfit.distributed import process_group
+from stfit.events import StepInfo
 from stfit.recipe.load import load_recipe
-from stfit.training.loop import StepInfo
 
 needs_mounts = pytest.mark.skipif(
     subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0

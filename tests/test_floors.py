@@ -13,8 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "stfit"
 
 FLOORS = {
     "errors": 0,
+    "events": 0,
     "lazy": 0,
     "paths": 0,
+    "options": 0.3,
     "plugins": 0.3,
     "similarity": 0.3,
     "distributed": 0.3,

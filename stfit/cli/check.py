@@ -10,7 +10,7 @@ from stfit.cli.options import Json, Overrides, RecipeArgument
 from stfit.io.display import escape_controls
 
 if TYPE_CHECKING:
-    from stfit.errors import Problem
+    pass
 
 
 def check_command(
@@ -31,7 +31,7 @@ def check_command(
 
     Example: stfit check recipe.yaml
     """
-    from stfit.commands.check import check
+    from stfit.commands.check import check, result_to_json
 
     result = check(recipe, overrides or [], full=full, strict=strict)
     if not json:
@@ -44,8 +44,7 @@ def check_command(
         for problem in result[f"{kind}s"]:
             log_line(f"{kind}[{problem.code}]: {problem}")
     if json:
-        kinds = ("errors", "warnings")
-        print_json(result | {kind: [_problem_to_dict(problem) for problem in result[kind]] for kind in kinds})
+        print_json(result_to_json(result))
     else:
         counts = [_count(len(result["errors"]), "error"), _count(len(result["warnings"]), "warning")]
         sys.stdout.write(f"{'wrong' if result['errors'] else 'ok'}: {', '.join(counts)}\n")
@@ -71,10 +70,6 @@ def _estimate(result: dict[str, Any]) -> str:
         f"{result['steps']} steps, {result['tokens']} tokens{memory}\n"
         f"lengths in {result['counted']}: {lengths}{f'; truncated at {limit}' if limit else ''}\n"
     )
-
-
-def _problem_to_dict(problem: Problem) -> dict[str, Any]:
-    return {name: value for name, value in vars(problem).items() if name not in ("snippet", "key")}
 
 
 def _count(number: int, noun: str) -> str:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,8 @@ from stfit.cli.launch import launch_workers
 from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Processes, Read, Split
 from stfit.cli.progress import show_progress
 from stfit.distributed import launched_world_size
-
-if TYPE_CHECKING:
-    from stfit.commands.encode import Encoded
+from stfit.events import EncodeEvent, Finished
+from stfit.options import EncodeOptions, Precision
 
 
 def encode_command(
@@ -33,7 +32,7 @@ def encode_command(
     prompt_name: Annotated[str | None, typer.Option(help="Prompt of the model to prepend to each text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to unit length.")] = False,
     truncate_dim: Annotated[int | None, typer.Option(help="Keep the first N dimensions.", min=1)] = None,
-    precision: Annotated[str, typer.Option(help="float32, float16, int8, uint8, binary or ubinary.")] = "float32",
+    precision: Annotated[Precision, typer.Option(help="Type of the stored numbers.")] = "float32",
     calibration: Annotated[
         Path | None, typer.Option(help="File of ranges for int8 and uint8; computed from the input if missing.")
     ] = None,
@@ -49,16 +48,12 @@ def encode_command(
 
     Example: stfit encode runs/recipe texts.txt -o embeddings.npy
     """
-    from stfit.encoder.export.quantization import PRECISIONS
-
-    if precision not in PRECISIONS:
-        raise typer.BadParameter(f"--precision {precision}: must be one of {', '.join(PRECISIONS)}")
     if batch_tokens != "auto" and not (batch_tokens.isdecimal() and int(batch_tokens)):
         raise typer.BadParameter(f"--batch-tokens {batch_tokens}: must be a number above 0, or auto")
     if texts == "-" and (processes or launched_world_size() or 1) > 1:
         raise typer.BadParameter("only one process can read stdin (-): write the texts to a file")
     launch_workers(processes, json)
-    from stfit.commands.encode import EncodeOptions, encode
+    from stfit.commands.encode import encode
     from stfit.data.source import Source
     from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import Inputs
@@ -70,11 +65,11 @@ def encode_command(
     _print_result(_follow(events), json)
 
 
-def _follow(events: Iterable[Encoded | dict[str, Any]]) -> dict[str, Any]:
+def _follow(events: Iterable[EncodeEvent]) -> dict[str, Any]:
     with show_progress() as update:
         for event in events:
-            if isinstance(event, dict):
-                result = event
+            if isinstance(event, Finished):
+                result = event.result
             else:
                 update(f"{event.rows} rows  {event.rows_per_second:.0f} rows/s", event.share)
     return result

@@ -28,10 +28,11 @@ def evaluate_command(
     Example: stfit eval runs/recipe --compare runs/recipe.1
     """
     from stfit.recipe.load import load_recipe
+    from stfit.runtime.run_folder import recipe_of_run
 
     is_recipe = target.endswith((".yaml", ".yml"))
-    if recipe is None and not is_recipe and (Path(target) / "recipe.yaml").is_file():
-        recipe = Path(target) / "resolved.yaml"  # a run folder has its own evaluators, with absolute paths
+    if recipe is None and not is_recipe:
+        recipe = recipe_of_run(Path(target))
     if recipe is None and not is_recipe:
         raise typer.BadParameter(f"no evaluators given: stfit eval {target} --recipe RECIPE")
     model = str(runs / load_recipe(Path(target)).recipe.name) if is_recipe else target

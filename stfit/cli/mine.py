@@ -6,6 +6,7 @@ import typer
 
 from stfit.cli.console import print_json
 from stfit.cli.options import Column, Device, Json, ModelArgument, Overrides, Read, RecipeArgument
+from stfit.options import MiningOptions
 
 
 def mine_command(
@@ -42,18 +43,14 @@ def mine_command(
     Example: stfit mine runs/recipe recipe.yaml -o mined.jsonl
     """
     first, colon, last = ranks.partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+    if not (colon and first.isdecimal() and last.isdecimal()):
         raise typer.BadParameter(f"--ranks {ranks}: write FIRST:LAST, such as 10:50")
-    if per_row > int(last) - int(first) + 1:
-        raise typer.BadParameter(f"--per-row {per_row}: --ranks {ranks} has fewer texts to choose from")
-    if output.suffix != ".jsonl":
-        raise typer.BadParameter(f"{output}: the output must be a .jsonl file")
-    from stfit.commands.mine import MiningOptions, mine
+    options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
+    from stfit.commands.mine import mine
     from stfit.data.source import Source
     from stfit.recipe.load import load_recipe
     from stfit.recipe.read_options import read_options
 
-    options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     source = Source(dataset=corpus, read=read_options(read)) if corpus else None
     loaded = load_recipe(recipe, overrides or [])
     result = mine(model, loaded.recipe, output, options, corpus=source, corpus_column=column, device=device)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,11 +13,7 @@ from stfit.cli.launch import launch_workers
 from stfit.cli.options import Json, Overrides, Processes, RecipeArgument, Runs
 from stfit.cli.progress import show_progress
 from stfit.cli.tables import gain_row
-
-if TYPE_CHECKING:
-    from stfit.commands.train import Event, Finished
-    from stfit.training.loop import StepInfo
-    from stfit.workflows.session import Started
+from stfit.events import Evaluated, Finished, Started, StepInfo, TrainEvent
 
 
 def train_command(
@@ -91,11 +87,7 @@ def _print_unchanged(published: dict[str, Any], as_json: bool) -> None:
         log_line(f"nothing to do: {published['repo']} at {published['commit'][:8]} has the same recipe and inputs")
 
 
-def _follow(events: Iterable[Event]) -> Finished:
-    from stfit.commands.train import Finished
-    from stfit.training.loop import StepInfo
-    from stfit.workflows.session import Evaluated, Started
-
+def _follow(events: Iterable[TrainEvent]) -> Finished:
     rows, seconds = 0, 0.0
     with show_progress() as update:
         for event in events:

@@ -1,33 +1,121 @@
-"""`from stfit import load, train`: commands as Python functions."""
+"""The functions of `stfit`: their arguments are checked, and become those of the commands."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, DatasetDict
 
-from stfit.commands.train import Finished, train
+from stfit.commands.check import check, result_to_json
+from stfit.commands.encode import encode
+from stfit.commands.evaluate import evaluate
+from stfit.commands.mine import mine
+from stfit.commands.train import train
 from stfit.data.cache.datasets import cache_dataset
 from stfit.data.mapping.cells import is_missing
+from stfit.data.source import Source
 from stfit.encoder.inputs import describe, require_type
-from stfit.errors import DataError
+from stfit.errors import DataError, RecipeError
+from stfit.events import EncodeEvent, TrainEvent
 from stfit.io.yaml_text import to_inline_yaml
-from stfit.recipe.load import load_recipe
+from stfit.options import EncodeOptions, MiningOptions
+from stfit.recipe.load import LoadedRecipe, load_recipe
+from stfit.recipe.recipe import Recipe
+from stfit.runtime.run_folder import recipe_of_run
+from stfit.workflows.text_windows import Inputs
+
+PATH = str | os.PathLike  # type: ignore[type-arg]
 
 
 def train_recipe(
     recipe: str | Path, data: Any, overrides: Sequence[str], runs: str | Path, fresh: bool
-) -> dict[str, Any]:
-    require_type("recipe", recipe, str | Path)
-    require_type("runs", runs, str | Path)
+) -> Iterator[TrainEvent]:
+    require_type("runs", runs, PATH)
     require_type("fresh", fresh, bool)
+    loaded = _load(recipe, overrides, _dataset_overrides(data))
+    return train(loaded, Path(runs), fresh=fresh)
+
+
+def evaluate_model(
+    model: str | Path, recipe: str | Path | None, overrides: Sequence[str], compare: str | Path | None
+) -> dict[str, Any]:
+    require_type("model", model, PATH)
+    require_type("compare", compare, PATH | None)
+    if recipe is None and (recipe := recipe_of_run(Path(model))) is None:
+        raise RecipeError(f"{model} is no run folder, which has a recipe: name the recipe whose evaluators are run")
+    loaded = _load(recipe, overrides)
+    return evaluate(str(model), loaded.recipe, None if compare is None else str(compare))[0]
+
+
+def check_recipe(recipe: str | Path, overrides: Sequence[str], full: bool, strict: bool) -> dict[str, Any]:
+    require_type("recipe", recipe, PATH)
+    require_type("full", full, bool)
+    require_type("strict", strict, bool)
+    return result_to_json(check(Path(recipe), _listed(overrides), full=full, strict=strict))
+
+
+def mine_negatives(
+    model: str | Path,
+    recipe: str | Path,
+    output: str | Path,
+    overrides: Sequence[str],
+    options: MiningOptions,
+    corpus: str | Path | None,
+    column: str | None,
+    device: str,
+) -> dict[str, Any]:
+    require_type("model", model, PATH)
+    require_type("output", output, PATH)
+    require_type("options", options, MiningOptions)
+    require_type("corpus", corpus, PATH | None)
+    require_type("column", column, str | None)
+    require_type("device", device, str)
+    source = None if corpus is None else Source(dataset=str(corpus))
+    loaded = _load(recipe, overrides)
+    return mine(
+        str(model), loaded.recipe, Path(output), options, corpus=source, corpus_column=column, device=device
+    )  # fmt: skip
+
+
+def encode_texts(
+    model: str | Path,
+    texts: str | Path,
+    output: str | Path,
+    options: EncodeOptions,
+    column: str | None,
+    id_column: str | None,
+    split: str,
+    with_text: bool,
+    calibration: str | Path | None,
+    device: str,
+) -> Iterator[EncodeEvent]:
+    require_type("texts (for those in memory: load(model).encode(texts))", texts, PATH)
+    require_type("model", model, PATH)
+    require_type("output", output, PATH)
+    require_type("options", options, EncodeOptions)
+    require_type("column", column, str | None)
+    require_type("id_column", id_column, str | None)
+    require_type("split", split, str)
+    require_type("with_text", with_text, bool)
+    require_type("calibration", calibration, PATH | None)
+    require_type("device", device, str)
+    inputs = Inputs(Source(dataset=str(texts), split=split), column, id_column)
+    ranges = None if calibration is None else Path(calibration)
+    return encode(str(model), inputs, Path(output), options, calibration=ranges, with_text=with_text, device=device)
+
+
+def _load(recipe: str | Path, overrides: Sequence[str], more: Sequence[str] = ()) -> LoadedRecipe[Recipe]:
+    require_type("recipe", recipe, PATH)
+    return load_recipe(Path(recipe), [*_listed(overrides), *more])
+
+
+def _listed(overrides: Sequence[str]) -> list[str]:
     require_type("overrides", overrides, list | tuple)
     for override in overrides:
         require_type("each of `overrides`", override, str)
-    loaded = load_recipe(Path(recipe), [*overrides, *_dataset_overrides(data)])
-    finished = [event for event in train(loaded, Path(runs), fresh=fresh) if isinstance(event, Finished)]
-    return finished[-1].result
+    return list(overrides)
 
 
 def _dataset_overrides(data: Dataset | DatasetDict | None) -> list[str]:

@@ -73,6 +73,11 @@ def check(path: Path, overrides: list[str], *, full: bool = False, strict: bool 
     return _summarize(report, strict) | facts
 
 
+def result_to_json(result: dict[str, Any]) -> dict[str, Any]:
+    """What `--json` prints, of what `check` gives."""
+    return result | {kind: [problem.to_json() for problem in result[kind]] for kind in ("errors", "warnings")}
+
+
 def _read_streams(recipe: Recipe, report: Prepared) -> None:
     for key, objective in recipe.objectives_by_path.items():
         source, loss = objective.data, objective.loss

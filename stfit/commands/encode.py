@@ -25,10 +25,12 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, check_ranges, load_ranges, quantize, save_ranges
 from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, StfitError
+from stfit.events import Encoded, EncodeEvent, Finished
 from stfit.io.atomic import wrap_os_errors
 from stfit.io.display import shorten, single_line
 from stfit.io.outputs import require_output
 from stfit.io.unicode import require_text
+from stfit.options import EncodeOptions
 from stfit.runtime.device import choose_device, warn_of_slow_precision
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
@@ -37,25 +39,6 @@ from stfit.similarity import agreement
 from stfit.workflows.text_windows import Inputs, Window, stream_text_windows
 
 log = logging.getLogger("stfit")
-
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    prompt_name: str | None = None
-    normalize: bool = False
-    truncate_dim: int | None = None
-    precision: str = "float32"
-    batch_tokens: int | None = None
-    fast: bool = False
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Progress: another part was written. `share` of the input is done; None if unknown."""
-
-    rows: int
-    rows_per_second: float
-    share: float | None
 
 
 @dataclass
@@ -83,8 +66,8 @@ def encode(
     calibration: Path | None = None,
     with_text: bool = False,
     device: str = "auto",
-) -> Iterator[Encoded | dict[str, Any]]:
-    """Yields progress, then what `--json` prints. After InterruptedRun, the same command resumes."""
+) -> Iterator[EncodeEvent]:
+    """After InterruptedRun, the same command resumes."""
     check_suffix(output)
     if not output.suffix:
         require_text(output)  # a dataset's folder, which names itself in JSON
@@ -120,7 +103,7 @@ def encode(
             if is_rank_zero() and not stats.rows and not is_resumed:
                 parts.delete()
             raise
-    yield _summary(output, stats)
+    yield Finished(_summary(output, stats))
 
 
 def _require_calibration(precision: str, calibration: Path | None) -> None:

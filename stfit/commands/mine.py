@@ -29,6 +29,7 @@ from stfit.errors import DataError, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.display import shorten
 from stfit.io.outputs import require_output
+from stfit.options import MiningOptions
 from stfit.recipe.inputs import paths_in
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device
@@ -38,19 +39,6 @@ log = logging.getLogger("stfit")
 
 MAX_SCORES = 2**24
 """Similarities in memory at once."""
-
-
-@dataclass(frozen=True)
-class MiningOptions:
-    """Which texts become negatives. Similarities are cosines."""
-
-    ranks: tuple[int, int] = (1, 100)
-    margin: float = 0.0
-    """To the least similar of all known positives of an anchor."""
-    relative_margin: float = 0.05
-    """The same, as a share of that positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
-    duplicate: float = 0.95
-    per_row: int = 1
 
 
 @dataclass(frozen=True)
@@ -74,6 +62,8 @@ def mine(
     device: str,
 ) -> dict[str, Any]:
     """The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out."""
+    if output.suffix != ".jsonl":
+        raise RecipeError(f"{output}: the output must be a .jsonl file")
     require_output(output, [*paths_of_model(Path(model)), *paths_in(recipe), *(input_paths(corpus) if corpus else [])])
     pairs = load_pairs(recipe)
     texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.kernels.packing import LayoutError
 from stfit.errors import HubError, LockError, ModelError, RecipeError
 from stfit.evaluation.measure import Evaluators, main_metrics
+from stfit.events import Finished, Started, TrainEvent
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import seal_json
 from stfit.io.unicode import require_text
@@ -59,7 +60,7 @@ from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
 from stfit.training.checkpoint import newest_checkpoint, require_disk_space
 from stfit.training.diagnostics import Diagnostics
 from stfit.training.gradients import ComputeLoss, build_splitter
-from stfit.training.loop import StepInfo, TrainObjects, build_train_objects, train_steps, trainable_modules
+from stfit.training.loop import TrainObjects, build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import TrainState, build_intervals
 from stfit.workflows.card_data import write_card
@@ -75,7 +76,7 @@ from stfit.workflows.resume import (
     update_run_recipe,
     write_run_recipe,
 )
-from stfit.workflows.session import Evaluated, Started, TrainingSession, log_problem
+from stfit.workflows.session import TrainingSession, log_problem
 from stfit.workflows.summarize_run import write_report
 from stfit.workflows.teacher import embed_with_teacher
 from stfit.workflows.unchanged import changes_of_finished
@@ -84,21 +85,9 @@ from stfit.workflows.validate import Prepared, RecipeLocation, load_and_validate
 log = logging.getLogger("stfit")
 
 
-@dataclass(frozen=True)
-class Finished:
-    """The run has finished. `again`: it had finished before, and nothing was trained."""
-
-    result: dict[str, Any]
-    main: list[str]
-    again: bool = False
-
-
-Event = Started | StepInfo | Evaluated | Finished
-
-
 def train(
     loaded: LoadedRecipe[Recipe], runs: Path, *, fresh: bool = False, resume: bool = False, locked: Path | None = None
-) -> Iterator[Event]:
+) -> Iterator[TrainEvent]:
     """`fresh` always starts a new run, `resume` never does. `locked`: the stfit.lock of a run to reproduce."""
     path = runs / loaded.recipe.name
     require_text(path)
@@ -140,7 +129,7 @@ def _changes_of_finished(
 
 def _run(
     loaded: LoadedRecipe[Recipe], folder: RunFolder, signals: SignalHandler, strict: bool, locked: Path | None
-) -> Iterator[Event]:
+) -> Iterator[TrainEvent]:
     start = time.perf_counter()
     checkpoint = on_rank_zero(partial(newest_checkpoint, folder.checkpoints))
     pinned: Recipe = on_rank_zero(partial(pin_or_reuse, loaded.recipe, folder, checkpoint))
@@ -189,7 +178,7 @@ def _run(
     yield _finish(folder, state, device, main, prepared.training, lock)
 
 
-def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[TokenTable]) -> Iterator[Event]:
+def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[TokenTable]) -> Iterator[TrainEvent]:
     first_step, settings = session.state.step, session.recipe.train
     if schedule.streams and first_step:
         log.info("reading the stream again up to step %d", first_step)

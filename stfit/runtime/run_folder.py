@@ -114,6 +114,12 @@ class RunFolder:
             atomic_write(self.metrics, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
+def recipe_of_run(path: Path) -> Path | None:
+    """The recipe of a run folder, with every path absolute; None for any other folder."""
+    run = RunFolder(path)
+    return run.resolved if run.recipe.is_file() else None
+
+
 def _is_entry(entry: Any) -> bool:
     """Whether it is an entry that `log` wrote: a step with its numbers, or an evaluation with nothing but numbers."""
     if not isinstance(entry, dict) or not isinstance(entry.get("event"), str):

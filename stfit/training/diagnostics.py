@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stfit.errors import Problem
 
 if TYPE_CHECKING:
-    from stfit.training.loop import StepInfo
+    from stfit.events import StepInfo
 
 PATIENCE = 5
 MIN_SPREAD = 1e-6

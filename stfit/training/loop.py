@@ -16,32 +16,13 @@ from stfit.distributed import all_reduce_grads, is_rank_zero, translate_dist_err
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError, overflow_advice
+from stfit.events import StepInfo
 from stfit.runtime.timer import Timer
 from stfit.training.adamw import AdamW
 from stfit.training.fsdp import shard, summon_full_params, total_grad_norm
 from stfit.training.gradients import BatchResult, ComputeLoss, Splitter, backward, trained_weights
 from stfit.training.param_groups import build_param_groups
 from stfit.training.rng import capture_rng, restore_rng
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """One finished optimizer step. The field names are keys of metrics.jsonl."""
-
-    step: int
-    """Finished steps: 1 after the first."""
-    loss: float
-    objectives: list[int]
-    learning_rate: float
-    grad_norm: float
-    """Before clipping."""
-    spread: float
-    """Largest difference between two embeddings in one dimension, relative to the largest value; 0 if all are equal."""
-    rows: int
-    tokens: int
-    seconds: float
-    spent: dict[str, float]
-    """Seconds by part of the step: data, forward, backward, optimizer."""
 
 
 @dataclass(frozen=True)

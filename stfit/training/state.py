@@ -12,7 +12,7 @@ from stfit.training.hyperparameters import Train
 from stfit.training.lr_schedule import duration_in_steps, learning_rate_at
 
 if TYPE_CHECKING:
-    from stfit.training.loop import StepInfo
+    from stfit.events import StepInfo
 
 WARM_UP_STEPS = 2
 """Steps of each process that do not count toward the measured speed."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from stfit.distributed import is_rank_zero
+from stfit.events import Evaluated, Started, StepInfo
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object, seal_json
 from stfit.io.yaml_text import to_inline_yaml
@@ -14,8 +15,6 @@ from stfit.recipe.dump import flatten
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.tracking.trackers import LogMetrics, TrackedRun, Tracker, Value
-from stfit.training.loop import StepInfo
-from stfit.workflows.session import Evaluated, Started
 
 log = logging.getLogger("stfit")
 

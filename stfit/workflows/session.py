@@ -15,6 +15,7 @@ from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, InterruptedRun, Problem, overflow_advice
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import Evaluators, measure, values_of
+from stfit.events import Evaluated, StepInfo
 from stfit.io.atomic import atomic_directory, atomic_write
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.recipe import Recipe
@@ -23,7 +24,7 @@ from stfit.runtime.run_folder import RunFolder, find_damage, hash_model
 from stfit.runtime.signals import SignalHandler
 from stfit.training.checkpoint import checkpoint_path, delete_old_checkpoints, save_checkpoint
 from stfit.training.diagnostics import Diagnostics
-from stfit.training.loop import StepInfo, TrainObjects, require_finite_weights
+from stfit.training.loop import TrainObjects, require_finite_weights
 from stfit.training.state import Intervals, TrainState
 from stfit.workflows.report_data import ReportData, Stage
 
@@ -32,25 +33,6 @@ log = logging.getLogger("stfit")
 
 def log_problem(problem: Problem) -> None:
     log.warning("%s (%s)", problem, problem.code)
-
-
-@dataclass(frozen=True)
-class Started:
-    run: Path
-    rows: int | None
-    """Training examples; None if one of the objectives is streamed."""
-    dropped: dict[str, int]
-    first_step: int
-    total_steps: int
-    main: list[str]
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The evaluators ran after `step` (0: before the first)."""
-
-    step: int
-    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
     STFIT_SHARED=... python tests/benchmarks/results.py NAME=FOLDER[:ROWS] ... [--runs runs/results] [--page FILE]
 
 Both tools train on the same ROWS rows (500 by default; twice as many are measured) with the same loss, epochs, batch
-size, rate and seed. Every training is a process of its own, in turn; stfit's evaluators then measure both models. What was measured
-is kept in RUNS/results.jsonl, so that the same command goes on where it was stopped.
+size, rate and seed. Every training is a process of its own, in turn; stfit's evaluators then measure both models. What
+was measured is kept in RUNS/results.jsonl, so that the same command goes on where it was stopped.
 """
 
 import argparse

@@ -25,7 +25,7 @@ FAILURES = {
     "more negatives than ranks": (
         "mine runs/recipe recipe.yaml -o m.jsonl --ranks 1:3 --per-row 4",
         2,
-        "--ranks 1:3 has fewer texts to choose from",
+        "per_row 4: ranks 1:3 allow 1 to 3",
     ),
     "nothing to resume": ("train recipe.yaml --resume", 2, "there is no run in runs/recipe"),
     "device of no kind": ("train recipe.yaml train.device=gpu", 2, "write auto, cpu, cuda"),

@@ -116,7 +116,7 @@ def test_encode_refuses_what_it_can_not_read_or_write(run, folder):
         ("encode runs/recipe latin.txt -o out.npy", 3, "latin.txt:1: line 1 is not utf-8"),
         ("encode runs/recipe texts.csv -o out.npy", 3, "texts.csv does not exist: did you mean `texts.txt`?"),
         ("encode runs/recipe texts.txt -o out.txt", 2, "the output must be a .npy"),
-        ("encode runs/recipe texts.txt -o out.npy --precision int4", 2, "must be one of float32, float16"),
+        ("encode runs/recipe texts.txt -o out.npy --precision int4", 2, "'int4' is not one of 'float32', 'float16'"),
         ("encode runs/recipe texts.txt -o out.npy --batch-tokens 0", 2, "must be a number above 0, or auto"),
         ("encode runs/recipe texts.txt -o no/out.npy", 9, "no/out.npy: can't be written"),
         ("encode runs/recipe texts.txt -o out\udced", 2, "a path must be UTF-8 text"),

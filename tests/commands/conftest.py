@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from stfit.commands.train import Event, train
+from stfit.commands.train import train
+from stfit.events import TrainEvent
 from stfit.recipe.load import load_recipe
 
 ANIMALS = ["cat", "dog", "bird", "fish", "horse", "cow", "sheep", "goat", "mouse", "rat", "lion", "tiger"]
@@ -33,7 +34,7 @@ RECIPE = {
 }
 
 Write = Callable[..., Path]
-Run = Callable[..., list[Event]]
+Run = Callable[..., list[TrainEvent]]
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def write(tmp_path: Path) -> Write:
 def run(tmp_path: Path) -> Run:
     """Trains a recipe below `runs`/ to its end and gives all events."""
 
-    def train_recipe(recipe: Path, runs: str = "runs", **options: bool) -> list[Event]:
+    def train_recipe(recipe: Path, runs: str = "runs", **options: bool) -> list[TrainEvent]:
         return list(train(load_recipe(recipe), tmp_path / runs, **options))
 
     return train_recipe

@@ -12,8 +12,8 @@ from stfit.commands.check import FIRST_ROWS, check, count_tokens, limit_hub_spli
 from stfit.data.mapping.examples import load_examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.folder.inspect import inspect_model
+from stfit.events import Started
 from stfit.recipe.load import load_recipe
-from stfit.workflows.session import Started
 
 PROMPTS = {"prompts": {"query": "ask: ", "document": "read: "}}
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from stfit.commands.train import Finished, train
+from stfit.commands.train import train
+from stfit.events import Finished
 from stfit.recipe.load import load_recipe
 
 pytestmark = pytest.mark.slow

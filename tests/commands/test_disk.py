@@ -9,10 +9,10 @@ import pytest
 from processes import needs_mounts, run_in_child
 
 from stfit.commands.train import train
+from stfit.events import StepInfo
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import list_checkpoints
 from stfit.training.checkpoint import verify_checkpoint
-from stfit.training.loop import StepInfo
 
 
 def on_a_small_disk(folder, size, action):

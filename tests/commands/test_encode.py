@@ -19,7 +19,7 @@ from processes import at_call, run_in_child
 from safetensors.numpy import load_file, save_file
 from transformers import BertModel
 
-from stfit.commands.encode import EncodeOptions, encode
+from stfit.commands.encode import encode
 from stfit.data.embedding_writers import Parts
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading import hub as data_hub
@@ -27,6 +27,8 @@ from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.export.quantization import Ranges, check_ranges
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, ResourceError, StfitError
+from stfit.events import Finished
+from stfit.options import EncodeOptions
 from stfit.workflows import text_windows as windows
 from stfit.workflows.text_windows import Inputs
 
@@ -48,9 +50,9 @@ def model(tiny_base) -> str:
 
 def run(model, dataset, output, column=None, id_column=None, choices=None, **options) -> dict:
     inputs = Inputs(Source(dataset=str(dataset)), column, id_column)
-    *_, result = encode(model, inputs, Path(output), choices or EncodeOptions(), device="cpu", **options)
-    assert isinstance(result, dict)
-    return result
+    *_, finished = encode(model, inputs, Path(output), choices or EncodeOptions(), device="cpu", **options)
+    assert isinstance(finished, Finished)
+    return finished.result
 
 
 def write_inputs(folder: Path) -> dict[str, tuple[Path, str | None]]:

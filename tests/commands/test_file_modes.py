@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stfit.commands.encode import EncodeOptions, encode
+from stfit.commands.encode import encode
 from stfit.commands.export import export
 from stfit.data.source import Source
+from stfit.options import EncodeOptions
 from stfit.workflows.text_windows import Inputs
 
 

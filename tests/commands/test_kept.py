@@ -11,9 +11,9 @@ from stfit.commands.train import train
 from stfit.data.embedding_writers import EmbeddingRows, Parts
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import ModelError, RecipeError
+from stfit.events import StepInfo
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import NOT_LOADED, RunFolder
-from stfit.training.loop import StepInfo
 
 
 def stop_after(recipe: Path, runs: Path, step: int) -> RunFolder:

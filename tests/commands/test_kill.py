@@ -15,10 +15,10 @@ import pytest
 from processes import at_call, at_line, run_in_child
 
 from stfit.commands.train import train
+from stfit.events import StepInfo
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import list_checkpoints
 from stfit.training.checkpoint import verify_checkpoint
-from stfit.training.loop import StepInfo
 
 TRIPLETS = {"data": {"dataset": "./rows.jsonl", "format": "triplet"}, "loss": "triplet"}
 CLASSES = {"data": {"dataset": "./rows.jsonl", "format": "labeled_pair"}, "loss": "softmax"}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from processes import stop_at
 
-from stfit.commands.train import Finished
 from stfit.errors import DataError, LockError, RecipeError
+from stfit.events import Finished
 from stfit.recipe.inputs import describe_inputs
 from stfit.recipe.load import load_recipe
 from stfit.recipe.lock import training_changes

@@ -12,8 +12,8 @@ import pytest
 
 from stfit.commands.train import train
 from stfit.data.cache.tokens import MIN_CACHED_TEXTS
+from stfit.events import StepInfo
 from stfit.recipe.load import load_recipe
-from stfit.training.loop import StepInfo
 
 
 @pytest.mark.slow

@@ -4,10 +4,9 @@ import pytest
 from processes import stop_at
 from safetensors.torch import load_file
 
-from stfit.commands.train import Finished
 from stfit.errors import ModelError, RecipeError
+from stfit.events import Finished, StepInfo
 from stfit.runtime.run_folder import RunFolder
-from stfit.training.loop import StepInfo
 from stfit.workflows.summarize_run import summarize_run
 
 

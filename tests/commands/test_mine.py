@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stfit.commands.mine import MiningOptions, mine
+from stfit.commands.mine import mine
 from stfit.commands.similar import closest, similar
 from stfit.data.source import Source
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, ModelError, RecipeError
+from stfit.options import MiningOptions
 from stfit.recipe.load import load_recipe
 from stfit.workflows.text_windows import Inputs
 
@@ -75,7 +76,7 @@ def test_negatives_are_ranked_by_cosine_and_written_with_it(minilm, recipe, tmp_
     [
         (replace(ANY, margin=0.1), lambda score, positive, rank: score <= positive - 0.1),
         (replace(ANY, relative_margin=0.05), lambda score, positive, rank: score <= positive - 0.05 * abs(positive)),
-        (replace(ANY, ranks=(2, 3)), lambda score, positive, rank: 2 <= rank <= 3),
+        (replace(ANY, ranks=(2, 3), per_row=2), lambda score, positive, rank: 2 <= rank <= 3),
     ],
 )
 def test_rules_take_exactly_what_they_say(minilm, recipe, tmp_path, rules, holds) -> None:
@@ -116,8 +117,8 @@ def test_a_text_whose_embedding_is_not_a_number_takes_no_place(overflowing, reci
 
 def test_fewer_negatives_than_asked_for_are_counted(minilm, recipe, tmp_path) -> None:
     arguments = {"corpus": None, "corpus_column": None, "device": "cpu"}
-    result = mine(str(minilm), recipe, tmp_path / "m.jsonl", replace(ANY, ranks=(1, 3), per_row=5), **arguments)
-    assert (result["rows_with_fewer"], result["negatives_missing"], result["rows_without"]) == (8, 16, 0)
+    result = mine(str(minilm), recipe, tmp_path / "m.jsonl", replace(ANY, ranks=(1, 9)), **arguments)
+    assert (result["rows_with_fewer"], result["negatives_missing"], result["rows_without"]) == (8, 24, 0)
 
 
 def test_what_says_the_same_is_no_negative(minilm, recipe, tmp_path) -> None:

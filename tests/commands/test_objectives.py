@@ -6,9 +6,8 @@ import pytest
 
 from stfit.commands.check import check
 from stfit.errors import RecipeError
+from stfit.events import Started, StepInfo
 from stfit.recipe.load import load_recipe
-from stfit.training.loop import StepInfo
-from stfit.workflows.session import Started
 
 RANKING = {"data": {"dataset": "./rows.jsonl", "format": "positive_pair"}, "loss": "multiple_negatives_ranking"}
 CLASSES = {"data": {"dataset": "./rows.jsonl", "format": "labeled_pair"}, "loss": "softmax"}

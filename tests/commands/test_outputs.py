@@ -10,9 +10,9 @@ import pytest
 from processes import fork, wait
 
 from stfit.cli.console import print_page
-from stfit.commands.encode import EncodeOptions, encode
+from stfit.commands.encode import encode
 from stfit.commands.export import export
-from stfit.commands.mine import MiningOptions, mine
+from stfit.commands.mine import mine
 from stfit.commands.report import report
 from stfit.data.embedding_writers import EmbeddingRows, Parts, write_output
 from stfit.data.source import Source
@@ -23,6 +23,7 @@ from stfit.encoder.folder.save import save_encoder
 from stfit.errors import RecipeError, ResourceError
 from stfit.io.atomic import temporary_path
 from stfit.io.outputs import require_output
+from stfit.options import EncodeOptions, MiningOptions
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.workflows.text_windows import Inputs

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from processes import die, run_group, send
 
-from stfit.commands.encode import EncodeOptions, encode
+from stfit.commands.encode import encode
 from stfit.commands.train import train
 from stfit.data.source import Source
 from stfit.distributed import rank
 from stfit.encoder.build import load_encoder
 from stfit.errors import LockError, WorkerLostError
+from stfit.events import StepInfo
 from stfit.io.json_files import load_json_object
+from stfit.options import EncodeOptions
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.training import gradients
 from stfit.training.gradients import embed
-from stfit.training.loop import StepInfo
 from stfit.workflows import text_windows as windows
 from stfit.workflows.summarize_run import summarize_run
 from stfit.workflows.text_windows import Inputs
@@ -214,7 +215,7 @@ def test_processes_encode_what_one_encodes(tmp_path, write, run, monkeypatch, pr
     texts.write_text("".join(f"the {'very ' * (i % 7)}large animal {i % 50}\n" for i in range(90)))
 
     def encode_all(name):
-        return list(encode(model, Inputs(Source(dataset=str(texts))), tmp_path / name, EncodeOptions()))[-1]
+        return list(encode(model, Inputs(Source(dataset=str(texts))), tmp_path / name, EncodeOptions()))[-1].result
 
     assert encode_all("one.npy")["rows"] == 90
     assert run_group(processes, lambda: encode_all("several.npy"), tmp_path / "output") == [0] * processes

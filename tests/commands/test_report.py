@@ -13,10 +13,10 @@ from stfit.commands.train import train
 from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.measure import measure
+from stfit.events import StepInfo
 from stfit.io.json_files import load_json_object
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder, lock_folder
-from stfit.training.loop import StepInfo
 from stfit.workflows.summarize_run import write_report
 
 TRIPLETS = {"type": "triplet", "name": "kept", "dataset": "./rows.jsonl", "split": "train"}

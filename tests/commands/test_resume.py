@@ -11,10 +11,8 @@ import torch
 from draws import every
 from processes import stop_at
 
-from stfit.commands.train import Finished
 from stfit.errors import LockError, ModelError, RecipeError
-from stfit.training.loop import StepInfo
-from stfit.workflows.session import Started
+from stfit.events import Finished, Started, StepInfo
 
 CLASSES = {"data": {"format": "labeled_pair"}, "loss": "softmax"}
 TEXTS = {"data": {"format": "labeled_text"}, "loss": "batch_all_triplet"}
@@ -161,7 +159,7 @@ CHILD = """
 import os
 from stfit.cli.main import main
 from stfit.commands import train as command
-from stfit.training.loop import StepInfo
+from stfit.events import StepInfo
 
 train = command.train
 

@@ -14,10 +14,10 @@ from processes import die, fork, run_in_child, wait
 from stfit.commands.init import init
 from stfit.commands.train import train
 from stfit.errors import DataError, RecipeError, ResourceError
+from stfit.events import Started
 from stfit.recipe.load import load_recipe
 from stfit.recipe.lock import training_sections
 from stfit.runtime.run_folder import lock_folder, open_folder
-from stfit.workflows.session import Started
 
 FILES = {"recipe.yaml", "resolved.yaml", "stfit.lock", "metrics.jsonl", "record.json", "result.json", "report.html"}
 FOLDERS = {"checkpoints", "model"}

@@ -19,12 +19,11 @@ from processes import at_call, run_in_child, send
 import stfit.commands.train as train_module
 from stfit.commands.train import train
 from stfit.errors import InterruptedRun
+from stfit.events import Evaluated, StepInfo
 from stfit.recipe.load import load_recipe
 from stfit.runtime import signals
 from stfit.training import checkpoint, gradients
-from stfit.training.loop import StepInfo
 from stfit.workflows import session
-from stfit.workflows.session import Evaluated
 
 NOT_STRUCK = 77
 """Exit code of a run whose last evaluation was over before its signal came."""

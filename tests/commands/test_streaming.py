@@ -12,9 +12,9 @@ from stfit.commands.train import train
 from stfit.data.batching import shuffle_buffer as chunks
 from stfit.data.reading import text_lines
 from stfit.errors import DataError, LockError, RecipeError
+from stfit.events import StepInfo
 from stfit.recipe.load import load_recipe
 from stfit.runtime import signals
-from stfit.training.loop import StepInfo
 
 CASES = {
     "no_duplicates": {},

@@ -10,8 +10,8 @@ from stfit.commands.fetch import fetch
 from stfit.data.cache import teacher as taught
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, ModelError, RecipeError
+from stfit.events import StepInfo
 from stfit.recipe.load import load_recipe
-from stfit.training.loop import StepInfo
 
 TEXT = {"format": "text", "columns": {"text": "anchor"}}
 SAME_SIZE = {"layers": [{"type": "dense", "out_features": 32, "activation": "identity"}]}

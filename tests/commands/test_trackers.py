@@ -8,13 +8,12 @@ import pytest
 
 from stfit.commands.train import train
 from stfit.errors import RecipeError
+from stfit.events import Evaluated, Started, StepInfo
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.spec import Spec
 from stfit.tracking.trackers import TensorBoard, _mlflow_name
-from stfit.training.loop import StepInfo
 from stfit.workflows.log_to_trackers import log_to_trackers
-from stfit.workflows.session import Evaluated, Started
 
 METRIC = "scores/spearman_cosine"
 

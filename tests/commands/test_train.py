@@ -6,11 +6,10 @@ import logging
 import numpy as np
 import pytest
 
-from stfit.commands.train import Evaluated, Finished
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, DivergedError, RecipeError
+from stfit.events import Evaluated, Finished, StepInfo
 from stfit.runtime import device
-from stfit.training.loop import StepInfo
 
 FORMATS = {
     "labeled_pair of classes": ("labeled_pair", "softmax", {}),

@@ -3,11 +3,11 @@
 import pytest
 
 from stfit.commands.check import check
-from stfit.commands.train import Evaluated, train
+from stfit.commands.train import train
 from stfit.encoder.build import load_encoder
 from stfit.errors import ModelError, RecipeError
+from stfit.events import Evaluated, StepInfo
 from stfit.recipe.load import load_recipe
-from stfit.training.loop import StepInfo
 
 FIRST = {"prompts": {"query": "ask: "}, "layers": [{"type": "dense", "out_features": 8}, "normalize"]}
 SCORES = {"data": {"format": "labeled_pair", "columns": {"label": "score"}}, "loss": "cosent"}

@@ -18,7 +18,7 @@ from stfit.spec import union_members
 ROOT = README.parent
 GUIDES = (
     "data", "models", "methods", "evaluation", "publishing",
-    "encoding", "runs", "scaling", "performance", "contributing",
+    "encoding", "runs", "scaling", "performance", "stability", "changelog", "contributing",
 )  # fmt: skip
 PAGES = {"README.md": README} | {name: ROOT / "recipes" / "guides" / f"{name}.md" for name in GUIDES}
 TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
@@ -149,6 +149,13 @@ def test_python_of_the_readme_runs(walked, hub_of_readme):
     (block,) = (block for block in blocks("README.md", "python") if "sentence_transformers" not in block)
     ending = "\nprint(result['model'], embeddings.shape)"
     assert "recipe/model (2, 32)" in run_script(DATASET + block + ending, walked, hub_of_readme)
+
+
+@pytest.mark.slow
+def test_python_of_the_page_on_stability_runs(walked, hub_of_readme):
+    (block,) = blocks("stability", "python")
+    assert "'stsb/spearman_cosine'" in run_script(block, walked, hub_of_readme)
+    assert {"hard.jsonl", "vectors.npy"} <= {path.name for path in walked.iterdir()}
 
 
 @pytest.mark.slow

@@ -6,17 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from stfit.errors import DataError
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json
-
-Precision = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
-
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 CALIBRATED = ("int8", "uint8")
 
