@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all test-lowest test-latest check fix docs bench dist clean
+.PHONY: quickstart test test-all test-lowest test-latest check fix docs bench results dist clean
 
 quickstart: $(BIN)/.ready
 	$(BIN)/stfit train recipes/quickstart.yaml
@@ -45,6 +45,10 @@ docs: $(BIN)/.ready
 bench: $(BIN)/.dev
 	$(BIN)/python tests/benchmarks/bench.py --json runs/bench.json
 	$(BIN)/python tests/benchmarks/quality.py
+
+# BASES: NAME=FOLDER[:ROWS] of each. Takes hours, and goes on where it was stopped.
+results: $(BIN)/.dev
+	$(BIN)/python tests/benchmarks/results.py $(BASES) --runs runs/results --page recipes/guides/results.md
 
 dist: $(BIN)/.dev
 	rm -rf dist

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 
 def st_encode(folder: Path, texts: list[str], **options) -> np.ndarray:
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(str(folder), device="cpu").encode(texts, show_progress_bar=False, **options)
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    return sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(
+        texts, show_progress_bar=False, **options
+    )
 
 
 def largest_error(ours: np.ndarray, theirs: np.ndarray) -> float:

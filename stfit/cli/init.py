@@ -33,6 +33,8 @@ def init_command(
     """
     if example == (dataset is not None):
         raise typer.BadParameter("name a dataset, or write --example alone")
+    if example and (base or config or read):
+        raise typer.BadParameter("--base, --config and --read are for a recipe of your own data, not for --example")
     from stfit.commands.init import DEFAULT_BASE, init, write_example
     from stfit.recipe.read_options import read_options
 

@@ -1,7 +1,7 @@
 """Start in half the time: import transformers without what it imports and the command line never uses.
 
-- transformers is told that there is no scipy, with which it detects objects, and no torch.distributed, with which it
-  shards a model.
+- transformers is told that there is no scipy, with which it detects objects, no torch.distributed, with which it shards
+  a model, and no accelerate, which it asks for a compiled model before it saves one: that imports torch's compiler.
 - torch's compiler is a placeholder while a module of transformers is imported.
 
 Only the command line does this: another program may want all of transformers. Tried with transformers 5.24, and with
@@ -84,9 +84,12 @@ def _answer_that_packages_are_missing() -> None:
     utils, distributed = sys.modules.get("transformers.utils.import_utils"), sys.modules.get("torch.distributed")
     if utils and distributed:
         answer_no: dict[str, Any] = {"is_available": lambda: False}
-        with _replaced(sys.modules, {"scipy": None}), _replaced(vars(distributed), answer_no):
-            for name in ("is_scipy_available", "is_torch_distributed_available"):
-                getattr(utils, name, bool)()
+        with _replaced(sys.modules, {"scipy": None, "accelerate": None}), _replaced(vars(distributed), answer_no):
+            for name in ("is_scipy_available", "is_accelerate_available", "is_torch_distributed_available"):
+                ask = getattr(utils, name, bool)
+                if ask() and hasattr(ask, "cache_clear"):  # transformers has asked already, and kept the answer
+                    ask.cache_clear()
+                    ask()
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from stfit.training.fsdp import local_part
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+DIVIDING_KERNELS = ("cpu", "cuda")
+"""Devices whose kernel is known to divide the gradients; that of Metal takes the divisor and may ignore it."""
 
 
 class AdamW:
@@ -31,12 +33,16 @@ class AdamW:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             if not weights:
                 continue
+            gradients = [local_part(weight.grad) for weight in weights]
+            in_kernel = divisor if weights[0].device.type in DIVIDING_KERNELS else None
+            if divisor is not None and in_kernel is None:
+                torch._foreach_div_(gradients, divisor)
             states = [self._state_of(weight) for weight in weights]
             steps = [state["step"] for state in states]
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
                 [local_part(weight) for weight in weights],
-                [local_part(weight.grad) for weight in weights],
+                gradients,
                 [local_part(state["exp_avg"]) for state in states],
                 [local_part(state["exp_avg_sq"]) for state in states],
                 [],
@@ -48,7 +54,7 @@ class AdamW:
                 eps=EPSILON,
                 amsgrad=False,
                 maximize=False,
-                grad_scale=divisor,
+                grad_scale=in_kernel,
             )
 
     def _state_of(self, weight: nn.Parameter) -> dict[str, Tensor]:

@@ -70,7 +70,9 @@ def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) ->
     with_zero_sd = functional.pad(embedding_sd, (0, 0, 0, 1))  # a missing text has index -1: the zero row
     device = embedding_sd.device
     columns = {role: with_zero_sd[torch.from_numpy(index).to(device)] for role, index in batch.columns.items()}
-    label = None if batch.label is None else torch.from_numpy(np.asarray(batch.label)).to(device)
+    label = None if batch.label is None else torch.from_numpy(np.asarray(batch.label))
+    if label is not None:  # scores in the losses' own type: Metal has no float64
+        label = label.to(embedding_sd.dtype if label.is_floating_point() else label.dtype).to(device)
     value = loss(columns, label)
     if not isinstance(value, Tensor) or value.ndim:
         shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -64,6 +64,23 @@ def test_what_was_left_out_can_be_used_afterwards(tiny_base):
     assert file.endswith("__init__.py")
 
 
+SAVED = """
+from pathlib import Path
+from stfit.encoder.folder.save import save_encoder
+save_encoder(build_encoder(Model(base=folders[0])), Path(texts[0]))
+print(json.dumps(["torch._dynamo" in sys.modules, "accelerate" in sys.modules]))
+"""
+
+
+@pytest.mark.slow
+def test_a_model_is_saved_without_the_compiler(tiny_base, tmp_path):
+    pytest.importorskip("accelerate")  # which transformers asks whether a model is compiled
+    assert run_script(ENCODE + SAVED, [str(tiny_base("bert"))], [str(tmp_path / "saved")], "auto") == [False, False]
+    np.testing.assert_array_equal(
+        load_encoder(tmp_path / "saved").encode(TEXTS), load_encoder(tiny_base("bert")).encode(TEXTS)
+    )
+
+
 @pytest.mark.slow
 def test_adapters_can_be_added(tiny_base):
     pytest.importorskip("peft", reason="pip install stfit[lora]")

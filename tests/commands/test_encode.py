@@ -219,8 +219,7 @@ def test_equal_texts_of_a_window_are_embedded_once(model, tmp_path) -> None:
 
 @pytest.mark.parametrize("precision", ["float16", "int8", "uint8", "binary", "ubinary"])
 def test_precisions_are_those_of_sentence_transformers(model, tmp_path, precision) -> None:
-    from sentence_transformers.util import quantize_embeddings
-
+    quantize_embeddings = pytest.importorskip("sentence_transformers.util").quantize_embeddings
     (tmp_path / "t.txt").write_text("\n".join(TEXTS))
     ranges = tmp_path / "ranges.json" if precision.endswith("int8") else None
     run(model, tmp_path / "t.txt", tmp_path / "o.npy", choices=EncodeOptions(precision=precision), calibration=ranges)

@@ -55,6 +55,8 @@ def test_pooling_over_padding_is_pooling_without(mode):
 
 @pytest.mark.parametrize("kind", ["bert", pytest.param("mpnet", marks=pytest.mark.slow)])
 def test_a_graph_gives_the_embeddings_of_encode(model, texts, tmp_path, kind):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
     settings = {"pooling": ["mean", "max"], "layers": [{"type": "dense", "out_features": 8}, "normalize"]}
     found = export(model(kind, **settings, truncate_dim=6), "onnx", tmp_path / "out", True, texts)
     exact, small = found["files"]

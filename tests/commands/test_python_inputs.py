@@ -58,7 +58,7 @@ def test_a_string_is_one_text(encoder):
         (np.array([TEXTS]), "not a ndarray"),
         (["a", None], "item 1 is None"),
         (["a", float("nan")], "item 1 is a float: nan"),
-        (pd.Series(["a", None]), "item 1 is a float: nan"),
+        (pd.Series(["a", None]), "item 1 is (a float: nan|None)"),
         (pd.Series(["a", pd.NA], dtype="string"), "item 1 is a NAType"),
         ([("a", "b")], r"item 0 is a tuple: \('a', 'b'\)"),
         (np.arange(3), "item 0 is an int: 0"),

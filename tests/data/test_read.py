@@ -10,6 +10,7 @@ import datasets
 import pyarrow
 import pytest
 from pyarrow import parquet
+from versions import since
 
 from stfit.data.mapping.examples import load_examples
 from stfit.data.reading import text_lines
@@ -142,6 +143,7 @@ def test_datasets_saved_to_disk_are_read(tmp_path):
         texts(tmp_path / "both", split="test")
 
 
+@since("datasets", "4.1", "reads a split without its description before")
 def test_an_empty_split_does_not_keep_others_from_being_read(tmp_path):
     rows = datasets.Dataset.from_list(ROWS)
     datasets.DatasetDict({"train": rows, "dev": rows.select([])}).save_to_disk(tmp_path / "saved")

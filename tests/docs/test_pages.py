@@ -18,7 +18,8 @@ from stfit.spec import union_members
 ROOT = README.parent
 GUIDES = (
     "data", "models", "methods", "evaluation", "publishing",
-    "encoding", "runs", "scaling", "performance", "stability", "changelog", "contributing",
+    "encoding", "runs", "scaling", "performance", "results", "comparison",
+    "stability", "changelog", "contributing",
 )  # fmt: skip
 PAGES = {"README.md": README} | {name: ROOT / "recipes" / "guides" / f"{name}.md" for name in GUIDES}
 TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}

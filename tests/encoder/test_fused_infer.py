@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from versions import OLD_MODERNBERT
 
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
@@ -16,7 +17,7 @@ from stfit.encoder.kernels.fused_infer import fused_supports, fused_works
         ("roberta", True),
         ("distilbert", True),
         ("mpnet", True),
-        ("modernbert", True),
+        pytest.param("modernbert", True, marks=OLD_MODERNBERT),
         ("deberta-v2", True),
         ("qwen3", False),
     ],
@@ -58,7 +59,9 @@ def test_a_model_that_computes_otherwise_is_not_fused(tiny_base) -> None:
     assert not fused_works(encoder.backbone, encoder.layout.forward)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "mpnet", "modernbert", "deberta-v2"])
+@pytest.mark.parametrize(
+    "kind", ["bert", "distilbert", "mpnet", pytest.param("modernbert", marks=OLD_MODERNBERT), "deberta-v2"]
+)
 def test_fast_is_close_and_not_the_same(tiny_base, sentences, kind) -> None:
     encoder = build_encoder(Model(base=str(tiny_base(kind))))
     exact = encoder.embed(encoder.tokenizer(sentences), normalize=True)

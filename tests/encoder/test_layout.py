@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from versions import OLD_MODERNBERT
 
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.kernels.packing import RECTANGLE_TOKENS, cut_rectangles
 from stfit.errors import ModelError
 
-FUSED = ["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert", "deberta-v2"]
+MODERNBERT = pytest.param("modernbert", marks=OLD_MODERNBERT)
+FUSED = ["bert", "roberta", "electra", "distilbert", "mpnet", MODERNBERT, "deberta-v2"]
 PACKED = ["bert", "roberta", "distilbert", "qwen3"]
-CASES = [("packed", kind) for kind in PACKED] + [("fused", kind) for kind in FUSED]
+CASES = [("packed", kind) for kind in PACKED] + [("fused", kind) for kind in FUSED if kind != MODERNBERT]
+CASES += [pytest.param("fused", "modernbert", marks=OLD_MODERNBERT)]
 
 
 def encoders(base, attention):
@@ -57,10 +60,10 @@ def test_fused_layers_run_in_bfloat16(tiny_base, sentences, kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "layout"), [*((kind, "fused") for kind in FUSED), ("qwen3", "packed"), ("t5", "padded")]
+    ("attention", "kind"), [*(case for case in CASES if "packed" not in case), ("packed", "qwen3"), ("padded", "t5")]
 )
-def test_auto_takes_the_fastest_layout_that_a_base_can_do(tiny_base, kind, layout) -> None:
-    assert build_encoder(Model(base=str(tiny_base(kind)))).layout.name == layout
+def test_auto_takes_the_fastest_layout_that_a_base_can_do(tiny_base, attention, kind) -> None:
+    assert build_encoder(Model(base=str(tiny_base(kind)))).layout.name == attention
 
 
 def test_a_torch_without_the_product_of_the_fused_layers_packs(tiny_base, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from st_reference import largest_error, st_encode
 from tiny_bases import SENTENCES, gemma3
 from transformers import AutoModel, AutoTokenizer, BertForMaskedLM, BertForSequenceClassification
+from versions import since
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
@@ -203,6 +204,7 @@ SOFT_PROMPT = {"num_virtual_tokens": 2, "task_type": "FEATURE_EXTRACTION"}
 VB_LORA = {"target_modules": ["query"], "num_vectors": 16, "vector_length": 8, "topk": 2}
 
 
+@since("peft", "0.19", "saves what is not finite before")
 def test_an_adapter_with_its_frozen_selection_is_merged_and_one_that_cannot_be_merged_is_refused(tiny_base, tmp_path):
     peft = pytest.importorskip("peft", reason="pip install stfit[lora]")
     configs = {

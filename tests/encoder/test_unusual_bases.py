@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from tiny_bases import ROBERTA_TOKENS, SENTENCES, SMALL, byte_pairs, of_decoder, of_roberta, word_pieces
+from versions import OLD_MODERNBERT, since
 
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
@@ -97,7 +98,12 @@ def write(model, tokenizer, folder):
     return folder
 
 
-@pytest.mark.parametrize("kind", BASES)
+BIDIRECTIONAL = since("transformers", "5.1", "knows no bidirectional Qwen3 before, which is refused")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=BIDIRECTIONAL if "without causality" in kind else ()) for kind in BASES]
+)
 def test_a_text_is_embedded_as_transformers_embeds_it_alone(kind, tmp_path) -> None:
     encoder = build_encoder(Model(base=str(write(*BASES[kind](), tmp_path / "base")), pooling="mean"))
     plain = transformers.AutoModel.from_pretrained(tmp_path / "base").eval()
@@ -112,6 +118,7 @@ def test_a_text_is_embedded_as_transformers_embeds_it_alone(kind, tmp_path) -> N
     np.testing.assert_allclose(trained, np.array(alone), rtol=0, atol=1e-4)
 
 
+@OLD_MODERNBERT
 def test_windows_of_a_base_are_as_they_were_after_the_probe(tmp_path) -> None:
     model, tokenizer = modernbert()
     model.config.local_attention = 31
@@ -120,6 +127,7 @@ def test_windows_of_a_base_are_as_they_were_after_the_probe(tmp_path) -> None:
     assert {layer.attn.sliding_window for layer in encoder.backbone.layers} == {16, None}
 
 
+@OLD_MODERNBERT
 def test_narrow_windows_leave_the_gradients_of_long_texts_finite(tmp_path) -> None:
     write(*modernbert(), tmp_path)
     gradients = []
@@ -138,6 +146,7 @@ def test_a_window_that_attention_is_not_told_of_is_not_packed(tmp_path) -> None:
         build_encoder(Model(base=str(tmp_path), attention="packed"))
 
 
+@since("transformers", "5.1", "reads such a config wrongly before")
 @pytest.mark.parametrize("rope", ["linear", "yarn"])
 def test_angles_of_one_kind_of_layer_are_saved_as_they_are(rope, tmp_path) -> None:
     full = {"rope_type": rope, "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 64}

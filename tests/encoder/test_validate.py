@@ -9,6 +9,7 @@ import torch
 from draws import every
 from safetensors.torch import load_file, save_file
 from tiny_bases import BUILDERS
+from versions import since
 
 from stfit.commands.check import check
 from stfit.encoder.build import build_encoder, load_encoder
@@ -167,7 +168,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("damage", "message"), WRONG.values(), ids=WRONG)
+OLD = {"huge vocabulary": since("transformers", "5.1", "makes the table of words before it looks at the file's")}
+DAMAGES = [pytest.param(*case, id=name, marks=OLD.get(name, ())) for name, case in WRONG.items()]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
 def test_wrong_weights_are_refused_by_name(tmp_path, tiny_base, damage, message):
     folder = tmp_path / "base"
     shutil.copytree(tiny_base("bert"), folder)
@@ -188,7 +193,7 @@ def check_recipe(tmp_path, base, model="", **options):
     return [problem.message for problem in check(path, [], **options)["errors"]]
 
 
-@pytest.mark.parametrize(("damage", "message"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
 def test_check_refuses_what_training_would_refuse(tmp_path, tiny_base, damage, message):
     folder = tmp_path / "base"
     shutil.copytree(tiny_base("bert"), folder)
@@ -527,7 +532,12 @@ def test_keys_that_the_class_ignores_are_named(tiny_base, tmp_path, caplog):
     assert "ignores" not in caplog.text.replace("which BertConfig ignores", "")
 
 
-@pytest.mark.parametrize("kind", BUILDERS)
+BIDIRECTIONAL = since("transformers", "5.1", "knows no bidirectional Qwen3 before, which is refused")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=BIDIRECTIONAL if kind == "qwen3-bidirectional" else ()) for kind in BUILDERS]
+)
 def test_no_key_of_a_common_architecture_is_called_unread(kind, tiny_base, caplog):
     load_encoder(tiny_base(kind))
     assert "ignores" not in caplog.text

@@ -62,8 +62,10 @@ def test_biases_and_norms_do_not_decay(build, kind):
         assert decay[id(weight)] == (0.0 if spared else 0.5), name
 
 
-def test_gradients_are_scaled_down_to_the_norm_asked_for_and_null_leaves_them(build, make_batch):
-    """After one step, the first moment of AdamW is a tenth of the gradient."""
+@pytest.mark.parametrize("dividing", [("cpu", "cuda"), ()])
+def test_gradients_are_scaled_down_to_the_norm_asked_for_and_null_leaves_them(build, make_batch, monkeypatch, dividing):
+    """After one step, the first moment of AdamW is a tenth of the gradient. Not every kernel divides gradients."""
+    monkeypatch.setattr("stfit.training.adamw.DIVIDING_KERNELS", dividing)
     lengths = {}
     for limit in (None, 1e9, 0.01):
         encoder = build(dropout=0.0)
