@@ -30,6 +30,7 @@ from stfit.encoder.kernels.blocks import Packing
 from stfit.encoder.kernels.fused_train import can_run_fused, fuse_layers
 from stfit.encoder.kernels.layer_parts import BackboneParts
 from stfit.errors import ModelError
+from stfit.io.display import single_line
 
 Forward = Callable[[Any, list[np.ndarray]], tuple[Tensor, np.ndarray]]
 """Backbone and sequences -> token embeddings end to end, and the order of the sequences in them."""
@@ -270,8 +271,8 @@ def _try_fused(
         return ProbeResult(None, "its layers are not built like those of BERT")
     try:
         result = _probe(partial(_forward_fused, parts, otherwise), backbone, sequences, expected_td)
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-        result = ProbeResult(None, "this build of torch lacks oneDNN's product")
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError) as error:
+        result = ProbeResult(None, f"its fused layers fail: {single_line(str(error))}")
     if not result.forward:
         for layer_parts in parts.layers:
             del layer_parts.layer.forward
