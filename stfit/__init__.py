@@ -128,14 +128,15 @@ def encode(
     options: EncodeOptions = EncodeOptions(),  # noqa: B008 - frozen
     column: str | None = None,
     id_column: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     with_text: bool = False,
     calibration: str | Path | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Embed the texts of a file, folder or Hub dataset into a file, and return what `stfit encode --json` prints.
 
-    The same call resumes what was interrupted. For texts in memory: `load(model).encode(texts)`.
+    Without `split`: train, or the corpus of a BEIR folder. The same call resumes what was interrupted. For texts in
+    memory: `load(model).encode(texts)`.
     """
     return _last_result(
         iter_encode(
@@ -153,7 +154,7 @@ def iter_encode(
     options: EncodeOptions = EncodeOptions(),  # noqa: B008 - frozen
     column: str | None = None,
     id_column: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     with_text: bool = False,
     calibration: str | Path | None = None,
     device: str = "auto",

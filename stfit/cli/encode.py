@@ -27,7 +27,7 @@ def encode_command(
         str | None, typer.Option(help="Column or selector of ids to write [default: row numbers from 0].")
     ] = None,
     with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts too (.parquet, .jsonl).")] = False,
-    split: Split = "train",
+    split: Split = None,
     read: Read = None,
     prompt_name: Annotated[str | None, typer.Option(help="Prompt of the model to prepend to each text.")] = None,
     normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to unit length.")] = False,
@@ -54,13 +54,13 @@ def encode_command(
         raise typer.BadParameter("only one process can read stdin (-): write the texts to a file")
     launch_workers(processes, json)
     from stfit.commands.encode import encode
-    from stfit.data.source import Source
+    from stfit.data.mapping.texts import source_of_texts
     from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import Inputs
 
     max_tokens = None if batch_tokens == "auto" else int(batch_tokens)
     options = EncodeOptions(prompt_name, normalize, truncate_dim, precision, max_tokens, fast)
-    inputs = Inputs(Source(dataset=texts, split=split, read=read_options(read)), column, id_column)
+    inputs = Inputs(source_of_texts(texts, split, read_options(read)), column, id_column)
     events = encode(model, inputs, output, options, calibration=calibration, with_text=with_text, device=device)
     _print_result(_follow(events), json)
 

@@ -24,7 +24,7 @@ def export_command(
     to: Annotated[Runtime, typer.Option("--to", help="Runtime that will load the folder.")] = Runtime.onnx,
     int8: Annotated[bool, typer.Option("--int8", help="Also write model_int8.onnx: smaller and less exact.")] = False,
     column: Column = None,
-    split: Split = "train",
+    split: Split = None,
     read: Read = None,
     json: Json = False,
 ) -> None:
@@ -33,11 +33,11 @@ def export_command(
     Example: stfit export runs/recipe texts.txt --to onnx --int8 -o exported
     """
     from stfit.commands.export import export
-    from stfit.data.source import Source
+    from stfit.data.mapping.texts import source_of_texts
     from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import Inputs
 
-    inputs = None if texts is None else Inputs(Source(dataset=texts, split=split, read=read_options(read)), column)
+    inputs = None if texts is None else Inputs(source_of_texts(texts, split, read_options(read)), column)
     result = export(model, to.value, output, int8, inputs)
     if json:
         print_json(result)

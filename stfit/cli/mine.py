@@ -47,11 +47,11 @@ def mine_command(
         raise typer.BadParameter(f"--ranks {ranks}: write FIRST:LAST, such as 10:50")
     options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     from stfit.commands.mine import mine
-    from stfit.data.source import Source
+    from stfit.data.mapping.texts import source_of_texts
     from stfit.recipe.load import load_recipe
     from stfit.recipe.read_options import read_options
 
-    source = Source(dataset=corpus, read=read_options(read)) if corpus else None
+    source = source_of_texts(corpus, None, read_options(read)) if corpus else None
     loaded = load_recipe(recipe, overrides or [])
     result = mine(model, loaded.recipe, output, options, corpus=source, corpus_column=column, device=device)
     if json:

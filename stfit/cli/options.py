@@ -20,11 +20,16 @@ InputArgument = Annotated[
     str,
     typer.Argument(help="Texts: .txt, .jsonl, .json, .csv, .tsv, .parquet, Hub id, or - for stdin.", metavar="INPUT"),
 ]
-Column = Annotated[str | None, typer.Option(help="Column that holds the texts, or a selector: set.query, set.pos[*].")]
+Column = Annotated[
+    str | None,
+    typer.Option(help="Column that holds the texts, or a selector: set.query, set.pos[*], '{title} {text}'."),
+]
 Read = Annotated[
     list[str] | None,
     typer.Option("--read", metavar="KEY=VALUE", help="How to read a text file: encoding=cp1252, delimiter=';'."),
 ]
-Split = Annotated[str, typer.Option(help="Split of the dataset.")]
+Split = Annotated[
+    str | None, typer.Option(help="Split of the dataset [default: train, or the corpus of a BEIR folder].")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
 Page = Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")]

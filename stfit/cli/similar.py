@@ -14,7 +14,7 @@ def similar_command(
     query: Annotated[list[str] | None, typer.Option("--query", help="Text to search for; can be repeated.")] = None,
     top: Annotated[int, typer.Option(help="Number of texts per query, or of pairs.", min=1)] = 3,
     column: Column = None,
-    split: Split = "train",
+    split: Split = None,
     read: Read = None,
     approximate: Annotated[
         bool, typer.Option("--approximate", help="Search pairs with faiss, for large numbers of texts.")
@@ -27,11 +27,11 @@ def similar_command(
     Example: stfit similar runs/recipe texts.txt --query "how do I reset my password"
     """
     from stfit.commands.similar import closest, similar
-    from stfit.data.source import Source
+    from stfit.data.mapping.texts import source_of_texts
     from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import Inputs
 
-    inputs = Inputs(Source(dataset=texts, split=split, read=read_options(read)), column)
+    inputs = Inputs(source_of_texts(texts, split, read_options(read)), column)
     if query:
         result = similar(model, inputs, query, top, device)
     else:

@@ -15,7 +15,7 @@ from stfit.commands.mine import mine
 from stfit.commands.train import train
 from stfit.data.cache.datasets import cache_dataset
 from stfit.data.mapping.cells import is_missing
-from stfit.data.source import Source
+from stfit.data.mapping.texts import source_of_texts
 from stfit.encoder.inputs import describe, require_type
 from stfit.errors import DataError, RecipeError
 from stfit.events import EncodeEvent, TrainEvent
@@ -72,7 +72,7 @@ def mine_negatives(
     require_type("corpus", corpus, PATH | None)
     require_type("column", column, str | None)
     require_type("device", device, str)
-    source = None if corpus is None else Source(dataset=str(corpus))
+    source = None if corpus is None else source_of_texts(str(corpus), None)
     loaded = _load(recipe, overrides)
     return mine(
         str(model), loaded.recipe, Path(output), options, corpus=source, corpus_column=column, device=device
@@ -86,7 +86,7 @@ def encode_texts(
     options: EncodeOptions,
     column: str | None,
     id_column: str | None,
-    split: str,
+    split: str | None,
     with_text: bool,
     calibration: str | Path | None,
     device: str,
@@ -97,11 +97,11 @@ def encode_texts(
     require_type("options", options, EncodeOptions)
     require_type("column", column, str | None)
     require_type("id_column", id_column, str | None)
-    require_type("split", split, str)
+    require_type("split", split, str | None)
     require_type("with_text", with_text, bool)
     require_type("calibration", calibration, PATH | None)
     require_type("device", device, str)
-    inputs = Inputs(Source(dataset=str(texts), split=split), column, id_column)
+    inputs = Inputs(source_of_texts(str(texts), split), column, id_column)
     ranges = None if calibration is None else Path(calibration)
     return encode(str(model), inputs, Path(output), options, calibration=ranges, with_text=with_text, device=device)
 

@@ -1,13 +1,13 @@
 """`stfit init`: a dataset -> a commented recipe for it, which passes `stfit check`. Or the example of the README."""
 
 import os
-import re
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stfit.data.infer_format import Proposal, infer_format
+from stfit.data.reading.hub import Splits
 from stfit.data.reading.load_table import find_splits, load_split
 from stfit.data.source import ReadOptions, Source
 from stfit.data.table import concatenate, delimiter_hint
@@ -16,7 +16,7 @@ from stfit.io.atomic import atomic_write, wrap_os_errors
 from stfit.io.outputs import require_output
 from stfit.io.unicode import require_text
 from stfit.io.yaml_text import to_inline_yaml
-from stfit.paths import VECTOR_SUFFIXES, looks_like_path, without_data_suffix
+from stfit.paths import VECTOR_SUFFIXES, looks_like_path
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.schema import schema_page
 
@@ -93,6 +93,8 @@ class DatasetSummary:
     evaluation_split: str | None
     evaluation_rows: int
     proposal: Proposal
+    is_judged: bool = False
+    """Whether it is in BEIR's layout, where a corpus is searched."""
 
 
 def init(
@@ -153,8 +155,7 @@ def _example_folder() -> Path:
 def _inspect(source: Source) -> DatasetSummary:
     splits = find_splits(source)
     if {"corpus", "queries"} <= set(splits):
-        message = "this dataset is for retrieval evaluation: add it to a recipe's `eval` as {type: retrieval, dataset}"
-        raise DataError(Problem(message, "no-format", source.dataset))
+        return _inspect_judgments(source, splits)
     evaluation_split = next((name for name in EVALUATION_SPLITS if name in splits), None)
     # Without a split named train, the test split is the last choice for training.
     split = min(splits, key=lambda name: (name != "train", name == "test"))
@@ -175,14 +176,30 @@ def _inspect(source: Source) -> DatasetSummary:
     return DatasetSummary(split, len(table), evaluation_split, len(evaluation), proposal)
 
 
+def _inspect_judgments(source: Source, splits: Splits) -> DatasetSummary:
+    """Of a dataset in BEIR's layout."""
+    judged = [name for name in splits if name not in ("corpus", "queries")]
+    if not judged:
+        message = "it has a corpus and queries, but no judgments in qrels/ that say what is relevant"
+        raise DataError(Problem(message, "no-format", source.dataset))
+    split = min(judged, key=lambda name: (name != "train", name == "test"))
+    others = [name for name in judged if name != split]
+    evaluation_split = min(others, key=lambda name: name != "test", default=None)
+    rows = len(load_split(splits[split](None)))
+    reason = "The queries with the documents that are relevant to them (score above 0): title and text, as one text."
+    proposal = Proposal("positive_pair", {"anchor": "anchor", "positive": "positive"}, reasons=[reason])
+    return DatasetSummary(split, rows, evaluation_split, 0, proposal, is_judged=True)
+
+
 def _write_recipe(
     dataset: str, inspected: Source, summary: DatasetSummary, training: Proposal, base: str, output: Path
 ) -> str:
     loss, reason = LOSSES[training.format, training.label_kind]
     how = inspected.model_dump(include={"config", "read"}, exclude_defaults=True)
     source = {"dataset": _relative_to(output, dataset), **how}
-    evaluator = _choose_evaluator(source, summary, training)
-    holdout = {"holdout": {"fraction": 0.1}} if evaluator.get("from") else {}
+    evaluators = _choose_evaluators(source, summary, training)
+    holdout = {"fraction": 0.1} | ({"by": "anchor"} if summary.is_judged else {})
+    held_out = {"holdout": holdout} if any("from" in evaluator for evaluator in evaluators) else {}
     data = source | {"split": summary.split, "format": training.format, "columns": training.columns}
     model, rate = _choose_model(base, output)
     train: dict[str, Any] = {"epochs": 1, "batch_size": 64 if loss == "multiple_negatives_ranking" else 32}
@@ -193,20 +210,20 @@ def _write_recipe(
         f"#   stfit check {output.name}",
         f"#   stfit train {output.name}",
         "version: 1",
-        f"name: {to_inline_yaml(_run_name(dataset))}",
         "",
         *_section("model", model),
         "",
         *_comment(*training.reasons),
-        *_section("data", data | training.options | holdout),
+        *_section("data", data | training.options | held_out),
         "",
         *_comment(reason),
         f"loss: {loss}",
         "",
         *_section("train", train | rate),
         "",
-        *_comment(_explain_evaluation(evaluator, summary)),
-        *(_section("eval", evaluator, item=True) if evaluator else []),
+        *_comment(_explain_evaluation(evaluators, summary)),
+        *(["eval:"] if evaluators else []),
+        *(line for evaluator in evaluators for line in _item(evaluator)),
     ]
     return "\n".join(lines) + "\n"
 
@@ -224,23 +241,32 @@ def _choose_model(base: str, output: Path) -> tuple[dict[str, Any], dict[str, fl
     return {"base": {"type": base}} | layers, {"learning_rate": RATES[base]}
 
 
-def _choose_evaluator(source: dict[str, Any], summary: DatasetSummary, training: Proposal) -> dict[str, Any]:
+def _choose_evaluators(source: dict[str, Any], summary: DatasetSummary, training: Proposal) -> list[dict[str, Any]]:
     """With binary labels, dissimilar pairs are evaluated too, although only similar ones are used for training."""
+    if summary.is_judged:
+        test = {"type": "retrieval", **source, "split": summary.evaluation_split}
+        return [*([test] if summary.evaluation_split else []), {"type": "retrieval", "from": "holdout"}]
     proposal = training if summary.evaluation_split is None else summary.proposal
     kind = EVALUATORS.get((proposal.format, proposal.label_kind))
     if kind is None:
-        return {}
+        return []
     if summary.evaluation_split is None:
-        return {"type": kind, "from": "holdout"}
+        return [{"type": kind, "from": "holdout"}]
     limit = {"shuffle": True, "limit": EVALUATION_ROWS} if summary.evaluation_rows > EVALUATION_ROWS else {}
     train_split = {"train_split": summary.split} if kind == "classification" and summary.split != "train" else {}
     evaluator = {"type": kind, **source, "split": summary.evaluation_split, **train_split, "columns": proposal.columns}
-    return evaluator | proposal.options | limit
+    return [evaluator | proposal.options | limit]
 
 
-def _explain_evaluation(evaluator: dict[str, Any], summary: DatasetSummary) -> str:
-    if not evaluator:
+def _explain_evaluation(evaluators: list[dict[str, Any]], summary: DatasetSummary) -> str:
+    if not evaluators:
         return "No evaluation: stfit has no evaluator for rows like these. To add one on another dataset, use `eval`."
+    evaluator = evaluators[0]
+    if len(evaluators) > 1:
+        return (
+            f"Search in the whole corpus for the queries of the split {summary.evaluation_split}; and, among the "
+            "documents held out, for queries that are not trained."
+        )
     if "from" in evaluator:
         return "There is no evaluation split, so some rows are held out of training."
     limit = f", {EVALUATION_ROWS} of its {summary.evaluation_rows} rows" if "limit" in evaluator else ""
@@ -255,16 +281,19 @@ def _relative_to(output: Path, location: str) -> str:
     return path if path.startswith("..") else f"./{path}"
 
 
-def _run_name(dataset: str) -> str:
-    stem = without_data_suffix(Path(dataset).name)
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip(".-_") or "run"
+def _section(key: str, values: dict[str, Any]) -> list[str]:
+    """A mapping with one line per value."""
+    return [f"{key}:", *(f"  {line}" for line in _lines(values))]
 
 
-def _section(key: str, values: dict[str, Any], item: bool = False) -> list[str]:
-    """A mapping with one line per value, or with `item` a list of this one mapping."""
-    lines = [f"{name}: {to_inline_yaml(value)}" for name, value in values.items()]
-    first, rest = ("  - ", "    ") if item else ("  ", "  ")
-    return [f"{key}:", first + lines[0], *(rest + line for line in lines[1:])]
+def _item(values: dict[str, Any]) -> list[str]:
+    """The same as an item of a list."""
+    first, *others = _lines(values)
+    return [f"  - {first}", *(f"    {line}" for line in others)]
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    return [f"{name}: {to_inline_yaml(value)}" for name, value in values.items()]
 
 
 def _comment(*texts: str) -> list[str]:

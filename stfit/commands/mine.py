@@ -5,7 +5,7 @@ Tensor names: b = rows of a block, c = candidate texts, d = embedding dim.
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,13 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from stfit.data.mapping.cells import as_text
 from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.plain_text import plain
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading.local_files import input_paths
 from stfit.data.source import Source
+from stfit.data.table import Table
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in, paths_of_model
@@ -65,8 +67,10 @@ def mine(
     if output.suffix != ".jsonl":
         raise RecipeError(f"{output}: the output must be a .jsonl file")
     require_output(output, [*paths_of_model(Path(model)), *paths_in(recipe), *(input_paths(corpus) if corpus else [])])
-    pairs = load_pairs(recipe)
-    texts = list(dict.fromkeys(pairs.column("positive") if corpus is None else _texts_of(corpus, corpus_column)))
+    pairs, table = load_pairs(recipe)
+    of_pairs: dict[str, list[str]] = {text: [] for text in pairs.column("positive")}
+    candidates = of_pairs if corpus is None else _ids_by_text(corpus, corpus_column)
+    texts = list(candidates)
     if options.ranks[0] > len(texts):
         raise RecipeError(f"--ranks starts at {options.ranks[0]}, and there are only {len(texts)} texts to choose from")
     encoder = load_encoder(model_in(model), choose_device(device))
@@ -79,11 +83,10 @@ def mine(
     _report_broken(text_cd, texts)
     positive_b = (anchor_bd * positive_bd).sum(dim=1)
     limit_b = _limits(positive_b, pairs, options)
-    cluster_b, cluster_c = _clusters(pairs, texts)
+    is_known = _is_judged(pairs, table, candidates) if "document_id" in table.columns else _is_linked(pairs, texts)
     mined: list[Mined] = []
     for rows in torch.arange(len(pairs)).split(max(1, MAX_SCORES // len(texts))):
-        known_bc = torch.from_numpy(cluster_b[rows.numpy(), None] == cluster_c)
-        same_bc = known_bc | (positive_bd[rows] @ text_cd.T >= options.duplicate)
+        same_bc = torch.from_numpy(is_known(rows.numpy())) | (positive_bd[rows] @ text_cd.T >= options.duplicate)
         found = _mine_block(anchor_bd[rows] @ text_cd.T, same_bc, limit_b[rows], texts, options)
         mined += [
             Mined(row, score, *negatives)
@@ -115,7 +118,8 @@ def _summary(kept: list[Mined], rows: int, per_row: int, output: Path) -> dict[s
     }
 
 
-def load_pairs(recipe: Recipe) -> Examples:
+def load_pairs(recipe: Recipe) -> tuple[Examples, Table]:
+    """The pairs that are trained, and the table that they come from."""
     return load_training_rows(recipe, _objective_with_pairs(recipe))
 
 
@@ -133,13 +137,21 @@ def _objective_with_pairs(recipe: Recipe) -> Objective:
     return objective
 
 
-def _texts_of(corpus: Source, column: str | None) -> Iterator[str]:
+def _ids_by_text(corpus: Source, column: str | None) -> dict[str, list[str]]:
+    """Every text that is not blank -> its ids."""
+    ids: dict[str, list[str]] = {}
     for block in stream_texts(corpus, column, None):
-        yield from (text for text in block.texts if text.strip())
+        for id, text in zip(block.ids, block.texts, strict=True):
+            if text.strip():
+                ids.setdefault(text, []).append(as_text(id))
+    return ids
 
 
-def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Clusters of the rows and texts: linked by pairs, even indirectly, or equal by `plain`."""
+def _is_linked(pairs: Examples, texts: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """Of some pairs, whether each text says the same: linked by pairs, even indirectly, or `plain`-equal.
+
+    The result gives [pairs, texts].
+    """
     numbers: dict[str, int] = {}
     anchor, positive, text = (
         np.array([numbers.setdefault(plain(text), len(numbers)) for text in column], dtype=np.int64)
@@ -147,7 +159,27 @@ def _clusters(pairs: Examples, texts: list[str]) -> tuple[np.ndarray, np.ndarray
     )
     links = coo_array((np.ones(len(anchor)), (anchor, positive)), shape=(len(numbers), len(numbers)))
     _, cluster = connected_components(links, directed=False)
-    return cluster[anchor], cluster[text]
+    return lambda rows: cluster[anchor][rows, None] == cluster[text]
+
+
+def _is_judged(pairs: Examples, table: Table, candidates: dict[str, list[str]]) -> Callable[[np.ndarray], np.ndarray]:
+    """The same for judgments, where a document answers many queries: what is relevant to the query, by id or by text.
+
+    Judgments that are not trained (`where`, `limit`) count too.
+    """
+    numbers: dict[str, int] = {}
+    text_c = np.array([numbers.setdefault(plain(text), len(numbers)) for text in candidates], dtype=np.int64)
+    number_of = {id: number for number, ids in zip(text_c.tolist(), candidates.values(), strict=True) for id in ids}
+    relevant: dict[str, set[int]] = {}
+    for query, id, text in zip(*(table.columns[name] for name in ("anchor", "document_id", "positive")), strict=True):
+        relevant.setdefault(plain(query or ""), set()).update(
+            {number_of.get(id, -1), numbers.get(plain(text or ""), -1)}
+        )
+    known = [
+        list(relevant.get(plain(anchor), set()) | {numbers.get(plain(text), -1) for text in (anchor, positive)})
+        for anchor, positive in zip(pairs.column("anchor"), pairs.column("positive"), strict=True)
+    ]
+    return lambda rows: np.stack([np.isin(text_c, known[row]) for row in rows.tolist()])
 
 
 def _report_broken(text_cd: Tensor, texts: list[str]) -> None:

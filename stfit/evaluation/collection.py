@@ -1,7 +1,6 @@
 """Queries, a corpus, and which documents are relevant: made from pairs, or from three tables that name ids."""
 
 import math
-from collections import Counter
 from collections.abc import Collection as Ids
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stfit.data.mapping.cells import is_missing, number_in, without_point
+from stfit.data.mapping.cells import as_text, number_in
 from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.filters import filter_rows
 from stfit.data.mapping.selectors import select
+from stfit.data.reading.beir import document_text, require_unique
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import TableSource
 from stfit.data.table import Table
@@ -210,14 +210,12 @@ def _judgments(table: Table, source: TableSource) -> Iterator[_Judgment]:
 def _entries_by_id(source: TableSource, kind: str) -> dict[str, _Entry]:
     table = filter_rows(load_table(source), source.where)
     ids, texts = (_texts_of(table, source, role) for role in ("id", "text"))
-    titles = map(_as_text, _optional(table, source, "title", default=""))
+    titles = map(as_text, _optional(table, source, "title", default=""))
     entries = {
-        key: _Entry(f"{title} {text}".strip(), row)
+        key: _Entry(document_text(title, text), row)
         for key, title, text, row in zip(ids, titles, texts, table.row.tolist(), strict=True)
     }
-    if len(entries) < len(ids):
-        duplicate = Counter(ids).most_common(1)[0][0]
-        raise DataError(f"{table.origin}: the id {duplicate!r} occurs more than once, but ids of {kind} must be unique")
+    require_unique(ids, kind, table.origin)
     return entries
 
 
@@ -234,8 +232,4 @@ def _optional(table: Table, source: TableSource, role: str, default: Any) -> lis
 
 
 def _texts_of(table: Table, source: TableSource, role: str) -> list[str]:
-    return list(map(_as_text, _cells_of(table, source, role)))
-
-
-def _as_text(cell: Any) -> str:
-    return "" if is_missing(cell) else str(without_point(cell))
+    return list(map(as_text, _cells_of(table, source, role)))

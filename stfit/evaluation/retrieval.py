@@ -1,6 +1,5 @@
 """Does a query find the relevant documents of a corpus?"""
 
-import glob
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -9,17 +8,14 @@ from pydantic import Field, model_validator
 
 from stfit.data.checks.leakage import Column
 from stfit.data.mapping.examples import Examples
+from stfit.data.reading.beir import folder_tables, hub_tables
 from stfit.data.source import TableSource, is_remote
-from stfit.errors import DataError, Problem, RecipeError, did_you_mean
+from stfit.errors import Problem, RecipeError
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.collection import Collection, collection_of_pairs, load_collection
 from stfit.evaluation.ir_metrics import KINDS, graded_ndcg_at, metrics_at
 from stfit.evaluation.knn import CHUNK, nearest
 from stfit.evaluation.statistic import Statistic
-
-QRELS: dict[str, str | list[str]] = {"query": "query-id", "corpus": "corpus-id"}
-BEIR_ID: dict[str, str | list[str]] = {"id": "_id"}
-"""Role -> column in the files of a BEIR dataset: judgments (QRELS), and corpus and queries (BEIR_ID)."""
 
 
 class Retrieval(EvaluatorBase):
@@ -94,7 +90,7 @@ class Retrieval(EvaluatorBase):
             return self.corpus, self.queries, self.relevant
         if self.dataset is None or self.columns:
             return None
-        return _hub_tables(self) if is_remote(self.dataset) else _folder_tables(Path(self.dataset), self.split)
+        return hub_tables(self) if is_remote(self.dataset) else folder_tables(Path(self.dataset), self.split)
 
     def measure(self, rows: Collection, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Every metric at every k, each in [0, 1]; equally similar documents are ordered by id."""
@@ -133,40 +129,3 @@ def _without_own(index_qn: np.ndarray, own_q: np.ndarray) -> np.ndarray:
 def _has_splits(dataset: str) -> bool:
     """Whether the queries of a dataset may be those of several splits."""
     return is_remote(dataset) or len(list(Path(dataset).glob("qrels/*.tsv*"))) > 1
-
-
-def _folder_tables(folder: Path, split: str) -> tuple[TableSource, TableSource, TableSource] | None:
-    """The files of a BEIR folder; None for any other layout."""
-    corpus, queries, qrels = (
-        next(iter(sorted(folder.glob(pattern))), None)
-        for pattern in ("corpus.jsonl*", "queries.jsonl*", f"qrels/{glob.escape(split)}.tsv*")
-    )
-    if corpus is None or queries is None:
-        return None
-    if qrels is None:
-        splits = sorted(path.name.partition(".")[0] for path in folder.glob("qrels/*.tsv*"))
-        hint = did_you_mean(split, splits) or "there is none"
-        raise DataError(f"{folder} has no judgments for the split `{split}` in qrels/: {hint}")
-    return (
-        TableSource(dataset=str(corpus), columns=BEIR_ID),
-        TableSource(dataset=str(queries), columns=BEIR_ID),
-        TableSource(dataset=str(qrels), columns=QRELS),
-    )
-
-
-def _hub_tables(source: Retrieval) -> tuple[TableSource, TableSource, TableSource]:
-    """The configurations of a Hub dataset in MTEB's layout; BeIR has a separate repository for judgments."""
-    dataset, revision = str(source.dataset), source.revision
-    is_beir = dataset.startswith("BeIR/")
-    corpus, queries = (
-        TableSource(dataset=dataset, config=name, split=name, revision=revision, columns=BEIR_ID)
-        for name in ("corpus", "queries")
-    )
-    qrels = TableSource(
-        dataset=f"{dataset}-qrels" if is_beir else dataset,
-        config=None if is_beir else "default",
-        split=source.split,
-        revision=None if is_beir else revision,
-        columns=QRELS,
-    )
-    return corpus, queries, qrels

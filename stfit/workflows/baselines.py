@@ -30,7 +30,7 @@ def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
 def build_untrained(recipe: Recipe, device: str) -> Encoder:
     def texts() -> Iterator[str]:
         for objective in recipe.objectives_by_path.values():
-            yield from load_training_rows(recipe, objective).all_texts()
+            yield from load_training_rows(recipe, objective)[0].all_texts()
 
     seed_everything(recipe.seed)
     return build_encoder(recipe.model, texts, device)

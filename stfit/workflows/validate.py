@@ -206,12 +206,12 @@ def _inspect_if_reachable(model: Model, report: Prepared) -> ModelInfo:
         return ModelInfo()
 
 
-def load_training_rows(recipe: Recipe, objective: Objective) -> Examples:
-    """The rows that an objective trains on (of a stream, the first ones)."""
-    training, *_ = load_objective(objective, recipe.seed)
-    if not objective.data.drop_overlap:
-        return training
-    return drop_overlap(recipe, objective.data, training, prepare_evaluation(recipe))
+def load_training_rows(recipe: Recipe, objective: Objective) -> tuple[Examples, Table]:
+    """The rows that an objective trains on (of a stream, the first ones), and the table that they come from."""
+    training, _, table = load_objective(objective, recipe.seed)
+    if objective.data.drop_overlap:
+        training = drop_overlap(recipe, objective.data, training, prepare_evaluation(recipe))
+    return training, table
 
 
 def prepare_evaluation(recipe: Recipe) -> Evaluators:

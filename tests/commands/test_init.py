@@ -169,7 +169,7 @@ def test_a_table_of_text_files_is_read_by_its_cells(tmp_path):
         writer.writerows(score(i) for i in range(64))
     init(str(tmp_path / "pairs.csv"), tmp_path / "recipe.yaml", "scratch")
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
-    assert (recipe.name, recipe.data.label_range) == ("pairs", [0, 5])
+    assert (recipe.name, recipe.data.label_range) == ("recipe", [0, 5])  # the name is that of the file
     assert set(load_and_validate(recipe).training[0].label.tolist()) == {0, 0.2, 0.4, 0.6, 0.8, 1}
 
 
@@ -296,3 +296,24 @@ def test_a_schema_for_editors_lies_beside_the_recipe(propose, tmp_path):
     assert "loss" in schema["properties"]
     first = (tmp_path / "recipe.yaml").read_text().splitlines()[0]
     assert first == "# yaml-language-server: $schema=recipe.schema.json"
+
+
+def test_a_dataset_for_retrieval_gets_pairs_and_a_search(tmp_path):
+    beir = tmp_path / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    documents = [{"_id": str(i), "title": "", "text": f"document number {i}"} for i in range(30)]
+    queries = [{"_id": f"q{i}", "text": f"query {i}"} for i in range(30)]
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        (beir / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="no judgments in qrels/"):
+        init(str(beir), tmp_path / "recipe.yaml", "scratch")
+    for split, ids in (("train", range(20)), ("test", range(20, 30))):
+        judged = "".join(f"q{i}\t{i}\t1\n" for i in ids)
+        (beir / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    init(str(beir), tmp_path / "recipe.yaml", "scratch")
+    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    assert (recipe.data.split, recipe.data.holdout.by) == ("train", "anchor")
+    searched, held_out = recipe.eval
+    assert (searched.type, searched.split, held_out.from_) == ("retrieval", "test", "holdout")
+    assert not load_and_validate(recipe).errors
+    assert len(searched.load(0, None).corpus) == 30

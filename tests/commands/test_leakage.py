@@ -35,7 +35,7 @@ def test_check_counts_shared_texts_by_column_and_drop_overlap_leaves_none(recipe
     kept = check(recipe, ["data.drop_overlap=true"])
     assert (result["rows"], kept["rows"], kept["dropped"]) == (12, 10, {"shared with an evaluator": 2})
     assert codes(kept) == [code for code in codes(result) if code != "shared-texts"]
-    assert len(load_pairs(load_recipe(recipe, ["data.drop_overlap=true"]).recipe)) == 10
+    assert len(load_pairs(load_recipe(recipe, ["data.drop_overlap=true"]).recipe)[0]) == 10
 
 
 def test_a_row_that_is_left_out_is_not_trained_on_and_other_evaluators_start_anew(recipe, run, tmp_path):

@@ -152,7 +152,7 @@ def test_mined_file_is_a_triplet_dataset_as_its_line_says(minilm, recipe, tmp_pa
     mined_recipe = load_recipe(tmp_path / "triplets.yaml").recipe
     from stfit.commands.mine import load_pairs
 
-    assert len(load_pairs(mined_recipe)) == result["rows"]
+    assert len(load_pairs(mined_recipe)[0]) == result["rows"]
     mined(minilm, recipe, tmp_path, MiningOptions(per_row=2))
     assert (tmp_path / "mined.jsonl").read_bytes() == first
 

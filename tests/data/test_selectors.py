@@ -18,9 +18,9 @@ def expanded(table, *selectors, max_per_row=None):
 
 
 def test_a_path_is_a_column_and_steps():
-    assert parse_selector("set.pos[0].text") == ("set.pos[0].text", "set", ("pos", 0, "text"), None)
+    assert parse_selector("set.pos[0].text") == ("set.pos[0].text", "set", ("pos", 0, "text"), None, ())
     assert parse_selector("set.neg[1:-2]").path == ("neg", slice(1, -2))
-    assert parse_selector("set[*].text")[1:] == ("set", (), ("text",))
+    assert parse_selector("set[*].text")[1:4] == ("set", (), ("text",))
     assert parse_selector("my column").column == "my column"
 
 
@@ -28,6 +28,29 @@ def test_an_exact_column_name_wins_over_the_path():
     table = table_of({"set.query": "exact", "set": {"query": "path"}, "a[": "odd"})
     assert [select(table, text) for text in ("set.query", "a[")] == [["exact"], ["odd"]]
     assert select(table_of({"set": {"query": "path"}}), "set.query") == ["path"]
+
+
+def test_a_template_joins_what_is_there():
+    table = table_of(
+        {"title": "On rain", "text": "It rains.", "n": 3.0, "set": {"by": "Ann"}},
+        {"title": None, "text": "It rains.", "n": None, "set": None},
+        {"title": None, "text": float("nan"), "n": None, "set": {}},
+    )
+    assert select(table, "{title} {text}") == ["On rain It rains.", "It rains.", None]
+    assert select(table, "{set.by}: {text} ({n})") == ["Ann: It rains. (3)", ": It rains. ()", None]
+    assert parse_selector("{set.by}: {text}").columns == ["set", "text"]
+    assert select(table_of({"{a} {b}": "odd", "a": "x", "b": "y"}), "{a} {b}") == ["odd"]
+
+
+@pytest.mark.parametrize("text", ["{a", "{}", "{a!r}", "{a:3}", "{a} {b[*]}", "{a[:2]}", "{{a}} {b}", "a} {b}"])
+def test_what_is_no_template_is_a_recipe_error(text):
+    with pytest.raises(RecipeError, match=r"template|selector"):
+        parse_selector(text)
+
+
+def test_a_template_takes_no_lists():
+    with pytest.raises(DataError, match=r"row 2: the template `\{a\} x` joins texts and numbers, and found \['y'\]"):
+        select(table_of({"a": "y"}, {"a": ["y"]}), "{a} x")
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
     if source.format not in ("positive_pair", "triplet"):
         return []
     selectors = chain(*resolve_columns(table, source.columns, source.format).values())
-    used = {selector.column for selector in selectors}
-    used |= {parse_selector(text, list(table.columns)).column for text in source.where}
+    used = set(chain.from_iterable(selector.columns for selector in selectors))
+    used |= set(chain.from_iterable(parse_selector(text, list(table.columns)).columns for text in source.where))
     hint = "contains only 0 and 1, but is not used: if it marks the positive rows, set"
     return [
         Problem(f"column `{name}` {hint} `where: {to_hint({name: 1})}`", "unread-flag", table.origin)

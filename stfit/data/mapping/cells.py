@@ -16,6 +16,11 @@ def without_point(cell: Any) -> Any:
     return int(cell) if is_whole else cell
 
 
+def as_text(cell: Any) -> str:
+    """An id or a text as it is compared: empty if it is missing."""
+    return "" if is_missing(cell) else str(without_point(cell))
+
+
 def plain_number(cell: Any) -> Any:
     """A decimal of a database as int or float; any other cell as it is."""
     whole = without_point(cell) if isinstance(cell, Decimal) else cell

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from itertools import chain
 
 from stfit.data.mapping.selectors import Selector, parse_selector
 from stfit.data.source import ROLES
@@ -49,7 +50,8 @@ def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format
             selectors = [parse_selector(text, known) for text in ([named] if isinstance(named, str) else named)]
             _check_several(role, selectors)
         resolved[role] = selectors
-        missing = [] if role in absent else [selector.column for selector in selectors if selector.column not in known]
+        named_columns = chain.from_iterable(selector.columns for selector in selectors)
+        missing = [] if role in absent else [column for column in named_columns if column not in known]
         problems += [replace(table.missing(column, taken), key=key) for column in missing]
     if problems:
         raise DataError(problems)

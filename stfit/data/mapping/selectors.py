@@ -1,16 +1,21 @@
 """The selector language: which part of a row a role takes.
 
 `title`, `set.query`, `set.pos[0]`, `set.pos[-1]`, `set.neg[:5]`, `set.neg[*]`: a column, then keys, indices and slices.
-A column whose name is the whole selector wins over the path.
+`{title} {text}`: a template, which joins such paths to one text. A column whose name is the whole selector wins.
 """
+
+from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import chain, combinations, islice, product
+from string import Formatter
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from stfit.data.mapping.cells import is_missing, without_point
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, RecipeError, did_you_mean
 
@@ -29,6 +34,12 @@ class Selector(NamedTuple):
     column: str
     path: tuple[Step, ...] = ()
     tail: tuple[Step, ...] | None = None
+    parts: tuple[tuple[str, Selector | None], ...] = ()
+    """Of a template, which has no column of its own: a literal text, and the selector after it."""
+
+    @property
+    def columns(self) -> list[str]:
+        return [part.column for _, part in self.parts if part] if self.parts else [self.column]
 
     @property
     def has_slice(self) -> bool:
@@ -39,9 +50,11 @@ class Selector(NamedTuple):
 def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
     if text in columns:
         return Selector(text, text)
+    if "{" in text:
+        return _parse_template(text, columns)
     match = PATH.fullmatch(text)
     if match is None or STEP.sub("", match["steps"]):
-        shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]` or `set.neg[*]`"
+        shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]`, `set.neg[*]` or `{title} {text}`"
         raise RecipeError(f"can't read the selector `{text}`: write a column or a path, such as {shapes}")
     steps = tuple(map(_parse_step, STEP.finditer(match["steps"])))
     if WILDCARD not in steps:
@@ -50,6 +63,20 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
     if WILDCARD in steps[at + 1 :]:
         raise RecipeError(f"`{text}` has two `[*]`, but a selector can have only one")
     return Selector(text, match["column"], steps[:at], steps[at + 1 :])
+
+
+def _parse_template(text: str, columns: Sequence[str]) -> Selector:
+    try:
+        pieces = [(literal, name) for literal, name, spec, change in Formatter().parse(text) if not (spec or change)]
+        if "".join(literal + f"{{{name}}}" * (name is not None) for literal, name in pieces) != text:
+            raise ValueError("a name in braces is a column or a path")
+    except ValueError as error:
+        raise RecipeError(f"can't read the template `{text}`: {error}; write it like `{{title}} {{text}}`") from error
+    parts = tuple((literal, None if name is None else parse_selector(name, columns)) for literal, name in pieces)
+    several = [part.text for _, part in parts if part and (part.tail is not None or part.has_slice or part.parts)]
+    if several:
+        raise RecipeError(f"`{several[0]}` in the template `{text}` has several values, and a template takes one")
+    return Selector(text, "", parts=parts)
 
 
 def _parse_step(match: re.Match[str]) -> Step:
@@ -65,7 +92,30 @@ def select(table: Table, text: str) -> list[Any]:
     selector = parse_selector(text, list(table.columns))
     if selector.tail is not None or selector.has_slice:
         raise RecipeError(f"`{text}` selects several values per row, but only one is allowed here")
-    return _walk(table.cells(selector.column), table.row, selector.path, selector.column)
+    return _values(table, selector)
+
+
+def _values(table: Table, selector: Selector) -> list[Any]:
+    """What the steps before a `[*]` lead to, for every row."""
+    if not selector.parts:
+        return _walk(table.cells(selector.column), table.row, selector.path, selector.column)
+    texts = [(literal, part and _values(table, part)) for literal, part in selector.parts]
+    return [
+        _join([(literal, cells and cells[position]) for literal, cells in texts], selector.text, row)
+        for position, row in enumerate(table.row.tolist())
+    ]
+
+
+def _join(pieces: list[tuple[str, Any]], template: str, row: int) -> str | None:
+    """The text of a template, without space at its ends; None if all its cells are null."""
+    for _, cell in pieces:
+        if not (is_missing(cell) or isinstance(cell, str | bool | int | float | Decimal)):
+            message = f"row {row}: the template `{template}` joins texts and numbers, and found {cell!r:.60}"
+            raise DataError(Problem(message, "not-text", row=row))
+    if all(is_missing(cell) and cell != "" for _, cell in pieces):
+        return None
+    cells = ["" if is_missing(cell) else str(without_point(cell)) for _, cell in pieces]
+    return "".join(literal + cell for (literal, _), cell in zip(pieces, cells, strict=True)).strip()
 
 
 def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> tuple[list[list[Any]], np.ndarray]:
@@ -75,7 +125,7 @@ def expand(table: Table, selectors: list[Selector], max_per_row: int | None) -> 
     list, in its order (i < j); different ones that share a list (`turns[*].question`, `turns[*].answer`) take the same
     element.
     """
-    values = [_walk(table.cells(s.column), table.row, s.path, s.column) for s in selectors]
+    values = [_values(table, selector) for selector in selectors]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, selector in enumerate(selectors):
         if selector.tail is not None:

@@ -1,18 +1,23 @@
 """The texts of one column of a dataset, with their ids."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from stfit.data.mapping.cells import without_point
 from stfit.data.mapping.examples import cell_reader, text_problems
 from stfit.data.mapping.selectors import Selector, expand, parse_selector, select
+from stfit.data.reading.beir import is_beir_folder, is_document
 from stfit.data.reading.load_table import open_blocks
-from stfit.data.source import Source
+from stfit.data.source import ReadOptions, Source
 from stfit.data.table import Table, name_rows
 from stfit.errors import DataError, Problem, RecipeError
 from stfit.io.display import shorten
 from stfit.io.unicode import is_unicode
+
+log = logging.getLogger("stfit")
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,27 @@ class Texts:
         return len(self.texts)
 
 
+def source_of_texts(dataset: str, split: str | None, read: ReadOptions | None = None) -> Source:
+    """Without a split: the corpus of a BEIR folder, else `train`."""
+    default = "corpus" if is_beir_folder(Path(dataset)) else "train"
+    return Source(dataset=dataset, split=split or default, read=read or ReadOptions())
+
+
 def stream_texts(source: Source, column: str | None, id_column: str | None) -> Iterator[Texts]:
     """Every text that the selector `column` takes, in order; its id is what `id_column` selects, or its number from 0.
 
-    The default of `column` is `text`, or the only column that holds text. Raises RecipeError or DataError.
+    The default of `column` is `text`, or the only column that holds text; of the rows of a BEIR corpus, title and text,
+    with the id `_id`. Raises RecipeError or DataError.
     """
     selector: Selector | None = None
     kind: type | None = None
     count = 0
     for table in open_blocks(source, stdin_is_json=column is not None)():
-        selector = selector or _choose_selector(table, column)
+        if selector is None:
+            selector = _choose_selector(table, column)
+            id_column = id_column or ("_id" if column is None and is_document([*table.columns]) else None)
+            if column is None and selector.text not in ("text", *table.columns):
+                log.info("%s: texts: %s, ids: %s", table.origin, selector.text, id_column or "numbers from 0")
         (found,), parents = expand(table, [selector], None)
         cells = list(map(cell_reader(source.read), found))
         rows = table.row[parents]
@@ -70,8 +86,11 @@ def _choose_selector(table: Table, column: str | None) -> Selector:
     known = list(table.columns)
     if column is not None:
         selector = parse_selector(column, known)
-        table.cells(selector.column)
+        for name in selector.columns:
+            table.cells(name)
         return selector
+    if is_document(known):
+        return parse_selector("{title} {text}" if "title" in known else "text", known)
     texts = [name for name, cells in table.columns.items() if any(isinstance(cell, str) for cell in cells)]
     texts = known if len(known) == 1 else texts
     if "text" in texts or len(texts) == 1:

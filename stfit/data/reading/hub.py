@@ -15,10 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from stfit.data.reading.beir import hub_tables, join_pairs
 from stfit.data.reading.parquet import refuse_parquet_bomb
 from stfit.data.reading.split import Preview
 from stfit.data.source import TableSource
-from stfit.data.table import Table, build_table
+from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import DataError
 from stfit.hub.download import download_files, find_commit, list_files, snapshot_folder
 from stfit.hub.retry import call_with_retries
@@ -32,6 +33,9 @@ else:
 METADATA = ["README.md", ".huggingface.yaml", "dataset_infos.json"]
 """Files of a repository that describe its other files. Code in a repository is never run."""
 ROWS_AT_ONCE = 10_000
+
+Splits = dict[str, Callable[[int | None], Iterator[Table]]]
+"""Name of a split -> its blocks; given a number, at least so many of its first rows."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ class HubSplit:
             yield from dataset_blocks(self.builder.as_streaming_dataset(self.name), self.id, limit)
 
 
-def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Iterator[Table]]]:
+def hub_splits(source: TableSource) -> Splits:
     """Split -> its blocks. Raises HubError if the Hub does not give the dataset, DataError if it is not a dataset."""
     if Path(source.dataset).exists():  # `datasets` would take the folder without a warning
         message = f"`{source.dataset}` is both a Hub id and a local path: for the path, write `./{source.dataset}`"
@@ -83,6 +87,10 @@ def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Iterator
         for path in paths:
             (stage / path).parent.mkdir(parents=True, exist_ok=True)
             (stage / path).write_bytes((metadata / path).read_bytes() if path in METADATA else b"")
+        if source.config is None and source.files is None and any("corpus" in path for path in paths):
+            configs = set(datasets.get_dataset_config_names(str(stage)))
+            if {"corpus", "queries"} <= configs:
+                return _splits_with_pairs(source)
         builder = datasets.load_dataset_builder(
             str(stage),
             name=source.config,
@@ -98,6 +106,19 @@ def hub_splits(source: TableSource) -> dict[str, Callable[[int | None], Iterator
         split: HubSplit(source.dataset, commit, builder, split, files, is_preview).read
         for split, files in files_by_split.items()
     }
+
+
+def _splits_with_pairs(source: TableSource) -> Splits:
+    """Of a dataset in MTEB's layout: the corpus, the queries, and a split of pairs for every split of judgments."""
+    corpus, queries, qrels = hub_tables(source)
+    documents, questions = hub_splits(corpus)["corpus"], hub_splits(queries)["queries"]
+
+    def read(judgments: Callable[[int | None], Iterator[Table]]) -> Iterator[Table]:
+        judged, asked, known = (concatenate(list(blocks(None))) for blocks in (judgments, questions, documents))
+        yield join_pairs(judged, asked, known, source.dataset)
+
+    pairs = {name: lambda _, blocks=blocks: read(blocks) for name, blocks in hub_splits(qrels).items()}
+    return pairs | {"corpus": documents, "queries": questions}
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stfit.data.reading.hub import hub_splits
+from stfit.data.reading.beir import JUDGMENTS, join_pairs
+from stfit.data.reading.hub import Splits, hub_splits
 from stfit.data.reading.json_lines import json_blocks
 from stfit.data.reading.local_files import files_by_split, only_split, read_files
 from stfit.data.reading.saved_to_disk import is_saved, saved_splits
@@ -17,9 +18,6 @@ from stfit.data.source import STDIN, TableSource, is_remote
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import Problem, RecipeError, at_key
 from stfit.paths import NO_STDIN
-
-Splits = dict[str, Callable[[int | None], Iterator[Table]]]
-"""Name of a split -> its blocks; given a number, at least so many of its first rows."""
 
 
 def find_splits(source: TableSource) -> Splits:
@@ -37,7 +35,15 @@ def find_splits(source: TableSource) -> Splits:
         return saved_splits(path)
     # A file is read whole, so that its errors don't depend on the slice.
     files = files_by_split(source.dataset)
-    return {name: lambda _, paths=paths: read_files(paths, source) for name, paths in files.items()}  # type: ignore[misc]
+
+    def read(name: str) -> Iterator[Table]:
+        if "corpus" not in files or files[name][0].parent.name != JUDGMENTS:
+            return read_files(files[name], source)
+        paths = (files[name][:1], files["queries"], files["corpus"])
+        judgments, queries, corpus = (load_split(read_files(each, source)) for each in paths)
+        return iter([join_pairs(judgments, queries, corpus, source.dataset)])
+
+    return {name: lambda _, name=name: read(name) for name in files}  # type: ignore[misc]
 
 
 def split_of(source: TableSource) -> str:

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stfit.data.reading.beir import JUDGMENTS
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.packed_file import UNPACKING_ERRORS, open_bytes
 from stfit.data.reading.saved_to_disk import is_saved, saved_splits
@@ -150,7 +151,15 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
             raise DataError(
                 f"several files could be the split `{name}`: {', '.join(map(str, paths))}; set `dataset` to one of them"
             )
-    return splits
+    return splits | _judged_splits(folder, splits)
+
+
+def _judged_splits(folder: Path, splits: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """In BEIR's layout, a split for every file of judgments: it is read with the corpus and the queries."""
+    if not {"corpus", "queries"} <= splits.keys():
+        return {}
+    tables = [*splits["corpus"], *splits["queries"]]
+    return {without_data_suffix(path.name): [path, *tables] for path in sorted(folder.glob(f"{JUDGMENTS}/*.tsv*"))}
 
 
 def _files_in(folder: Path) -> list[Path]:
