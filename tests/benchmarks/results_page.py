@@ -25,9 +25,9 @@ A value is the mean over seeds 1, 2 and 3, and the half-width of its 95% interva
 training and evaluation are the same for every seed, so it says what the order of rows and dropout do, not what other
 rows would. The difference is paired by seed. **Bold**: its interval does not hold 0.
 
-Time is that of one processor core, from the start of the command to the saved model: loading of packages and of the
-model included, which is most of it for so few rows. Memory is the peak. Both are medians of three. Measured on
-{machine}, {day}, with `make results`.
+Time is that of one processor core, from the start of the command to the saved model: for so few rows, loading packages
+and the model, and saving it, are most of it ([performance](performance.md) measures the training itself). Memory is the
+peak. Both are medians of three: stfit / sentence-transformers. Measured on {machine}, {day}, by `make results`.
 """
 
 TOOLS = ("base", "stfit", "sentence-transformers")
@@ -48,7 +48,7 @@ def _table(base: str, lines: Sequence[dict[str, Any]]) -> str:
     text.append(f"| --- | --- |{' --: |' * 6}")
     for task in dict.fromkeys(line["task"] for line in lines):
         of = {tool: [line for line in lines if (line["task"], line["tool"]) == (task, tool)] for tool in TOOLS}
-        if all(of.values()):
+        if len(of["base"]) == 1 and len(of["stfit"]) == len(of["sentence-transformers"]) == 3:
             text += [f"| {' | '.join(_cells(task, metric, of))} |" for metric in of["base"][0]["values"]]
     return "\n".join(text) + "\n"
 
@@ -73,7 +73,7 @@ def _cells(task: str, metric: str, of: dict[str, list[dict[str, Any]]]) -> list[
 
 
 def _half_width(values: Sequence[float]) -> float:
-    return T_95 * stdev(values) / math.sqrt(len(values)) if len(values) == 3 else math.nan
+    return T_95 * stdev(values) / math.sqrt(len(values))
 
 
 def _processor() -> str:

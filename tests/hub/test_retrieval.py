@@ -33,9 +33,9 @@ def test_corpus_queries_and_judgements_are_found(filled, stfit, tmp_path, senten
     metrics = json.loads(ended.stdout)["metrics"]
     assert metrics["search/accuracy@1"] == 1  # each query is its own document
     assert metrics["search/precision@10"] == 0.1
-    data = "dataset: me/search, split: test, format: positive_pair"
+    data = "dataset: me/search, split: test, format: positive_pair, columns: {anchor: '{query_id} {anchor}'}"
     trained = recipe.replace("dataset: me/rows, config: pairs, format: positive_pair", data)
-    (tmp_path / "pairs.yaml").write_text(trained)
+    (tmp_path / "pairs.yaml").write_text(trained.replace("batch_size: 8", "batch_size: 4"))
     ended = stfit("check pairs.yaml --json")
     assert ended.returncode == 0, ended.stdout
-    assert json.loads(ended.stdout)["samples"][0] == {"anchor": sentences[0], "positive": sentences[0]}
+    assert json.loads(ended.stdout)["samples"][0] == {"anchor": f"q0 {sentences[0]}", "positive": sentences[0]}
