@@ -142,7 +142,7 @@ class TableSource(Spec):
     read: ReadOptions = ReadOptions()
     """How to read a text file."""
     columns: dict[str, str | list[str]] = {}
-    """Role -> column selector: `{anchor: set.query, positive: "set.pos[0]"}`, or `"{title} {text}"`, which joins columns.
+    """Role -> column selector: `{anchor: set.query, positive: "set.pos[0]"}`. `"{title} {text}"` joins columns.
     Default: the column of that name."""
     where: dict[str, Scalar | list[Scalar] | Condition] = {}
     """Column -> a value, a list of values, or a condition. Only matching rows are kept."""

@@ -34,7 +34,7 @@ def test_corpus_queries_and_judgements_are_found(filled, stfit, tmp_path, senten
     assert metrics["search/accuracy@1"] == 1  # each query is its own document
     assert metrics["search/precision@10"] == 0.1
     data = "dataset: me/search, split: test, format: positive_pair, columns: {anchor: '{query_id} {anchor}'}"
-    trained = recipe.replace("dataset: me/rows, config: pairs, format: positive_pair", data)
+    trained = RECIPE.replace("dataset: me/rows, config: pairs, format: positive_pair", data)
     (tmp_path / "pairs.yaml").write_text(trained.replace("batch_size: 8", "batch_size: 4"))
     ended = stfit("check pairs.yaml --json")
     assert ended.returncode == 0, ended.stdout
