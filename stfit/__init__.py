@@ -129,6 +129,7 @@ def encode(
     column: str | None = None,
     id_column: str | None = None,
     split: str | None = None,
+    keep: Sequence[str] = (),
     with_text: bool = False,
     calibration: str | Path | None = None,
     device: str = "auto",
@@ -141,7 +142,7 @@ def encode(
     return _last_result(
         iter_encode(
             model, texts, output, options=options, column=column, id_column=id_column, split=split,
-            with_text=with_text, calibration=calibration, device=device,
+            keep=keep, with_text=with_text, calibration=calibration, device=device,
         )
     )  # fmt: skip
 
@@ -155,6 +156,7 @@ def iter_encode(
     column: str | None = None,
     id_column: str | None = None,
     split: str | None = None,
+    keep: Sequence[str] = (),
     with_text: bool = False,
     calibration: str | Path | None = None,
     device: str = "auto",
@@ -163,7 +165,7 @@ def iter_encode(
     from stfit.commands.api import encode_texts
 
     return encode_texts(
-        model, texts, output, options, column, id_column, split, with_text, calibration, device
+        model, texts, output, options, column, id_column, split, keep, with_text, calibration, device
     )  # fmt: skip
 
 

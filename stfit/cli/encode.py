@@ -26,6 +26,10 @@ def encode_command(
     id_column: Annotated[
         str | None, typer.Option(help="Column or selector of ids to write [default: row numbers from 0].")
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN,...", help="Columns to write beside the embeddings (.parquet, .jsonl, shards)."),
+    ] = None,
     with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts too (.parquet, .jsonl).")] = False,
     split: Split = None,
     read: Read = None,
@@ -56,11 +60,12 @@ def encode_command(
     from stfit.commands.encode import encode
     from stfit.data.mapping.texts import source_of_texts
     from stfit.recipe.read_options import read_options
-    from stfit.workflows.text_windows import Inputs
+    from stfit.workflows.text_windows import inputs_to_keep
 
     max_tokens = None if batch_tokens == "auto" else int(batch_tokens)
     options = EncodeOptions(prompt_name, normalize, truncate_dim, precision, max_tokens, fast)
-    inputs = Inputs(source_of_texts(texts, split, read_options(read)), column, id_column)
+    kept = [name.strip() for name in keep.split(",")] if keep else []
+    inputs = inputs_to_keep(source_of_texts(texts, split, read_options(read)), column, id_column, kept)
     events = encode(model, inputs, output, options, calibration=calibration, with_text=with_text, device=device)
     _print_result(_follow(events), json)
 

@@ -24,7 +24,7 @@ from stfit.options import EncodeOptions, MiningOptions
 from stfit.recipe.load import LoadedRecipe, load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import recipe_of_run
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.text_windows import inputs_to_keep
 
 PATH = str | os.PathLike  # type: ignore[type-arg]
 
@@ -87,6 +87,7 @@ def encode_texts(
     column: str | None,
     id_column: str | None,
     split: str | None,
+    keep: Sequence[str],
     with_text: bool,
     calibration: str | Path | None,
     device: str,
@@ -98,10 +99,11 @@ def encode_texts(
     require_type("column", column, str | None)
     require_type("id_column", id_column, str | None)
     require_type("split", split, str | None)
+    require_type("keep", keep, list | tuple)
     require_type("with_text", with_text, bool)
     require_type("calibration", calibration, PATH | None)
     require_type("device", device, str)
-    inputs = Inputs(source_of_texts(str(texts), split), column, id_column)
+    inputs = inputs_to_keep(source_of_texts(str(texts), split), column, id_column, keep)
     ranges = None if calibration is None else Path(calibration)
     return encode(str(model), inputs, Path(output), options, calibration=ranges, with_text=with_text, device=device)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.embedding_writers import EmbeddingRows, Parts, bytes_per_row, check_suffix, write_output
+from stfit.data.embedding_writers import EmbeddingRows, Parts, bytes_per_row, check_columns, check_suffix, write_output
 from stfit.data.mapping.texts import Texts
 from stfit.data.reading.local_files import count_rows, input_paths, local_files
 from stfit.data.source import Source
@@ -71,6 +71,7 @@ def encode(
     check_suffix(output)
     if not output.suffix:
         require_text(output)  # a dataset's folder, which names itself in JSON
+    check_columns([*inputs.keep, *(["text"] if with_text and inputs.keep else [])], output)
     _require_calibration(options.precision, calibration)
     read = [*input_paths(inputs.source), *paths_of_model(Path(model))]
     require_output(output, [*read, *([calibration] if calibration else [])], is_folder=not output.suffix)
@@ -160,7 +161,7 @@ def _write_parts(
     settings = json.dumps([encoder.fingerprint, asdict(options), precision, range_values, with_text])
 
     def digest_of(texts: Texts) -> str:
-        return sha256(json.dumps([settings, texts.ids, texts.texts], default=str).encode()).hexdigest()
+        return sha256(json.dumps([settings, texts.ids, texts.texts, texts.kept], default=str).encode()).hexdigest()
 
     row_bytes = bytes_per_row(precision, stats.dim) + bytes_per_row(options.precision, stats.dim, suffix)
     total = _RowCount(inputs.source)
@@ -177,8 +178,9 @@ def _write_parts(
             if is_rank_zero():
                 _require_finite(embeddings, window, precision)
                 values = quantize(embeddings, precision, ranges)[window.place]
-                texts = window.all.texts if with_text else None
-                parts.write(window.number, digest_of(window.all), EmbeddingRows(window.all.ids, texts, values))
+                columns = {"text": window.all.texts} if with_text else {}
+                columns |= {name: [row[name] for row in window.all.kept] for name in inputs.keep}
+                parts.write(window.number, digest_of(window.all), EmbeddingRows(window.all.ids, columns, values))
             stats.distinct += len(window.distinct)
             stats.seconds += time.perf_counter() - start
             if options.fast and stats.cosine is None:

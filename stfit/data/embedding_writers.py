@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import safetensors.numpy
 
-from stfit.errors import RecipeError, ResourceError
+from stfit.errors import DataError, RecipeError, ResourceError
 from stfit.io.atomic import atomic_cache_entry, atomic_directory, atomic_file, wrap_os_errors
 from stfit.io.hashing import hash_buffers
 from stfit.lazy import lazy
@@ -37,18 +37,25 @@ PART = re.compile(r"part-\d{5,}\.safetensors(\.\d+(@.*)?\.tmp)?|\.output\.lock")
 
 @dataclass(frozen=True)
 class EmbeddingRows:
-    """Embeddings [rows, dim] with their ids and, if requested, their texts."""
+    """Embeddings [rows, dim] with their ids, and what is written beside them."""
 
     ids: list[Any]
-    texts: list[str] | None
+    columns: dict[str, list[Any]]
     values: np.ndarray
 
     def to_arrow(self) -> pa.Table:
         flat = pa.array(np.ascontiguousarray(self.values).reshape(-1))
-        columns = {"id": pa.array(self.ids)}
-        if self.texts is not None:
-            columns["text"] = pa.array(self.texts, pa.string())
+        columns = {"id": pa.array(self.ids)} | {name: _to_array(name, cells) for name, cells in self.columns.items()}
         return pa.table(columns | {"embedding": pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])})
+
+
+def _to_array(name: str, cells: list[Any]) -> pa.Array:
+    """Of text where all cells are missing: another part may have some."""
+    try:
+        array = pa.array(cells)
+    except pa.ArrowException as error:
+        raise DataError(f"column `{name}` can't be kept: {error}") from error
+    return array.cast(pa.string()) if pa.types.is_null(array.type) else array
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Parts:
             return False
 
     def write(self, number: int, digest: str, rows: EmbeddingRows) -> None:
-        names = np.frombuffer(json.dumps([rows.ids, rows.texts], default=str).encode(), dtype=np.uint8)
+        names = np.frombuffer(json.dumps([rows.ids, rows.columns], default=str).encode(), dtype=np.uint8)
         tensors = {"values": np.ascontiguousarray(rows.values), "names": names}
         path = self.path(number)
         with wrap_os_errors(path), atomic_cache_entry(path) as temporary:
@@ -113,8 +120,8 @@ class Parts:
 
     def read(self, number: int) -> EmbeddingRows:
         tensors = safetensors.numpy.load_file(self.path(number))
-        ids, texts = json.loads(tensors["names"].tobytes())
-        return EmbeddingRows(ids, texts, tensors["values"])
+        ids, columns = json.loads(tensors["names"].tobytes())
+        return EmbeddingRows(ids, columns, tensors["values"])
 
 
 def _hash_tensors(tensors: dict[str, np.ndarray]) -> str:
@@ -147,9 +154,18 @@ def _write_parquet(parts: Iterable[EmbeddingRows], path: Path, count: int) -> No
     for rows in parts:
         table = rows.to_arrow()
         writer = writer or parquet.ParquetWriter(path, table.schema)
-        writer.write_table(table)
+        writer.write_table(_as_first(table, writer.schema))
     if writer is not None:
         writer.close()
+
+
+def _as_first(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """With the types of the first part. Raises DataError if a column holds others."""
+    try:
+        return table.cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        differing = [field.name for field in schema if table.schema.field(field.name).type != field.type]
+        raise DataError(f"column `{differing[0]}` can't be kept: it holds values of several types ({error})") from error
 
 
 def _write_json_lines(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
@@ -161,7 +177,7 @@ def _write_json_lines(parts: Iterable[EmbeddingRows], path: Path, count: int) ->
                 np.arange(len(digits) + 1, dtype=np.int32) * digits.type.list_size, digits.flatten().cast(pa.string())
             )
             for index, numbers in enumerate(pc.binary_join(lists, ",").to_pylist()):
-                head = {"id": rows.ids[index]} | ({"text": rows.texts[index]} if rows.texts is not None else {})
+                head = {"id": rows.ids[index]} | {name: cells[index] for name, cells in rows.columns.items()}
                 file.write(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n')
 
 
@@ -189,6 +205,14 @@ def check_suffix(path: Path) -> None:
         raise RecipeError(f"{path}: the output must be a .npy, .safetensors, .parquet or .jsonl file, or a folder")
     if path.is_dir() and (path.suffix or any(shard.suffix != ".parquet" for shard in path.iterdir())):
         raise RecipeError(f"{path} is a folder with files other than shards: choose a new folder, or a file")
+
+
+def check_columns(names: Sequence[str], path: Path) -> None:
+    """Raises RecipeError for an output without columns, and for a name that is taken."""
+    if names and path.suffix in (".npy", ".safetensors"):
+        raise RecipeError(f"{path}: such a file holds numbers alone: write {', '.join(names)} to .parquet or .jsonl")
+    if taken := [name for name in names if name in ("id", "embedding") or names.count(name) > 1]:
+        raise RecipeError(f"{path}: the column `{taken[0]}` is written already: keep another")
 
 
 def bytes_per_row(precision: str, dim: int, suffix: str = "") -> int:

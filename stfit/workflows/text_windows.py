@@ -1,6 +1,6 @@
 """Any number of texts, tokenized ahead of the model in windows that fit into memory."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,16 @@ class Inputs:
     source: Source
     column: str | None = None
     id_column: str | None = None
+    keep: tuple[str, ...] = ()
+    """Columns to write beside the embeddings."""
+
+
+def inputs_to_keep(source: Source, column: str | None, id_column: str | None, keep: Sequence[str]) -> Inputs:
+    """Inputs of which columns are kept: the column `id` is that of the ids, unless another is."""
+    is_id = id_column is None and "id" in keep
+    return Inputs(
+        source, column, "id" if is_id else id_column, tuple(name for name in keep if not (is_id and name == "id"))
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ def stream_text_windows(
     """Reads and tokenizes in a thread, one window ahead. `is_done(number, texts)`: whether tokens are not needed."""
 
     def tokenized_windows() -> Iterator[Window]:
-        blocks = stream_texts(inputs.source, inputs.column, inputs.id_column)
+        blocks = stream_texts(inputs.source, inputs.column, inputs.id_column, inputs.keep)
         for number, texts in enumerate(_split_windows(blocks, encoder)):
             distinct = list(dict.fromkeys(texts.texts))
             row_of = {text: i for i, text in enumerate(distinct)}
@@ -69,16 +79,18 @@ def _split_windows(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]
     max_texts = FIRST_WINDOW
     ids: list[Any] = []
     texts: list[str] = []
+    kept: list[dict[str, Any]] = []
     characters = row = 0
     for block in blocks:
-        for id, text in zip(block.ids, block.texts, strict=True):
+        for id, text, others in zip(block.ids, block.texts, block.kept, strict=True):
             ids.append(id)
             texts.append(text)
+            kept.append(others)
             characters += len(text)
             if len(texts) >= max_texts or characters >= max_characters:
-                yield Texts(ids, texts, block.row)
-                ids, texts, characters = [], [], 0
+                yield Texts(ids, texts, block.row, kept)
+                ids, texts, kept, characters = [], [], [], 0
                 max_texts = min(WINDOW, WINDOW_VALUES // encoder.embedding_dim)
         row = block.row
     if texts or row == 0:  # an empty input is one empty window
-        yield Texts(ids, texts, row)
+        yield Texts(ids, texts, row, kept)

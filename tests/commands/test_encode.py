@@ -30,7 +30,7 @@ from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, Res
 from stfit.events import Finished
 from stfit.options import EncodeOptions
 from stfit.workflows import text_windows as windows
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.text_windows import Inputs, inputs_to_keep
 
 WORDS = ["rain", "bread", "train", "cat", "star", "song", "chess", "tea", "apple", "river"]
 TEXTS = [f"{first} and {second} {'again ' * (i % 5)}" for i, first in enumerate(WORDS) for second in WORDS[i % 3 :]]
@@ -399,3 +399,42 @@ def test_ids_are_of_one_kind_in_all_blocks(tmp_path) -> None:
     assert first == ids[: len(first)]
     with pytest.raises(DataError, match="row 1201 of `id` is 'x'"):
         list(blocks)
+
+
+PAYLOAD = [
+    {"id": f"d{i}", "title": f"title {i}" if i % 3 else None, "text": text, "tags": ["a", "b"][: i % 3]}
+    for i, text in enumerate(TEXTS)
+]
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "o.jsonl", "shards"])
+def test_columns_are_kept_beside_the_embeddings(model, tmp_path, name) -> None:
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAYLOAD))
+    inputs = inputs_to_keep(Source(dataset=str(tmp_path / "t.jsonl")), None, None, ["id", "title", "tags"])
+    list(encode(model, inputs, tmp_path / name, EncodeOptions(), device="cpu"))
+    if name == "o.jsonl":
+        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+    else:
+        rows = parquet.read_table(tmp_path / name).to_pylist()
+    assert [row.keys() for row in rows[:1]] == [{"id", "title", "tags", "embedding"}]
+    assert [[row[key] for key in ("id", "title", "tags")] for row in rows] == [
+        [row[key] for key in ("id", "title", "tags")] for row in PAYLOAD
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "error", "message"),
+    [
+        ("o.npy", ["title"], RecipeError, "holds numbers alone: write title to .parquet or .jsonl"),
+        ("o.parquet", ["title", "title"], RecipeError, "`title` is written already"),
+        ("o.parquet", ["embedding"], RecipeError, "`embedding` is written already"),
+        ("o.parquet", ["titel"], DataError, "there is no column `titel`: did you mean `title`"),
+        ("o.parquet", ["mixed"], DataError, "column `mixed` can't be kept"),
+    ],
+)
+def test_columns_that_can_not_be_kept_are_named(model, tmp_path, name, keep, error, message) -> None:
+    rows = [row | {"mixed": i if i % 2 else "x", "embedding": 1} for i, row in enumerate(PAYLOAD)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    inputs = inputs_to_keep(Source(dataset=str(tmp_path / "t.jsonl")), "text", None, keep)
+    with pytest.raises(error, match=message):
+        list(encode(model, inputs, tmp_path / name, EncodeOptions(), device="cpu"))

@@ -114,7 +114,7 @@ def test_a_result_of_an_earlier_version_has_no_digest_and_is_trusted(write, run,
 
 def test_a_changed_byte_anywhere_in_a_part_makes_it_no_part(tmp_path):
     parts = Parts(tmp_path)
-    parts.write(0, "inputs", EmbeddingRows([1, 2], ["a", "b"], np.ones((2, 3), np.float32)))
+    parts.write(0, "inputs", EmbeddingRows([1, 2], {"text": ["a", "b"]}, np.ones((2, 3), np.float32)))
     whole = parts.path(0).read_bytes()
     assert parts.has(0, "inputs")
     for place in range(len(whole)):

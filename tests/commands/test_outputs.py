@@ -93,7 +93,7 @@ def test_what_is_no_folder_takes_no_folder_of_shards_and_stays(tmp_path):
     (tmp_path / "t.txt").write_text("rain\n")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_text("kept")
-    rows = EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    rows = EmbeddingRows([1], {}, np.ones((1, 3), np.float32))
     for name in ("pipe", "file"):
         with pytest.raises(RecipeError, match=f"{name}: can't be written: it is no folder"):
             encode_to(tmp_path / name, tmp_path / "t.txt")
@@ -111,7 +111,7 @@ def test_what_the_user_has_beside_an_output_stays(tmp_path, output):
     for name in BESIDE:
         (tmp_path / name).mkdir()
         (tmp_path / name / "thesis").write_text("kept")
-    rows = EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    rows = EmbeddingRows([1], {}, np.ones((1, 3), np.float32))
     for _ in range(2):  # the second replaces the first
         write_output([rows], tmp_path / output, 1)
     assert {path.name for path in tmp_path.iterdir()} == {*BESIDE, output}
@@ -120,7 +120,7 @@ def test_what_the_user_has_beside_an_output_stays(tmp_path, output):
 
 @pytest.mark.parametrize(("output", "suffixes"), [("corpus", [".tmp", ".old"]), ("f.npy", [".tmp"])])
 def test_what_a_killed_process_left_beside_an_output_goes(tmp_path, output, suffixes):
-    target, rows = tmp_path / output, EmbeddingRows([1], None, np.ones((1, 3), np.float32))
+    target, rows = tmp_path / output, EmbeddingRows([1], {}, np.ones((1, 3), np.float32))
     assert wait(fork(lambda: [temporary_path(target, suffix).mkdir() for suffix in suffixes])) == 0
     assert len(list(tmp_path.iterdir())) == len(suffixes)
     write_output([rows], target, 1)
@@ -231,10 +231,10 @@ def full(action, room):
 
 @pytest.mark.parametrize("name", ["out.npy", "out.safetensors", "out.parquet", "out.jsonl", "shards"])
 def test_an_output_that_fills_the_disk_leaves_the_earlier_one_and_nothing_torn(tmp_path, name):
-    rows = EmbeddingRows([1, 2], None, np.ones((2, 3), np.float32))
+    rows = EmbeddingRows([1, 2], {}, np.ones((2, 3), np.float32))
     write_output([rows], tmp_path / name, 2)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    many = EmbeddingRows(list(range(5000)), None, np.random.default_rng(0).random((5000, 3), np.float32))
+    many = EmbeddingRows(list(range(5000)), {}, np.random.default_rng(0).random((5000, 3), np.float32))
     with pytest.raises(ResourceError):
         full(lambda: write_output([many], tmp_path / name, 5000), room=20_000)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -242,7 +242,7 @@ def test_an_output_that_fills_the_disk_leaves_the_earlier_one_and_nothing_torn(t
 
 def test_ranges_and_parts_that_do_not_fit_are_errors_about_the_disk_and_leave_nothing(tmp_path):
     ranges = Ranges(np.zeros(900, np.float32), np.ones(900, np.float32))
-    rows = EmbeddingRows([1], None, np.ones((1, 900), np.float32))
+    rows = EmbeddingRows([1], {}, np.ones((1, 900), np.float32))
     for write in (
         lambda: save_ranges(ranges, tmp_path / "ranges.json", {}),
         lambda: Parts(tmp_path).write(0, "", rows),
@@ -261,7 +261,7 @@ def test_space_for_parts_and_output_is_asked_for_when_the_rows_are_counted(tmp_p
 def test_an_output_keeps_the_place_of_a_link_and_a_device_is_written_to(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "out.npy").symlink_to(tmp_path / "disk" / "real.npy")
-    write_output([EmbeddingRows([1], None, np.ones((1, 3), np.float32))], tmp_path / "out.npy", 1)
+    write_output([EmbeddingRows([1], {}, np.ones((1, 3), np.float32))], tmp_path / "out.npy", 1)
     assert (tmp_path / "out.npy").is_symlink()
     assert np.load(tmp_path / "disk" / "real.npy").tolist() == [[1, 1, 1]]
     print_page("page", Path(os.devnull))

@@ -1,7 +1,7 @@
 """The texts of one column of a dataset, with their ids."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ class Texts:
     ids: list[Any]
     texts: list[str]
     row: int
+    kept: list[dict[str, Any]]
+    """For each text, other cells of its row."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -36,7 +38,9 @@ def source_of_texts(dataset: str, split: str | None, read: ReadOptions | None = 
     return Source(dataset=dataset, split=split or default, read=read or ReadOptions())
 
 
-def stream_texts(source: Source, column: str | None, id_column: str | None) -> Iterator[Texts]:
+def stream_texts(
+    source: Source, column: str | None, id_column: str | None, keep: Sequence[str] = ()
+) -> Iterator[Texts]:
     """Every text that the selector `column` takes, in order; its id is what `id_column` selects, or its number from 0.
 
     The default of `column` is `text`, or the only column that holds text; of the rows of a BEIR corpus, title and text,
@@ -60,13 +64,17 @@ def stream_texts(source: Source, column: str | None, id_column: str | None) -> I
             problems.append(Problem(message, "no-text", table.origin, row=missing[0]))
         if problems:
             raise DataError([replace(problem, file=table.origin) for problem in problems])
+        kept = [select(table, name) for name in keep]
         numbers = list(range(count, count + len(cells)))
         own_ids = list(map(without_point, select(table, id_column))) if id_column else []
         ids = [own_ids[parent] for parent in parents] if id_column else numbers
         kind = kind or (type(ids[0]) if ids else None)
         _require_ids(ids, kind, rows.tolist(), f"`{id_column}`", table.origin)
         count += len(cells)
-        yield Texts(ids, cells, int(table.row[-1]))
+        others = (
+            [dict(zip(keep, cells_of_row, strict=True)) for cells_of_row in zip(*kept, strict=True)] if keep else []
+        )
+        yield Texts(ids, cells, int(table.row[-1]), [others[parent] if keep else {} for parent in parents])
 
 
 def _require_ids(ids: list[Any], kind: type | None, rows: list[int], column: str, origin: str) -> None:
