@@ -20,6 +20,9 @@ from stfit.spec import Spec
 Format = Literal["labeled_pair", "positive_pair", "labeled_text", "triplet", "text"]
 Scalar = str | int | float | bool
 
+ROWS_SEED = 42
+"""Chooses which rows are measured, whatever the seed of the training."""
+
 STDIN = "-"
 """The dataset that is read from standard input."""
 
@@ -115,6 +118,8 @@ class Holdout(Spec):
     """Number of rows to hold out. Set either `fraction` or `rows`."""
     by: str | None = None
     """Column to group by, such as an author or a topic: rows with equal values are either all held out or all kept."""
+    seed: int = Field(ROWS_SEED, ge=0)
+    """Seed of the choice, apart from that of the recipe: runs of several seeds are measured on the same rows."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

@@ -8,7 +8,7 @@ from stfit.data.checks.leakage import Measured, numbers_in, shared_texts, withou
 from stfit.data.checks.near_duplicates import near_duplicates
 from stfit.data.mapping.examples import Examples
 from stfit.data.reading.load_table import open_blocks
-from stfit.data.source import TrainingData
+from stfit.data.source import ROWS_SEED, TrainingData
 from stfit.errors import DataError, Problem
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
@@ -66,12 +66,12 @@ def drop_overlap(recipe: Recipe, source: TrainingData, training: Examples, evalu
 
 
 def load_evaluators(recipe: Recipe, held_out: TrainAndHoldout | None) -> Evaluators:
-    return [(evaluator, evaluator.load(recipe.seed, held_out)) for evaluator in recipe.eval]
+    return [(evaluator, evaluator.load(ROWS_SEED, held_out)) for evaluator in recipe.eval]
 
 
 def with_kept_rows(recipe: Recipe, evaluators: Evaluators, held_out: TrainAndHoldout) -> Evaluators:
     """Evaluators on a holdout that learn from the training rows learn from those that are kept."""
     return [
-        (evaluator, evaluator.load(recipe.seed, held_out) if evaluator.from_ == "holdout" else rows)
+        (evaluator, evaluator.load(ROWS_SEED, held_out) if evaluator.from_ == "holdout" else rows)
         for evaluator, rows in evaluators
     ]

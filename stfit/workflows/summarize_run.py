@@ -6,6 +6,7 @@ from typing import Any
 from stfit.data.reading.local_files import shown_split
 from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare_draws
+from stfit.evaluation.measure import evaluator_of
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
@@ -59,13 +60,20 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
 def compare_metrics(
     after: dict[str, float], record: dict[str, Any], before: dict[str, float], other: dict[str, Any], stage: Stage
 ) -> dict[str, dict[str, Any]]:
-    """Metric -> the fields of its Comparison, with the draws at the end of a run and at a stage of the other."""
+    """Metric -> the fields of its Comparison, with the draws at the end of a run and at a stage of the other.
+
+    A metric that was measured on other rows is left out: a difference would say nothing.
+    """
     draws = record.get("drawn", {}).get("end", {})
     other_draws = other.get("drawn", {}).get(stage, {})
+    rows, other_rows = (
+        {evaluator_of(name): drawn["rows"] for name, drawn in of_run.items()} for of_run in (draws, other_draws)
+    )
+    differ = {name for name, found in rows.items() if found and other_rows.get(name, found) not in (found, None)}
     return {
         name: vars(compare_draws(after[name], before[name], draws.get(name), other_draws.get(name)))
         for name in after
-        if name in before
+        if name in before and evaluator_of(name) not in differ
     }
 
 

@@ -12,6 +12,7 @@ from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.lint import lint_evaluation, lint_training
 from stfit.data.checks.unused_rows import dropped_rows, unused_flags
 from stfit.data.mapping.examples import Examples, load_examples, load_with_table
+from stfit.data.source import ROWS_SEED
 from stfit.data.table import Table
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_model
@@ -123,7 +124,7 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
     for number, evaluator in enumerate(recipe.eval):
         if evaluator.from_ is None or holdout is not None:  # else the error of the training data is enough
             with report.collect_errors(location=RecipeLocation(origins, f"eval.{number}", "dataset")):
-                rows = evaluator.load(recipe.seed, holdout)
+                rows = evaluator.load(ROWS_SEED, holdout)
                 report.evaluation.append(rows)
                 report.warnings += evaluator.problems_of(rows)
                 if (examples := evaluator.examples_of(rows)) is not None:

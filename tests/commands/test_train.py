@@ -143,6 +143,20 @@ def test_holdout_is_trained_on_by_nobody_and_measured(write, run):
     assert "holdout/spearman_cosine" in events[-1].result["metrics"]
 
 
+def test_every_seed_is_measured_on_the_same_rows(write, run, similarity):
+    base = run(write(), "base")[-1].result["model"]
+    data = {"format": "labeled_pair", "columns": {"label": "score"}}
+    evaluators = [{"type": "similarity", "from": "holdout"}, similarity | {"shuffle": True, "limit": 6}]
+    before = []
+    for seed, held in ((1, 42), (2, 42), (2, 7)):
+        holdout = {"holdout": {"rows": 4, "seed": held}}
+        recipe = write(seed=seed, model={"base": base}, data=data | holdout, loss="cosent", eval=evaluators)
+        before.append(run(recipe, f"{seed}-{held}")[-1].result["baseline"])
+    assert before[0] == before[1]
+    assert before[1]["scores/spearman_cosine"] == before[2]["scores/spearman_cosine"]
+    assert before[1]["holdout/spearman_cosine"] != before[2]["holdout/spearman_cosine"]
+
+
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta", "hpu", "CPU", ""])
 def test_device_that_is_not_there_is_refused(name):
     with pytest.raises(RecipeError, match=f"device `{name}` is not available") as caught:

@@ -167,6 +167,7 @@ CHANGES: dict[str, Change] = {
     "data.holdout.fraction": "data.holdout.fraction=0.25",
     "data.holdout.rows": "data.holdout.rows=4",
     "data.holdout.by": (*HELD, "data.holdout.by=label"),
+    "data.holdout.seed": (*HELD, "data.holdout.seed=7"),
     "data.drop_overlap": "data.drop_overlap=true",
     "data.streaming": ("model.base=BERT", "data.shuffle_buffer=8", "data.streaming=true"),
     "data.shuffle_buffer": ("model.base=BERT", "data.streaming=true", "data.shuffle_buffer=8"),

@@ -125,7 +125,7 @@ def load_with_table(
         with at_key("where"):
             table = filter_rows(whole, source.where)
         with at_key("holdout"):
-            held = choose_holdout(table, holdout, seed) if holdout else np.zeros(len(table), dtype=bool)
+            held = choose_holdout(table, holdout) if holdout else np.zeros(len(table), dtype=bool)
         with at_key("columns"):
             # Training and holdout together, so that both get the same class numbers.
             unfiltered = _build_unfiltered(table, source, format)

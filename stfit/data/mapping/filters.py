@@ -53,8 +53,8 @@ def _equals(cell: Any, value: Scalar) -> bool:
     return cell == value or (not isinstance(value, str) and number_in(cell) == value)
 
 
-def choose_holdout(table: Table, holdout: Holdout, seed: int) -> np.ndarray:
-    """Which rows are held out: a mask [rows], sampled with `seed`. Raises DataError if one side would be empty.
+def choose_holdout(table: Table, holdout: Holdout) -> np.ndarray:
+    """Which rows are held out: a mask [rows]. Raises DataError if one side would be empty.
 
     With `by`, groups of equal values are sampled while they fit into the number of rows; if none fits, the smallest.
     """
@@ -64,7 +64,7 @@ def choose_holdout(table: Table, holdout: Holdout, seed: int) -> np.ndarray:
         groups = np.unique([repr(value) for value in select(table, holdout.by)], return_inverse=True)[1]
     sizes = np.bincount(groups)
     chosen, held = [], 0
-    for group in np.random.default_rng(seed).permutation(len(sizes)).tolist():
+    for group in np.random.default_rng(holdout.seed).permutation(len(sizes)).tolist():
         if held + sizes[group] <= size:
             chosen.append(group)
             held += sizes[group]
