@@ -12,7 +12,7 @@ from stfit.cli.github_summary import add_to_summary
 from stfit.cli.launch import launch_workers
 from stfit.cli.options import Json, Overrides, Processes, RecipeArgument, Runs
 from stfit.cli.progress import show_progress
-from stfit.cli.tables import gain_row
+from stfit.cli.tables import GATE_HEADER, gain_row, gate_row
 from stfit.events import Evaluated, Finished, Started, StepInfo, TrainEvent
 
 
@@ -126,12 +126,18 @@ def _print_result(event: Finished, as_json: bool) -> None:
     header = ["metric", "before", "after", "gain"]
     rows = [gain_row(name, result["baseline"].get(name), result["metrics"].get(name)) for name in event.main]
     duration = f"{result['steps']} steps in {result['seconds']:.1f} s"
+    gates = [gate_row(gate) for gate in result.get("gate", [])]
     add_to_summary(f"stfit train: {result['run']}", header, rows, duration)
+    if gates:
+        add_to_summary("gate", GATE_HEADER, gates)
     if as_json:
         print_json(result)
         return
     if rows:
         print_table(header, rows)
+    if gates:
+        sys.stdout.write("\n")
+        print_table(GATE_HEADER, gates)
     speed = result["examples_per_second"]
     pace = f" at {speed:.0f} examples/s" if speed else ""
     sys.stdout.write(f"model: {result['model']} ({duration}{pace})\nreport: {result['run']}/report.html\n")

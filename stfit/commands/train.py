@@ -20,6 +20,7 @@ from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.kernels.packing import LayoutError
 from stfit.errors import HubError, LockError, ModelError, RecipeError
+from stfit.evaluation.gate import GateResult
 from stfit.evaluation.measure import Evaluators, main_metrics
 from stfit.events import Finished, Started, TrainEvent
 from stfit.io.atomic import atomic_write
@@ -62,9 +63,10 @@ from stfit.training.diagnostics import Diagnostics
 from stfit.training.gradients import ComputeLoss, build_splitter
 from stfit.training.loop import TrainObjects, build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything, seed_per_rank
-from stfit.training.state import TrainState, build_intervals
+from stfit.training.state import build_intervals
 from stfit.workflows.card_data import write_card
 from stfit.workflows.estimate import build_schedule, lint_schedule
+from stfit.workflows.evaluate_model import check_gates_after_training
 from stfit.workflows.leakage import leave_out_overlap
 from stfit.workflows.log_to_trackers import log_to_trackers
 from stfit.workflows.report_data import log_exceptions, open_report_data
@@ -175,7 +177,7 @@ def _run(
         yield session.measure_untrained()
     yield from _take_steps(session, schedule, tables)
     yield from session.end()
-    yield _finish(folder, state, device, main, prepared.training, lock)
+    yield _finish(session, device, main, prepared.training, lock)
 
 
 def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[TokenTable]) -> Iterator[TrainEvent]:
@@ -333,10 +335,21 @@ def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -
     return objects
 
 
-def _finish(
-    folder: RunFolder, state: TrainState, device: str, main: list[str], training: list[Examples], lock: Lock
-) -> Finished:
+def _check_gates(session: TrainingSession, device: str) -> list[dict[str, Any]]:
+    gates: list[GateResult] = []
+    with log_exceptions("holding the model against its gate (`stfit eval` does it too)"):
+        if "end" not in session.statistics:  # an earlier process has measured it
+            with session.objects.full_encoder() as encoder:
+                session.measure(encoder, "end")
+        before, after = session.statistics.get("start", {}), session.statistics["end"]
+        gates = check_gates_after_training(before, after, session.evaluators, session.recipe, device)
+    return list(map(vars, gates))
+
+
+def _finish(session: TrainingSession, device: str, main: list[str], training: list[Examples], lock: Lock) -> Finished:
     """Write the model card, the lock beside the model, the result (the run has then finished), and the report."""
+    folder, state = session.folder, session.state
+    gates = _check_gates(session, device) if session.recipe.gate else []
     result = {
         "run": str(folder.path),
         "model": str(folder.model),
@@ -349,6 +362,7 @@ def _finish(
         "peak_rss_mib": peak_memory() / 2**20,
         "baseline": state.baseline,
         "metrics": state.metrics,
+        **({"gate": gates} if gates else {}),
     }
     if is_rank_zero():
         write_card(folder, result, main, training)

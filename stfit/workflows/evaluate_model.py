@@ -1,5 +1,6 @@
 """Run a recipe's evaluators on a model, check its gate, and compare it with another model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
             log_problem(problem)
     encoder = load_encoder(model_in(model), device)
     measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims)
-    gates = _check_gates(measured, evaluators, recipe, device)
+    gates = _check_gates(measured, evaluators, recipe, device, {})
     comparison = {}
     if baseline is not None:
         of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.matryoshka_dims)
@@ -85,8 +86,21 @@ def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> 
     }
 
 
-def _check_gates(measured: Statistics, evaluators: Evaluators, recipe: Recipe, device: str) -> list[GateResult]:
-    baselines: dict[str, Statistics | str] = {}
+def check_gates_after_training(
+    before: Statistics, after: Statistics, evaluators: Evaluators, recipe: Recipe, device: str
+) -> list[GateResult]:
+    """The gates of a trained model. What is published is not fetched for it: `stfit eval` and `stfit push` compare."""
+    later = "`stfit eval` and `stfit push` compare them"
+    in_base = all(gate.metric in before for gate in recipe.gate)
+    known: dict[str, Statistics | str] = {PUBLISHED: later} | ({"base": before} if in_base else {})
+    return _check_gates(after, evaluators, recipe, device, known)
+
+
+def _check_gates(
+    measured: Statistics, evaluators: Evaluators, recipe: Recipe, device: str, known: Mapping[str, Statistics | str]
+) -> list[GateResult]:
+    """`known`: other models that are measured already, or the reason why not."""
+    baselines = dict(known)
     results = []
     for gate in recipe.gate:
         name = gate.against

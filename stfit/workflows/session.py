@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, InterruptedRun, Problem, overflow_advice
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import Evaluators, measure, values_of
+from stfit.evaluation.statistic import Statistic
 from stfit.events import Evaluated, StepInfo
 from stfit.io.atomic import atomic_directory, atomic_write
 from stfit.recipe.dump import to_yaml
@@ -50,6 +51,8 @@ class TrainingSession:
     """Recipe and lock in the run folder."""
     diagnostics: Diagnostics
     report_data: ReportData
+    statistics: dict[When, dict[str, Statistic]] = field(default_factory=dict)
+    """Of the model before and after the training, as far as this process has measured them."""
 
     def measure_untrained(self) -> Evaluated:
         with self.objects.full_encoder() as encoder:
@@ -125,6 +128,7 @@ class TrainingSession:
         with self.state.timed("evaluation"):
             statistics = measure(encoder, self.evaluators, moment, self.recipe.matryoshka_dims)
             if moment != "during":
+                self.statistics[moment] = statistics
                 self.report_data.record_metrics(moment, statistics)
         values = values_of(statistics)
         if undefined := [name for name, value in values.items() if math.isnan(value)]:

@@ -157,6 +157,20 @@ def test_every_seed_is_measured_on_the_same_rows(write, run, similarity):
     assert before[1]["holdout/spearman_cosine"] != before[2]["holdout/spearman_cosine"]
 
 
+def test_a_training_says_whether_its_gate_is_passed(write, run, similarity, caplog):
+    metric = "scores/spearman_cosine"
+    gates = [{"metric": metric, "min": -1}, {"metric": metric, "min": 2}, {"metric": metric, "against": "base"}]
+    gates[2] |= {"min_gain": -2, "confidence": None}
+    result = run(write(eval=[similarity], gate=gates))[-1].result
+    assert [gate["passed"] for gate in result["gate"]] == [True, False, True]
+    assert [gate["value"] for gate in result["gate"]] == [result["metrics"][metric]] * 3
+    assert result["gate"][2]["other"] == result["baseline"][metric]
+    assert "gate" not in run(write(eval=[similarity]), "other")[-1].result
+    missing = run(write(eval=[similarity], gate=[{"metric": metric, "against": "./nowhere"}]), "missing")[-1].result
+    assert "gate" not in missing  # which no training is lost for
+    assert "holding the model against its gate" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["nonsense", "cuda:99", "meta", "hpu", "CPU", ""])
 def test_device_that_is_not_there_is_refused(name):
     with pytest.raises(RecipeError, match=f"device `{name}` is not available") as caught:
