@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stfit.errors import HubError, ModelError, Problem, RecipeError
+from stfit.hub.client import client
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object, seal_json
 from stfit.publish import commit as hub
@@ -49,8 +50,12 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
         raise ModelError(f"{model}: there is no such run or model folder")
     files: dict[str, Path | bytes] = dict(files_to_publish(model))
     hub.reject_token(files)
-    repo = hub.resolve_repository(settings.repo, for_pull_request=options.create_pr)
-    head = hub.read_branch(repo, options.branch)
+    if options.dry_run and client.get_token() is None:
+        log.warning("there is no token: `%s` is not looked at, nor a model that is published there", settings.repo)
+        repo, head = settings.repo, hub.BranchState()
+    else:
+        repo = hub.resolve_repository(settings.repo, for_pull_request=options.create_pr)
+        head = hub.read_branch(repo, options.branch)
     _require_possible(options, settings, repo, head)
 
     published_files = sorted({*files, CARD, MANIFEST})

@@ -225,6 +225,15 @@ def test_dry_run_lists_and_changes_nothing(server, stfit, run):
     assert all(request.method in ("GET", "HEAD") for request in server.log)
 
 
+def test_dry_run_needs_no_token(server, stfit, run):
+    ended = stfit("push", run, "--dry-run", "--repo", "me/tiny", HF_TOKEN="")
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines() == [f"would add     {path}" for path in sorted(expected(run))]
+    assert "there is no token: `me/tiny` is not looked at" in ended.err
+    assert not server.log
+    assert stfit("push", run, "--repo", "me/tiny", HF_TOKEN="").code == 5
+
+
 def test_stray_file_or_link_stops_it_before_anything_is_asked(server, stfit, run):
     (run / "model" / ".env").write_text("SECRET=1")
     (run / "model" / "vocab.txt").symlink_to("/etc/passwd")
