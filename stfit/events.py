@@ -26,7 +26,7 @@ class Started:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """One finished optimizer step. The field names are keys of metrics.jsonl."""
+    """One finished optimizer step. The field names are keys of metrics.jsonl, whose `loss` is the mean since the last."""
 
     step: int
     """Finished steps: 1 after the first."""

@@ -38,6 +38,9 @@ class TrainState:
     """Digests of the files of weights in the model that was written last."""
     baseline: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    """Sum of the losses since the last step that was logged, and their number."""
     seconds: float = 0.0
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds of the whole run by activity: the parts of the steps, preparing, evaluation, saving."""
@@ -48,12 +51,20 @@ class TrainState:
     def update(self, info: StepInfo, first_step: int) -> None:
         """Count a finished step; `first_step` is where this process began."""
         self.step = info.step
+        self.loss_sum += info.loss
+        self.loss_steps += 1
         self.seconds += info.seconds
         for name, seconds in info.spent.items():
             self.add_seconds(name, seconds)
         if info.step > first_step + WARM_UP_STEPS:
             self.timed_rows += info.rows
             self.timed_seconds += info.seconds
+
+    def take_mean_loss(self) -> float:
+        """The mean loss since it was taken last: single batches differ too much to show a trend."""
+        mean = self.loss_sum / self.loss_steps
+        self.loss_sum, self.loss_steps = 0.0, 0
+        return mean
 
     def add_seconds(self, name: str, seconds: float) -> None:
         self.spent[name] = self.spent.get(name, 0.0) + seconds

@@ -22,13 +22,16 @@ log = logging.getLogger("stfit")
 def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterator[Any]:
     """Pass the events on. A tracker that fails, at any time, is dropped with a warning: tracking never ends a run."""
     writers: dict[str, LogMetrics] = {}
+    losses: list[float] = []
     with ExitStack() as opened:
         for event in events:
             if isinstance(event, Started) and is_rank_zero() and recipe.track:
                 run = TrackedRun(folder.path, recipe.name, _id_of(folder), event.first_step, _settings_of(recipe))
                 started = {tracker.tag(): _start(tracker, run, opened) for tracker in recipe.track}
                 writers = {name: write for name, write in started.items() if write}
-            if numbers := _numbers_of(event, recipe.train.log_every_steps):
+            if isinstance(event, StepInfo):
+                losses.append(event.loss)
+            if numbers := _numbers_of(event, recipe.train.log_every_steps, losses):
                 for name, write in list(writers.items()):
                     try:
                         write(event.step, numbers)
@@ -62,13 +65,16 @@ def _warn(name: str, error: Exception) -> None:
     log.warning("track: %s failed and is disabled: %s", name, " ".join(str(error).split()))
 
 
-def _numbers_of(event: Any, every: int) -> dict[str, float]:
+def _numbers_of(event: Any, every: int, losses: list[float]) -> dict[str, float]:
+    """`losses`: those since the last step that was logged; they are taken."""
     match event:
         case Evaluated():
             return event.metrics
         case StepInfo() if event.step % every == 0:
+            mean = sum(losses) / len(losses)
+            losses.clear()
             return {
-                "train/loss": event.loss,
+                "train/loss": mean,
                 "train/learning_rate": event.learning_rate,
                 "train/grad_norm": event.grad_norm,
                 "train/examples_per_second": event.rows / event.seconds,

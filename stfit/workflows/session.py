@@ -76,7 +76,8 @@ class TrainingSession:
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated]:
         self.state.update(info, first_step)
         if self.intervals.is_due(info.step, self.intervals.log_every):
-            self.folder.log({"step": info.step, "event": "step", **vars(info)})
+            entry = {**vars(info), "loss": self.state.take_mean_loss()}
+            self.folder.log({"step": info.step, "event": "step", **entry})
         for problem in self.diagnostics.check_step(info):
             self.warn(problem)
         yield info

@@ -50,6 +50,7 @@ CASES = {
     "several objectives": SEVERAL,
     "several objectives in a step": SEVERAL | {"train": {"accumulate_steps": 2, "mini_batch_size": 2}},
     "no dropout": {"model": {"dropout": 0.0}},
+    "losses logged over three steps": {"train": {"log_every_steps": 3}},
     "rates by layer": {"train": {"layer_decay": 0.5}},
     "two dropouts of a text": {"data": {"format": "text", "columns": {"text": "anchor"}}},
     **{name: {"model": model} for name, model in BASES.items() if model},

@@ -50,6 +50,14 @@ def test_speed_leaves_out_two_steps_of_warm_up(write, run):
     assert run(write(train={"max_steps": 3}))[-1].result["examples_per_second"] > 0
 
 
+def test_the_loss_that_is_logged_is_the_mean_since_the_last(tmp_path, write, run):
+    losses = [event.loss for event in run(write(train={"log_every_steps": 4})) if isinstance(event, StepInfo)]
+    lines = (tmp_path / "runs" / "tiny" / "metrics.jsonl").read_text().splitlines()
+    entries = [entry for entry in map(json.loads, lines) if entry["event"] == "step"]
+    assert [entry["step"] for entry in entries] == [4, 6]
+    assert [entry["loss"] for entry in entries] == pytest.approx([np.mean(losses[:4]), np.mean(losses[4:])])
+
+
 def test_evaluators_run_when_they_are_told_to(write, run, similarity):
     evaluators = [similarity | {"name": name, "when": [name]} for name in ("start", "during", "end")]
     events = run(write(eval=evaluators, train={"eval_every_steps": 2}))
