@@ -26,7 +26,7 @@ class Started:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """One finished optimizer step. The field names are keys of metrics.jsonl, whose `loss` is the mean since the last."""
+    """One finished optimizer step. The names are keys of metrics.jsonl, where `loss` is a mean since the last line."""
 
     step: int
     """Finished steps: 1 after the first."""

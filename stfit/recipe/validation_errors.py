@@ -9,30 +9,11 @@ from pydantic_core import ErrorDetails
 
 from stfit.errors import Problem, closest_hint, did_you_mean
 from stfit.recipe.marked_yaml import Mark, Node, quoted, resolve_plain
+from stfit.recipe.script_words import ANSWERS, CLASSES, KEYS
 from stfit.recipe.type_tree import Key, bare_names, choices_in, fields_of, key_owners, specs_in, types_at
 from stfit.spec import Spec
 
 Keys: TypeAlias = tuple[Key, ...]
-
-HF_ALIASES = {
-    "bf16": "precision",
-    "early_stopping_patience": "early_stopping",
-    "eval_steps": "eval_every_steps",
-    "fp16": "precision",
-    "gradient_accumulation_steps": "accumulate_steps",
-    "logging_steps": "log_every_steps",
-    "lr": "learning_rate",
-    "lr_scheduler_type": "schedule",
-    "metric_for_best_model": "best",
-    "num_train_epochs": "epochs",
-    "output_dir": "name",
-    "per_device_train_batch_size": "batch_size",
-    "report_to": "track",
-    "save_steps": "save_every_steps",
-    "save_total_limit": "keep_checkpoints",
-    "train_batch_size": "batch_size",
-}
-"""Names of the training arguments of transformers -> keys of a recipe."""
 
 EXPECTED: dict[str, str] = {
     "int_type": "a whole number",
@@ -126,7 +107,9 @@ def _unknown_key(keys: Keys, details: list[ErrorDetails], root: Node, model: typ
     section = _section_of(keys)
     mark = _node_at(root, keys).key or parent.where
     known = [name for spec in _chosen(parent, types_at([model], keys[:-1])) for name in fields_of(spec)]
-    name = HF_ALIASES.get(key, key)
+    if key in ANSWERS and key not in known:
+        return mark, f"unknown key {_dotted(keys)}; {ANSWERS[key]}", "unknown-key"
+    name = KEYS.get(key, key)
     hints = [f"it is called `{name}` in stfit"] if name != key else []
     hints += [_section_hint(name, section, model)] if name not in known else []
     hint = ", ".join(filter(None, hints)) or did_you_mean(key, known)
@@ -162,7 +145,7 @@ def _unknown_choice(keys: Keys, details: list[ErrorDetails], root: Node, model: 
     tag = node.child("type")
     if tag is None or not isinstance(tag.value, str):
         return (tag or node).where, f"{_dotted(keys)} needs a `type`: {tags}", "missing-key"
-    hint = closest_hint(tag.value, names) or f"known: {tags}"
+    hint = CLASSES.get(tag.value) or closest_hint(tag.value, names) or f"known: {tags}"
     return tag.where, f"{_dotted(keys)}: unknown choice {quoted(tag.value)}; {hint}", "unknown-choice"
 
 
