@@ -35,7 +35,8 @@ def failure_from(error: BaseException) -> Failure:
     if isinstance(error, typer.Abort):
         return Failure(InterruptedRun.__name__, "stopped", 130)
     if isinstance(error, USAGE_ERROR):
-        return Failure("usage", error.format_message(), 2)  # type: ignore[attr-defined]
+        message = error.format_message()  # type: ignore[attr-defined]
+        return Failure("usage", message + _override_hint(getattr(error, "option_name", None) or ""), 2)
     if isinstance(error, StfitError | InterruptedRun):
         return Failure(type(error).__name__, str(error), error.exit_code)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
@@ -56,6 +57,23 @@ def failure_from(error: BaseException) -> Failure:
         message += f"This is a bug in the package `{package}`; run again with --debug for a traceback."
         return Failure(RecipeError.__name__, message, RecipeError.exit_code)
     return Failure("bug", f"{message}This is a bug in stfit; run again with --debug for a traceback.", 1)
+
+
+def _override_hint(option: str) -> str:
+    """For `--epochs`, and for the option of a training script: how to set the key of the recipe."""
+    from stfit.recipe.recipe import Recipe
+    from stfit.recipe.script_words import ANSWERS, KEYS
+    from stfit.recipe.type_tree import key_owners
+
+    word = option.removeprefix("--").replace("-", "_")
+    if not option.startswith("--") or word in ANSWERS:
+        return f" ({ANSWERS[word]})" if word in ANSWERS else ""
+    key = KEYS.get(word, word)
+    paths = {path for path, _ in key_owners(Recipe).get(key, [])}
+    path = next((path for path in ("train", "model", "data", "push", "") if path in paths), None)
+    return (
+        "" if path is None else f" (a value of the recipe is set without dashes: {f'{path}.' if path else ''}{key}=...)"
+    )
 
 
 def _unmet_requirements() -> list[str]:
