@@ -10,9 +10,9 @@ from typing import Any
 from stfit.data.batching.shuffle_buffer import read_first_examples
 from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.lint import lint_evaluation, lint_training
-from stfit.data.checks.unused_rows import dropped_rows, unused_flags
+from stfit.data.checks.unused_rows import dropped_rows, missing_classes, unseen_classes, unused_flags
 from stfit.data.mapping.examples import Examples, load_examples, load_with_table
-from stfit.data.source import ROWS_SEED
+from stfit.data.source import ROWS_SEED, Source
 from stfit.data.table import Table
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_model
@@ -20,6 +20,7 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, at_key
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
+from stfit.evaluation.registry import Evaluator
 from stfit.hub.explain import OUT_OF_REACH
 from stfit.losses.base import TeacherLoss
 from stfit.recipe.marked_yaml import Mark
@@ -129,6 +130,7 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
                 report.warnings += evaluator.problems_of(rows)
                 if (examples := evaluator.examples_of(rows)) is not None:
                     report.warnings += lint_evaluation(examples, dataset_of(evaluator, recipe))
+                    report.warnings += _class_problems(evaluator, examples, report)
     if not report.errors:
         _drop_overlap(recipe, holdout, origins, report)
     for key, objective in recipe.objectives_by_path.items():
@@ -148,7 +150,14 @@ def _load_objective(
         training, held_out, table = load_objective(objective, recipe.seed)
         report.examples_of[key] = training
         report.warnings += dropped_rows(table, objective.data, training) + unused_flags(table, objective.data)
+        report.warnings += missing_classes(objective.data, training)
     return None if held_out is None else (report.examples_of[key], held_out)
+
+
+def _class_problems(evaluator: Evaluator, examples: Examples, report: Prepared) -> list[Problem]:
+    cut = missing_classes(evaluator, examples) if isinstance(evaluator, Source) and evaluator.from_ is None else []
+    unseen = [unseen_classes(trained, examples, evaluator.label) for trained in report.examples_of.values()]
+    return cut + min(unseen, key=len, default=[])
 
 
 def _drop_overlap(

@@ -1,9 +1,11 @@
 """What of a table becomes no part of an example is said, and nothing else."""
 
+import json
+
 import numpy as np
 import pytest
 
-from stfit.data.checks.unused_rows import dropped_rows, unused_flags
+from stfit.data.checks.unused_rows import dropped_rows, missing_classes, unseen_classes, unused_flags
 from stfit.data.mapping.examples import load_examples
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import TrainingData
@@ -57,3 +59,37 @@ def test_rows_that_lack_only_a_negative_can_train_as_pairs(write):
     assert problem.message == (
         "dropped: 3 empty text; 3 of them lack only a negative, and can train as pairs (format positive_pair)"
     )
+
+
+@pytest.fixture
+def sorted_by_class(tmp_path):
+    """A split of 40 rows, sorted by class, with the names of its four classes."""
+    rows = [{"text": f"text {i}", "label": i // 10} for i in range(40)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "labels.json").write_text(json.dumps({"label": ["a", "b", "c", "d"]}))
+
+    def load(**keys):
+        source = source_of(dataset=str(tmp_path / "train.jsonl"), format="labeled_text", **keys)
+        return source, load_examples(source, "labeled_text", 0)[0]
+
+    return load
+
+
+@pytest.mark.parametrize("keys", [{"split": "train[:20]"}, {"limit": 20}])
+def test_a_cut_that_loses_classes_is_told_with_the_way_out(sorted_by_class, keys):
+    (problem,) = missing_classes(*sorted_by_class(**keys))
+    assert "have 2 of 4 classes" in problem.message
+    assert "`shuffle: true` with `limit`" in problem.message
+
+
+@pytest.mark.parametrize("keys", [{}, {"split": "train[:35]"}, {"limit": 3, "shuffle": True}])
+def test_what_has_every_class_or_is_shuffled_is_right(sorted_by_class, keys):
+    assert missing_classes(*sorted_by_class(**keys)) == []
+
+
+def test_classes_that_are_measured_and_not_trained_are_named(sorted_by_class):
+    (_, trained), (_, measured) = sorted_by_class(split="train[:20]"), sorted_by_class(split="train[10:40]")
+    (problem,) = unseen_classes(trained, measured, "intents")
+    assert "no row of 2 of 3 classes: c, d" in problem.message
+    assert unseen_classes(measured, measured, "intents") == []
+    assert unseen_classes(sorted_by_class(split="train[:10]")[1], sorted_by_class(split="train[10:]")[1], "other") == []

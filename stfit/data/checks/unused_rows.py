@@ -1,15 +1,17 @@
-"""Dropped rows and ignored columns."""
+"""Dropped rows, ignored columns, and classes that rows lack."""
 
 from itertools import chain
+
+import numpy as np
 
 from stfit.data.checks.leakage import SHARED
 from stfit.data.mapping.columns import resolve_columns
 from stfit.data.mapping.examples import Examples, is_blank
 from stfit.data.mapping.filters import filter_rows
 from stfit.data.mapping.selectors import parse_selector, select
-from stfit.data.source import TrainingData
+from stfit.data.source import Source, TrainingData
 from stfit.data.table import Table, name_rows
-from stfit.errors import Problem
+from stfit.errors import MAX_SHOWN, Problem
 from stfit.io.yaml_text import to_hint
 
 FLAG_VALUES = ({0, 1}, {"0", "1"})
@@ -51,3 +53,31 @@ def unused_flags(table: Table, source: TrainingData) -> list[Problem]:
         for name, cells in table.columns.items()
         if name not in used and all(isinstance(cell, int | str) for cell in cells) and set(cells) in FLAG_VALUES
     ]
+
+
+def missing_classes(source: Source, examples: Examples) -> list[Problem]:
+    """Classes that a slice or a limit leaves out: in a split that is sorted by class, the first rows have few."""
+    is_cut = "[" in source.split or source.limit is not None
+    total = len(examples.label_names or ())
+    found = len(present_classes(examples))
+    if source.shuffle or not is_cut or found >= total:
+        return []
+    hint = "if the split is sorted by class, write `shuffle: true` with `limit` instead of a slice"
+    return [Problem(f"the rows have {found} of {total} classes: {hint}", "missing-classes", source.dataset)]
+
+
+def unseen_classes(trained: Examples, measured: Examples, origin: str) -> list[Problem]:
+    """Classes that are measured and never trained. Labels of another kind share no class, and are passed over."""
+    known, asked = present_classes(trained), present_classes(measured)
+    unseen = sorted(asked - known)
+    if not unseen or not asked & known:
+        return []
+    shown = f"{', '.join(unseen[:MAX_SHOWN])}{', ...' if len(unseen) > MAX_SHOWN else ''}"
+    return [Problem(f"training has no row of {len(unseen)} of {len(asked)} classes: {shown}", "unseen-classes", origin)]
+
+
+def present_classes(examples: Examples) -> set[str]:
+    """Names of the classes that occur; empty if they have no names."""
+    if examples.label is None or not examples.label_names:
+        return set()
+    return {examples.label_names[number] for number in np.unique(examples.label).tolist()}
