@@ -81,10 +81,9 @@ def _print_config(values: dict[str, tuple[Any, str]], as_json: bool) -> None:
 
 
 def _print_unchanged(published: dict[str, Any], as_json: bool) -> None:
+    log_line(f"nothing to do: {published['repo']} at {published['commit'][:8]} has the same recipe and inputs")
     if as_json:
         print_json(published)
-    else:
-        log_line(f"nothing to do: {published['repo']} at {published['commit'][:8]} has the same recipe and inputs")
 
 
 def _follow(events: Iterable[TrainEvent]) -> Finished:

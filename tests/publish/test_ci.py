@@ -1,6 +1,7 @@
 """The commands of recipes/ci do what the kit promises: first publish, nothing to do, better, worse."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -49,9 +50,7 @@ def test_workflow_is_one_that_actions_would_start():
 
 
 def test_workflow_and_makefile_run_the_same_commands():
-    plain = [
-        command.replace('"$RECIPE"', '"recipe.yaml"').replace("$RUN", "runs/recipe") for command in steps_of_workflow()
-    ]
+    plain = [command.replace('"$RECIPE"', '"recipe.yaml"').strip() for command in steps_of_workflow()]
     assert plain == steps_of_makefile()
 
 
@@ -62,7 +61,7 @@ def job(hub, tmp_path, trained) -> Callable[[list[str], int], tuple[int, str]]:
     (tmp_path / "bin" / "stfit").write_text(f'#!/bin/sh\nexec {sys.executable} -m stfit "$@"\n')
     (tmp_path / "bin" / "stfit").chmod(0o755)
     (tmp_path / "rows.jsonl").write_text((trained.parents[1] / "secret-project" / "rows.jsonl").read_text())
-    env = hub.env(tmp_path / "home", "hf_me") | {"RECIPE": "recipe.yaml", "RUN": "runs/recipe", "OMP_NUM_THREADS": "1"}
+    env = hub.env(tmp_path / "home", "hf_me") | {"RECIPE": "recipe.yaml", "OMP_NUM_THREADS": "1"}
 
     def run(commands: list[str], steps: int) -> tuple[int, str]:
         summary = tmp_path / "summary.md"
@@ -78,6 +77,25 @@ def job(hub, tmp_path, trained) -> Callable[[list[str], int], tuple[int, str]]:
         return process.returncode, process.stdout + process.stderr + summary.read_text()
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("trained", "code", "pushed"),
+    [
+        ('{"run": "runs/questions", "steps": 1}', 0, "push runs/questions"),
+        ('{"unchanged": true, "repo": "me/tiny"}', 0, ""),
+        ("{}", 1, ""),
+        ("", 1, ""),
+    ],
+)
+def test_the_run_that_was_trained_is_published_or_the_job_fails(tmp_path, trained, code, pushed):
+    (tmp_path / "trained.json").write_text(trained)
+    (tmp_path / "stfit").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "stfit").chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["bash", "-e", "-c", steps_of_workflow()[-1]]
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.strip()) == (code, pushed)
 
 
 @pytest.mark.slow
