@@ -7,7 +7,7 @@ import typer
 from stfit.cli.console import log_line, print_json, print_table
 from stfit.cli.github_summary import add_to_summary
 from stfit.cli.launch import launch_workers
-from stfit.cli.options import Json, Processes, Runs
+from stfit.cli.options import Json, Overrides, Processes, Runs
 from stfit.cli.tables import GATE_HEADER, gain_with_arrow, gate_row
 from stfit.distributed import barrier
 from stfit.io.display import format_interval, format_metric
@@ -15,6 +15,7 @@ from stfit.io.display import format_interval, format_metric
 
 def evaluate_command(
     target: Annotated[str, typer.Argument(help="Recipe (evaluates its run), run folder, model folder or Hub id.")],
+    overrides: Overrides = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe whose evaluators are run.")] = None,
     compare: Annotated[
         str | None, typer.Option("--compare", help="Run folder, model folder or Hub id to compare with.")
@@ -35,10 +36,10 @@ def evaluate_command(
         recipe = recipe_of_run(Path(target))
     if recipe is None and not is_recipe:
         raise typer.BadParameter(f"no evaluators given: stfit eval {target} --recipe RECIPE")
-    model = str(runs / load_recipe(Path(target)).recipe.name) if is_recipe else target
+    model = str(runs / load_recipe(Path(target), overrides or []).recipe.name) if is_recipe else target
     if is_recipe and not Path(model).is_dir():
         raise typer.BadParameter(f"{target}: there is no run in {model}; train it first: stfit train {target}")
-    loaded = load_recipe(recipe or Path(target))
+    loaded = load_recipe(recipe or Path(target), overrides or [])
     launch_workers(processes, json)
     from stfit.commands.evaluate import evaluate
 

@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -10,11 +10,19 @@ from pydantic import Field
 from stfit.data.checks.leakage import are_among, numbers_of
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.reading.load_table import split_of
+from stfit.data.source import ROWS_SEED
 from stfit.data.table import name_rows
 from stfit.errors import MAX_SHOWN, DataError, Problem
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
+
+METRICS = {
+    "knn": ("knn_accuracy", "knn_f1"),
+    "logistic": ("logistic_accuracy", "logistic_f1"),
+    "clusters": ("v_measure",),
+}
+"""Method -> its metrics."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +47,22 @@ class Classification(EvaluatorBase):
     type: Literal["classification"] = "classification"
     format = "labeled_text"
     per_similarity = False
-    main_metric = "knn_accuracy"
-    metrics: ClassVar[list[str]] = ["knn_accuracy", "knn_f1", "logistic_accuracy", "logistic_f1", "v_measure"]
     train_split: str = "train"
     """Split of the labeled texts to learn from; with `from: holdout`, the training data is used."""
+    train_limit: int | None = Field(None, gt=0)
+    """Maximum number of texts to learn from, drawn at random. Logistic regression on many classes takes long."""
+    methods: list[Literal["knn", "logistic", "clusters"]] = Field(["knn", "logistic", "clusters"], min_length=1)
+    """Which of the three are measured. The first one gives the main metric."""
     k: int = Field(5, gt=0)
     """Number of nearest labeled texts that vote."""
+
+    @property
+    def metrics(self) -> list[str]:
+        return [name for method, names in METRICS.items() if method in self.methods for name in names]
+
+    @property
+    def main_metric(self) -> str:  # type: ignore[override]
+        return METRICS[self.methods[0]][0]
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Classes:
         if training is not None and self.from_ is not None:
@@ -58,6 +76,7 @@ class Classification(EvaluatorBase):
                 )
             known = load_examples(source, self.format, seed)[0]
             measured = load_examples(self, self.format, seed)[0]
+        known = self._limited(known)
         if "score" in (known.label_kind, measured.label_kind):
             raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
         if known.label is None or np.ptp(known.label) == 0:
@@ -65,31 +84,32 @@ class Classification(EvaluatorBase):
             raise DataError(message)
         return Classes(known, _numbered_as(known, measured))
 
+    def _limited(self, known: Examples) -> Examples:
+        if self.train_limit is None or len(known) <= self.train_limit:
+            return known
+        chosen = np.random.default_rng(ROWS_SEED).permutation(len(known))[: self.train_limit]
+        return known.take(np.sort(chosen))
+
     def measure(self, rows: Classes, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Of classes with equal votes, the one with the nearest voter wins; F1 is the mean over the classes.
 
         V-measure: Rosenberg and Hirschberg, 2007, https://aclanthology.org/D07-1043; a cluster for each class.
         """
-        from sklearn import cluster, exceptions, linear_model
-
         label, known_label = rows.measured.label, rows.known.label
         assert label is not None
         assert known_label is not None
         vectors = embed("text", rows.measured.column("text"))
-        known = embed("text", rows.known.column("text"))
-        _, index_rk = nearest(vectors, [known], self.k, similarity)
-        by_neighbors = _vote(known_label[index_rk])
-        with warnings.catch_warnings():  # a collapsed model gives fewer clusters, which V-measure shows
-            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-            by_regression = linear_model.LogisticRegression(max_iter=1000).fit(known, known_label).predict(vectors)
-            clusters = cluster.KMeans(len(np.unique(label)), n_init=1, random_state=0).fit_predict(vectors)
-        return {
-            "knn_accuracy": mean_of(by_neighbors == label),
-            "knn_f1": macro_f1(label, by_neighbors),
-            "logistic_accuracy": mean_of(by_regression == label),
-            "logistic_f1": macro_f1(label, by_regression),
-            "v_measure": v_measure(label, clusters),
-        }
+        found: dict[str, Statistic] = {}
+        if {"knn", "logistic"} & {*self.methods}:
+            known = embed("text", rows.known.column("text"))
+        if "knn" in self.methods:
+            _, index_rk = nearest(vectors, [known], self.k, similarity)
+            found |= _scores("knn", label, _vote(known_label[index_rk]))
+        if "logistic" in self.methods:
+            found |= _scores("logistic", label, _regress(known, known_label, vectors))
+        if "clusters" in self.methods:
+            found["v_measure"] = v_measure(label, _clusters(vectors, len(np.unique(label))))
+        return found
 
     def examples_of(self, rows: Any) -> Examples:
         return rows.measured
@@ -110,6 +130,26 @@ class Classification(EvaluatorBase):
             message = "all texts to classify have one class, so `v_measure` can't tell models apart"
             problems.append(Problem(message, "one-class", self.origin))
         return problems
+
+
+def _scores(method: str, label: np.ndarray, predicted: np.ndarray) -> dict[str, Statistic]:
+    return {f"{method}_accuracy": mean_of(predicted == label), f"{method}_f1": macro_f1(label, predicted)}
+
+
+def _regress(known: np.ndarray, known_label: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    from sklearn import exceptions, linear_model
+
+    with warnings.catch_warnings():  # of a collapsed model, which the accuracy shows
+        warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+        return linear_model.LogisticRegression(max_iter=1000).fit(known, known_label).predict(vectors)
+
+
+def _clusters(vectors: np.ndarray, count: int) -> np.ndarray:
+    from sklearn import cluster, exceptions
+
+    with warnings.catch_warnings():  # a collapsed model gives fewer clusters, which V-measure shows
+        warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+        return cluster.KMeans(count, n_init=1, random_state=0).fit_predict(vectors)
 
 
 def _numbered_as(known: Examples, measured: Examples) -> Examples:

@@ -63,6 +63,8 @@ def test_run_of_one_recipe_is_measured_with_the_evaluators_of_another(run, folde
     code, out, _ = run("eval recipe.yaml --recipe other.yaml --json")
     assert code == 0
     assert {name.split("/")[0] for name in json.loads(out)["metrics"]} == {"another"}
+    code, out, _ = run("eval recipe.yaml eval.0.name=renamed --json")
+    assert {name.split("/")[0] for name in json.loads(out)["metrics"]} == {"renamed"}
 
 
 def test_eval_of_a_recipe_without_evaluators_says_so(run, folder):

@@ -73,7 +73,7 @@ def test_scores_of_groupings_are_those_of_scikit_learn(seed):
 def test_clear_classes_score_one(rows, values):
     evaluator, loaded = rows()
     assert values(evaluator, loaded, noisy(loaded, spread=0.01), "cosine") == {
-        name: pytest.approx(1.0) for name in Classification.metrics
+        name: pytest.approx(1.0) for name in evaluator.metrics
     }
 
 
@@ -155,3 +155,28 @@ def test_texts_to_learn_from_and_to_measure_must_differ(rows):
     assert problem.message.startswith("18 of 30 texts to classify are among those to learn from (rows 31, 32,")
     with pytest.raises(DataError, match="would classify the texts that it learns from"):
         rows(train_split="train[:50%]", split="train[:50%]")
+
+
+@pytest.mark.parametrize(
+    ("methods", "main", "names"),
+    [
+        (["clusters"], "v_measure", {"v_measure"}),
+        (["logistic", "knn"], "logistic_accuracy", {"knn_accuracy", "knn_f1", "logistic_accuracy", "logistic_f1"}),
+    ],
+)
+def test_only_the_methods_that_are_chosen_are_measured(rows, values, methods, main, names):
+    evaluator, loaded = rows(methods=methods)
+    everything, _ = rows()
+    vectors = noisy(loaded)
+    found = values(evaluator, loaded, vectors, "cosine")
+    assert (evaluator.main_metric, set(evaluator.metrics), set(found)) == (main, names, names)
+    assert found.items() <= values(everything, loaded, vectors, "cosine").items()
+
+
+def test_a_limit_draws_the_texts_to_learn_from(rows):
+    _, whole = rows()
+    _, limited = rows(train_limit=20)
+    assert len(limited.known) == 20
+    assert set(limited.known.column("text")) < set(whole.known.column("text"))
+    assert limited.known.column("text") != whole.known.column("text")[:20]
+    assert limited.measured.column("text") == whole.measured.column("text")
