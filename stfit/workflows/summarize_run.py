@@ -36,7 +36,8 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
     measured = {name: value for name, value in first.items() if name not in ("step", "event")}
     record = load_json_object(folder.record) or {}
     before, after = result.get("baseline", measured), result.get("metrics", {})
-    main = finished.get("main") or _main_metrics_of(recipe, measured)
+    gated = [gate.metric for gate in recipe.gate if gate.metric in before | after]
+    main = list(dict.fromkeys([*gated, *(finished.get("main") or _main_metrics_of(recipe, measured))]))
     of_main = {name: before[name] for name in main if name in before}
     return RunSummary(
         name=folder.path.name,

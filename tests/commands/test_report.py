@@ -232,3 +232,10 @@ def test_runs_are_listed_with_state_and_verdict(tmp_path, write, run, similarity
     assert first["recipe"] == "scratch, multiple_negatives_ranking, rows.jsonl"
     assert (second["state"], second["metric"], second["verdict"]) == ("in progress", None, None)
     assert runs_in(tmp_path / "nowhere") == []
+
+
+def test_the_metric_of_the_gate_is_shown_first(tmp_path, write, run, similarity):
+    gated = "scores/pearson_cosine"
+    run(write(eval=[similarity], gate=[{"metric": gated, "min": -1}]))
+    (entry,) = runs_in(tmp_path / "runs")
+    assert (entry["metric"], entry["after"] is not None) == (gated, True)
