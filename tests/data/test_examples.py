@@ -120,19 +120,20 @@ def test_holdout_and_training_part_the_rows(write, size):
     assert not set(training.row) & set(held_out.row)
 
 
-def test_holdout_follows_from_the_seed_alone(write):
+def test_holdout_follows_from_its_own_seed_alone(write):
     path = write(PAIRS)
-    draws = [load(path, "positive_pair", seed, Holdout(rows=6))[1].row.tolist() for seed in (1, 1, 2, 3)]
+    holdouts = [Holdout(rows=6, seed=seed) for seed in (1, 1, 2, 3)]
+    draws = [load(path, "positive_pair", seed, holdout)[1].row.tolist() for seed, holdout in enumerate(holdouts)]
     assert draws[0] == draws[1]
     assert len({tuple(draw) for draw in draws}) == 3
-    shortened = load(path, "positive_pair", 1, Holdout(rows=6), shuffle=True, limit=5)
+    shortened = load(path, "positive_pair", 1, holdouts[0], shuffle=True, limit=5)
     assert shortened[1].row.tolist() == draws[0]
     assert len(shortened[0]) == 5
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_holdout_by_a_column_never_splits_a_group(write, seed):
-    training, held_out = load(write(PAIRS), "positive_pair", seed, Holdout(fraction=0.25, by="topic"))
+    training, held_out = load(write(PAIRS), "positive_pair", 0, Holdout(fraction=0.25, by="topic", seed=seed))
     topics = [{PAIRS[row - 1]["topic"] for row in part.row} for part in (training, held_out)]
     assert not topics[0] & topics[1]
     assert len(held_out) == 6  # two groups of three; a third does not fit into 7.5 rows
