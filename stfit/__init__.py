@@ -164,9 +164,7 @@ def iter_encode(
     """Embed as `encode` does, and yield the events of `stfit.events` as they happen: the last is Finished."""
     from stfit.commands.api import encode_texts
 
-    return encode_texts(
-        model, texts, output, options, column, id_column, split, keep, with_text, calibration, device
-    )  # fmt: skip
+    return encode_texts(model, texts, output, options, column, id_column, split, keep, with_text, calibration, device)
 
 
 def load(model: str | Path, device: str = "auto") -> Encoder:

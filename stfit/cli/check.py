@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from stfit.cli.console import log_line, print_json
 from stfit.cli.options import Json, Overrides, RecipeArgument
 from stfit.io.display import escape_controls
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_command(

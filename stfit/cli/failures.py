@@ -61,19 +61,21 @@ def failure_from(error: BaseException) -> Failure:
 
 def _override_hint(option: str) -> str:
     """For `--epochs`, and for the option of a training script: how to set the key of the recipe."""
-    from stfit.recipe.recipe import Recipe
+    if not option.startswith("--"):
+        return ""
+    from stfit.recipe.recipe import Recipe  # imports pydantic, which other usage errors do not need
     from stfit.recipe.script_words import ANSWERS, KEYS
     from stfit.recipe.type_tree import key_owners
 
     word = option.removeprefix("--").replace("-", "_")
-    if not option.startswith("--") or word in ANSWERS:
-        return f" ({ANSWERS[word]})" if word in ANSWERS else ""
+    if word in ANSWERS:
+        return f" ({ANSWERS[word]})"
     key = KEYS.get(word, word)
     paths = {path for path, _ in key_owners(Recipe).get(key, [])}
     path = next((path for path in ("train", "model", "data", "push", "") if path in paths), None)
-    return (
-        "" if path is None else f" (a value of the recipe is set without dashes: {f'{path}.' if path else ''}{key}=...)"
-    )
+    if path is None:
+        return ""
+    return f" (a value of the recipe is set without dashes: {f'{path}.' if path else ''}{key}=...)"
 
 
 def _unmet_requirements() -> list[str]:

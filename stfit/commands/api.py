@@ -74,9 +74,7 @@ def mine_negatives(
     require_type("device", device, str)
     source = None if corpus is None else source_of_texts(str(corpus), None)
     loaded = _load(recipe, overrides)
-    return mine(
-        str(model), loaded.recipe, Path(output), options, corpus=source, corpus_column=column, device=device
-    )  # fmt: skip
+    return mine(str(model), loaded.recipe, Path(output), options, corpus=source, corpus_column=column, device=device)
 
 
 def encode_texts(
