@@ -42,6 +42,8 @@ class StepInfo:
     seconds: float
     spent: dict[str, float]
     """Seconds by part of the step: data, forward, backward, optimizer."""
+    seconds_left: float | None = None
+    """Until the end of the training, with the evaluations that are due: estimated from those that have passed."""
 
 
 @dataclass(frozen=True)

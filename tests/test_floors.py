@@ -16,6 +16,7 @@ FLOORS = {
     "events": 0,
     "lazy": 0,
     "paths": 0,
+    "progress": 0,
     "options": 0.3,
     "plugins": 0.3,
     "similarity": 0.3,

@@ -10,10 +10,10 @@ import typer
 from stfit.cli.console import print_json
 from stfit.cli.launch import launch_workers
 from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Processes, Read, Split
-from stfit.cli.progress import show_progress
 from stfit.distributed import launched_world_size
 from stfit.events import EncodeEvent, Finished
 from stfit.options import EncodeOptions, Precision
+from stfit.progress import task
 
 
 def encode_command(
@@ -71,12 +71,13 @@ def encode_command(
 
 
 def _follow(events: Iterable[EncodeEvent]) -> dict[str, Any]:
-    with show_progress() as update:
+    with task("encoding", of_verb=True) as encoding:
         for event in events:
             if isinstance(event, Finished):
                 result = event.result
             else:
-                update(f"{event.rows} rows  {event.rows_per_second:.0f} rows/s", event.share)
+                encoding.total = None if event.share is None else 1
+                encoding.update(event.share or 0, f"{event.rows} rows  {event.rows_per_second:.0f} rows/s")
     return result
 
 

@@ -10,6 +10,7 @@ from stfit.cli import console
 from stfit.cli.app import app
 from stfit.cli.failures import failure_from, print_failure
 from stfit.cli.launch import require_parallel
+from stfit.cli.progress import show_progress
 from stfit.cli.quick_imports import defer_imports
 from stfit.cli.streams import prepare_streams
 from stfit.distributed import is_initialized, is_rank_zero, launched_world_size, process_group, write_error_file
@@ -34,7 +35,8 @@ def main() -> NoReturn:
         with process_group():
             if not is_rank_zero():
                 console.silence()
-            code = app(arguments, standalone_mode=False, prog_name="stfit")
+            with show_progress():
+                code = app(arguments, standalone_mode=False, prog_name="stfit")
             sys.stdout.flush()
         sys.exit(code)
     except (Exception, InterruptedRun) as error:

@@ -11,9 +11,10 @@ from stfit.cli.console import log_line, print_json, print_table
 from stfit.cli.github_summary import add_to_summary
 from stfit.cli.launch import launch_workers
 from stfit.cli.options import Json, Overrides, Processes, RecipeArgument, Runs
-from stfit.cli.progress import show_progress
 from stfit.cli.tables import GATE_HEADER, gain_row, gate_row
 from stfit.events import Evaluated, Finished, Started, StepInfo, TrainEvent
+from stfit.io.display import format_duration
+from stfit.progress import task
 
 
 def train_command(
@@ -88,15 +89,17 @@ def _print_unchanged(published: dict[str, Any], as_json: bool) -> None:
 
 def _follow(events: Iterable[TrainEvent]) -> Finished:
     rows, seconds = 0, 0.0
-    with show_progress() as update:
+    with task("preparing", of_verb=True) as training:
         for event in events:
             match event:
                 case Started():
                     main, total = event.main, event.total_steps
+                    training.doing, training.total = "training", total
                     log_line(_describe_start(event))
                 case StepInfo():
                     rows, seconds = rows + event.rows, seconds + event.seconds
-                    update(_describe_step(event, total, rows / seconds), event.step / total)
+                    text = _describe_step(event, total, rows / seconds)
+                    training.update(event.step, text, event.seconds_left)
                 case Evaluated():
                     values = [f"{name} {event.metrics[name]:.4f}" for name in main if name in event.metrics]
                     if values:
@@ -124,7 +127,10 @@ def _print_result(event: Finished, as_json: bool) -> None:
         log_line(f"{result['run']}: already finished; use --fresh to train again")
     header = ["metric", "before", "after", "gain"]
     rows = [gain_row(name, result["baseline"].get(name), result["metrics"].get(name)) for name in event.main]
-    duration = f"{result['steps']} steps in {result['seconds']:.1f} s"
+    total = sum(result.get("spent", {}).values())  # which older runs lack
+    speed = result["examples_per_second"]
+    pace = f" at {speed:.0f} examples/s" if speed else ""
+    duration = f"{result['steps']} steps{pace} in {format_duration(result['seconds'])}, {format_duration(total)} in all"
     gates = [gate_row(gate) for gate in result.get("gate", [])]
     add_to_summary(f"stfit train: {result['run']}", header, rows, duration)
     if gates:
@@ -137,6 +143,4 @@ def _print_result(event: Finished, as_json: bool) -> None:
     if gates:
         sys.stdout.write("\n")
         print_table(GATE_HEADER, gates)
-    speed = result["examples_per_second"]
-    pace = f" at {speed:.0f} examples/s" if speed else ""
-    sys.stdout.write(f"model: {result['model']} ({duration}{pace})\nreport: {result['run']}/report.html\n")
+    sys.stdout.write(f"model: {result['model']} ({duration})\nreport: {result['run']}/report.html\n")

@@ -153,7 +153,7 @@ def _estimate(recipe: Recipe, report: Prepared, prompts: list[Prompts]) -> dict[
         count_tokens(tokenizer, examples, texts).duplicate_columns(objective.views)
         for objective, examples, texts in zip(recipe.objectives_by_path.values(), report.training, prompts, strict=True)
     ]
-    schedule = build_schedule(recipe, tables)
+    schedule = build_schedule(recipe, report.training)
     unknown_id = tokenizer.unknown_id if tokenizer else None
     report.warnings += lint_schedule(recipe, tables, schedule, max_seq_length, unknown_id)
     counted = "tokens" if tokenizer else "words, as the base's tokenizer is not here yet"

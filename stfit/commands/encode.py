@@ -31,6 +31,7 @@ from stfit.io.display import shorten, single_line
 from stfit.io.outputs import require_output
 from stfit.io.unicode import require_text
 from stfit.options import EncodeOptions
+from stfit.progress import task
 from stfit.runtime.device import choose_device, warn_of_slow_precision
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
@@ -137,7 +138,8 @@ def _merge_parts(
             replace(part, values=quantize(part.values, options.precision, computed))
             for part in map(parts.read, range(stats.parts))
         )
-    write_output(rows, output, stats.rows)
+    with task(f"writing {output.name}"):
+        write_output(rows, output, stats.rows)
     if calibration and computed:  # last: with a file of ranges, the parts of the next try would be others
         save_ranges(computed, calibration, conditions)
     parts.delete()

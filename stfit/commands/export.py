@@ -25,6 +25,7 @@ from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.io.atomic import atomic_directory
 from stfit.io.outputs import require_output
+from stfit.progress import task, track
 from stfit.similarity import agreement
 from stfit.workflows.text_windows import Inputs, stream_text_windows
 
@@ -50,9 +51,10 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
     embeddings, rate_in_stfit = _timed(lambda: encoder.embed(sequences), len(sequences))
     with atomic_directory(output) as scratch:
         traced = build_encoder(Model(base=folder, attention="padded"))
-        graphs = _write_graphs(traced, scratch, to, int8)
+        with task(f"exporting to {to}"):
+            graphs = _write_graphs(traced, scratch, to, int8)
         save_tokenizer_and_config(traced, scratch)
-        comparisons = [_compare(graph, sequences, embeddings) for graph in graphs]
+        comparisons = [_compare(graph, sequences, embeddings) for graph in track(graphs, "comparing embeddings")]
         if not (cosine := comparisons[0]["lowest_cosine"]) >= MIN_COSINE:  # NaN is neither
             raise ModelError(
                 f"the graph's embeddings differ from the model's (cosine {cosine:.4f}): this architecture can't be "

@@ -32,6 +32,7 @@ from stfit.io.atomic import atomic_write
 from stfit.io.display import shorten
 from stfit.io.outputs import require_output
 from stfit.options import MiningOptions
+from stfit.progress import track
 from stfit.recipe.inputs import paths_in
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device
@@ -85,7 +86,8 @@ def mine(
     limit_b = _limits(positive_b, pairs, options)
     is_known = _is_judged(pairs, table, candidates) if "document_id" in table.columns else _is_linked(pairs, texts)
     mined: list[Mined] = []
-    for rows in torch.arange(len(pairs)).split(max(1, MAX_SCORES // len(texts))):
+    blocks = torch.arange(len(pairs)).split(max(1, MAX_SCORES // len(texts)))
+    for rows in track(blocks, f"comparing {len(pairs):,} pairs with {len(texts):,} texts"):
         same_bc = torch.from_numpy(is_known(rows.numpy())) | (positive_bd[rows] @ text_cd.T >= options.duplicate)
         found = _mine_block(anchor_bd[rows] @ text_cd.T, same_bc, limit_b[rows], texts, options)
         mined += [

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +28,7 @@ from stfit.io.atomic import atomic_write
 from stfit.io.json_files import seal_json
 from stfit.io.unicode import require_text
 from stfit.losses.registry import build_loss, compute_loss
+from stfit.progress import task
 from stfit.publish.commit import preflight
 from stfit.publish.destination import Push
 from stfit.recipe.hub_refs import pin
@@ -149,11 +151,11 @@ def _run(
     # A stream goes on: it may have ended at a wrong row, which is mended now.
     keeps = strict or any(objective.data.streaming for objective in pinned.objectives_by_path.values())
     checkpoint = on_rank_zero(partial(unless_inputs_changed, folder, checkpoint, encoder, fingerprint, keeps))
-    tables = _tokenize_training(pinned, encoder, prepared)
     resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
     evaluators = prepared.evaluators(resolved)
-    schedule = _build_schedule(resolved, encoder, tables, processes, signals, evaluators)
+    schedule = _build_schedule(resolved, encoder, prepared.training, processes, signals, evaluators)
+    tables = _tokenize_training(pinned, encoder, prepared, schedule)
     max_seq_length, unknown_id = encoder.tokenizer.max_seq_length, encoder.tokenizer.unknown_id
     warnings = [*prepared.warnings, *lint_schedule(resolved, tables, schedule, max_seq_length, unknown_id, processes)]
     for problem in warnings:
@@ -235,7 +237,8 @@ def _build_lock(given: Recipe, pinned: Recipe, prepared: Prepared, locked: Path 
 
 def _describe(given: Recipe, pinned: Recipe, prepared: Prepared) -> Lock:
     rows, threads = (prepared.training, prepared.evaluation), torch.get_num_threads()
-    return build_lock(given, pinned, *rows, threads, world_size())
+    with task("computing the digest of the rows"):
+        return build_lock(given, pinned, *rows, threads, world_size())
 
 
 def _build_encoder(loaded: LoadedRecipe[Recipe], pinned: Recipe, prepared: Prepared, device: str) -> Encoder:
@@ -255,16 +258,18 @@ def _build_encoder(loaded: LoadedRecipe[Recipe], pinned: Recipe, prepared: Prepa
     return encoder
 
 
-def _tokenize_training(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> list[TokenTable]:
-    objectives = recipe.objectives_by_path.values()
+def _tokenize_training(
+    recipe: Recipe, encoder: Encoder, prepared: Prepared, schedule: BatchSchedule
+) -> list[TokenTable]:
+    pairs = zip(recipe.objectives_by_path.values(), prepared.training, strict=True)
     with rank_zero_first():
-        return [_tokenize(encoder, *pair) for pair in zip(objectives, prepared.training, strict=True)]
+        return [_tokenize(encoder, *pair, schedule.rows_of(number)) for number, pair in enumerate(pairs)]
 
 
-def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> TokenTable:
+def _tokenize(encoder: Encoder, objective: Objective, examples: Examples, rows: np.ndarray | None = None) -> TokenTable:
     prompts = {role: encoder.role_prompt(role, objective.data.prompts) for role in examples.texts}
     cache_key = None if objective.data.streaming else encoder.tokenizer.fingerprint
-    table = tokenize_examples(examples, prompts, encoder.tokenizer, cache_key, encoder.prompt_skip)
+    table = tokenize_examples(examples, prompts, encoder.tokenizer, cache_key, encoder.prompt_skip, rows)
     table = embed_with_teacher(table, objective, encoder)
     if objective.views and not encoder.has_dropout:
         raise ModelError(
@@ -277,7 +282,7 @@ def _tokenize(encoder: Encoder, objective: Objective, examples: Examples) -> Tok
 def _build_schedule(
     recipe: Recipe,
     encoder: Encoder,
-    tables: list[TokenTable],
+    training: list[Examples],
     processes: int,
     signals: SignalHandler,
     evaluators: Evaluators,
@@ -297,7 +302,7 @@ def _build_schedule(
         for number, objective in enumerate(recipe.objectives_by_path.values())
         if objective.data.streaming
     }
-    return build_schedule(recipe, tables, processes, streams)
+    return build_schedule(recipe, training, processes, streams)
 
 
 def _batch_of(scheduled: ScheduledBatch, tables: list[TokenTable], distinct: bool) -> Batch:
@@ -368,6 +373,6 @@ def _finish(session: TrainingSession, device: str, main: list[str], training: li
         write_card(folder, result, main, training)
         atomic_write(folder.model / LOCK, lock_to_json(without_local_folders(lock)))
         atomic_write(folder.result, seal_json({"result": result, "main": main, "weights": state.weights}))
-        with log_exceptions("writing report.html (`stfit report` writes it again)"):
+        with log_exceptions("writing report.html (`stfit report` writes it again)"), task("writing the report"):
             write_report(folder)
     return Finished(result, main)

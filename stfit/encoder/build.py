@@ -25,6 +25,7 @@ from stfit.encoder.lora import add_adapters
 from stfit.encoder.prompts import with_built_in
 from stfit.encoder.token_layers import LayerContext
 from stfit.errors import ModelError, at_key
+from stfit.progress import task
 
 log = logging.getLogger("stfit")
 
@@ -51,7 +52,9 @@ def build_encoder(
     """
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    backbone, base = _build_backbone(model, texts, replace(model.backbone_options, read_weights=read_weights))
+    options = replace(model.backbone_options, read_weights=read_weights)
+    with task(f"loading {model.base}" if isinstance(model.base, str) else "building the model"):
+        backbone, base = _build_backbone(model, texts, options)
     config = _merge_config(model, base, backbone)
     dtype = getattr(torch, model.precision)
     backbone.module.to(device=torch.device(device), dtype=dtype)

@@ -22,6 +22,7 @@ from stfit.encoder.kernels.packing import Forward, Layout
 from stfit.encoder.pooling import TokenStates, compute_pooled, without_prompts
 from stfit.encoder.prompts import prompt_name, with_built_in
 from stfit.errors import ModelError, RecipeError, did_you_mean
+from stfit.progress import task
 
 BATCH_TOKENS = {"cpu": 1024}
 """Device type -> tokens that `encode` sends through the model at once. On a CPU their widest activations fit into the
@@ -210,8 +211,10 @@ class Encoder(nn.Module):
 
         was_training = self.training
         self.eval()
-        with runner as run:
-            list(run(embed_batch, token_batches(lengths, max_tokens)))
+        batches = token_batches(lengths, max_tokens)
+        with runner as run, task(f"embedding {len(sequences):,} texts", sum(lengths)) as embedding:
+            for members, _ in zip(batches, run(embed_batch, batches), strict=True):
+                embedding.advance(sum(lengths[i] for i in members))
         self.train(was_training)
         return embeddings.numpy()
 

@@ -13,6 +13,7 @@ from stfit.errors import DivergedError, RecipeError, overflow_advice
 from stfit.evaluation.base import Embed, When
 from stfit.evaluation.registry import Evaluator
 from stfit.evaluation.statistic import Statistic
+from stfit.progress import task
 
 if TYPE_CHECKING:
     from stfit.encoder.encoder import Encoder
@@ -31,10 +32,11 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
     cache = EmbeddingCache(encoder, due, keep_all=len(set(sizes.values())) > 1)
     statistics: dict[str, Statistic] = {}
     for evaluator, rows in due:
-        measured = {
-            dim: evaluator.measure(rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
-            for dim in set(sizes.values())
-        }
+        with task(f"evaluating {evaluator.label}"):
+            measured = {
+                dim: evaluator.measure(rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
+                for dim in set(sizes.values())
+            }
         for found in measured.values():
             _require_declared(evaluator, found)
         for suffix, dim in sizes.items():

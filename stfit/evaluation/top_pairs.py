@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from stfit.errors import RecipeError
+from stfit.progress import track
 
 BLOCK = 2048
 
@@ -18,7 +19,7 @@ def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     blocks = torch.from_numpy(row_nd).split(BLOCK)
     best = torch.empty(0)
     pairs = torch.empty(0, 2, dtype=torch.int64)
-    for number, rows in enumerate(blocks):
+    for number, rows in enumerate(track(blocks, f"comparing {len(row_nd):,} embeddings with each other")):
         for other_number, others in enumerate(blocks[number:], start=number):
             score_nn = rows @ others.T
             if number == other_number:

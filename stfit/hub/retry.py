@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from stfit.errors import HubError, Problem, StfitError
 from stfit.hub.client import client, constants
 from stfit.hub.explain import OUT_OF_REACH, Kind, StalledError, causes_of, explain_error, is_retryable, retry_after
+from stfit.progress import Task, task
 
 log = logging.getLogger("stfit")
 
@@ -78,7 +79,8 @@ def call_with_retries(
     monitor.last_response = time.monotonic()
     for pause in (*PAUSES, None):
         try:
-            return _with_watchdog(request, unobservable_bytes)
+            with task(f"transferring the {kind} `{id}`", unit="MB") as transfer:
+                return _with_watchdog(request, unobservable_bytes, transfer)
         except Exception as error:  # the client lets errors of its HTTP library and of Xet through
             if ours := next((cause for cause in causes_of(error) if isinstance(cause, StfitError)), None):
                 raise ours from ours.__cause__
@@ -91,7 +93,7 @@ def call_with_retries(
     raise AssertionError  # the last pause is None
 
 
-def _with_watchdog(request: Callable[[], T], unobservable_bytes: int) -> T:
+def _with_watchdog(request: Callable[[], T], unobservable_bytes: int, transfer: Task) -> T:
     # A thread of its own, because there is no other way to leave a call of the client, in Python or Rust, that hangs.
     outcome: Future[T] = Future()
 
@@ -103,9 +105,10 @@ def _with_watchdog(request: Callable[[], T], unobservable_bytes: int) -> T:
 
     threading.Thread(target=run, daemon=True, name="hub").start()
     timeout = 6 * constants.HF_HUB_DOWNLOAD_TIMEOUT
-    transferred, since = monitor.bytes, time.monotonic()
+    transferred, since = begin, _ = monitor.bytes, time.monotonic()
     try:
         while not wait([outcome], timeout=1).done:
+            transfer.update((monitor.bytes - begin) / 1e6)
             if monitor.bytes - transferred >= MIN_PROGRESS:
                 transferred, since = monitor.bytes, time.monotonic()
             elif time.monotonic() - since > timeout + unobservable_bytes / MIN_UPLOAD_RATE:

@@ -47,6 +47,13 @@ class BatchSchedule:
         next(islice(steps, first_step, first_step), None)
         return islice(steps, self.total_steps - first_step)
 
+    def rows_of(self, objective: int) -> np.ndarray | None:
+        """Indices of the objective's examples that the run trains on, ascending; None if it may see all of them."""
+        if self.streams or self.total_steps >= self.steps_per_epoch:
+            return None
+        rows = [batch.rows for step in self.steps(0) for batch in step if batch.objective == objective]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *rows]))
+
     def _infinite_steps(self) -> Iterator[list[ScheduledBatch]]:
         # An epoch is sampled when its first step is needed.
         for _, epoch in groupby(self._interleave(), lambda batch: 0 if self.streams else int(batch.time)):

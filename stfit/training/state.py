@@ -108,6 +108,11 @@ class Intervals:
     def is_due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.total_steps
 
+    def count_due(self, step: int, every: int) -> int:
+        """Number of later steps after which what is due `every` so many steps is due."""
+        is_last_apart = self.total_steps % every != 0 and step < self.total_steps
+        return self.total_steps // every - step // every + is_last_apart
+
     def is_save_due(self, step: int) -> bool:
         """Whether to save after `step`; not after the last, whose weights become the model."""
         return step % self.save_every == 0 and step != self.total_steps

@@ -10,6 +10,7 @@ import numpy as np
 from stfit.data.batching.batches import MISSING, TokenTable, number_texts
 from stfit.data.batching.sampling import sample_batches
 from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles, unknown_tokens
+from stfit.data.mapping.examples import Examples
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import Problem
 from stfit.recipe.recipe import Recipe
@@ -29,7 +30,7 @@ LIBRARIES_MIB = 450
 
 
 def build_schedule(
-    recipe: Recipe, tables: list[TokenTable], processes: int = 1, streams: Streams | None = None
+    recipe: Recipe, training: list[Examples], processes: int = 1, streams: Streams | None = None
 ) -> BatchSchedule:
     train = recipe.train
     objectives = list(recipe.objectives_by_path.values())
@@ -40,15 +41,15 @@ def build_schedule(
             partial(
                 sample_batches,
                 str(objective.sampler),
-                number_texts(table.examples),
-                table.examples.label,
+                number_texts(examples),
+                examples.label,
                 train.batch_size * processes,
                 recipe.seed,
-                table.examples.fingerprint,
+                examples.fingerprint,
                 objective.loss.min_batch_size,
             )
         )
-        for objective, table in zip(objectives, tables, strict=True)
+        for objective, examples in zip(objectives, training, strict=True)
     ]
     epochs = train.epochs or DEFAULT_EPOCHS
     return build_batch_schedule(

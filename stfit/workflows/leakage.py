@@ -13,6 +13,7 @@ from stfit.errors import DataError, Problem
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
+from stfit.progress import task
 from stfit.recipe.recipe import Recipe
 
 
@@ -23,8 +24,9 @@ def find_leakage(
     measured = measured_texts(recipe, evaluators)
     if not measured:
         return []
-    problems = shared_texts(_blocks(recipe, training, evaluators, full), measured)
-    return problems + (near_duplicates(_blocks(recipe, training, evaluators, full), measured) if full else [])
+    with task("looking for evaluation texts in the training texts"):
+        problems = shared_texts(_blocks(recipe, training, evaluators, full), measured)
+        return problems + (near_duplicates(_blocks(recipe, training, evaluators, full), measured) if full else [])
 
 
 def _blocks(recipe: Recipe, training: Mapping[str, Examples], evaluators: Evaluators, full: bool) -> Iterator[Examples]:

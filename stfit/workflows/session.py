@@ -2,9 +2,10 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.evaluation.statistic import Statistic
 from stfit.events import Evaluated, StepInfo
 from stfit.io.atomic import atomic_directory, atomic_write
+from stfit.progress import task
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.seal import seal
@@ -53,6 +55,8 @@ class TrainingSession:
     report_data: ReportData
     statistics: dict[When, dict[str, Statistic]] = field(default_factory=dict)
     """Of the model before and after the training, as far as this process has measured them."""
+    evaluation_seconds: dict[When, float] = field(default_factory=dict)
+    """Of the last evaluation of each moment."""
 
     def measure_untrained(self) -> Evaluated:
         with self.objects.full_encoder() as encoder:
@@ -75,6 +79,7 @@ class TrainingSession:
 
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated]:
         self.state.update(info, first_step)
+        info = replace(info, seconds_left=self.seconds_left)
         if self.intervals.is_due(info.step, self.intervals.log_every):
             entry = {**vars(info), "loss": self.state.take_mean_loss()}
             self.folder.log({"step": info.step, "event": "step", **entry})
@@ -126,11 +131,13 @@ class TrainingSession:
 
     def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
         """Metrics of the evaluators that run at this moment; the same in all processes."""
+        start = time.perf_counter()
         with self.state.timed("evaluation"):
             statistics = measure(encoder, self.evaluators, moment, self.recipe.matryoshka_dims)
             if moment != "during":
                 self.statistics[moment] = statistics
                 self.report_data.record_metrics(moment, statistics)
+        self.evaluation_seconds[moment] = time.perf_counter() - start
         values = values_of(statistics)
         if undefined := [name for name, value in values.items() if math.isnan(value)]:
             advice = overflow_advice(encoder.precision)
@@ -170,10 +177,19 @@ class TrainingSession:
     def save(self) -> None:
         self.restore_files()
         path = checkpoint_path(self.folder.checkpoints, self.state.step)
-        with self.state.timed("saving"):
+        with self.state.timed("saving"), task(f"saving step {self.state.step}"):
             save_checkpoint(path, self.objects, self.facts)
         if is_rank_zero():
             delete_old_checkpoints(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the end: the steps and the evaluations that are left, each as long as those before."""
+        step, measured = self.state.step, self.evaluation_seconds
+        before = next((measured[moment] for moment in ("during", "start") if moment in measured), 0.0)
+        evaluations = self.intervals.count_due(step, self.intervals.evaluate_every) if self.evaluators else 0
+        evaluations += self.recipe.train.best is not None  # the best model is measured at the end
+        return self.state.seconds / step * (self.intervals.total_steps - step) + before * evaluations
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -185,7 +201,11 @@ class TrainingSession:
         with self.objects.full_encoder() as encoder:
             require_finite_weights(encoder)
             if is_rank_zero():
-                with self.state.timed("saving"), atomic_directory(self.folder.model) as scratch:
+                with (
+                    self.state.timed("saving"),
+                    task("saving the model"),
+                    atomic_directory(self.folder.model) as scratch,
+                ):
                     save_encoder(encoder, scratch)
                 self.state.weights = hash_model(self.folder.model)
             barrier()  # no process may read the model before it is written

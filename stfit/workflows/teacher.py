@@ -7,7 +7,6 @@ import numpy as np
 
 from stfit.data.batching.batches import MISSING, TokenTable
 from stfit.data.cache.teacher import TeacherEmbeddings, load_embeddings
-from stfit.data.mapping.examples import Examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.losses.base import TeacherLoss
@@ -21,19 +20,19 @@ def embed_with_teacher(table: TokenTable, objective: Objective, encoder: Encoder
     teacher = build_encoder(objective.teacher, device=str(encoder.device))
     loss.require_teacher_dim(encoder.embedding_dim, teacher.output_dim)
     roles = loss.taught_roles(list(table.text_ids))
-    return replace(table, label=_embed_roles(teacher, table.examples, roles))
+    return replace(table, label=_embed_roles(teacher, table, roles))
 
 
-def _embed_roles(teacher: Encoder, examples: Examples, roles: list[str]) -> TeacherEmbeddings:
+def _embed_roles(teacher: Encoder, table: TokenTable, roles: list[str]) -> TeacherEmbeddings:
     prompts = {role: teacher.role_prompt(role, None) for role in roles}
-    places = {role: np.full(len(examples), MISSING) for role in roles}
+    places = {role: np.full(len(table), MISSING) for role in roles}
     embeddings = {}
     for prompt in set(prompts.values()):
         numbers: dict[str, int] = {}
         for role in (role for role in roles if prompts[role] == prompt):
-            for row, text in enumerate(examples.texts[role]):
-                if text is not None:
-                    places[role][row] = numbers.setdefault(text, len(numbers))
+            texts = table.examples.column(role)
+            for row in np.flatnonzero(table.text_ids[role] != MISSING).tolist():
+                places[role][row] = numbers.setdefault(texts[row], len(numbers))
         embed = partial(teacher.encode, prompt=prompt)
         embeddings[prompt] = load_embeddings(list(numbers), embed, f"{teacher.fingerprint} {prompt}")
     return TeacherEmbeddings([(embeddings[prompts[role]], places[role]) for role in roles])

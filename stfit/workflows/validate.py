@@ -23,6 +23,7 @@ from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
 from stfit.hub.explain import OUT_OF_REACH
 from stfit.losses.base import TeacherLoss
+from stfit.progress import task
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.workflows.leakage import dataset_of, drop_overlap, find_leakage, load_evaluators, with_kept_rows
@@ -182,7 +183,7 @@ def _check_rows(objective: Objective, location: RecipeLocation, training: Exampl
                 f"loss `{objective.loss.type}` has weights for each class, and the classes of a stream are not known "
                 "in advance: list them in `data.label_map`, numbered from 0"
             )
-    with report.collect_errors(location=location):
+    with report.collect_errors(location=location), task(f"checking {len(training):,} examples"):
         in_batch = objective.loss.sampler == "no_duplicates"
         report.warnings += lint_training(training, objective.data.dataset, in_batch, str(objective.sampler))
 

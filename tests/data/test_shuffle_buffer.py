@@ -321,6 +321,25 @@ def test_texts_have_the_numbers_of_the_texts_that_are_tokenised(write):
     assert max(map(np.max, prompted.text_ids.values())) > found.max()  # "2" is two texts there
 
 
+def test_rows_that_are_asked_for_are_tokenized_alone_and_as_with_all_others(write):
+    rows = [{"anchor": f"{i % 7}", "positive": f"{i}", "negs": ["x", "2"][: 1 + i % 2]} for i in range(30)]
+    whole, _ = load_examples(
+        TrainingData(dataset=write(rows), format="triplet", columns={"negative": "negs[:2]"}), "triplet", 1
+    )
+    prompts, used = dict.fromkeys(whole.texts, ""), np.array([3, 4, 11])
+
+    def letters(strings):
+        return [np.array(list(map(ord, string))) for string in strings]
+
+    every, some = (tokenize_examples(whole, prompts, letters, None, lambda _: 0, rows) for rows in (None, used))
+    batch, same = (table.batch(used, distinct=False) for table in (every, some))
+    assert list(map(list, batch.sequences)) == list(map(list, same.sequences))
+    assert {role: index.tolist() for role, index in batch.columns.items()} == {
+        role: index.tolist() for role, index in same.columns.items()
+    }
+    assert len(some.lengths()) == 5 < len(every.lengths())
+
+
 def test_files_are_told_apart_by_their_bytes_and_not_by_their_names(tmp_path, write):
     rows = rows_of(50)
 

@@ -120,3 +120,17 @@ def test_which_objective_begins_follows_from_the_seed():
     begin = {seed: next(plan_of_several([[3], [3]], seed=seed).steps(0))[0].objective for seed in range(8)}
     assert set(begin.values()) == {0, 1}
     assert all(next(plan_of_several([[3], [3]], seed=seed).steps(0))[0].objective == begin[seed] for seed in begin)
+
+
+def test_a_run_shorter_than_an_epoch_knows_the_rows_that_it_trains_on():
+    def two_rows(epoch):
+        return [np.array([2 * batch + 1, 2 * batch]) for batch in range(4)]
+
+    plan = build_batch_schedule([two_rows, two_rows], None, 0, 1, 1, 5)
+    seen = [set(), set()]
+    for step in plan.steps(0):
+        for batch in step:
+            seen[batch.objective].update(batch.rows.tolist())
+    assert [set(plan.rows_of(number).tolist()) for number in (0, 1)] == seen
+    assert sum(map(len, seen)) == 10
+    assert build_batch_schedule([two_rows], None, 0, 1, 1, 4).rows_of(0) is None

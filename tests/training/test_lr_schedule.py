@@ -66,3 +66,12 @@ def test_last_step_is_evaluated_and_logged_but_not_saved_as_a_checkpoint():
     calendar = build_intervals(Train(eval_every_steps=3, save_every_steps=5), 10)
     assert [step for step in range(1, 11) if calendar.is_due(step, calendar.evaluate_every)] == [3, 6, 9, 10]
     assert [step for step in range(1, 11) if calendar.is_save_due(step)] == [5]
+
+
+@pytest.mark.parametrize("total", [1, 9, 10, 12])
+@pytest.mark.parametrize("every", [1, 3, 4, 20])
+def test_what_is_counted_as_due_is_what_will_be_due(total, every):
+    calendar = build_intervals(Train(), total)
+    for step in range(total + 1):
+        due = [later for later in range(step + 1, total + 1) if calendar.is_due(later, every)]
+        assert calendar.count_due(step, every) == len(due)

@@ -88,12 +88,14 @@ def tokenize_examples(
     tokenize: Tokenize,
     cache_name: str | None,
     prompt_skip: Callable[[str], int],
+    rows: np.ndarray | None = None,
 ) -> TokenTable:
+    """`rows`: the examples to tokenize, by default all; the others are MISSING in the table."""
     ids: dict[tuple[str, str], int] = {}
-    text_ids = {
-        role: np.array([_number(ids, (prompts[role], text)) for text in texts])
-        for role, texts in examples.texts.items()
-    }
+    used = list(range(len(examples))) if rows is None else rows.tolist()
+    text_ids = {role: np.full(len(examples), MISSING) for role in examples.texts}
+    for role, texts in examples.texts.items():
+        text_ids[role][used] = [_number(ids, (prompts[role], texts[row])) for row in used]
     flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, cache_name)
     skips = {prompt: prompt_skip(prompt) for prompt in prompts.values()}
     prompt_lengths = np.array([skips[prompt] for prompt, _ in ids], dtype=np.int64) if any(skips.values()) else None

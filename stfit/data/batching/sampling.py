@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from stfit.errors import DataError, RecipeError
+from stfit.progress import task
 
 Sampler = Literal["shuffle", "no_duplicates", "group_by_label"]
 
@@ -30,14 +31,15 @@ def sample_batches(
     """
     digest = sha256(f"{fingerprint}:{seed}:{epoch}".encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest))
-    if sampler == "no_duplicates":
-        batches = no_duplicates(text_ids, batch_size, random)
-    elif sampler == "group_by_label":
-        if label is None:
-            raise RecipeError("`sampler: group_by_label` needs a format with labels")
-        batches = group_by_label(label, batch_size, random)
-    else:
-        batches = shuffle(len(text_ids), batch_size, random)
+    with task(f"forming batches of {len(text_ids):,} examples"):
+        if sampler == "no_duplicates":
+            batches = no_duplicates(text_ids, batch_size, random)
+        elif sampler == "group_by_label":
+            if label is None:
+                raise RecipeError("`sampler: group_by_label` needs a format with labels")
+            batches = group_by_label(label, batch_size, random)
+        else:
+            batches = shuffle(len(text_ids), batch_size, random)
     batches = [batch for batch in batches if len(batch) >= min_batch_size]
     if not batches:
         raise DataError(

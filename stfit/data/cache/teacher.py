@@ -16,6 +16,7 @@ from stfit.data.cache.folder import cache_folder, mark_used, trim_cache
 from stfit.data.cache.tokens import cache_key
 from stfit.io.atomic import atomic_cache_entry
 from stfit.io.hashing import hash_buffers
+from stfit.progress import track
 
 log = logging.getLogger("stfit")
 
@@ -56,7 +57,7 @@ class TeacherEmbeddings:
 def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmbeddings:
     """Embeddings of distinct texts, cached under `teacher`, which identifies the teacher and its settings."""
     windows = []
-    for start in range(0, len(texts), WINDOW):
+    for start in track(range(0, len(texts), WINDOW), f"embedding {len(texts):,} texts with the teacher"):
         window = texts[start : start + WINDOW]
         path = cache_folder("teachers") / f"{cache_key(window, teacher)}.npy"
         try:

@@ -17,6 +17,7 @@ from stfit.data.cache.folder import cache_folder, limit_bytes, mark_used, trim_c
 from stfit.io.atomic import atomic_cache_entry
 from stfit.io.hashing import hash_buffers
 from stfit.lazy import lazy
+from stfit.progress import track
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +65,7 @@ def load_tokens(texts: list[str], tokenize: Tokenize, cache_name: str | None) ->
 def _tokenize_all(texts: list[str], tokenize: Tokenize) -> tuple[np.ndarray, np.ndarray]:
     sequences = [
         ids
-        for start in range(0, len(texts), TOKENIZE_BATCH_SIZE)
+        for start in track(range(0, len(texts), TOKENIZE_BATCH_SIZE), f"tokenizing {len(texts):,} texts")
         for ids in tokenize(texts[start : start + TOKENIZE_BATCH_SIZE])
     ]
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in sequences], dtype=np.int64)])

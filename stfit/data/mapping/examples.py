@@ -26,6 +26,7 @@ from stfit.errors import DataError, Problem, at_key
 from stfit.io.display import shorten
 from stfit.io.unicode import is_unicode
 from stfit.io.yaml_text import to_hint
+from stfit.progress import task
 
 
 @dataclass(frozen=True)
@@ -122,17 +123,24 @@ def load_with_table(
     if not len(whole):
         raise DataError(Problem(f"the split `{split_of(source)}` has no rows", "no-rows", whole.origin, key="split"))
     try:
-        with at_key("where"):
-            table = filter_rows(whole, source.where)
-        with at_key("holdout"):
-            held = choose_holdout(table, holdout) if holdout else np.zeros(len(table), dtype=bool)
-        with at_key("columns"):
-            # Training and holdout together, so that both get the same class numbers.
-            unfiltered = _build_unfiltered(table, source, format)
-            training = _shuffle_and_limit(_drop_incomplete(unfiltered, ~held), source, seed)
-            return training, _drop_incomplete(unfiltered, held) if holdout else None, whole
+        with task(f"building examples of {len(whole):,} rows"):
+            return *_split_examples(whole, source, format, seed, holdout), whole
     except DataError as error:
         raise DataError([replace(problem, file=whole.origin) for problem in error.problems]) from None
+
+
+def _split_examples(
+    whole: Table, source: Source, format: str, seed: int, holdout: Holdout | None
+) -> tuple[Examples, Examples | None]:
+    with at_key("where"):
+        table = filter_rows(whole, source.where)
+    with at_key("holdout"):
+        held = choose_holdout(table, holdout) if holdout else np.zeros(len(table), dtype=bool)
+    with at_key("columns"):
+        # Training and holdout together, so that both get the same class numbers.
+        unfiltered = _build_unfiltered(table, source, format)
+        training = _shuffle_and_limit(_drop_incomplete(unfiltered, ~held), source, seed)
+        return training, _drop_incomplete(unfiltered, held) if holdout else None
 
 
 def _shuffle_and_limit(examples: Examples, source: Source, seed: int) -> Examples:

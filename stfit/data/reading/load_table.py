@@ -18,6 +18,7 @@ from stfit.data.source import STDIN, TableSource, is_remote
 from stfit.data.table import Table, build_table, concatenate
 from stfit.errors import Problem, RecipeError, at_key
 from stfit.paths import NO_STDIN
+from stfit.progress import task
 
 
 def find_splits(source: TableSource) -> Splits:
@@ -53,7 +54,12 @@ def split_of(source: TableSource) -> str:
 
 
 def load_split(blocks: Iterable[Table]) -> Table:
-    table = concatenate(list(blocks))
+    parts = []
+    with task("reading", unit="rows") as reading:
+        for part in blocks:
+            parts.append(part)
+            reading.update(reading.done + len(part), f"reading {part.origin}")
+        table = concatenate(parts)
     return build_table(table.origin, table.columns, table.label_names)
 
 

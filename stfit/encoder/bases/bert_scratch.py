@@ -13,6 +13,7 @@ from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.transformer import ST_NAME, build_transformer, set_dropout
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.lazy import lazy
+from stfit.progress import task
 from stfit.spec import Spec
 
 if TYPE_CHECKING:
@@ -85,9 +86,10 @@ def learn_pieces(words: Iterable[str], size: int) -> list[str]:
     """
     backend = HFTokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.train_from_iterator(
-        (WORD_START + word for word in words), trainers.BpeTrainer(vocab_size=size, show_progress=False)
-    )
+    with task(f"learning a vocabulary of {size:,} pieces"):
+        backend.train_from_iterator(
+            (WORD_START + word for word in words), trainers.BpeTrainer(vocab_size=size, show_progress=False)
+        )
     vocab = backend.get_vocab()
     tokens = sorted(vocab, key=vocab.__getitem__)
     letters = [token for token in tokens if len(token) == 1 and token != WORD_START]
