@@ -261,9 +261,14 @@ def _build_encoder(loaded: LoadedRecipe[Recipe], pinned: Recipe, prepared: Prepa
 def _tokenize_training(
     recipe: Recipe, encoder: Encoder, prepared: Prepared, schedule: BatchSchedule
 ) -> list[TokenTable]:
-    pairs = zip(recipe.objectives_by_path.values(), prepared.training, strict=True)
+    pairs = list(zip(recipe.objectives_by_path.values(), prepared.training, strict=True))
+    used = [schedule.rows_of(number) for number in range(len(pairs))]
+    for (objective, examples), rows in zip(pairs, used, strict=True):
+        if rows is not None and len(examples) > 2 * len(rows):
+            message = "%s: %d steps train on %d of %d examples, drawn from all of them; `limit` reads only the first"
+            log.info(message, objective.data.dataset, schedule.total_steps, len(rows), len(examples))
     with rank_zero_first():
-        return [_tokenize(encoder, *pair, schedule.rows_of(number)) for number, pair in enumerate(pairs)]
+        return [_tokenize(encoder, *pair, rows) for pair, rows in zip(pairs, used, strict=True)]
 
 
 def _tokenize(encoder: Encoder, objective: Objective, examples: Examples, rows: np.ndarray | None = None) -> TokenTable:

@@ -170,7 +170,8 @@ class Source(TableSource):
     shuffle: bool = False
     """Shuffle the examples with the recipe's seed, before `limit` is applied."""
     limit: int | None = Field(None, gt=0)
-    """Maximum number of examples; the first ones are used."""
+    """Maximum number of examples; the first ones are used. The rest of a long file is not read, unless labels are
+    numbered, rows are shuffled, chosen by `where` or held out: that takes all rows."""
     max_per_row: int | None = Field(None, gt=0)
     """Maximum number of examples made from one row by `[*]` selectors."""
 

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -331,3 +332,16 @@ def test_tabs_in_a_text_file_are_noticed(write):
         train(path, "positive_pair")
     hint = yaml.safe_load(str(caught.value).partition("set `read: ")[2].rpartition("`")[0])
     assert len(train(path, "positive_pair", read=ReadOptions(**hint))) == 2
+
+
+def test_a_limit_reads_no_further_than_it_needs_unless_other_rows_have_a_say(write):
+    lines = [json.dumps({"anchor": f"a{i}" if i % 3 else "", "positive": f"p{i}", "n": i}) for i in range(40_000)]
+    whole = train(write("\n".join(lines)), "positive_pair")
+    path = write("\n".join([*lines[:35_000], "not JSON"]), "broken.jsonl")
+    for limit in (5, 13_000):
+        first = train(path, "positive_pair", limit=limit)
+        assert first.texts == whole.take(np.arange(limit)).texts
+        assert first.row.tolist() == whole.row[:limit].tolist()
+    for keys in ({"limit": 30_000}, {"limit": 5, "shuffle": True}, {"limit": 5, "where": {"n": 3}}):
+        with pytest.raises(DataError, match="line 35001 is not valid JSON"):
+            train(path, "positive_pair", **keys)

@@ -60,7 +60,9 @@ def no_duplicates(text_ids: np.ndarray, batch_size: int, random: np.random.Gener
     the batch returns to the queue, since the next batch can hold at most one. So each example moves only a few times,
     however often texts repeat, and the examples of a frequent text are spread over the epoch, one per batch.
     """
-    texts_of = [[text for text in texts if text >= 0] for texts in text_ids.tolist()]
+    texts_of = text_ids.tolist()
+    if (text_ids < 0).any():
+        texts_of = [[text for text in texts if text >= 0] for texts in texts_of]
     queue = deque(random.permutation(len(text_ids)).tolist())
     waiting: dict[int, deque[int]] = {}
     batches: list[np.ndarray] = []
@@ -69,11 +71,12 @@ def no_duplicates(text_ids: np.ndarray, batch_size: int, random: np.random.Gener
         batch_texts: dict[int, None] = {}  # ordered, unlike a set
         while queue and len(batch) < batch_size:
             example = queue.popleft()
-            shared = next((text for text in texts_of[example] if text in batch_texts), None)
-            if shared is None:
+            texts = texts_of[example]
+            if batch_texts.keys().isdisjoint(texts):
                 batch.append(example)
-                batch_texts.update(dict.fromkeys(texts_of[example]))
+                batch_texts.update(dict.fromkeys(texts))
             else:
+                shared = next(text for text in texts if text in batch_texts)
                 waiting.setdefault(shared, deque()).append(example)
         batches.append(np.array(batch))
         queue.extendleft(waiting[text].popleft() for text in batch_texts if waiting.get(text))

@@ -4,7 +4,7 @@ A check yields problems; its docstring says what happens if they are ignored. ER
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
@@ -82,7 +82,7 @@ def _same_column(rows: ExamplesToLint) -> Iterator[Problem]:
 def _constant_text(rows: ExamplesToLint) -> Iterator[Problem]:
     """A text that never changes is another kind of column (`source`, `language`), and teaches nothing."""
     for role, texts in rows.folded.items():
-        if len(texts) >= 10 and len(set(texts)) == 1:
+        if len(texts) >= 10 and all(text == texts[0] for text in texts):
             yield Problem(f"{role} is {texts[0]!r:.60} in every row: check `columns`", "constant-text")
 
 
@@ -118,12 +118,13 @@ CONTROLS = re.compile("[\u0080-\u009f]")
 
 def _damaged_text(rows: ExamplesToLint) -> Iterator[Problem]:
     """The model learns damaged characters, which never occur where it is used."""
-    texts = ["\n".join(filter(None, parts)) for parts in zip(*rows.examples.texts.values(), strict=True)]
-    misread = [position for position, text in enumerate(texts) if UTF_8_MISREAD.search(text)]
+    joined = ("\n".join(filter(None, parts)) for parts in zip(*rows.examples.texts.values(), strict=True))
+    texts = {position: text for position, text in enumerate(joined) if not text.isascii()}
+    misread = [position for position, text in texts.items() if UTF_8_MISREAD.search(text)]
     yield from rows.problem(
         "damaged-text", "text decoded with the wrong encoding (set `read: {encoding: ...}`)", misread
     )
-    controls = {position for position, text in enumerate(texts) if CONTROLS.search(text)} - set(misread)
+    controls = {position for position, text in texts.items() if CONTROLS.search(text)} - set(misread)
     message = "control characters, as of cp1252 that is read as latin-1 (set `read: {encoding: cp1252}`)"
     yield from rows.problem("damaged-text", message, sorted(controls))
 
@@ -242,12 +243,13 @@ def _false_negatives(rows: ExamplesToLint) -> Iterator[Problem]:
     is_shuffled = rows.sampler == "shuffle"
     at: set[int] = set()
     for role in rows.folded.keys() & {"anchor", "positive", "text"}:
-        spellings = defaultdict(list)
-        for folded, text in zip(rows.folded[role], rows.examples.texts[role], strict=True):
-            spellings[folded].append(text)
+        folded, texts = rows.folded[role], rows.examples.texts[role]
         # Other samplers keep equal texts apart, but not those that differ in case or whitespace.
-        repeated = {key for key, texts in spellings.items() if len(texts if is_shuffled else set(texts)) > 1}
-        at |= {position for position, folded in enumerate(rows.folded[role]) if folded in repeated}
+        if len(set(folded)) == (len(texts) if is_shuffled else len(set(texts))):
+            continue
+        spellings = folded if is_shuffled else [key for key, _ in set(zip(folded, texts, strict=True))]
+        repeated = {key for key, count in Counter(spellings).items() if count > 1}
+        at |= {position for position, key in enumerate(folded) if key in repeated}
     which = "texts" if "text" in rows.folded else "anchors or positives"
     hint = "use `sampler: no_duplicates`" if is_shuffled else "they differ only in case or whitespace"
     yield from rows.problem("false-negatives", f"{which} that occur in several rows ({hint})", sorted(at))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
@@ -19,14 +19,18 @@ from stfit.data.mapping.columns import check_roles, resolve_columns
 from stfit.data.mapping.filters import choose_holdout, filter_rows, matching
 from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
 from stfit.data.mapping.selectors import Selector, expand
-from stfit.data.reading.load_table import load_table, split_of
-from stfit.data.source import Holdout, ReadOptions, Source, TrainingData, read_hint
-from stfit.data.table import Table, name_rows
+from stfit.data.reading.load_table import load_table, open_blocks, split_of
+from stfit.data.reading.split import is_whole
+from stfit.data.source import Holdout, ReadOptions, Source, TrainingData, label_selector, read_hint
+from stfit.data.table import Table, concatenate, name_rows
 from stfit.errors import DataError, Problem, at_key
 from stfit.io.display import shorten
 from stfit.io.unicode import is_unicode
 from stfit.io.yaml_text import to_hint
 from stfit.progress import task
+
+MIN_ROWS = 10_000
+"""Rows that are read at least for a `limit`, as some may have no text."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,38 @@ def load_with_table(
     limit; the last two do not apply to the holdout.
     """
     check_roles(source.columns, format)
-    whole = load_table(source)
-    if not len(whole):
-        raise DataError(Problem(f"the split `{split_of(source)}` has no rows", "no-rows", whole.origin, key="split"))
-    try:
-        with task(f"building examples of {len(whole):,} rows"):
-            return *_split_examples(whole, source, format, seed, holdout), whole
-    except DataError as error:
-        raise DataError([replace(problem, file=whole.origin) for problem in error.problems]) from None
+    for whole in _tables(source, format, holdout):
+        if not len(whole):
+            raise DataError(
+                Problem(f"the split `{split_of(source)}` has no rows", "no-rows", whole.origin, key="split")
+            )
+        try:
+            with task(f"building examples of {len(whole):,} rows"):
+                training, held_out = _split_examples(whole, source, format, seed, holdout)
+        except DataError as error:
+            raise DataError([replace(problem, file=whole.origin) for problem in error.problems]) from None
+        if len(training) == source.limit:
+            break
+    return training, held_out, whole
+
+
+def _tables(source: Source, format: str, holdout: Holdout | None) -> Iterator[Table]:
+    """All rows of a split; for a `limit` that the first ones may reach, those, then twice as many, and so on."""
+    others_count = source.shuffle or source.where or holdout or label_selector(format, source.columns)
+    with at_key("split"):
+        is_sliced = not is_whole(source.split)
+    if source.limit is None or others_count or is_sliced:
+        yield load_table(source)
+        return
+    parts: list[Table] = []
+    rows, wanted = 0, max(source.limit, MIN_ROWS)
+    for block in open_blocks(source)():
+        if rows >= wanted:
+            yield concatenate(parts)
+            wanted = 2 * rows
+        parts.append(block)
+        rows += len(block)
+    yield concatenate(parts) if parts else load_table(source)
 
 
 def _split_examples(
@@ -223,9 +251,9 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
     """Roles with cells that are neither text nor null, or that are text which is not Unicode."""
     problems = []
     for role, column in cells.items():
-        pairs = list(zip(column, rows.tolist(), strict=True))
+        pairs: Iterable[tuple[Any, int]] = zip(column, rows.tolist(), strict=True)
         if role == "negative":
-            pairs = [(cell, row) for negatives, row in pairs for cell in negatives]
+            pairs = ((cell, row) for negatives, row in pairs for cell in negatives)
         if wrong := [(cell, row) for cell, row in pairs if not _is_text(cell)]:
             cell, row = wrong[0]
             written = ", ".join(f"`{selector.text}`" for selector in selectors[role])
@@ -250,7 +278,7 @@ def _explain_cell(cell: Any, selector: str) -> tuple[str, str]:
 
 
 def _is_text(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and is_unicode(cell))
+    return (isinstance(cell, str) and is_unicode(cell)) or cell is None
 
 
 def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_none: bool = False) -> Examples:
@@ -274,7 +302,9 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
     if not len(kept) and not allow_none:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
         raise DataError(f"no example can be made from {int(rows.sum())} rows ({reasons}): check `columns`")
-    texts = {role: [column[i] for i in kept.tolist()] for role, column in cells.items()}
+    texts = cells
+    if len(kept) < len(inside):
+        texts = {role: [column[i] for i in kept.tolist()] for role, column in cells.items()}
     if "negative" in texts:
         negatives = texts.pop("negative")
         for i, role in enumerate(_negative_roles(max(map(len, negatives), default=1))):
@@ -287,7 +317,7 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
 
 
 def is_blank(cell: str | list[str] | None) -> bool:
-    return not cell or (isinstance(cell, str) and not cell.strip())
+    return not cell or (isinstance(cell, str) and cell.isspace())
 
 
 def _negative_roles(count: int) -> list[str]:

@@ -4,6 +4,7 @@ Lines have a maximum length, so that a file without line breaks raises an error 
 """
 
 import codecs
+import math
 from collections.abc import Iterator
 from io import TextIOWrapper
 from itertools import islice
@@ -67,14 +68,14 @@ def read_lines(
 
     Raises DataError for a line that is too long or in another encoding, and for a bomb. Closes the file.
     """
-    number, unpacked, next_check = 0, 0, CHUNK
+    number, unpacked, next_check = 0, 0, CHUNK if is_packed(path) else math.inf
     encoding = encoding_of(file.peek(4), options)  # type: ignore[attr-defined]
     with TextIOWrapper(file, encoding, newline=newline) as text:
         try:
             while line := text.readline(MAX_LINE + 1):
                 number += 1
                 unpacked += len(line)
-                if unpacked > next_check and is_packed(path):
+                if unpacked > next_check:
                     refuse_bomb(path, unpacked)
                     next_check *= 2
                 if len(line) > MAX_LINE:
