@@ -88,7 +88,7 @@ def _print_unchanged(published: dict[str, Any], as_json: bool) -> None:
 
 
 def _follow(events: Iterable[TrainEvent]) -> Finished:
-    rows, seconds = 0, 0.0
+    rows, seconds, evaluated = 0, 0.0, -1
     with task("preparing", of_verb=True) as training:
         for event in events:
             match event:
@@ -100,7 +100,8 @@ def _follow(events: Iterable[TrainEvent]) -> Finished:
                     rows, seconds = rows + event.rows, seconds + event.seconds
                     text = _describe_step(event, total, rows / seconds)
                     training.update(event.step, text, event.seconds_left)
-                case Evaluated():
+                case Evaluated() if event.step > evaluated:  # `train.best` measures its model again after the last step
+                    evaluated = event.step
                     values = [f"{name} {event.metrics[name]:.4f}" for name in main if name in event.metrics]
                     if values:
                         log_line(f"step {event.step}: {'  '.join(values)}")

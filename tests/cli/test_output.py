@@ -85,6 +85,11 @@ def test_train_and_eval_add_a_table_to_the_summary_of_a_ci_job(run, folder, monk
     assert re.search(rf"\| {name} \| {value} \|", measured)
 
 
+def test_train_prints_each_evaluation_once(run):
+    _, _, err = run("train recipe.yaml train.best=kept|here/spearman_cosine train.eval_every_steps=1")
+    assert re.findall(r"^step (\d)", err, re.MULTILINE) == ["0", "1", "2"]
+
+
 def test_a_summary_that_cant_be_written_is_no_failure(run, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/nowhere/summary.md")
     assert run("train recipe.yaml")[0] == 0
