@@ -10,7 +10,7 @@ from stfit.cli.launch import launch_workers
 from stfit.cli.options import Json, Overrides, Processes, Runs
 from stfit.cli.tables import GATE_HEADER, gain_with_arrow, gate_row
 from stfit.distributed import barrier
-from stfit.io.display import format_interval, format_metric
+from stfit.io.display import format_interval, format_metric, format_verdict
 
 
 def evaluate_command(
@@ -77,4 +77,4 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
 
 def _comparison_row(name: str, compared: dict[str, Any]) -> list[str]:
     values = [format_metric(compared["value"]), format_metric(compared["other"]), gain_with_arrow(compared["gain"])]
-    return [name, *values, format_interval(compared["low"], compared["high"]), compared["verdict"] or ""]
+    return [name, *values, format_interval(compared["low"], compared["high"]), format_verdict(compared["verdict"])]

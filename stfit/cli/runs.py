@@ -1,11 +1,13 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from stfit.cli.console import log_line, print_json, print_table
 from stfit.cli.options import Json, Runs
-from stfit.io.display import format_metric
+from stfit.io.display import format_metric, format_verdict
 
 COLUMNS = ["run", "state", "metric", "before", "after", "verdict", "date", "recipe"]
-METRIC_COLUMNS = ["before", "after"]
+FORMATS: dict[str, Callable[[Any], str]] = {"before": format_metric, "after": format_metric, "verdict": format_verdict}
 
 
 def runs_command(runs: Runs = Path("runs"), json: Json = False) -> None:
@@ -20,10 +22,9 @@ def runs_command(runs: Runs = Path("runs"), json: Json = False) -> None:
         print_json({"runs": entries})
         return
     rows = [
-        [format_metric(entry[name]) if name in METRIC_COLUMNS else entry[name] or "" for name in COLUMNS]
-        for entry in entries
+        [FORMATS[name](entry[name]) if name in FORMATS else entry[name] or "" for name in COLUMNS] for entry in entries
     ]
     if rows:
-        print_table(COLUMNS, rows, text_columns=[name for name in COLUMNS if name not in METRIC_COLUMNS])
+        print_table(COLUMNS, rows, text_columns=[name for name in COLUMNS if FORMATS.get(name) != format_metric])
     else:
         log_line(f"there are no runs in {runs}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stfit.io.display import format_gain, format_metric
+from stfit.io.display import format_gain, format_metric, format_verdict
 
 GATE_HEADER = ["gate", "value", "needed", ""]
 
@@ -11,9 +11,9 @@ def gain_with_arrow(gain: float) -> str:
     return f"{format_gain(gain)} {'=' if abs(gain) < 5e-5 else '↑' if gain > 0 else '↓'}"
 
 
-def gain_row(name: str, before: float | None, after: float | None) -> list[str]:
+def gain_row(name: str, before: float | None, after: float | None, verdict: str | None) -> list[str]:
     gain = "" if before is None or after is None else gain_with_arrow(after - before)
-    return [name, format_metric(before), format_metric(after), gain]
+    return [name, format_metric(before), format_metric(after), gain, format_verdict(verdict)]
 
 
 def gate_row(gate: dict[str, Any]) -> list[str]:

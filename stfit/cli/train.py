@@ -126,9 +126,13 @@ def _print_result(event: Finished, as_json: bool) -> None:
     result = event.result
     if event.again:
         log_line(f"{result['run']}: already finished; use --fresh to train again")
-    header = ["metric", "before", "after", "gain"]
-    rows = [gain_row(name, result["baseline"].get(name), result["metrics"].get(name)) for name in event.main]
-    total = sum(result.get("spent", {}).values())  # which older runs lack
+    gains = result.get("gains", {})  # results of earlier versions have neither this nor `spent`
+    header = ["metric", "before", "after", "gain", "verdict"]
+    rows = [
+        gain_row(name, result["baseline"].get(name), result["metrics"].get(name), gains.get(name, {}).get("verdict"))
+        for name in event.main
+    ]
+    total = sum(result.get("spent", {}).values())
     speed = result["examples_per_second"]
     pace = f" at {speed:.0f} examples/s" if speed else ""
     duration = f"{result['steps']} steps{pace} in {format_duration(result['seconds'])}, {format_duration(total)} in all"

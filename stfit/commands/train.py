@@ -81,7 +81,7 @@ from stfit.workflows.resume import (
     write_run_recipe,
 )
 from stfit.workflows.session import TrainingSession, log_problem
-from stfit.workflows.summarize_run import write_report
+from stfit.workflows.summarize_run import compare_with_start, write_report
 from stfit.workflows.teacher import embed_with_teacher
 from stfit.workflows.unchanged import changes_of_finished
 from stfit.workflows.validate import Prepared, RecipeLocation, load_and_validate
@@ -372,6 +372,7 @@ def _finish(session: TrainingSession, device: str, main: list[str], training: li
         "peak_rss_mib": peak_memory() / 2**20,
         "baseline": state.baseline,
         "metrics": state.metrics,
+        "gains": compare_with_start(main, state.metrics, state.baseline, session.report_data.facts),
         **({"gate": gates} if gates else {}),
     }
     if is_rank_zero():

@@ -37,6 +37,11 @@ def format_interval(low: float | None, high: float | None) -> str:
     return "" if low is None else f"{low:+.4f} to {high:+.4f}"
 
 
+def format_verdict(verdict: str | None) -> str:
+    """`no evidence` is the word of --json; to readers of a table, it sounds as if nothing had been measured."""
+    return "maybe chance" if verdict == "no evidence" else verdict or ""
+
+
 def format_duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"

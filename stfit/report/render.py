@@ -1,7 +1,7 @@
 from functools import cache
 from typing import Any
 
-from stfit.io.display import format_gain, format_interval, format_metric, single_line
+from stfit.io.display import format_gain, format_interval, format_metric, format_verdict, single_line
 from stfit.io.templates import build_environment
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -15,5 +15,10 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Any:
     """Once: an environment keeps its compiled templates."""
-    filters: dict[str, Any] = {"gain": format_gain, "interval": format_interval, "metric": format_metric}
+    filters: dict[str, Any] = {
+        "gain": format_gain,
+        "interval": format_interval,
+        "metric": format_metric,
+        "verdict": format_verdict,
+    }
     return build_environment("stfit.report", single_line, filters)

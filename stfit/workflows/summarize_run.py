@@ -38,7 +38,6 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
     before, after = result.get("baseline", measured), result.get("metrics", {})
     gated = [gate.metric for gate in recipe.gate if gate.metric in before | after]
     main = list(dict.fromkeys([*gated, *(finished.get("main") or _main_metrics_of(recipe, measured))]))
-    of_main = {name: before[name] for name in main if name in before}
     return RunSummary(
         name=folder.path.name,
         state=state or _state_of(folder, log, bool(finished)),
@@ -50,12 +49,19 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
         main=main,
         before=before,
         after=after,
-        gains=compare_metrics(after, record, of_main, record, "start"),
+        gains=compare_with_start(main, after, before, record),
         log=log,
         record=record,
         seconds=result.get("spent", {}),
         machine=_machine_of(result),
     )
+
+
+def compare_with_start(
+    main: list[str], after: dict[str, float], before: dict[str, float], record: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Main metric -> the fields of its Comparison, of a trained model with the model before."""
+    return compare_metrics(after, record, {name: before[name] for name in main if name in before}, record, "start")
 
 
 def compare_metrics(

@@ -85,6 +85,13 @@ def test_train_and_eval_add_a_table_to_the_summary_of_a_ci_job(run, folder, monk
     assert re.search(rf"\| {name} \| {value} \|", measured)
 
 
+def test_train_prints_the_verdict_of_its_report(run, folder, pictures):
+    line = "train recipe.yaml train.learning_rate=1e-12"  # a model that stays as it was
+    assert re.search(r"kept\|here/spearman_cosine .* = +maybe chance", run(line)[1])
+    assert "<td>maybe chance</td>" in (folder / "runs" / "recipe" / "report.html").read_text(encoding="utf-8")
+    assert json.loads(run(f"{line} --json")[1])["gains"]["kept|here/spearman_cosine"]["verdict"] == "no evidence"
+
+
 def test_train_prints_each_evaluation_once(run):
     _, _, err = run("train recipe.yaml train.best=kept|here/spearman_cosine train.eval_every_steps=1")
     assert re.findall(r"^step (\d)", err, re.MULTILINE) == ["0", "1", "2"]
@@ -105,7 +112,7 @@ ESCAPE = "\x1b["
 def test_colour_on_a_pipe_only_when_it_is_forced(environment, coloured, monkeypatch, capsys):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    print_table(["metric", "before", "after", "gain"], [gain_row("a/b", 0.5, 0.75)])
+    print_table(["metric", "before", "after", "gain", "verdict"], [gain_row("a/b", 0.5, 0.75, "better")])
     out = capsys.readouterr().out
     assert (ESCAPE in out) == coloured
     assert "+0.2500" in out
@@ -131,7 +138,7 @@ def test_a_gate_that_is_not_passed_ends_with_its_own_code(run, folder):
     code, out, err = run("eval recipe.yaml --compare runs/recipe")
     assert code == 7
     assert "1 of 1 gates failed" in err
-    assert re.search(r"kept\|here/spearman_cosine .* =  .*no evidence", out)
+    assert re.search(r"kept\|here/spearman_cosine .* =  .*maybe chance", out)
     assert re.search(r"kept\|here/spearman_cosine +\S+ +2.0000 +NOT PASSED", out)
     code, out, _ = run("eval recipe.yaml --compare runs/recipe --json")
     assert code == 7

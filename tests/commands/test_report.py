@@ -188,7 +188,7 @@ def test_runs_are_compared_on_one_page(tmp_path, write, run, similarity):
     assert "seed" in page.texts
     assert " to " in "".join(page.texts)
     assert "None" not in page.texts  # a value is written as recipes write it
-    assert any(verdict in text for verdict in ("better", "worse", "no evidence"))
+    assert any(verdict in text for verdict in ("better", "worse", "maybe chance"))
     both = json.loads((runs[0] / "result.json").read_text()), json.loads((runs[1] / "result.json").read_text())
     for result in both:
         assert f"{result['result']['metrics']['scores/spearman_cosine']:.4f}" in text
@@ -199,7 +199,7 @@ def test_runs_measured_on_other_rows_have_no_gain(tmp_path, write, run, similari
     run(write(eval=[similarity | {"limit": 6}], name="other"))
     report([tmp_path / "runs" / name for name in ("one", "other")])
     page = (tmp_path / "runs" / "comparison.html").read_text()
-    assert "no evidence" not in page
+    assert "maybe chance" not in page
     assert "other rows" in page
 
 
