@@ -35,6 +35,13 @@ class Named(Spec):
     when: list[When] = ["start", "during", "end"]
     """When to evaluate: at the start of training, during it, and at its end."""
 
+    main_metric: ClassVar[str]
+
+    @property
+    def main_metrics(self) -> list[str]:
+        """The metrics to print and to show first."""
+        return [self.main_metric]
+
 
 class EvaluatorBase(Named, Source):
     """An evaluator on rows of its own: a source like the training data's, or the holdout of the training data."""
@@ -44,7 +51,6 @@ class EvaluatorBase(Named, Source):
     """Other formats of a holdout that have the required roles."""
     symmetric: ClassVar[bool] = False
     """Whether roles have no prompt unless the recipe sets one."""
-    main_metric: ClassVar[str]
     per_similarity: ClassVar[bool] = True
     """Whether each metric is computed for every similarity; otherwise for the model's own only."""
 

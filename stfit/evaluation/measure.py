@@ -95,11 +95,12 @@ def prompt_of(evaluator: Evaluator, encoder: Encoder, role: str) -> str:
 
 
 def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = ()) -> list[str]:
-    """The metric of each evaluator to show in tables: the one for the model's own similarity."""
+    """The metrics of each evaluator to show in tables: those for the model's own similarity."""
     return [
-        f"{evaluator.label}{suffix}/{evaluator.main_metric}{f'_{similarity}' if evaluator.per_similarity else ''}"
+        f"{evaluator.label}{suffix}/{metric}{f'_{similarity}' if evaluator.per_similarity else ''}"
         for evaluator, _ in evaluators
         for suffix in ("", *(f"@{dim}" for dim in dims))
+        for metric in evaluator.main_metrics
     ]
 
 

@@ -16,6 +16,18 @@ from stfit.evaluation.collection import Collection, collection_of_pairs, load_co
 from stfit.evaluation.ir_metrics import KINDS, graded_ndcg_at, metrics_at
 from stfit.evaluation.knn import CHUNK, nearest
 from stfit.evaluation.statistic import Statistic
+from stfit.spec import TextLike
+
+ALL_KINDS = (*KINDS, "ndcg_graded")
+MOST_USED = ("ndcg@10", "mrr@10", "map@100", "recall@100", "accuracy@1")
+
+MetricAtK = Annotated[
+    str,
+    TextLike(
+        f"^({'|'.join(ALL_KINDS)})@[1-9][0-9]*$",
+        f"a metric and its cutoff, such as ndcg@10; the metrics are {', '.join(ALL_KINDS)}",
+    ),
+]
 
 
 class Retrieval(EvaluatorBase):
@@ -40,6 +52,10 @@ class Retrieval(EvaluatorBase):
     """Judgments, with the columns `query` and `corpus` (ids), and optionally `score`."""
     k: list[Annotated[int, Field(gt=0)]] = Field([1, 10, 100], min_length=1)
     """Rank cutoffs: every metric is computed at each of them."""
+    shown: list[MetricAtK] | None = Field(None, alias="metrics", min_length=1)  # `metrics` are all that are computed
+    """Metrics to print and to show first, such as `[ndcg@10, recall@50]`; a cutoff that is not in `k` is added to it.
+    All others are recorded too. Default: `ndcg@10`, `mrr@10`, `map@100`, `recall@100` and `accuracy@1`, as far as `k`
+    has their cutoffs."""
     ignore_identical_ids: bool = False
     """Leave the document with the id of a query out of this query's ranking, as BEIR does (ArguAna has such queries).
     sentence-transformers ranks it."""
@@ -65,12 +81,21 @@ class Retrieval(EvaluatorBase):
         return self.relevant.dataset if self.relevant else self.dataset
 
     @property
+    def cutoffs(self) -> list[int]:
+        return sorted({*self.k, *(int(name.partition("@")[2]) for name in self.shown or [])})
+
+    @property
     def metrics(self) -> list[str]:
-        return [f"{kind}@{k}" for k in sorted(set(self.k)) for kind in (*KINDS, "ndcg_graded")]
+        return [f"{kind}@{k}" for k in self.cutoffs for kind in ALL_KINDS]
+
+    @property
+    def main_metrics(self) -> list[str]:
+        first = f"ndcg@{10 if 10 in self.k else max(self.k)}"
+        return list(dict.fromkeys(self.shown or [first, *(name for name in MOST_USED if name in self.metrics)]))
 
     @property
     def main_metric(self) -> str:  # type: ignore[override]
-        return f"ndcg@{10 if 10 in self.k else max(self.k)}"
+        return self.main_metrics[0]
 
     @property
     def prompt_roles(self) -> tuple[str, ...]:
@@ -96,7 +121,7 @@ class Retrieval(EvaluatorBase):
         """Every metric at every k, each in [0, 1]; equally similar documents are ordered by id."""
         queries, starts = embed("query", rows.queries), range(0, len(rows.corpus), CHUNK)
         chunks = (embed("corpus", rows.corpus[start : start + CHUNK]) for start in starts)
-        _, index_qn = nearest(queries, chunks, max(self.k) + self.ignore_identical_ids, similarity)
+        _, index_qn = nearest(queries, chunks, max(self.cutoffs) + self.ignore_identical_ids, similarity)
         if self.ignore_identical_ids:
             index_qn = _without_own(index_qn, rows.own)
         pairs = zip(index_qn.tolist(), rows.relevant, strict=True)
@@ -104,7 +129,7 @@ class Retrieval(EvaluatorBase):
         known_and_missing = zip(rows.relevant, rows.missing, strict=True)
         grades = [sorted([*known.values(), *missing], reverse=True) for known, missing in known_and_missing]
         statistics: dict[str, Statistic] = {}
-        for k in sorted(set(self.k)):
+        for k in self.cutoffs:
             statistics |= metrics_at(k, grade_qn > 0, np.array(list(map(len, grades))))
             statistics[f"ndcg_graded@{k}"] = graded_ndcg_at(k, grade_qn, grades)
         return statistics

@@ -100,9 +100,9 @@ def last_written(folder: RunFolder) -> datetime:
 
 
 def _main_metrics_of(recipe: Recipe, measured: dict[str, float]) -> list[str]:
-    """The first metric of each evaluator, for a run that has not finished and so has not stored its main metrics."""
-    heads = [f"{evaluator.label}/{evaluator.main_metric}" for evaluator in recipe.eval]
-    names = [next((name for name in measured if name.startswith(head)), None) for head in heads]
+    """For a run that has not finished and so has not stored its main metrics. Of several similarities, the first."""
+    heads = [f"{evaluator.label}/{metric}" for evaluator in recipe.eval for metric in evaluator.main_metrics]
+    names = [next((name for name in measured if f"{name}_".startswith(f"{head}_")), None) for head in heads]
     return [name for name in names if name]
 
 

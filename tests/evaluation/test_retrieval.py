@@ -11,6 +11,7 @@ from measured import measured
 
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.knn import nearest
+from stfit.evaluation.measure import known_metrics, main_metrics
 from stfit.evaluation.retrieval import Retrieval
 from stfit.similarity import SIMILARITIES
 
@@ -54,6 +55,29 @@ def test_values_are_those_of_sentence_transformers(encoder, beir, peer_of, simil
     assert len(binary) == 18
     expected = {f"beir/{name.partition('_')[2]}": pytest.approx(value, abs=1e-6) for name, value in theirs.items()}
     assert binary == expected
+
+
+def test_metrics_that_are_asked_for_are_computed_at_any_cutoff(encoder, beir):
+    dataset = str(beir[0])
+    asked = load(dataset=dataset, name="beir", metrics=["recall@2", "ndcg@1", "recall@2"])
+    assert main_metrics([asked], "cosine") == ["beir/recall@2", "beir/ndcg@1"]
+    found = measured(encoder, [asked], "end")
+    assert found == measured(encoder, [load(dataset=dataset, name="beir", k=[1, 2, 10, 100])], "end")
+    assert {*known_metrics([asked[0]], "end")} == {*found}
+
+
+@pytest.mark.parametrize(
+    ("ks", "shown"),
+    [
+        ([1, 10, 100], ["ndcg@10", "mrr@10", "map@100", "recall@100", "accuracy@1"]),
+        ([3, 10], ["ndcg@10", "mrr@10"]),
+        ([5, 20], ["ndcg@20"]),
+    ],
+)
+def test_the_most_used_metrics_come_first_as_far_as_they_are_computed(ks, shown):
+    evaluator = Retrieval.model_validate({"dataset": "x", "k": ks})
+    assert evaluator.main_metrics == shown
+    assert set(shown) <= set(evaluator.metrics)
 
 
 @pytest.mark.parametrize("seed", range(5))

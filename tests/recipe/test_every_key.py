@@ -316,6 +316,7 @@ CHANGES: dict[str, Change] = {
     "eval[retrieval].corpus.columns": (*SEARCH, "eval.0.corpus.columns={id: year, text: negative}"),
     "eval[retrieval].corpus.where": (*SEARCH, "eval.0.corpus.where={year: {min: 2008}}"),
     "eval[retrieval].k": (*SEARCH, "eval.0.k=[2]"),
+    "eval[retrieval].metrics": (*SEARCH, "eval.0.metrics=[recall@50]"),
     "eval[retrieval].ignore_identical_ids": (*SEARCH, "eval.0.ignore_identical_ids=true"),
     "eval[reranking].k": ("eval=[{type: reranking, name: few, dataset: ./rows.jsonl, split: train}]", "eval.0.k=1"),
     "eval[paraphrase_mining].top_k": (*HEAP, "eval.0.top_k=1"),

@@ -47,6 +47,9 @@ WRONG = [
     ("eval: [{type: similarity, dataset: x, similarity: dot}]\n", 4, "belongs under `model:`"),
     ("eval: [{type: triplet}]\n", 4, "set exactly one of `dataset`, `from: holdout`"),
     ("eval: {type: triplet, dataset: x}\n", 4, "expected a list"),
+    ("eval:\n  - type: retrieval\n    dataset: x\n    metrics: [ndcg@10, recal@5]\n", 7, "are accuracy, precision"),
+    ("eval: [{type: retrieval, dataset: x, metrics: [ndcg]}]\n", 4, "such as ndcg@10"),
+    ("eval: [{type: retrieval, dataset: x, metrics: []}]\n", 4, "at least 1"),
     ("loss: cosent\n", 4, "duplicate key"),
 ]  # fmt: skip
 
