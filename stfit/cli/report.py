@@ -16,6 +16,12 @@ def report_command(
             "--output", "-o", help="Page to write [default: RUN/report.html, or comparison.html next to the first run]."
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against", help="Which of the runs the others are compared with [default: the first].", metavar="RUN"
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Write the report of a run, or a page that compares several.
@@ -24,7 +30,7 @@ def report_command(
     """
     from stfit.commands.report import report
 
-    result = report(runs, output)
+    result = report(runs, output, against)
     if json:
         print_json(result)
     else:

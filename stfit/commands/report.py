@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stfit.errors import StfitError
+from stfit.errors import RecipeError, StfitError
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
 from stfit.report.comparison import comparison_page
@@ -16,7 +16,11 @@ from stfit.workflows.summarize_run import compare_metrics, last_written, summari
 log = logging.getLogger("stfit")
 
 
-def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
+def report(runs: Sequence[Path], output: Path | None = None, against: Path | None = None) -> dict[str, Any]:
+    """`against`: one of several runs, with which the others are compared; by default the first."""
+    folders, baseline = [run.resolve() for run in runs], (against or runs[0]).resolve()
+    if baseline not in folders:
+        raise RecipeError(f"--against {against} is none of the runs of this report: name it among them")
     if output is not None:
         pages = [RunFolder(run).report for run in runs]
         read = (path for run in runs for path in run.rglob("*") if path not in pages)
@@ -27,9 +31,10 @@ def report(runs: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
         page = report_page(summaries[0])
     else:
         path = output or runs[0].parent / "comparison.html"
-        first = summaries[0]
-        gains = [compare_metrics(run.after, run.record, first.after, first.record, "end") for run in summaries]
-        page = comparison_page(summaries, gains)
+        position = folders.index(baseline)
+        other = summaries[position]
+        gains = [compare_metrics(run.after, run.record, other.after, other.record, "end") for run in summaries]
+        page = comparison_page(summaries, gains, position)
     atomic_write(path, page)
     return {"output": str(path), "runs": [str(run) for run in runs]}
 

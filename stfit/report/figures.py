@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stfit.io.display import shorten, single_line
 from stfit.report.run_summary import Curve
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ HATCHES = ["", "///", "\\\\\\", "xx", "---", "|||"]
 """Hatches of lines only: dotted ones make a page ten times as large."""
 MAX_PANELS = 6
 """Maximum number of plots in a figure."""
+MAX_LABEL = 60
+"""Maximum number of characters of a label in a legend."""
 
 INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
 STYLE: Any = {
@@ -62,16 +65,19 @@ def figure_style() -> Any:
     return matplotlib.rc_context(STYLE)
 
 
-def _draw_panels(titles: Sequence[str], height: float = 2.4) -> tuple[Figure, list[Any]]:
+def _draw_panels(titles: Sequence[str], height: float = 2.4, above: float = 0.0) -> tuple[Figure, list[Any]]:
+    """`above`: room for a legend above the panels, in inches."""
     from matplotlib.figure import Figure  # pyplot would keep global state and look for a display
 
     columns = min(2, len(titles))
     rows = -(-len(titles) // columns)
-    figure = Figure(figsize=(7.2, height * rows))
-    figure.subplots_adjust(0.12, 0.21 / rows, 0.985, 1 - 0.12 / rows, wspace=0.35, hspace=0.55)
+    figure = Figure(figsize=(7.2, height * rows + above))
+    panels_share = height * rows / (height * rows + above)
+    bottom, top = 0.21 / rows * panels_share, (1 - 0.12 / rows) * panels_share
+    figure.subplots_adjust(0.12, bottom, 0.985, top, wspace=0.35, hspace=0.55)
     panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for panel, title in zip(panels, titles, strict=False):
-        panel.set_title(title)
+        panel.set_title(title, parse_math=False)
         panel.grid(color=LINE, linewidth=0.6)
         panel.set_axisbelow(True)
         panel.yaxis.set_major_formatter("{x:.4g}")  # a common factor would overlap the title
@@ -98,22 +104,28 @@ def _to_picture(figure: Figure, id: str, caption: str) -> Picture:
 def draw_curves(
     id: str,
     caption: str,
-    panels: Mapping[str, Mapping[str, Curve]],
+    panels: Mapping[str, Sequence[tuple[int, Curve]]],
     units: Sequence[str],
-    order: Sequence[str] = (),
+    legend: Sequence[str] = (),
 ) -> Picture:
-    """`panels`: title -> line -> curve. `order`: all lines, if a line must look the same in every panel."""
-    figure, axes = _draw_panels(list(panels))
-    for panel, lines, unit in zip(axes, panels.values(), units, strict=True):
-        for position, (line, (xs, ys)) in enumerate(lines.items()):
-            number = order.index(line) if order else position
-            marker = MARKERS[number % 6] if len(xs) < 30 else None
-            style: dict[str, Any] = {"color": SERIES[number % 6], "linestyle": DASHES[number % 6], "marker": marker}
-            panel.plot(xs, ys, linewidth=1.4, markersize=4, label=line, **style)
+    """`panels`: title -> curves, each with the number of its look. `legend`: the meaning of each look."""
+    labels = [shorten(single_line(label), MAX_LABEL) for label in legend]
+    columns = max(1, 110 // (8 + max(map(len, labels), default=0)))
+    figure, axes = _draw_panels(list(panels), above=0.2 * -(-len(labels) // columns))
+    for panel, curves, unit in zip(axes, panels.values(), units, strict=True):
+        for number, (xs, ys) in curves:
+            panel.plot(xs, ys, **_look(number, has_marker=len(xs) < 30))
         panel.set(xlabel="step", ylabel=unit)
-        if len(lines) > 1 or order:
-            panel.legend(fontsize=8)
+    if labels:
+        handles = [axes[0].plot([], [], **_look(number))[0] for number in range(len(labels))]
+        for text in figure.legend(handles, labels, loc="upper left", ncols=columns, fontsize=8).get_texts():
+            text.set_parse_math(False)
     return _to_picture(figure, id, caption)
+
+
+def _look(number: int, has_marker: bool = True) -> dict[str, Any]:
+    dashes, marker = DASHES[(number + number // 6) % 6], MARKERS[number % 6] if has_marker else None
+    return {"color": SERIES[number % 6], "linestyle": dashes, "marker": marker, "linewidth": 1.4, "markersize": 4}
 
 
 def draw_histograms(id: str, caption: str, panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> Picture:

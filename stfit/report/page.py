@@ -22,8 +22,15 @@ def report_page(run: RunSummary) -> str:
             examples=list(_examples(run)),
             neighbors=list(_neighbors(run)),
             length_figures=list(_length_figures(run)),
-            durations=[(phase, format_duration(run.seconds[phase])) for phase in PHASES if phase in run.seconds],
+            costs=list(_costs(run)),
         )
+
+
+def _costs(run: RunSummary) -> Iterator[tuple[str, str]]:
+    yield from ((phase, format_duration(run.seconds[phase])) for phase in PHASES if phase in run.seconds)
+    yield from run.costs.items()
+    if "hardware" in run.machine:
+        yield "hardware", run.machine["hardware"]
 
 
 def _training_figures(run: RunSummary) -> Iterator[Picture]:
@@ -33,12 +40,12 @@ def _training_figures(run: RunSummary) -> Iterator[Picture]:
             f"Training loss from {losses[0]:.4g} at step {steps[0]} to {losses[-1]:.4g} at step {steps[-1]}, of "
             "batches that are at least half full; learning rate of each step"
         )
-        panels = {"Loss": {"loss": (steps, losses)}, "Learning rate": {"rate": run.learning_rates()}}
+        panels = {"Loss": [(0, (steps, losses))], "Learning rate": [(0, run.learning_rates())]}
         yield draw_curves("loss", caption, panels, ["loss", "learning rate"])
     curves = dict(list(run.metric_curves().items())[:MAX_PANELS])
     if curves:
         ends = [f"{name} from {values[0]:.4f} to {values[-1]:.4f}" for name, (_, values) in curves.items()]
-        panels = {name: {name: curve} for name, curve in curves.items()}
+        panels = {name: [(0, curve)] for name, curve in curves.items()}
         yield draw_curves("metrics", f"Metrics over the steps: {'; '.join(ends)}", panels, ["value"] * len(panels))
 
 

@@ -1,3 +1,4 @@
+import re
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ def _environment() -> Any:
         "gain": format_gain,
         "interval": format_interval,
         "metric": format_metric,
+        "parts": re.compile(r"[^/_]+[/_]*|[/_]+").findall,
         "verdict": format_verdict,
     }
     return build_environment("stfit.report", single_line, filters)

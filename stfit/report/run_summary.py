@@ -34,7 +34,10 @@ class RunSummary:
     record: dict[str, Any]
     """Samples, snapshots and warnings that were recorded during the run."""
     seconds: dict[str, float]
-    machine: list[tuple[str, str]]
+    costs: dict[str, str]
+    """Memory, speed and steps. Empty if the run has not finished."""
+    machine: dict[str, str]
+    """Hardware, and versions of Python and the packages."""
 
     def snapshots(self) -> Iterator[tuple[str, dict[str, Any], dict[str, dict[str, Any]]]]:
         """Each recorded sample: its name, its texts, and a snapshot of the embeddings `before` and `after`."""

@@ -53,7 +53,8 @@ def summarize_run(folder: RunFolder, state: str | None = None) -> RunSummary:
         log=log,
         record=record,
         seconds=result.get("spent", {}),
-        machine=_machine_of(result),
+        costs=_costs_of(result),
+        machine=({"hardware": result["hardware"]} if result else {}) | _versions_of(lock),
     )
 
 
@@ -61,7 +62,8 @@ def compare_with_start(
     main: list[str], after: dict[str, float], before: dict[str, float], record: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Main metric -> the fields of its Comparison, of a trained model with the model before."""
-    return compare_metrics(after, record, {name: before[name] for name in main if name in before}, record, "start")
+    compared = compare_metrics(after, record, before, record, "start")
+    return {name: compared[name] for name in main if name in compared}
 
 
 def compare_metrics(
@@ -127,8 +129,7 @@ def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> lis
     facts += [
         ("evaluator", f"{evaluator.label}, {evaluator.type} on {_source_of(evaluator)}") for evaluator in recipe.eval
     ]
-    versions = {"Python": lock["python"], **lock["packages"]}
-    facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))
+    facts.append(("versions", ", ".join(f"{package} {version}" for package, version in _versions_of(lock).items())))
     return facts
 
 
@@ -139,12 +140,13 @@ def _source_of(evaluator: Evaluator) -> str:
     return f"{evaluator.dataset}, split {split}" if split else evaluator.dataset
 
 
-def _machine_of(result: dict[str, Any]) -> list[tuple[str, str]]:
+def _versions_of(lock: dict[str, Any]) -> dict[str, str]:
+    return {"Python": lock["python"], **lock["packages"]}
+
+
+def _costs_of(result: dict[str, Any]) -> dict[str, str]:
     if not result:
-        return []
+        return {}
     speed = result["examples_per_second"]
-    return [
-        ("hardware", result["hardware"]),
-        ("peak memory", f"{result['peak_rss_mib']:.0f} MiB"),
-        ("speed", f"{speed:.0f} examples a second in {result['steps']} steps" if speed else f"{result['steps']} steps"),
-    ]
+    costs = {"peak memory": f"{result['peak_rss_mib']:.0f} MiB", "steps": str(result["steps"])}
+    return costs | ({"examples per second": f"{speed:.0f}"} if speed else {})

@@ -1,6 +1,7 @@
 """The report of a run: what it needs is noted during the run, and costs the training nothing."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -192,6 +193,16 @@ def test_runs_are_compared_on_one_page(tmp_path, write, run, similarity):
     both = json.loads((runs[0] / "result.json").read_text()), json.loads((runs[1] / "result.json").read_text())
     for result in both:
         assert f"{result['result']['metrics']['scores/spearman_cosine']:.4f}" in text
+    report(runs, against=runs[1])
+    turned = assert_valid_page((tmp_path / "runs" / "comparison.html").read_text(encoding="utf-8"))
+    gains = [
+        float(line.split()[0])
+        for line in [*page.texts, *turned.texts]
+        if re.fullmatch(r"\S+ (better|worse|maybe chance)", line)
+    ]
+    assert gains[0] == -gains[1] != 0
+    with pytest.raises(RecipeError, match="is none of the runs"):
+        report(runs, against=tmp_path)
 
 
 def test_runs_measured_on_other_rows_have_no_gain(tmp_path, write, run, similarity):

@@ -36,6 +36,8 @@ axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
     passes: found.passes.map(each => each.id),
     requests: performance.getEntriesByType("resource").map(each => each.name),
     dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    scrolled: [...document.querySelectorAll(".wide")].filter(each => each.scrollWidth > each.clientWidth)
+      .map(each => each.getAttribute("aria-label")),
     wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
     failed,
   });
@@ -63,7 +65,7 @@ def axe():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Reports of two real runs, and the page that compares them."""
+    """Reports of two real runs, and the page that compares them, each named three times."""
     folder = tmp_path_factory.mktemp("runs")
     runs = []
     for name in ("labeled_text", "labeled_pair"):
@@ -72,7 +74,7 @@ def pages(tmp_path_factory):
             list(train(loaded, folder))
         runs.append(folder / name)
         write_report(RunFolder(runs[-1]))
-    report(runs)
+    report(runs * 3)
     return {run.name: run / "report.html" for run in runs} | {"comparison": folder / "comparison.html"}
 
 
@@ -106,6 +108,10 @@ def test_nothing_is_wrong_with_a_page_in_a_browser(chromium, axe, pages, tmp_pat
     assert {"color-contrast", "landmark-one-main", "region", "svg-img-alt"} <= set(findings["passes"])
     assert findings["dark"] == (DARK in options)
     assert not findings["wide"]
+
+
+def test_six_runs_fit_on_a_page_of_ordinary_width(chromium, axe, pages, tmp_path):
+    assert look(chromium, axe, pages["comparison"], tmp_path, "--window-size=1200,800")["scrolled"] == []
 
 
 def test_a_page_as_it_is_opens_without_a_word_on_the_console(chromium, pages, tmp_path):
