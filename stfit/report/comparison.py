@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from stfit.io.display import format_gain, format_interval, format_metric, format_verdict
 from stfit.report.figures import MAX_PANELS, Picture, draw_curves, figure_style
 from stfit.report.render import render
-from stfit.report.run_summary import PHASES, RunSummary, loss_curve
+from stfit.report.run_summary import PHASES, RunSummary, interleave_evaluators, loss_curve
 
 Differences = dict[str, list[str]]
 """Key or package -> its value in each run, for those whose values differ."""
@@ -154,7 +154,7 @@ def _curves(runs: Sequence[RunSummary], groups: Sequence[Group], main: Sequence[
     ]
     panels = {
         title: [(number, curves[title]) for number, curves in by_look if title in curves and curves[title][0]]
-        for title in ["Loss", *main[: MAX_PANELS - 1]]
+        for title in ["Loss", *interleave_evaluators(main)[: MAX_PANELS - 1]]
     }
     panels = {title: curves for title, curves in panels.items() if curves}
     if panels:

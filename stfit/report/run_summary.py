@@ -1,7 +1,8 @@
 """The contents of a run folder, as its report and the comparison of runs need them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 Curve = tuple[list[float], list[float]]
@@ -50,7 +51,7 @@ class RunSummary:
         """Each main metric over the steps, if it was measured at more than one."""
         evaluations = [entry for entry in self.log if entry["event"] == "eval"]
         curves: dict[str, Curve] = {}
-        for name in self.main:
+        for name in interleave_evaluators(self.main):
             points = [(entry["step"], entry[name]) for entry in evaluations if name in entry]
             if len(points) > 1:
                 curves[name] = ([step for step, _ in points], [value for _, value in points])
@@ -59,6 +60,14 @@ class RunSummary:
     def learning_rates(self) -> Curve:
         steps = _logged_steps(self.log)
         return [entry["step"] for entry in steps], [entry["learning_rate"] for entry in steps]
+
+
+def interleave_evaluators(metrics: Sequence[str]) -> list[str]:
+    """The first metric of each evaluator, then the second of each: the first few then show every evaluator."""
+    of_evaluator: dict[str, list[str]] = {}
+    for name in metrics:
+        of_evaluator.setdefault(name.partition("/")[0], []).append(name)
+    return [name for names in zip_longest(*of_evaluator.values()) for name in names if name is not None]
 
 
 def loss_curve(log: list[dict[str, Any]]) -> Curve:

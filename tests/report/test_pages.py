@@ -144,6 +144,14 @@ def test_the_legend_stands_above_the_curves(sweep):
     assert height[f"train.learning_rate: {RATES[1]}"] < height["Loss"] - 8
 
 
+def test_no_evaluator_is_left_without_a_curve(run):
+    names = [*(f"search/recall@{k}" for k in range(9)), "pairs/spearman_cosine"]
+    log = [{"event": "eval", "step": step, **dict.fromkeys(names, 0.5)} for step in (0, 1)]
+    changed = replace(run, main=names, log=log)
+    for text in (report_page(changed), comparison_page([changed, changed], [{}, {}], 0)):
+        assert ">pairs/spearman_cosine</text>" in text
+
+
 def test_equal_hardware_and_versions_are_printed_once(sweep):
     texts = compared(sweep, 0).texts
     assert [text for text in texts if text in ("a CPU", "torch 2.13")] == ["a CPU", "torch 2.13"]
