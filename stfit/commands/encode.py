@@ -72,7 +72,7 @@ def encode(
     check_suffix(output)
     if not output.suffix:
         require_text(output)  # a dataset's folder, which names itself in JSON
-    check_columns([*inputs.keep, *(["text"] if with_text and inputs.keep else [])], output)
+    check_columns([*inputs.keep, *(["text"] if with_text else [])], output)
     _require_calibration(options.precision, calibration)
     read = [*input_paths(inputs.source), *paths_of_model(Path(model))]
     require_output(output, [*read, *([calibration] if calibration else [])], is_folder=not output.suffix)

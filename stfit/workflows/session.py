@@ -79,13 +79,13 @@ class TrainingSession:
 
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated]:
         self.state.update(info, first_step)
-        info = replace(info, seconds_left=self.seconds_left)
         if self.intervals.is_due(info.step, self.intervals.log_every):
             entry = {**vars(info), "loss": self.state.take_mean_loss()}
+            del entry["seconds_left"]  # differs from run to run
             self.folder.log({"step": info.step, "event": "step", **entry})
         for problem in self.diagnostics.check_step(info):
             self.warn(problem)
-        yield info
+        yield replace(info, seconds_left=self.seconds_left)
         yield from self.evaluate()
         if self.signals.agreed_signal() or (self.intervals.is_save_due(info.step) and not self.is_over):
             self.save()

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from docs.conftest import README
+from docs.test_stories import STORIES
 
 from stfit.cli.app import app
 from stfit.evaluation.registry import Evaluator
@@ -53,9 +54,9 @@ def follow(stfit, parts, folder, allowed=(0,)):
 
 
 def test_every_guide_is_linked_and_every_block_is_of_a_kind_that_is_run():
-    assert {path.stem for path in (ROOT / "recipes" / "guides").iterdir()} == set(GUIDES)
+    assert {path.stem for path in (ROOT / "recipes" / "guides").iterdir()} == {*GUIDES, *STORIES}
+    assert all(f"recipes/guides/{name}.md" in TEXTS["README.md"] for name in (*GUIDES, *STORIES))
     for name, text in TEXTS.items():
-        assert f"recipes/guides/{name}.md" in TEXTS["README.md"] or name == "README.md"
         assert set(re.findall(r"^```(\w+)$", text, re.MULTILINE)) <= {"sh", "yaml", "python", "text", "diff"}, name
 
 
