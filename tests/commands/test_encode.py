@@ -87,7 +87,9 @@ def test_every_form_of_output_holds_the_same_rows(model, tmp_path) -> None:
     source = tmp_path / "t.jsonl"
     source.write_text("".join(json.dumps({"key": f"k{i}", "text": text}) + "\n" for i, text in enumerate(TEXTS)))
     for name in ("o.npy", "o.safetensors", "o.parquet", "o.jsonl", "shards"):
-        run(model, source, tmp_path / name, id_column="key", with_text=True)
+        run(model, source, tmp_path / name, id_column="key", with_text=not name.endswith((".npy", ".safetensors")))
+    with pytest.raises(RecipeError, match="numbers alone"):
+        run(model, source, tmp_path / "o.npy", with_text=True)
     expected = np.load(tmp_path / "o.npy")
     assert np.array_equal(load_file(tmp_path / "o.safetensors")["embeddings"], expected)
     rows = parquet.read_table(tmp_path / "o.parquet").to_pylist()
