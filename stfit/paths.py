@@ -37,6 +37,7 @@ DATA_FILE = re.compile(
 DATA_SUFFIXES = f"{', '.join(READERS)}; all but .parquet also with {', '.join(COMPRESSIONS)}"
 """For messages."""
 VECTOR_SUFFIXES = (".txt", ".txt.gz", ".vec", ".vec.gz")
+EMBEDDING_SUFFIXES = (".npy", ".safetensors")
 
 
 def data_kind(name: str) -> str:
@@ -78,7 +79,7 @@ def looks_like_path(text: str) -> bool:
         or text.startswith(("./", "../", "/", "~"))
         or any(character in text for character in "*?[")
         or bool(data_kind(text))
-        or text.endswith(VECTOR_SUFFIXES)
+        or text.endswith((*VECTOR_SUFFIXES, *EMBEDDING_SUFFIXES))
     )
 
 

@@ -24,6 +24,8 @@ def similar_command(
 ) -> None:
     """Find the texts nearest to a query. Without one, find the closest pairs.
 
+    INPUT may also be what `encode` wrote: then those embeddings are searched. With --column, its texts are embedded.
+
     Example: stfit similar runs/recipe texts.txt --query "how do I reset my password"
     """
     from stfit.commands.similar import closest, similar
@@ -48,12 +50,22 @@ def _print_nearest(result: dict[str, Any]) -> None:
     for query in result["queries"]:
         sys.stdout.write(f"\n{escape_controls(query['query'])}\n")
         for neighbor in query["nearest"]:
-            sys.stdout.write(f"  {neighbor['similarity']:.3f}  {escape_controls(neighbor['text'])}\n")
+            sys.stdout.write(f"  {neighbor.pop('similarity'):.3f}  {_line(neighbor)}\n")
 
 
 def _print_pairs(result: dict[str, Any]) -> None:
     for pair in result["pairs"]:
-        first, second = escape_controls(pair["text1"]), escape_controls(pair["text2"])
+        first, second = (
+            _line({name[:-1]: cell for name, cell in pair.items() if name.endswith(side)}) for side in ("1", "2")
+        )
         sys.stdout.write(f"\n{pair['similarity']:.3f}  {first}\n       {second}\n")
-    timings = f"{result['seconds_encoding']:.1f} s to embed, {result['seconds_comparing']:.1f} s to compare"
+    timings = f"{result['seconds_encoding']:.1f} s for the embeddings, {result['seconds_comparing']:.1f} s to compare"
     log_line(f"{result['texts']} distinct texts: {timings}")
+
+
+def _line(cells: dict[str, Any]) -> str:
+    """Id, title, kept columns and text; not the title of a text that begins with it, as that of a document does."""
+    is_shown = {name: cell is not None for name, cell in cells.items()}
+    if str(cells.get("text", "")).startswith(str(cells.get("title", ""))):
+        is_shown["title"] = False
+    return escape_controls("  ".join(str(cell) for name, cell in cells.items() if is_shown[name]))

@@ -1,18 +1,28 @@
 """`stfit similar`: the texts most similar to a query, or the most similar pairs of texts."""
 
+import json
 import logging
 import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stfit.data.embedding_writers import EmbeddingRows
+from stfit.data.reading.embeddings import Embeddings, read_embeddings
+from stfit.data.source import is_remote
 from stfit.encoder.build import load_encoder
+from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.evaluation.knn import nearest
 from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
 from stfit.io.unicode import is_unicode
+from stfit.lazy import torch
 from stfit.runtime.device import choose_device
+from stfit.similarity import normalize
 from stfit.workflows.text_windows import Inputs, stream_text_windows
 
 log = logging.getLogger("stfit")
@@ -23,77 +33,120 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
     for number, query in enumerate(queries, start=1):
         if not is_unicode(query):
             raise RecipeError(f"--query {number} is no Unicode text: {query!a}; it has bytes that are not UTF-8")
+    stored = _stored_embeddings(inputs)
     encoder = load_encoder(model_in(model), choose_device(device))
     query_prompt, prompt = (encoder.role_prompt(role, None) for role in ("query", "corpus"))
-    query_qd = encoder.encode(queries, prompt=query_prompt, normalize=True)
+    dim = _dim_of_queries(stored, inputs, encoder, model) if stored else None
+    query_qd = encoder.encode(queries, prompt=query_prompt, normalize=True, truncate_dim=dim)
     if not np.isfinite(query_qd).all():
         raise ModelError(f"{model}: its embedding of a query is not finite: are its weights damaged?")
-    broken = 0
-    nearest_texts: list[dict[str, float]] = [{} for _ in queries]
-    for window in stream_text_windows(inputs, encoder, prompt):
-        if not window.sequences:
-            break
-        text_nd = encoder.embed(window.sequences, encoder.prompt_skip(prompt), normalize=True)
-        blank = sum(not text.strip() for text in window.distinct)
-        broken += _count_broken(text_nd)
-        score_qk, index_qk = nearest(query_qd, [text_nd], top + blank, "cosine")
-        for scores, score_k, index_k in zip(nearest_texts, score_qk.tolist(), index_qk.tolist(), strict=True):
-            scores |= {window.distinct[i]: score for i, score in zip(index_k, score_k, strict=True) if score > -np.inf}
-        nearest_texts = [_top_k(scores, top) for scores in nearest_texts]
-    _report_broken(broken)
-    if not any(nearest_texts):
+    best = _search(query_qd, stored.windows if stored else _embed_texts(inputs, encoder, prompt), top)
+    if not any(best):
         raise DataError(f"{inputs.source.dataset}: contains no text")
-    return {
-        "queries": [
-            {"query": query, "nearest": [{"text": text, "similarity": score} for text, score in scores.items()]}
-            for query, scores in zip(queries, nearest_texts, strict=True)
-        ]
-    }
+    return {"queries": [{"query": query, "nearest": found} for query, found in zip(queries, best, strict=True)]}
 
 
-def _count_broken(text_nd: np.ndarray) -> int:
-    return int((~np.isfinite(text_nd).all(axis=1)).sum())
+def _stored_embeddings(inputs: Inputs) -> Embeddings | None:
+    """Those of a file that `stfit encode` wrote; None for texts. With a column, a file's texts are meant."""
+    dataset = inputs.source.dataset
+    return None if inputs.column or is_remote(dataset) else read_embeddings(Path(dataset))
 
 
-def _report_broken(texts: int) -> None:
-    if texts:
-        log.warning("%d texts have an embedding that is not finite, and are similar to nothing", texts)
+def _dim_of_queries(stored: Embeddings, inputs: Inputs, encoder: Encoder, model: str) -> int:
+    """That of the file, which may have been truncated. Raises DataError if the model's embeddings are too short."""
+    if stored.dim > encoder.embedding_dim:
+        raise DataError(
+            f"{inputs.source.dataset} holds embeddings of {stored.dim} dimensions, and those of {model} have "
+            f"{encoder.embedding_dim}: search with the model that wrote the file, or encode again"
+        )
+    return stored.dim
 
 
-def _top_k(scores: dict[str, float], top: int) -> dict[str, float]:
-    order = sorted((text for text in scores if text.strip()), key=lambda text: -scores[text])
-    return {text: scores[text] for text in order[:top]}
+def _embed_texts(inputs: Inputs, encoder: Encoder, prompt: str, known: Collection[str] = ()) -> Iterator[EmbeddingRows]:
+    """The distinct texts of each window but those that are `known`, with the ids and titles that their rows have."""
+    log.info("embedding the texts of %s", inputs.source.dataset)
+    for window in stream_text_windows(replace(inputs, keep_if_there=("_id", "id", "title")), encoder, prompt):
+        assert window.sequences is not None
+        new = [i for i, text in enumerate(window.distinct) if text.strip() and text not in known]
+        sequences = [window.sequences[i] for i in new]
+        values = encoder.embed(sequences, encoder.prompt_skip(prompt), normalize=True)
+        first_rows = np.unique(window.place, return_index=True)[1][new].tolist()
+        kept = [window.all.kept[row] for row in first_rows]
+        numbers = [window.all.ids[row] for row in first_rows]
+        ids = [cells.get("_id", cells.get("id", number)) for cells, number in zip(kept, numbers, strict=True)]
+        titles = {"title": [cells.get("title") for cells in kept]} if any("title" in cells for cells in kept) else {}
+        yield EmbeddingRows(ids, titles | {"text": [window.distinct[i] for i in new]}, values)
+
+
+def _searchable(windows: Iterable[EmbeddingRows]) -> Iterator[EmbeddingRows]:
+    """The rows with a finite embedding and, where the window has texts, the first row of each that is not blank."""
+    broken = 0
+    for rows in windows:
+        is_found = np.isfinite(rows.values).all(axis=1)
+        broken += int((~is_found).sum())
+        if texts := rows.columns.get("text"):
+            first: dict[str, int] = {}
+            is_found &= [bool((text or "").strip()) and first.setdefault(text, i) == i for i, text in enumerate(texts)]
+        if is_found.any():
+            yield rows.take(np.flatnonzero(is_found))
+    if broken:
+        log.warning("%d texts have an embedding that is not finite, and are similar to nothing", broken)
+
+
+def _search(query_qd: np.ndarray, windows: Iterable[EmbeddingRows], top: int) -> list[list[dict[str, Any]]]:
+    """For each query, the records of the `top` most similar rows."""
+    best: list[dict[Any, dict[str, Any]]] = [{} for _ in query_qd]
+    count = 0
+    for rows in _searchable(windows):
+        keys = _keys(rows, count)
+        score_qk, index_qk = nearest(query_qd, [rows.values], top, "cosine")
+        for found, score_k, index_k in zip(best, score_qk.tolist(), index_qk.tolist(), strict=True):
+            for score, index in zip(score_k, index_k, strict=True):
+                found.setdefault(keys[index], _record(rows, index) | {"similarity": score})
+        best = [dict(sorted(found.items(), key=lambda item: -item[1]["similarity"])[:top]) for found in best]
+        count += len(keys)
+    return [list(found.values()) for found in best]
+
+
+def _keys(rows: EmbeddingRows, start: int) -> list[Any]:
+    """What tells rows apart: their texts, or their numbers in the file if it holds no texts."""
+    return rows.columns.get("text") or list(range(start, start + len(rows.ids)))
+
+
+def _record(rows: EmbeddingRows, index: int) -> dict[str, Any]:
+    """A row as JSON."""
+    cells = {"id": rows.ids[index]} | {name: column[index] for name, column in rows.columns.items()}
+    return dict(json.loads(json.dumps(cells, default=str)))
 
 
 def closest(model: str, inputs: Inputs, top: int, device: str, *, approximate: bool = False) -> dict[str, Any]:
     """The `top` pairs of distinct texts with the highest cosine. All embeddings are kept in memory."""
-    encoder = load_encoder(model_in(model), choose_device(device))
-    prompt = encoder.prompt(None)
-    start, broken = time.perf_counter(), 0
-    texts: dict[str, None] = {}
-    parts = [np.empty((0, encoder.resolve_dim(None)), dtype=np.float32)]
-    for window in stream_text_windows(inputs, encoder, prompt):
-        assert window.sequences is not None
-        new = [i for i, text in enumerate(window.distinct) if text.strip() and text not in texts]
-        sequences = [window.sequences[i] for i in new]
-        text_nd = encoder.embed(sequences, encoder.prompt_skip(prompt), normalize=True)
-        broken += _count_broken(text_nd)
-        whole = np.isfinite(text_nd).all(axis=1)
-        parts.append(text_nd[whole])
-        texts |= dict.fromkeys(window.distinct[i] for i, is_whole in zip(new, whole, strict=True) if is_whole)
-    _report_broken(broken)
-    if len(texts) < 2:
-        raise DataError(f"{inputs.source.dataset}: contains {len(texts)} distinct texts, but a pair needs two")
+    known: dict[Any, dict[str, Any]] = {}
+    stored = _stored_embeddings(inputs)
+    encoder = None if stored else load_encoder(model_in(model), choose_device(device))
+    start = time.perf_counter()
+    parts = []
+    for rows in _searchable(stored.windows if stored else _embed_texts(inputs, encoder, encoder.prompt(None), known)):
+        new = [(index, key) for index, key in enumerate(_keys(rows, len(known))) if key not in known]
+        known |= {key: _record(rows, index) for index, key in new}
+        parts.append(normalize(torch.from_numpy(rows.values[[index for index, _ in new]])).numpy())
+    if len(known) < 2:
+        raise DataError(f"{inputs.source.dataset}: contains {len(known)} distinct texts, but a pair needs two")
     embedded = time.perf_counter()
     find = closest_pairs_approximately if approximate else closest_pairs
     score_k, pair_k = find(np.concatenate(parts), top)
-    listed = list(texts)
+    listed = list(known.values())
     return {
         "texts": len(listed),
         "seconds_encoding": round(embedded - start, 3),
         "seconds_comparing": round(time.perf_counter() - embedded, 3),
         "pairs": [
-            {"similarity": score, "text1": listed[first], "text2": listed[second]}
+            {"similarity": score} | _numbered(listed[first], 1) | _numbered(listed[second], 2)
             for score, (first, second) in zip(score_k.tolist(), pair_k.tolist(), strict=True)
         ],
     }
+
+
+def _numbered(record: dict[str, Any], number: int) -> dict[str, Any]:
+    """The keys of one side of a pair: id1, text1, ..."""
+    return {f"{name}{number}": cell for name, cell in record.items()}

@@ -43,6 +43,10 @@ class EmbeddingRows:
     columns: dict[str, list[Any]]
     values: np.ndarray
 
+    def take(self, index: np.ndarray) -> EmbeddingRows:
+        ids, *columns = ([cells[i] for i in index.tolist()] for cells in (self.ids, *self.columns.values()))
+        return EmbeddingRows(ids, dict(zip(self.columns, columns, strict=True)), self.values[index])
+
     def to_arrow(self) -> pa.Table:
         flat = pa.array(np.ascontiguousarray(self.values).reshape(-1))
         columns = {"id": pa.array(self.ids)} | {name: _to_array(name, cells) for name, cells in self.columns.items()}

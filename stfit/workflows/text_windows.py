@@ -29,6 +29,8 @@ class Inputs:
     id_column: str | None = None
     keep: tuple[str, ...] = ()
     """Columns to write beside the embeddings."""
+    keep_if_there: tuple[str, ...] = ()
+    """Columns to keep as well, if the rows have them."""
 
 
 def inputs_to_keep(source: Source, column: str | None, id_column: str | None, keep: Sequence[str]) -> Inputs:
@@ -58,7 +60,7 @@ def stream_text_windows(
     """Reads and tokenizes in a thread, one window ahead. `is_done(number, texts)`: whether tokens are not needed."""
 
     def tokenized_windows() -> Iterator[Window]:
-        blocks = stream_texts(inputs.source, inputs.column, inputs.id_column, inputs.keep)
+        blocks = stream_texts(inputs.source, inputs.column, inputs.id_column, inputs.keep, inputs.keep_if_there)
         for number, texts in enumerate(_split_windows(blocks, encoder)):
             distinct = list(dict.fromkeys(texts.texts))
             row_of = {text: i for i, text in enumerate(distinct)}

@@ -1,18 +1,26 @@
 """`stfit similar` finds what a full sort of all similarities finds."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from stfit.commands.encode import encode
 from stfit.commands.similar import closest, similar
+from stfit.data.reading import embeddings as reading
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError
 from stfit.evaluation import top_pairs as room
 from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
+from stfit.options import EncodeOptions
 from stfit.workflows import text_windows as windows
 from stfit.workflows.text_windows import Inputs
 
 generator = np.random.default_rng(0)
+BLANK, SAME = 1, 2
+"""Rows of `documents`."""
 
 
 def unit(rows: int, dim: int = 8) -> np.ndarray:
@@ -66,3 +74,92 @@ def test_too_few_texts_are_an_error(tiny_base, tmp_path) -> None:
         similar(str(tiny_base("bert")), inputs, ["a"], 3, "cpu")
     with pytest.raises(DataError, match="contains 0 distinct texts"):
         closest(str(tiny_base("bert")), inputs, 3, "cpu")
+
+
+@pytest.fixture
+def documents(tmp_path, sentences, monkeypatch) -> Inputs:
+    """Documents with ids and titles; two of them have the same text, and one has none."""
+    monkeypatch.setattr(reading, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(windows, "FIRST_WINDOW", 3)
+    texts = [sentences[0], " ", *sentences]
+    rows = [{"_id": f"d{i}", "title": text[:5], "text": text} for i, text in enumerate(texts)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Inputs(Source(dataset=str(tmp_path / "corpus.jsonl")))
+
+
+def stored(model, documents, output, options=None, **choices) -> Inputs:
+    list(encode(model, documents, output, options or EncodeOptions(), device="cpu", **choices))
+    return Inputs(Source(dataset=str(output)))
+
+
+@pytest.mark.parametrize("name", ["e.parquet", "e.jsonl", "shards"])
+def test_search_of_stored_embeddings_equals_search_of_their_texts(tiny_base, documents, tmp_path, name) -> None:
+    model, queries = str(tiny_base("bert")), ["a cat", "so much rain"]
+    expected = similar(model, documents, queries, 4, "cpu")
+    inputs = stored(model, replace(documents, keep=("title",)), tmp_path / name, with_text=True)
+    found = similar(model, inputs, queries, 4, "cpu")
+    assert {"id", "similarity", "text", "title"} == {*expected["queries"][0]["nearest"][0]}
+    for one, other in zip(expected["queries"], found["queries"], strict=True):
+        for near, same in zip(one["nearest"], other["nearest"], strict=True):
+            assert same.pop("similarity") == pytest.approx(near.pop("similarity"), abs=1e-6)
+            assert same == near
+
+
+@pytest.mark.parametrize("name", ["e.npy", "e.safetensors"])
+def test_rows_of_a_file_without_ids_and_texts_are_found_by_their_numbers(tiny_base, documents, tmp_path, name) -> None:
+    model = str(tiny_base("bert"))
+    expected = similar(model, documents, ["a cat"], 4, "cpu")["queries"][0]["nearest"]
+    found = similar(model, stored(model, documents, tmp_path / name), ["a cat"], 6, "cpu")["queries"][0]["nearest"]
+    single = [near for near in found if near["id"] not in (SAME, BLANK)]  # nothing says what their texts are
+    assert [f"d{near['id']}" for near in single[:4]] == [near["id"] for near in expected]
+    assert [near["similarity"] for near in single[:4]] == pytest.approx([near["similarity"] for near in expected])
+
+
+def test_closest_pairs_of_stored_embeddings_are_those_of_their_texts(tiny_base, documents, tmp_path) -> None:
+    model = str(tiny_base("bert"))
+    expected = closest(model, documents, 3, "cpu")["pairs"]
+    found = closest(model, stored(model, documents, tmp_path / "e.parquet", with_text=True), 3, "cpu")["pairs"]
+    assert [(pair["id1"], pair["id2"]) for pair in found] == [(pair["id1"], pair["id2"]) for pair in expected]
+    assert found[0]["text1"] == expected[0]["text1"]
+
+
+def test_a_query_is_cut_to_the_dimension_of_the_file(tiny_base, documents, tmp_path) -> None:
+    encoder = load_encoder(tiny_base("bert"))
+    inputs = stored(str(tiny_base("bert")), documents, tmp_path / "e.npy", EncodeOptions(truncate_dim=8))
+    ((near,),) = (each["nearest"] for each in similar(str(tiny_base("bert")), inputs, ["a cat"], 1, "cpu")["queries"])
+    query = encoder.encode("a cat", normalize=True, truncate_dim=8)
+    rows = np.load(tmp_path / "e.npy")
+    assert near["similarity"] == pytest.approx(max(rows @ query / np.linalg.norm(rows, axis=1)), abs=1e-6)
+
+
+def test_embeddings_of_another_model_or_of_integers_are_refused(tiny_base, documents, tmp_path) -> None:
+    model = str(tiny_base("bert"))
+    np.save(tmp_path / "wide.npy", np.ones((3, 100), dtype=np.float32))
+    with pytest.raises(DataError, match=r"embeddings of 100 dimensions, and those of .* have 32"):
+        similar(model, Inputs(Source(dataset=str(tmp_path / "wide.npy"))), ["a"], 3, "cpu")
+    for name in ("b.npy", "b.parquet", "b.jsonl"):
+        binary = stored(model, documents, tmp_path / name, EncodeOptions(precision="binary"))
+        with pytest.raises(DataError, match="only float32 and float16 can be searched: run `stfit encode` without"):
+            similar(model, binary, ["a"], 3, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([[1.0, 2.0], [3.0]], "can't be read"),
+        ([[1.0, 2.0]] * 1024 + [[3.0]], "of 2 and of 1 dimensions"),
+        ([[1.0, 2.0], None], "can't be read"),
+    ],
+)
+def test_a_damaged_file_of_embeddings_is_an_error(documents, tmp_path, content, message) -> None:
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps({"embedding": row}) + "\n" for row in content))
+    with pytest.raises(DataError, match=message):
+        closest("no model is needed", Inputs(Source(dataset=str(tmp_path / "e.jsonl"))), 3, "cpu")
+
+
+def test_with_a_column_the_texts_of_a_file_of_embeddings_are_embedded(tiny_base, documents, tmp_path) -> None:
+    model = str(tiny_base("bert"))
+    inputs = stored(model, documents, tmp_path / "e.parquet", EncodeOptions(truncate_dim=8), with_text=True)
+    found = similar(model, replace(inputs, column="text"), ["a cat"], 3, "cpu")
+    ids = [near["id"] for near in found["queries"][0]["nearest"]]
+    assert ids == [near["id"] for near in similar(model, documents, ["a cat"], 3, "cpu")["queries"][0]["nearest"]]

@@ -39,7 +39,11 @@ def source_of_texts(dataset: str, split: str | None, read: ReadOptions | None = 
 
 
 def stream_texts(
-    source: Source, column: str | None, id_column: str | None, keep: Sequence[str] = ()
+    source: Source,
+    column: str | None,
+    id_column: str | None,
+    keep: Sequence[str] = (),
+    keep_if_there: Sequence[str] = (),
 ) -> Iterator[Texts]:
     """Every text that the selector `column` takes, in order; its id is what `id_column` selects, or its number from 0.
 
@@ -64,17 +68,16 @@ def stream_texts(
             problems.append(Problem(message, "no-text", table.origin, row=missing[0]))
         if problems:
             raise DataError([replace(problem, file=table.origin) for problem in problems])
-        kept = [select(table, name) for name in keep]
+        names = [*keep, *(name for name in keep_if_there if name in table.columns)]
+        kept = [select(table, name) for name in names]
         numbers = list(range(count, count + len(cells)))
         own_ids = list(map(without_point, select(table, id_column))) if id_column else []
         ids = [own_ids[parent] for parent in parents] if id_column else numbers
         kind = kind or (type(ids[0]) if ids else None)
         _require_ids(ids, kind, rows.tolist(), f"`{id_column}`", table.origin)
         count += len(cells)
-        others = (
-            [dict(zip(keep, cells_of_row, strict=True)) for cells_of_row in zip(*kept, strict=True)] if keep else []
-        )
-        yield Texts(ids, cells, int(table.row[-1]), [others[parent] if keep else {} for parent in parents])
+        others = [dict(zip(names, cells_of_row, strict=True)) for cells_of_row in zip(*kept, strict=True)]
+        yield Texts(ids, cells, int(table.row[-1]), [others[parent] if names else {} for parent in parents])
 
 
 def _require_ids(ids: list[Any], kind: type | None, rows: list[int], column: str, origin: str) -> None:
