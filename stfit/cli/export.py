@@ -54,3 +54,5 @@ def _print_comparison(result: dict[str, Any]) -> None:
             f"maximum difference {graph['largest_difference']:.1e}, mean cosine {graph['mean_cosine']:.5f} "
             f"(lowest {graph['lowest_cosine']:.5f})\n"
         )
+    sys.stdout.write("\nTo embed texts with it in Python:\n\n")
+    sys.stdout.write("".join(f"    {line}\n" for line in result["python"]))

@@ -71,7 +71,24 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
         "compared_on": "random tokens" if texts is None else texts.source.dataset,
         "rows_per_second": rate_in_stfit,
         "files": files,
+        "python": _usage(output, files[-1]["file"], encoder.prompt(None)),
     }
+
+
+def _usage(output: Path, file: str, prompt: str) -> list[str]:
+    """Lines of Python that embed texts with the graph."""
+    graph = str(output / file)
+    runtime, embed = {
+        ".onnx": ("onnxruntime", f"onnxruntime.InferenceSession({graph!r}).run(None, dict(tokens))[0]"),
+        ".xml": ("openvino", f'openvino.compile_model({graph!r}, "CPU")(dict(tokens))[0]'),
+    }[output.joinpath(file).suffix]
+    settings = 'padding=True, truncation=True, return_token_type_ids=False, return_tensors="np"'
+    return [
+        f"import {runtime}, transformers",
+        f"tokenizer = transformers.AutoTokenizer.from_pretrained({str(output)!r})",
+        f"tokens = tokenizer([{prompt + 'a text'!r}, {prompt + 'another one'!r}], {settings})",
+        f"embeddings = {embed}",
+    ]
 
 
 def _write_graphs(encoder: Encoder, folder: Path, to: str, int8: bool) -> list[Path]:

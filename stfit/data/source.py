@@ -133,7 +133,8 @@ class TableSource(Spec):
 
     dataset: Location
     """Hub id, file or glob (.jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow, .feather; also .gz, .bz2, .xz, .zst),
-    folder of splits, or a dataset saved to disk."""
+    folder of splits, or a dataset saved to disk. A `labels.json` beside the files, such as `{"label": ["no", "yes"]}`,
+    names the classes 0, 1, ... of a column."""
     config: str | None = None
     """Configuration (subset) of a Hub dataset."""
     files: str | list[str] | dict[str, str | list[str]] | None = None

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import yaml
+from rich.cells import cell_len
 
 from stfit.cli.console import print_table
 from stfit.cli.progress import is_interactive
@@ -160,3 +161,15 @@ def test_no_text_of_a_file_commands_the_terminal(run, folder):
     printed += "".join(run("train recipe.yaml data.columns.sentence1=text")[1:])
     assert "rain" in printed
     assert not re.findall(r"[^\S\n\t ]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", printed)
+
+
+def test_a_text_of_an_example_takes_two_lines_of_the_terminal_and_is_whole_with_json(run, folder, monkeypatch):
+    """Also if its characters take two cells each, or some are spelled out."""
+    texts = {"sentence1": "long " * 90, "sentence2": "\x1b" + "長" * 300 + "\nend"}
+    rows = [json.loads(line) | texts for line in (folder / "rows.jsonl").read_text().splitlines()]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = [line for line in run("check recipe.yaml")[1].splitlines() if line.startswith("  sentence")]
+    assert len(shown) == 6
+    assert all(line.endswith("…") and 70 < cell_len(line) <= 80 for line in shown)
+    assert texts.items() <= json.loads(run("check recipe.yaml --json")[1])["samples"][0].items()

@@ -7,7 +7,7 @@ import pytest
 
 from stfit.commands.export import export
 from stfit.data.source import Source
-from stfit.encoder.build import build_encoder
+from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.export.onnx import Graph, embed_with_graph, require_exportable
 from stfit.encoder.folder.save import save_encoder
@@ -53,6 +53,13 @@ def test_pooling_over_padding_is_pooling_without(mode):
         torch.testing.assert_close(POOLINGS[mode].pool(PaddedStates(states, mask)), POOLINGS[mode].pool(flat))
 
 
+def run_lines(lines):
+    """The embeddings that the lines compute, which `export` prints."""
+    scope = {}
+    exec(lines, scope)
+    return scope["embeddings"]
+
+
 @pytest.mark.parametrize("kind", ["bert", pytest.param("mpnet", marks=pytest.mark.slow)])
 def test_a_graph_gives_the_embeddings_of_encode(model, texts, tmp_path, kind):
     pytest.importorskip("onnxscript")
@@ -64,6 +71,13 @@ def test_a_graph_gives_the_embeddings_of_encode(model, texts, tmp_path, kind):
     assert exact["largest_difference"] < 1e-5
     assert small["mean_cosine"] > 0.95
     assert small["mib"] < exact["mib"]
+    printed = "\n".join(found["python"])
+    assert "model_int8.onnx" in printed
+    exact_rows = run_lines(printed.replace("model_int8", "model"))
+    np.testing.assert_allclose(
+        exact_rows, load_encoder(tmp_path / "model").encode(["a text", "another one"]), atol=1e-5
+    )
+    assert agreement(run_lines(printed), exact_rows).min() > 0.9
     assert (tmp_path / "out" / "tokenizer.json").is_file()
     assert json.loads((tmp_path / "out" / "config.json").read_text())["hidden_size"] == 32
 
@@ -79,9 +93,12 @@ def test_every_architecture_is_exported_or_refused(model, texts, tmp_path, kind)
 
 @pytest.mark.slow
 def test_openvino_gives_the_embeddings_of_encode(model, tmp_path):
+    pytest.importorskip("openvino")
     found = export(model(), "openvino", tmp_path / "out", False, None)
     assert found["files"][0]["largest_difference"] < 1e-4
     assert not (tmp_path / "out" / "onnx").exists()
+    expected = load_encoder(tmp_path / "model").encode(["a text", "another one"])
+    np.testing.assert_allclose(run_lines("\n".join(found["python"])), expected, atol=1e-4)
 
 
 @pytest.mark.slow
