@@ -140,13 +140,6 @@ def closest_hint(word: str, known: list[str]) -> str:
     return f"did you mean `{matches[0]}`?" if matches else ""
 
 
-def closest_words(word: str, known: list[str]) -> list[str]:
-    """The known words to show for an unknown one: all if they are few, else those most like it, or the first."""
-    if len(known) <= MAX_SHOWN:
-        return known
-    return get_close_matches(word, known, n=MAX_SHOWN, cutoff=0.4) or known[:MAX_SHOWN]
-
-
 def overflow_advice(precision: str) -> str:
     """What to do about numbers that are not finite; `precision`: that of the products."""
     if precision == "float16":

@@ -104,11 +104,12 @@ def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = 
     ]
 
 
-def known_metrics(evaluators: Iterable[Evaluator], moment: When, dims: Sequence[int] = ()) -> list[str]:
+def known_metrics(evaluators: Iterable[Evaluator], moment: When | None, dims: Sequence[int] = ()) -> list[str]:
+    """The metrics that are measured at this moment; at any, if it is None."""
     return [
         f"{evaluator.label}{suffix}/{metric}"
         for evaluator in evaluators
-        if moment in evaluator.when
+        if moment is None or moment in evaluator.when
         for suffix in ("", *(f"@{dim}" for dim in dims))
         for metric in evaluator.metrics
     ]

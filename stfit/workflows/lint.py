@@ -5,8 +5,10 @@ ERRORS would stop the run later, after weights were downloaded and texts were to
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from difflib import SequenceMatcher
 from importlib.util import find_spec
 from itertools import chain
+from typing import get_args
 
 from stfit.data.checks.compatibility import format_problem
 from stfit.data.reading.local_files import shown_split
@@ -17,7 +19,7 @@ from stfit.encoder.config import unsupported_keys
 from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
 from stfit.encoder.layers import Layer
 from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
-from stfit.errors import MAX_SHOWN, Problem, closest_hint, closest_words, did_you_mean
+from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.losses.registry import LOSSES
@@ -29,6 +31,8 @@ Findings = Iterator[tuple[str, str, str]]
 """Dotted key to change, stable code, and what is wrong."""
 Check = Callable[[Recipe, ModelInfo], Findings]
 
+NO_NEIGHBOR = 0.4
+"""Distance at which a known metric is not what was meant, from 0 to 1."""
 MAX_PRETRAINED_RATE = 1e-3
 """From this learning rate on, a pretrained transformer forgets what it has learned."""
 MAX_RATE = 1.0
@@ -91,15 +95,44 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
     used: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
     used += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
     for key, metric, moment in used:
-        known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
-        if metric is not None and metric not in known:
+        if metric is not None and metric not in known_metrics(recipe.eval, moment, recipe.matryoshka_dims):
             when = "during training" if moment == "during" else "after training"
-            listed = (
-                f"known metrics: {', '.join(closest_words(metric, known))}" if known else "add an evaluator to `eval`"
-            )
-            more = "; `stfit reference metrics` prints all" if len(known) > MAX_SHOWN else ""
-            hint = f"{closest_hint(metric, known)} {listed}{more}".lstrip()
+            hint = _metric_hint(recipe, metric, moment)
             yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
+
+
+def _metric_hint(recipe: Recipe, metric: str, moment: When) -> str:
+    """What to write: a metric that is measured at this moment, or the moment."""
+    evaluator_at = {
+        name: number
+        for number, evaluator in enumerate(recipe.eval)
+        for name in known_metrics([evaluator], None, recipe.matryoshka_dims)
+    }
+    if not evaluator_at:
+        return "add an evaluator to `eval`"
+    known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
+    ordered = sorted(evaluator_at, key=lambda name: (name not in known, _distance(metric, name)))
+    near = [name for name in ordered if _distance(metric, name) < NO_NEIGHBOR]
+    nearest = metric if metric in evaluator_at else next(iter(near), None)
+    meant = f"did you mean `{nearest}`? " if nearest not in (metric, None) else ""
+    if nearest and nearest not in known:
+        number = evaluator_at[nearest]
+        when = recipe.eval[number].when
+        moments = ", ".join(each for each in get_args(When) if each in (*when, moment))
+        return f"{meant}`eval.{number}` measures it only at `when: [{', '.join(when)}]`: write `when: [{moments}]`"
+    if not known:
+        return f"{meant}add `{moment}` to the `when` of an evaluator"
+    more = "; `stfit reference metrics` prints all" if len(known) > MAX_SHOWN else ""
+    return f"{meant}known metrics: {', '.join(ordered[: min(MAX_SHOWN, len(known))])}{more}"
+
+
+def _distance(metric: str, name: str) -> float:
+    """How far a known name is from what was written; one that only adds an evaluator or a similarity is near."""
+    own, last = metric.rpartition("/")[2], name.rpartition("/")[2]
+    is_completed = last == own or last.startswith(f"{own}_")
+    name = name.removesuffix(last.removeprefix(own)) if is_completed else name
+    unlikeness = 1 - SequenceMatcher(None, metric, name).ratio()
+    return min(NO_NEIGHBOR, unlikeness * (NO_NEIGHBOR if is_completed else 1))
 
 
 def prefixes_of_weights(recipe: Recipe, base: ModelInfo) -> Findings:

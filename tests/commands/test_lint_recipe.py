@@ -152,6 +152,30 @@ def test_of_many_metrics_only_those_like_the_unknown_one_are_named():
     assert message.endswith("`stfit reference metrics` prints all")
 
 
+@pytest.mark.parametrize(
+    ("written", "when", "hint"),
+    [
+        ("accuracy_dot", ["during"], "did you mean `kept/accuracy_dot`? known metrics: kept/accuracy_dot, "),
+        ("accuracy", ["during"], "did you mean `kept/accuracy_cosine`?"),
+        ("eval_kept_accuracy_dot", ["during"], "did you mean `kept/accuracy_dot`?"),
+        ("kept/accuracy_dot", ["end"], "`eval.0` measures it only at `when: [end]`: write `when: [during, end]`"),
+        ("acuracy_dot", ["start"], "`kept/accuracy_dot`? `eval.0` measures it only at `when: [start]`: write"),
+        ("nothing", ["end"], "add `during` to the `when` of an evaluator"),
+    ],
+)
+def test_a_metric_is_answered_with_the_one_that_was_meant_or_with_when_it_is_measured(written, when, hint):
+    changes = {"train.best": written, "eval": [EVALUATOR | {"when": when}]}
+    ((_, _, message),) = unknown_metrics(changed(changes), SENTENCE_MODEL)
+    assert hint in message
+
+
+def test_a_metric_of_a_gate_that_is_not_measured_after_training_is_answered_with_when():
+    gate = [{"metric": "kept/accuracy_dot", "min": 0.5}]
+    changes = {"train.best": None, "gate": gate, "eval": [EVALUATOR | {"when": ["during"]}]}
+    ((key, _, message),) = unknown_metrics(changed(changes), SENTENCE_MODEL)
+    assert (key, message.endswith("`when: [during]`: write `when: [during, end]`")) == ("gate.0.metric", True)
+
+
 def test_negatives_of_all_processes_count(tmp_path):
     recipe = changed({"loss": RANKING, "train.batch_size": 4})
     ((_, _, alone),) = few_negatives(recipe, SENTENCE_MODEL)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -108,9 +109,25 @@ def test_where_follows_paths_and_text(write):
     assert train(write(rows), "positive_pair", where={"meta.lang": "de"}).row.tolist() == list(range(2, 31, 2))
 
 
-def test_where_that_keeps_nothing_says_so(write):
-    with pytest.raises(DataError, match="`where` drops all 30 rows: check the values of n"):
-        train(write(PAIRS), "positive_pair", where={"n": -1})
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ({"lang": "deu"}, "no row meets `lang: deu`; its values are eng (20), Deu (9), null (1): did you mean Deu?"),
+        ({"lang": ["fr", "Eng"]}, "`lang: [fr, Eng]`; its values are eng (20), Deu (9), null (1): did you mean eng?"),
+        ({"level": "1"}, "are numbers, which have no quotes: 0 (15), 1 (15): did you mean 1?"),
+        ({"level": {"min": 2}}, "no row meets `level: {min: 2}`; its numbers are 0 to 1"),
+        ({"lang": {"max": 2}}, "it holds no numbers"),
+        ({"anchor": "nobody"}, "(1) and 20 more"),
+        ({"lang": "eng", "n": 25}, "met by some rows (`lang` by 20, `n` by 1), but no row meets all"),
+    ],
+)
+def test_where_that_keeps_nothing_says_what_is_there(write, where, reason):
+    langs = ["eng"] * 20 + ["Deu"] * 9 + [None]
+    rows = [
+        {**row, "n": i, "level": i % 2, "lang": lang} for i, (row, lang) in enumerate(zip(PAIRS, langs, strict=True))
+    ]
+    with pytest.raises(DataError, match=f"`where` drops all 30 rows: .*{re.escape(reason)}"):
+        train(write(rows), "positive_pair", where=where)
 
 
 @pytest.mark.parametrize("size", [Holdout(fraction=0.2), Holdout(rows=6)])

@@ -111,3 +111,27 @@ def test_a_path_that_does_not_fit_is_an_error_with_rows():
         select(table_of({"text": "x"}), "tt")
     with pytest.raises(RecipeError, match="several values"):
         select(table, "t[*]")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("set.pos.0", "set.pos[0]"),
+        ("set.pos.-1", "set.pos[-1]"),
+        ("set/pos/0", "set.pos[0]"),
+        ("set['query']", "set.query"),
+        ('set["pos"][0]', "set.pos[0]"),
+        ("set->query", "set.query"),
+        ("set->>query", "set.query"),
+        ("$.set.pos[0]", "set.pos[0]"),
+        ("set.pos[]", "set.pos[*]"),
+    ],
+)
+def test_a_path_as_another_tool_writes_it_is_answered_with_the_selector(written, meant):
+    table = table_of({"set": {"query": "x", "pos": ["y"]}})
+    with pytest.raises((RecipeError, DataError)) as error:
+        select(table, written)
+    assert str(error.value).endswith(f"write `{meant}`")
+    assert expanded(table, meant)[0]
+    with pytest.raises(DataError, match="there is no column `other/0`: known: set"):
+        select(table, "other/0")

@@ -25,6 +25,14 @@ WILDCARD = "[*]"
 
 PATH = re.compile(r"(?P<column>[^.\[\]]+)(?P<steps>(?:\.[^.\[\]]+|\[[^\]]*\])*)")
 STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>-?\d+)\]|\[(?P<start>-?\d*):(?P<stop>-?\d*)\]|(?P<each>\[\*\])")
+OTHER_SPELLINGS = {
+    r"^\$\.?": "",
+    r"""\[(['"])([^'"\].\[]+)\1\]""": r".\2",
+    r"->>?|/": ".",
+    r"\.(-?\d+)(?=[.\[]|$)": r"[\1]",
+    r"\[\]|\.\*": "[*]",
+}
+"""Of a path in Python, jq, JSONPath, JSON pointers and SQL -> ours."""
 
 
 class Selector(NamedTuple):
@@ -55,7 +63,11 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
     match = PATH.fullmatch(text)
     if match is None or STEP.sub("", match["steps"]):
         shapes = "`title`, `set.query`, `set.pos[0]`, `set.neg[:5]`, `set.neg[*]` or `{title} {text}`"
-        raise RecipeError(f"can't read the selector `{text}`: write a column or a path, such as {shapes}")
+        meant = _meant_by(text)
+        hint = f"write `{meant}`" if meant else f"write a column or a path, such as {shapes}"
+        raise RecipeError(f"can't read the selector `{text}`: {hint}")
+    if columns and match["column"] not in columns and (meant := _meant_by(text, columns)):
+        raise DataError(Problem(f"there is no column `{match['column']}`: write `{meant}`", "missing-column"))
     steps = tuple(map(_parse_step, STEP.finditer(match["steps"])))
     if WILDCARD not in steps:
         return Selector(text, match["column"], steps)
@@ -63,6 +75,16 @@ def parse_selector(text: str, columns: Sequence[str] = ()) -> Selector:
     if WILDCARD in steps[at + 1 :]:
         raise RecipeError(f"`{text}` has two `[*]`, but a selector can have only one")
     return Selector(text, match["column"], steps[:at], steps[at + 1 :])
+
+
+def _meant_by(text: str, columns: Sequence[str] = ()) -> str | None:
+    """The selector for a path in the spelling of another tool, if it starts at one of the columns."""
+    meant = text
+    for pattern, replacement in OTHER_SPELLINGS.items():
+        meant = re.sub(pattern, replacement, meant)
+    match = PATH.fullmatch(meant)
+    is_path = match is not None and not STEP.sub("", match["steps"])
+    return meant if is_path and meant != text and (not columns or match["column"] in columns) else None
 
 
 def _parse_template(text: str, columns: Sequence[str]) -> Selector:
@@ -188,7 +210,8 @@ def _walk(values: list[Any], rows: np.ndarray, steps: tuple[Step, ...], path: st
 
 
 def _check_keys(values: list[Any], rows: np.ndarray, key: str, path: str) -> None:
-    _check_kind(values, rows, dict, f"`{path}` is followed by `.{key}`, but is not a mapping")
+    hint = f"; for an element of a list, write `{path}[{key}]`" if key.lstrip("-").isdecimal() else ""
+    _check_kind(values, rows, dict, f"`{path}` is followed by `.{key}`, but is not a mapping", hint)
     keys = list(dict.fromkeys(name for value in values if value is not None for name in value))
     if keys and key not in keys:
         raise DataError(Problem(f"no row has `{path}.{key}`: {did_you_mean(key, keys)}", "missing-key"))
@@ -198,7 +221,7 @@ def _check_lists(values: list[Any], rows: np.ndarray, path: str) -> None:
     _check_kind(values, rows, list, f"`{path}` is used as a list, but is not a list")
 
 
-def _check_kind(values: list[Any], rows: np.ndarray, kind: type, message: str) -> None:
+def _check_kind(values: list[Any], rows: np.ndarray, kind: type, message: str, hint: str = "") -> None:
     wrong = [row for value, row in zip(values, rows.tolist(), strict=True) if not isinstance(value, (kind, type(None)))]
     if wrong:
-        raise DataError(Problem(f"{message} in {name_rows(wrong)}", "wrong-kind", row=wrong[0]))
+        raise DataError(Problem(f"{message} in {name_rows(wrong)}{hint}", "wrong-kind", row=wrong[0]))
