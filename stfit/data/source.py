@@ -192,8 +192,8 @@ class TrainingData(Source):
     holdout: Holdout | None = None
     """Rows to hold out of training, for evaluation."""
     drop_overlap: bool = False
-    """Leave out the rows with a text that an evaluator has too, whatever its case, white space, punctuation or Unicode
-    form."""
+    """Leave out the rows with a text that an evaluator has too (of retrieval and reranking, with one of the queries),
+    whatever its case, white space, punctuation or Unicode form."""
     streaming: bool = False
     """Read the rows of the split again in every epoch instead of keeping them in memory, so that memory use does not
     depend on their number. Files on the Hub are still downloaded to disk. Needs `train.max_steps`. Rows are checked as

@@ -32,8 +32,7 @@ class Collection:
     missing: list[list[float]]
     """For each query: grades of the relevant documents that are not in the corpus; they count as missed."""
     query_row: np.ndarray
-    corpus_row: np.ndarray
-    """Rows of the queries and of the corpus in their files, from 1."""
+    """Rows of the queries in their file, from 1."""
     own: np.ndarray
     """Position in the corpus of the document with the same id as each query; -1 if there is none."""
     problems: list[Problem] = field(default_factory=list)
@@ -56,18 +55,17 @@ class Collection:
 def collection_of_pairs(pairs: Examples) -> Collection:
     """The positives form the corpus. Equal texts are one query, or one document."""
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
-    query_row, corpus_row = (_first_rows(texts, pairs.row) for texts in (anchors, positives))
-    index_of = {text: index for index, text in enumerate(corpus_row)}
+    query_row, corpus = _first_rows(anchors, pairs.row), list(dict.fromkeys(positives))
+    index_of = {text: index for index, text in enumerate(corpus)}
     relevant: dict[str, dict[int, float]] = {query: {} for query in query_row}
     for anchor, positive in zip(anchors, positives, strict=True):
         relevant[anchor][index_of[positive]] = 1.0
     return Collection(
         queries=list(query_row),
-        corpus=list(corpus_row),
+        corpus=corpus,
         relevant=list(relevant.values()),
         missing=[[] for _ in query_row],
         query_row=np.array(list(query_row.values())),
-        corpus_row=np.array(list(corpus_row.values())),
         own=np.full(len(query_row), -1),
     )
 
@@ -124,7 +122,6 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
         relevant=found,
         missing=[[grade for key, grade in grades.items() if key not in index_of] for grades in judged.values()],
         query_row=np.array([all_queries[key].row for key in judged]),
-        corpus_row=np.array([document.row for document in documents.values()]),
         own=np.array([index_of.get(key, -1) for key in judged]),
         problems=[
             *_missing(judgments, all_queries, documents, table.origin),

@@ -1,10 +1,11 @@
 """Are the relevant candidates of a query ranked first?"""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from stfit.data.checks.leakage import Column
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.ir_metrics import metrics_at
@@ -36,6 +37,10 @@ class Reranking(EvaluatorBase):
     @property
     def prompt_roles(self) -> tuple[str, ...]:
         return ("anchor", "positive")  # negatives use the prompt of the positives
+
+    def columns_of(self, rows: Any) -> dict[str, Column]:
+        """The queries: new queries rank documents that training knows, too."""
+        return {"anchor": super().columns_of(rows)["anchor"]}
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """The metrics as means over queries; among equally similar candidates, irrelevant ones rank first."""

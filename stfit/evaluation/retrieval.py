@@ -138,7 +138,8 @@ class Retrieval(EvaluatorBase):
         return rows.pairs
 
     def columns_of(self, rows: Any) -> dict[str, Column]:
-        return {"query": Column(rows.queries, rows.query_row), "corpus": Column(rows.corpus, rows.corpus_row)}
+        """The queries: new queries search documents that training knows, too."""
+        return {"query": Column(rows.queries, rows.query_row)}
 
     def problems_of(self, rows: Any) -> list[Problem]:
         return list(rows.problems)

@@ -4,15 +4,17 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from stfit.data.batching.shuffle_buffer import read_examples
-from stfit.data.checks.leakage import Measured, numbers_in, shared_texts, without_texts
+from stfit.data.checks.leakage import ADVICE, Measured, numbers_in, separating_roles, shared_texts, without_texts
 from stfit.data.checks.near_duplicates import near_duplicates
 from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.selectors import WILDCARD
 from stfit.data.reading.load_table import open_blocks
 from stfit.data.source import ROWS_SEED, TrainingData
 from stfit.errors import DataError, Problem
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
+from stfit.io.yaml_text import to_hint
 from stfit.progress import task
 from stfit.recipe.recipe import Recipe
 
@@ -24,8 +26,9 @@ def find_leakage(
     measured = measured_texts(recipe, evaluators)
     if not measured:
         return []
+    advice = partial(_advice, recipe, training)
     with task("looking for evaluation texts in the training texts"):
-        problems = shared_texts(_blocks(recipe, training, evaluators, full), measured)
+        problems = shared_texts(_blocks(recipe, training, evaluators, full), measured, advice)
         return problems + (near_duplicates(_blocks(recipe, training, evaluators, full), measured) if full else [])
 
 
@@ -38,9 +41,27 @@ def _blocks(recipe: Recipe, training: Mapping[str, Examples], evaluators: Evalua
             yield training[key]
 
 
+def _advice(recipe: Recipe, training: Mapping[str, Examples], measured: Measured) -> str:
+    """How to separate a holdout from the rows it was taken from; if that is not enough, to measure other rows."""
+    if measured.is_held_out and len(training) == 1:
+        ((key, examples),) = training.items()
+        columns = recipe.objectives_by_path[key].data.columns
+        for role in separating_roles(examples, measured):
+            column = columns.get(role, role)
+            if isinstance(column, str) and WILDCARD not in column:
+                return f"write `holdout: {{by: {to_hint(column)}}}`, so that all rows of one {role} are on one side"
+    return ADVICE
+
+
 def measured_texts(recipe: Recipe, evaluators: Evaluators) -> list[Measured]:
     return [
-        Measured(evaluator.label, dataset_of(evaluator, recipe), evaluator.columns_of(rows), examples)
+        Measured(
+            evaluator.label,
+            dataset_of(evaluator, recipe),
+            evaluator.columns_of(rows),
+            examples,
+            evaluator.from_ == "holdout",
+        )
         for evaluator, rows in evaluators
         if (examples := evaluator.examples_of(rows)) is not None
     ]

@@ -50,6 +50,45 @@ def test_a_row_that_is_left_out_is_not_trained_on_and_other_evaluators_start_ane
     assert (tmp_path / "runs" / "tiny.1").is_dir()
 
 
+RETRIEVAL = {"type": "retrieval", "from": "holdout"}
+
+
+@pytest.fixture
+def questions(write, tmp_path):
+    """A recipe for 24 questions with two answers each, which are those of another question, too."""
+    rows = [
+        {"question": f"question {i} of someone", "answer": f"the answer {(i + j) % 24} to it"}
+        for i in range(24)
+        for j in (0, 7)
+    ]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def write_recipe(holdout, evaluator=RETRIEVAL, **columns):
+        data = {"dataset": "./questions.jsonl", "format": "positive_pair", "holdout": holdout}
+        return write(data=data | {"columns": {"anchor": "question", "positive": "answer"} | columns}, eval=[evaluator])
+
+    return write_recipe
+
+
+def test_documents_may_be_shared_and_queries_of_a_holdout_are_separated_by_the_column_that_is_named(questions):
+    (problem,) = (each for each in check(questions({"rows": 12}), [])["warnings"] if each.code.startswith("shared"))
+    assert "in query" in problem.message
+    assert "in corpus" not in problem.message
+    assert problem.message.endswith("write `holdout: {by: question}`, so that all rows of one anchor are on one side")
+    separated = questions({"rows": 12, "by": "question"})
+    assert not [code for code in codes(check(separated, [])) if code.startswith("shared")]
+    assert check(separated, ["data.drop_overlap=true"])["rows"] == 36
+
+
+def test_a_column_that_does_not_separate_all_texts_of_an_evaluator_is_not_named(questions):
+    """Neither questions nor answers: each of one stands beside several of the other."""
+    translation = {"type": "translation", "from": "holdout"}
+    (problem,) = (
+        each for each in check(questions({"rows": 12}, translation), [])["warnings"] if each.code.startswith("shared")
+    )
+    assert problem.message.endswith("or leave these out of training with `data.drop_overlap: true`")
+
+
 def test_nothing_is_left_is_an_error(recipe, tmp_path):
     text = json.loads(recipe.read_text())
     text["eval"][0] |= {"dataset": "./rows.jsonl", "columns": {"sentence1": "anchor", "label": "score"}}

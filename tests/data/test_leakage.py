@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from stfit.data.checks.leakage import Measured, columns_of, numbers_in, shared_texts, without_texts
+from stfit.data.checks.leakage import Measured, columns_of, numbers_in, separating_roles, shared_texts, without_texts
 from stfit.data.checks.near_duplicates import near_duplicates
 from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.plain_text import plain
@@ -69,6 +69,17 @@ def test_a_missing_negative_is_shared_with_nothing():
     examples = make("triplet", anchor=["d"], positive=["e"], negative_1=["f"], negative_2=[None])
     assert shared_texts([training], [measured(examples)]) == []
     assert without_texts(training, numbers_in([measured(examples)])) is training
+
+
+def test_a_role_separates_a_holdout_if_no_text_stands_beside_several_of_it():
+    training, held_out = make(anchor=["a", "b"], positive=["x", "y"]), make(anchor=["a", "A"], positive=["z", "w"])
+    assert separating_roles(training, measured(held_out)) == []  # of two spellings, `by` makes two groups
+    held_out = make(anchor=["a", "c"], positive=["z", "w"])
+    assert separating_roles(training, measured(held_out)) == ["anchor"]
+    crossed = make(anchor=["a", "x"], positive=["z", "w"])
+    assert separating_roles(training, measured(crossed)) == []
+    queries = measured(crossed)._replace(columns={"query": columns_of(crossed)["anchor"]})
+    assert separating_roles(training, queries) == ["anchor"]
 
 
 def test_rows_without_shared_texts_are_kept():

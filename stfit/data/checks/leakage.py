@@ -3,7 +3,7 @@
 Every text is compared by itself and as a number of 64 bits, so that a million rows need a few megabytes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -33,7 +33,10 @@ class Measured(NamedTuple):
     name: str
     origin: str
     columns: dict[str, Column]
+    """By role, those that training must not contain."""
     examples: Examples
+    is_held_out: bool = False
+    """Whether they are rows of the training data."""
 
 
 def columns_of(examples: Examples) -> dict[str, Column]:
@@ -67,8 +70,12 @@ class _Seen:
         return row[are_among(numbers, self.known[self.seen])].tolist()
 
 
-def shared_texts(training: Iterable[Examples], evaluations: list[Measured]) -> list[Problem]:
-    """Evaluators that share texts with training: how many in each column, and in which rows."""
+def shared_texts(
+    training: Iterable[Examples],
+    evaluations: list[Measured],
+    advice: Callable[[Measured], str] = lambda measured: ADVICE,
+) -> list[Problem]:
+    """Evaluators that share texts with training: how many in each column, in which rows, and what to do."""
     numbers = [{role: numbers_of(column.texts) for role, column in each.columns.items()} for each in evaluations]
     wholes = [_whole(list(map(numbers_of, list(each.examples.texts.values())[:2]))) for each in evaluations]
     texts, examples = _Seen([number for each in numbers for number in each.values()]), _Seen(wholes)
@@ -82,11 +89,11 @@ def shared_texts(training: Iterable[Examples], evaluations: list[Measured]) -> l
         rows = {role: texts.rows(numbers_by_role[role], column.row) for role, column in measured.columns.items()}
         shared = examples.rows(whole, measured.examples.row)
         if any(rows.values()):
-            problems.append(_describe(measured, rows, shared))
+            problems.append(_describe(measured, rows, shared, advice(measured)))
     return problems
 
 
-def _describe(measured: Measured, rows_by_role: dict[str, list[int]], whole: list[int]) -> Problem:
+def _describe(measured: Measured, rows_by_role: dict[str, list[int]], whole: list[int], advice: str) -> Problem:
     parts = [
         f"{len(rows)} of {len(measured.columns[role].texts)} in {role} ({name_rows(rows)})"
         for role, rows in rows_by_role.items()
@@ -94,9 +101,32 @@ def _describe(measured: Measured, rows_by_role: dict[str, list[int]], whole: lis
     ]
     if whole:
         parts.append(f"{len(whole)} of {len(measured.examples)} examples are trained on, {name_rows(whole)}")
-    message = f"evaluator `{measured.name}` shares texts with training: {', '.join(parts)}: {ADVICE}"
+    message = f"evaluator `{measured.name}` shares texts with training: {', '.join(parts)}: {advice}"
     first = min(rows[0] for rows in rows_by_role.values() if rows)
     return Problem(message, "shared-rows" if whole else "shared-texts", measured.origin, row=first)
+
+
+def separating_roles(training: Examples, measured: Measured) -> list[str]:
+    """Roles to group a holdout by, so that it shares no text with training that it must not share.
+
+    `training` and the rows that are held out are all rows of a source. A role separates them if every text stands only
+    in rows with one and the same text of this role.
+    """
+    columns = {
+        role: [*texts, *measured.examples.texts[role]]
+        for role, texts in training.texts.items()
+        if role in measured.examples.texts
+    }
+    compared = {"anchor" if role == "query" else role for role in measured.columns}
+    numbers = [numbers_of(texts) for role, texts in columns.items() if role.partition("_")[0] in compared]
+    return [role for role, texts in columns.items() if _is_in_one_group(numbers, np.array(list(map(hash, texts))))]
+
+
+def _is_in_one_group(columns: list[np.ndarray], group: np.ndarray) -> bool:
+    """Whether each number, in whatever column, is in rows of one group only."""
+    pairs = np.stack([np.concatenate(columns), np.concatenate([group] * len(columns))])
+    pairs = np.unique(pairs[:, pairs[0] != NO_TEXT], axis=1)
+    return len(np.unique(pairs[0])) == pairs.shape[1]
 
 
 def _whole(numbers: list[np.ndarray]) -> np.ndarray:
