@@ -71,21 +71,21 @@ def export(model: str, to: str, output: Path, int8: bool, texts: Inputs | None) 
         "compared_on": "random tokens" if texts is None else texts.source.dataset,
         "rows_per_second": rate_in_stfit,
         "files": files,
-        "python": _usage(output, files[-1]["file"], encoder.prompt(None)),
+        "python": _usage(output / graphs[-1].relative_to(scratch), output, encoder.prompt(None)),
     }
 
 
-def _usage(output: Path, file: str, prompt: str) -> list[str]:
+def _usage(graph: Path, folder: Path, prompt: str) -> list[str]:
     """Lines of Python that embed texts with the graph."""
-    graph = str(output / file)
+    path = repr(str(graph))
     runtime, embed = {
-        ".onnx": ("onnxruntime", f"onnxruntime.InferenceSession({graph!r}).run(None, dict(tokens))[0]"),
-        ".xml": ("openvino", f'openvino.compile_model({graph!r}, "CPU")(dict(tokens))[0]'),
-    }[output.joinpath(file).suffix]
+        ".onnx": ("onnxruntime", f"onnxruntime.InferenceSession({path}).run(None, dict(tokens))[0]"),
+        ".xml": ("openvino", f'openvino.compile_model({path}, "CPU")(dict(tokens))[0]'),
+    }[graph.suffix]
     settings = 'padding=True, truncation=True, return_token_type_ids=False, return_tensors="np"'
     return [
         f"import {runtime}, transformers",
-        f"tokenizer = transformers.AutoTokenizer.from_pretrained({str(output)!r})",
+        f"tokenizer = transformers.AutoTokenizer.from_pretrained({str(folder)!r})",
         f"tokens = tokenizer([{prompt + 'a text'!r}, {prompt + 'another one'!r}], {settings})",
         f"embeddings = {embed}",
     ]

@@ -122,11 +122,14 @@ def _record(rows: EmbeddingRows, index: int) -> dict[str, Any]:
 def closest(model: str, inputs: Inputs, top: int, device: str, *, approximate: bool = False) -> dict[str, Any]:
     """The `top` pairs of distinct texts with the highest cosine. All embeddings are kept in memory."""
     known: dict[Any, dict[str, Any]] = {}
-    stored = _stored_embeddings(inputs)
-    encoder = None if stored else load_encoder(model_in(model), choose_device(device))
+    if stored := _stored_embeddings(inputs):
+        windows = stored.windows
+    else:
+        encoder = load_encoder(model_in(model), choose_device(device))
+        windows = _embed_texts(inputs, encoder, encoder.prompt(None), known)
     start = time.perf_counter()
     parts = []
-    for rows in _searchable(stored.windows if stored else _embed_texts(inputs, encoder, encoder.prompt(None), known)):
+    for rows in _searchable(windows):
         new = [(index, key) for index, key in enumerate(_keys(rows, len(known))) if key not in known]
         known |= {key: _record(rows, index) for index, key in new}
         parts.append(normalize(torch.from_numpy(rows.values[[index for index, _ in new]])).numpy())

@@ -83,8 +83,9 @@ def _meant_by(text: str, columns: Sequence[str] = ()) -> str | None:
     for pattern, replacement in OTHER_SPELLINGS.items():
         meant = re.sub(pattern, replacement, meant)
     match = PATH.fullmatch(meant)
-    is_path = match is not None and not STEP.sub("", match["steps"])
-    return meant if is_path and meant != text and (not columns or match["column"] in columns) else None
+    if match is None or meant == text or STEP.sub("", match["steps"]):
+        return None
+    return meant if not columns or match["column"] in columns else None
 
 
 def _parse_template(text: str, columns: Sequence[str]) -> Selector:

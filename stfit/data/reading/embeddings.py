@@ -58,8 +58,8 @@ def _holds_embeddings(file: Path) -> bool:
     if kind == ".parquet":
         with _as_data_error(file):
             schema = parquet.read_schema(file)
-        type_ = schema.field("embedding").type if "embedding" in schema.names else None
-        return hasattr(type_, "value_type") and pa.types.is_primitive(type_.value_type)
+        listed = schema.field("embedding").type if "embedding" in schema.names else pa.null()
+        return pa.types.is_primitive(getattr(listed, "value_type", pa.null()))
     if kind == ".jsonl":
         embedding = next(_records(file), {}).get("embedding")
         return isinstance(embedding, list) and all(isinstance(number, int | float) for number in embedding)
