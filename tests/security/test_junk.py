@@ -3,10 +3,14 @@
 import json
 import random
 import shutil
+from contextlib import suppress
 
+import numpy as np
 import pytest
 from draws import few_or_many
 
+from stfit.data.embedding_writers import EmbeddingRows, write_output
+from stfit.data.reading.embeddings import read_embeddings
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.local_files import read_file
 from stfit.data.source import ReadOptions
@@ -92,3 +96,19 @@ def test_mutated_file_is_read_or_refused(tmp_path, good, promise, name, read, co
             error.add_note(f"{name}: {content!r}"[:3_000])
             raise
     promise("mutated files read, or refused in stfit's own words", f"{count}/{count}, {refused} refused ({name})")
+
+
+@few_or_many(100)
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors", ".parquet", ".jsonl"])
+def test_mutated_embeddings_are_read_or_refused(tmp_path, suffix, count):
+    path, rng = tmp_path / f"e{suffix}", random.Random(f"{count} {suffix}")
+    write_output(iter([EmbeddingRows(["a", "b", "c"], {}, np.eye(3, 4, dtype=np.float32))]), path, 3)
+    good = path.read_bytes()
+    for _ in range(count):
+        content = bytearray(good[: rng.choice([len(good), rng.randrange(len(good))])])
+        for at in rng.sample(range(len(content)), min(3, len(content))):
+            content[at] = rng.randrange(256)
+        path.write_bytes(content)
+        with suppress(DataError):
+            stored = read_embeddings(path)
+            assert stored is None or len(list(stored.windows))

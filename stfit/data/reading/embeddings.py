@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,7 +32,15 @@ else:
 log = logging.getLogger("stfit")
 
 WINDOW_ROWS = 16_384
-UNREADABLE = (*UNPACKING_ERRORS, OSError, ValueError, LookupError, NotImplementedError, safetensors.SafetensorError)
+UNREADABLE = (
+    *UNPACKING_ERRORS,
+    OSError,
+    ValueError,
+    LookupError,
+    NotImplementedError,
+    safetensors.SafetensorError,
+    TokenError,  # numpy raises it for a header without an end
+)
 """What damaged files raise; the errors of pyarrow are among them."""
 
 
