@@ -114,8 +114,9 @@ def _keys(rows: EmbeddingRows, start: int) -> list[Any]:
 
 
 def _record(rows: EmbeddingRows, index: int) -> dict[str, Any]:
-    """A row as JSON."""
-    cells = {"id": rows.ids[index]} | {name: column[index] for name, column in rows.columns.items()}
+    """A row as JSON, with its text as the last."""
+    names = sorted(rows.columns, key=lambda name: name == "text")
+    cells = {"id": rows.ids[index]} | {name: rows.columns[name][index] for name in names}
     return dict(json.loads(json.dumps(cells, default=str)))
 
 

@@ -136,9 +136,20 @@ def test_trained_again_prints_the_same_result(run):
     assert "already finished; use --fresh to train again" in err
 
 
-def test_texts_nearest_to_a_query_come_first(run, folder):
+def test_texts_nearest_to_a_query_come_first_with_their_ids_and_titles(run, folder):
     run("train recipe.yaml")
     _, out, _ = run("similar runs/recipe texts.txt --query tea --top 2 --json")
     (found,) = json.loads(out)["queries"]
     assert {near["text"] for near in found["nearest"]} == {"about rain", "about tea"}
     assert found["nearest"][0]["similarity"] >= found["nearest"][1]["similarity"]
+    assert {near["id"] for near in found["nearest"]} == {0, 1}
+    rows = [{"id": "r1", "title": "Rain", "text": "about rain"}, {"id": "t1", "title": "about", "text": "about tea"}]
+    (folder / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = run("similar runs/recipe documents.jsonl --query tea --top 2")[1].splitlines()
+    # a title that the text begins with is not said twice
+    assert {line.split("  ", 2)[2] for line in lines[2:]} == {"r1  Rain  about rain", "t1  about tea"}
+    run("encode runs/recipe documents.jsonl -o e.parquet --with-text --keep id,title")
+    _, out, err = run("similar runs/recipe e.parquet --query tea --top 2")
+    assert sorted(out.splitlines()) == sorted(lines)
+    assert "2 embeddings of" in err
+    assert len(run("similar runs/recipe e.parquet")[1].splitlines()) == 3
