@@ -41,3 +41,8 @@ def test_a_candidate_that_is_also_named_as_right_is_right(examples_of, values):
     rows = [{"anchor": "a", "positive": "p", "negative": "q"}, {"anchor": "a", "positive": "q", "negative": "n"}]
     found = values(*examples_of(Reranking, rows), {"a": [1.0], "p": [3.0], "q": [2.0], "n": [1.0]})
     assert set(found.values()) == {1.0}
+
+
+def test_training_must_not_contain_the_queries_but_may_contain_the_candidates(examples_of):
+    evaluator, examples = examples_of(Reranking, [{"anchor": "a", "positive": "p", "negative": "n"}])
+    assert {role: column.texts for role, column in evaluator.columns_of(examples).items()} == {"anchor": ["a"]}
