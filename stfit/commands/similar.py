@@ -59,6 +59,8 @@ def _dim_of_queries(stored: Embeddings, inputs: Inputs, encoder: Encoder, model:
             f"{inputs.source.dataset} holds embeddings of {stored.dim} dimensions, and those of {model} have "
             f"{encoder.embedding_dim}: search with the model that wrote the file, or encode again"
         )
+    if stored.dim < encoder.output_dim:
+        log.info("queries are cut to %d of %d dimensions, those of the file", stored.dim, encoder.output_dim)
     return stored.dim
 
 
@@ -86,7 +88,10 @@ def _searchable(windows: Iterable[EmbeddingRows]) -> Iterator[EmbeddingRows]:
         broken += int((~is_found).sum())
         if texts := rows.columns.get("text"):
             first: dict[str, int] = {}
-            is_found &= [bool((text or "").strip()) and first.setdefault(text, i) == i for i, text in enumerate(texts)]
+            is_found &= [
+                isinstance(text, str) and bool(text.strip()) and first.setdefault(text, i) == i
+                for i, text in enumerate(texts)
+            ]
         if is_found.any():
             yield rows.take(np.flatnonzero(is_found))
     if broken:

@@ -123,10 +123,12 @@ def test_closest_pairs_of_stored_embeddings_are_those_of_their_texts(tiny_base, 
     assert found[0]["text1"] == expected[0]["text1"]
 
 
-def test_a_query_is_cut_to_the_dimension_of_the_file(tiny_base, documents, tmp_path) -> None:
+def test_a_query_is_cut_to_the_dimension_of_the_file(tiny_base, documents, tmp_path, caplog) -> None:
+    caplog.set_level("INFO", logger="stfit")
     encoder = load_encoder(tiny_base("bert"))
     inputs = stored(str(tiny_base("bert")), documents, tmp_path / "e.npy", EncodeOptions(truncate_dim=8))
     ((near,),) = (each["nearest"] for each in similar(str(tiny_base("bert")), inputs, ["a cat"], 1, "cpu")["queries"])
+    assert "queries are cut to 8 of 32 dimensions" in caplog.text
     query = encoder.encode("a cat", normalize=True, truncate_dim=8)
     rows = np.load(tmp_path / "e.npy")
     assert near["similarity"] == pytest.approx(max(rows @ query / np.linalg.norm(rows, axis=1)), abs=1e-6)
@@ -149,6 +151,7 @@ def test_embeddings_of_another_model_or_of_integers_are_refused(tiny_base, docum
         ([[1.0, 2.0], [3.0]], "can't be read"),
         ([[1.0, 2.0]] * 1024 + [[3.0]], "of 2 and of 1 dimensions"),
         ([[1.0, 2.0], None], "can't be read"),
+        ([[1.0, 2.0]], "1 distinct texts"),
     ],
 )
 def test_a_damaged_file_of_embeddings_is_an_error(documents, tmp_path, content, message) -> None:
