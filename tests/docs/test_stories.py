@@ -15,11 +15,9 @@ from hub.worker import Worker
 GUIDES = README.parent / "recipes" / "guides"
 STORIES = ("retrieval", "intents", "multilingual")
 BLOCK = re.compile(r"```(yaml|sh|python)\n(.*?)```", re.DOTALL)
-ROWS = 60
+ROWS = 30
 SPLITS = (("train", "train"), ("dev", "test"))
 """Of a story, and of the data that it is told with."""
-SMALLER = {"out_features: 384": "out_features: 32"}
-"""What depends on the base."""
 
 
 def read(path: Path) -> list[dict]:
@@ -68,12 +66,12 @@ NEEDED = {"--to onnx": "onnxruntime"}
 
 
 @pytest.fixture(scope="module")
-def stfit(tiny_base, tmp_path_factory):
-    """Runs a command line as a client of a Hub that has the bases of the stories, in small."""
+def stfit(minilm, tmp_path_factory):
+    """Runs a command line as a client of a Hub where the bases of the stories are plain MiniLM."""
     with Server() as server:
         server.account("hf_me", "me")
         for name in ("sentence-transformers/all-MiniLM-L6-v2", "FacebookAI/xlm-roberta-base"):
-            server.state.create("model", name, files_in(tiny_base("bert")))
+            server.state.create("model", name, files_in(minilm))
         worker = Worker(server, tmp_path_factory.mktemp("clients") / "worker", False, OMP_NUM_THREADS="1")
         yield worker
         worker.close()
@@ -86,8 +84,6 @@ def test_everything_that_a_story_says_can_be_done(story, stfit, shared, tmp_path
     for kind, block in BLOCK.findall((GUIDES / f"{story}.md").read_text(encoding="utf-8")):
         if kind == "yaml":
             name = re.match(r"# (\S+\.yaml)\n", block)[1]
-            for large, small in SMALLER.items():
-                block = block.replace(large, small)
             (tmp_path / name).write_text(block)
         elif kind == "python":
             monkeypatch.chdir(tmp_path)
@@ -97,7 +93,7 @@ def test_everything_that_a_story_says_can_be_done(story, stfit, shared, tmp_path
                 _, *arguments = shlex.split(line, comments=True)
                 if all(part not in line or _is_there(package) for part, package in NEEDED.items()):
                     ended = stfit(*arguments, cwd=tmp_path)
-                    # A tiny base with random weights need not pass a gate.
+                    # So few rows need not pass a gate.
                     assert ended.code in ((0, 7) if arguments[0] == "eval" else (0,)), f"{line}\n{ended.err}"
 
 

@@ -21,6 +21,7 @@ from stfit.data.source import ReadOptions
 from stfit.errors import DataError
 from stfit.lazy import lazy
 from stfit.paths import EMBEDDING_SUFFIXES, data_kind
+from stfit.progress import task
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,17 +92,21 @@ def _as_data_error(file: Path) -> Iterator[None]:
 
 def _as_float32(windows: Iterator[EmbeddingRows], path: Path) -> Iterator[EmbeddingRows]:
     """The windows, with the ids 0, 1, ... where there are none."""
-    start, dim = 0, 0
-    for rows in windows:
-        if start == 0:
-            dim = rows.values.shape[1]
-            _require_floats(rows.values.dtype, path)  # of all: JSON has zeros as whole numbers
-        if rows.values.shape[1] != dim:
-            raise DataError(f"{path} holds embeddings of {dim} and of {rows.values.shape[1]} dimensions: encode again")
-        ids = rows.ids or list(range(start, start + len(rows.values)))
-        yield EmbeddingRows(ids, rows.columns, rows.values.astype(np.float32))
-        start += len(rows.values)
-    log.info("%d embeddings of %s", start, path)
+    dim = 0
+    with task(f"reading {path.name}", unit="rows") as reading:
+        for rows in windows:
+            start = int(reading.done)
+            if start == 0:
+                dim = rows.values.shape[1]
+                _require_floats(rows.values.dtype, path)  # of all: JSON has zeros as whole numbers
+            if rows.values.shape[1] != dim:
+                raise DataError(
+                    f"{path} holds embeddings of {dim} and of {rows.values.shape[1]} dimensions: encode again"
+                )
+            ids = rows.ids or list(range(start, start + len(rows.values)))
+            yield EmbeddingRows(ids, rows.columns, rows.values.astype(np.float32))
+            reading.advance(len(rows.values))
+    log.info("%d embeddings of %s", reading.done, path)
 
 
 def _require_floats(dtype: np.dtype, path: Path) -> None:
