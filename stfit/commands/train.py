@@ -47,7 +47,7 @@ from stfit.recipe.lock import (
 )
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device, choose_precision, describe_hardware
-from stfit.runtime.malloc import configure_malloc
+from stfit.runtime.malloc import configure_malloc, limit_kernel_caches
 from stfit.runtime.run_folder import (
     RunFolder,
     bring_back_unless_begun,
@@ -141,6 +141,7 @@ def _run(
         pinned = with_computation_of(load_lock(locked), pinned)
     seed_everything(pinned.seed)
     configure_malloc(pinned.train.shard)
+    limit_kernel_caches()
     with rank_zero_first():
         prepared = load_and_validate(pinned, loaded.origins)
     lock = _build_lock(loaded.recipe, pinned, prepared, locked)

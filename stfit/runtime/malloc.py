@@ -1,10 +1,15 @@
-"""Whether freed memory stays with the process or returns to the operating system.
+"""Whether freed memory stays with the process or returns to the operating system, and how much kernels may keep.
 
 glibc returns large blocks when they are freed. Every training step allocates the same gigabytes again, and faulting
 them in page by page took a sixth of its time on long texts.
+
+oneDNN, and torch's layer above it, each keep the compiled kernels of the last 1024 shapes. Nearly every batch has a
+number of tokens of its own, which needs about ten kernels of some hundred KB each: training a tiny model grew by 600 MB
+in 400 steps, for kernels that are hardly used again.
 """
 
 import logging
+import os
 
 from stfit.distributed import world_size
 from stfit.runtime.system import call_libc
@@ -17,6 +22,16 @@ MAX_MMAP_THRESHOLD = 32 * 2**20
 """Blocks up to this size come from the heap; glibc accepts no larger value."""
 LOW_MMAP_THRESHOLD = 2**20
 """With sharding, blocks of this size and more are returned at once; by default glibc raises the threshold over time."""
+
+KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Read by oneDNN, and by torch's layer above it, when they compile the first kernel."""
+KEPT_KERNELS = 64
+"""More than one step uses: all layers have the same shapes."""
+
+
+def limit_kernel_caches() -> None:
+    for name in KERNEL_CACHES:
+        os.environ.setdefault(name, str(KEPT_KERNELS))
 
 
 def configure_malloc(sharded: bool) -> None:
