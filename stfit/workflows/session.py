@@ -25,6 +25,7 @@ from stfit.recipe.recipe import Recipe
 from stfit.recipe.seal import seal
 from stfit.runtime.run_folder import RunFolder, find_damage, hash_model
 from stfit.runtime.signals import SignalHandler
+from stfit.runtime.system import peak_memory
 from stfit.training.checkpoint import checkpoint_path, delete_old_checkpoints, save_checkpoint
 from stfit.training.diagnostics import Diagnostics
 from stfit.training.loop import TrainObjects, require_finite_weights
@@ -57,6 +58,8 @@ class TrainingSession:
     """Of the model before and after the training, as far as this process has measured them."""
     evaluation_seconds: dict[When, float] = field(default_factory=dict)
     """Of the last evaluation of each moment."""
+    logged_peaks: set[str] = field(default_factory=set)
+    """What has been done for the first time, with the memory that it took logged."""
 
     def measure_untrained(self) -> Evaluated:
         with self.objects.full_encoder() as encoder:
@@ -80,9 +83,10 @@ class TrainingSession:
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated]:
         self.state.update(info, first_step)
         if self.intervals.is_due(info.step, self.intervals.log_every):
-            entry = {**vars(info), "loss": self.state.take_mean_loss()}
+            entry = {**vars(info), "loss": self.state.take_mean_loss(), "peak_rss_mib": peak_memory() / 2**20}
             del entry["seconds_left"]  # differs from run to run
             self.folder.log({"step": info.step, "event": "step", **entry})
+        self.log_peak_memory("first step")
         for problem in self.diagnostics.check_step(info):
             self.warn(problem)
         yield replace(info, seconds_left=self.seconds_left)
@@ -138,12 +142,20 @@ class TrainingSession:
                 self.statistics[moment] = statistics
                 self.report_data.record_metrics(moment, statistics)
         self.evaluation_seconds[moment] = time.perf_counter() - start
+        if statistics:
+            self.log_peak_memory("first evaluation")
         values = values_of(statistics)
         if undefined := [name for name, value in values.items() if math.isnan(value)]:
             advice = overflow_advice(encoder.precision)
             message = f"{', '.join(undefined)}: undefined, probably because numbers overflow. {advice}"
             self.warn(Problem(message, "undefined-metric"))
         return values
+
+    def log_peak_memory(self, moment: str) -> None:
+        """Say it once for each moment, early enough to stop a run that will not fit."""
+        if moment not in self.logged_peaks:
+            self.logged_peaks.add(moment)
+            log.info("peak memory %.1f GiB after the %s", peak_memory() / 2**30, moment)
 
     def warn(self, problem: Problem) -> None:
         log_problem(problem)

@@ -61,7 +61,10 @@ def outcome(runs):
     """Everything that a run leaves but times, which the model's card tells too."""
     folder = runs / "tiny"
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    logged = [{name: value for name, value in entry.items() if name not in ("seconds", "spent")} for entry in entries]
+    logged = [
+        {name: value for name, value in entry.items() if name not in ("seconds", "spent", "peak_rss_mib")}
+        for entry in entries
+    ]
     model = {str(path): path.read_bytes() for path in sorted((folder / "model").rglob("*.*")) if path.suffix != ".md"}
     return logged, {name.removeprefix(str(runs)): data for name, data in model.items()}
 

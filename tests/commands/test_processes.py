@@ -38,7 +38,10 @@ CLASSES = {"data": {"format": "labeled_pair"}, "loss": "softmax"}
 def logged(run):
     """metrics.jsonl without what a clock says."""
     entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in entry.items() if name not in ("seconds", "spent")} for entry in entries]
+    return [
+        {name: value for name, value in entry.items() if name not in ("seconds", "spent", "peak_rss_mib")}
+        for entry in entries
+    ]
 
 
 def assert_near(run, expected):

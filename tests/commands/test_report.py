@@ -36,7 +36,7 @@ def weights(run):
 
 def log_of(run):
     return [
-        {name: value for name, value in entry.items() if name not in ("seconds", "spent")}
+        {name: value for name, value in entry.items() if name not in ("seconds", "spent", "peak_rss_mib")}
         for entry in RunFolder(run).read_log()
     ]
 

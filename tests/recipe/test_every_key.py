@@ -448,7 +448,10 @@ def trace(folder, tiny_base) -> Callable[[tuple[str, ...]], object]:
                 evaluator.examples_of(rows).fingerprint
                 for evaluator, rows in zip(loaded.recipe.eval, examples.evaluation, strict=True)
             ],
-            "log": [{key: value for key, value in line.items() if key not in ("seconds", "spent")} for line in log],
+            "log": [
+                {key: value for key, value in line.items() if key not in ("seconds", "spent", "peak_rss_mib")}
+                for line in log
+            ],
             "checkpoints": sorted(path.name for path in (run_folder / "checkpoints").glob("*")),
             "model": {
                 path.name: sha256(path.read_bytes()).hexdigest()
