@@ -66,7 +66,15 @@ def _estimate(result: dict[str, Any]) -> str:
         f"  {part['share']:.0%} of the batches: {part['loss']} on {part['rows']} examples of {part['dataset']}\n"
         for part in result["objectives"]
     ]
-    memory = f", about {result['memory_mib']} MiB of memory" if result["memory_mib"] else ""
+    memory = ""
+    if result["memory_range_mib"]:
+        low, high = (mib / 1024 for mib in result["memory_range_mib"])
+        memory = f"memory: {low:.1f} to {high:.1f} GiB\n"
+    evaluation = ""
+    if result["evaluation_tokens"]:
+        evaluation = (
+            f", {_short(result['evaluation_tokens'])} to evaluate ({_count(result['evaluations'], 'evaluation')})"
+        )
     lengths = ", ".join(f"{name} {value}" for name, value in result["lengths"].items())
     limit = result["max_seq_length"]
     shared = result["dropped"].get(SHARED)
@@ -74,9 +82,19 @@ def _estimate(result: dict[str, Any]) -> str:
     return (
         f"{result['rows']} examples ({result['looked_at']}{left_out})\n"
         f"{''.join(objectives if len(objectives) > 1 else [])}"
-        f"{result['steps']} steps, {result['tokens']} tokens{memory}\n"
+        f"{result['steps']} steps\n"
+        f"tokens: {_short(result['tokens'])} to train on{evaluation}\n"
+        f"{memory}"
         f"lengths in {result['counted']}: {lengths}{f'; truncated at {limit}' if limit else ''}\n"
     )
+
+
+def _short(number: int) -> str:
+    """12, 3.4k, 1.2M, ..., with two digits."""
+    for factor, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= factor:
+            return f"{number / factor:.{1 if number < 10 * factor else 0}f}{unit}"
+    return str(number)
 
 
 def _count(number: int, noun: str) -> str:

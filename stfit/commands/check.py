@@ -23,8 +23,9 @@ from stfit.lazy import lazy
 from stfit.recipe.load import load_recipe
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.estimate import build_schedule, estimate, lint_schedule
+from stfit.workflows.estimate import build_schedule, estimate, lint_schedule, measure_footprint
 from stfit.workflows.leakage import find_leakage
+from stfit.workflows.memory import lint_memory
 from stfit.workflows.validate import Prepared, RecipeLocation, first_of, validate
 
 if TYPE_CHECKING:
@@ -156,8 +157,12 @@ def _estimate(recipe: Recipe, report: Prepared, prompts: list[Prompts]) -> dict[
     schedule = build_schedule(recipe, report.training)
     unknown_id = tokenizer.unknown_id if tokenizer else None
     report.warnings += lint_schedule(recipe, tables, schedule, max_seq_length, unknown_id)
+    evaluators = None if report.errors else report.evaluators(recipe)
+    footprint = measure_footprint(recipe, tables, schedule, report.base, max_seq_length, evaluators or [])
+    report.warnings += lint_memory(footprint)
     counted = "tokens" if tokenizer else "words, as the base's tokenizer is not here yet"
-    return estimate(recipe, tables, schedule, report.base, max_seq_length) | {"counted": counted}
+    facts = estimate(recipe, tables, schedule, footprint, evaluators, tokenizer or estimate_tokens)
+    return facts | {"counted": counted}
 
 
 def count_tokens(tokenizer: Tokenizer | None, examples: Examples, prompts: Prompts) -> TokenTable:

@@ -67,10 +67,11 @@ from stfit.training.loop import TrainObjects, build_train_objects, train_steps, 
 from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import build_intervals
 from stfit.workflows.card_data import write_card
-from stfit.workflows.estimate import build_schedule, lint_schedule
+from stfit.workflows.estimate import build_schedule, lint_schedule, measure_footprint
 from stfit.workflows.evaluate_model import check_gates_after_training
 from stfit.workflows.leakage import leave_out_overlap
 from stfit.workflows.log_to_trackers import log_to_trackers
+from stfit.workflows.memory import lint_memory
 from stfit.workflows.report_data import log_exceptions, open_report_data
 from stfit.workflows.resume import (
     fingerprint_run,
@@ -159,6 +160,8 @@ def _run(
     tables = _tokenize_training(pinned, encoder, prepared, schedule)
     max_seq_length, unknown_id = encoder.tokenizer.max_seq_length, encoder.tokenizer.unknown_id
     warnings = [*prepared.warnings, *lint_schedule(resolved, tables, schedule, max_seq_length, unknown_id, processes)]
+    footprint = measure_footprint(resolved, tables, schedule, prepared.base, max_seq_length, evaluators)
+    warnings += lint_memory(footprint)
     for problem in warnings:
         log_problem(problem)
     objects = _build_train_objects(resolved, encoder, prepared)

@@ -44,6 +44,16 @@ def peak_memory() -> int:
     return peak
 
 
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Files of Linux with the most memory that a container may use, of both versions; v2 writes `max` for no limit."""
+
+
+def usable_memory() -> int:
+    """Memory of the machine, or of the container if that has less, in bytes."""
+    texts = [Path(name).read_text(encoding="ascii").strip() for name in CGROUP_LIMITS if Path(name).is_file()]
+    return min([psutil.virtual_memory().total, *(int(text) for text in texts if text.isdecimal())])
+
+
 def is_kill(number: int) -> bool:
     """Whether a process that this signal has ended could do nothing about it. The kernel sends it if memory is out."""
     return number == getattr(signal, "SIGKILL", None)

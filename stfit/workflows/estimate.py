@@ -9,24 +9,20 @@ import numpy as np
 
 from stfit.data.batching.batches import MISSING, TokenTable, number_texts
 from stfit.data.batching.sampling import sample_batches
+from stfit.data.cache.tokens import Tokenize
 from stfit.data.checks.lengths import cut_texts, empty_texts, quantiles, unknown_tokens
 from stfit.data.mapping.examples import Examples
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import Problem
+from stfit.evaluation.base import When
+from stfit.evaluation.measure import Evaluators
 from stfit.recipe.recipe import Recipe
 from stfit.training.batch_schedule import BatchSchedule, Streams, build_batch_schedule
 from stfit.training.state import DEFAULT_EPOCHS, build_intervals
+from stfit.workflows.memory import MIB, Footprint, Range, clip_lengths, forecast_memory
 
-BYTES_PER_WEIGHT = 16
-"""float32 weight, gradient and the two moments of AdamW."""
-BYTES_PER_FROZEN_WEIGHT = 4
-"""The weight alone, when only adapters are trained."""
-BYTES_PER_ACTIVATION = 4
-KEPT_PER_TOKEN = 25
-"""Numbers of size `hidden` that a transformer layer keeps per token for the backward pass. 17 by counting (Korthikanti
-et al., 2022, https://arxiv.org/abs/2205.05198, attention scores left out); measured, with what PyTorch adds: 25."""
-LIBRARIES_MIB = 450
-"""torch and transformers themselves."""
+SAMPLED_TEXTS = 1000
+"""Texts of an evaluator whose tokens are counted."""
 
 
 def build_schedule(
@@ -122,9 +118,15 @@ def _lint_intervals(recipe: Recipe, schedule: BatchSchedule) -> list[Problem]:
 
 
 def estimate(
-    recipe: Recipe, tables: list[TokenTable], schedule: BatchSchedule, base: ModelInfo, max_seq_length: int | None
+    recipe: Recipe,
+    tables: list[TokenTable],
+    schedule: BatchSchedule,
+    footprint: Footprint,
+    evaluators: Evaluators | None,
+    tokenize: Tokenize,
 ) -> dict[str, Any]:
-    """`tokens` are of the whole run, `lengths` quantiles in tokens; `memory_mib` is None if unknown."""
+    """`tokens` are of the whole run, `lengths` quantiles in tokens; what is unknown is None."""
+    max_seq_length = footprint.max_seq_length
     tokens_of_batch = [
         _tokens_in(table, epoch_batches(0), max_seq_length)
         for table, epoch_batches in zip(tables, schedule.objectives, strict=True)
@@ -132,12 +134,21 @@ def estimate(
     rates = schedule.sampling_rates
     batches = [rate * len(tokens) for rate, tokens in zip(rates, tokens_of_batch, strict=True)]
     tokens_of_epoch = sum(rate * sum(tokens) for rate, tokens in zip(rates, tokens_of_batch, strict=True))
+    times = _evaluations(recipe, schedule.total_steps)
+    memory = _in_mib(forecast_memory(footprint))
+    memory_range = memory and [sum(ends) for ends in zip(*memory.values(), strict=True)]
     return {
         "steps": schedule.total_steps,
         "tokens": round(tokens_of_epoch * (schedule.total_steps / schedule.steps_per_epoch)),
+        "evaluations": sum(times.values()),
+        "evaluation_tokens": None
+        if evaluators is None
+        else _tokens_to_evaluate(evaluators, times, tokenize, max_seq_length),
         "lengths": quantiles(np.concatenate([table.lengths() for table in tables])),
         "max_seq_length": max_seq_length,
-        "memory_mib": _estimate_memory(recipe, base, max(map(max, tokens_of_batch))),
+        "memory_mib": memory_range and memory_range[1],
+        "memory_range_mib": memory_range,
+        "memory_parts": memory,
         "objectives": [
             {
                 "dataset": objective.data.dataset,
@@ -150,19 +161,61 @@ def estimate(
     }
 
 
+def _in_mib(parts: dict[str, Range] | None) -> dict[str, list[int]] | None:
+    return None if parts is None else {name: [round(end / MIB) for end in ends] for name, ends in parts.items()}
+
+
+def measure_footprint(
+    recipe: Recipe,
+    tables: list[TokenTable],
+    schedule: BatchSchedule,
+    base: ModelInfo,
+    max_seq_length: int | None,
+    evaluators: Evaluators,
+) -> Footprint:
+    footprint = Footprint(recipe, base, tables, max_seq_length, 0, evaluators)
+    largest = 0
+    for table, epoch_batches in zip(tables, schedule.objectives, strict=True):
+        length_cr = _lengths(table, max_seq_length)
+        at_once = len(length_cr) * min(recipe.train.mini_batch_size or recipe.train.batch_size, length_cr.shape[1])
+        for rows in epoch_batches(0):
+            lengths = length_cr[:, rows].reshape(-1)
+            if footprint.layout == "padded":
+                lengths = np.full_like(lengths, lengths.max())
+            largest = max(largest, int(np.add.reduceat(lengths, np.arange(0, len(lengths), at_once)).max()))
+    return replace(footprint, tokens_at_once=min(largest, recipe.train.mini_batch_tokens or largest))
+
+
 def _tokens_in(table: TokenTable, epoch: list[np.ndarray], max_seq_length: int | None) -> list[int]:
-    lengths = table.lengths() if max_seq_length is None else table.lengths().clip(max=max_seq_length)
-    tokens_of_row = np.sum([np.where(ids == MISSING, 0, lengths[ids]) for ids in table.text_ids.values()], axis=0)
+    tokens_of_row = _lengths(table, max_seq_length).sum(axis=0)
     return [int(tokens_of_row[rows].sum()) for rows in epoch]
 
 
-def _estimate_memory(recipe: Recipe, base: ModelInfo, tokens: int) -> int | None:
-    """MiB that training needs for its largest batch of `tokens` tokens: a rule of thumb."""
-    if base.parameters is None or base.hidden_size is None or base.num_layers is None:
-        return None
-    train = recipe.train
-    share = min(1.0, train.mini_batch_size / train.batch_size) if train.mini_batch_size else 1.0
-    at_once = min(tokens * share, train.mini_batch_tokens or tokens)
-    per_weight = BYTES_PER_WEIGHT if recipe.model.lora is None else BYTES_PER_FROZEN_WEIGHT
-    activations = base.num_layers * at_once * base.hidden_size * KEPT_PER_TOKEN * BYTES_PER_ACTIVATION
-    return LIBRARIES_MIB + round((base.parameters * per_weight + activations) / 2**20)
+def _lengths(table: TokenTable, max_seq_length: int | None) -> np.ndarray:
+    """Tokens of each text [columns, rows]; 0 for a missing one."""
+    lengths = clip_lengths(table.lengths(), max_seq_length)
+    return np.stack([np.where(ids == MISSING, 0, lengths[ids]) for ids in table.text_ids.values()])
+
+
+def _evaluations(recipe: Recipe, total_steps: int) -> dict[When, int]:
+    """Moment -> how often the evaluators of it run. The last step has the model of the end, unless the best is kept."""
+    every = build_intervals(recipe.train, total_steps).evaluate_every
+    during = -(-total_steps // every) - (recipe.train.best is None)
+    times: dict[When, int] = {"start": 1, "during": during, "end": 1}
+    named = {moment for evaluator in recipe.eval for moment in evaluator.when}
+    return {moment: number for moment, number in times.items() if moment in named}
+
+
+def _tokens_to_evaluate(
+    evaluators: Evaluators, times: dict[When, int], tokenize: Tokenize, max_seq_length: int | None
+) -> int | None:
+    """Of all evaluations, estimated from some texts of each evaluator; None if one has its texts elsewhere."""
+    tokens = 0.0
+    for evaluator, rows in evaluators:
+        texts = list({text for column in rows.texts.values() for text in column if text})
+        if not texts:
+            return None
+        sampled = sorted(texts)[:: -(-len(texts) // SAMPLED_TEXTS)]
+        lengths = clip_lengths(np.array([len(ids) for ids in tokenize(sampled)]), max_seq_length)
+        tokens += lengths.mean() * len(texts) * sum(times[moment] for moment in set(evaluator.when))
+    return round(tokens)

@@ -165,10 +165,10 @@ def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
     config, model = base.config or ModelConfig(pooling=("mean",)), recipe.model
     pooling = config.pooling if model.modes is None else model.modes
     token_layers = config.token_layers if model.token_layers is None else model.token_layers
-    return ModelConfig(pooling, token_layers, _layers_of(recipe, base)).embedding_dim(base.hidden_size)
+    return ModelConfig(pooling, token_layers, layers_of(recipe, base)).embedding_dim(base.hidden_size)
 
 
-def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
+def layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
     if recipe.model.layers is not None:
         return recipe.model.layers
     return base.config.layers if base.config else []
@@ -177,7 +177,7 @@ def _layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
 def _unreachable_margins(recipe: Recipe, base: ModelInfo) -> Findings:
     """A margin larger than any distance keeps pushing pairs apart that are as far apart as possible."""
     maximum = {"cosine": 2.0}
-    if [layer.type for layer in _layers_of(recipe, base)[-1:]] == ["normalize"]:
+    if [layer.type for layer in layers_of(recipe, base)[-1:]] == ["normalize"]:
         maximum |= {"euclidean": 2.0, "squared_euclidean": 4.0}
     for key, objective in recipe.objectives_by_path.items():
         settings = dict(objective.loss)
@@ -331,7 +331,7 @@ def _misplaced_settings(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _nothing_to_train(recipe: Recipe, base: ModelInfo) -> Findings:
-    if base.st_name == "BoW" and not any(layer.type in ("dense", "layer_norm") for layer in _layers_of(recipe, base)):
+    if base.st_name == "BoW" and not any(layer.type in ("dense", "layer_norm") for layer in layers_of(recipe, base)):
         yield "model.layers", "nothing-to-train", "a bag of words has no weights to train: add a dense layer"
 
 

@@ -74,6 +74,8 @@ class Scratch(Spec):
             hidden_size=self.hidden_size,
             num_layers=self.num_layers,
             parameters=embeddings + self.num_layers * 12 * self.hidden_size**2,
+            model_type="bert",
+            num_heads=self.num_heads,
         )
 
 

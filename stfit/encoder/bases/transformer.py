@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,6 @@ from stfit.encoder.bases.transformer_tokenizer import (
     untruncated_by_class,
 )
 from stfit.encoder.folder.files import (
-    count_parameters,
     name_some,
     pickles,
     read_json,
@@ -287,6 +287,7 @@ def inspect_transformer(folder: Path) -> ModelInfo:
     positions = count_positions(config)
     tokenizer_limit = read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
     limit = read_sentence_bert_config(folder).get("max_seq_length") or own_limit(tokenizer_limit, positions)
+    shapes = read_shapes(folder)
     return ModelInfo(
         ST_NAME,
         load_tokenizer=_choose_loader(folder),
@@ -294,7 +295,10 @@ def inspect_transformer(folder: Path) -> ModelInfo:
         positions=positions,
         hidden_size=_first_int(config, *PROJECTED.get(config.get("model_type"), ()), "hidden_size", "dim", "d_model"),
         num_layers=_first_int(config, "num_hidden_layers", "n_layers", "num_layers"),
-        parameters=count_parameters(folder),
+        parameters=sum(map(prod, shapes.values())) if shapes else None,
+        shapes=shapes,
+        model_type=config.get("model_type"),
+        num_heads=_first_int(config, "num_attention_heads", "n_heads", "num_heads"),
     )
 
 

@@ -53,6 +53,11 @@ class ModelInfo:
     num_layers: int | None = None
     parameters: int | None = None
     """Number of weights; None if their files are not on this machine."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Name in the file of each weight -> its shape; empty if there is no file that tells it."""
+    model_type: str | None = None
+    """Architecture of a transformer, as transformers calls it."""
+    num_heads: int | None = None
     config: ModelConfig | None = None
     dropped: str | None = None
     """What of a folder without modules.json is not used, if it was more than a pretrained base."""
