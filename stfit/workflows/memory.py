@@ -26,12 +26,12 @@ from stfit.workflows.lint import embedding_dim, layers_of
 MIB = 2**20
 FLOAT = 4
 
-LIBRARIES = (450 * MIB, 570 * MIB)
-"""torch, transformers, datasets, scikit-learn, oneDNN's kernels: measured with a table of vectors and a small BERT."""
+LIBRARIES = {"table": (320 * MIB, 410 * MIB), "transformer": (410 * MIB, 560 * MIB)}
+"""Kind of base -> torch, datasets, scikit-learn, and for a transformer transformers and oneDNN's kernels (measured)."""
 BYTES_PER_TEXT = (200, 430)
 """What Python keeps beside the characters of a distinct text: its place in two dictionaries, and an array of tokens
 unless those are cached."""
-KEPT_PER_TOKEN = {"fused": (15, 24), "packed": (17, 30), "padded": (18, 28), "adapted": (26, 36)}
+KEPT_PER_TOKEN = {"fused": (15, 24), "packed": (17, 30), "padded": (13, 22), "adapted": (26, 36)}
 """Layout -> numbers of size `hidden` that a transformer layer takes per token; `adapted`: packed, with LoRA. 13 (fused)
 and 17 (Korthikanti et al., 2022, https://arxiv.org/abs/2205.05198) are kept for the backward pass, by counting. The
 rest is measured: gradients of a layer, and gaps between blocks, as no two batches have the same sizes."""
@@ -76,6 +76,11 @@ class Footprint:
         return count
 
     @property
+    def least_share(self) -> float:
+        """Share of the parameters that there are at least: few texts have fewer words than a new table has rows."""
+        return 0.1 if self.base.is_random and not self.base.num_layers else 1.0
+
+    @property
     def trained(self) -> int:
         """Weights with a gradient; of adapters, those beside all six matrices of each layer."""
         if self.recipe.model.lora is not None:
@@ -90,7 +95,9 @@ class Footprint:
 
     @property
     def layer_parameters(self) -> int:
-        """Weights of the transformer's layers: all but the table of token embeddings, the longest matrix."""
+        """Weights of the transformer's layers: all but the table of token embeddings, the largest matrix."""
+        if not self.base.num_layers:
+            return 0
         return self.parameters - max([prod(shape) for shape in self.base.shapes.values() if len(shape) == 2], default=0)
 
     @property
@@ -105,7 +112,7 @@ class Footprint:
 
 
 def _libraries(footprint: Footprint) -> Range:
-    return LIBRARIES
+    return LIBRARIES["transformer" if footprint.base.num_layers else "table"]
 
 
 def _rows(footprint: Footprint) -> Range:
@@ -123,13 +130,13 @@ def _rows(footprint: Footprint) -> Range:
 def _weights(footprint: Footprint) -> Range:
     """The weights, and a copy while they are loaded or saved."""
     size = FLOAT if footprint.recipe.model.precision == "float32" else FLOAT // 2
-    return size * footprint.parameters, 2 * size * footprint.parameters
+    return size * footprint.least_share * footprint.parameters, 2 * size * footprint.parameters
 
 
 def _optimizer(footprint: Footprint) -> Range:
     """A gradient and AdamW's two moments of each trained weight; the gradient of a table of tokens has all rows."""
     trained = footprint.trained
-    return 2 * FLOAT * trained, 3 * FLOAT * trained
+    return 2 * FLOAT * footprint.least_share * trained, 3 * FLOAT * trained
 
 
 def _activations(footprint: Footprint) -> Range:
