@@ -39,7 +39,7 @@ def test_the_peak_of_a_training_is_in_the_range_of_its_forecast(write, similarit
 @pytest.mark.slow
 def test_a_long_training_needs_no_more_memory_than_a_short_one(write, tmp_path):
     path = write(train={"batch_size": 8, "max_steps": 2, "log_every_steps": 100, "save_every_steps": 1000})
-    rows = [{"anchor": f"{i} " * (i % 97 + 1), "positive": f"a {i} " * (i % 89 + 1)} for i in range(800)]
+    rows = [{"anchor": f"the {i} " * (i % 97 + 1), "positive": f"a {i} " * (i % 89 + 1)} for i in range(800)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     unlimited = "model.max_seq_length=200"
     assert peak_of_training(path, unlimited, "train.max_steps=100") < peak_of_training(path, unlimited) + 100
