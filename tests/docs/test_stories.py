@@ -26,7 +26,7 @@ def read(path: Path) -> list[dict]:
 
 
 def write_searchable(shared: Path, folder: Path) -> None:
-    """Cranfield, with the judgments of a third of the queries as the split `dev`."""
+    """Cranfield, with short documents, and the judgments of a third of the queries as the split `dev`."""
     data = shared / "data" / "cranfield"
     (folder / "fiqa" / "qrels").mkdir(parents=True)
     head, *judged = (data / "qrels" / "test.tsv").read_text().splitlines()
@@ -34,6 +34,7 @@ def write_searchable(shared: Path, folder: Path) -> None:
     judged = [line for line in judged if line.split("\t")[0] in queries]
     of_judgments = {line.split("\t")[1] for line in judged}
     corpus = [row for row in read(data / "corpus.jsonl.gz") if row["_id"] in of_judgments]
+    corpus = [row | {"text": " ".join(row["text"].split()[:30])} for row in corpus]
     (folder / "fiqa" / "corpus.jsonl").write_text(lines(corpus))
     (folder / "fiqa" / "queries.jsonl").write_text(lines(read(data / "queries.jsonl.gz")))
     for split, third in (("train", {1, 2}), ("dev", {0})):
