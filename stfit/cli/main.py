@@ -6,6 +6,8 @@ import sys
 import traceback
 from typing import NoReturn
 
+import typer
+
 from stfit.cli import console
 from stfit.cli.app import app
 from stfit.cli.failures import failure_from, print_failure
@@ -15,6 +17,9 @@ from stfit.cli.quick_imports import defer_imports
 from stfit.cli.streams import prepare_streams
 from stfit.distributed import is_initialized, is_rank_zero, launched_world_size, process_group, write_error_file
 from stfit.errors import InterruptedRun
+
+SIGINT_EXIT = 130
+"""What newer versions of typer return after Ctrl-C, where older ones raise Abort."""
 
 
 def main() -> NoReturn:
@@ -37,6 +42,8 @@ def main() -> NoReturn:
                 console.silence()
             with show_progress():
                 code = app(arguments, standalone_mode=False, prog_name="stfit")
+            if code == SIGINT_EXIT:
+                raise typer.Abort
             sys.stdout.flush()
         sys.exit(code)
     except (Exception, InterruptedRun) as error:

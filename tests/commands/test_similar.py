@@ -1,6 +1,9 @@
 """`stfit similar` finds what a full sort of all similarities finds."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -166,3 +169,21 @@ def test_with_a_column_the_texts_of_a_file_of_embeddings_are_embedded(tiny_base,
     found = similar(model, replace(inputs, column="text"), ["a cat"], 3, "cpu")
     ids = [near["id"] for near in found["queries"][0]["nearest"]]
     assert ids == [near["id"] for near in similar(model, documents, ["a cat"], 3, "cpu")["queries"][0]["nearest"]]
+
+
+@pytest.mark.slow
+def test_what_is_stopped_by_a_user_says_so(tiny_base):
+    """`similar` is a verb without a way of its own to stop."""
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "stfit", "similar", tiny_base("bert"), "-", "--query", "a cat", "--json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "embedding the texts" in waiting.stderr.readline()  # the end of stdin never comes
+    waiting.send_signal(signal.SIGINT)
+    out, err = waiting.communicate()
+    assert waiting.returncode == 130
+    assert err.endswith("stfit: stopped\n")
+    assert json.loads(out)["error"]["exit_code"] == 130
