@@ -67,10 +67,14 @@ TASKS: dict[str, tuple[str, str, str, tuple[str, dict], tuple[str, dict], list[s
 }  # fmt: skip
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    with gzip.open(path, "rt") as lines:
+        return [json.loads(line) for line in lines]
+
+
 def read_rows(shared: Path, name: str, columns: dict[str, Any], most: int) -> list[dict[str, Any]]:
     """At most `most` rows, drawn with a fixed seed, with the roles as column names."""
-    with gzip.open(shared / f"data/{name}.jsonl.gz", "rt") as lines:
-        written = [json.loads(line) for line in lines]
+    written = read_lines(shared / f"data/{name}.jsonl.gz")
     rows = [{role: _cell(row, column) for role, column in columns.items()} for row in written]
     rows = [row for row in rows if all(cell != "" for cell in row.values())]
     scale = max(row["label"] for row in rows) if isinstance(rows[0].get("label"), float) else 1
@@ -91,7 +95,7 @@ def prepare(shared: Path, task: str, rows: int, folder: Path) -> dict[str, Any]:
     if test[1]:
         splits["test"] = read_rows(shared, *test, 2 * rows)
     else:  # judgments, in the layout of BEIR
-        measured["dataset"] = str(shared / "data" / test[0])
+        measured["dataset"] = str(write_collection(shared / "data" / test[0], folder / test[0], 4 * rows))
     if evaluator == "classification":
         splits["known"] = read_rows(shared, *train, 4 * rows)
         measured["train_split"] = "known"
@@ -106,6 +110,32 @@ def prepare(shared: Path, task: str, rows: int, folder: Path) -> dict[str, Any]:
         },
         "eval": [measured | {"when": ["end"]}],
     }  # fmt: skip
+
+
+def write_collection(whole: Path, folder: Path, most: int) -> Path:
+    """A folder in BEIR's layout with at most about `most` documents: those that are judged, then the others in order."""
+    documents = read_lines(whole / "corpus.jsonl.gz")
+    if most >= len(documents):
+        return whole
+    head, *judgments = (whole / "qrels" / "test.tsv").read_text().splitlines()
+    by_query: dict[str, list[str]] = {}
+    for line in judgments:
+        by_query.setdefault(line.split("\t")[0], []).append(line)
+    kept: dict[str, None] = {}
+    lines = []
+    for of_query in by_query.values():
+        if len(kept) < most // 2:
+            lines += of_query
+            kept |= dict.fromkeys(line.split("\t")[1] for line in of_query)
+    for document in documents:
+        if len(kept) < most:
+            kept[document["_id"]] = None
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "qrels" / "test.tsv").write_text("\n".join([head, *lines]) + "\n")
+    corpus = (json.dumps(document) + "\n" for document in documents if document["_id"] in kept)
+    (folder / "corpus.jsonl").write_text("".join(corpus))
+    (folder / "queries.jsonl").write_bytes(gzip.decompress((whole / "queries.jsonl.gz").read_bytes()))
+    return folder
 
 
 def train_stfit(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
