@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import sys
-from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
 
 from stfit.cli.console import log_line, print_json
 from stfit.cli.options import Json, Overrides, RecipeArgument
-from stfit.io.display import escape_controls
+from stfit.cli.tables import two_lines
 
 
 def check_command(
@@ -35,7 +34,7 @@ def check_command(
     if not json:
         for number, sample in enumerate(result.get("samples", []), start=1):
             sys.stdout.write(f"example {number}\n")
-            sys.stdout.write("".join(f"{_two_lines(f'  {role}: {text}')}\n" for role, text in sample.items()))
+            sys.stdout.write("".join(f"{two_lines(f'  {role}: {text}')}\n" for role, text in sample.items()))
         sys.stdout.write(_estimate(result) if "steps" in result else "")
         sys.stdout.flush()  # the problems follow, at the end of the screen
     for kind in ("warning", "error"):
@@ -48,15 +47,6 @@ def check_command(
         sys.stdout.write(f"{'wrong' if result['errors'] else 'ok'}: {', '.join(counts)}\n")
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])
-
-
-def _two_lines(text: str) -> str:
-    """The start of a text that fits on two lines of the terminal."""
-    from rich.cells import cell_len, set_cell_size
-
-    cells = 2 * get_terminal_size().columns
-    text = escape_controls(text.replace("\n", "\\n"))
-    return text if cell_len(text) <= cells else f"{set_cell_size(text, cells - 1).rstrip()}…"
 
 
 def _estimate(result: dict[str, Any]) -> str:

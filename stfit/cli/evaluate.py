@@ -10,6 +10,7 @@ from stfit.cli.launch import launch_workers
 from stfit.cli.options import Json, Overrides, Processes, Runs
 from stfit.cli.tables import GATE_HEADER, gain_with_arrow, gate_row
 from stfit.distributed import barrier
+from stfit.errors import closest_hint
 from stfit.io.display import format_interval, format_metric, format_verdict
 
 
@@ -34,6 +35,10 @@ def evaluate_command(
     is_recipe = target.endswith((".yaml", ".yml"))
     if recipe is None and not is_recipe:
         recipe = recipe_of_run(Path(target))
+    folder = Path(target).parent
+    if not Path(target).exists() and folder.name and folder.is_dir():  # a path, and no id of the Hub
+        hint = closest_hint(Path(target).name, [path.name for path in folder.iterdir()])
+        raise typer.BadParameter(f"{target} does not exist{f': {hint}' if hint else ''}")
     if recipe is None and not is_recipe:
         raise typer.BadParameter(f"no evaluators given: stfit eval {target} --recipe RECIPE")
     model = str(runs / load_recipe(Path(target), overrides or []).recipe.name) if is_recipe else target

@@ -17,12 +17,38 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from stfit.progress import task
+
 COMPILER = "torch._dynamo"
 
 
 def defer_imports() -> None:
     if not any(isinstance(finder, _TransformersFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _TransformersFinder())
+        sys.meta_path[:0] = [_TransformersFinder(), _TorchFinder()]
+
+
+class _TorchFinder(MetaPathFinder):
+    """Says that torch is loaded, which takes seconds."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name == "torch" else None
+        if spec and spec.loader:
+            spec.loader = _TorchLoader(spec.loader)
+        return spec
+
+
+class _TorchLoader(Loader):
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__:
+            module.__spec__.loader = module.__loader__ = self._loader
+        with task("loading torch"):
+            self._loader.exec_module(module)
 
 
 class _TransformersFinder(MetaPathFinder):
@@ -50,7 +76,7 @@ class _TransformersLoader(Loader):
     def exec_module(self, module: ModuleType) -> None:
         self._finder.is_importing = True
         try:
-            with _placeholders():
+            with task("loading transformers"), _placeholders():
                 self._loader.exec_module(module)
         except Exception:
             self._loader.exec_module(module)

@@ -5,6 +5,7 @@ import typer
 
 from stfit.cli.console import log_line, print_json
 from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Read, Split
+from stfit.cli.tables import two_lines
 from stfit.io.display import escape_controls
 
 
@@ -68,4 +69,5 @@ def _line(cells: dict[str, Any]) -> str:
     is_shown = {name: cell is not None for name, cell in cells.items()}
     if str(cells.get("text", "")).startswith(str(cells.get("title", ""))):
         is_shown["title"] = False
-    return escape_controls("  ".join(str(cell) for name, cell in cells.items() if is_shown[name]))
+    line = "  ".join(str(cell) for name, cell in cells.items() if is_shown[name])
+    return two_lines(line) if sys.stdout.isatty() else escape_controls(line)

@@ -1,8 +1,9 @@
-"""Cells of the tables that several verbs print: metrics, their gains, gates."""
+"""What several verbs print: cells of tables (metrics, their gains, gates), and the start of a long text."""
 
+from shutil import get_terminal_size
 from typing import Any
 
-from stfit.io.display import format_gain, format_metric, format_verdict
+from stfit.io.display import escape_controls, format_gain, format_metric, format_verdict
 
 GATE_HEADER = ["gate", "value", "needed", ""]
 
@@ -21,3 +22,12 @@ def gate_row(gate: dict[str, Any]) -> list[str]:
     verdict = {True: "passed", False: "NOT PASSED", None: "skipped"}[gate["passed"]]
     verdict += f": {gate['note']}" if gate["note"] else ""
     return [condition, format_metric(gate["value"]), format_metric(gate["limit"]), verdict]
+
+
+def two_lines(text: str) -> str:
+    """The start of a text that fits on two lines of the terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    cells = 2 * get_terminal_size().columns
+    text = escape_controls(text.replace("\n", "\\n"))
+    return text if cell_len(text) <= cells else f"{set_cell_size(text, cells - 1).rstrip()}…"

@@ -52,7 +52,7 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     hub.reject_token(files)
     if options.dry_run and client.get_token() is None:
         log.warning("there is no token: `%s` is not looked at, nor a model that is published there", settings.repo)
-        repo, head = settings.repo, hub.BranchState()
+        repo, head = settings.repo, hub.BranchState(is_known=False)
     else:
         repo = hub.resolve_repository(settings.repo, for_pull_request=options.create_pr)
         head = hub.read_branch(repo, options.branch)

@@ -124,7 +124,8 @@ class Classification(EvaluatorBase):
         # Those of a holdout are reported as shared with training.
         if self.from_ is None and len(shared := rows.measured.row[are_among(measured, known)].tolist()):
             share = f"{len(shared)} of {len(label)} texts to classify are among those to learn from"
-            message = f"{share} ({name_rows(shared)}): set `train_split` and `split` to different rows"
+            message = f"{share} ({name_rows(shared)}), and so are easy: remove them from one of the two, `train_split`"
+            message += " or `split`"
             problems.append(Problem(message, "shared-texts", self.origin, row=shared[0]))
         if np.ptp(label) == 0:
             message = "all texts to classify have one class, so `v_measure` can't tell models apart"

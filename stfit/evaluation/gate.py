@@ -65,4 +65,6 @@ def decide(gate: Gate, model: Statistic, baseline: Statistic | None, note: str =
         return GateResult(gate.metric, model.value, None, False, gate.against, baseline.value, gain, None, note)
     low = gain if gate.confidence is None else lower_bound(model, baseline, gate.confidence)
     limit = model.value - low + gate.min_gain
-    return GateResult(gate.metric, model.value, limit, low >= gate.min_gain, gate.against, baseline.value, gain, low)
+    note = "no gain" if gain == low == 0 else ""
+    passed = low >= gate.min_gain
+    return GateResult(gate.metric, model.value, limit, passed, gate.against, baseline.value, gain, low, note)

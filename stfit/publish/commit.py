@@ -47,6 +47,8 @@ class BranchState:
     """None if the repository does not exist."""
     pushed: frozenset[str] = frozenset()
     """Paths that the latest push has written."""
+    is_known: bool = True
+    """False if nobody has looked."""
 
 
 class FileDiff(NamedTuple):

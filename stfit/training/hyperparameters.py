@@ -104,7 +104,7 @@ class Train(Spec):
             if getattr(self, first) is not None and getattr(self, second) is not None:
                 raise ValueError(
                     f"`{first}` and `{second}` are mutually exclusive: set only one of them; on the command line, "
-                    f"`~train.{second}` removes one from the file"
+                    f"`~train.{first}` or `~train.{second}` removes the one of the file"
                 )
         if self.shard and self.precision == "float16":
             raise ValueError("`shard` does not support `precision: float16`: use bfloat16")

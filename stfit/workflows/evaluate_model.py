@@ -14,6 +14,7 @@ from stfit.evaluation.gate import Gate, GateResult, decide
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.statistic import Statistic
 from stfit.hub.download import download_files
+from stfit.progress import task
 from stfit.publish.commit import BranchState
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
@@ -73,7 +74,7 @@ def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> 
         replace(result, against=PUBLISHED) if published and result.against == published else result
         for result in evaluation.gates
     ]
-    note = f"nothing is published at {repo} yet"
+    note = f"nothing is published at {repo} yet" if head.is_known else f"{repo} is not looked at without a token"
     results += [
         GateResult(gate.metric, evaluation.metrics[gate.metric], None, None, PUBLISHED, note=note) for gate in skipped
     ]
@@ -105,11 +106,11 @@ def _check_gates(
     for gate in recipe.gate:
         name = gate.against
         if name is not None and name not in baselines:
-            encoder = load_baseline(name, recipe, device)
             labels = {evaluator_of(gate.metric) for gate in recipe.gate if gate.against == name}
             needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
-            dims = recipe.matryoshka_dims
-            baselines[name] = encoder if isinstance(encoder, str) else measure(encoder, needed, "end", dims)
+            with task(f"the gate's other model, {name}"):
+                encoder, dims = load_baseline(name, recipe, device), recipe.matryoshka_dims
+                baselines[name] = encoder if isinstance(encoder, str) else measure(encoder, needed, "end", dims)
         results.append(_check_gate(gate, measured, baselines.get(name or "", "")))
     return results
 

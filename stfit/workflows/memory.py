@@ -154,7 +154,7 @@ def _activations(footprint: Footprint) -> Range:
 
 def _loss(footprint: Footprint) -> Range:
     """Embeddings of a batch, and the similarities of its texts, with their gradients."""
-    rows, columns = footprint.recipe.train.batch_size, footprint.columns
+    rows, columns = min(footprint.recipe.train.batch_size, max(map(len, footprint.tables))), footprint.columns
     dim = max(footprint.base.hidden_size or 0, embedding_dim(footprint.recipe, footprint.base) or 0)
     numbers = rows * columns * dim + rows * rows * max(1, columns - 1)
     if any(objective.loss.type == "batch_all_triplet" for objective in footprint.recipe.objectives_by_path.values()):

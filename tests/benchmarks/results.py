@@ -113,7 +113,7 @@ def prepare(shared: Path, task: str, rows: int, folder: Path) -> dict[str, Any]:
 
 
 def write_collection(whole: Path, folder: Path, most: int) -> Path:
-    """A folder in BEIR's layout with at most about `most` documents: those that are judged, then the others in order."""
+    """A folder in BEIR's layout with about `most` documents: those that are judged, then the others in order."""
     documents = read_lines(whole / "corpus.jsonl.gz")
     if most >= len(documents):
         return whole

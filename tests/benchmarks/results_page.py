@@ -19,7 +19,8 @@ INTRODUCTION = """# Results on public data
 Bases as they are, after stfit, and after sentence-transformers 6.2, on the same rows, with the same loss, batch size
 (32), learning rate (2e-5, warmed up over a tenth of the steps), one epoch, float32 and texts of at most 128 tokens. The
 sets are public; {rows} rows of each were drawn, so that a row of the table takes minutes. Both models are measured by
-stfit's evaluators on test rows: twice as many as were trained on; for Cranfield, a corpus of four times as many, or the whole.
+stfit's evaluators on test rows: twice as many as were trained on; for Cranfield, a corpus of four times as many, or
+the whole.
 
 A value is the mean over seeds 1, 2 and 3, and the half-width of its 95% interval (t distribution): the rows of
 training and evaluation are the same for every seed, so it says what the order of rows and dropout do, not what other

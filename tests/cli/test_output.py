@@ -173,3 +173,10 @@ def test_a_text_of_an_example_takes_two_lines_of_the_terminal_and_is_whole_with_
     assert len(shown) == 6
     assert all(line.endswith("…") and 70 < cell_len(line) <= 80 for line in shown)
     assert texts.items() <= json.loads(run("check recipe.yaml --json")[1])["samples"][0].items()
+
+
+def test_eval_of_a_misspelled_path_names_the_one_that_is_there(run, folder):
+    (folder / "found" / "search").mkdir(parents=True)
+    code, _, err = run("eval found/serch")
+    assert code == 2
+    assert "found/serch does not exist: did you mean `search`?" in err

@@ -362,3 +362,9 @@ def test_a_limit_reads_no_further_than_it_needs_unless_other_rows_have_a_say(wri
     for keys in ({"limit": 30_000}, {"limit": 5, "shuffle": True}, {"limit": 5, "where": {"n": 3}}):
         with pytest.raises(DataError, match="line 35001 is not valid JSON"):
             train(path, "positive_pair", **keys)
+
+
+def test_a_hint_gives_each_role_a_column_of_its_own(write):
+    path = write([{"sentence_A": "a", "sentence_B": "b", "score": 0.5}])
+    with pytest.raises(DataError, match="{sentence1: sentence_A, sentence2: sentence_B, label: score}"):
+        train(path, "labeled_pair", columns={"label": "score"})

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+from functools import partial
 from itertools import chain
+from typing import Any
 
 from stfit.data.mapping.selectors import Selector, parse_selector
 from stfit.data.source import ROLES
@@ -67,11 +69,19 @@ def _tab_hint(table: Table, roles: list[str]) -> str:
 
 def _columns_hint(roles: list[str], columns: Mapping[str, str | list[str]], known: list[str]) -> str:
     """What to write: a column of almost the same name, such as `Anchor ` for `anchor`, or dots."""
-    written = {}
+    written: dict[str, Any] = {}
     for role in roles:
-        near = [name for name in known if _letters(name) == _letters(role)] or get_close_matches(role, known, n=1)
-        written[role] = columns.get(role, role if role in known else next(iter(near), "..."))
+        free = [name for name in known if name not in [*columns.values(), *written.values()]]
+        near = [name for name in free if _letters(name) == _letters(role)] or get_close_matches(
+            role, free, n=len(known)
+        )
+        nearest = max(sorted(near, key=free.index), key=partial(_likeness, role), default="...")  # the first of equals
+        written[role] = columns.get(role, role if role in known else nearest)
     return f"write `columns: {to_hint(written)}`"
+
+
+def _likeness(role: str, name: str) -> float:
+    return SequenceMatcher(None, _letters(name), _letters(role)).ratio()
 
 
 def _letters(name: str) -> str:

@@ -257,21 +257,22 @@ def text_problems(cells: dict[str, list[Any]], rows: np.ndarray, selectors: dict
         if wrong := [(cell, row) for cell, row in pairs if not _is_text(cell)]:
             cell, row = wrong[0]
             written = ", ".join(f"`{selector.text}`" for selector in selectors[role])
-            found, hint = _explain_cell(cell, selectors[role][0].text)
+            found, hint = _explain_cell(cell, selectors[role][0].text, role)
             at = name_rows([row for _, row in wrong])
             message = f"{role} (from {written}) is not text in {at}, but {found}: {cell!r:.60}; {hint}"
             problems.append(Problem(message, "not-text", row=row, key=f"columns.{role}"))
     return problems
 
 
-def _explain_cell(cell: Any, selector: str) -> tuple[str, str]:
+def _explain_cell(cell: Any, selector: str, role: str) -> tuple[str, str]:
     """What a cell is that is no text, and what to do."""
     if isinstance(cell, str):
         return "has half a character (a lone surrogate)", "write the whole character, or drop the row"
     if isinstance(cell, bool | int | float | Decimal):
         return "true or false" if isinstance(cell, bool) else "a number", f"{read_hint('numbers', 'as_text')}"
     if isinstance(cell, list):
-        return "a list", f"select from it with `{selector}[0]` or `[*]`"
+        every = "`[:]` (several negatives in one row), " if role == "negative" else ""
+        return "a list", f"select from it with {every}`{selector}[0]` or `[*]`"
     if isinstance(cell, dict):
         return "a mapping", f"select one of its keys: {', '.join(f'`{selector}.{key}`' for key in list(cell)[:5])}"
     return f"of type {type(cell).__name__}", "write it as text"
