@@ -366,5 +366,5 @@ def test_a_limit_reads_no_further_than_it_needs_unless_other_rows_have_a_say(wri
 
 def test_a_hint_gives_each_role_a_column_of_its_own(write):
     path = write([{"sentence_A": "a", "sentence_B": "b", "score": 0.5}])
-    with pytest.raises(DataError, match="{sentence1: sentence_A, sentence2: sentence_B, label: score}"):
+    with pytest.raises(DataError, match=r"\{sentence1: sentence_A, sentence2: sentence_B, label: score\}"):
         train(path, "labeled_pair", columns={"label": "score"})
