@@ -66,7 +66,7 @@ def _print_result(result: dict[str, Any]) -> None:
     fewer, missing = result["rows_with_fewer"], result["negatives_missing"]
     dropped += f"; {fewer} rows have fewer than asked for" if fewer else ""
     dropped += f": {missing} negatives are missing in all" if missing else ""
-    if dropped:  # a text that is left is above the margins, and one that is not was a positive or a duplicate
+    if dropped:
         dropped += ". For more, lower --relative-margin or --margin, widen --ranks, or raise --duplicate"
     sys.stdout.write(
         f"{result['output']}: {result['negatives']} negatives in {result['rows']} rows "
