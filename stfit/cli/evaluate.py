@@ -1,4 +1,5 @@
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,12 +58,12 @@ def evaluate_command(
 
 def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: bool) -> None:
     metrics = result["metrics"]
-    names = [name for name in dict.fromkeys([*main_metrics, *metrics]) if name in metrics]
+    names = _shown(metrics, main_metrics)
     header, rows = ["metric", "value"], [[name, format_metric(metrics[name])] for name in names]
     title = f"stfit eval: {result['model']}"
     if "compare" in result:
         compared = result["compare"]["metrics"]
-        header = ["metric", "value", "other", "gain", "95% interval", "verdict"]
+        header = ["metric", *_columns_of(result), "gain", "95% interval", "verdict"]
         rows = [_comparison_row(name, compared[name]) for name in names if name in compared]
         title += f" and {result['compare']['model']}"
     gates = [gate_row(gate) for gate in result.get("gate", [])]
@@ -73,11 +74,27 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
         print_json(result)
         return
     print_table(header, rows)
+    if hidden := len(metrics) - len(names):
+        log_line(f"{hidden} more metrics with --json")
     if gates:
         sys.stdout.write("\n")
         print_table(GATE_HEADER, gates)
     if "error" in result:
         log_line(f"stfit: {result['error']['message']}")
+
+
+def _shown(metrics: dict[str, float], main: list[str]) -> list[str]:
+    """The main metrics, and then the others of evaluators that do not choose several main ones."""
+    of_evaluator = Counter(name.rpartition("/")[0] for name in main)
+    names = dict.fromkeys([*main, *(name for name in metrics if of_evaluator[name.rpartition("/")[0]] < 2)])
+    return [name for name in names if name in metrics]
+
+
+def _columns_of(result: dict[str, Any]) -> list[str]:
+    """The names of the two models: of a run, that of its folder."""
+    paths = [Path(result["model"]), Path(result["compare"]["model"])]
+    names = [path.parent.name if path.name == "model" else path.name for path in paths]
+    return names if len(set(names)) == 2 else ["value", "other"]
 
 
 def _comparison_row(name: str, compared: dict[str, Any]) -> list[str]:

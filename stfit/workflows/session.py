@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from stfit.distributed import barrier, is_rank_zero, world_size
 from stfit.encoder.build import load_encoder
@@ -33,6 +34,8 @@ from stfit.training.state import Intervals, TrainState
 from stfit.workflows.report_data import ReportData, Stage
 
 log = logging.getLogger("stfit")
+
+CHARACTERS_PER_TOKEN = 4
 
 
 def log_problem(problem: Problem) -> None:
@@ -89,7 +92,7 @@ class TrainingSession:
         self.log_peak_memory("first step")
         for problem in self.diagnostics.check_step(info):
             self.warn(problem)
-        yield replace(info, seconds_left=self.seconds_left)
+        yield replace(info, seconds_left=self.seconds_left(info))
         yield from self.evaluate()
         if self.signals.agreed_signal() or (self.intervals.is_save_due(info.step) and not self.is_over):
             self.save()
@@ -194,14 +197,37 @@ class TrainingSession:
         if is_rank_zero():
             delete_old_checkpoints(self.folder.checkpoints, self.recipe.train.keep_checkpoints)
 
-    @property
-    def seconds_left(self) -> float:
-        """Until the end: the steps and the evaluations that are left, each as long as those before."""
-        step, measured = self.state.step, self.evaluation_seconds
-        before = next((measured[moment] for moment in ("during", "start") if moment in measured), 0.0)
-        evaluations = self.intervals.count_due(step, self.intervals.evaluate_every) if self.evaluators else 0
-        evaluations += self.recipe.train.best is not None  # the best model is measured at the end
-        return self.state.seconds / step * (self.intervals.total_steps - step) + before * evaluations
+    def seconds_left(self, info: StepInfo) -> float:
+        """Until the end, after this step: the steps and the evaluations that are left."""
+        train, total_steps = self.recipe.train, self.intervals.total_steps
+        due = self.intervals.count_due(info.step - 1, self.intervals.evaluate_every)  # this step's comes, too
+        times: dict[When, int] = {"during": due - (train.best is None), "end": 1}
+        if any(gate.against == "base" and gate.metric not in self.state.baseline for gate in self.recipe.gate):
+            times["end"] += 1
+        of_steps = self.state.seconds / info.step * (total_steps - info.step)
+        return of_steps + sum(number * self._evaluation_seconds_at(moment, info) for moment, number in times.items())
+
+    def _evaluation_seconds_at(self, moment: When, info: StepInfo) -> float:
+        """As measured; else by the number of characters, from another moment or from a step, whose third is forward."""
+        if moment in self.evaluation_seconds:
+            return self.evaluation_seconds[moment]
+        characters = self._evaluation_characters
+        for other, seconds in self.evaluation_seconds.items():
+            if characters[other]:
+                return seconds * characters[moment] / characters[other]
+        return characters[moment] / CHARACTERS_PER_TOKEN * info.seconds / (3 * max(1, info.tokens))
+
+    @cached_property
+    def _evaluation_characters(self) -> dict[When, int]:
+        """Moment -> characters of the texts that are embedded."""
+        of_evaluator = [
+            (evaluator, sum(len(text) for column in rows.texts.values() for text in column if text))
+            for evaluator, rows in self.evaluators
+        ]
+        return {
+            moment: sum(number for evaluator, number in of_evaluator if moment in evaluator.when)
+            for moment in get_args(When)
+        }
 
     @property
     def facts(self) -> dict[str, Any]:

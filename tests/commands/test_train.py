@@ -68,6 +68,13 @@ def test_evaluators_run_when_they_are_told_to(write, run, similarity):
     assert {name.split("/")[0] for name in events[-1].result["metrics"]} == {"during", "end"}
 
 
+def test_the_time_left_counts_an_evaluation_that_has_not_run_yet(write, run, similarity):
+    steps = [event for event in run(write(eval=[similarity | {"when": ["end"]}])) if isinstance(event, StepInfo)]
+    assert steps[-1].seconds_left > 0
+    steps = [event for event in run(write(eval=[]), "unmeasured") if isinstance(event, StepInfo)]
+    assert steps[-1].seconds_left == 0 < steps[0].seconds_left
+
+
 def test_evaluation_in_between_changes_no_weight(tmp_path, write, run, similarity):
     run(write(), "without")
     run(write(eval=[similarity], train={"eval_every_steps": 1}), "with")
