@@ -43,7 +43,8 @@ def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: st
     best = _search(query_qd, stored.windows if stored else _embed_texts(inputs, encoder, prompt), top)
     if not any(best):
         raise DataError(f"{inputs.source.dataset}: contains no text")
-    return {"queries": [{"query": query, "nearest": found} for query, found in zip(queries, best, strict=True)]}
+    pairs = zip(queries, best, strict=True)
+    return _as_json({"queries": [{"query": query, "nearest": found} for query, found in pairs]})
 
 
 def _stored_embeddings(inputs: Inputs) -> Embeddings | None:
@@ -119,10 +120,14 @@ def _keys(rows: EmbeddingRows, start: int) -> list[Any]:
 
 
 def _record(rows: EmbeddingRows, index: int) -> dict[str, Any]:
-    """A row as JSON, with its text as the last."""
+    """The cells of a row, its text as the last."""
     names = sorted(rows.columns, key=lambda name: name == "text")
-    cells = {"id": rows.ids[index]} | {name: rows.columns[name][index] for name in names}
-    return dict(json.loads(json.dumps(cells, default=str)))
+    return {"id": rows.ids[index]} | {name: rows.columns[name][index] for name in names}
+
+
+def _as_json(result: dict[str, Any]) -> dict[str, Any]:
+    """Cells may be of any type that a table holds, such as dates. Done at the end, for the few rows that are found."""
+    return dict(json.loads(json.dumps(result, default=str)))
 
 
 def closest(model: str, inputs: Inputs, top: int, device: str, *, approximate: bool = False) -> dict[str, Any]:
@@ -145,15 +150,13 @@ def closest(model: str, inputs: Inputs, top: int, device: str, *, approximate: b
     find = closest_pairs_approximately if approximate else closest_pairs
     score_k, pair_k = find(np.concatenate(parts), top)
     listed = list(known.values())
-    return {
-        "texts": len(listed),
-        "seconds_encoding": round(embedded - start, 3),
-        "seconds_comparing": round(time.perf_counter() - embedded, 3),
-        "pairs": [
-            {"similarity": score} | _numbered(listed[first], 1) | _numbered(listed[second], 2)
-            for score, (first, second) in zip(score_k.tolist(), pair_k.tolist(), strict=True)
-        ],
-    }
+    pairs = [
+        {"similarity": score} | _numbered(listed[first], 1) | _numbered(listed[second], 2)
+        for score, (first, second) in zip(score_k.tolist(), pair_k.tolist(), strict=True)
+    ]
+    seconds = {"encoding": embedded - start, "comparing": time.perf_counter() - embedded}
+    spent = {f"seconds_{name}": round(value, 3) for name, value in seconds.items()}
+    return _as_json({"texts": len(listed), **spent, "pairs": pairs})
 
 
 def _numbered(record: dict[str, Any], number: int) -> dict[str, Any]:
