@@ -116,6 +116,7 @@ def test_a_training_whose_events_are_read_no_more_is_resumed(tmp_path, write):
     assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_functions_give_what_their_commands_print(tmp_path, write, similarity):
     recipe = write(eval=[similarity], gate=[{"metric": "scores/spearman_cosine", "min": 2}])
     run, texts = stfit.train(recipe, runs=tmp_path / "runs")["run"], tmp_path / "rows.jsonl"

@@ -167,6 +167,7 @@ def test_mine_needs_pairs_and_has_to_find_something(minilm, recipe, tmp_path) ->
         mined(minilm, labeled, tmp_path)
 
 
+@pytest.mark.slow
 def test_texts_have_the_prompts_of_the_recipe_that_the_model_knows(minilm, recipe, tmp_path) -> None:
     """As in training; a prompt that only the recipe's own base has is that of the model's role."""
     encoder = load_encoder(minilm)

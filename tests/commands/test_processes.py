@@ -120,6 +120,7 @@ def test_two_processes_teach_adapters_what_one_teaches_them(tmp_path, write, run
     assert_near(tmp_path / "two" / "tiny", tmp_path / "one" / "tiny")
 
 
+@pytest.mark.slow
 def test_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bytes(tmp_path, write, group):
     recipe = write(**CACHED)
     assert group(2, recipe, "whole") == [0, 0]
@@ -198,6 +199,7 @@ def test_signal_to_one_process_ends_all_after_the_same_step(tmp_path, write, gro
     assert weights(tmp_path / "struck" / "tiny") == weights(tmp_path / "whole" / "tiny")
 
 
+@pytest.mark.slow
 def test_other_number_of_processes_goes_on_with_the_same_batches_and_is_said(tmp_path, write, run, group, caplog):
     recipe = write(**EXACT)
     assert group(2, recipe, "two") == [0, 0]

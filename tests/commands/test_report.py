@@ -54,6 +54,7 @@ def test_a_run_with_a_report_equals_a_run_without(tmp_path, write, run, similari
     assert log_of(tmp_path / "with" / "tiny") == log_of(tmp_path / "without" / "tiny")
 
 
+@pytest.mark.slow
 def test_notes_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path, write, run, similarity):
     recipe = write(eval=[similarity])
     run(recipe, "whole")
@@ -71,6 +72,7 @@ def test_notes_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path, writ
     assert set(one["seen"]) == set(one["drawn"]) == {"start", "end"}
 
 
+@pytest.mark.slow
 def test_report_tells_what_went_wrong_on_the_way(tmp_path, write, run, pictures):
     path = write(data={"format": "triplet"}, loss={"type": "triplet", "margin": 1e-6}, model={"dropout": 0.0})
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
