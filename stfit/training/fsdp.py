@@ -23,6 +23,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.kernels.packing import forward_padded
 from stfit.errors import RecipeError
 from stfit.lazy import lazy
+from stfit.training.sparse_tables import values_of
 
 if TYPE_CHECKING:
     from torch.distributed import fsdp, tensor
@@ -94,6 +95,7 @@ def total_grad_norm(weights: Sequence[nn.Parameter]) -> Tensor:
     """Norm of all gradients, sharded and full ones, together; 0 after a batch without a known word."""
     norms = []
     for sharded in (True, False):
-        if grads := [weight.grad for weight in weights if weight.grad is not None and is_sharded(weight) is sharded]:
-            norms.append(_full(nn.utils.get_total_norm(grads)))
+        held = [weight.grad for weight in weights if weight.grad is not None and is_sharded(weight) is sharded]
+        if held:
+            norms.append(_full(nn.utils.get_total_norm([values_of(gradient) for gradient in held])))
     return norms[0] if len(norms) == 1 else torch.stack(norms or [torch.zeros(())]).norm()

@@ -23,6 +23,7 @@ from stfit.training.fsdp import shard, summon_full_params, total_grad_norm
 from stfit.training.gradients import BatchResult, ComputeLoss, Splitter, backward, trained_weights
 from stfit.training.param_groups import build_param_groups
 from stfit.training.rng import capture_rng, restore_rng
+from stfit.training.sparse_tables import use_sparse_gradients
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def build_train_objects(
     """AdamW over all weights that match no pattern in `frozen`. Raises RecipeError for a pattern that matches none."""
     _freeze(encoder, frozen)
     unsharded = shard(encoder) if sharded and world_size() > 1 else None
+    use_sparse_gradients(encoder)
     weights = trained_weights(*trainable_modules(encoder, losses))
     groups = build_param_groups(weights, weight_decay, layer_decay, encoder.base.num_layers)
     scaler = torch.amp.GradScaler(encoder.device.type, enabled=encoder.precision == "float16")

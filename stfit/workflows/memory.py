@@ -94,11 +94,25 @@ class Footprint:
         return any(fnmatch(each, pattern) for each in names for pattern in self.recipe.train.freeze)
 
     @property
+    def token_table(self) -> tuple[str, tuple[int, ...]]:
+        """Name and shape of a transformer's table of token embeddings, its largest matrix."""
+        matrices = {name: tuple(shape) for name, shape in self.base.shapes.items() if len(shape) == 2}
+        return max(matrices.items(), key=lambda item: prod(item[1]), default=("", (0, 0)))
+
+    @property
     def layer_parameters(self) -> int:
-        """Weights of the transformer's layers: all but the table of token embeddings, the largest matrix."""
-        if not self.base.num_layers:
-            return 0
-        return self.parameters - max([prod(shape) for shape in self.base.shapes.values() if len(shape) == 2], default=0)
+        """Weights of the transformer's layers: all but the table of token embeddings."""
+        return self.parameters - prod(self.token_table[1]) if self.base.num_layers else 0
+
+    @property
+    def trained_rows(self) -> tuple[int, int]:
+        """Rows of the table of token embeddings that are trained: how many have moments at most, and how many not."""
+        name, (rows, _) = self.token_table
+        if not rows or self.recipe.model.lora is not None or self._is_frozen(name):
+            return 0, 0
+        tokens = sum(int(table.lengths().sum()) for table in self.tables)
+        seen = rows if _uses_gpu(self.recipe) else min(rows, tokens)
+        return seen, rows - seen
 
     @property
     def is_cached(self) -> bool:
@@ -134,9 +148,10 @@ def _weights(footprint: Footprint) -> Range:
 
 
 def _optimizer(footprint: Footprint) -> Range:
-    """A gradient and AdamW's two moments of each trained weight; the gradient of a table of tokens has all rows."""
-    trained = footprint.trained
-    return 2 * FLOAT * footprint.least_share * trained, 3 * FLOAT * trained
+    """A gradient and two moments of each trained weight; of a table of tokens, of the rows of tokens in the data."""
+    (seen, unseen), (_, dim) = footprint.trained_rows, footprint.token_table[1]
+    low = footprint.least_share * (footprint.trained - dim * (seen + unseen))
+    return 2 * FLOAT * low, 3 * FLOAT * (footprint.trained - dim * unseen)
 
 
 def _activations(footprint: Footprint) -> Range:
