@@ -129,11 +129,15 @@ def attend_blocks(
         scores = torch.bmm(q, k.transpose(1, 2)).to(sum_dtype(q.dtype))
         relations.add_scores(scores, q, k, block, scale)
         weights = scores.softmax(-1).to(q.dtype)
-        torch.bmm(weights if mask is None else weights * mask.view_as(weights), v, out=block.view(output_pd))
+        torch.bmm(_kept(weights, mask), v, out=block.view(output_pd))
         all_weights.append(weights)
     if rate:
         output_pd.mul_(kept_scale(rate))
     return output_pd, (all_weights, masks, scale, rate, relations)
+
+
+def _kept(weights: Tensor, mask: Tensor | None) -> Tensor:
+    return weights if mask is None else weights * mask.view_as(weights).to(weights.dtype)
 
 
 def attend_backward(
@@ -155,15 +159,12 @@ def attend_backward(
     gradient_pd[blocks.padding_rows] = 0
     if rate:
         gradient_pd.mul_(kept_scale(rate))
-    for block, weights, flat_mask in zip(blocks.blocks, all_weights, masks, strict=True):
+    for block, weights, mask in zip(blocks.blocks, all_weights, masks, strict=True):
         q, k, v = (block.view(states_pd) for states_pd in qkv_pd.chunk(3))
         q_grad, k_grad, v_grad = (block.view(states_pd) for states_pd in qkv_grad_pd.chunk(3))
         gradient = block.view(gradient_pd)
-        mask = None if flat_mask is None else flat_mask.view_as(weights)
-        torch.bmm((weights if mask is None else weights * mask).transpose(1, 2), gradient, out=v_grad)
-        weights_grad = torch.bmm(gradient, v.transpose(1, 2))
-        if mask is not None:
-            weights_grad.mul_(mask)
+        torch.bmm(_kept(weights, mask).transpose(1, 2), gradient, out=v_grad)
+        weights_grad = _kept(torch.bmm(gradient, v.transpose(1, 2)), mask)
         scores_grad = torch._softmax_backward_data(weights_grad, weights, -1, weights.dtype)
         relations.add_bias_grad(scores_grad, block)
         scores_grad.mul_(scale)

@@ -13,6 +13,7 @@ Tensor names: t = tokens, w = width of the model, f = width of the feed-forward 
 d = dim of a head, h = heads, l = positions.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,12 +31,20 @@ from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.layer_parts import BackboneParts, LayerParts, find_parts
 from stfit.encoder.kernels.relations import Distances, Relations, sum_dtype
 
-FEED_FORWARD_ROWS = 512
+FEED_FORWARD_ROWS = int(os.environ.get("FFR", "512"))
 
-TRANSPOSES_PAY = torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+def _is_zen_5() -> bool:
+    """Of the CPUs of AMD, on which MKL takes its kernels for AVX2, those that multiply 512 bits at once."""
+    describe = getattr(torch.cpu, "get_capabilities", dict)  # newer than the oldest supported torch
+    capabilities: dict[str, Any] = describe()
+    return "AMD" in capabilities.get("cpu_name", "") and capabilities.get("avx512_vp2intersect", False)
+
+
+TRANSPOSES_PAY = _is_zen_5()
 """Whether weight gradients are faster by oneDNN, with transposed copies of both matrices, than by torch.mm (MKL).
 
-Measured on one core: 2 times on a Zen 5 with AVX-512; 0.8 times on an EPYC with AVX2 alone.
+Measured: 2 times on a Zen 5; 0.7 times on a Zen 4, which has AVX-512 in halves, and 0.8 times on an EPYC with AVX2.
 """
 
 Rotation = tuple[Tensor, Tensor]
@@ -130,7 +139,7 @@ def _to_dtype(weights: Weights, dtype: torch.dtype) -> list[Any]:
 
 
 def _sum_rows(gradient: Tensor, bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else gradient.sum(0, dtype=sum_dtype(gradient.dtype))
+    return None if bias is None else gradient.to(sum_dtype(gradient.dtype)).sum(0)
 
 
 def _drop_and_add(branch_tw: Tensor, residual_tw: Tensor, rate: float) -> tuple[Tensor, Tensor | None]:
@@ -138,11 +147,13 @@ def _drop_and_add(branch_tw: Tensor, residual_tw: Tensor, rate: float) -> tuple[
     if rate == 0:
         return residual_tw + branch_tw, None
     kept_tw = dropout_mask(branch_tw.numel(), rate).view_as(branch_tw)
-    return torch.addcmul(residual_tw, branch_tw, kept_tw.to(branch_tw.dtype), value=kept_scale(rate)), kept_tw
+    return torch.addcmul(
+        residual_tw, branch_tw.to(residual_tw.dtype), kept_tw.to(residual_tw.dtype), value=kept_scale(rate)
+    ), kept_tw
 
 
 def _dropout_backward(gradient_tw: Tensor, kept_tw: Tensor | None, rate: float) -> Tensor:
-    return gradient_tw if kept_tw is None else (gradient_tw * kept_tw).mul_(kept_scale(rate))
+    return gradient_tw if kept_tw is None else (gradient_tw * kept_tw.to(gradient_tw.dtype)).mul_(kept_scale(rate))
 
 
 class _Norm:
@@ -279,7 +290,7 @@ class _FeedForward:
             inner_tf = self._activate_backward(_product(gradient, self.down_weight.t()), rows_tf)
             up_grad = _weight_gradient(inner_tf, rows_tw, up_grad)
             if up_bias_grad is not None:
-                up_bias_grad += inner_tf.sum(0, dtype=up_bias_grad.dtype)
+                up_bias_grad += inner_tf.to(up_bias_grad.dtype).sum(0)
             branch.append(_product(inner_tf, self.up_weight.t()))
         return torch.cat(branch), [up_grad, up_bias_grad, down_grad, _sum_rows(gradient_tw, self.down_bias)]
 
