@@ -2,6 +2,7 @@
 
 - transformers is told that there is no scipy, with which it detects objects, no torch.distributed, with which it shards
   a model, and no accelerate, which it asks for a compiled model before it saves one: that imports torch's compiler.
+- What it reads in all its files to list their names is kept in the cache (`transformers_index.py`).
 - torch's compiler is a placeholder while a module of transformers is imported.
 
 Only the command line does this: another program may want all of transformers. Tried with transformers 5.24, and with
@@ -17,6 +18,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+from stfit.cli.transformers_index import keep_index
 from stfit.progress import task
 
 COMPILER = "torch._dynamo"
@@ -82,6 +84,8 @@ class _TransformersLoader(Loader):
             self._loader.exec_module(module)
         finally:
             self._finder.is_importing = False
+        if import_utils := sys.modules.get("transformers.utils.import_utils"):
+            keep_index(import_utils)
 
 
 @contextmanager
