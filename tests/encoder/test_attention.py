@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stfit.encoder.kernels.attention import AttentionWithDropout, attend_varlen, packed_attention
+from stfit.encoder.kernels import attention
+from stfit.encoder.kernels.attention import BlockAttention, attend_varlen, packed_attention
 from stfit.encoder.kernels.blocks import Packing
 from stfit.encoder.kernels.dropout import dropout_bits, keep_mask
 
@@ -50,7 +51,7 @@ def masks_as_drawn(rate: float):
 def test_attention_with_dropout_equals_its_formula_with_the_same_mask() -> None:
     ours, theirs = states(), states()
     dropout_bits.seed(3)
-    output = AttentionWithDropout.apply(*ours, Packing(np.array(LENGTHS)), 0.4, 0.25)
+    output = BlockAttention.apply(*ours, None, Packing(np.array(LENGTHS)), 0.4, 0.25)
     dropout_bits.seed(3)
     expected = reference(*theirs, 0.4, masks_as_drawn(0.25))
     torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
@@ -81,6 +82,29 @@ def test_windows_and_causality_hold_within_each_sequence(causal, window) -> None
         )
         torch.testing.assert_close(output[0, part], alone.transpose(0, 1), rtol=1e-10, atol=1e-12)
         start += length
+
+
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_blocks_give_the_gradients_of_torchs_own_kernels(causal, window, monkeypatch) -> None:
+    """With one head of key and value for all of the query's."""
+    gradients = []
+    for longest in (0, max(LENGTHS)):
+        monkeypatch.setattr(attention, "BLOCK_LENGTH", longest)
+        query, key, value = (tensor.detach().requires_grad_() for tensor in states())
+        shared_heads = [query, key[:, :1], value[:, :1]]
+        output, _ = packed_attention(
+            torch.nn.Module(),
+            *(tensor.transpose(0, 1)[None] for tensor in shared_heads),
+            None,
+            packing=Packing(np.array(LENGTHS)),
+            is_causal=causal,
+            sliding_window=window,
+        )
+        (output * torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)).sum().backward()
+        gradients.append((output.detach(), query.grad, key.grad, value.grad))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def documented_varlen(query, key, value, ends, _, longest, __, *, scale, window_size, enable_gqa):

@@ -22,6 +22,9 @@ from stfit.encoder.kernels.blocks import BlockLayout, Packing
 from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.relations import Relations, sum_dtype
 
+BLOCK_LENGTH = 256
+"""Length of the longest sequence up to which training without dropout computes attention in blocks."""
+
 HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # newer than the oldest supported torch
 
 
@@ -44,10 +47,16 @@ def packed_attention(
     vars(module)["packed_calls"] = vars(module).get("packed_calls", 0) + 1
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     rows_thd = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    plain = not causal and sliding_window is None and key.shape[1] == query.shape[1]
-    if dropout > 0 and plain and query.device.type == "cpu":
+    if query.device.type == "cpu" and query.requires_grad and (dropout > 0 or packing.lengths[-1] <= BLOCK_LENGTH):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        attended_thd: Tensor = AttentionWithDropout.apply(*rows_thd, packing, scale, dropout)  # type: ignore[no-untyped-call]
+        mask = _mask(packing.blocks(query.shape[1]).blocks[-1].length, causal, sliding_window)
+        query_thd, *others = rows_thd
+        repeats = query.shape[1] // key.shape[1]  # one key for several queries
+        states_thd = [
+            query_thd,
+            *(states.repeat_interleave(repeats, 1) if repeats > 1 else states for states in others),
+        ]
+        attended_thd: Tensor = BlockAttention.apply(*states_thd, mask, packing, scale, dropout)  # type: ignore[no-untyped-call]
         return attended_thd[None], None
     half = query.dtype in (torch.float16, torch.bfloat16)
     if query.device.type == "cuda" and half and dropout == 0 and HAS_VARLEN:
@@ -93,22 +102,29 @@ def _attend(
     """Attention of one group by torch's own kernels: [tokens of the group, heads, dim]."""
     count, length = group
     q, k, v = (state.reshape(count, length, *state.shape[1:]).transpose(1, 2) for state in states_thd)
-    mask = None
-    if window is not None:
-        position = torch.arange(length, device=q.device)
-        steps = position[:, None] - position
-        mask = (steps >= 0) & (steps < window) if causal else steps.abs() < window
+    mask = None if window is None else _mask(length, causal, window, q.device)
     attended = functional.scaled_dot_product_attention(
         q,
         k,
         v,
-        attn_mask=mask,
+        attn_mask=None if mask is None else mask.to(q.dtype),
         is_causal=causal and mask is None and length > 1,
         dropout_p=dropout,
         scale=scaling,
         enable_gqa=k.shape[1] != q.shape[1],
     )
     return attended.transpose(1, 2).reshape(count * length, *q.shape[1::2])
+
+
+def _mask(length: int, causal: bool, window: int | None, device: torch.device | None = None) -> Tensor | None:
+    """[1, l, l]: 0 where a token attends to another, else -inf; None if all attend to all."""
+    reach = length if window is None else window
+    if not causal and length <= reach:
+        return None
+    position = torch.arange(length, device=device)
+    steps = position[:, None] - position
+    is_seen = (steps >= 0) & (steps < reach) if causal else steps.abs() < reach
+    return torch.zeros(1, length, length, device=device).masked_fill(~is_seen, -torch.inf)
 
 
 def attend_blocks(
@@ -174,24 +190,33 @@ def attend_backward(
     return qkv_grad_pd
 
 
-class AttentionWithDropout(torch.autograd.Function):
-    """Attention with dropout on its weights, differentiated by hand.
+class BlockAttention(torch.autograd.Function):
+    """Attention in blocks of similar length, differentiated by hand.
 
-    With dropout, torch's CPU kernels draw from a serial generator and record about fifteen graph nodes for every length
-    in the batch. Here lengths are rounded up to a few, all masks are drawn at once, and one gather moves heads first.
+    torch's own kernels record about fifteen graph nodes for every length in the batch, are slow for short sequences,
+    and draw dropout from a serial generator. Here lengths are rounded up to a few, all masks are drawn at once, and one
+    gather moves heads first. The weights of attention are kept, so that long sequences take more memory.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, query_thd: Tensor, key_thd: Tensor, value_thd: Tensor, packing: Packing, scale: float, rate: float
+        ctx: Any,
+        query_thd: Tensor,
+        key_thd: Tensor,
+        value_thd: Tensor,
+        mask: Tensor | None,
+        packing: Packing,
+        scale: float,
+        rate: float,
     ) -> Tensor:
         ctx.blocks = packing.blocks(query_thd.shape[1])
         ctx.qkv_pd = torch.cat([ctx.blocks.heads_first(states) for states in (query_thd, key_thd, value_thd)])
-        output_pd, ctx.saved = attend_blocks(ctx.qkv_pd, ctx.blocks, scale, rate)
+        output_pd, ctx.saved = attend_blocks(ctx.qkv_pd, ctx.blocks, scale, rate, Relations(mask))
         return ctx.blocks.tokens_first(output_pd).view_as(query_thd)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_thd: Tensor) -> tuple[Tensor | None, ...]:
         qkv_grad_pd = attend_backward(ctx.blocks.heads_first(gradient_thd), ctx.qkv_pd, ctx.blocks, *ctx.saved)
-        return *(ctx.blocks.tokens_first(part).view_as(gradient_thd) for part in qkv_grad_pd.chunk(3)), None, None, None
+        grads = (ctx.blocks.tokens_first(part).view_as(gradient_thd) for part in qkv_grad_pd.chunk(3))
+        return *grads, None, None, None, None
