@@ -13,7 +13,6 @@ Tensor names: t = tokens, w = width of the model, f = width of the feed-forward 
 d = dim of a head, h = heads, l = positions.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +30,6 @@ from stfit.encoder.kernels.dropout import dropout_mask, kept_scale
 from stfit.encoder.kernels.layer_parts import BackboneParts, LayerParts, find_parts
 from stfit.encoder.kernels.relations import Distances, Relations, sum_dtype
 
-FEED_FORWARD_ROWS = int(os.environ.get("FFR", "512"))
-
 
 def _is_zen_5() -> bool:
     """Of the CPUs of AMD, on which MKL takes its kernels for AVX2, those that multiply 512 bits at once."""
@@ -40,6 +37,9 @@ def _is_zen_5() -> bool:
     capabilities: dict[str, Any] = describe()
     return "AMD" in capabilities.get("cpu_name", "") and capabilities.get("avx512_vp2intersect", False)
 
+
+SLICE_ROWS = 1024
+"""Rows of the wide tensors of a feed-forward pass that are activated at once, and stay in the cache."""
 
 TRANSPOSES_PAY = _is_zen_5()
 """Whether weight gradients are faster by oneDNN, with transposed copies of both matrices, than by torch.mm (MKL).
@@ -123,15 +123,12 @@ def _product(left: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return functional.linear(left, weight, bias)
 
 
-def _weight_gradient(gradient_to: Tensor, states_ti: Tensor, total_oi: Tensor | None = None) -> Tensor:
-    """Gradient^T @ states, at least in float32, added to `total_oi` if there is one."""
+def _weight_gradient(gradient_to: Tensor, states_ti: Tensor) -> Tensor:
+    """Gradient^T @ states, at least in float32."""
     if TRANSPOSES_PAY and _has_onednn(gradient_to):
-        result_oi = _product(gradient_to.t().contiguous(), states_ti.t().contiguous())
-    elif total_oi is not None and total_oi.dtype == gradient_to.dtype:
-        return total_oi.addmm_(gradient_to.t(), states_ti)
-    else:
-        result_oi = gradient_to.t() @ states_ti
-    return result_oi.to(sum_dtype(result_oi.dtype)) if total_oi is None else total_oi.add_(result_oi)
+        return _product(gradient_to.t().contiguous(), states_ti.t().contiguous())
+    result_oi = gradient_to.t() @ states_ti
+    return result_oi.to(sum_dtype(result_oi.dtype))
 
 
 def _to_dtype(weights: Weights, dtype: torch.dtype) -> list[Any]:
@@ -249,7 +246,7 @@ def rotate(qkv_tw: Tensor, heads: int, cosines: Tensor, sines: Tensor) -> None:
 
 
 class _FeedForward:
-    """down(gelu(up(states))), in slices of rows; if gated, gelu of the first half times the second."""
+    """down(gelu(up(states))); if gated, gelu of the first half of up(states) times the second."""
 
     def __init__(self, weights: Weights, settings: LayerSettings) -> None:
         self.up_weight, self.up_bias, self.down_weight, self.down_bias = _to_dtype(weights, settings.dtype)
@@ -257,7 +254,7 @@ class _FeedForward:
 
     def __call__(self, states_tw: Tensor) -> Tensor:
         self.input = states_tw.to(self.up_weight.dtype)
-        self.up = [_product(rows_tw, self.up_weight, self.up_bias) for rows_tw in self.input.split(FEED_FORWARD_ROWS)]
+        self.up = [_product(rows_tw, self.up_weight, self.up_bias) for rows_tw in self.input.split(SLICE_ROWS)]
         return torch.cat([_product(self._activate(rows_tf), self.down_weight, self.down_bias) for rows_tf in self.up])
 
     def _activate(self, rows_tf: Tensor) -> Tensor:
@@ -266,33 +263,27 @@ class _FeedForward:
         activated, gate = rows_tf.chunk(2, dim=1)
         return functional.gelu(activated).mul_(gate)
 
-    def _activate_backward(self, gradient_tf: Tensor, rows_tf: Tensor) -> Tensor:
+    def _activate_backward(self, gradient_tf: Tensor, rows_tf: Tensor, result_tf: Tensor) -> None:
+        """Write the gradient of `rows_tf`, before the activation, to `result_tf`."""
         if not self.gated:
-            return torch.ops.aten.gelu_backward.grad_input(gradient_tf, rows_tf, grad_input=gradient_tf)
-        activated, gate = rows_tf.chunk(2, dim=1)
-        result = torch.empty_like(rows_tf)
-        first, second = result.chunk(2, dim=1)
+            torch.ops.aten.gelu_backward.grad_input(gradient_tf, rows_tf, grad_input=result_tf)
+            return
+        (activated, gate), (first, second) = rows_tf.chunk(2, dim=1), result_tf.chunk(2, dim=1)
         torch.mul(gradient_tf, functional.gelu(activated), out=second)
         first.copy_(torch.ops.aten.gelu_backward(gradient_tf.mul_(gate), activated))
-        return result
 
     def backward(self, gradient_tw: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """Gradients of the input and of the weights."""
         gradient_tw = gradient_tw.to(self.input.dtype)
-        up_grad = down_grad = None
-        up_bias_grad = None
-        if self.up_bias is not None:
-            up_bias_grad = torch.zeros_like(self.up_bias, dtype=sum_dtype(self.up_bias.dtype))
-        branch = []
-        slices = zip(self.up, self.input.split(FEED_FORWARD_ROWS), gradient_tw.split(FEED_FORWARD_ROWS), strict=True)
-        for rows_tf, rows_tw, gradient in slices:
-            down_grad = _weight_gradient(gradient, self._activate(rows_tf), down_grad)
-            inner_tf = self._activate_backward(_product(gradient, self.down_weight.t()), rows_tf)
-            up_grad = _weight_gradient(inner_tf, rows_tw, up_grad)
-            if up_bias_grad is not None:
-                up_bias_grad += inner_tf.to(up_bias_grad.dtype).sum(0)
-            branch.append(_product(inner_tf, self.up_weight.t()))
-        return torch.cat(branch), [up_grad, up_bias_grad, down_grad, _sum_rows(gradient_tw, self.down_bias)]
+        activated_tf = gradient_tw.new_empty(len(gradient_tw), self.down_weight.shape[1])
+        inner_tf = gradient_tw.new_empty(len(gradient_tw), len(self.up_weight))
+        parts = (tensor.split(SLICE_ROWS) for tensor in (gradient_tw, activated_tf, inner_tf))
+        for rows_tf, gradient, activated, inner in zip(self.up, *parts, strict=True):
+            activated.copy_(self._activate(rows_tf))
+            self._activate_backward(_product(gradient, self.down_weight.t()), rows_tf, inner)
+        down_grads = [_weight_gradient(gradient_tw, activated_tf), _sum_rows(gradient_tw, self.down_bias)]
+        up_grads = [_weight_gradient(inner_tf, self.input), _sum_rows(inner_tf, self.up_bias)]
+        return _product(inner_tf, self.up_weight.t()), [*up_grads, *down_grads]
 
 
 class FusedLayer(torch.autograd.Function):
