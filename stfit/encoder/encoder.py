@@ -36,7 +36,7 @@ class Encoder(nn.Module):
     def __init__(self, base: Backbone, config: ModelConfig, token_layers: nn.ModuleList, layout: Layout) -> None:
         super().__init__()
         self.precision = "float32"
-        """Data type of the matrix products: bfloat16 and float16 run them under autocast."""
+        """Data type of the matrix products in training: bfloat16 and float16 run them under autocast."""
         self.fused = False
         """Whether `encode` may use the fused forward, which gives the same token embeddings."""
         self.base = base
@@ -190,10 +190,15 @@ class Encoder(nn.Module):
         batch_tokens: int | None = None,
         fast: bool = False,
     ) -> np.ndarray:
-        """Embeddings as `encode` returns them; pooling skips `skip` tokens. `fast`: products in bfloat16."""
+        """Embeddings as `encode` returns them; pooling skips `skip` tokens.
+
+        `fast`: products in bfloat16. Otherwise, on a CPU, they are in float32, also while the model trains in bfloat16,
+        so that evaluators measure what `encode` will give.
+        """
         lengths = [len(sequence) for sequence in sequences]
         max_tokens = batch_tokens or BATCH_TOKENS.get(self.device.type, BATCH_TOKENS_ELSEWHERE)
-        forward, precision = self.layout.forward, "bfloat16" if fast else self.precision
+        forward, precision = self.layout.forward, "float32" if self.device.type == "cpu" else self.precision
+        precision = "bfloat16" if fast else precision
         dtype = getattr(torch, precision)
         runner: AbstractContextManager[Any] = nullcontext(map)
         if self.fused and fused_supports(dtype):

@@ -1,9 +1,10 @@
-"""Encoding, against SentenceTransformer.encode with its best batch size: both in one run, A B A B.
+"""Encoding in float32 and in bfloat16, against SentenceTransformer.encode with its best batch size: A B A B.
 
     STFIT_SHARED=... python tests/benchmarks/encode.py MODEL [--rounds 3] [--only quora] [--json encode.json]
 
 Every figure is a median over the rounds, tokenising included. The share of the peak is the model's FLOPs over the real
-tokens of all texts and the time, against float32 products of its shapes with weights laid out beforehand.
+tokens of all texts and the time, against products of its shapes with weights laid out beforehand. At last, how near
+the embeddings of `--fast` are to those in float32, and what retrieval finds with them.
 """
 
 import argparse
@@ -30,16 +31,22 @@ SETS = {
     "quora": ("data/quora_duplicates/train.jsonl.gz", ["question1", "question2"], 2000),
     "snli": ("data/snli/validation.jsonl.gz", ["premise", "hypothesis"], 8000),
     "cranfield": ("data/cranfield/corpus.jsonl.gz", ["text"], 250),
+    "stsb": ("data/stsb/test.jsonl.gz", ["sentence1", "sentence2"], 2000),
+    "banking77": ("data/banking77/test.jsonl.gz", ["text"], 2000),
 }
 """Name -> file, columns, and how many texts are encoded, repeats included."""
 
 BATCH_SIZES = (16, 32, 64, 128)
 
 
+def read_rows(path: Path) -> list[dict]:
+    with gzip.open(path, "rt") as lines:
+        return [json.loads(line) for line in lines]
+
+
 def texts_of(shared: Path, name: str) -> list[str]:
     path, columns, most = SETS[name]
-    with gzip.open(shared / path, "rt") as lines:
-        texts = [row[column] for row in map(json.loads, lines) for column in columns]
+    texts = [row[column] for row in read_rows(shared / path) for column in columns]
     return [text for text in texts if text.strip()][:most]
 
 
@@ -49,11 +56,12 @@ def seconds(work) -> float:
     return time.perf_counter() - start
 
 
-def peak(hidden: int, inner: int) -> float:
-    """Float32 GFLOP/s of a layer's products over 1,024 tokens."""
+def peak(hidden: int, inner: int, dtype: torch.dtype) -> float:
+    """GFLOP/s of a layer's products over 1,024 tokens."""
     times = []
     shapes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, inner), (inner, hidden)]
-    matrices = [(torch.randn(1024, k), torch.ops.mkldnn._reorder_linear_weight(torch.randn(n, k))) for k, n in shapes]
+    drawn = [(torch.randn(1024, k, dtype=dtype), torch.randn(n, k, dtype=dtype)) for k, n in shapes]
+    matrices = [(x, torch.ops.mkldnn._reorder_linear_weight(w)) for x, w in drawn]
     for _ in range(20):
         times.append(
             seconds(lambda: [torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "none") for x, w in matrices])
@@ -61,32 +69,73 @@ def peak(hidden: int, inner: int) -> float:
     return sum(2 * 1024 * k * n for k, n in shapes) / statistics.median(times[5:]) / 1e9
 
 
-def measure(name: str, texts: list[str], encoder: Encoder, st_model: SentenceTransformer, rounds: int) -> dict:
+def measure(
+    name: str, texts: list[str], encoder: Encoder, st_model: SentenceTransformer, rounds: int, fast: bool
+) -> dict:
+    """`st_model` computes in the same precision."""
     sample = texts[: len(texts) // 8]
-    encoder.encode(sample)
+    st_model.encode(sample)
     best = min(BATCH_SIZES, key=lambda size: seconds(lambda: st_model.encode(sample, batch_size=size)))
-    ours, fast, theirs, peaks = [], [], [], []
-    config = encoder.backbone.config
+    dtype, config = torch.bfloat16 if fast else torch.float32, encoder.backbone.config
+
+    def encode() -> None:
+        distinct = list(dict.fromkeys(texts))
+        encoder.embed(encoder.tokenizer(distinct), fast=fast)
+
+    encode()
+    ours, theirs, peaks = [], [], []
     for _ in range(rounds):
-        ours.append(seconds(lambda: encoder.encode(texts)))
+        ours.append(seconds(encode))
         theirs.append(seconds(lambda: st_model.encode(texts, batch_size=best)))
-        peaks.append(peak(config.hidden_size, config.intermediate_size))
+        peaks.append(peak(config.hidden_size, config.intermediate_size, dtype))
     sequences = encoder.tokenizer(list(dict.fromkeys(texts)))
-    fast = [seconds(lambda: encoder.embed(sequences, fast=True)) for _ in range(rounds)]
-    difference = np.abs(encoder.encode(sample) - st_model.encode(sample, batch_size=best)).max()
     tokens = sum(map(len, sequences))
     weights = config.num_hidden_layers * config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size)
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     return {
         "texts": f"{name}: {len(texts)}, {len(sequences)} distinct, {tokens / len(sequences):.0f} tokens each",
+        "precision": str(dtype).removeprefix("torch."),
         "stfit": round(len(texts) / statistics.median(ours)),
         "sentence-transformers": round(len(texts) / statistics.median(theirs)),
         "batch size": best,
-        "ratio": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 2),
-        "ratios": [round(b / a, 2) for a, b in zip(ours, theirs, strict=True)],
+        "ratio": round(statistics.median(ratios), 2),
+        "ratios": [round(ratio, 2) for ratio in ratios],
         "share of the peak": round(2 * weights * tokens / statistics.median(ours) / 1e9 / statistics.median(peaks), 2),
-        "--fast": round(len(texts) / statistics.median(fast)),
-        "difference": float(difference),
     }
+
+
+def closeness(texts: list[str], encoder: Encoder) -> tuple[float, float]:
+    """Lowest and mean cosine of the embeddings of `--fast` to those in float32."""
+    sequences = encoder.tokenizer(list(dict.fromkeys(texts)))
+    exact, fast = (encoder.embed(sequences, normalize=True, fast=fast) for fast in (False, True))
+    cosines = (exact * fast).sum(1)
+    return float(cosines.min()), float(cosines.mean())
+
+
+def ndcg(shared: Path, encoder: Encoder, fast: bool) -> float:
+    """ndcg@10 of Cranfield's queries, with its grades as they are."""
+    folder = shared / "data/cranfield"
+    corpus, queries = (
+        {row["_id"]: row for row in read_rows(folder / f"{name}.jsonl.gz")} for name in ("corpus", "queries")
+    )
+    judged: dict[str, dict[str, int]] = {}
+    for line in (folder / "qrels/test.tsv").read_text().splitlines()[1:]:
+        query, document, grade = line.split("\t")
+        judged.setdefault(query, {})[document] = int(grade)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        return encoder.embed(encoder.tokenizer(texts), normalize=True, fast=fast)
+
+    documents = list(corpus)
+    of_documents = embed([f"{row['title']} {row['text']}".strip() for row in corpus.values()])
+    of_queries = embed([queries[query]["text"] for query in judged])
+    discounts = 1 / np.log2(np.arange(2, 12))
+    found = []
+    for grades, scores in zip(judged.values(), of_queries @ of_documents.T, strict=True):
+        gains = [max(grades.get(documents[i], 0), 0) for i in np.argsort(-scores, kind="stable")[:10]]
+        best = sorted((max(grade, 0) for grade in grades.values()), reverse=True)[:10]
+        found.append(np.dot(gains, discounts) / max(np.dot(best, discounts[: len(best)]), 1e-9))
+    return float(np.mean(found))
 
 
 def first_row(model: str, texts: list[str]) -> float:
@@ -118,8 +167,12 @@ def main() -> None:
     names = [name for name in SETS if options.only in (None, name)]
     texts = {name: texts_of(Path(shared), name) for name in names}
     start = round(statistics.median(first_row(options.model, next(iter(texts.values()))) for _ in range(5)), 1)
-    encoder, st_model = load_encoder(options.model), SentenceTransformer(options.model, device="cpu")
-    rows = [measure(name, texts[name], encoder, st_model, options.rounds) for name in names]
+    encoder = load_encoder(options.model)
+    rows = []
+    for fast in (False, True):
+        dtype = torch.bfloat16 if fast else torch.float32
+        st_model = SentenceTransformer(options.model, device="cpu", model_kwargs={"dtype": dtype})
+        rows += [measure(name, texts[name], encoder, st_model, options.rounds, fast) for name in names]
     print(
         f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores; texts a second, medians of {options.rounds}\n"
     )
@@ -128,6 +181,11 @@ def main() -> None:
     for row in rows:
         print(f"| {' | '.join(str(row[key]) for key in shown)} |")
     print(f"\nratios: {[row['ratios'] for row in rows]}\ncommand start to first rows on disk: {start} s")
+    for name in names:
+        lowest, mean = closeness(texts[name], encoder)
+        print(f"{name}: cosine of --fast to float32 at least {lowest:.5f}, mean {mean:.6f}")
+    exact, in_bfloat16 = (ndcg(Path(shared), encoder, fast) for fast in (False, True))
+    print(f"cranfield: ndcg@10 {exact:.4f}, with --fast {in_bfloat16:.4f}")
     if options.json:
         options.json.write_text(json.dumps({"rows": rows, "first_row_seconds": start}, indent=2) + "\n")
 

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 
+from stfit import evaluate
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, DivergedError, RecipeError
 from stfit.events import Evaluated, Finished, StepInfo
@@ -198,6 +199,12 @@ def test_bfloat16_on_a_cpu_that_only_emulates_it_is_warned_of(write, run, monkey
     monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: supported)
     run(write(train={"max_steps": 1, "precision": "bfloat16"}))
     assert ("float32 is faster" in caplog.text) == (not supported)
+
+
+def test_a_training_in_bfloat16_is_measured_in_float32_as_its_model_will_be(write, run, similarity):
+    recipe = write(eval=[similarity], train={"precision": "bfloat16"})
+    result = run(recipe)[-1].result
+    assert result["metrics"] == evaluate(result["model"], recipe)["metrics"]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
