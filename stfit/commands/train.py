@@ -256,9 +256,9 @@ def _build_encoder(loaded: LoadedRecipe[Recipe], pinned: Recipe, prepared: Prepa
             f"the run began with `attention: {pinned.model.attention}`, which this machine can't compute: leave out "
             "--locked, or start a new run with --fresh"
         ) from error
-    encoder.precision = choose_precision(pinned.train.precision, device)
     encoder.use_fast_dropout()
     log.info("layout %s: %s", encoder.layout.name, encoder.layout.reason)
+    encoder.precision = choose_precision(pinned.train.precision, device, encoder.layout.name)
     return encoder
 
 

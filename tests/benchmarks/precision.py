@@ -1,6 +1,6 @@
 """Whether training in bfloat16 costs quality: the same trainings in float32 and in bfloat16, measured in float32.
 
-    STFIT_SHARED=... python tests/benchmarks/precision.py NAME=FOLDER:ROWS ... [--seeds 10] [--runs runs/precision]
+    STFIT_SHARED=... python tests/benchmarks/precision.py NAME=FOLDER:ROWS:RATE ... [--seeds 10] [--runs runs/precision]
 
 Non-inferiority with a margin of one point of the metric: the differences of each seed are averaged, and bfloat16 is as
 good if the lower end of their one-sided 95% interval (Student's t) is above -0.01. sentence-transformers in float32, on
@@ -9,6 +9,7 @@ on where it was stopped.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -22,26 +23,22 @@ from scipy.stats import t
 NAMES = ("STS-B", "Quora pairs", "TREC")
 SEEDS, PEER_SEEDS = 10, 3
 MARGIN, LEVEL = 0.01, 0.95
-TOOLS = ("float32", "bfloat16", "sentence-transformers")
+PRECISIONS = ("float32", "bfloat16")
+TOOLS = (*PRECISIONS, "sentence-transformers")
 
 
-def measure(shared: Path, base: Path, rows: int, task: str, seed: int, tool: str, folder: Path) -> dict:
+def measure(shared: Path, base: Path, task: str, seed: int, tool: str, folder: Path, rows: int, rate: float) -> dict:
     """The value of the metric and the seconds of one training."""
     shutil.rmtree(folder, ignore_errors=True)
-    recipe = prepare(shared, task, rows, folder / "rows") | {
-        "model": {"base": str(with_limit(base, folder))},
-        "seed": seed,
-    }
-    if tool == TOOLS[-1]:
-        run = train_st(recipe, folder)
-    else:
-        run = train_stfit(recipe | {"train": recipe["train"] | {"precision": tool}}, folder)
+    recipe = prepare(shared, task, rows, folder / "rows")
+    recipe |= {"model": {"base": str(with_limit(base, folder))}, "seed": seed}
+    recipe["train"]["learning_rate"] = rate
+    if tool in PRECISIONS:
+        recipe["train"]["precision"] = tool
+    run = (train_stfit if tool in PRECISIONS else train_st)(recipe, folder)
     metric = TASKS[task][-1][0]
-    return {
-        "metric": metric,
-        "value": evaluate(run["model"], recipe, folder)[f"test/{metric}"],
-        "seconds": run["wall_seconds"],
-    }
+    value = evaluate(run["model"], recipe, folder)[f"test/{metric}"]
+    return {"metric": metric, "value": value, "seconds": run["wall_seconds"]}
 
 
 def lower_end(differences: list[float]) -> float:
@@ -76,7 +73,7 @@ HEADER = ["base", "task", "seeds", *TOOLS, "spread of float32", "difference", "l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bases", nargs="*", help="NAME=FOLDER:ROWS")
+    parser.add_argument("bases", nargs="*", help="NAME=FOLDER:ROWS:RATE")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--runs", type=Path, default=Path("runs/precision"))
     options = parser.parse_args()
@@ -86,20 +83,21 @@ def main() -> None:
     kept = options.runs / "precision.jsonl"
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     done = {(line["base"], line["task"], line["seed"], line["tool"]) for line in lines}
-    for seed in range(1, options.seeds + 1):
-        for word in options.bases:
-            name, _, where = word.partition("=")
-            where, _, rows = where.rpartition(":")
-            for task in NAMES:
-                for tool in TOOLS if seed <= PEER_SEEDS else TOOLS[:2]:
-                    if (name, task, seed, tool) in done:
-                        continue
-                    folder = (options.runs / "work").resolve()
-                    found = measure(shared, Path(where).resolve(), int(rows), task, seed, tool, folder)
-                    lines.append({"base": name, "task": task, "seed": seed, "tool": tool, **found})
-                    with kept.open("a") as out:
-                        out.write(json.dumps(lines[-1]) + "\n")
-                    print(json.dumps(lines[-1]), flush=True)
+    bases = [word.partition("=")[::2] for word in options.bases]
+    own = [(seed, tool) for seed in range(1, options.seeds + 1) for tool in PRECISIONS]
+    for seed, tool in own + [(seed, TOOLS[-1]) for seed in range(1, PEER_SEEDS + 1)]:
+        for (name, where), task in itertools.product(bases, NAMES):
+            if (name, task, seed, tool) in done:
+                continue
+            path, rows, rate = where.rsplit(":", 2)
+            settings = {"rows": int(rows), "rate": float(rate)}
+            found = measure(
+                shared, Path(path).resolve(), task, seed, tool, (options.runs / "work").resolve(), **settings
+            )
+            lines.append({"base": name, "task": task, "seed": seed, "tool": tool, **settings, **found})
+            with kept.open("a") as out:
+                out.write(json.dumps(lines[-1]) + "\n")
+            print(json.dumps(lines[-1]), flush=True)
     print(f"\n| {' | '.join(HEADER)} |\n|{' --- |' * len(HEADER)}")
     for base, task in dict.fromkeys((line["base"], line["task"]) for line in lines):
         of_task = [line for line in lines if (line["base"], line["task"]) == (base, task)]

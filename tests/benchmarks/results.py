@@ -174,8 +174,8 @@ def train_with_sentence_transformers(path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         arguments = Arguments(
             output_dir=scratch, num_train_epochs=settings["epochs"], per_device_train_batch_size=BATCH,
-            learning_rate=RATE, seed=recipe["seed"], warmup_steps=WARM_UP, weight_decay=0.0, use_cpu=True,
-            batch_sampler=sampler, save_strategy="no", report_to="none", disable_tqdm=True,
+            learning_rate=settings["learning_rate"], seed=recipe["seed"], warmup_steps=WARM_UP, weight_decay=0.0,
+            use_cpu=True, batch_sampler=sampler, save_strategy="no", report_to="none", disable_tqdm=True,
         )  # fmt: skip
         loss = getattr(losses, ST_LOSSES[recipe["loss"]])(model)
         SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=loss).train()
