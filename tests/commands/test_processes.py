@@ -57,6 +57,12 @@ def weights(run):
 
 
 @pytest.fixture
+def write(write):
+    """In float32: how processes share a batch changes its last digits, which bfloat16 does not have."""
+    return lambda **sections: write(**sections | {"train": {"precision": "float32"} | sections.get("train", {})})
+
+
+@pytest.fixture
 def group(tmp_path):
     """Trains a recipe below `runs`/ in so many processes; gives how each ended.
 
