@@ -331,7 +331,8 @@ def test_process_that_dies_while_the_first_asks_a_teacher_ends_the_others_at_onc
 ):
     student = {"layers": [{"type": "dense", "out_features": 32}]}
     data = {"dataset": many, "format": "text", "columns": {"text": ["sentence1", "sentence2"]}}
-    recipe = write(model=student, data=data, loss={"type": "mse", "teacher": str(tiny_base("bert"))})
+    epoch = {"max_steps": None, "epochs": 1}  # a shorter run asks about fewer texts
+    recipe = write(model=student, data=data, loss={"type": "mse", "teacher": str(tiny_base("bert"))}, train=epoch)
     arguments = ["train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json"]
     launcher = start(*arguments, HF_ASSETS_CACHE=str(tmp_path / "assets"))
     out, err = kill_at(launcher, "teacher: embedded 4096 of 80000 texts", victim)
