@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
@@ -37,7 +37,7 @@ from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
 from stfit.runtime.system import peak_memory
 from stfit.similarity import agreement
-from stfit.workflows.text_windows import Inputs, Window, stream_text_windows
+from stfit.workflows.text_windows import Inputs, Window, open_texts, stream_text_windows
 
 log = logging.getLogger("stfit")
 
@@ -82,7 +82,8 @@ def encode(
     parts = Parts(target.with_name(target.name + ".parts"))
     parts.require_own()
     require_output(parts.folder, read, is_folder=True)
-    local_files(inputs.source)  # report a missing file before the model is loaded
+    local_files(inputs.source)  # report a missing file, or a column of it, before the model is loaded
+    texts = open_texts(inputs)
     encoder = load_encoder(model_in(model), choose_device(device))
     if options.fast:
         warn_of_slow_precision("bfloat16", encoder.device.type)
@@ -95,7 +96,7 @@ def encode(
     with lock_folder(parts.folder / "output"), handle_signals():
         try:
             with wrap_os_errors(output):
-                yield from _write_parts(encoder, inputs, options, ranges, parts, target.suffix, with_text, stats)
+                yield from _write_parts(encoder, inputs, texts, options, ranges, parts, target.suffix, with_text, stats)
                 if is_rank_zero():
                     _merge_parts(parts, inputs, target, options, calibration, ranges, conditions, stats)
         except InterruptedRun as stop:
@@ -148,6 +149,7 @@ def _merge_parts(
 def _write_parts(
     encoder: Encoder,
     inputs: Inputs,
+    blocks: Iterable[Texts],
     options: EncodeOptions,
     ranges: Ranges | None,
     parts: Parts,
@@ -167,7 +169,7 @@ def _write_parts(
 
     row_bytes = bytes_per_row(precision, stats.dim) + bytes_per_row(options.precision, stats.dim, suffix)
     total = _RowCount(inputs.source)
-    windows = stream_text_windows(inputs, encoder, prompt, lambda number, texts: parts.has(number, digest_of(texts)))
+    windows = stream_text_windows(blocks, encoder, prompt, lambda number, texts: parts.has(number, digest_of(texts)))
     for window in windows:
         start = time.perf_counter()
         if is_rank_zero() and (rows := total.take_once()):

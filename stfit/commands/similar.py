@@ -23,7 +23,7 @@ from stfit.io.unicode import is_unicode
 from stfit.lazy import torch
 from stfit.runtime.device import choose_device
 from stfit.similarity import normalize
-from stfit.workflows.text_windows import Inputs, stream_text_windows
+from stfit.workflows.text_windows import Inputs, open_texts, stream_text_windows
 
 log = logging.getLogger("stfit")
 
@@ -68,7 +68,8 @@ def _dim_of_queries(stored: Embeddings, inputs: Inputs, encoder: Encoder, model:
 def _embed_texts(inputs: Inputs, encoder: Encoder, prompt: str, known: Collection[str] = ()) -> Iterator[EmbeddingRows]:
     """The distinct texts of each window but those that are `known`, with the ids and titles that their rows have."""
     log.info("embedding the texts of %s", inputs.source.dataset)
-    for window in stream_text_windows(replace(inputs, keep_if_there=("_id", "id", "title")), encoder, prompt):
+    texts = open_texts(replace(inputs, keep_if_there=("_id", "id", "title")))
+    for window in stream_text_windows(texts, encoder, prompt):
         assert window.sequences is not None
         new = [i for i, text in enumerate(window.distinct) if text.strip() and text not in known]
         sequences = [window.sequences[i] for i in new]

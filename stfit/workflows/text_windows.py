@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -54,13 +55,21 @@ class Window:
     """Token ids of the distinct texts that this process embeds; None if the window is done."""
 
 
+def open_texts(inputs: Inputs) -> Iterator[Texts]:
+    """Blocks of texts, the first of which is read at once: a missing column is told before a model is loaded."""
+    blocks = stream_texts(inputs.source, inputs.column, inputs.id_column, inputs.keep, inputs.keep_if_there)
+    return chain(list(islice(blocks, 1)), blocks)
+
+
 def stream_text_windows(
-    inputs: Inputs, encoder: Encoder, prompt: str, is_done: Callable[[int, Texts], bool] = lambda number, texts: False
+    blocks: Iterable[Texts],
+    encoder: Encoder,
+    prompt: str,
+    is_done: Callable[[int, Texts], bool] = lambda number, texts: False,
 ) -> Iterator[Window]:
-    """Reads and tokenizes in a thread, one window ahead. `is_done(number, texts)`: whether tokens are not needed."""
+    """Reads on and tokenizes in a thread, one window ahead. `is_done(number, texts)`: whether tokens are not needed."""
 
     def tokenized_windows() -> Iterator[Window]:
-        blocks = stream_texts(inputs.source, inputs.column, inputs.id_column, inputs.keep, inputs.keep_if_there)
         for number, texts in enumerate(_split_windows(blocks, encoder)):
             distinct = list(dict.fromkeys(texts.texts))
             row_of = {text: i for i, text in enumerate(distinct)}

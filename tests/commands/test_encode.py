@@ -440,3 +440,10 @@ def test_columns_that_can_not_be_kept_are_named(model, tmp_path, name, keep, err
     inputs = inputs_to_keep(Source(dataset=str(tmp_path / "t.jsonl")), "text", None, keep)
     with pytest.raises(error, match=message):
         list(encode(model, inputs, tmp_path / name, EncodeOptions(), device="cpu"))
+
+
+def test_a_column_that_is_not_there_is_told_before_a_model_is_loaded(tmp_path) -> None:
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAYLOAD))
+    inputs = inputs_to_keep(Source(dataset=str(tmp_path / "t.jsonl")), "text", None, ["titel"])
+    with pytest.raises(DataError, match="there is no column `titel`"):
+        list(encode(str(tmp_path / "no-model"), inputs, tmp_path / "o.parquet", EncodeOptions(), device="cpu"))
