@@ -74,7 +74,9 @@ HEADER = ["base", "task", "seeds", *TOOLS, "spread of float32", "difference", "l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bases", nargs="*", help="NAME=FOLDER:ROWS:RATE")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--tasks", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--runs", type=Path, default=Path("runs/precision"))
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -84,9 +86,9 @@ def main() -> None:
     lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     done = {(line["base"], line["task"], line["seed"], line["tool"]) for line in lines}
     bases = [word.partition("=")[::2] for word in options.bases]
-    own = [(seed, tool) for seed in range(1, options.seeds + 1) for tool in PRECISIONS]
+    own = [(seed, tool) for seed in range(options.first, options.first + options.seeds) for tool in PRECISIONS]
     for seed, tool in own + [(seed, TOOLS[-1]) for seed in range(1, PEER_SEEDS + 1)]:
-        for (name, where), task in itertools.product(bases, NAMES):
+        for (name, where), task in itertools.product(bases, options.tasks):
             if (name, task, seed, tool) in done:
                 continue
             path, rows, rate = where.rsplit(":", 2)
