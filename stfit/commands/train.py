@@ -258,7 +258,7 @@ def _build_encoder(loaded: LoadedRecipe[Recipe], pinned: Recipe, prepared: Prepa
         ) from error
     encoder.use_fast_dropout()
     log.info("layout %s: %s", encoder.layout.name, encoder.layout.reason)
-    encoder.precision = choose_precision(pinned.train.precision, device, encoder.layout.name)
+    encoder.precision = choose_precision(pinned.train.precision, device)
     return encoder
 
 

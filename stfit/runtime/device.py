@@ -23,17 +23,11 @@ def choose_device(device: str) -> str:
     return device
 
 
-def choose_precision(precision: str, device: str, layout: str) -> str:
-    """Data type of the products of a training. `auto` is what was shown to be as good as float32, and is faster."""
-    if precision != "auto":
-        warn_of_slow_precision(precision, device)
-        return precision
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    if device == "cpu" and layout == "fused" and _is_x86() and _cpu_multiplies_bfloat16():
-        log.info("products in bfloat16, which this CPU has instructions for (train.precision: float32 avoids them)")
-        return "bfloat16"
-    return "float32"
+def choose_precision(precision: str, device: str) -> str:
+    if precision == "auto":
+        return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    warn_of_slow_precision(precision, device)
+    return precision
 
 
 def warn_of_slow_precision(precision: str, device: str) -> None:
@@ -43,13 +37,9 @@ def warn_of_slow_precision(precision: str, device: str) -> None:
 
 def _cpu_multiplies_bfloat16() -> bool:
     """Whether the CPU has instructions for products in bfloat16: avx512_bf16 or AMX of x86, or bf16 of ARM."""
-    if _is_x86():
+    if platform.machine() in ("x86_64", "AMD64"):
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _is_x86() -> bool:
-    return platform.machine() in ("x86_64", "AMD64")
 
 
 def describe_hardware(device: str) -> str:

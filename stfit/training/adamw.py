@@ -88,7 +88,9 @@ class AdamW:
         assert gradient is not None
         seen = state.pop("seen", None)
         if gradient.is_sparse:
-            if seen is None:
+            if seen is None and not state["step"]:
+                seen = torch.zeros(len(weight), dtype=torch.bool)
+            elif seen is None:  # whole gradients came first
                 seen = _any_in_row(state["exp_avg"]) | _any_in_row(state["exp_avg_sq"])
             state["seen"] = seen
             (indices,), values = gradient.indices(), gradient.values()

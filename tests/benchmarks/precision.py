@@ -51,7 +51,8 @@ def row(base: str, task: str, lines: list[dict]) -> list[str]:
     values = {tool: {line["seed"]: line["value"] for line in lines if line["tool"] == tool} for tool in TOOLS}
     both = sorted(values["float32"].keys() & values["bfloat16"].keys())
     differences = [values["bfloat16"][seed] - values["float32"][seed] for seed in both]
-    means = [f"{100 * statistics.mean(values[tool].values()):.2f}" if values[tool] else "" for tool in TOOLS]
+    compared = [[values[tool][seed] for seed in both] for tool in PRECISIONS] + [list(values[TOOLS[-1]].values())]
+    means = [f"{100 * statistics.mean(of_tool):.2f}" if of_tool else "" for of_tool in compared]
     low = lower_end(differences)
     verdict = "not worse" if low > -MARGIN else "not shown"
     spread = 100 * statistics.stdev(values["float32"].values())

@@ -201,23 +201,6 @@ def test_bfloat16_on_a_cpu_that_only_emulates_it_is_warned_of(write, run, monkey
     assert ("float32 is faster" in caplog.text) == (not supported)
 
 
-@pytest.mark.parametrize(
-    ("layout", "architecture", "supported", "expected"),
-    [
-        ("fused", "x86_64", True, "bfloat16"),
-        ("fused", "AMD64", True, "bfloat16"),
-        ("fused", "x86_64", False, "float32"),
-        ("packed", "x86_64", True, "float32"),
-        ("fused", "arm64", True, "float32"),  # never measured
-    ],
-)
-def test_auto_is_bfloat16_where_that_was_shown_to_be_as_good(monkeypatch, layout, architecture, supported, expected):
-    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: supported)
-    monkeypatch.setattr("platform.machine", lambda: architecture)
-    assert device.choose_precision("auto", "cpu", layout) == expected
-    assert device.choose_precision("float32", "cpu", layout) == "float32"
-
-
 def test_a_training_in_bfloat16_is_measured_in_float32_as_its_model_will_be(write, run, similarity):
     recipe = write(eval=[similarity], train={"precision": "bfloat16"})
     result = run(recipe)[-1].result
