@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-MINILM = "models/plain-minilm-l6-h384"
+from runs import MODEL
+
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "distilroberta": ("Roberta", {"vocab_size": 50_265, "num_hidden_layers": 6, "max_position_embeddings": 514}),
     "mpnet": ("MPNet", {"vocab_size": 30_527, "num_hidden_layers": 3, "max_position_embeddings": 514}),
@@ -63,7 +64,7 @@ LAST_TOKEN = ("qwen3",)
 def build_base(name: str, shared: Path, folder: Path) -> Path:
     """The folder of a base, in `folder` if it has to be built."""
     if name == "minilm":
-        return shared / MINILM
+        return shared / MODEL
     path = folder / name
     if not path.exists():
         import torch
@@ -81,7 +82,7 @@ def build_base(name: str, shared: Path, folder: Path) -> Path:
         config = getattr(transformers, f"{prefix}Config")(**settings, **special)
         getattr(transformers, f"{prefix}Model")(config).save_pretrained(path)
         tokenizer = transformers.PreTrainedTokenizerFast(
-            tokenizer_file=str(shared / MINILM / "tokenizer.json"),
+            tokenizer_file=str(shared / MODEL / "tokenizer.json"),
             pad_token="[PAD]",
             cls_token="[CLS]",
             sep_token="[SEP]",

@@ -7,7 +7,6 @@ fastest product of the base's own matrices that a library of the machine reaches
 """
 
 import argparse
-import gzip
 import json
 import os
 import platform
@@ -20,8 +19,8 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from bases import LAST_TOKEN, MINILM, build_base
-from runs import find_shared, run_json
+from bases import LAST_TOKEN, build_base
+from runs import MODEL, find_shared, read_lines, run_json
 
 PRECISIONS = ("float32", "bfloat16")
 IN_BATCH = "multiple_negatives_ranking"
@@ -55,29 +54,24 @@ ROWS = [
 MODULES = {"stfit": "stfit.commands.train", "sentence-transformers": "sentence_transformers"}
 
 
-def read_rows(path: Path) -> list[dict]:
-    with gzip.open(path, "rt") as lines:
-        return [json.loads(line) for line in lines]
-
-
 def write_data(name: str, shared: Path, folder: Path) -> Path:
     """Rows with the columns of the loss: question pairs; long pairs of one length; triplets; titles and abstracts."""
     path = folder / f"{name}.jsonl"
     if path.exists():
         return path
     if name == "quora":
-        found = read_rows(shared / "data/quora_duplicates/train.jsonl.gz")
+        found = read_lines(shared / "data/quora_duplicates/train.jsonl.gz")
         rows = [{"anchor": row["question1"], "positive": row["question2"]} for row in found]
     elif name == "even":
-        found = read_rows(shared / "data/stsb/train.jsonl.gz")
+        found = read_lines(shared / "data/stsb/train.jsonl.gz")
         joined = [found[start : start + 10] for start in range(0, len(found) - 10, 2)]
         columns = {"anchor": "sentence1", "positive": "sentence2"}
         rows = [{role: " ".join(row[key] for row in part) for role, key in columns.items()} for part in joined]
     elif name == "triplets":
-        found = [row["set"] for row in read_rows(shared / "data/qqp_triplets/train.jsonl.gz")]
+        found = [row["set"] for row in read_lines(shared / "data/qqp_triplets/train.jsonl.gz")]
         rows = [{"anchor": row["query"], "positive": row["pos"][0], "negative": row["neg"][0]} for row in found]
     else:
-        found = read_rows(shared / "data/cranfield/corpus.jsonl.gz")
+        found = read_lines(shared / "data/cranfield/corpus.jsonl.gz")
         rows = [{"anchor": row["title"], "positive": row["text"]} for row in found if row["title"] and row["text"]]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -156,7 +150,7 @@ print(total / took / 1e9)
 def tokens_per_example(data: Path, shared: Path, limit: int) -> float:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(shared / MINILM / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(shared / MODEL / "tokenizer.json"))
     tokenizer.enable_truncation(limit)
     tokenizer.no_padding()
     rows = [json.loads(line) for line in data.read_text().splitlines()]

@@ -8,7 +8,6 @@ the embeddings of `--fast` are to those in float32, and what retrieval finds wit
 """
 
 import argparse
-import gzip
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from runs import read_lines
 from sentence_transformers import SentenceTransformer
 
 from stfit.encoder.build import load_encoder
@@ -39,14 +39,9 @@ SETS = {
 BATCH_SIZES = (16, 32, 64, 128)
 
 
-def read_rows(path: Path) -> list[dict]:
-    with gzip.open(path, "rt") as lines:
-        return [json.loads(line) for line in lines]
-
-
 def texts_of(shared: Path, name: str) -> list[str]:
     path, columns, most = SETS[name]
-    texts = [row[column] for row in read_rows(shared / path) for column in columns]
+    texts = [row[column] for row in read_lines(shared / path) for column in columns]
     return [text for text in texts if text.strip()][:most]
 
 
@@ -116,7 +111,7 @@ def ndcg(shared: Path, encoder: Encoder, fast: bool) -> float:
     """ndcg@10 of Cranfield's queries, with its grades as they are."""
     folder = shared / "data/cranfield"
     corpus, queries = (
-        {row["_id"]: row for row in read_rows(folder / f"{name}.jsonl.gz")} for name in ("corpus", "queries")
+        {row["_id"]: row for row in read_lines(folder / f"{name}.jsonl.gz")} for name in ("corpus", "queries")
     )
     judged: dict[str, dict[str, int]] = {}
     for line in (folder / "qrels/test.tsv").read_text().splitlines()[1:]:

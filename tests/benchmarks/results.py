@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from results_page import write_page
-from runs import find_shared, run_json
+from runs import find_shared, read_lines, run_json
 
 SEEDS = (1, 2, 3)
 ROWS = 500
@@ -65,11 +65,6 @@ TASKS: dict[str, tuple[str, str, str, tuple[str, dict], tuple[str, dict], list[s
     "Cranfield": ("positive_pair", "multiple_negatives_ranking", "retrieval",
                   ("cranfield/corpus", TITLES), ("cranfield", {}), ["ndcg@10", "ndcg_graded@10"]),
 }  # fmt: skip
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    with gzip.open(path, "rt") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def read_rows(shared: Path, name: str, columns: dict[str, Any], most: int) -> list[dict[str, Any]]:

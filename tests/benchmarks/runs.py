@@ -1,5 +1,6 @@
 """What the benchmarks share: where the real data is, and one run as a subprocess."""
 
+import gzip
 import json
 import os
 import resource
@@ -20,6 +21,12 @@ def find_shared() -> Path:
     if not shared:
         sys.exit("STFIT_SHARED must name the folder with data, models and the sentence-transformers script")
     return Path(shared)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The rows of a compressed JSON Lines file."""
+    with gzip.open(path, "rt") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def run_json(command: list[str], first_step: str | None = None) -> dict:
