@@ -8,6 +8,7 @@ number of tokens of its own, which needs about ten kernels of some hundred KB ea
 in 400 steps, for kernels that are hardly used again.
 """
 
+import gc
 import logging
 import os
 
@@ -42,3 +43,12 @@ def configure_malloc(sharded: bool) -> None:
     call_libc("mallopt", TRIM_THRESHOLD, -1)
     if sharded:
         log.warning("train.shard has no effect with a single process: use `--processes`")
+
+
+def return_freed_memory() -> None:
+    """Before the memory is needed for something else, as for a second copy of the model; and after that copy.
+
+    Encoders are parts of reference cycles, which only the garbage collector frees.
+    """
+    gc.collect()
+    call_libc("malloc_trim", 0)

@@ -24,6 +24,7 @@ from stfit.progress import task
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.seal import seal
+from stfit.runtime.malloc import return_freed_memory
 from stfit.runtime.run_folder import RunFolder, find_damage, hash_model
 from stfit.runtime.signals import SignalHandler
 from stfit.runtime.system import peak_memory
@@ -244,7 +245,9 @@ class TrainingSession:
                     task("saving the model"),
                     atomic_directory(self.folder.model) as scratch,
                 ):
+                    return_freed_memory()  # a saved model is loaded once, to prove that it is the trained one
                     save_encoder(encoder, scratch)
+                    return_freed_memory()
                 self.state.weights = hash_model(self.folder.model)
             barrier()  # no process may read the model before it is written
 

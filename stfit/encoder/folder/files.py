@@ -176,7 +176,12 @@ def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
 
 
 def not_finite(weights: Iterable[tuple[str, Tensor]]) -> list[str]:
-    return [name for name, weight in weights if weight.is_floating_point() and not weight.isfinite().all()]
+    return [name for name, weight in weights if weight.is_floating_point() and not _is_finite(weight)]
+
+
+def _is_finite(weight: Tensor) -> bool:
+    # The least and the largest value are NaN if one value is. `weight.isfinite()` needs another copy of the weight.
+    return weight.numel() == 0 or bool(torch.stack(torch.aminmax(weight)).isfinite().all())
 
 
 def name_some(names: Iterable[str]) -> str:

@@ -330,6 +330,7 @@ class FusedLayer(torch.autograd.Function):
     def backward(ctx: Any, gradient_tw: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors
         attention, feed_forward, norms = ctx.parts
+        del ctx.parts  # activations of a layer are freed with its backward pass, not with that of the first layer
         rates = ctx.settings.hidden_dropouts
         if ctx.settings.norm_first:
             branch_tw, ff_grads = feed_forward.backward(_dropout_backward(gradient_tw, ctx.masks[1], rates[1]))
