@@ -22,6 +22,27 @@ HOPELESS = ("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EIO", "EMFILE", "ENFILE", "EN
 USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
 """click.UsageError, or the copy of it that newer versions of typer bring."""
 
+UNKNOWN_VERB = re.compile("No such command '(.+?)'")
+OTHER_VERBS = {
+    "compare": "report RUN RUN` or `stfit eval MODEL --compare OTHER",
+    "convert": "export",
+    "download": "fetch",
+    "embed": "encode",
+    "evaluate": "eval",
+    "finetune": "train",
+    "fit": "train",
+    "lint": "check",
+    "list": "runs",
+    "new": "init",
+    "predict": "encode",
+    "publish": "push",
+    "search": "similar",
+    "test": "eval",
+    "upload": "push",
+    "validate": "check",
+}
+"""What other tools call the verbs."""
+
 
 class Failure(NamedTuple):
     """Why a command failed; `message` is None if a worker process has printed it already."""
@@ -36,7 +57,8 @@ def failure_from(error: BaseException) -> Failure:
         return Failure(InterruptedRun.__name__, "stopped", 130)
     if isinstance(error, USAGE_ERROR):
         message = error.format_message()  # type: ignore[attr-defined]
-        return Failure("usage", message + _override_hint(getattr(error, "option_name", None) or ""), 2)
+        hint = _override_hint(getattr(error, "option_name", None) or "") or _verb_hint(message)
+        return Failure("usage", message + hint, 2)
     if isinstance(error, StfitError | InterruptedRun):
         return Failure(type(error).__name__, str(error), error.exit_code)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
@@ -57,6 +79,11 @@ def failure_from(error: BaseException) -> Failure:
         message += f"This is a bug in the package `{package}`; run again with --debug for a traceback."
         return Failure(RecipeError.__name__, message, RecipeError.exit_code)
     return Failure("bug", f"{message}This is a bug in stfit; run again with --debug for a traceback.", 1)
+
+
+def _verb_hint(message: str) -> str:
+    found = UNKNOWN_VERB.search(message)
+    return f" (use `stfit {OTHER_VERBS[found[1]]}`)" if found and found[1] in OTHER_VERBS else ""
 
 
 def _override_hint(option: str) -> str:

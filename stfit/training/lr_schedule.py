@@ -14,7 +14,11 @@ def learning_rate_at(step: int, total_steps: int, warmup_steps: int, schedule: s
 
 
 def duration_in_steps(fraction: float | None, steps: int | None, total_steps: int, default: float) -> int:
-    """A duration in steps, at least 1: `steps`, else `fraction` of the run, else the fraction `default`."""
+    """A duration in steps, at least 1: `steps`, else `fraction` of the run, else the fraction `default`.
+
+    Rounded up: half of 25 steps is 13, so that the second half ends with the run and not one step before.
+    """
     if steps is not None:
         return steps
-    return max(1, round((default if fraction is None else fraction) * total_steps))
+    part = (default if fraction is None else fraction) * total_steps
+    return max(1, math.ceil(part - 1e-9))  # 0.07 * 100 is a little more than 7

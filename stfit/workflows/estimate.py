@@ -63,11 +63,12 @@ def lint_schedule(
 ) -> list[Problem]:
     """Raises DataError if the base's tokenizer knows too little of the texts."""
     problems = []
-    for objective, table, epoch_batches in zip(
-        recipe.objectives_by_path.values(), tables, schedule.objectives, strict=True
+    for number, (objective, table, epoch_batches) in enumerate(
+        zip(recipe.objectives_by_path.values(), tables, schedule.objectives, strict=True)
     ):
-        of_objective = [*cut_texts(table.lengths(), max_seq_length), *empty_texts(table.lengths())]
-        of_objective += unknown_tokens(table.flat, unknown_id)
+        tokens, lengths = table.texts_of(schedule.rows_of(number))
+        of_objective = [*cut_texts(lengths, max_seq_length), *empty_texts(lengths)]
+        of_objective += unknown_tokens(tokens, unknown_id)
         if not objective.data.streaming:
             batch_size = recipe.train.batch_size * processes
             of_objective += _lint_batches(epoch_batches(0), len(table), batch_size, str(objective.sampler))

@@ -23,6 +23,7 @@ FAILURES = {
     "an option of a script": ("train recipe.yaml --per-device-train-batch-size 8", 2, "train.batch_size=..."),
     "an option that is no key": ("train recipe.yaml --gradient-checkpointing", 2, "`train.mini_batch_size` needs less"),
     "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),
+    "a verb of another tool": ("finetune recipe.yaml", 2, "(use `stfit train`)"),
     "missing argument": ("encode runs/recipe", 2, "Missing argument 'INPUT'"),
     "two options against each other": ("train recipe.yaml --fresh --resume", 2, "are mutually exclusive"),
     "more negatives than ranks": (

@@ -119,6 +119,16 @@ def test_train_says_what_check_says(write, run, caplog):
         assert any(problem.message in message for message in caplog.messages), problem
 
 
+def test_check_counts_the_cut_texts_of_the_rows_that_a_short_run_trains_on(write, run, caplog, tiny_base):
+    rows = [{"anchor": f"the cat {i}", "positive": f"the dog {i} " * (1 if i % 3 else 9)} for i in range(40)]
+    path = write(model={"base": str(tiny_base("bert")), "max_seq_length": 16}, train={"max_steps": 1})
+    (path.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (said,) = (problem for problem in check(path, [])["warnings"] if problem.code == "cut-texts")
+    with caplog.at_level(logging.WARNING, "stfit"):
+        run(path)
+    assert any(said.message in message for message in caplog.messages)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "under"),
     [

@@ -320,6 +320,8 @@ def test_no_examples_left_says_what_dropped_them(write):
         train(write(rows), "labeled_text")
     with pytest.raises(DataError, match=r"the split `train\[:0\]` has no rows"):
         train(write(PAIRS), "positive_pair", split="train[:0]")
+    with pytest.raises(DataError, match="the file is empty"):
+        train(write([]), "positive_pair")
 
 
 def test_take_reorders_everything(write):

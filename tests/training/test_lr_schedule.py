@@ -1,6 +1,7 @@
 """The learning rate is a pure function of the step."""
 
 import itertools
+import math
 
 import pytest
 
@@ -49,10 +50,18 @@ def test_constant_stays():
 
 
 def test_durations_are_shares_of_the_run_or_steps_and_at_least_one_step():
-    assert duration_in_steps(0.5, None, 9, 0.25) == 4
+    assert duration_in_steps(0.5, None, 8, 0.25) == 4
     assert duration_in_steps(None, 7, 9, 0.25) == 7
-    assert duration_in_steps(None, None, 9, 0.25) == 2
+    assert duration_in_steps(None, None, 8, 0.25) == 2
     assert duration_in_steps(0.01, None, 9, 0.25) == 1
+    assert duration_in_steps(0.07, None, 100, 0.25) == 7  # the product is a little more
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 7, 10])
+def test_a_run_has_no_more_parts_than_asked_for(parts):
+    for total in range(1, 500):
+        every = duration_in_steps(1 / parts, None, total, 0.25)
+        assert math.ceil(total / every) <= parts
 
 
 def test_calendar_takes_the_defaults_of_the_recipe_language():

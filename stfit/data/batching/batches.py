@@ -65,6 +65,16 @@ class TokenTable:
     def lengths(self) -> np.ndarray:
         return np.diff(self.starts)
 
+    def texts_of(self, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of the distinct texts of these examples, None for all, one after another; and their lengths."""
+        lengths = self.lengths()
+        if rows is None:
+            return self.flat, lengths
+        is_used = np.zeros(len(lengths), dtype=bool)
+        for column in self.text_ids.values():
+            is_used[column[rows][column[rows] != MISSING]] = True
+        return self.flat[np.repeat(is_used, lengths)], lengths[is_used]
+
     def batch(self, rows: np.ndarray, distinct: bool) -> Batch:
         """The batch of these examples. `distinct`: embed a repeated text once, which is correct without dropout."""
         ids = np.concatenate([column[rows] for column in self.text_ids.values()])

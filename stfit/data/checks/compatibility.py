@@ -77,7 +77,8 @@ def _score_problem(examples: Examples, label: np.ndarray) -> tuple[str, np.ndarr
     """Scores are floats, or integers that are all 0 or 1, within [0, 1]."""
     if examples.label_kind == "class" and examples.label_names:
         listed = ", ".join(examples.label_names[:5])
-        return f"these are classes ({listed}); set scores in `label_map`", examples.row[:0]
+        advice = "set scores in `label_map`, or use `loss: softmax`, which learns the classes of pairs"
+        return f"these are classes ({listed}); {advice}", examples.row[:0]
     outside = (label < 0) | (label > 1)
     if not outside.any():
         return None

@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
 from stfit.data.mapping.selectors import Selector, expand
 from stfit.data.reading.load_table import load_table, open_blocks, split_of
 from stfit.data.reading.split import is_whole
-from stfit.data.source import Holdout, ReadOptions, Source, TrainingData, label_selector, read_hint
+from stfit.data.source import Holdout, ReadOptions, Source, TrainingData, is_remote, label_selector, read_hint
 from stfit.data.table import Table, concatenate, name_rows
 from stfit.errors import DataError, Problem, at_key
 from stfit.io.display import shorten
@@ -125,9 +126,7 @@ def load_with_table(
     check_roles(source.columns, format)
     for whole in _tables(source, format, holdout):
         if not len(whole):
-            raise DataError(
-                Problem(f"the split `{split_of(source)}` has no rows", "no-rows", whole.origin, key="split")
-            )
+            raise DataError(Problem(_no_rows(source), "no-rows", whole.origin, key="split"))
         try:
             with task(f"building examples of {len(whole):,} rows"):
                 training, held_out = _split_examples(whole, source, format, seed, holdout)
@@ -136,6 +135,12 @@ def load_with_table(
         if len(training) == source.limit:
             break
     return training, held_out, whole
+
+
+def _no_rows(source: Source) -> str:
+    if is_remote(source.dataset) or "split" in source.model_fields_set:
+        return f"the split `{split_of(source)}` has no rows"
+    return "the file is empty" if Path(source.dataset).is_file() else "no file has rows"
 
 
 def _tables(source: Source, format: str, holdout: Holdout | None) -> Iterator[Table]:
