@@ -2,35 +2,41 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from stfit.cli.console import print_json
-from stfit.cli.launch import launch_workers
-from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Processes, Read, Split
-from stfit.distributed import launched_world_size
+from stfit.cli.options import INPUT_HELP, MODEL_HELP, Column, Device, Json, Read, Split
 from stfit.events import EncodeEvent, Finished
 from stfit.options import EncodeOptions, Precision
 from stfit.progress import task
 
+ModelOrNone = Annotated[str | None, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
+InputOrNone = Annotated[str | None, typer.Argument(help=INPUT_HELP, metavar="INPUT")]
+"""Missing with --join alone."""
+
 
 def encode_command(
-    model: ModelArgument,
-    texts: InputArgument,
+    context: typer.Context,
     output: Annotated[
         Path, typer.Option("--output", "-o", help=".npy, .parquet, .jsonl or .safetensors file, or a folder of shards.")
     ],
+    model: ModelOrNone = None,
+    texts: InputOrNone = None,
     column: Column = None,
     id_column: Annotated[
         str | None, typer.Option(help="Column or selector of ids to write [default: row numbers from 0].")
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN,...", help="Columns to write beside the embeddings (.parquet, .jsonl, shards)."),
+        typer.Option(metavar="COLUMN,...", help="Columns to write beside the embeddings (.parquet, .jsonl, folders)."),
     ] = None,
-    with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts too (.parquet, .jsonl).")] = False,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", help="Write the texts too (.parquet, .jsonl, folders).")
+    ] = False,
     split: Split = None,
     read: Read = None,
     prompt_name: Annotated[str | None, typer.Option(help="Prompt of the model to prepend to each text.")] = None,
@@ -45,29 +51,58 @@ def encode_command(
         bool, typer.Option("--fast", help="Compute in bfloat16 and report the similarity to float32.")
     ] = False,
     device: Device = "auto",
-    processes: Processes = None,
+    processes: Annotated[
+        int, typer.Option(help="Number of processes, which encode a part of the texts each.", min=1)
+    ] = 1,
+    part: Annotated[
+        str | None, typer.Option(metavar="i/N", help="Encode part i of N alone, into a folder of parts.")
+    ] = None,
+    join: Annotated[Path | None, typer.Option(help="Write the parts of this folder into one output.")] = None,
     json: Json = False,
 ) -> None:
     """Embed texts. Run the same command again to resume.
 
     Example: stfit encode runs/recipe texts.txt -o embeddings.npy
     """
+    if join is not None:
+        if model is not None or part is not None:
+            context.fail("--join takes embeddings that are there, and --output: no MODEL, INPUT or --part")
+        _join(join, output, json)
+        return
+    if model is None or texts is None:
+        context.fail(f"Missing argument '{'MODEL' if model is None else 'INPUT'}'.")
     if batch_tokens != "auto" and not (batch_tokens.isdecimal() and int(batch_tokens)):
         raise typer.BadParameter(f"--batch-tokens {batch_tokens}: must be a number above 0, or auto")
-    if texts == "-" and (processes or launched_world_size() or 1) > 1:
+    if texts == "-" and processes > 1:
         raise typer.BadParameter("only one process can read stdin (-): write the texts to a file")
-    launch_workers(processes, json)
+    if part is not None and processes > 1:
+        raise typer.BadParameter("--part is encoded by one process: start one command for each part")
     from stfit.commands.encode import encode
+    from stfit.commands.encode_in_processes import encode_in_processes
     from stfit.data.mapping.texts import source_of_texts
+    from stfit.data.part import Part
     from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import inputs_to_keep
 
     max_tokens = None if batch_tokens == "auto" else int(batch_tokens)
     options = EncodeOptions(prompt_name, normalize, truncate_dim, precision, max_tokens, fast)
     kept = [name.strip() for name in keep.split(",")] if keep else []
-    inputs = inputs_to_keep(source_of_texts(texts, split, read_options(read)), column, id_column, kept)
-    events = encode(model, inputs, output, options, calibration=calibration, with_text=with_text, device=device)
+    source = source_of_texts(texts, split, read_options(read))
+    inputs = inputs_to_keep(source, column, id_column, kept, Part.parse(part) if part else None)
+    run = encode if processes == 1 else partial(encode_in_processes, processes=processes)
+    events = run(model, inputs, output, options, calibration=calibration, with_text=with_text, device=device)
     _print_result(_follow(events), json)
+
+
+def _join(folder: Path, output: Path, as_json: bool) -> None:
+    from stfit.commands.join import join_parts
+
+    result = join_parts(folder, output)
+    if as_json:
+        print_json(result)
+        return
+    size = f"{result['rows']} embeddings of {result['embedding_dim']} dimensions"
+    sys.stdout.write(f"{result['output']}: {size} from {result['parts']} parts\n")
 
 
 def _follow(events: Iterable[EncodeEvent]) -> dict[str, Any]:

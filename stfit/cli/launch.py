@@ -19,7 +19,7 @@ from stfit.cli.failures import Failure, print_failure
 from stfit.distributed import launched_world_size
 from stfit.errors import InterruptedRun, RecipeError, ResourceError, WorkerLostError
 
-PARALLEL_VERBS = ("train", "eval", "encode")
+PARALLEL_VERBS = ("train", "eval")
 
 
 def launch_workers(processes: int | None, as_json: bool) -> None:
@@ -38,7 +38,8 @@ def launch_workers(processes: int | None, as_json: bool) -> None:
 def require_parallel(arguments: list[str]) -> None:
     verb = next((argument for argument in arguments if not argument.startswith("-")), "")
     if launched_world_size() is not None and verb not in PARALLEL_VERBS:
-        raise RecipeError(f"`stfit {verb}` runs in one process; torchrun can start {', '.join(PARALLEL_VERBS)}")
+        hint = "; give each process its part instead: --part i/N" if verb == "encode" else ""
+        raise RecipeError(f"`stfit {verb}` is not started by torchrun, as {' and '.join(PARALLEL_VERBS)} may be{hint}")
 
 
 def _launch(processes: int) -> Failure | None:

@@ -15,11 +15,10 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run fo
 Processes = Annotated[
     int | None, typer.Option("--processes", help="Number of worker processes, started with torchrun.", min=1)
 ]
-ModelArgument = Annotated[str, typer.Argument(help="Run folder, model folder or Hub id.", metavar="MODEL")]
-InputArgument = Annotated[
-    str,
-    typer.Argument(help="Texts: .txt, .jsonl, .json, .csv, .tsv, .parquet, Hub id, or - for stdin.", metavar="INPUT"),
-]
+MODEL_HELP = "Run folder, model folder or Hub id."
+INPUT_HELP = "Texts: .txt, .jsonl, .json, .csv, .tsv, .parquet, Hub id, or - for stdin."
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP, metavar="MODEL")]
+InputArgument = Annotated[str, typer.Argument(help=INPUT_HELP, metavar="INPUT")]
 Column = Annotated[
     str | None,
     typer.Option(help="Column that holds the texts, or a selector: set.query, set.pos[*], '{title} {text}'."),

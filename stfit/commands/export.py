@@ -114,7 +114,7 @@ def _sample(encoder: Encoder, texts: Inputs | None) -> list[np.ndarray]:
         words = np.setdiff1d(np.arange(encoder.backbone.config.vocab_size), [encoder.backbone.config.pad_token_id or 0])
         return [generator.choice(words, length) for length in generator.integers(4, longest + 1, SAMPLE // 4)]
     sequences: list[np.ndarray] = []
-    for window in stream_text_windows(open_texts(texts), encoder, encoder.prompt(None)):
+    for window in stream_text_windows(open_texts(texts).blocks, encoder, encoder.prompt(None)):
         sequences += [sequence for sequence in window.sequences or [] if len(sequence)]
         if len(sequences) >= SAMPLE:
             break

@@ -68,7 +68,7 @@ def _dim_of_queries(stored: Embeddings, inputs: Inputs, encoder: Encoder, model:
 def _embed_texts(inputs: Inputs, encoder: Encoder, prompt: str, known: Collection[str] = ()) -> Iterator[EmbeddingRows]:
     """The distinct texts of each window but those that are `known`, with the ids and titles that their rows have."""
     log.info("embedding the texts of %s", inputs.source.dataset)
-    texts = open_texts(replace(inputs, keep_if_there=("_id", "id", "title")))
+    texts = open_texts(replace(inputs, keep_if_there=("_id", "id", "title"))).blocks
     for window in stream_text_windows(texts, encoder, prompt):
         assert window.sequences is not None
         new = [i for i, text in enumerate(window.distinct) if text.strip() and text not in known]

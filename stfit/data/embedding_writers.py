@@ -1,4 +1,4 @@
-"""Embeddings on disk: parts that survive an interruption, and output files made from them."""
+"""Embeddings on disk: windows that survive an interruption, and output files made from them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 import safetensors.numpy
@@ -30,9 +30,9 @@ else:
 
 
 TENSORS = ("values", "names")
-"""Of a part."""
-PART = re.compile(r"part-\d{5,}\.safetensors(\.\d+(@.*)?\.tmp)?|\.output\.lock")
-"""Name of what a folder of parts holds."""
+"""Of a window."""
+WINDOW = re.compile(r"window-\d{5,}\.safetensors(\.\d+(@.*)?\.tmp)?|\.output\.lock")
+"""Name of what a folder of windows holds."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,16 @@ class EmbeddingRows:
 
     def to_arrow(self) -> pa.Table:
         flat = pa.array(np.ascontiguousarray(self.values).reshape(-1))
-        columns = {"id": pa.array(self.ids)} | {name: _to_array(name, cells) for name, cells in self.columns.items()}
-        return pa.table(columns | {"embedding": pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])})
+        embedding = pa.FixedSizeListArray.from_arrays(flat, self.values.shape[1])
+        return to_arrow({"id": self.ids} | self.columns).append_column("embedding", embedding)
+
+
+def to_arrow(columns: dict[str, list[Any]]) -> pa.Table:
+    return pa.table({name: _to_array(name, cells) for name, cells in columns.items()})
 
 
 def _to_array(name: str, cells: list[Any]) -> pa.Array:
-    """Of text where all cells are missing: another part may have some."""
+    """Of text where all cells are missing: another window may have some."""
     try:
         array = pa.array(cells)
     except pa.ArrowException as error:
@@ -63,49 +67,49 @@ def _to_array(name: str, cells: list[Any]) -> pa.Array:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A folder of parts, numbered from 0, each complete or absent, with the digest of its inputs.
+class SavedWindows:
+    """A folder of windows, numbered from 0, each complete or absent, with the digest of its inputs.
 
-    Parts are safetensors files because pyarrow imports pandas, which delays the first part.
+    They are safetensors files because pyarrow imports pandas, which delays the first window.
     """
 
     folder: Path
 
     def path(self, number: int) -> Path:
-        return self.folder / f"part-{number:05d}.safetensors"
+        return self.folder / f"window-{number:05d}.safetensors"
 
     def require_own(self) -> None:
-        """Raises RecipeError if the folder holds anything else, which would be deleted with the parts."""
-        foreign = [path.name for path in sorted(self.folder.glob("*")) if not PART.fullmatch(path.name)]
+        """Raises RecipeError if the folder holds anything else, which would be deleted with the windows."""
+        foreign = [path.name for path in sorted(self.folder.glob("*")) if not WINDOW.fullmatch(path.name)]
         if foreign:
             raise RecipeError(
-                f"{self.folder}: holds {foreign[0]}, and this command keeps its parts there: move that file, or choose "
-                "another output"
+                f"{self.folder}: holds {foreign[0]}, and this command keeps its windows there: move that file, or "
+                "choose another output"
             )
 
     def delete(self) -> None:
-        """The parts and their lock, and the folder if nothing else is in it."""
+        """The windows and their lock, and the folder if nothing else is in it."""
         for path in self.folder.glob("*"):
-            if PART.fullmatch(path.name):
+            if WINDOW.fullmatch(path.name):
                 path.unlink()
         with suppress(OSError):
             self.folder.rmdir()
 
     def any(self) -> bool:
-        return any(self.folder.glob("part-*"))
+        return any(self.folder.glob("window-*"))
 
     def require_space(self, needed: int) -> None:
-        """Raises ResourceError if the parts and the output made of them, `needed` bytes, do not fit on the disk."""
-        free = shutil.disk_usage(self.folder).free + sum(path.stat().st_size for path in self.folder.glob("part-*"))
+        """Raises ResourceError if the windows and the output made of them, `needed` bytes, do not fit on the disk."""
+        free = shutil.disk_usage(self.folder).free + sum(path.stat().st_size for path in self.folder.glob("window-*"))
         if needed > free:
             raise ResourceError(
-                f"{self.folder}: the parts and the output made of them need {needed / 2**20:.1f} MiB, but only "
+                f"{self.folder}: the windows and the output made of them need {needed / 2**20:.1f} MiB, but only "
                 f"{free / 2**20:.1f} MiB are free: choose an output on another disk, or a smaller --precision or "
                 "--truncate-dim"
             )
 
     def has(self, number: int, digest: str) -> bool:
-        """Whether the part was made from these inputs, and its values are those that were written."""
+        """Whether the window was made from these inputs, and its values are those that were written."""
         try:
             with safetensors.safe_open(self.path(number), "numpy") as file:
                 metadata = file.metadata() or {}
@@ -127,20 +131,23 @@ class Parts:
         ids, columns = json.loads(tensors["names"].tobytes())
         return EmbeddingRows(ids, columns, tensors["values"])
 
+    def read_all(self, count: int) -> Iterator[EmbeddingRows]:
+        return map(self.read, range(count))
+
 
 def _hash_tensors(tensors: dict[str, np.ndarray]) -> str:
     return hash_buffers(*(part for name in TENSORS for part in (tensors[name].dtype.str.encode(), tensors[name])))
 
 
-def _write_numbers(write_header: Callable[..., None], parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
+def _write_numbers(write_header: Callable[..., None], windows: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     with path.open("wb") as file:
-        for rows in parts:
+        for rows in windows:
             if not file.tell():
                 write_header(file, rows.values.dtype, (count, rows.values.shape[1]))
             rows.values.tofile(file)
 
 
-def _npy_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, int]) -> None:
+def write_npy_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
 
 
@@ -153,18 +160,33 @@ def _safetensors_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, int])
     file.write(len(header).to_bytes(8, "little") + header)
 
 
-def _write_parquet(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
-    writer = None
-    for rows in parts:
-        table = rows.to_arrow()
-        writer = writer or parquet.ParquetWriter(path, table.schema)
-        writer.write_table(_as_first(table, writer.schema))
-    if writer is not None:
-        writer.close()
+class TableWriter:
+    """Writes tables into a parquet file, which has the types of the first one; without a table, there is no file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: parquet.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        self._writer = self._writer or parquet.ParquetWriter(self._path, table.schema)
+        self._writer.write_table(_as_first(table, self._writer.schema))
+
+
+def _write_parquet(windows: Iterable[EmbeddingRows], path: Path, count: int) -> None:
+    with TableWriter(path) as writer:
+        for rows in windows:
+            writer.write(rows.to_arrow())
 
 
 def _as_first(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """With the types of the first part. Raises DataError if a column holds others."""
+    """With the types of the first window. Raises DataError if a column holds others."""
     try:
         return table.cast(schema)
     except (pa.ArrowException, ValueError) as error:
@@ -172,9 +194,9 @@ def _as_first(table: pa.Table, schema: pa.Schema) -> pa.Table:
         raise DataError(f"column `{differing[0]}` can't be kept: it holds values of several types ({error})") from error
 
 
-def _write_json_lines(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
+def _write_json_lines(windows: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for rows in parts:
+        for rows in windows:
             table = rows.to_arrow()
             digits = table.column("embedding").combine_chunks()
             lists = pa.ListArray.from_arrays(
@@ -185,8 +207,8 @@ def _write_json_lines(parts: Iterable[EmbeddingRows], path: Path, count: int) ->
                 file.write(f'{json.dumps(head, ensure_ascii=False)[:-1]}, "embedding": [{numbers}]}}\n')
 
 
-def _write_shards(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
-    for number, rows in enumerate(parts):
+def _write_shards(windows: Iterable[EmbeddingRows], path: Path, count: int) -> None:
+    for number, rows in enumerate(windows):
         parquet.write_table(rows.to_arrow(), path / f"part-{number:05d}.parquet")
 
 
@@ -194,7 +216,7 @@ JSON_CHARACTERS = 12
 """Of a number in a .jsonl file, about."""
 
 WRITERS: dict[str, Callable[[Iterable[EmbeddingRows], Path, int], None]] = {
-    ".npy": partial(_write_numbers, _npy_header),
+    ".npy": partial(_write_numbers, write_npy_header),
     ".safetensors": partial(_write_numbers, _safetensors_header),
     ".parquet": _write_parquet,
     ".jsonl": _write_json_lines,
@@ -225,7 +247,7 @@ def bytes_per_row(precision: str, dim: int, suffix: str = "") -> int:
     return JSON_CHARACTERS * dim if suffix == ".jsonl" else sizes.get(precision, dim // 8)
 
 
-def write_output(parts: Iterable[EmbeddingRows], path: Path, count: int) -> None:
+def write_output(windows: Iterable[EmbeddingRows], path: Path, count: int) -> None:
     """The output as a whole, in the place of an earlier one. Raises ResourceError, and then keeps the earlier one."""
     with atomic_file(path) if path.suffix else atomic_directory(path) as temporary:
-        WRITERS[path.suffix](parts, temporary, count)
+        WRITERS[path.suffix](windows, temporary, count)

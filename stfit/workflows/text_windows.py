@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stfit.data.batching.prefetch import prefetch
-from stfit.data.mapping.texts import Texts, stream_texts
+from stfit.data.mapping.texts import TextColumns, Texts, stream_texts
+from stfit.data.part import Part
 from stfit.data.source import Source
-from stfit.distributed import partition, rank
 from stfit.encoder.encoder import Encoder
 
 FIRST_WINDOW = 64
@@ -32,14 +32,16 @@ class Inputs:
     """Columns to write beside the embeddings."""
     keep_if_there: tuple[str, ...] = ()
     """Columns to keep as well, if the rows have them."""
+    part: Part | None = None
 
 
-def inputs_to_keep(source: Source, column: str | None, id_column: str | None, keep: Sequence[str]) -> Inputs:
+def inputs_to_keep(
+    source: Source, column: str | None, id_column: str | None, keep: Sequence[str], part: Part | None = None
+) -> Inputs:
     """Inputs of which columns are kept: the column `id` is that of the ids, unless another is."""
     is_id = id_column is None and "id" in keep
-    return Inputs(
-        source, column, "id" if is_id else id_column, tuple(name for name in keep if not (is_id and name == "id"))
-    )
+    kept = tuple(name for name in keep if not (is_id and name == "id"))
+    return Inputs(source, column, "id" if is_id else id_column, kept, part=part)
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,23 @@ class Window:
     distinct: list[str]
     place: np.ndarray
     """For each text, its index in `distinct`."""
-    shares: list[np.ndarray]
-    """For each process, the indices of `distinct` that it embeds."""
     sequences: list[np.ndarray] | None
-    """Token ids of the distinct texts that this process embeds; None if the window is done."""
+    """Token ids of the distinct texts; None if the window is done."""
 
 
-def open_texts(inputs: Inputs) -> Iterator[Texts]:
+class OpenedTexts(NamedTuple):
+    columns: TextColumns | None
+    """None if there is no row."""
+    blocks: Iterator[Texts]
+
+
+def open_texts(inputs: Inputs) -> OpenedTexts:
     """Blocks of texts, the first of which is read at once: a missing column is told before a model is loaded."""
-    blocks = stream_texts(inputs.source, inputs.column, inputs.id_column, inputs.keep, inputs.keep_if_there)
-    return chain(list(islice(blocks, 1)), blocks)
+    blocks = stream_texts(
+        inputs.source, inputs.column, inputs.id_column, inputs.keep, inputs.keep_if_there, inputs.part
+    )
+    first = list(islice(blocks, 1))
+    return OpenedTexts(first[0].columns if first else None, chain(first, blocks))
 
 
 def stream_text_windows(
@@ -74,11 +83,9 @@ def stream_text_windows(
             distinct = list(dict.fromkeys(texts.texts))
             row_of = {text: i for i, text in enumerate(distinct)}
             place = np.array([row_of[text] for text in texts.texts], dtype=np.int64)
-            shares = partition([len(text) for text in distinct])
-            prompted = [prompt + distinct[i] for i in shares[rank()]]
-            yield Window(
-                number, texts, distinct, place, shares, None if is_done(number, texts) else encoder.tokenizer(prompted)
-            )
+            prompted = [prompt + text for text in distinct]
+            sequences = None if is_done(number, texts) else encoder.tokenizer(prompted)
+            yield Window(number, texts, distinct, place, sequences)
 
     return prefetch(tokenized_windows())
 
@@ -92,16 +99,18 @@ def _split_windows(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]
     texts: list[str] = []
     kept: list[dict[str, Any]] = []
     characters = row = 0
+    columns = None
     for block in blocks:
+        columns = block.columns
         for id, text, others in zip(block.ids, block.texts, block.kept, strict=True):
             ids.append(id)
             texts.append(text)
             kept.append(others)
             characters += len(text)
             if len(texts) >= max_texts or characters >= max_characters:
-                yield Texts(ids, texts, block.row, kept)
+                yield Texts(ids, texts, block.row, kept, columns)
                 ids, texts, kept, characters = [], [], [], 0
                 max_texts = min(WINDOW, WINDOW_VALUES // encoder.embedding_dim)
         row = block.row
     if texts or row == 0:  # an empty input is one empty window
-        yield Texts(ids, texts, row, kept)
+        yield Texts(ids, texts, row, kept, columns)

@@ -141,7 +141,7 @@ def first_row(model: str, texts: list[str]) -> float:
         command = [sys.executable, "-m", "stfit", "encode", model, str(folder / "t.txt"), "-o", str(folder / "o.npy")]
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not list(folder.glob("o.npy.parts/*.safetensors")):
+        while process.poll() is None and not list(folder.glob("o.npy.windows/*.safetensors")):
             time.sleep(0.01)
         took = time.perf_counter() - start
         process.terminate()

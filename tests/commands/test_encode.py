@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import BertModel
 
 from stfit.commands.encode import encode
-from stfit.data.embedding_writers import Parts
+from stfit.data.embedding_writers import SavedWindows
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading import hub as data_hub
 from stfit.data.source import Source
@@ -110,11 +110,11 @@ def test_resumed_run_equals_uninterrupted_run(model, tmp_path, name) -> None:
     whole = contents(tmp_path / name)
     stopped = encode(model, Inputs(Source(dataset=str(source))), tmp_path / name, EncodeOptions(), device="cpu")
     next(stopped)
-    with pytest.raises(InterruptedRun, match=r"35 rows are kept in .*o?.*parts") as stop:
+    with pytest.raises(InterruptedRun, match=r"35 rows are kept in .*o?.*windows") as stop:
         next(stopped) and stopped.throw(InterruptedRun("stopped by SIGTERM", 15))
     assert stop.value.exit_code == 143
     assert contents(tmp_path / name) == whole  # the earlier output is there until there is a new one
-    (tmp_path / f"{name}.parts" / "part-00002.safetensors").write_bytes(b"half a part")
+    (tmp_path / f"{name}.windows" / "window-00002.safetensors").write_bytes(b"half a window")
     assert run(model, source, tmp_path / name)["resumed_rows"] == 35
     assert contents(tmp_path / name) == whole
 
@@ -137,7 +137,7 @@ def test_encoding_that_was_killed_goes_on_in_another_process_to_the_same_bytes(m
         assert run_in_child(lambda number=number: at_call(again, number)) == -9
     assert run_in_child(again) == 0
     assert contents(tmp_path / name) == whole
-    assert not (tmp_path / f"{name}.parts").exists()
+    assert not (tmp_path / f"{name}.windows").exists()
 
 
 def test_standard_input_is_lines_of_text_or_of_json(model, tmp_path, monkeypatch) -> None:
@@ -363,14 +363,14 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(model, tmp_path, caplog)
         assert sorted(tmp_path.iterdir()) == before, message
 
 
-def test_a_part_of_something_else_is_no_part(tmp_path) -> None:
-    parts = Parts(tmp_path)
-    assert not parts.has(0, "a")
-    parts.path(0).write_bytes(b"8 bytes and no more")
-    assert not parts.has(0, "a")
+def test_a_window_of_something_else_is_no_window(tmp_path) -> None:
+    saved = SavedWindows(tmp_path)
+    assert not saved.has(0, "a")
+    saved.path(0).write_bytes(b"8 bytes and no more")
+    assert not saved.has(0, "a")
 
 
-def test_a_part_is_known_again_by_another_process(model, tmp_path) -> None:
+def test_a_window_is_known_again_by_another_process(model, tmp_path) -> None:
     shutil.copytree(model, tmp_path / "bare")
     BertModel.from_pretrained(model, add_pooling_layer=False).save_pretrained(tmp_path / "bare")
     seen = []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stfit.commands.train import train
-from stfit.data.embedding_writers import EmbeddingRows, Parts
+from stfit.data.embedding_writers import EmbeddingRows, SavedWindows
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import ModelError, RecipeError
 from stfit.events import StepInfo
@@ -112,14 +112,14 @@ def test_a_result_of_an_earlier_version_has_no_digest_and_is_trusted(write, run,
     assert run(recipe)[-1].again
 
 
-def test_a_changed_byte_anywhere_in_a_part_makes_it_no_part(tmp_path):
-    parts = Parts(tmp_path)
-    parts.write(0, "inputs", EmbeddingRows([1, 2], {"text": ["a", "b"]}, np.ones((2, 3), np.float32)))
-    whole = parts.path(0).read_bytes()
-    assert parts.has(0, "inputs")
+def test_a_changed_byte_anywhere_in_a_window_makes_it_no_window(tmp_path):
+    saved = SavedWindows(tmp_path)
+    saved.write(0, "inputs", EmbeddingRows([1, 2], {"text": ["a", "b"]}, np.ones((2, 3), np.float32)))
+    whole = saved.path(0).read_bytes()
+    assert saved.has(0, "inputs")
     for place in range(len(whole)):
-        parts.path(0).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert not parts.has(0, "inputs") or parts.read(0).values.tolist() == np.ones((2, 3)).tolist()
+        saved.path(0).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert not saved.has(0, "inputs") or saved.read(0).values.tolist() == np.ones((2, 3)).tolist()
 
 
 def test_damaged_checkpoints_are_put_aside_once_and_the_run_starts_from_what_is_whole(write, run, tmp_path, caplog):

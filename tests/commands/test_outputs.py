@@ -14,7 +14,7 @@ from stfit.commands.encode import encode
 from stfit.commands.export import export
 from stfit.commands.mine import mine
 from stfit.commands.report import report
-from stfit.data.embedding_writers import EmbeddingRows, Parts, write_output
+from stfit.data.embedding_writers import EmbeddingRows, SavedWindows, write_output
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.export.quantization import Ranges, save_ranges
@@ -127,22 +127,22 @@ def test_what_a_killed_process_left_beside_an_output_goes(tmp_path, output, suff
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_folder_of_parts_loses_nothing_but_parts(tmp_path):
-    parts, other = tmp_path / "z.npy.parts", tmp_path / "t.txt"
-    parts.mkdir()
+def test_a_folder_of_windows_loses_nothing_but_windows(tmp_path):
+    windows, other = tmp_path / "z.npy.windows", tmp_path / "t.txt"
+    windows.mkdir()
     other.write_text("rain\n")
-    (parts / "thesis.docx").write_text("kept")
-    with pytest.raises(RecipeError, match=r"z.npy.parts: holds thesis.docx.*move that file"):
+    (windows / "thesis.docx").write_text("kept")
+    with pytest.raises(RecipeError, match=r"z.npy.windows: holds thesis.docx.*move that file"):
         encode_to(tmp_path / "z.npy", other)
-    (parts / "thesis.docx").rename(parts / "part-00000.safetensors")
+    (windows / "thesis.docx").rename(windows / "window-00000.safetensors")
     with pytest.raises(RecipeError, match="this command reads it"):
-        encode_to(tmp_path / "z.npy", parts / "part-00000.safetensors")
-    (parts / "note").write_text("kept")  # put there while parts were written
-    Parts(parts).delete()
-    assert [path.name for path in parts.iterdir()] == ["note"]
-    (parts / "note").unlink()
-    Parts(parts).delete()
-    assert not parts.exists()
+        encode_to(tmp_path / "z.npy", windows / "window-00000.safetensors")
+    (windows / "note").write_text("kept")  # put there while windows were written
+    SavedWindows(windows).delete()
+    assert [path.name for path in windows.iterdir()] == ["note"]
+    (windows / "note").unlink()
+    SavedWindows(windows).delete()
+    assert not windows.exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -240,22 +240,22 @@ def test_an_output_that_fills_the_disk_leaves_the_earlier_one_and_nothing_torn(t
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_ranges_and_parts_that_do_not_fit_are_errors_about_the_disk_and_leave_nothing(tmp_path):
+def test_ranges_and_windows_that_do_not_fit_are_errors_about_the_disk_and_leave_nothing(tmp_path):
     ranges = Ranges(np.zeros(900, np.float32), np.ones(900, np.float32))
     rows = EmbeddingRows([1], {}, np.ones((1, 900), np.float32))
     for write in (
         lambda: save_ranges(ranges, tmp_path / "ranges.json", {}),
-        lambda: Parts(tmp_path).write(0, "", rows),
+        lambda: SavedWindows(tmp_path).write(0, "", rows),
     ):
         with pytest.raises(ResourceError):
             full(write, room=100)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_space_for_parts_and_output_is_asked_for_when_the_rows_are_counted(tmp_path):
-    Parts(tmp_path).require_space(1)
-    with pytest.raises(ResourceError, match=r"the parts and the output made of them need [\d.]+ MiB, but only"):
-        Parts(tmp_path).require_space(2**60)
+def test_space_for_windows_and_output_is_asked_for_when_the_rows_are_counted(tmp_path):
+    SavedWindows(tmp_path).require_space(1)
+    with pytest.raises(ResourceError, match=r"the windows and the output made of them need [\d.]+ MiB, but only"):
+        SavedWindows(tmp_path).require_space(2**60)
 
 
 def test_an_output_keeps_the_place_of_a_link_and_a_device_is_written_to(tmp_path):

@@ -217,24 +217,6 @@ def test_other_number_of_processes_goes_on_with_the_same_batches_and_is_said(tmp
     assert_near(tmp_path / "moved" / "tiny", tmp_path / "two" / "tiny")
 
 
-@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_processes_encode_what_one_encodes(tmp_path, write, run, monkeypatch, processes):
-    monkeypatch.setattr(windows, "FIRST_WINDOW", 10)
-    monkeypatch.setattr(windows, "WINDOW", 25)
-    model = run(write())[-1].result["model"]
-    texts = tmp_path / "texts.txt"
-    texts.write_text("".join(f"the {'very ' * (i % 7)}large animal {i % 50}\n" for i in range(90)))
-
-    def encode_all(name):
-        return list(encode(model, Inputs(Source(dataset=str(texts))), tmp_path / name, EncodeOptions()))[-1].result
-
-    assert encode_all("one.npy")["rows"] == 90
-    assert run_group(processes, lambda: encode_all("several.npy"), tmp_path / "output") == [0] * processes
-    np.testing.assert_allclose(np.load(tmp_path / "several.npy"), np.load(tmp_path / "one.npy"), atol=2e-7)
-    assert run_group(processes, lambda: encode_all("again.npy")) == [0] * processes
-    assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "several.npy").read_bytes()
-
-
 def start(*arguments, **environment):
     """The command line in a process of its own."""
     return subprocess.Popen(

@@ -14,8 +14,8 @@ from versions import since
 
 from stfit.data.mapping.filters import filter_rows
 from stfit.data.mapping.texts import stream_texts
-from stfit.data.reading.load_table import load_table
-from stfit.data.reading.local_files import count_rows, read_file
+from stfit.data.reading.load_table import count_rows, load_table
+from stfit.data.reading.local_files import read_file
 from stfit.data.reading.parquet import count_text_bytes
 from stfit.data.source import Condition, ReadOptions, Source, TrainingData
 from stfit.data.table import build_table

@@ -14,8 +14,8 @@ from versions import since
 
 from stfit.data.mapping.examples import load_examples
 from stfit.data.reading import text_lines
-from stfit.data.reading.load_table import find_splits, load_table
-from stfit.data.reading.local_files import count_rows, local_files
+from stfit.data.reading.load_table import count_rows, find_splits, load_table
+from stfit.data.reading.local_files import local_files
 from stfit.data.source import ReadOptions, Source, TrainingData
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.classification import Classification

@@ -86,12 +86,12 @@ GUARDS = [
         "resolved_recipe_is_refused",
     ),
     Guard(
-        "digest of an encoded part",
+        "digest of an encoded window",
         "data/embedding_writers.py",
         'metadata.get("digest") == digest and',
         'metadata.get("digest") == digest or',
         "commands/test_kept.py",
-        "part",
+        "window",
     ),
     Guard(
         "a finished run compares its inputs",

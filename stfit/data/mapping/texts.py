@@ -4,11 +4,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stfit.data.mapping.cells import without_point
 from stfit.data.mapping.examples import cell_reader, text_problems
 from stfit.data.mapping.selectors import Selector, expand, parse_selector, select
+from stfit.data.part import Part, rows_counted_from
 from stfit.data.reading.beir import is_beir_folder, is_document
 from stfit.data.reading.load_table import open_blocks
 from stfit.data.source import ReadOptions, Source
@@ -20,6 +21,12 @@ from stfit.io.unicode import is_unicode
 log = logging.getLogger("stfit")
 
 
+class TextColumns(NamedTuple):
+    texts: str
+    ids: str | None
+    """None: ids are the numbers of the texts."""
+
+
 @dataclass(frozen=True)
 class Texts:
     ids: list[Any]
@@ -27,6 +34,8 @@ class Texts:
     row: int
     kept: list[dict[str, Any]]
     """For each text, other cells of its row."""
+    columns: TextColumns | None
+    """None if there is no row."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -44,8 +53,11 @@ def stream_texts(
     id_column: str | None,
     keep: Sequence[str] = (),
     keep_if_there: Sequence[str] = (),
+    part: Part | None = None,
 ) -> Iterator[Texts]:
     """Every text that the selector `column` takes, in order; its id is what `id_column` selects, or its number from 0.
+
+    Of a part, numbers start with 0 as well.
 
     The default of `column` is `text`, or the only column that holds text; of the rows of a BEIR corpus, title and text,
     with the id `_id`. Raises RecipeError or DataError.
@@ -53,31 +65,33 @@ def stream_texts(
     selector: Selector | None = None
     kind: type | None = None
     count = 0
-    for table in open_blocks(source, stdin_is_json=column is not None)():
-        if selector is None:
-            selector = _choose_selector(table, column)
-            id_column = id_column or ("_id" if column is None and is_document([*table.columns]) else None)
-            if column is None and selector.text not in ("text", *table.columns):
-                log.info("%s: texts: %s, ids: %s", table.origin, selector.text, id_column or "numbers from 0")
-        (found,), parents = expand(table, [selector], None)
-        cells = list(map(cell_reader(source.read), found))
-        rows = table.row[parents]
-        problems = text_problems({"text": cells}, rows, {"text": [selector]})
-        if missing := [row for cell, row in zip(cells, rows.tolist(), strict=True) if cell is None]:
-            message = f"`{selector.text}` has no text in {name_rows(missing)}"
-            problems.append(Problem(message, "no-text", table.origin, row=missing[0]))
-        if problems:
-            raise DataError([replace(problem, file=table.origin) for problem in problems])
-        names = [*keep, *(name for name in keep_if_there if name in table.columns)]
-        kept = [select(table, name) for name in names]
-        numbers = list(range(count, count + len(cells)))
-        own_ids = list(map(without_point, select(table, id_column))) if id_column else []
-        ids = [own_ids[parent] for parent in parents] if id_column else numbers
-        kind = kind or (type(ids[0]) if ids else None)
-        _require_ids(ids, kind, rows.tolist(), f"`{id_column}`", table.origin)
-        count += len(cells)
-        others = [dict(zip(names, cells_of_row, strict=True)) for cells_of_row in zip(*kept, strict=True)]
-        yield Texts(ids, cells, int(table.row[-1]), [others[parent] if names else {} for parent in parents])
+    with rows_counted_from(part):
+        for table in open_blocks(source, column is not None, part)():
+            if selector is None:
+                selector = _choose_selector(table, column)
+                id_column = id_column or ("_id" if column is None and is_document([*table.columns]) else None)
+                if column is None and selector.text not in ("text", *table.columns):
+                    log.info("%s: texts: %s, ids: %s", table.origin, selector.text, id_column or "numbers from 0")
+            (found,), parents = expand(table, [selector], None)
+            cells = list(map(cell_reader(source.read), found))
+            rows = table.row[parents]
+            problems = text_problems({"text": cells}, rows, {"text": [selector]})
+            if missing := [row for cell, row in zip(cells, rows.tolist(), strict=True) if cell is None]:
+                message = f"`{selector.text}` has no text in {name_rows(missing)}"
+                problems.append(Problem(message, "no-text", table.origin, row=missing[0]))
+            if problems:
+                raise DataError([replace(problem, file=table.origin) for problem in problems])
+            names = [*keep, *(name for name in keep_if_there if name in table.columns)]
+            kept = [select(table, name) for name in names]
+            numbers = list(range(count, count + len(cells)))
+            own_ids = list(map(without_point, select(table, id_column))) if id_column else []
+            ids = [own_ids[parent] for parent in parents] if id_column else numbers
+            kind = kind or (type(ids[0]) if ids else None)
+            _require_ids(ids, kind, rows.tolist(), f"`{id_column}`", table.origin)
+            count += len(cells)
+            others = [dict(zip(names, cells_of_row, strict=True)) for cells_of_row in zip(*kept, strict=True)]
+            kept_of_text = [others[parent] if names else {} for parent in parents]
+            yield Texts(ids, cells, int(table.row[-1]), kept_of_text, TextColumns(selector.text, id_column))
 
 
 def _require_ids(ids: list[Any], kind: type | None, rows: list[int], column: str, origin: str) -> None:

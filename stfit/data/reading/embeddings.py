@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import safetensors
 
+from stfit.data.embedding_parts import complete_parts, holds_parts, read_parts
 from stfit.data.embedding_writers import EmbeddingRows
 from stfit.data.reading.json_lines import parse_lines
 from stfit.data.reading.packed_file import UNPACKING_ERRORS, open_bytes
@@ -51,11 +52,18 @@ class Embeddings(NamedTuple):
 
 
 def read_embeddings(path: Path) -> Embeddings | None:
-    """Those of a file or a folder of shards, as float32; None if it holds no embeddings. Raises DataError."""
-    files = sorted(path.glob("*")) if path.is_dir() else [path]
-    if not files or not all(file.is_file() and _holds_embeddings(file) for file in files):
-        return None
-    windows = _as_float32(chain.from_iterable(map(_read_file, files)), path)
+    """Those of a file, a folder of shards or one of parts, as float32; None if it holds no embeddings.
+
+    Raises DataError.
+    """
+    if holds_parts(path):
+        stored = read_parts(complete_parts(path))
+    else:
+        files = sorted(path.glob("*")) if path.is_dir() else [path]
+        if not files or not all(file.is_file() and _holds_embeddings(file) for file in files):
+            return None
+        stored = chain.from_iterable(map(_read_file, files))
+    windows = _as_float32(stored, path)
     first = next(windows, None)
     if first is None:
         raise DataError(f"{path}: contains no embeddings")

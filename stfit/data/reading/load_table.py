@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from stfit.data.part import Part
 from stfit.data.reading.beir import JUDGMENTS, join_pairs
 from stfit.data.reading.hub import Splits, hub_splits
 from stfit.data.reading.json_lines import json_blocks
-from stfit.data.reading.local_files import files_by_split, only_split, read_files
-from stfit.data.reading.saved_to_disk import is_saved, saved_splits
+from stfit.data.reading.local_files import files_by_split, local_files, only_split, read_files
+from stfit.data.reading.part_of_files import count_portion_rows, portions, read_portion, slice_blocks
+from stfit.data.reading.saved_to_disk import is_saved, read_saved_part, saved_splits
 from stfit.data.reading.split import is_whole, parse_split, require_split, rows_needed, slice_rows, split_in
 from stfit.data.reading.text_lines import text_blocks
 from stfit.data.source import STDIN, TableSource, is_remote
@@ -81,9 +83,15 @@ def load_table(source: TableSource) -> Table:
     return slices[0] if len(slices) == 1 else concatenate(slices)
 
 
-def open_blocks(source: TableSource, stdin_is_json: bool = False) -> Callable[[], Iterator[Table]]:
-    """A function that reads the rows of a split from the first one, block by block; rows are numbered from 1."""
+def open_blocks(
+    source: TableSource, stdin_is_json: bool = False, part: Part | None = None
+) -> Callable[[], Iterator[Table]]:
+    """A function that reads the rows of a split, or of a part of it, block by block; rows are numbered from 1."""
     if source.dataset == STDIN:
+        if part is not None:
+            raise RecipeError(
+                f"standard input can't be read in parts: write the texts into a file, and use --part {part}"
+            )
         if source.split != "train":
             raise RecipeError("standard input has no splits: remove --split, or write the texts into a file")
         read = json_blocks if stdin_is_json else text_blocks
@@ -92,10 +100,43 @@ def open_blocks(source: TableSource, stdin_is_json: bool = False) -> Callable[[]
     with at_key("split"):
         whole = is_whole(source.split)
     if not whole:
-        return lambda: _number_rows([load_table(source)])
+        return lambda: _number_rows(_rows_of(load_table(source), part))
     splits, split = find_splits(source), split_of(source)
     require_split(split, splits, source.dataset)
+    if part is not None:
+        return lambda: _number_rows(_part_blocks(source, split, splits, part))
     return lambda: _number_rows(splits[split](None))
+
+
+def _part_blocks(source: TableSource, split: str, splits: Splits, part: Part) -> Iterator[Table]:
+    if files := _files_to_divide(source):
+        for portion in portions(files, part):
+            for table in read_portion(portion, source.read):
+                yield replace(table, origin=source.dataset)
+    elif is_saved(path := Path(source.dataset)):
+        yield from read_saved_part(path, split, part)
+    else:
+        rows = sum(map(len, splits[split](None)))
+        yield from slice_blocks(splits[split](None), part.share_of(rows))
+
+
+def _files_to_divide(source: TableSource) -> list[Path]:
+    """The files whose rows, one after another, are those of the split; none if they are elsewhere, or joined."""
+    files = local_files(source) or []
+    return [] if files and files[0].parent.name == JUDGMENTS else files
+
+
+def count_rows(source: TableSource, part: Part | None = None) -> int | None:
+    """Rows of the split, or of a part of it, for an estimate of the time left. None if only reading would tell."""
+    if not is_whole(source.split):
+        return None
+    files = _files_to_divide(source)
+    counts = [count_portion_rows(portion, source.read) for portion in portions(files, part or Part(1, 1))]
+    return None if not counts or None in counts else sum(filter(None, counts))
+
+
+def _rows_of(table: Table, part: Part | None) -> Iterator[Table]:
+    return iter([table]) if part is None else slice_blocks(iter([table]), part.share_of(len(table)))
 
 
 def _number_rows(blocks: Iterable[Table]) -> Iterator[Table]:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from stfit.data.reading.beir import JUDGMENTS
 from stfit.data.reading.labels_json import read_label_names
-from stfit.data.reading.packed_file import UNPACKING_ERRORS, open_bytes
+from stfit.data.reading.packed_file import UNPACKING_ERRORS
 from stfit.data.reading.saved_to_disk import is_saved, saved_splits
-from stfit.data.reading.split import is_whole, parse_split, require_split, split_in
+from stfit.data.reading.split import parse_split, require_split, split_in
 from stfit.data.source import STDIN, ReadOptions, TableSource, Unnamed, is_remote
 from stfit.data.table import Table, build_table
 from stfit.errors import DataError, did_you_mean
@@ -172,38 +172,24 @@ def _split_of(path: Path) -> str | None:
     return None if not kind or (kind in (".json", ".txt") and name not in SPLIT_NAMES) else name
 
 
-def count_rows(source: TableSource) -> int | None:
-    """Rows of the split, for an estimate of the time left: lines count as rows. None if only reading would tell."""
-    if not is_whole(source.split):
-        return None
-    counts = [_count_file_rows(path) for path in local_files(source) or []]
-    return None if not counts or None in counts else sum(filter(None, counts))
-
-
-def _count_file_rows(path: Path) -> int | None:
-    kind = data_kind(path.name)
-    if kind == ".parquet":
-        from pyarrow import parquet
-
-        return int(parquet.read_metadata(path).num_rows)
-    if kind not in (".jsonl", ".ndjson", ".csv", ".tsv", ".txt"):
-        return None
-    with open_bytes(path) as file:  # about one row per line
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
-
-
 def fingerprint_files(source: TableSource) -> str | None:
     """sha256 of the files of the splits, which is faster than reading their rows; None if they are not on this disk."""
-    if is_remote(source.dataset):
+    files = files_of_splits(source)
+    if files is None:
         return None
     digest = sha256()
-    for path in filter(Path.is_file, _files_of_splits(source)):
+    for path in files:
         digest.update(f"{path.stat().st_size} ".encode())
         hash_file(path, digest)
     return digest.hexdigest()
 
 
-def _files_of_splits(source: TableSource) -> list[Path]:
+def files_of_splits(source: TableSource) -> list[Path] | None:
+    """All files that the rows of the splits depend on; None for a dataset on the Hub."""
+    return None if is_remote(source.dataset) else list(filter(Path.is_file, _paths_of_splits(source)))
+
+
+def _paths_of_splits(source: TableSource) -> list[Path]:
     """All files of a folder with another layout than files of splits, such as BEIR's."""
     path = Path(source.dataset)
     if is_saved(path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,27 @@ MIN_CELL_BYTES = 32
 """Minimum size of a cell as a Python object."""
 
 
-def read_parquet(path: Path, options: ReadOptions) -> Iterator[Table]:
-    """Blocks of a .parquet file, the first one an empty block with the column names."""
-    refuse_parquet_bomb(path)
+def count_parquet_rows(path: Path) -> int:
+    return int(parquet.read_metadata(path).num_rows)
+
+
+def read_parquet(path: Path, options: ReadOptions, rows: range | None = None) -> Iterator[Table]:
+    """Blocks of a .parquet file, the first one an empty block with the column names; `rows`: of these rows alone."""
     with parquet.ParquetFile(path) as file:
+        starts = [0, *accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))]
+        rows = range(starts[-1]) if rows is None else rows
+        groups = [i for i in range(file.num_row_groups) if starts[i] < rows.stop and rows.start < starts[i + 1]]
+        refuse_parquet_bomb(path, groups)
         require_distinct(path, file.schema_arrow.names)
         class_names = class_names_of(file.schema_arrow)
         yield build_table(str(path), {name: [] for name in file.schema_arrow.names}, class_names)
-        for group in range(file.num_row_groups):  # one iterator over all groups would keep each group in memory
+        for group in groups:  # one iterator over all groups would keep each group in memory
+            start = starts[group]
             for batch in file.iter_batches(BLOCK_ROWS, row_groups=[group], use_threads=False):
-                yield build_table(str(path), batch.to_pydict(), class_names)
+                first, last = max(rows.start - start, 0), min(rows.stop - start, batch.num_rows)
+                if first < last:
+                    yield build_table(str(path), batch.slice(first, last - first).to_pydict(), class_names)
+                start += batch.num_rows
 
 
 def require_distinct(path: Path, names: list[str]) -> None:
@@ -62,10 +74,11 @@ def class_names_of(schema: pa.Schema) -> dict[str, list[str]]:
     }
 
 
-def refuse_parquet_bomb(path: Path) -> None:
-    """Raises DataError for a file whose rows are out of proportion to its size."""
+def refuse_parquet_bomb(path: Path, row_groups: list[int] | None = None) -> None:
+    """Raises DataError for a file whose rows, or those of these groups, are out of proportion to its size."""
     with parquet.ParquetFile(path) as file:
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        row_groups = list(range(file.num_row_groups)) if row_groups is None else row_groups
+        groups = [file.metadata.row_group(i) for i in row_groups]
         columns = [group.column(i) for group in groups for i in range(group.num_columns)]
         refuse_bomb(path, sum(group.total_byte_size for group in groups))
         refuse_bomb(path, MIN_CELL_BYTES * sum(column.num_values for column in columns))
@@ -78,7 +91,7 @@ def refuse_parquet_bomb(path: Path) -> None:
         return
     unpacked = 0
     with parquet.ParquetFile(path, read_dictionary=sorted(repetitive)) as file:
-        for group in range(file.num_row_groups):
+        for group in row_groups:
             read = file.read_row_group(group, columns=sorted(repetitive))
             unpacked += sum(count_text_bytes(chunk) for column in read.columns for chunk in column.chunks)
             refuse_bomb(path, unpacked)

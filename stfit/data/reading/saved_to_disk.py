@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stfit.data.part import Part
 from stfit.data.reading.hub import dataset_blocks
 from stfit.data.table import Table, build_table
 from stfit.errors import DataError
@@ -38,7 +39,13 @@ def saved_splits(folder: Path) -> dict[str, Callable[[int | None], Iterator[Tabl
     return {name: partial(_read_split, folder / name) for name in names}
 
 
-def _read_split(folder: Path, limit: int | None) -> Iterator[Table]:
+def read_saved_part(folder: Path, split: str, part: Part) -> Iterator[Table]:
+    """The rows of a part, of a dataset with this split. Raises DataError."""
+    _require_inside(folder)
+    yield from _read_split(folder if _saved_split(folder) else folder / split, None, part)
+
+
+def _read_split(folder: Path, limit: int | None, part: Part | None = None) -> Iterator[Table]:
     import datasets
 
     with _as_data_error(folder):
@@ -47,6 +54,8 @@ def _read_split(folder: Path, limit: int | None) -> Iterator[Table]:
             yield build_table(str(folder), {name: [] for name in columns}, {})
             return
         saved = datasets.Dataset.load_from_disk(str(folder))
+        if part is not None:
+            saved = saved.select(part.share_of(len(saved)))
     yield from dataset_blocks(saved, str(folder), limit)
 
 

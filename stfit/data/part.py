@@ -1,0 +1,42 @@
+"""One of several parts of the rows of a dataset, each encoded by itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Self
+
+from stfit.errors import DataError, RecipeError
+
+
+@dataclass(frozen=True)
+class Part:
+    number: int
+    """From 1."""
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of `2/8`. Raises RecipeError."""
+        number, slash, count = text.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise RecipeError(f"--part {text}: write i/N, such as 2/8, with i from 1 to N")
+        return cls(int(number), int(count))
+
+    def share_of(self, total: int) -> range:
+        """Of so many rows or bytes: the shares of all parts follow each other, and are together the whole."""
+        return range(total * (self.number - 1) // self.count, total * self.number // self.count)
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+@contextmanager
+def rows_counted_from(part: Part | None) -> Iterator[None]:
+    """What precedes a part is not read, so errors number its rows from its first one, and say so."""
+    try:
+        yield
+    except DataError as error:
+        if part is None:
+            raise
+        counted = f" (rows and lines are counted from the first of part {part})"
+        raise DataError([replace(problem, message=problem.message + counted) for problem in error.problems]) from error
