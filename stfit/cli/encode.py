@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +77,6 @@ def encode_command(
     if part is not None and processes > 1:
         raise typer.BadParameter("--part is encoded by one process: start one command for each part")
     from stfit.commands.encode import encode
-    from stfit.commands.encode_in_processes import encode_in_processes
     from stfit.data.mapping.texts import source_of_texts
     from stfit.data.part import Part
     from stfit.recipe.read_options import read_options
@@ -89,8 +87,16 @@ def encode_command(
     kept = [name.strip() for name in keep.split(",")] if keep else []
     source = source_of_texts(texts, split, read_options(read))
     inputs = inputs_to_keep(source, column, id_column, kept, Part.parse(part) if part else None)
-    run = encode if processes == 1 else partial(encode_in_processes, processes=processes)
-    events = run(model, inputs, output, options, calibration=calibration, with_text=with_text, device=device)
+    events = encode(
+        model,
+        inputs,
+        output,
+        options,
+        calibration=calibration,
+        with_text=with_text,
+        device=device,
+        processes=processes,
+    )
     _print_result(_follow(events), json)
 
 

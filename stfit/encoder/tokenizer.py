@@ -1,9 +1,11 @@
 """Texts -> token ids, without transformers."""
 
 import json
+import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,16 @@ from stfit.io.json_files import load_json
 UNKNOWN = "[UNK]"
 UNKNOWN_NAMES = ("<unk>", UNKNOWN)
 WORDS_FILE = "whitespacetokenizer_config.json"
+
+WORD = re.compile(r"\S+")
+WORD_END = re.compile(r"\S(?=\s)")
+
+CHARACTERS_PER_TOKEN = 8
+"""Of a long text, so many characters for each token are read at first. Most languages have two to five."""
+MARGIN = 64
+"""Tokens that must be left over from the start of a text, so that its end makes no difference to those before."""
+MAX_CHARACTERS = 2**22
+"""Of texts that are tokenized at once: each token takes some hundred bytes on the way to its id."""
 
 
 class FileTokenizer:
@@ -37,14 +49,45 @@ class FileTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text (int32), cut at max_seq_length. Raises DataError for a token without a vector."""
-        encodings = self._encode(list(texts))
-        sequences = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+        sequences = [
+            np.array(encoding.ids, dtype=np.int32)
+            for some in _split_by_characters(texts, self._first_size)
+            for encoding in self._encode_starts(some)
+        ]
         if self.num_vectors is not None:
             for text, ids in zip(texts, sequences, strict=True):
                 if ids.max(initial=0) >= self.num_vectors:
                     token = self._backend.id_to_token(int(ids.max()))
                     raise DataError(f"the model has no vector for the token `{token}` in {shorten(text, 80)!r}")
         return sequences
+
+    @property
+    def _first_size(self) -> int | None:
+        """Characters of a text that are looked at first; None if all tokens are wanted, or the last ones."""
+        truncation = self._backend.truncation
+        if truncation is None or truncation["direction"] != "right":
+            return None
+        return CHARACTERS_PER_TOKEN * (int(truncation["max_length"]) + MARGIN)
+
+    def _encode_starts(self, texts: list[str]) -> list[Encoding]:
+        """The encodings of the texts, of which a long one is read as far as its tokens are taken.
+
+        Its start is long enough if MARGIN more tokens come out of it: only the last few depend on what follows.
+        """
+        size = self._first_size
+        if size is None:
+            return self._encode(texts)
+        starts = [_start_of(text, size) for text in texts]
+        encodings = self._encode(starts)
+        while short := [
+            i for i, start in enumerate(starts) if len(start) < len(texts[i]) and _left_over(encodings[i]) < MARGIN
+        ]:
+            size *= 4
+            for i in short:
+                starts[i] = _start_of(texts[i], size)
+            for i, encoding in zip(short, self._encode([starts[i] for i in short]), strict=True):
+                encodings[i] = encoding
+        return encodings
 
     def _encode(self, texts: list[str]) -> list[Encoding]:
         try:
@@ -69,6 +112,35 @@ class FileTokenizer:
 
     def save(self, folder: Path) -> None:
         self._backend.save(str(folder / "tokenizer.json"))
+
+
+def _split_by_characters(texts: Sequence[str], size: int | None) -> Iterator[list[str]]:
+    """Lists of texts whose tokens fit into memory, if no more than `size` characters of each are read."""
+    some: list[str] = []
+    characters = 0
+    for text in texts:
+        some.append(text)
+        characters += len(text) if size is None else min(len(text), size)
+        if characters >= MAX_CHARACTERS:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
+
+
+def _start_of(text: str, size: int) -> str:
+    """The first characters, up to the end of a word: within one, each token may depend on how it goes on."""
+    while size < len(text):
+        ends = [match.end() for match in WORD_END.finditer(text, size // 2, size)]
+        if ends:
+            return text[: ends[-1]]
+        size *= 4
+    return text
+
+
+def _left_over(encoding: Encoding) -> int:
+    """The number of tokens that were cut off."""
+    return sum(map(len, encoding.overflowing))
 
 
 def load_tokenizer_file(path: Path) -> HFTokenizer:
@@ -121,11 +193,12 @@ class WhitespaceTokenizer:
         return f"words {sha256(json.dumps(settings).encode()).hexdigest()}"
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [np.array(self._known_ids(text)[: self.max_seq_length], dtype=np.int32) for text in texts]
+        return [np.array(self._known_ids(text, self.max_seq_length), dtype=np.int32) for text in texts]
 
-    def _known_ids(self, text: str) -> list[int]:
-        ids = (self._find_id(word) for word in (text.lower() if self._lower_case else text).split())
-        return [word_id for word_id in ids if word_id is not None]
+    def _known_ids(self, text: str, limit: int | None = None) -> list[int]:
+        words = (match[0] for match in WORD.finditer(text.lower() if self._lower_case else text))
+        ids = (self._find_id(word) for word in words)
+        return list(islice((word_id for word_id in ids if word_id is not None), limit))
 
     def _find_id(self, word: str) -> int | None:
         bare = word.strip(string.punctuation)

@@ -19,6 +19,8 @@ WINDOW = 32_768
 """Maximum number of texts in a window; equal texts of a window are embedded once."""
 WINDOW_VALUES = 2**24
 """Maximum number of values in the embeddings of a window."""
+WINDOW_CHARACTERS = 2**24
+"""Maximum characters of a window, so that long texts fit into memory."""
 WINDOW_WORK = 2**47
 """Maximum characters times weights of a window: a slow model has small windows, so an interruption loses little."""
 
@@ -93,7 +95,7 @@ def stream_text_windows(
 def _split_windows(blocks: Iterable[Texts], encoder: Encoder) -> Iterator[Texts]:
     """Windows whose bounds depend only on the texts and the size of the model, so that a resumed run repeats them."""
     weights = sum(weight.numel() for weight in encoder.parameters())
-    max_characters = max(2**14, WINDOW_WORK // weights)
+    max_characters = min(WINDOW_CHARACTERS, max(2**14, WINDOW_WORK // weights))
     max_texts = FIRST_WINDOW
     ids: list[Any] = []
     texts: list[str] = []

@@ -1,4 +1,4 @@
-"""Several processes train, measure and encode what one would; one that dies takes the others with it, and no more."""
+"""Several processes train and measure what one would; one that dies takes the others with it, and no more."""
 
 import json
 import os
@@ -12,22 +12,17 @@ import numpy as np
 import pytest
 from processes import die, run_group, send
 
-from stfit.commands.encode import encode
 from stfit.commands.train import train
-from stfit.data.source import Source
 from stfit.distributed import rank
 from stfit.encoder.build import load_encoder
 from stfit.errors import LockError, WorkerLostError
 from stfit.events import StepInfo
 from stfit.io.json_files import load_json_object
-from stfit.options import EncodeOptions
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.training import gradients
 from stfit.training.gradients import embed
-from stfit.workflows import text_windows as windows
 from stfit.workflows.summarize_run import summarize_run
-from stfit.workflows.text_windows import Inputs
 
 EXACT = {"model": {"dropout": 0.0}}
 CACHED = {"train": {"mini_batch_size": 1, "accumulate_steps": 2}}

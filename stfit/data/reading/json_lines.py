@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from stfit.data.reading.packed_file import open_bytes
-from stfit.data.reading.text_lines import in_blocks, line_error, read_lines
+from stfit.data.reading.text_lines import in_blocks, line_blocks, line_error, read_lines
 from stfit.data.source import ReadOptions
 from stfit.data.table import Table, build_table
 
@@ -41,7 +41,8 @@ def read_json_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 def json_blocks(file: IO[bytes], path: Path, options: ReadOptions) -> Iterator[Table]:
     """Blocks of an open file. `path`: for messages."""
-    yield from record_blocks(parse_lines(read_lines(file, path, options), path), path)
+    for lines in line_blocks(read_lines(file, path, options)):
+        yield from record_blocks(parse_lines(lines, path), path)
 
 
 def record_blocks(rows: Iterator[dict[str, Any]], path: Path) -> Iterator[Table]:

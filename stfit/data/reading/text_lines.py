@@ -19,6 +19,8 @@ from stfit.errors import DataError, Problem
 Row = TypeVar("Row")
 
 BLOCK_ROWS = 1024
+BLOCK_CHARACTERS = 2**24
+"""Of the lines of a block, unless one line has more."""
 MAX_LINE = 64 * 2**20
 """Characters of one line, unpacked."""
 
@@ -52,8 +54,22 @@ def read_text_lines(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 
 def text_blocks(file: IO[bytes], path: Path, options: ReadOptions) -> Iterator[Table]:
-    for lines in in_blocks(read_lines(file, path, options, newline=None)):  # CR, LF and CRLF end a text
+    for lines in line_blocks(read_lines(file, path, options, newline=None)):  # CR, LF and CRLF end a text
         yield build_table(str(path), {"text": [line.removesuffix("\n") for _, line in lines]}, {})
+
+
+def line_blocks(lines: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Blocks of numbered lines that fit into memory."""
+    block: list[tuple[int, str]] = []
+    characters = 0
+    for number, line in lines:
+        block.append((number, line))
+        characters += len(line)
+        if len(block) == BLOCK_ROWS or characters >= BLOCK_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
 def in_blocks(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -1,4 +1,4 @@
-"""`stfit encode --processes N`: N parts of the texts at once, each in its own process, joined when all are done."""
+"""Parts of the texts at once, each in its own process, which are joined when all are done."""
 
 import logging
 import os
@@ -8,15 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from stfit.commands.encode import (
-    EncodeStats,
-    encode,
-    load_calibration,
-    read_paths,
-    require_encodable,
-    summarize,
-    write_quantized,
-)
 from stfit.data.embedding_parts import complete_parts, read_parts, require_only_parts, stored_parts
 from stfit.data.part import Part
 from stfit.errors import InterruptedRun
@@ -28,6 +19,8 @@ from stfit.options import EncodeOptions
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals
 from stfit.runtime.workers import run_workers
+from stfit.workflows.encode_texts import encode_texts, load_calibration, read_paths, require_encodable, write_quantized
+from stfit.workflows.encode_windows import EncodeStats, summarize
 from stfit.workflows.text_windows import Inputs
 
 log = logging.getLogger("stfit")
@@ -116,6 +109,6 @@ def _encode_part(
     assert inputs.part is not None
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{(inputs.part.number - 1) % torch.cuda.device_count()}"
-    return encode(
+    return encode_texts(
         model, inputs, folder, options, calibration=calibration, with_text=with_text, device=device, is_shared=False
     )
