@@ -20,11 +20,12 @@ InputOrNone = Annotated[str | None, typer.Argument(help=INPUT_HELP, metavar="INP
 
 def encode_command(
     context: typer.Context,
+    model: ModelOrNone = None,
+    texts: InputOrNone = None,
+    *,
     output: Annotated[
         Path, typer.Option("--output", "-o", help=".npy, .parquet, .jsonl or .safetensors file, or a folder of shards.")
     ],
-    model: ModelOrNone = None,
-    texts: InputOrNone = None,
     column: Column = None,
     id_column: Annotated[
         str | None, typer.Option(help="Column or selector of ids to write [default: row numbers from 0].")
