@@ -167,19 +167,20 @@ def iter_encode(
     return encode_texts(model, texts, output, options, column, id_column, split, keep, with_text, calibration, device)
 
 
-def load(model: str | Path, device: str = "auto") -> Encoder:
+def load(model: str | Path, device: str = "auto", threads: int | None = None) -> Encoder:
     """Load the encoder of a run folder, a model folder or a Hub id: `load("runs/qqp").encode(texts)`.
 
+    `threads`: cores that `encode` uses on a CPU; by default, as many as torch. Threads of a program may share an
+    encoder. Pickled, it is its name and no weights: a process that receives it loads the model, once.
     Raises ModelError if the model can't be loaded, HubError if it can't be downloaded.
     """
-    from stfit.encoder.build import load_encoder
-    from stfit.encoder.folder.resolve import model_in
     from stfit.encoder.inputs import require_type
-    from stfit.runtime.device import choose_device
+    from stfit.encoder.load_again import load as load_by_name
 
     require_type("model", model, str | os.PathLike)
     require_type("device", device, str)
-    return load_encoder(model_in(str(model)), choose_device(device))
+    require_type("threads", threads, int | None)
+    return load_by_name(str(model), device, threads)
 
 
 def _last_result(events: Iterator[Any]) -> dict[str, Any]:

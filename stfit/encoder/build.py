@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from stfit.encoder.backbone import Backbone, BackboneOptions
 from stfit.encoder.bases.registry import KINDS
@@ -23,6 +22,7 @@ from stfit.encoder.folder.validate import validate_folder, wrap_errors
 from stfit.encoder.kernels.fused_infer import fused_works
 from stfit.encoder.lora import add_adapters
 from stfit.encoder.prompts import with_built_in
+from stfit.encoder.quiet import quiet_transformers
 from stfit.encoder.token_layers import LayerContext
 from stfit.errors import ModelError, at_key
 from stfit.progress import task
@@ -50,10 +50,9 @@ def build_encoder(
     `texts`: training texts for what is learned from them. `read_weights`: see BackboneOptions. Raises ModelError if the
     base can't be used, or HubError.
     """
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
     options = replace(model.backbone_options, read_weights=read_weights)
-    with task(f"loading {model.base}" if isinstance(model.base, str) else "building the model"):
+    loading = task(f"loading {model.base}" if isinstance(model.base, str) else "building the model")
+    with quiet_transformers(), loading:
         backbone, base = _build_backbone(model, texts, options)
     config = _merge_config(model, base, backbone)
     dtype = getattr(torch, model.precision)

@@ -1,9 +1,12 @@
 """Token sequences -> one embedding each: the base (transformer or table), token layers, pooling, layers."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from hashlib import sha256
 from itertools import chain
 from typing import Any
@@ -39,6 +42,10 @@ class Encoder(nn.Module):
         """Data type of the matrix products in training: bfloat16 and float16 run them under autocast."""
         self.fused = False
         """Whether `encode` may use the fused forward, which gives the same token embeddings."""
+        self.threads: int | None = None
+        """Cores that `encode` uses, at most; None: as many as torch."""
+        self._load_again: tuple[Callable[..., Encoder], tuple[Any, ...]] | None = None
+        self._loaded_state: tuple[Any, ...] = ()
         self.base = base
         self.backbone = base.module
         self.tokenizer = base.tokenizer
@@ -52,6 +59,26 @@ class Encoder(nn.Module):
             dim = layer.dim_after(dim)
         self.embedding_dim = dim
         self.to(device=self.device, dtype=self._weight.dtype)
+
+    def pickle_as(self, load: Callable[..., Encoder], arguments: tuple[Any, ...]) -> None:
+        """Pickle this encoder as a call of `load`; it has no other form outside of its process."""
+        self._load_again, self._loaded_state = (load, arguments), self._state()
+
+    def _state(self) -> tuple[Any, ...]:
+        return self.device, self.threads, [weight._version for weight in self.state_dict(keep_vars=True).values()]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self._load_again and self._state() == self._loaded_state:
+            return self._load_again
+        raise TypeError(
+            "this model is not that of a folder, or no longer: another process gets it by its folder alone"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
+        copied = type(self).__new__(type(self))  # not by pickling, which may give the encoder that others use
+        memo[id(self)] = copied
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
 
     @property
     def fingerprint(self) -> str:
@@ -200,10 +227,11 @@ class Encoder(nn.Module):
         forward, precision = self.layout.forward, "float32" if self.device.type == "cpu" else self.precision
         precision = "bfloat16" if fast else precision
         dtype = getattr(torch, precision)
-        runner: AbstractContextManager[Any] = nullcontext(map)
+        cores = min(self.threads or torch.get_num_threads(), torch.get_num_threads())
+        runner: AbstractContextManager[Any] = _map_on(cores)
         if self.fused and fused_supports(dtype):
-            forward, precision, runner = build_fused(self.backbone, dtype), "float32", _parallel_map()
-            max_tokens = min(max_tokens, sum(lengths) // torch.get_num_threads() + 1)
+            forward, precision, runner = build_fused(self.backbone, dtype), "float32", _parallel_map(cores)
+            max_tokens = min(max_tokens, sum(lengths) // cores + 1)
         embeddings = torch.empty(len(sequences), self.resolve_dim(truncate_dim))
 
         @torch.inference_mode()  # which is per thread
@@ -215,25 +243,33 @@ class Encoder(nn.Module):
             embeddings[torch.from_numpy(members)] = unit_rd.cpu()
 
         was_training = self.training
-        self.eval()
+        if was_training:  # else nothing is changed that another thread may see
+            self.eval()
         batches = token_batches(lengths, max_tokens)
         with runner as run, task(f"embedding {len(sequences):,} texts", sum(lengths)) as embedding:
             for members, _ in zip(batches, run(embed_batch, batches), strict=True):
                 embedding.advance(sum(lengths[i] for i in members))
-        self.train(was_training)
+        if was_training:
+            self.train()
         return embeddings.numpy()
 
 
 @contextmanager
-def _parallel_map() -> Iterator[Any]:
-    """A `map` in parallel, each item on one core, so that no core waits for another within an operation."""
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _map_on(cores: int) -> Iterator[Any]:
+    """A `map` whose operations use so many cores each. Of this thread: others of the program keep theirs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
     try:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map
+        yield map
     finally:
-        torch.set_num_threads(cores)
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _parallel_map(cores: int) -> Iterator[Any]:
+    """A `map` in parallel, each item on one core, so that no core waits for another within an operation."""
+    with _map_on(1), ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool.map
 
 
 def token_batches(lengths: list[int], max_tokens: int) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from tiny_bases import SENTENCES
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, processors, trainers
 
 from stfit.encoder import tokenizer as module
 from stfit.encoder.tokenizer import FileTokenizer, WhitespaceTokenizer

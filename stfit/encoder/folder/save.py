@@ -10,6 +10,7 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import weights_of, write_weights
 from stfit.encoder.folder.st_config import pooling_config, st_settings
+from stfit.encoder.quiet import quiet_transformers
 from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 
@@ -23,7 +24,8 @@ def save_encoder(encoder: Encoder, folder: Path) -> None:
     config, base = encoder.config, encoder.base
     modules = [(base.subfolder, base.st_name)]
     (folder / base.subfolder).mkdir(parents=True, exist_ok=True)
-    base.write(folder / base.subfolder)
+    with quiet_transformers():
+        base.write(folder / base.subfolder)
 
     def add(st_name: str, config_file: str, content: dict[str, Any], weights: dict[str, Any]) -> None:
         path = folder / f"{len(modules)}_{st_name}"
