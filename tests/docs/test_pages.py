@@ -19,7 +19,7 @@ from stfit.spec import union_members
 ROOT = README.parent
 GUIDES = (
     "data", "models", "methods", "evaluation", "publishing",
-    "encoding", "runs", "scaling", "performance", "results", "comparison",
+    "encoding", "runs", "scaling", "scale", "performance", "results", "comparison",
     "stability", "changelog", "contributing",
 )  # fmt: skip
 PAGES = {"README.md": README} | {name: ROOT / "recipes" / "guides" / f"{name}.md" for name in GUIDES}
