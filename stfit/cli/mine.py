@@ -12,10 +12,16 @@ from stfit.options import MiningOptions
 def mine_command(
     model: ModelArgument,
     recipe: RecipeArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File of triplets to write (.jsonl).")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File of triplets to write (.jsonl); of a part, a folder.")
+    ],
     overrides: Overrides = None,
     corpus: Annotated[
-        str | None, typer.Option(help="File or dataset to take negatives from [default: the recipe's other rows].")
+        str | None,
+        typer.Option(
+            help="File or dataset to take negatives from, or what `encode --with-text` made of it [default: the "
+            "recipe's other rows]."
+        ),
     ] = None,
     column: Column = None,
     read: Read = None,
@@ -35,10 +41,11 @@ def mine_command(
         float, typer.Option(help="Exclude texts at least this similar to the anchor or the positive.", min=-1)
     ] = 0.95,
     per_row: Annotated[int, typer.Option(help="Maximum number of negatives per row.", min=1)] = 1,
+    part: Annotated[str | None, typer.Option(metavar="i/N", help="Mine for part i of N of the pairs alone.")] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Mine hard negatives for the pairs of a recipe.
+    """Mine hard negatives for the pairs of a recipe. Run the same command again to resume.
 
     Example: stfit mine runs/recipe recipe.yaml -o mined.jsonl
     """
@@ -48,12 +55,14 @@ def mine_command(
     options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     from stfit.commands.mine import mine
     from stfit.data.mapping.texts import source_of_texts
+    from stfit.data.part import Part
     from stfit.recipe.load import load_recipe
     from stfit.recipe.read_options import read_options
 
     source = source_of_texts(corpus, None, read_options(read)) if corpus else None
     loaded = load_recipe(recipe, overrides or [])
-    result = mine(model, loaded.recipe, output, options, corpus=source, corpus_column=column, device=device)
+    own = Part.parse(part) if part else None
+    result = mine(model, loaded.recipe, output, options, corpus=source, corpus_column=column, device=device, part=own)
     if json:
         print_json(result)
     else:
@@ -61,6 +70,9 @@ def mine_command(
 
 
 def _print_result(result: dict[str, Any]) -> None:
+    if not result["rows"]:
+        sys.stdout.write(f"{result['output']}: no row of this part has a negative\n")
+        return
     negatives, positives = result["mean_negative_score"], result["mean_positive_score"]
     dropped = f"; {result['rows_without']} rows without a negative were dropped" if result["rows_without"] else ""
     fewer, missing = result["rows_with_fewer"], result["negatives_missing"]

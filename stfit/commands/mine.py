@@ -3,13 +3,14 @@
 Tensor names: b = rows of a block, c = candidate texts, d = embedding dim.
 """
 
+import itertools
 import json
-import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,41 +18,65 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from stfit.data.mapping.cells import as_text
+from stfit.data.cache.tokens import cache_key
+from stfit.data.embedding_matrix import EmbeddingMatrix
 from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.plain_text import plain
-from stfit.data.mapping.texts import stream_texts
+from stfit.data.part import Part
 from stfit.data.reading.local_files import input_paths
+from stfit.data.saved_blocks import SavedBlocks
 from stfit.data.source import Source
 from stfit.data.table import Table
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in, paths_of_model
-from stfit.errors import DataError, RecipeError
-from stfit.io.atomic import atomic_write
-from stfit.io.display import shorten
+from stfit.errors import DataError, InterruptedRun, RecipeError
+from stfit.evaluation.knn import nearest
+from stfit.io.atomic import atomic_write, wrap_os_errors
 from stfit.io.outputs import require_output
 from stfit.options import MiningOptions
 from stfit.progress import track
 from stfit.recipe.inputs import paths_in
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device
+from stfit.runtime.run_folder import lock_folder
+from stfit.runtime.signals import handle_signals
+from stfit.similarity import normalize
+from stfit.workflows.candidates import BLOCK, Candidates, candidates_of_corpus, candidates_of_texts
 from stfit.workflows.validate import load_training_rows
 
-log = logging.getLogger("stfit")
+ROWS = 4096
+"""Pairs that are compared at once: an interruption loses no more."""
+SPARE = 64
+"""Neighbors that are looked at beyond the last rank, since some of them say the same as the positive."""
+GATHERED = 128
+"""Rows whose neighbors' embeddings are in memory at once."""
 
-MAX_SCORES = 2**24
-"""Similarities in memory at once."""
 
-
-@dataclass(frozen=True)
-class Mined:
+class Mined(NamedTuple):
     """A row with its negatives, the most similar first."""
 
     row: int
     positive_score: float
-    negatives: list[str]
+    negatives: list[int]
+    """Indices of candidates."""
     scores: list[float]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What all blocks of rows have in common."""
+
+    pairs: Examples
+    candidates: Candidates
+    embed: Callable[[list[str], str], Tensor]
+    """Texts and their role -> unit embeddings."""
+    matrix: EmbeddingMatrix
+    is_known: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    """Rows [b] and candidates [b, k] -> whether the text says the same as the row's, [b, k]."""
+    anchor_number: np.ndarray
+    """Of each row: equal for anchors that are one text."""
+    options: MiningOptions
 
 
 def mine(
@@ -63,50 +88,137 @@ def mine(
     corpus: Source | None,
     corpus_column: str | None,
     device: str,
+    part: Part | None = None,
 ) -> dict[str, Any]:
-    """The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out."""
-    if output.suffix != ".jsonl":
-        raise RecipeError(f"{output}: the output must be a .jsonl file")
-    require_output(output, [*paths_of_model(Path(model)), *paths_in(recipe), *(input_paths(corpus) if corpus else [])])
+    """The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out.
+
+    Of a part, `output` is a folder, with a file for each part. After InterruptedRun, the same command resumes.
+    """
+    target = _target(output, part)
+    require_output(target, [*paths_of_model(Path(model)), *paths_in(recipe), *(input_paths(corpus) if corpus else [])])
     pairs, table = load_pairs(recipe)
-    of_pairs: dict[str, list[str]] = {text: [] for text in pairs.column("positive")}
-    candidates = of_pairs if corpus is None else _ids_by_text(corpus, corpus_column)
-    texts = list(candidates)
-    if options.ranks[0] > len(texts):
-        raise RecipeError(f"--ranks starts at {options.ranks[0]}, and there are only {len(texts)} texts to choose from")
+    candidates = (
+        candidates_of_corpus(corpus, corpus_column) if corpus else candidates_of_texts(pairs.column("positive"))
+    )
+    count = len(candidates.texts)
+    if options.ranks[0] > count:
+        raise RecipeError(f"--ranks starts at {options.ranks[0]}, and there are only {count} texts to choose from")
     encoder = load_encoder(model_in(model), choose_device(device))
     # Another model than the recipe's may lack its prompts: then it has those of its own.
     chosen = _objective_with_pairs(recipe).data.prompts or {}
     prompts = {role: name for role, name in chosen.items() if name in encoder.config.prompts}
-    embed = partial(_embed, encoder, prompts)
-    anchor_bd, positive_bd = (embed(pairs.column(role), role) for role in ("anchor", "positive"))
-    text_cd = embed(texts, "positive")
-    _report_broken(text_cd, texts)
-    positive_b = (anchor_bd * positive_bd).sum(dim=1)
-    limit_b = _limits(positive_b, pairs, options)
-    is_known = _is_judged(pairs, table, candidates) if "document_id" in table.columns else _is_linked(pairs, texts)
+    dim = candidates.require_dim(encoder, model)
+    embed = partial(_embed, encoder, prompts, dim)
+    is_known = _is_judged(pairs, table, candidates) if "document_id" in table.columns else _is_linked(pairs, candidates)
+    blocks = SavedBlocks(target.with_name(target.name + ".blocks"))
+    rows = np.array((part or Part(1, 1)).share_of(len(pairs)))
+    made = [encoder.fingerprint, prompts, asdict(options), pairs.fingerprint, cache_key(candidates.texts, str(dim))]
+    with lock_folder(blocks.folder / "output"), handle_signals():
+        matrix = candidates.embedded(lambda texts: embed(texts, "positive").numpy())
+        anchor_number = np.unique([plain(anchor) for anchor in pairs.column("anchor")], return_inverse=True)[1]
+        mining = _Task(pairs, candidates, embed, matrix, is_known, anchor_number, options)
+        try:
+            mined = _mine_blocks(mining, rows, blocks, made)
+        except InterruptedRun as stop:
+            advice = f"what was compared is kept in {blocks.folder}; run the same command to resume"
+            raise InterruptedRun(f"{stop}: {advice}", stop.exit_code - 128) from stop
+        kept = [row for row in mined if row.negatives]
+        if not kept and part is None:
+            blocks.delete()
+            raise DataError("no row has a negative: widen --ranks, or lower the margins")
+        _write(kept, pairs, candidates.texts, target)
+        blocks.delete()
+    return _summary(kept, len(rows), options.per_row, output, part)
+
+
+def _target(output: Path, part: Part | None) -> Path:
+    if part is None:
+        if output.suffix != ".jsonl":
+            raise RecipeError(f"{output}: the output must be a .jsonl file")
+        return output
+    if output.suffix == ".jsonl":
+        raise RecipeError(f"{output}: the output of a part is a folder, which will hold a file of each part")
+    with wrap_os_errors(output):
+        output.mkdir(exist_ok=True)
+    return output / f"part-{part.number:05d}-of-{part.count:05d}.jsonl"
+
+
+def _mine_blocks(mining: _Task, rows: np.ndarray, saved: SavedBlocks, made: list[Any]) -> list[Mined]:
     mined: list[Mined] = []
-    blocks = torch.arange(len(pairs)).split(max(1, MAX_SCORES // len(texts)))
-    for rows in track(blocks, f"comparing {len(pairs):,} pairs with {len(texts):,} texts"):
-        same_bc = torch.from_numpy(is_known(rows.numpy())) | (positive_bd[rows] @ text_cd.T >= options.duplicate)
-        found = _mine_block(anchor_bd[rows] @ text_cd.T, same_bc, limit_b[rows], texts, options)
-        mined += [
-            Mined(row, score, *negatives)
-            for row, score, negatives in zip(rows.tolist(), positive_b[rows].tolist(), found, strict=True)
-        ]
-    kept = [row for row in mined if row.negatives]
-    if not kept:
-        raise DataError("no row has a negative: widen --ranks, or lower the margins")
-    _write(kept, pairs, output)
-    return _summary(kept, len(pairs), options.per_row, output)
+    blocks = np.split(rows, range(ROWS, len(rows), ROWS))
+    doing = f"comparing {len(rows):,} pairs with {len(mining.candidates.texts):,} texts"
+    for number, block in enumerate(track(blocks, doing)):
+        digest = sha256(json.dumps([made, block.tolist()]).encode()).hexdigest()
+        found = saved.read(number, digest)
+        if found is None:
+            found = list(_mine_rows(mining, block))
+            saved.write(number, digest, found)
+        mined += itertools.starmap(Mined, found)
+    return mined
 
 
-def _embed(encoder: Encoder, prompts: dict[str, str], texts: list[str], role: str) -> Tensor:
-    return torch.from_numpy(encoder.encode(texts, prompt=encoder.role_prompt(role, prompts), normalize=True))
+def _mine_rows(mining: _Task, rows: np.ndarray) -> Iterator[Mined]:
+    """More neighbors are looked at until enough of them are left without those that say the same."""
+    pairs, options = mining.pairs, mining.options
+    anchors, positives = pairs.column("anchor"), pairs.column("positive")
+    # Other rows may have the same anchor: no negative may be nearer than their positives.
+    siblings = np.flatnonzero(np.isin(mining.anchor_number, mining.anchor_number[rows]))
+    anchor_sd = mining.embed([anchors[i] for i in siblings], "anchor")
+    positive_sd = mining.embed([positives[i] for i in siblings], "positive")
+    positive_s = (anchor_sd * positive_sd).sum(dim=1)
+    limit_s = _limits(positive_s, mining.anchor_number[siblings], options)
+    place = torch.from_numpy(np.searchsorted(siblings, rows))
+    anchor_bd, positive_bd, score_b, limit_b = (each[place] for each in (anchor_sd, positive_sd, positive_s, limit_s))
+    found: dict[int, tuple[list[int], list[float]]] = {}
+    left, neighbors = np.arange(len(rows)), options.ranks[1] + SPARE
+    while len(left):
+        near_bd = normalized_blocks(mining.matrix)
+        score_bk, index_bk = nearest(anchor_bd[left].numpy(), near_bd, neighbors, "dot")
+        is_same_bk = mining.is_known(rows[left], index_bk) | (score_bk >= options.duplicate) | (score_bk == -np.inf)
+        is_same_bk |= _similarity_to(mining.matrix, positive_bd[left], index_bk) >= options.duplicate
+        is_enough = (~is_same_bk).sum(axis=1) >= options.ranks[1]
+        is_enough |= index_bk.shape[1] == len(mining.matrix)
+        for i, row in zip(np.flatnonzero(is_enough).tolist(), left[is_enough].tolist(), strict=True):
+            other = ~is_same_bk[i]
+            found[row] = _choose(score_bk[i][other], index_bk[i][other], limit_b[row].item(), options)
+        left, neighbors = left[~is_enough], 4 * neighbors
+    for i, (row, score) in enumerate(zip(rows.tolist(), score_b.tolist(), strict=True)):
+        yield Mined(row, score, *found[i])
 
 
-def _summary(kept: list[Mined], rows: int, per_row: int, output: Path) -> dict[str, Any]:
+def normalized_blocks(matrix: EmbeddingMatrix) -> Iterator[np.ndarray]:
+    return (normalize(torch.from_numpy(block)).numpy() for block in matrix.blocks(BLOCK))
+
+
+def _similarity_to(matrix: EmbeddingMatrix, text_bd: Tensor, index_bk: np.ndarray) -> np.ndarray:
+    """Of each row's text to each of its candidates, [b, k]."""
+    parts = []
+    for some_bd, some_bk in zip(
+        text_bd.split(GATHERED), np.split(index_bk, range(GATHERED, len(index_bk), GATHERED)), strict=True
+    ):
+        taken = normalize(torch.from_numpy(matrix.take(some_bk.reshape(-1)))).view(*some_bk.shape, -1)
+        parts.append(torch.einsum("bkd,bd->bk", taken, some_bd))
+    return torch.cat(parts).numpy()
+
+
+def _choose(
+    score_k: np.ndarray, index_k: np.ndarray, limit: float, options: MiningOptions
+) -> tuple[list[int], list[float]]:
+    """Of the neighbors that say something else, those of the ranks that are not too near."""
+    first, last = options.ranks
+    score_k, index_k = score_k[first - 1 : last], index_k[first - 1 : last]
+    taken = np.flatnonzero(score_k <= limit)[: options.per_row]
+    return index_k[taken].tolist(), score_k[taken].tolist()
+
+
+def _embed(encoder: Encoder, prompts: dict[str, str], dim: int, texts: list[str], role: str) -> Tensor:
+    prompt = encoder.role_prompt(role, prompts)
+    return torch.from_numpy(encoder.encode(texts, prompt=prompt, normalize=True, truncate_dim=dim))
+
+
+def _summary(kept: list[Mined], rows: int, per_row: int, output: Path, part: Part | None) -> dict[str, Any]:
     count = sum(len(row.negatives) for row in kept)
+    name = f"{output.name}/*.jsonl" if part else output.name
     return {
         "output": str(output),
         "rows": len(kept),
@@ -114,9 +226,9 @@ def _summary(kept: list[Mined], rows: int, per_row: int, output: Path) -> dict[s
         "rows_with_fewer": sum(len(row.negatives) < per_row for row in kept),
         "negatives": count,
         "negatives_missing": rows * per_row - count,
-        "mean_positive_score": round(float(np.mean([row.positive_score for row in kept])), 4),
-        "mean_negative_score": round(sum(sum(row.scores) for row in kept) / count, 4),
-        "data": f'data: {{dataset: ./{output.name}, format: triplet, columns: {{negative: "negative[:]"}}}}',
+        "mean_positive_score": round(float(np.mean([row.positive_score for row in kept])), 4) if kept else None,
+        "mean_negative_score": round(sum(sum(row.scores) for row in kept) / count, 4) if kept else None,
+        "data": f'data: {{dataset: ./{name}, format: triplet, columns: {{negative: "negative[:]"}}}}',
     }
 
 
@@ -139,39 +251,26 @@ def _objective_with_pairs(recipe: Recipe) -> Objective:
     return objective
 
 
-def _ids_by_text(corpus: Source, column: str | None) -> dict[str, list[str]]:
-    """Every text that is not blank -> its ids."""
-    ids: dict[str, list[str]] = {}
-    for block in stream_texts(corpus, column, None):
-        for id, text in zip(block.ids, block.texts, strict=True):
-            if text.strip():
-                ids.setdefault(text, []).append(as_text(id))
-    return ids
-
-
-def _is_linked(pairs: Examples, texts: list[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """Of some pairs, whether each text says the same: linked by pairs, even indirectly, or `plain`-equal.
-
-    The result gives [pairs, texts].
-    """
+def _is_linked(pairs: Examples, candidates: Candidates) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Whether a text says the same as a row's: linked by pairs, even indirectly, or `plain`-equal."""
     numbers: dict[str, int] = {}
     anchor, positive, text = (
         np.array([numbers.setdefault(plain(text), len(numbers)) for text in column], dtype=np.int64)
-        for column in (pairs.column("anchor"), pairs.column("positive"), texts)
+        for column in (pairs.column("anchor"), pairs.column("positive"), candidates.texts)
     )
     links = coo_array((np.ones(len(anchor)), (anchor, positive)), shape=(len(numbers), len(numbers)))
     _, cluster = connected_components(links, directed=False)
-    return lambda rows: cluster[anchor][rows, None] == cluster[text]
+    return lambda rows, index_bk: cluster[anchor[rows], None] == cluster[text[index_bk]]
 
 
-def _is_judged(pairs: Examples, table: Table, candidates: dict[str, list[str]]) -> Callable[[np.ndarray], np.ndarray]:
+def _is_judged(pairs: Examples, table: Table, candidates: Candidates) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """The same for judgments, where a document answers many queries: what is relevant to the query, by id or by text.
 
     Judgments that are not trained (`where`, `limit`) count too.
     """
     numbers: dict[str, int] = {}
-    text_c = np.array([numbers.setdefault(plain(text), len(numbers)) for text in candidates], dtype=np.int64)
-    number_of = {id: number for number, ids in zip(text_c.tolist(), candidates.values(), strict=True) for id in ids}
+    text_c = np.array([numbers.setdefault(plain(text), len(numbers)) for text in candidates.texts], dtype=np.int64)
+    number_of = {id: number for number, ids in zip(text_c.tolist(), candidates.ids, strict=True) for id in ids}
     relevant: dict[str, set[int]] = {}
     for query, id, text in zip(*(table.columns[name] for name in ("anchor", "document_id", "positive")), strict=True):
         relevant.setdefault(plain(query or ""), set()).update(
@@ -181,46 +280,27 @@ def _is_judged(pairs: Examples, table: Table, candidates: dict[str, list[str]]) 
         list(relevant.get(plain(anchor), set()) | {numbers.get(plain(text), -1) for text in (anchor, positive)})
         for anchor, positive in zip(pairs.column("anchor"), pairs.column("positive"), strict=True)
     ]
-    return lambda rows: np.stack([np.isin(text_c, known[row]) for row in rows.tolist()])
+    return lambda rows, index_bk: np.stack(
+        [np.isin(text_c[index_k], known[row]) for row, index_k in zip(rows.tolist(), index_bk, strict=True)]
+    )
 
 
-def _report_broken(text_cd: Tensor, texts: list[str]) -> None:
-    """Such a text is no negative: a similarity that is not a number is below no limit."""
-    broken = (~torch.isfinite(text_cd).all(dim=1)).nonzero()[:, 0].tolist()
-    if broken:
-        share, example = f"{len(broken)} of {len(texts)} texts", shorten(texts[broken[0]], 80)
-        log.warning("%s have an embedding that is not finite, and are no negatives, such as %r", share, example)
-
-
-def _limits(positive_b: Tensor, pairs: Examples, options: MiningOptions) -> Tensor:
+def _limits(positive_s: Tensor, anchor_s: np.ndarray, options: MiningOptions) -> Tensor:
     """The highest similarity of a negative of each row: below that of every known positive of the row's anchor."""
-    _, anchor_b = np.unique([plain(anchor) for anchor in pairs.column("anchor")], return_inverse=True)
-    lowest = np.full(len(positive_b), np.inf, dtype=np.float32)
-    np.fmin.at(lowest, anchor_b, positive_b.numpy())  # passes over what is not a number
-    least_b = torch.from_numpy(lowest[anchor_b]).masked_fill(positive_b.isnan(), torch.nan)
-    return torch.minimum(least_b - options.margin, least_b - options.relative_margin * least_b.abs())
+    numbers, anchor_s = np.unique(anchor_s, return_inverse=True)
+    lowest = np.full(len(numbers), np.inf, dtype=np.float32)
+    np.fmin.at(lowest, anchor_s, positive_s.numpy())  # passes over what is not a number
+    least_s = torch.from_numpy(lowest[anchor_s]).masked_fill(positive_s.isnan(), torch.nan)
+    return torch.minimum(least_s - options.margin, least_s - options.relative_margin * least_s.abs())
 
 
-def _mine_block(
-    score_bc: Tensor, same_bc: Tensor, limit_b: Tensor, texts: list[str], options: MiningOptions
-) -> Iterator[tuple[list[str], list[float]]]:
-    """The negatives of each row with their similarities. `same_bc`: texts that say the same as the positive."""
-    score_bc.masked_fill_(same_bc | (score_bc >= options.duplicate) | score_bc.isnan(), -torch.inf)
-    first, last = options.ranks
-    top = score_bc.topk(min(last, len(texts)), dim=1)
-    for limit, scores, indices in zip(limit_b.tolist(), top.values.tolist(), top.indices.tolist(), strict=True):
-        ranked = list(zip(scores, indices, strict=True))[first - 1 :]
-        negatives = [(score, index) for score, index in ranked if -torch.inf < score <= limit][: options.per_row]
-        yield [texts[index] for _, index in negatives], [score for score, _ in negatives]
-
-
-def _write(kept: list[Mined], pairs: Examples, output: Path) -> None:
+def _write(kept: list[Mined], pairs: Examples, texts: list[str], output: Path) -> None:
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
     rows = [
         {
             "anchor": anchors[mined.row],
             "positive": positives[mined.row],
-            "negative": mined.negatives,
+            "negative": [texts[index] for index in mined.negatives],
             "positive_score": round(mined.positive_score, 6),
             "negative_scores": [round(score, 6) for score in mined.scores],
         }

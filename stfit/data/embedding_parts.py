@@ -48,6 +48,17 @@ class StoredPart(NamedTuple):
     named: dict[str, str]
     """How to name some of it for people, who know no digests."""
 
+    @property
+    def values(self) -> np.ndarray:
+        """[rows, dim], memory-mapped. Raises DataError if the file does not belong to the part."""
+        try:
+            values_nd: np.ndarray = np.load(self.folder / EMBEDDINGS, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.folder}: its embeddings can't be read ({error}): encode it again") from error
+        if len(values_nd) != self.rows:
+            raise DataError(f"{self.folder}: holds {len(values_nd)} embeddings of {self.rows} texts: encode it again")
+        return values_nd
+
 
 def part_folder(output: Path, part: Part) -> Path:
     return output / f"part-{part.number:05d}-of-{part.count:05d}"
@@ -138,9 +149,7 @@ def read_parts(parts: Iterable[StoredPart]) -> Iterator[EmbeddingRows]:
 
 
 def _read_part(stored: StoredPart, start: int) -> Iterator[EmbeddingRows]:
-    values_nd = np.load(stored.folder / EMBEDDINGS, mmap_mode="r")
-    if len(values_nd) != stored.rows:
-        raise DataError(f"{stored.folder}: holds {len(values_nd)} embeddings of {stored.rows} texts: encode it again")
+    values_nd = stored.values
     first = 0
     for size, cells in _row_blocks(stored):
         values = values_nd[first : first + size]

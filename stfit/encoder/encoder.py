@@ -70,9 +70,7 @@ class Encoder(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self._load_again and self._state() == self._loaded_state:
             return self._load_again
-        raise TypeError(
-            "this model is not that of a folder, or no longer: another process gets it by its folder alone"
-        )
+        raise TypeError("this model is not that of a folder, or no longer: another process gets it by its folder alone")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
         copied = type(self).__new__(type(self))  # not by pickling, which may give the encoder that others use

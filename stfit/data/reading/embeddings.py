@@ -70,6 +70,13 @@ def read_embeddings(path: Path) -> Embeddings | None:
     return Embeddings(first.values.shape[1], chain([first], windows))
 
 
+def map_embeddings(path: Path) -> list[np.ndarray] | None:
+    """The numbers of .npy files and of parts, memory-mapped; None for a format that has to be read."""
+    if holds_parts(path):
+        return [stored.values for stored in complete_parts(path)]
+    return [np.load(path, mmap_mode="r")] if path.suffix == ".npy" else None
+
+
 def _holds_embeddings(file: Path) -> bool:
     """Of a file that could hold texts as well, the schema or the first row tells."""
     kind = data_kind(file.name)
