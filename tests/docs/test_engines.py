@@ -38,7 +38,7 @@ def test_engine_gives_the_embeddings_of_encode(tiny_base, tmp_path, name) -> Non
         pytest.skip(f"{PACKAGES[name]} is not installed")
     if name == "Spark" and not shutil.which("java"):
         pytest.skip("Spark needs Java")
-    shutil.copytree(tiny_base("bert"), tmp_path / "runs" / "recipe" / "model")
+    shutil.copytree(tiny_base("bert"), tmp_path / "runs" / "recipe")
     (tmp_path / "corpus.jsonl").write_text(lines([{"number": i, "text": text} for i, text in enumerate(TEXTS)]))
     (tmp_path / "script.py").write_text(ENGINES[name])
     done = subprocess.run(
