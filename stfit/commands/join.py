@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from stfit.data.embedding_parts import complete_parts, holds_parts, read_parts
-from stfit.data.embedding_writers import check_columns, check_suffix, write_output
+from stfit.data.embeddings.parts import complete_parts, holds_parts, read_parts
+from stfit.data.embeddings.writers import check_columns, check_suffix, write_output
 from stfit.errors import DataError
 from stfit.io.outputs import require_output
 from stfit.progress import task

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from stfit.data.cache.tokens import cache_key
-from stfit.data.embedding_matrix import EmbeddingMatrix
+from stfit.data.embeddings.matrix import EmbeddingMatrix
 from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.plain_text import plain
 from stfit.data.part import Part

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.embedding_writers import EmbeddingRows
-from stfit.data.reading.embeddings import Embeddings, read_embeddings
+from stfit.data.embeddings.read import Embeddings, read_embeddings
+from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.data.source import is_remote
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stfit.data.embedding_matrix import EmbeddingMatrix
+from stfit.data.embeddings.matrix import EmbeddingMatrix
+from stfit.data.embeddings.read import Embeddings, map_embeddings, read_embeddings
 from stfit.data.mapping.cells import as_text
 from stfit.data.mapping.texts import stream_texts
-from stfit.data.reading.embeddings import Embeddings, map_embeddings, read_embeddings
 from stfit.data.source import Source, is_remote
 from stfit.encoder.encoder import Encoder
 from stfit.errors import DataError

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from stfit.data.embedding_parts import complete_parts, read_parts, require_only_parts, stored_parts
+from stfit.data.embeddings.parts import complete_parts, read_parts, require_only_parts, stored_parts
 from stfit.data.part import Part
 from stfit.errors import InterruptedRun
 from stfit.events import Encoded, EncodeEvent, Finished

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.embedding_writers import EmbeddingRows, SavedWindows, bytes_per_row
+from stfit.data.embeddings.windows import SavedWindows
+from stfit.data.embeddings.writers import EmbeddingRows, bytes_per_row
 from stfit.data.mapping.texts import Texts
 from stfit.data.reading.load_table import count_rows
 from stfit.encoder.encoder import Encoder

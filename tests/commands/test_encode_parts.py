@@ -18,8 +18,8 @@ import pytest
 from stfit.commands.encode import encode
 from stfit.commands.join import join_parts
 from stfit.commands.similar import similar
+from stfit.data.embeddings.read import read_embeddings
 from stfit.data.part import Part
-from stfit.data.reading.embeddings import read_embeddings
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, InterruptedRun, RecipeError

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from stfit.commands.train import train
-from stfit.data.embedding_writers import EmbeddingRows, SavedWindows
+from stfit.data.embeddings.windows import SavedWindows
+from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import ModelError, RecipeError
 from stfit.events import StepInfo

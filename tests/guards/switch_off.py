@@ -87,7 +87,7 @@ GUARDS = [
     ),
     Guard(
         "digest of an encoded window",
-        "data/embedding_writers.py",
+        "data/embeddings/windows.py",
         'metadata.get("digest") == digest and',
         'metadata.get("digest") == digest or',
         "commands/test_kept.py",

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from draws import few_or_many
 
-from stfit.data.embedding_writers import EmbeddingRows, write_output
-from stfit.data.reading.embeddings import read_embeddings
+from stfit.data.embeddings.read import read_embeddings
+from stfit.data.embeddings.writers import EmbeddingRows, write_output
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.local_files import read_file
 from stfit.data.source import ReadOptions

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stfit.data.embedding_writers import WRITERS, EmbeddingRows, TableWriter, to_arrow, write_npy_header
+from stfit.data.embeddings.writers import WRITERS, EmbeddingRows, TableWriter, to_arrow, write_npy_header
 from stfit.data.part import Part
 from stfit.errors import DataError, RecipeError
 from stfit.io.atomic import atomic_directory

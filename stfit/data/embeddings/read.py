@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import safetensors
 
-from stfit.data.embedding_parts import complete_parts, holds_parts, read_parts
-from stfit.data.embedding_writers import EmbeddingRows
+from stfit.data.embeddings.parts import complete_parts, holds_parts, read_parts
+from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.data.reading.json_lines import parse_lines
 from stfit.data.reading.packed_file import UNPACKING_ERRORS, open_bytes
 from stfit.data.reading.text_lines import in_blocks, read_lines
