@@ -303,7 +303,7 @@ GUARDS = [
     Guard(
         "weights are finite",
         "encoder/folder/files.py",
-        "and not weight.isfinite().all()]",
+        "and not _is_finite(weight)]",
         "and False]",
         VALIDATE,
         "nan or inf",
