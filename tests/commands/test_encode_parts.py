@@ -120,6 +120,15 @@ def test_folder_of_parts_is_searched_as_it_is(model, corpus, tmp_path) -> None:
     assert [row["id"] for row in found[1][0]["nearest"]] == [row["id"] for row in found[0][0]["nearest"]]
 
 
+def test_parts_of_nothing_are_an_output_without_rows(model, tmp_path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    for name in ("npy", "parquet"):
+        run(model, tmp_path / "empty.txt", tmp_path / f"whole.{name}")
+        run_parts(model, tmp_path / "empty.txt", tmp_path / "parts", 2)
+        join_parts(tmp_path / "parts", tmp_path / f"joined.{name}")
+        assert (tmp_path / f"joined.{name}").read_bytes() == (tmp_path / f"whole.{name}").read_bytes()
+
+
 def test_missing_parts_are_named(model, corpus, tmp_path) -> None:
     for number in (1, 3, 9):
         run(model, corpus, tmp_path / "parts", f"{number}/9")

@@ -140,8 +140,11 @@ def complete_parts(folder: Path) -> list[StoredPart]:
     return parts
 
 
-def read_parts(parts: Iterable[StoredPart]) -> Iterator[EmbeddingRows]:
+def read_parts(parts: list[StoredPart]) -> Iterator[EmbeddingRows]:
     """Windows of all rows in order, with the numbers as they are stored."""
+    if not any(stored.rows for stored in parts):
+        yield EmbeddingRows([], {}, parts[0].values)  # a file of no rows still has their dimensions
+        return
     start = 0
     for stored in parts:
         yield from _read_part(stored, start)
