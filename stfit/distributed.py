@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +30,11 @@ T = TypeVar("T")
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun, or a launcher like it, sets for each process."""
-TIMEOUT = timedelta(hours=6)
-"""How long ranks wait for one that still reads or tokenizes. A dead rank is noticed at once."""
+LONG = timedelta(hours=6)
+"""How long ranks wait for one that still reads, tokenizes or measures. A dead one is noticed at once; one whose machine
+or network is gone, which closes no connection, when this time is over."""
+SECONDS_TO_REPORT = 20.0
+"""After a timeout, how long the ranks that are there look for each other, to name the one that is not."""
 BUCKET_BYTES = 2**25
 
 
@@ -63,9 +68,52 @@ def process_group() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # makes `cuda` this rank's GPU
     with translate_dist_errors():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONG)
+    hosts[:] = all_gather_object(platform.node())
     yield
     dist.destroy_process_group()  # skipped after an error, where it could wait for healthy ranks
+
+
+hosts: list[str] = []
+"""Name of the machine of each rank."""
+_timeouts = [LONG]
+"""Of the blocks that the program is in, the innermost last."""
+
+
+@contextmanager
+def collective_timeout(limit: timedelta) -> Iterator[None]:
+    """In the block, ranks wait no longer than this for each other."""
+    if world_size() == 1:
+        yield
+        return
+    _timeouts.append(limit)
+    dist.distributed_c10d._set_pg_timeout(limit)
+    try:
+        yield
+    finally:
+        _timeouts.pop()
+        dist.distributed_c10d._set_pg_timeout(_timeouts[-1])
+
+
+def _name_silent() -> str:
+    """The processes that do not say within SECONDS_TO_REPORT that they are waiting, too."""
+    silent = {0}  # the store is on its machine, and asking there may take for ever
+
+    def ask() -> None:
+        nonlocal silent
+        store = dist.distributed_c10d._get_default_store()
+        store.set(f"stfit/waiting/{rank()}", "")
+        others = set(range(world_size())) - {rank()}
+        deadline = time.monotonic() + SECONDS_TO_REPORT / 2
+        while others and time.monotonic() < deadline:
+            others -= {other for other in others if store.check([f"stfit/waiting/{other}"])}
+            time.sleep(0.1)
+        silent = others
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(SECONDS_TO_REPORT)
+    return " and ".join(f"process {other} on {hosts[other]}" for other in sorted(silent)) or "the network"
 
 
 def write_error_file(name: str, message: str, exit_code: int) -> None:
@@ -85,7 +133,14 @@ def translate_dist_errors(mixed: bool = False) -> Iterator[None]:
     except RuntimeError as error:  # gloo and NCCL have many messages
         if mixed and not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        raise WorkerLostError(f"another process of this run was lost: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        if "timed out" not in reason.lower():
+            raise WorkerLostError(f"another process of this run was lost: {reason}") from error
+        waited = f"{_timeouts[-1].total_seconds() / 60:g} minutes"
+        raise WorkerLostError(
+            f"{_name_silent()} has not answered for {waited} (train.timeout_minutes): run the same command again, with "
+            "the machines that are there, to go on from the last checkpoint"
+        ) from error
 
 
 def broadcast_object(value: T) -> T:

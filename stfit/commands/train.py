@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from stfit.data.batching.batches import Batch, TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import LazyBatch, StreamingBatches
 from stfit.data.checks.compatibility import check_kind
 from stfit.data.mapping.examples import Examples, count_dropped
-from stfit.distributed import broadcast_tensors, is_rank_zero, on_rank_zero, rank_zero_first, world_size
+from stfit.distributed import (
+    broadcast_tensors,
+    collective_timeout,
+    is_rank_zero,
+    on_rank_zero,
+    rank_zero_first,
+    world_size,
+)
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.kernels.packing import LayoutError
@@ -181,7 +189,8 @@ def _run(
     if checkpoint is None:
         report_data.begin(tables, max_seq_length, warnings)
         yield session.measure_untrained()
-    yield from _take_steps(session, schedule, tables)
+    with collective_timeout(timedelta(minutes=resolved.train.timeout_minutes)):
+        yield from _take_steps(session, schedule, tables)
     yield from session.end()
     yield _finish(session, device, main, prepared.training, lock)
 

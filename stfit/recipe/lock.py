@@ -42,7 +42,8 @@ class Computation(BaseModel):
 def training_sections(recipe: Recipe) -> dict[str, Any]:
     drops_overlap = any(objective.data.drop_overlap for objective in recipe.objectives_by_path.values())
     sections = {*TRAINING_SECTIONS, *(["eval"] if drops_overlap else [])}  # evaluators then choose the training rows
-    return recipe.model_dump(mode="json", by_alias=True, include=sections)
+    # How long processes wait for each other changes nothing that they compute.
+    return recipe.model_dump(mode="json", by_alias=True, include=sections, exclude={"train": {"timeout_minutes"}})
 
 
 def with_computation_of(lock: Lock, recipe: Recipe) -> Recipe:

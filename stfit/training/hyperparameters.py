@@ -73,6 +73,9 @@ class Train(Spec):
     shard: bool = False
     """Shard the encoder's weights, gradients and optimizer state across processes (FSDP2). Use it if a process can
     hold the weights, but not gradients and Adam state as well. Slower."""
+    timeout_minutes: float = Field(10.0, gt=0)
+    """With several processes: how long a step or a save waits for a process whose machine or network may be gone. A
+    process that dies is noticed at once."""
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
     """cpu, cuda, cuda:1, mps, xpu. auto = the first GPU, otherwise the CPU."""
     log_every_steps: int = Field(10, gt=0)

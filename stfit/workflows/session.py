@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from stfit.distributed import barrier, is_rank_zero, world_size
+from stfit.distributed import LONG, barrier, collective_timeout, is_rank_zero, world_size
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.save import save_encoder
@@ -140,7 +140,7 @@ class TrainingSession:
     def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
         """Metrics of the evaluators that run at this moment; the same in all processes."""
         start = time.perf_counter()
-        with self.state.timed("evaluation"):
+        with self.state.timed("evaluation"), collective_timeout(LONG):
             statistics = measure(encoder, self.evaluators, moment, self.recipe.matryoshka_dims)
             if moment != "during":
                 self.statistics[moment] = statistics

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import die, run_group, send
+from processes import die, fork_group, run_group, send, wait
 
+from stfit import distributed
 from stfit.commands.train import train
 from stfit.distributed import rank
 from stfit.encoder.build import load_encoder
@@ -132,6 +134,29 @@ def test_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bytes(tmp_
         assert weights(tmp_path / "killed" / "tiny") == weights(tmp_path / "whole" / "tiny")
         assert logged(tmp_path / "killed" / "tiny") == logged(tmp_path / "whole" / "tiny")
         (tmp_path / "killed" / "tiny").rename(tmp_path / f"killed {victim}")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_process_that_no_longer_answers_is_named_and_the_run_goes_on(tmp_path, write, group, monkeypatch, victim):
+    """Stopped, it closes no connection, as when its machine loses its network."""
+    monkeypatch.setattr(distributed, "SECONDS_TO_REPORT", 2.0)
+    recipe = write(**CACHED)
+    assert group(2, recipe, "whole") == [0, 0]
+
+    def follow():
+        overrides = ["train.timeout_minutes=0.05"]
+        for event in train(load_recipe(recipe, overrides), tmp_path / "silent"):
+            if isinstance(event, StepInfo) and event.step == 5 and rank() == victim:
+                send(signal.SIGSTOP)
+
+    children = fork_group(2, follow, tmp_path / "output")
+    assert wait(children[1 - victim]) == WorkerLostError.exit_code
+    os.kill(children[victim], signal.SIGKILL)
+    assert wait(children[victim]) == -signal.SIGKILL
+    message = f"process {victim} on {platform.node()} has not answered for 0.05 minutes (train.timeout_minutes)"
+    assert message in (tmp_path / "output").read_text()
+    assert group(2, recipe, "silent", resume=True) == [0, 0], (tmp_path / "output").read_text()
+    assert weights(tmp_path / "silent" / "tiny") == weights(tmp_path / "whole" / "tiny")
 
 
 @pytest.mark.slow

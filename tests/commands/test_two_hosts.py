@@ -110,6 +110,29 @@ def test_run_goes_on_to_the_same_bytes_after_a_host_died(tmp_path, write, hosts,
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("victim", [0, 1])
+def test_pulled_cable_ends_both_hosts_and_one_goes_on_alone(tmp_path, write, hosts, start, victim):
+    recipe = write(train=LONG | {"timeout_minutes": 0.1})
+    both = start(recipe, *[tmp_path / "cut"] * 2)
+    assert any(int(found[1]) >= 25 for line in both[0].stderr if (found := re.search(r"step (\d+)/", line)))
+    name, end = hosts[victim]
+    assert ip("-n", name, "link", "set", end, "down").returncode == 0
+    said = [host.communicate(timeout=300)[1] for host in both]
+    assert all(host.returncode for host in both)
+    assert any(re.search(r"process \d on \S+ has not answered for 0.1 minutes", text) for text in said), said
+    (going_on,) = train_alone(recipe, tmp_path / "cut")
+    assert "going on from step" in going_on or "resum" in going_on, going_on
+    assert (tmp_path / "cut" / "tiny" / "result.json").is_file()
+
+
+def train_alone(recipe, runs):
+    """What one process says that goes on with a run."""
+    command = [sys.executable, "-m", "stfit", "train", str(recipe), "--runs", str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return [done.stderr]
+
+
 def test_hosts_that_share_no_folder_are_told_so(tmp_path, write, start):
     both = start(write(train=LONG), tmp_path / "first", tmp_path / "second")
     said = [host.communicate(timeout=300)[1] for host in both]
