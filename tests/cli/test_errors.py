@@ -24,7 +24,7 @@ FAILURES = {
     "an option that is no key": ("train recipe.yaml --gradient-checkpointing", 2, "`train.mini_batch_size` needs less"),
     "no such verb": ("trian recipe.yaml", 2, "Did you mean 'train'?"),
     "a verb of another tool": ("finetune recipe.yaml", 2, "(use `stfit train`)"),
-    "missing argument": ("encode runs/recipe", 2, "Missing argument 'INPUT'"),
+    "missing argument": ("encode runs/recipe -o o.npy", 2, "Missing argument 'INPUT'"),
     "two options against each other": ("train recipe.yaml --fresh --resume", 2, "are mutually exclusive"),
     "more negatives than ranks": (
         "mine runs/recipe recipe.yaml -o m.jsonl --ranks 1:3 --per-row 4",

@@ -71,7 +71,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("count", [1, 3, 150])
+@pytest.mark.parametrize("count", [1, 3, pytest.param(150, marks=pytest.mark.slow)])
 def test_parts_joined_are_what_one_command_writes(model, corpus, tmp_path, count) -> None:
     run(model, corpus, tmp_path / "whole.npy")
     run_parts(model, corpus, tmp_path / "parts", count)
@@ -213,6 +213,7 @@ def test_processes_write_what_one_writes_in_the_same_bytes_each_time(model, corp
     assert {path.name for path in tmp_path.iterdir()} == {"corpus.jsonl", "one.npy", "two.npy", "again.npy"}
 
 
+@pytest.mark.slow
 def test_processes_compute_the_ranges_of_all_texts(model, corpus, tmp_path) -> None:
     corpus.write_text(corpus.read_text() * 11)
     options = EncodeOptions(precision="int8")
@@ -224,6 +225,7 @@ def test_processes_compute_the_ranges_of_all_texts(model, corpus, tmp_path) -> N
     assert np.array_equal(np.load(tmp_path / "again.npy"), np.load(tmp_path / "two.npy"))
 
 
+@pytest.mark.slow
 def test_mistake_that_a_process_meets_is_that_of_the_command(model, corpus, tmp_path) -> None:
     corpus.write_text(corpus.read_text().replace('"k80"', "80"))
     with pytest.raises(DataError, match="all ids must be texts, or all whole numbers"):

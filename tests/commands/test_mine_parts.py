@@ -67,7 +67,7 @@ def assert_same(found, expected) -> None:
         np.testing.assert_allclose(one["negative_scores"], other["negative_scores"], rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("count", [2, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_parts_find_what_one_command_finds(minilm, recipe, corpus, tmp_path, count) -> None:
     for own in (None, corpus):
         expected = run(minilm, recipe, tmp_path / "whole.jsonl", own)
@@ -78,7 +78,7 @@ def test_parts_find_what_one_command_finds(minilm, recipe, corpus, tmp_path, cou
         shutil.rmtree(tmp_path / "parts")
 
 
-@pytest.mark.parametrize("spare", [-8, 0])
+@pytest.mark.parametrize("spare", [-8, pytest.param(0, marks=pytest.mark.slow)])
 def test_neighbors_that_say_the_same_are_made_up_for(minilm, recipe, tmp_path, monkeypatch, spare) -> None:
     expected = run(minilm, recipe, tmp_path / "whole.jsonl")
     monkeypatch.setattr(module, "SPARE", spare)

@@ -136,7 +136,7 @@ def test_dead_process_ends_the_others_and_the_run_goes_on_to_the_same_bytes(tmp_
         (tmp_path / "killed" / "tiny").rename(tmp_path / f"killed {victim}")
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_process_that_no_longer_answers_is_named_and_the_run_goes_on(tmp_path, write, group, monkeypatch, victim):
     """Stopped, it closes no connection, as when its machine loses its network."""
     monkeypatch.setattr(distributed, "SECONDS_TO_REPORT", 2.0)

@@ -11,7 +11,7 @@ import pytest
 
 from stfit.commands.encode import encode
 from stfit.commands.similar import closest, similar
-from stfit.data.reading import embeddings as reading
+from stfit.data.embeddings import read as reading
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError
