@@ -23,6 +23,7 @@ from stfit.commands.encode import encode
 from stfit.data.embeddings.windows import SavedWindows
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading import hub as data_hub
+from stfit.data.reading import text_lines
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.export.quantization import Ranges, check_ranges
@@ -212,6 +213,20 @@ def test_what_changed_since_an_interruption_is_embedded_anew(model, tmp_path) ->
         assert run(model, source, tmp_path / "o.npy", choices=choices)["resumed_rows"] == kept
         expected = load_encoder(model).encode(texts, normalize=choices.normalize)
         np.testing.assert_allclose(np.load(tmp_path / "o.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_windows_and_blocks_hold_no_more_characters_than_fit_into_memory(model, tmp_path, monkeypatch) -> None:
+    (tmp_path / "t.txt").write_text("".join(f"{'long ' * (i % 9)}{i}\n" for i in range(60)))
+    run(model, tmp_path / "t.txt", tmp_path / "whole.npy")
+    monkeypatch.setattr(windows, "WINDOW_CHARACTERS", 100)
+    monkeypatch.setattr(text_lines, "BLOCK_CHARACTERS", 70)
+    blocks = list(stream_texts(Source(dataset=str(tmp_path / "t.txt")), None, None))
+    assert max(sum(map(len, block.texts[:-1])) for block in blocks) < 70
+    split = list(windows._split_windows(blocks, load_encoder(model)))
+    assert max(sum(map(len, window.texts[:-1])) for window in split) < 100
+    assert sum(map(len, split)) == 60
+    run(model, tmp_path / "t.txt", tmp_path / "small.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "small.npy"), np.load(tmp_path / "whole.npy"), rtol=0, atol=2e-7)
 
 
 def test_equal_texts_of_a_window_are_embedded_once(model, tmp_path) -> None:
