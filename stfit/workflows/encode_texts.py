@@ -71,8 +71,9 @@ def encode_texts(
     stats = EncodeStats(dim=encoder.resolve_dim(options.truncate_dim))
     if options.precision in ("binary", "ubinary") and stats.dim % 8:
         raise RecipeError(f"{options.precision} packs 8 dimensions into a byte, and {stats.dim} is not a multiple of 8")
-    known = load_calibration(calibration, options, encoder.fingerprint, stats.dim)
-    job = EncodeJob(encoder, inputs, opened, options, known.ranges if known else None, with_text)
+    fingerprint = encoder.fingerprint
+    known = load_calibration(calibration, options, fingerprint, stats.dim)
+    job = EncodeJob(encoder, fingerprint, inputs, opened, options, known.ranges if known else None, with_text)
     if part is None:
         write = partial(write_quantized, target, options, known, inputs.source.dataset)
         yield from encode_windows(job, windows, write, output, target.suffix, stats)
@@ -141,7 +142,7 @@ def _describe_part(job: EncodeJob, model: str, target: Path, part: Part) -> Stor
     encoder, options, source, columns = job.encoder, job.options, job.inputs.source, job.opened.columns
     sample = fingerprint_sample(source)
     made = {
-        "model": encoder.fingerprint,
+        "model": job.fingerprint,
         "input": sample,
         "texts": columns.texts if columns else None,
         "ids": columns.ids if columns else None,
@@ -153,7 +154,7 @@ def _describe_part(job: EncodeJob, model: str, target: Path, part: Part) -> Stor
         "columns": job.columns,
         "ranges": hash_buffers(job.ranges.low, job.ranges.high) if job.ranges else None,
     }
-    named = {"model": f"{model} ({encoder.fingerprint[:12]})", "input": f"{source.dataset} ({sample[:12]})"}
+    named = {"model": f"{model} ({job.fingerprint[:12]})", "input": f"{source.dataset} ({sample[:12]})"}
     return StoredPart(target, part, 0, made, named)
 
 

@@ -52,6 +52,8 @@ class EncodeStats:
 @dataclass(frozen=True)
 class EncodeJob:
     encoder: Encoder
+    fingerprint: str
+    """Of the encoder: a digest of all weights, which is computed once."""
     inputs: Inputs
     opened: OpenedTexts
     options: EncodeOptions
@@ -100,7 +102,7 @@ def _save_windows(job: EncodeJob, saved: SavedWindows, suffix: str, stats: Encod
     skip = encoder.prompt_skip(prompt)
     precision = job.stored_precision
     range_values = [ranges.low.tolist(), ranges.high.tolist()] if ranges else None
-    settings = json.dumps([encoder.fingerprint, asdict(options), precision, range_values, job.with_text])
+    settings = json.dumps([job.fingerprint, asdict(options), precision, range_values, job.with_text])
 
     def digest_of(texts: Texts) -> str:
         return sha256(json.dumps([settings, texts.ids, texts.texts, texts.kept], default=str).encode()).hexdigest()
