@@ -1,8 +1,9 @@
-"""A location in a recipe: a path on this machine, or an id on the Hub.
+"""A location in a recipe: a path on this machine, an address in an object store, or an id on the Hub.
 
-A string is a path if it starts with `./ ../ / ~`, holds a glob, or ends in a suffix that stfit reads; anything else is
-a Hub id. A relative path is relative to the file that writes it, so the loader marks every string of a recipe with the
-folder of its file. Only what is written can be a pattern: a folder may hold any character in its name.
+A string with `://` is an address. It is a path if it starts with `./ ../ / ~`, holds a glob, or ends in a suffix that
+stfit reads; anything else is a Hub id. A relative path is relative to the file that writes it, so the loader marks
+every string of a recipe with the folder of its file. Only what is written can be a pattern: a folder may hold any
+character in its name.
 """
 
 from __future__ import annotations
@@ -66,6 +67,24 @@ class Pattern(str):
     """A resolved location that is a glob; the folder that it starts from is escaped."""
 
 
+ADDRESS = re.compile(r"(?!https?:|hf:|ftp:)([a-z][a-z0-9+]+):/{1,3}(?=[^/])")
+"""Begins the address of a file that is not on this disk; `Path` makes one slash of several."""
+
+
+def is_address(location: str) -> bool:
+    """Whether a location is in an object store, such as s3://bucket/corpus.jsonl."""
+    return "://" in location and ADDRESS.match(location) is not None
+
+
+def address_of(path: Path) -> str | None:
+    """The address that was made a path."""
+    match = ADDRESS.match(str(path))
+    if match is None:
+        return None
+    root = "/" if match[1] == "file" else ""  # a path of this disk, where others begin with the name of a bucket
+    return f"{match[1]}://{root}{str(path)[match.end() :]}"
+
+
 ESCAPED = re.compile(r"\[([*?\[])\]")
 """A character that has no meaning in a glob, as `glob.escape` writes it."""
 
@@ -87,6 +106,9 @@ def _resolve_location(value: Any, validate: ValidatorFunctionWrapHandler) -> str
     text: str = validate(value)
     if text == "-" and isinstance(value, Located):
         raise ValueError(NO_STDIN)
+    if is_address(text):
+        is_pattern = glob.has_magic(ESCAPED.sub("", text))
+        return Pattern(text) if is_pattern else ESCAPED.sub(r"\1", text)
     if not looks_like_path(text):
         return text
     start, written = str(value.folder) if isinstance(value, Located) else os.getcwd(), text
@@ -108,8 +130,9 @@ TO_BE_READ = {"to_be_read": True}
 
 
 def without_folder(value: Any) -> Any:
-    """An absolute path as `./` and its last part; any other value unchanged."""
-    return f"./{os.path.basename(value)}" if isinstance(value, str) and os.path.isabs(value) else value
+    """An absolute path, or an address, as `./` and its last part; any other value unchanged."""
+    is_private = isinstance(value, str) and (os.path.isabs(value) or is_address(value))
+    return f"./{os.path.basename(value)}" if is_private else value
 
 
 def _show_location(value: Any, info: SerializationInfo) -> Any:

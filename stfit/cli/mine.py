@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from stfit.cli.console import print_json
-from stfit.cli.options import Column, Device, Json, ModelArgument, Overrides, Read, RecipeArgument
+from stfit.cli.options import Approximate, Column, Device, Json, ModelArgument, Overrides, Read, RecipeArgument
 from stfit.options import MiningOptions
 
 
@@ -42,6 +42,7 @@ def mine_command(
     ] = 0.95,
     per_row: Annotated[int, typer.Option(help="Maximum number of negatives per row.", min=1)] = 1,
     part: Annotated[str | None, typer.Option(metavar="i/N", help="Mine for part i of N of the pairs alone.")] = None,
+    approximate: Approximate = False,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -55,6 +56,7 @@ def mine_command(
     options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
     from stfit.commands.mine import mine
     from stfit.data.mapping.texts import source_of_texts
+    from stfit.data.object_store import local_output, shown
     from stfit.data.part import Part
     from stfit.recipe.load import load_recipe
     from stfit.recipe.read_options import read_options
@@ -62,7 +64,19 @@ def mine_command(
     source = source_of_texts(corpus, None, read_options(read)) if corpus else None
     loaded = load_recipe(recipe, overrides or [])
     own = Part.parse(part) if part else None
-    result = mine(model, loaded.recipe, output, options, corpus=source, corpus_column=column, device=device, part=own)
+    with local_output(output, own) as target:
+        result = mine(
+            model,
+            loaded.recipe,
+            target,
+            options,
+            corpus=source,
+            corpus_column=column,
+            device=device,
+            part=own,
+            approximate=approximate,
+        )
+    result |= {"output": shown(output)}
     if json:
         print_json(result)
     else:

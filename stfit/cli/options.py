@@ -31,4 +31,8 @@ Split = Annotated[
     str | None, typer.Option(help="Split of the dataset [default: train, or the corpus of a BEIR folder].")
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps or auto.")]
+Approximate = Annotated[
+    bool,
+    typer.Option("--approximate", help="Search an index (faiss), and tell which share of the nearest texts it finds."),
+]
 Page = Annotated[Path | None, typer.Option("--output", "-o", help="File to write instead of stdout.")]

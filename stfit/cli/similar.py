@@ -1,10 +1,11 @@
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from stfit.cli.console import log_line, print_json
-from stfit.cli.options import Column, Device, InputArgument, Json, ModelArgument, Read, Split
+from stfit.cli.options import Approximate, Column, Device, InputArgument, Json, ModelArgument, Read, Split
 from stfit.cli.tables import two_lines
 from stfit.io.display import escape_controls
 
@@ -17,9 +18,14 @@ def similar_command(
     column: Column = None,
     split: Split = None,
     read: Read = None,
-    approximate: Annotated[
-        bool, typer.Option("--approximate", help="Search pairs with faiss, for large numbers of texts.")
-    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File of pairs to write (.jsonl); of a part, a folder. Resumable."),
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="i/N", help="Make part i of N of the comparisons of pairs alone.")
+    ] = None,
+    approximate: Approximate = False,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
@@ -29,13 +35,24 @@ def similar_command(
 
     Example: stfit similar runs/recipe texts.txt --query "how do I reset my password"
     """
+    if query and (output or part or approximate):
+        raise typer.BadParameter("--output, --part and --approximate are for pairs: leave out --query")
+    if part and (output is None or approximate):
+        raise typer.BadParameter("--part needs --output, a folder for all parts, and no --approximate")
     from stfit.commands.similar import closest, similar
     from stfit.data.mapping.texts import source_of_texts
+    from stfit.data.object_store import local_output, shown
+    from stfit.data.part import Part
     from stfit.recipe.read_options import read_options
     from stfit.workflows.text_windows import Inputs
 
     inputs = Inputs(source_of_texts(texts, split, read_options(read)), column)
-    if query:
+    own = Part.parse(part) if part else None
+    if output:
+        with local_output(output, own) as target:
+            result = closest(model, inputs, top, device, approximate=approximate, output=target, part=own)
+        result |= {"output": shown(output)}
+    elif query:
         result = similar(model, inputs, query, top, device)
     else:
         result = closest(model, inputs, top, device, approximate=approximate)
@@ -44,7 +61,8 @@ def similar_command(
     elif query:
         _print_nearest(result)
     else:
-        _print_pairs(result)
+        _print_pairs(result.get("pairs", []))
+        _print_totals(result)
 
 
 def _print_nearest(result: dict[str, Any]) -> None:
@@ -54,14 +72,20 @@ def _print_nearest(result: dict[str, Any]) -> None:
             sys.stdout.write(f"  {neighbor.pop('similarity'):.3f}  {_line(neighbor)}\n")
 
 
-def _print_pairs(result: dict[str, Any]) -> None:
-    for pair in result["pairs"]:
+def _print_pairs(pairs: list[dict[str, Any]]) -> None:
+    for pair in pairs:
         first, second = (
             _line({name[:-1]: cell for name, cell in pair.items() if name.endswith(side)}) for side in ("1", "2")
         )
         sys.stdout.write(f"\n{pair['similarity']:.3f}  {first}\n       {second}\n")
+
+
+def _print_totals(result: dict[str, Any]) -> None:
+    if "output" in result:
+        sys.stdout.write(f"{result['output']}: {result['rows']} pairs\n")
     timings = f"{result['seconds_encoding']:.1f} s for the embeddings, {result['seconds_comparing']:.1f} s to compare"
-    log_line(f"{result['texts']} distinct texts: {timings}")
+    found = f"; the index finds {result['recall']:.1%} of nearest texts" if "recall" in result else ""
+    log_line(f"{result['texts']} distinct texts: {timings}{found}")
 
 
 def _line(cells: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from stfit.commands.train import train
 from stfit.data.cache.datasets import cache_dataset
 from stfit.data.mapping.cells import is_missing
 from stfit.data.mapping.texts import source_of_texts
+from stfit.data.object_store import local_output, shown
 from stfit.encoder.inputs import describe, require_type
 from stfit.errors import DataError, RecipeError
 from stfit.events import EncodeEvent, TrainEvent
@@ -74,7 +75,9 @@ def mine_negatives(
     require_type("device", device, str)
     source = None if corpus is None else source_of_texts(str(corpus), None)
     loaded = _load(recipe, overrides)
-    return mine(str(model), loaded.recipe, Path(output), options, corpus=source, corpus_column=column, device=device)
+    with local_output(Path(output)) as target:
+        result = mine(str(model), loaded.recipe, target, options, corpus=source, corpus_column=column, device=device)
+    return result | {"output": shown(Path(output))}
 
 
 def encode_texts(

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from stfit.events import EncodeEvent
+from stfit.data.object_store import local_output, shown
+from stfit.events import Encoded, EncodeEvent, Finished
 from stfit.options import EncodeOptions
 from stfit.workflows.encode_in_processes import encode_in_processes
 from stfit.workflows.encode_texts import encode_texts
@@ -24,4 +25,6 @@ def encode(
 ) -> Iterator[EncodeEvent]:
     """After InterruptedRun, the same command resumes."""
     run = encode_texts if processes == 1 else partial(encode_in_processes, processes=processes)
-    return run(model, inputs, output, options, calibration=calibration, with_text=with_text, device=device)
+    with local_output(output, inputs.part) as target:
+        for event in run(model, inputs, target, options, calibration=calibration, with_text=with_text, device=device):
+            yield event if isinstance(event, Encoded) else Finished(event.result | {"output": shown(output)})

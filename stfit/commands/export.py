@@ -13,6 +13,7 @@ from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.onnx import (
+    OPENVINO_SETTINGS,
     embed_with_graph,
     graph_mib,
     load_graph,
@@ -80,7 +81,7 @@ def _usage(graph: Path, folder: Path, prompt: str) -> list[str]:
     path = repr(str(graph))
     runtime, embed = {
         ".onnx": ("onnxruntime", f"onnxruntime.InferenceSession({path}).run(None, dict(tokens))[0]"),
-        ".xml": ("openvino", f'openvino.compile_model({path}, "CPU")(dict(tokens))[0]'),
+        ".xml": ("openvino", f'openvino.compile_model({path}, "CPU", {OPENVINO_SETTINGS})(dict(tokens))[0]'),
     }[graph.suffix]
     settings = 'padding=True, truncation=True, return_token_type_ids=False, return_tensors="np"'
     return [

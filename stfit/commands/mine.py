@@ -5,6 +5,7 @@ Tensor names: b = rows of a block, c = candidate texts, d = embedding dim.
 
 import itertools
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from stfit.data.cache.tokens import cache_key
 from stfit.data.embeddings.matrix import EmbeddingMatrix
 from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.plain_text import plain
-from stfit.data.part import Part
+from stfit.data.part import Part, rows_file
 from stfit.data.reading.local_files import input_paths
 from stfit.data.saved_blocks import SavedBlocks
 from stfit.data.source import Source
@@ -30,9 +31,10 @@ from stfit.data.table import Table
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in, paths_of_model
-from stfit.errors import DataError, InterruptedRun, RecipeError
+from stfit.errors import DataError, RecipeError
+from stfit.evaluation.approximate import approximately_nearest, build_index, measure_recall, offer_index
 from stfit.evaluation.knn import nearest
-from stfit.io.atomic import atomic_write, wrap_os_errors
+from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
 from stfit.options import MiningOptions
 from stfit.progress import track
@@ -40,10 +42,11 @@ from stfit.recipe.inputs import paths_in
 from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
-from stfit.runtime.signals import handle_signals
-from stfit.similarity import normalize
+from stfit.runtime.signals import handle_signals_resumably
 from stfit.workflows.candidates import BLOCK, Candidates, candidates_of_corpus, candidates_of_texts
 from stfit.workflows.validate import load_training_rows
+
+log = logging.getLogger("stfit")
 
 ROWS = 4096
 """Pairs that are compared at once: an interruption loses no more."""
@@ -72,6 +75,8 @@ class _Task:
     embed: Callable[[list[str], str], Tensor]
     """Texts and their role -> unit embeddings."""
     matrix: EmbeddingMatrix
+    search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+    """Embeddings [b, d] and k -> similarities and indices of candidates, [b, k]."""
     is_known: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """Rows [b] and candidates [b, k] -> whether the text says the same as the row's, [b, k]."""
     anchor_number: np.ndarray
@@ -89,12 +94,13 @@ def mine(
     corpus_column: str | None,
     device: str,
     part: Part | None = None,
+    approximate: bool = False,
 ) -> dict[str, Any]:
     """The negatives are positives of other rows, or texts of `corpus`. Rows without a negative are left out.
 
     Of a part, `output` is a folder, with a file for each part. After InterruptedRun, the same command resumes.
     """
-    target = _target(output, part)
+    target = rows_file(output, part)
     require_output(target, [*paths_of_model(Path(model)), *paths_in(recipe), *(input_paths(corpus) if corpus else [])])
     pairs, table = load_pairs(recipe)
     candidates = (
@@ -112,16 +118,21 @@ def mine(
     is_known = _is_judged(pairs, table, candidates) if "document_id" in table.columns else _is_linked(pairs, candidates)
     blocks = SavedBlocks(target.with_name(target.name + ".blocks"))
     rows = np.array((part or Part(1, 1)).share_of(len(pairs)))
-    made = [encoder.fingerprint, prompts, asdict(options), pairs.fingerprint, cache_key(candidates.texts, str(dim))]
-    with lock_folder(blocks.folder / "output"), handle_signals():
+    made = [
+        approximate,
+        encoder.fingerprint,
+        prompts,
+        asdict(options),
+        pairs.fingerprint,
+        cache_key(candidates.texts, str(dim)),
+    ]
+    kept_in = f"what was compared is kept in {blocks.folder}"
+    with lock_folder(blocks.folder / "output"), handle_signals_resumably(lambda: kept_in):
         matrix = candidates.embedded(lambda texts: embed(texts, "positive").numpy())
         anchor_number = np.unique([plain(anchor) for anchor in pairs.column("anchor")], return_inverse=True)[1]
-        mining = _Task(pairs, candidates, embed, matrix, is_known, anchor_number, options)
-        try:
-            mined = _mine_blocks(mining, rows, blocks, made)
-        except InterruptedRun as stop:
-            advice = f"what was compared is kept in {blocks.folder}; run the same command to resume"
-            raise InterruptedRun(f"{stop}: {advice}", stop.exit_code - 128) from stop
+        search = _open_search(matrix, encoder.device.type, approximate, len(rows))
+        mining = _Task(pairs, candidates, embed, matrix, search, is_known, anchor_number, options)
+        mined = _mine_blocks(mining, rows, blocks, made)
         kept = [row for row in mined if row.negatives]
         if not kept and part is None:
             blocks.delete()
@@ -131,16 +142,15 @@ def mine(
     return _summary(kept, len(rows), options.per_row, output, part)
 
 
-def _target(output: Path, part: Part | None) -> Path:
-    if part is None:
-        if output.suffix != ".jsonl":
-            raise RecipeError(f"{output}: the output must be a .jsonl file")
-        return output
-    if output.suffix == ".jsonl":
-        raise RecipeError(f"{output}: the output of a part is a folder, which will hold a file of each part")
-    with wrap_os_errors(output):
-        output.mkdir(exist_ok=True)
-    return output / f"part-{part.number:05d}-of-{part.count:05d}.jsonl"
+def _open_search(
+    matrix: EmbeddingMatrix, device: str, approximate: bool, queries: int
+) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+    if approximate:
+        index = build_index(matrix)
+        log.info("the index finds %.1f%% of nearest neighbors", 100 * measure_recall(index, matrix))
+        return partial(approximately_nearest, index)
+    offer_index(queries * len(matrix), matrix.dim)
+    return lambda query_bd, k: nearest(query_bd, matrix.unit_blocks(BLOCK), k, "dot", device)
 
 
 def _mine_blocks(mining: _Task, rows: np.ndarray, saved: SavedBlocks, made: list[Any]) -> list[Mined]:
@@ -172,8 +182,7 @@ def _mine_rows(mining: _Task, rows: np.ndarray) -> Iterator[Mined]:
     found: dict[int, tuple[list[int], list[float]]] = {}
     left, neighbors = np.arange(len(rows)), options.ranks[1] + SPARE
     while len(left):
-        near_bd = normalized_blocks(mining.matrix)
-        score_bk, index_bk = nearest(anchor_bd[left].numpy(), near_bd, neighbors, "dot")
+        score_bk, index_bk = mining.search(anchor_bd[left].numpy(), neighbors)
         is_same_bk = mining.is_known(rows[left], index_bk) | (score_bk >= options.duplicate) | (score_bk == -np.inf)
         is_same_bk |= _similarity_to(mining.matrix, positive_bd[left], index_bk) >= options.duplicate
         is_enough = (~is_same_bk).sum(axis=1) >= options.ranks[1]
@@ -186,17 +195,13 @@ def _mine_rows(mining: _Task, rows: np.ndarray) -> Iterator[Mined]:
         yield Mined(row, score, *found[i])
 
 
-def normalized_blocks(matrix: EmbeddingMatrix) -> Iterator[np.ndarray]:
-    return (normalize(torch.from_numpy(block)).numpy() for block in matrix.blocks(BLOCK))
-
-
 def _similarity_to(matrix: EmbeddingMatrix, text_bd: Tensor, index_bk: np.ndarray) -> np.ndarray:
     """Of each row's text to each of its candidates, [b, k]."""
     parts = []
     for some_bd, some_bk in zip(
         text_bd.split(GATHERED), np.split(index_bk, range(GATHERED, len(index_bk), GATHERED)), strict=True
     ):
-        taken = normalize(torch.from_numpy(matrix.take(some_bk.reshape(-1)))).view(*some_bk.shape, -1)
+        taken = torch.from_numpy(matrix.take_unit(some_bk.reshape(-1))).view(*some_bk.shape, -1)
         parts.append(torch.einsum("bkd,bd->bk", taken, some_bd))
     return torch.cat(parts).numpy()
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from stfit.errors import DataError, RecipeError
+from stfit.io.atomic import wrap_os_errors
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,19 @@ class Part:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
+
+
+def rows_file(output: Path, part: Part | None) -> Path:
+    """Where rows are written: `output` or, of a part, a file of its own in that folder. Raises RecipeError."""
+    if part is None:
+        if output.suffix != ".jsonl":
+            raise RecipeError(f"{output}: the output must be a .jsonl file")
+        return output
+    if output.suffix == ".jsonl":
+        raise RecipeError(f"{output}: the output of a part is a folder, which will hold a file of each part")
+    with wrap_os_errors(output):
+        output.mkdir(exist_ok=True)
+    return output / f"part-{part.number:05d}-of-{part.count:05d}.jsonl"
 
 
 @contextmanager

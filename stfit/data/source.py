@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from stfit.paths import Location
+from stfit.paths import Location, is_address
 from stfit.spec import Spec
 
 Format = Literal["labeled_pair", "positive_pair", "labeled_text", "triplet", "text"]
@@ -133,8 +133,8 @@ class TableSource(Spec):
 
     dataset: Location
     """Hub id, file or glob (.jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow, .feather; also .gz, .bz2, .xz, .zst),
-    folder of splits, or a dataset saved to disk. A `labels.json` beside the files, such as `{"label": ["no", "yes"]}`,
-    names the classes 0, 1, ... of a column."""
+    folder of splits, or a dataset saved to disk. Files may be in an object store: s3://bucket/rows.jsonl. A
+    `labels.json` beside the files, such as `{"label": ["no", "yes"]}`, names the classes 0, 1, ... of a column."""
     config: str | None = None
     """Configuration (subset) of a Hub dataset."""
     files: str | list[str] | dict[str, str | list[str]] | None = None
@@ -214,5 +214,5 @@ def label_selector(format: str, columns: Mapping[str, str | list[str]]) -> str |
 
 
 def is_remote(dataset: str) -> bool:
-    """Whether a resolved `dataset` is a Hub id: local ones are absolute paths by now."""
-    return not Path(dataset).is_absolute()
+    """Whether a resolved `dataset` is a Hub id: paths are absolute by now, and addresses have `://`."""
+    return not Path(dataset).is_absolute() and not is_address(dataset)

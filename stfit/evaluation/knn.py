@@ -18,19 +18,19 @@ GROUP = 64
 
 
 def nearest(
-    query_qd: np.ndarray, chunks: Iterable[np.ndarray], k: int, similarity: str
+    query_qd: np.ndarray, chunks: Iterable[np.ndarray], k: int, similarity: str, device: str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Similarities [q, k] and positions [q, k] of the most similar corpus rows, in descending order.
 
     `chunks` hold the corpus in order, each [c, d]. Of equally similar rows, the earlier one comes first. A corpus of
     fewer than k rows gives one column per row.
     """
-    queries = torch.from_numpy(np.ascontiguousarray(query_qd))
+    queries = torch.from_numpy(np.ascontiguousarray(query_qd)).to(device)
     score_qk = np.empty((len(queries), 0), dtype=np.float32)
     index_qk = np.empty((len(queries), 0), dtype=np.int64)
     start = 0
     for chunk_cd in chunks:
-        corpus = torch.from_numpy(np.ascontiguousarray(chunk_cd))
+        corpus = torch.from_numpy(np.ascontiguousarray(chunk_cd)).to(device)
         block = max(1, MAX_SCORES // len(corpus))
         top = [_top_k(similarity_matrix(similarity, part_qd, corpus), k) for part_qd in queries.split(block)]
         score_qk = np.concatenate([score_qk, np.concatenate([score for score, _ in top])], axis=1)
@@ -58,11 +58,13 @@ def _top_k(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     is_tied_q = (best_qg >= best_qk[:, -1:]).sum(dim=1) > k
     if best_qg.isnan().any() or is_tied_q.any():
         return _sort_top_k(score_qc, k)
-    first_qn = torch.arange(0, groups * GROUP, groups)[None, :, None] + group_qk.sort(dim=1).values[:, None]
-    rest_n = torch.arange(groups * GROUP, columns)
+    device = score_qc.device
+    first_qn = torch.arange(0, groups * GROUP, groups, device=device)[None, :, None]
+    first_qn = first_qn + group_qk.sort(dim=1).values[:, None]
+    rest_n = torch.arange(groups * GROUP, columns, device=device)
     place_qn = torch.cat([first_qn.view(rows, -1), rest_n.expand(rows, -1)], dim=1)
     score_qk, index_qk = _sort_top_k(score_qc.gather(1, place_qn), k)
-    return score_qk, np.take_along_axis(place_qn.numpy(), index_qk, axis=1)
+    return score_qk, np.take_along_axis(place_qn.cpu().numpy(), index_qk, axis=1)
 
 
 def _sort_top_k(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,4 +75,4 @@ def _sort_top_k(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     if len(at_border_q):
         sorted_qc, order_qc = score_qc[at_border_q].sort(dim=1, descending=True, stable=True)
         score_qk[at_border_q], index_qk[at_border_q] = sorted_qc[:, :k], order_qc[:, :k]
-    return score_qk.numpy(), index_qk.numpy()
+    return score_qk.cpu().numpy(), index_qk.cpu().numpy()

@@ -1,52 +1,64 @@
-"""The most similar pairs among many embeddings of length 1.
+"""The most similar pairs among many embeddings, by cosine.
 
-Tensor names: n = rows, k = pairs, d = embedding dim.
+Rows are compared in blocks: each with itself and all later ones. Blocks share nothing, so that parts of them can be
+compared apart. Tensor names: n = rows of a block, k = pairs, d = embedding dim.
 """
 
-import numpy as np
-import torch
+from typing import NamedTuple, Self
 
-from stfit.errors import RecipeError
-from stfit.progress import track
+import numpy as np
+
+from stfit.data.embeddings.matrix import EmbeddingMatrix
+from stfit.lazy import Tensor, torch
 
 BLOCK = 2048
 
-NEIGHBORS = 16
+
+class TopPairs(NamedTuple):
+    """In descending order of similarity."""
+
+    score_k: np.ndarray
+    pair_k: np.ndarray
+    """Numbers of the two rows, the smaller one first, [k, 2]."""
+
+    @classmethod
+    def of_lists(cls, score_k: list[float], pair_k: list[list[int]]) -> Self:
+        return cls(np.array(score_k, dtype=np.float32), np.array(pair_k, dtype=np.int64).reshape(-1, 2))
 
 
-def closest_pairs(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Similarities [k] and row numbers [k, 2] (i < j) of the most similar pairs of rows, in descending order."""
-    blocks = torch.from_numpy(row_nd).split(BLOCK)
-    best = torch.empty(0)
-    pairs = torch.empty(0, 2, dtype=torch.int64)
-    for number, rows in enumerate(track(blocks, f"comparing {len(row_nd):,} embeddings with each other")):
-        for other_number, others in enumerate(blocks[number:], start=number):
-            score_nn = rows @ others.T
-            if number == other_number:
-                score_nn[torch.ones_like(score_nn, dtype=torch.bool).tril()] = -torch.inf
-            if len(best) == k and score_nn.max() <= best[-1]:
-                continue
-            score_k, flat_k = score_nn.view(-1).topk(min(k, score_nn.numel()))
-            first_k, second_k = flat_k // len(others) + number * BLOCK, flat_k % len(others) + other_number * BLOCK
-            real = score_k > -torch.inf
-            best, order = torch.cat([best, score_k[real]]).sort(descending=True, stable=True)
-            best, pairs = best[:k], torch.cat([pairs, torch.stack([first_k, second_k], dim=1)[real]])[order[:k]]
-    return best.numpy(), pairs.numpy()
+NO_PAIRS = TopPairs(np.empty(0, dtype=np.float32), np.empty((0, 2), dtype=np.int64))
 
 
-def closest_pairs_approximately(row_nd: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Like `closest_pairs`, but by an HNSW graph (https://arxiv.org/abs/1603.09320), which may miss pairs."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise RecipeError("--approximate needs faiss: install the extra `faiss`") from error
-    index = faiss.IndexHNSWFlat(row_nd.shape[1], 32, faiss.METRIC_INNER_PRODUCT)
-    index.add(row_nd)
-    score_nk, other_nk = index.search(row_nd, NEIGHBORS)
-    row_nk = np.broadcast_to(np.arange(len(row_nd))[:, None], other_nk.shape)
-    distinct = (other_nk >= 0) & (other_nk != row_nk)
-    pairs = np.sort(np.stack([row_nk[distinct], other_nk[distinct]], axis=1), axis=1)
-    pairs, first = np.unique(pairs, axis=0, return_index=True)
-    score = score_nk[distinct][first]
-    order = np.argsort(-score, kind="stable")[:k]
-    return score[order], pairs[order]
+def block_count(rows: EmbeddingMatrix) -> int:
+    return -(-len(rows) // BLOCK)
+
+
+def compare_block(rows: EmbeddingMatrix, number: int, best: TopPairs, k: int, device: str = "cpu") -> TopPairs:
+    """The `k` best of `best` and of the pairs of this block with itself and with later ones."""
+    own_nd = _block(rows, number, device)
+    for other_number in range(number, block_count(rows)):
+        other_nd = own_nd if other_number == number else _block(rows, other_number, device)
+        score_nn = own_nd @ other_nd.T
+        if number == other_number:
+            score_nn[torch.ones_like(score_nn, dtype=torch.bool).tril()] = -torch.inf
+        least = float(best.score_k[-1]) if len(best.score_k) == k else -np.inf
+        if score_nn.max() <= least:
+            continue
+        flat_m = (score_nn.view(-1) > least).nonzero()[:, 0]
+        score_m, order = score_nn.view(-1)[flat_m].topk(min(k, len(flat_m)))
+        flat_m = flat_m[order]
+        pair_m = torch.stack([flat_m // len(other_nd) + number * BLOCK, flat_m % len(other_nd) + other_number * BLOCK])
+        best = best_of(best, TopPairs(score_m.cpu().numpy(), pair_m.T.cpu().numpy()), k)
+    return best
+
+
+def best_of(one: TopPairs, other: TopPairs, k: int) -> TopPairs:
+    """Of equal similarities, those of the smaller rows."""
+    score, pairs = np.concatenate([one.score_k, other.score_k]), np.concatenate([one.pair_k, other.pair_k])
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], -score))[:k]
+    return TopPairs(score[order], pairs[order])
+
+
+def _block(rows: EmbeddingMatrix, number: int, device: str) -> Tensor:
+    index = np.arange(number * BLOCK, min((number + 1) * BLOCK, len(rows)))
+    return torch.from_numpy(rows.take_unit(index)).to(device)

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -93,3 +93,14 @@ def handle_signals() -> Iterator[SignalHandler]:
         for number, action in previous.items():
             signal.signal(number, action)
         handler.cancel_hard_exit()
+
+
+@contextmanager
+def handle_signals_resumably(describe_kept: Callable[[], str]) -> Iterator[SignalHandler]:
+    """`handle_signals`; an interruption says what is kept, and how to go on."""
+    with handle_signals() as handler:
+        try:
+            yield handler
+        except InterruptedRun as stop:
+            advice = f"{describe_kept()}; run the same command to resume"
+            raise InterruptedRun(f"{stop}: {advice}", stop.exit_code - 128) from stop

@@ -3,9 +3,9 @@
 The kernel is torch's; its optimizer class is not used, because it imports torch's compiler and clips in a second pass.
 """
 
-from mmap import mmap
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -124,5 +124,5 @@ def _any_in_row(table: Tensor) -> Tensor:
 
 
 def _unwritten_zeros(like: Tensor) -> Tensor:
-    """Zeros that take no memory until they are written to; torch.zeros_like would write them."""
-    return torch.frombuffer(mmap(-1, like.nbytes), dtype=like.dtype).view_as(like)
+    """Zeros that take no memory until they are written to, as those of numpy; torch.zeros_like would write them."""
+    return torch.from_numpy(np.zeros(like.nbytes, dtype=np.uint8)).view(like.dtype).view_as(like)

@@ -11,6 +11,7 @@ from stfit.data.embeddings.matrix import EmbeddingMatrix
 from stfit.data.embeddings.read import Embeddings, map_embeddings, read_embeddings
 from stfit.data.mapping.cells import as_text
 from stfit.data.mapping.texts import stream_texts
+from stfit.data.object_store import path_of
 from stfit.data.source import Source, is_remote
 from stfit.encoder.encoder import Encoder
 from stfit.errors import DataError
@@ -60,7 +61,7 @@ def candidates_of_texts(texts: list[str]) -> Candidates:
 
 def candidates_of_corpus(corpus: Source, column: str | None) -> Candidates:
     """Of texts, or of embeddings with their texts. Raises DataError."""
-    path = Path(corpus.dataset)
+    path = path_of(corpus.dataset)
     stored = None if column or is_remote(corpus.dataset) else read_embeddings(path)
     if stored is not None:
         return _stored_candidates(stored, path)

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from stfit.data.embeddings.parts import complete_parts, read_parts, require_only_parts, stored_parts
 from stfit.data.part import Part
-from stfit.errors import InterruptedRun
 from stfit.events import Encoded, EncodeEvent, Finished
 from stfit.io.atomic import wrap_os_errors
 from stfit.io.outputs import require_output
 from stfit.lazy import torch
 from stfit.options import EncodeOptions
 from stfit.runtime.run_folder import lock_folder
-from stfit.runtime.signals import handle_signals
+from stfit.runtime.signals import handle_signals_resumably
 from stfit.runtime.workers import run_workers
 from stfit.workflows.encode_texts import encode_texts, load_calibration, read_paths, require_encodable, write_quantized
 from stfit.workflows.encode_windows import EncodeStats, summarize
@@ -49,13 +48,10 @@ def encode_in_processes(
     given = (model, folder, options_of_parts, calibration if has_ranges else None, with_text, device)
     parts = [replace(inputs, part=Part(number, processes)) for number in range(1, processes + 1)]
     stats = EncodeStats()
-    with lock_folder(folder / "output"), handle_signals(), wrap_os_errors(output):
+    kept = f"what was encoded is kept in {folder}"
+    with lock_folder(folder / "output"), handle_signals_resumably(lambda: kept), wrap_os_errors(output):
         _delete_other_parts(folder, processes)
-        try:
-            yield from _follow([(part, *given) for part in parts], stats)
-        except InterruptedRun as stop:
-            kept = f"what was encoded is kept in {folder}; run the same command to resume"
-            raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
+        yield from _follow([(part, *given) for part in parts], stats)
         stored = complete_parts(folder)
         stats.dim = stored[0].made["dimensions"]
         known = load_calibration(calibration, options, stored[0].made["model"], stats.dim)

@@ -19,13 +19,13 @@ from stfit.data.mapping.texts import Texts
 from stfit.data.reading.load_table import count_rows
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, quantize
-from stfit.errors import InterruptedRun, ModelError, StfitError
+from stfit.errors import ModelError, StfitError
 from stfit.events import Encoded
 from stfit.io.atomic import wrap_os_errors
 from stfit.io.display import shorten, single_line
 from stfit.options import EncodeOptions
 from stfit.runtime.run_folder import lock_folder
-from stfit.runtime.signals import handle_signals
+from stfit.runtime.signals import handle_signals_resumably
 from stfit.runtime.system import peak_memory
 from stfit.similarity import agreement
 from stfit.workflows.text_windows import Inputs, OpenedTexts, Window, stream_text_windows
@@ -81,15 +81,16 @@ def encode_windows(
 ) -> Iterator[Encoded]:
     """Embed all texts in windows, which an interruption keeps, and `write` them when all are there."""
     is_resumed = windows.any()
-    with lock_folder(windows.folder / "output"), handle_signals():
+
+    def describe_kept() -> str:
+        return f"{stats.rows} rows are kept in {windows.folder}"
+
+    with lock_folder(windows.folder / "output"), handle_signals_resumably(describe_kept):
         try:
             with wrap_os_errors(output):
                 yield from _save_windows(job, windows, suffix, stats)
                 write(partial(windows.read_all, stats.windows), stats.rows)
                 windows.delete()
-        except InterruptedRun as stop:
-            kept = f"{stats.rows} rows are kept in {windows.folder}; run the same command to resume"
-            raise InterruptedRun(f"{stop}: {kept}", stop.exit_code - 128) from stop
         except StfitError:
             if not stats.rows and not is_resumed:
                 windows.delete()

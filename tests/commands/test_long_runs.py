@@ -19,7 +19,7 @@ from stfit.recipe.load import load_recipe
 @pytest.mark.slow
 def test_same_recipe_is_the_same_bytes_whatever_the_hash_seed_and_the_caches(tmp_path, write, promise):
     """The first two runs find no token cache, the others do."""
-    recipe = write(data={"dataset": "./many.jsonl"}, train={"max_steps": 12, "batch_size": 8})
+    recipe = write(data={"dataset": "./many.jsonl"}, train={"max_steps": 12, "batch_size": 1024})  # all rows
     count = MIN_CACHED_TEXTS // 2 + 1
     rows = [{"anchor": f"question {i}", "positive": f"answer {i * 7 % count}"} for i in range(count)]
     (tmp_path / "many.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -51,10 +51,10 @@ def corpus(tmp_path) -> Path:
     return path
 
 
-def run(model, recipe, output, corpus=None, part=None, rules=RULES) -> list[dict]:
+def run(model, recipe, output, corpus=None, part=None, rules=RULES, **choices) -> list[dict]:
     source = Source(dataset=str(corpus)) if corpus else None
     own = Part.parse(part) if part else None
-    mine(str(model), recipe, output, rules, corpus=source, corpus_column=None, device="cpu", part=own)
+    mine(str(model), recipe, output, rules, corpus=source, corpus_column=None, device="cpu", part=own, **choices)
     files = sorted(output.iterdir()) if part else [output]
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
@@ -93,6 +93,14 @@ def test_encoded_corpus_gives_the_negatives_of_its_texts(minilm, recipe, corpus,
         inputs = Inputs(Source(dataset=str(corpus)), "text", part=part)
         list(encode(str(minilm), inputs, tmp_path / name, EncodeOptions(), with_text=True, device="cpu"))
     assert_same(run(minilm, recipe, tmp_path / "mined.jsonl", tmp_path / name), expected)
+
+
+def test_an_index_of_few_texts_finds_the_same_negatives(minilm, recipe, corpus, tmp_path, caplog) -> None:
+    pytest.importorskip("faiss")
+    caplog.set_level("INFO", logger="stfit")
+    expected = run(minilm, recipe, tmp_path / "exact.jsonl", corpus)
+    assert_same(run(minilm, recipe, tmp_path / "found.jsonl", corpus, approximate=True), expected)
+    assert "the index finds 100.0% of nearest neighbors" in caplog.text
 
 
 def test_encoded_corpus_needs_its_texts_and_the_dimensions_of_the_model(minilm, recipe, corpus, tmp_path) -> None:

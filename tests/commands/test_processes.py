@@ -391,3 +391,31 @@ def test_torchrun_around_the_command_is_recognised(tmp_path, write):
     refused = torchrun("train", recipe, "--runs", str(tmp_path / "runs"), "--processes", "3")
     assert refused.returncode == 1  # torchrun's own
     assert "torchrun has already started 2; remove the option" in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_torchrun_restarts_a_run_that_lost_a_process_and_ends_with_the_same_bytes(tmp_path, write, victim):
+    recipe = str(write(train={"max_steps": 600, "save_every_steps": 40, "log_every_steps": 50}))
+
+    def torchrun(runs):
+        restarts = ["--nproc-per-node", "2", "--max-restarts", "2"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *restarts, "-m", "stfit", "train", recipe, "--runs", runs],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    whole = torchrun(tmp_path / "whole")
+    assert whole.communicate()[1] is not None
+    assert whole.returncode == 0
+    broken = torchrun(tmp_path / "broken")
+    assert any("step 150/600" in line for line in broken.stderr)
+    os.kill(workers_of(broken.pid)[victim], signal.SIGKILL)
+    said = broken.communicate()[1]
+    assert broken.returncode == 0, said
+    assert "resum" in said
+    assert weights(tmp_path / "broken" / "tiny") == weights(tmp_path / "whole" / "tiny")
+    assert logged(tmp_path / "broken" / "tiny") == logged(tmp_path / "whole" / "tiny")

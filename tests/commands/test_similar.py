@@ -9,14 +9,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stfit.commands import similar as command
 from stfit.commands.encode import encode
 from stfit.commands.similar import closest, similar
 from stfit.data.embeddings import read as reading
+from stfit.data.embeddings.matrix import EmbeddingMatrix
+from stfit.data.part import Part
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
-from stfit.errors import DataError
+from stfit.errors import DataError, InterruptedRun, RecipeError
 from stfit.evaluation import top_pairs as room
-from stfit.evaluation.top_pairs import closest_pairs, closest_pairs_approximately
+from stfit.evaluation.approximate import build_index, measure_recall, top_pairs_approximately
+from stfit.evaluation.top_pairs import NO_PAIRS, TopPairs, block_count, compare_block
 from stfit.options import EncodeOptions
 from stfit.workflows import text_windows as windows
 from stfit.workflows.text_windows import Inputs
@@ -31,6 +35,13 @@ def unit(rows: int, dim: int = 8) -> np.ndarray:
     return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
+def top_pairs(rows: EmbeddingMatrix, k: int) -> TopPairs:
+    best = NO_PAIRS
+    for number in range(block_count(rows)):
+        best = compare_block(rows, number, best, k)
+    return best
+
+
 @pytest.mark.parametrize(("rows", "k"), [(50, 7), (50, 2000), (2, 5), (16, 120)])
 def test_closest_pairs_are_the_first_of_all_pairs(monkeypatch, rows, k) -> None:
     monkeypatch.setattr(room, "BLOCK", 16)
@@ -38,17 +49,21 @@ def test_closest_pairs_are_the_first_of_all_pairs(monkeypatch, rows, k) -> None:
     one, other = np.triu_indices(rows, 1)
     score = (embeddings @ embeddings.T)[one, other]
     order = np.argsort(-score, kind="stable")[:k]
-    found, pairs = closest_pairs(embeddings, k)
+    found, pairs = top_pairs(EmbeddingMatrix([3 * embeddings]), k)
     np.testing.assert_allclose(found, score[order], atol=1e-6)
     assert pairs.tolist() == np.stack([one, other], axis=1)[order].tolist()
 
 
-def test_approximate_pairs_are_almost_the_exact_ones() -> None:
+def test_an_index_finds_almost_all_pairs_and_says_how_many() -> None:
     pytest.importorskip("faiss")
-    embeddings = unit(500)
-    exact = {tuple(pair) for pair in closest_pairs(embeddings, 50)[1].tolist()}
-    found = {tuple(pair) for pair in closest_pairs_approximately(embeddings, 50)[1].tolist()}
+    rows = EmbeddingMatrix([unit(300), unit(200)])
+    index = build_index(rows)
+    exact = {tuple(pair) for pair in top_pairs(rows, 50).pair_k.tolist()}
+    found = {tuple(pair) for pair in top_pairs_approximately(index, rows, 50).pair_k.tolist()}
     assert len(exact & found) > 45
+    assert measure_recall(index, rows) > 0.9
+    other = build_index(EmbeddingMatrix([unit(500)]))
+    assert measure_recall(other, rows) < 0.5
 
 
 @pytest.fixture
@@ -66,7 +81,7 @@ def test_windows_do_not_change_what_is_found(tiny_base, corpus, sentences) -> No
     assert [near["text"] for near in found["nearest"]] == [sentences[i] for i in np.argsort(-score)[:4]]
     result = closest(str(tiny_base("bert")), corpus, 3, "cpu")
     assert result["texts"] == len(sentences)
-    _, pairs = closest_pairs(rows, 3)
+    _, pairs = top_pairs(EmbeddingMatrix([rows]), 3)
     assert [(p["text1"], p["text2"]) for p in result["pairs"]] == [(sentences[i], sentences[j]) for i, j in pairs]
 
 
@@ -124,6 +139,65 @@ def test_closest_pairs_of_stored_embeddings_are_those_of_their_texts(tiny_base, 
     found = closest(model, stored(model, documents, tmp_path / "e.parquet", with_text=True), 3, "cpu")["pairs"]
     assert [(pair["id1"], pair["id2"]) for pair in found] == [(pair["id1"], pair["id2"]) for pair in expected]
     assert found[0]["text1"] == expected[0]["text1"]
+
+
+def written(folder) -> list[dict]:
+    files = sorted(folder.iterdir()) if folder.is_dir() else [folder]
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return sorted(rows, key=lambda row: -row["similarity"])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_the_best_pairs_of_all_parts_are_those_of_the_whole(tiny_base, documents, tmp_path, monkeypatch, parts) -> None:
+    monkeypatch.setattr(room, "BLOCK", 2)
+    model = str(tiny_base("bert"))
+    encoded = stored(model, documents, tmp_path / "e.parquet", with_text=True)
+    expected = closest(model, encoded, 7, "cpu")["pairs"]
+    for number in range(parts, 0, -1):
+        part = Part(number, parts)
+        closest(model, encoded, 7, "cpu", output=tmp_path / "pairs", part=part)
+    found = written(tmp_path / "pairs")[:7]
+    assert [(pair["id1"], pair["id2"]) for pair in found] == [(pair["id1"], pair["id2"]) for pair in expected]
+
+
+def test_parts_in_folders_are_compared_where_they_lie(tiny_base, documents, tmp_path) -> None:
+    model = str(tiny_base("bert"))
+    expected = closest(model, documents, 7, "cpu")["pairs"]
+    for number in (1, 2, 3):
+        encoded = stored(model, replace(documents, part=Part(number, 3)), tmp_path / "parts", with_text=True)
+    found = closest(model, encoded, 7, "cpu")["pairs"]
+    assert [(p["text1"], p["text2"]) for p in found] == [(p["text1"], p["text2"]) for p in expected]
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tiny_base, documents, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(room, "BLOCK", 2)
+    monkeypatch.setattr(command, "SAVE_SECONDS", 0)
+    model, output, compared = str(tiny_base("bert")), tmp_path / "pairs.jsonl", []
+
+    def compare(rows, number, best, k, device):
+        compared.append(number)
+        if len(compared) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return compare_block(rows, number, best, k, device)
+
+    monkeypatch.setattr(command, "compare_block", compare)
+    with pytest.raises(InterruptedRun, match=r"what was found is kept in .*pairs\.jsonl\.blocks; run the same command"):
+        closest(model, documents, 7, "cpu", output=output)
+    assert not output.exists()
+    result = closest(model, documents, 7, "cpu", output=output)
+    assert compared[:4] == [0, 1, 2, 2]
+    assert result["output"] == str(output)
+    assert result["rows"] == 7
+    assert written(output) == closest(model, documents, 7, "cpu")["pairs"]
+    assert [path.name for path in tmp_path.glob("pairs*")] == ["pairs.jsonl"]
+
+
+def test_pairs_are_written_to_json_lines_and_never_over_the_input(tiny_base, documents, tmp_path) -> None:
+    model = str(tiny_base("bert"))
+    with pytest.raises(RecipeError, match=r"must be a \.jsonl file"):
+        closest(model, documents, 3, "cpu", output=tmp_path / "pairs.csv")
+    with pytest.raises(RecipeError, match="this command reads it"):
+        closest(model, documents, 3, "cpu", output=tmp_path / "corpus.jsonl")
 
 
 def test_a_query_is_cut_to_the_dimension_of_the_file(tiny_base, documents, tmp_path, caplog) -> None:

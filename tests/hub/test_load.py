@@ -220,8 +220,8 @@ def test_a_token_is_told_to_nobody_but_the_hub(filled, stfit, tmp_path):
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     forwarded = [f"{request.path}{request.headers}" for request in filled.log if request.host.startswith("localhost")]
     assert forwarded
-    assert not any("canary" in text for text in outputs + forwarded)
-    assert not any(b"canary" in content for content in written)
+    assert not any("hf_canary" in text for text in outputs + forwarded)
+    assert not any(b"hf_canary" in content for content in written)
 
 
 SENTENCE_MODEL = """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     hub = lazy("huggingface_hub.constants")
 
-KINDS = ("tokens", "teachers", "datasets", "imports")
+KINDS = ("tokens", "teachers", "datasets", "downloads", "imports")
 DEFAULT_GB = 10.0
 
 

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from stfit.lazy import torch
+from stfit.similarity import normalize
+
 
 class EmbeddingMatrix:
     """Rows of the arrays, one after another: all of them, or those that `rows` names, ascending."""
@@ -24,6 +27,10 @@ class EmbeddingMatrix:
         for start in range(0, len(self), size):
             yield self.take(np.arange(start, min(start + size, len(self))))
 
+    def unit_blocks(self, size: int) -> Iterator[np.ndarray]:
+        for start in range(0, len(self), size):
+            yield self.take_unit(np.arange(start, min(start + size, len(self))))
+
     def take(self, index: np.ndarray) -> np.ndarray:
         """The rows at these places, in this order, float32."""
         rows = self._rows[index]
@@ -33,3 +40,7 @@ class EmbeddingMatrix:
             is_here = array_of == number
             taken[is_here] = self._arrays[number][rows[is_here] - self._starts[number]]
         return taken
+
+    def take_unit(self, index: np.ndarray) -> np.ndarray:
+        """The same, each of length 1."""
+        return normalize(torch.from_numpy(self.take(index))).numpy()

@@ -15,6 +15,7 @@ import safetensors
 
 from stfit.data.embeddings.parts import complete_parts, holds_parts, read_parts
 from stfit.data.embeddings.writers import EmbeddingRows
+from stfit.data.object_store import local_copy, openable
 from stfit.data.reading.json_lines import parse_lines
 from stfit.data.reading.packed_file import UNPACKING_ERRORS, open_bytes
 from stfit.data.reading.text_lines import in_blocks, read_lines
@@ -56,6 +57,7 @@ def read_embeddings(path: Path) -> Embeddings | None:
 
     Raises DataError.
     """
+    path = _on_this_disk(path)
     if holds_parts(path):
         stored = read_parts(complete_parts(path))
     else:
@@ -72,17 +74,23 @@ def read_embeddings(path: Path) -> Embeddings | None:
 
 def map_embeddings(path: Path) -> list[np.ndarray] | None:
     """The numbers of .npy files and of parts, memory-mapped; None for a format that has to be read."""
+    path = _on_this_disk(path)
     if holds_parts(path):
         return [stored.values for stored in complete_parts(path)]
     return [np.load(path, mmap_mode="r")] if path.suffix == ".npy" else None
+
+
+def _on_this_disk(path: Path) -> Path:
+    """A copy of what is in an object store and has to be memory-mapped."""
+    return local_copy(path) if holds_parts(path) or path.suffix in EMBEDDING_SUFFIXES else path
 
 
 def _holds_embeddings(file: Path) -> bool:
     """Of a file that could hold texts as well, the schema or the first row tells."""
     kind = data_kind(file.name)
     if kind == ".parquet":
-        with _as_data_error(file):
-            schema = parquet.read_schema(file)
+        with _as_data_error(file), openable(file) as source:
+            schema = parquet.read_schema(source)
         listed = schema.field("embedding").type if "embedding" in schema.names else pa.null()
         return pa.types.is_primitive(getattr(listed, "value_type", pa.null()))
     if kind == ".jsonl":
@@ -138,10 +146,10 @@ def _read_npy(file: Path) -> Iterator[EmbeddingRows]:
 
 
 def _read_safetensors(file: Path) -> Iterator[EmbeddingRows]:
-    with safetensors.safe_open(file, "numpy") as opened:
-        if "embeddings" not in opened.keys():  # noqa: SIM118 - it is no mapping
+    with safetensors.safe_open(file, "numpy") as tensors:
+        if "embeddings" not in tensors.keys():  # noqa: SIM118 - it is no mapping
             raise ValueError("it has no tensor `embeddings`")
-        tensor_nd = opened.get_slice("embeddings")
+        tensor_nd = tensors.get_slice("embeddings")
         yield from _slices(tensor_nd, tensor_nd.get_shape())
 
 
@@ -153,9 +161,9 @@ def _slices(array_nd: Any, shape: Sequence[int]) -> Iterator[EmbeddingRows]:
 
 
 def _read_parquet(file: Path) -> Iterator[EmbeddingRows]:
-    with parquet.ParquetFile(file) as opened:
-        for group in range(opened.num_row_groups):  # one iterator over all groups would keep each group in memory
-            for batch in opened.iter_batches(WINDOW_ROWS, row_groups=[group]):
+    with openable(file) as source, parquet.ParquetFile(source) as content:
+        for group in range(content.num_row_groups):  # one iterator over all groups would keep each group in memory
+            for batch in content.iter_batches(WINDOW_ROWS, row_groups=[group]):
                 columns = {name: batch.column(name).to_pylist() for name in batch.schema.names if name != "embedding"}
                 yield EmbeddingRows(columns.pop("id", []), columns, _matrix(batch.column("embedding")))
 
@@ -176,8 +184,8 @@ def _read_json_lines(file: Path) -> Iterator[EmbeddingRows]:
 
 
 def _records(file: Path) -> Iterator[dict[str, Any]]:
-    with open_bytes(file) as opened:
-        yield from parse_lines(read_lines(opened, file, ReadOptions()), file)
+    with open_bytes(file) as lines:
+        yield from parse_lines(read_lines(lines, file, ReadOptions()), file)
 
 
 READERS: dict[str, Callable[[Path], Iterator[EmbeddingRows]]] = {

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from stfit.data.object_store import local_copy
 from stfit.data.reading.packed_file import is_packed, open_bytes, read_bytes, refuse_bomb
 from stfit.data.reading.parquet import MIN_CELL_BYTES, class_names_of, count_text_bytes, require_distinct
 from stfit.data.reading.text_lines import BLOCK_ROWS
@@ -49,6 +50,7 @@ def read_arrow_file(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 @contextmanager
 def _open_batches(path: Path) -> Iterator[tuple[pa.Schema, Iterable[pa.RecordBatch]]]:
+    path = local_copy(path)
     with open_bytes(path) as file:
         if file.peek(len(FILE_MAGIC)).startswith(FILE_MAGIC):
             # By the footer: polars writes no stream that could be read from the start.

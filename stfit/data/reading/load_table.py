@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stfit.data.object_store import path_of
 from stfit.data.part import Part
 from stfit.data.reading.beir import JUDGMENTS, join_pairs
 from stfit.data.reading.hub import Splits, hub_splits
@@ -33,7 +34,7 @@ def find_splits(source: TableSource) -> Splits:
         if getattr(source, key) is not None:
             message = f"`{key}` is for datasets on the Hub, and {source.dataset} is a path: remove it"
             raise RecipeError(Problem(message, RecipeError.code, key=key))
-    path = Path(source.dataset)
+    path = path_of(source.dataset)
     if is_saved(path):
         return saved_splits(path)
     # A file is read whole, so that its errors don't depend on the slice.
@@ -51,7 +52,7 @@ def find_splits(source: TableSource) -> Splits:
 
 def split_of(source: TableSource) -> str:
     """The split that a source reads, with its slice. Raises DataError for a name that a single split does not have."""
-    only = None if is_remote(source.dataset) else only_split(Path(source.dataset))
+    only = None if is_remote(source.dataset) else only_split(path_of(source.dataset))
     return split_in(source.split, only, source.dataset)
 
 
@@ -113,7 +114,7 @@ def _part_blocks(source: TableSource, split: str, splits: Splits, part: Part) ->
         for portion in portions(files, part):
             for table in read_portion(portion, source.read):
                 yield replace(table, origin=source.dataset)
-    elif is_saved(path := Path(source.dataset)):
+    elif is_saved(path := path_of(source.dataset)):
         yield from read_saved_part(path, split, part)
     else:
         rows = sum(map(len, splits[split](None)))

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stfit.data.object_store import matches, path_of, require_reachable
 from stfit.data.reading.beir import JUDGMENTS
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.packed_file import UNPACKING_ERRORS
@@ -22,7 +23,7 @@ from stfit.data.table import Table, build_table
 from stfit.errors import DataError, did_you_mean
 from stfit.io.hashing import hash_file
 from stfit.lazy import lazy
-from stfit.paths import DATA_SUFFIXES, READERS, Pattern, data_kind, without_data_suffix
+from stfit.paths import DATA_SUFFIXES, READERS, Pattern, data_kind, is_address, without_data_suffix
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +31,7 @@ else:
     pa = lazy("pyarrow")
 
 SHARD = re.compile(r"(?P<split>.+?)-\d+-of-\d+")
-ADDRESS = re.compile(r"(?:^|/)((?:https?|ftp|file|hf|s3|gs|az|abfss?|dbfs):)/")
+ADDRESS = re.compile(r"(?:^|/)((?:https?|ftp|hf):)/")
 """In a path, which holds no two slashes in a row."""
 SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "dev", "development", "test", "testing", "eval")
 """A folder holds other .json and .txt files too (labels.json, README.txt): only those named so are splits of it."""
@@ -71,7 +72,7 @@ def _as_data_error(path: Path) -> Iterator[None]:
 
 def local_files(source: TableSource) -> list[Path] | None:
     """The files of a split, in order; None for standard input, a dataset on the Hub, or one saved to disk."""
-    path = Path(source.dataset)
+    path = path_of(source.dataset)
     if source.dataset == STDIN or is_remote(source.dataset) or is_saved(path):
         return None
     splits = files_by_split(source.dataset)
@@ -88,14 +89,18 @@ def input_paths(source: TableSource) -> list[Path]:
         return [Path("/dev/stdin")]
     if is_remote(source.dataset):
         return []
+    if is_address(source.dataset):
+        return []
     if isinstance(source.dataset, Pattern):
-        return [Path(name) for name in glob.glob(source.dataset, recursive=True)]
-    return [Path(source.dataset)]
+        return _matches(source.dataset)
+    return [path_of(source.dataset)]
 
 
 def shown_split(source: TableSource) -> str | None:
     """The split that is read, for people; None where the recipe names none and the dataset has no other."""
-    is_only = isinstance(source.split, Unnamed) and not is_remote(source.dataset) and only_split(Path(source.dataset))
+    is_only = (
+        isinstance(source.split, Unnamed) and not is_remote(source.dataset) and only_split(path_of(source.dataset))
+    )
     return None if is_only else source.split
 
 
@@ -110,15 +115,16 @@ def only_split(path: Path) -> str | None:
 
 def files_by_split(dataset: str) -> dict[str, list[Path]]:
     """Split -> its files, in order. One file or a glob is the split `train`. Raises DataError if there is none."""
-    path = Path(dataset)
-    if not path.exists() and (address := ADDRESS.search(dataset)):
+    require_reachable(dataset)
+    path = path_of(dataset)
+    if not is_address(dataset) and not path.exists() and (address := ADDRESS.search(dataset)):
         raise DataError(
             f"`{address[1]}//...` is an address and no path: download the file, and set `dataset` to its path; a "
             "dataset on the Hub is set by its id (owner/name), and its files by `files`"
         )
     if isinstance(dataset, Pattern):
-        if matches := sorted(Path(name) for name in glob.glob(dataset, recursive=True)):
-            return {"train": matches}
+        if found := _matches(dataset):
+            return {"train": found}
         hint = " ([ ] are part of a pattern; write [[] for a `[` in a name)" if "[" in path.name else ""
         raise DataError(f"no file matches {dataset}{hint}")
     if path.is_file():
@@ -131,6 +137,10 @@ def files_by_split(dataset: str) -> dict[str, list[Path]]:
         raise DataError(f"{path} is a link to a file that does not exist, or to itself: make it point to a data file")
     siblings = sorted(sibling.name for sibling in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
     raise DataError(f"{path} does not exist: {did_you_mean(path.name, siblings)}".rstrip(": "))
+
+
+def _matches(pattern: Pattern) -> list[Path]:
+    return matches(pattern) if is_address(pattern) else sorted(map(Path, glob.glob(pattern, recursive=True)))
 
 
 def _folder_splits(folder: Path) -> dict[str, list[Path]]:
@@ -186,12 +196,12 @@ def fingerprint_files(source: TableSource) -> str | None:
 
 def files_of_splits(source: TableSource) -> list[Path] | None:
     """All files that the rows of the splits depend on; None for a dataset on the Hub."""
-    return None if is_remote(source.dataset) else list(filter(Path.is_file, _paths_of_splits(source)))
+    return None if is_remote(source.dataset) else [path for path in _paths_of_splits(source) if path.is_file()]
 
 
 def _paths_of_splits(source: TableSource) -> list[Path]:
     """All files of a folder with another layout than files of splits, such as BEIR's."""
-    path = Path(source.dataset)
+    path = path_of(source.dataset)
     if is_saved(path):
         return sorted(file for file in path.rglob("*") if not file.name.startswith("cache-"))  # of `datasets`
     splits = files_by_split(source.dataset)

@@ -14,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stfit.data.object_store import local_copy, open_raw
 from stfit.errors import DataError
 from stfit.lazy import lazy
 from stfit.paths import COMPRESSIONS
@@ -40,11 +41,13 @@ def is_packed(path: Path) -> bool:
 
 def open_bytes(path: Path) -> BufferedReader:
     """The unpacked bytes of a file; the result has `peek`."""
-    suffix = path.suffix.lower()
-    if suffix == ".zst":  # Python reads it from 3.14 on
+    if not is_packed(path):
+        return BufferedReader(open_raw(path), CHUNK)
+    path = local_copy(path)
+    if path.suffix.lower() == ".zst":  # Python reads it from 3.14 on
         return BufferedReader(pa.input_stream(str(path), compression="zstd"))
-    opened: BufferedReader = OPENERS.get(suffix, open)(path, "rb")
-    return opened
+    unpacked: BufferedReader = OPENERS[path.suffix.lower()](path, "rb")
+    return unpacked
 
 
 def read_bytes(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stfit.data.object_store import openable
 from stfit.data.reading.packed_file import refuse_bomb
 from stfit.data.reading.text_lines import BLOCK_ROWS
 from stfit.data.source import ReadOptions
@@ -31,12 +32,13 @@ MIN_CELL_BYTES = 32
 
 
 def count_parquet_rows(path: Path) -> int:
-    return int(parquet.read_metadata(path).num_rows)
+    with openable(path) as source:
+        return int(parquet.read_metadata(source).num_rows)
 
 
 def read_parquet(path: Path, options: ReadOptions, rows: range | None = None) -> Iterator[Table]:
     """Blocks of a .parquet file, the first one an empty block with the column names; `rows`: of these rows alone."""
-    with parquet.ParquetFile(path) as file:
+    with openable(path) as source, parquet.ParquetFile(source) as file:
         starts = [0, *accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))]
         rows = range(starts[-1]) if rows is None else rows
         groups = [i for i in range(file.num_row_groups) if starts[i] < rows.stop and rows.start < starts[i + 1]]
@@ -76,7 +78,7 @@ def class_names_of(schema: pa.Schema) -> dict[str, list[str]]:
 
 def refuse_parquet_bomb(path: Path, row_groups: list[int] | None = None) -> None:
     """Raises DataError for a file whose rows, or those of these groups, are out of proportion to its size."""
-    with parquet.ParquetFile(path) as file:
+    with openable(path) as source, parquet.ParquetFile(source) as file:
         row_groups = list(range(file.num_row_groups)) if row_groups is None else row_groups
         groups = [file.metadata.row_group(i) for i in row_groups]
         columns = [group.column(i) for group in groups for i in range(group.num_columns)]
@@ -90,7 +92,7 @@ def refuse_parquet_bomb(path: Path, row_groups: list[int] | None = None) -> None
     if not repetitive:
         return
     unpacked = 0
-    with parquet.ParquetFile(path, read_dictionary=sorted(repetitive)) as file:
+    with openable(path) as source, parquet.ParquetFile(source, read_dictionary=sorted(repetitive)) as file:
         for group in row_groups:
             read = file.read_row_group(group, columns=sorted(repetitive))
             unpacked += sum(count_text_bytes(chunk) for column in read.columns for chunk in column.chunks)

@@ -14,6 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO
 
+from stfit.data.object_store import is_stored, open_raw
 from stfit.data.part import Part
 from stfit.data.reading.json_lines import json_blocks
 from stfit.data.reading.local_files import read_file
@@ -32,6 +33,10 @@ LINE_READERS: dict[str, Callable[[IO[bytes], Path, ReadOptions], Iterator[Table]
     ".txt": text_blocks,
 }
 """Suffix of files whose rows are lines, without quotes in which a row could go on -> the reader of an open file."""
+
+
+LINE = 2**16
+"""Bytes in which the end of a line is looked for at once."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ def count_portion_rows(portion: Portion, options: ReadOptions) -> int | None:
     path, bytes, kind = portion.path, portion.bytes, data_kind(portion.path.name)
     if kind == ".parquet":
         return len(portion.share_of(count_parquet_rows(path)))
+    if is_stored(path):
+        return None  # to count lines, the share would be read twice
     if kind not in (*LINE_READERS, ".csv", ".tsv") or (len(bytes) < portion.size and not _has_lines(path, options)):
         return None
     with open_bytes(path) as file:
@@ -107,25 +114,24 @@ def _has_lines(path: Path, options: ReadOptions) -> bool:
     """Whether every byte of a line end is one: in UTF-16 it may be half of a letter."""
     if is_packed(path) or data_kind(path.name) not in LINE_READERS or options.delimiter:
         return False
-    with path.open("rb") as file:
-        return (
-            not encoding_of(file.read(4), options).lower().replace("_", "-").startswith(("utf-16", "utf-32", "utf16"))
-        )
+    with open_raw(path) as file:
+        encoding = encoding_of(file.read(4) or b"", options).lower().replace("_", "-")
+    return not encoding.startswith(("utf-16", "utf-32", "utf16"))
 
 
 def _open_lines(path: Path, bytes: range) -> BufferedReader:
     """The lines that begin in these bytes of a file."""
-    with path.open("rb") as file:
+    with open_raw(path) as file:
         start, stop = (_next_line(file, position) for position in (bytes.start, bytes.stop))
-    return BufferedReader(_Range(path, start, stop))
+    return BufferedReader(_Range(path, start, stop), CHUNK)
 
 
-def _next_line(file: IO[bytes], position: int) -> int:
+def _next_line(file: RawIOBase, position: int) -> int:
     """Where the first line begins that does not begin before this position."""
     if position == 0:
         return 0
     at = file.seek(position - 1)
-    while chunk := file.read(CHUNK):
+    while chunk := file.read(LINE):
         if (end := chunk.find(b"\n")) >= 0:
             return at + end + 1
         at += len(chunk)
@@ -136,7 +142,7 @@ class _Range(RawIOBase):
     """The bytes of a file from `start` to `stop`."""
 
     def __init__(self, path: Path, start: int, stop: int) -> None:
-        self._file, self._left = path.open("rb", buffering=0), stop - start
+        self._file, self._left = open_raw(path), stop - start
         self._file.seek(start)
 
     def readable(self) -> bool:

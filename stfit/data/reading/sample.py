@@ -1,7 +1,9 @@
 """A digest of a dataset that reads little of it: parts of a large one are told apart from those of another."""
 
 from hashlib import sha256
+from pathlib import Path
 
+from stfit.data.object_store import is_stored, version_of
 from stfit.data.reading.local_files import files_of_splits
 from stfit.data.source import TableSource
 
@@ -19,6 +21,11 @@ def fingerprint_sample(source: TableSource) -> str:
     if files is None:
         digest.update(source.dataset.encode())
         return digest.hexdigest()
+    return fingerprint_sample_of(files, digest.digest())
+
+
+def fingerprint_sample_of(files: list[Path], beside: bytes = b"") -> str:
+    digest = sha256(beside)
     total = sum(path.stat().st_size for path in files)
     step = max(BLOCK_BYTES, total // BLOCKS)
     ahead = 0
@@ -26,7 +33,9 @@ def fingerprint_sample(source: TableSource) -> str:
     for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
-        if ahead < size:
+        if is_stored(path):
+            digest.update(version_of(path).encode())
+        elif ahead < size:
             with path.open("rb") as file:
                 for start in range(ahead, size, step):
                     file.seek(start)

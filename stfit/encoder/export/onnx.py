@@ -21,6 +21,8 @@ from stfit.errors import ModelError
 from stfit.io.json_files import write_json
 
 RUNTIME_TOKENS = 2048
+OPENVINO_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
+"""By default it multiplies in bfloat16 if the CPU supports it."""
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Token ids and mask [r, l], int64 -> embeddings."""
@@ -117,8 +119,7 @@ def load_graph(path: Path) -> Run:
     if path.suffix == ".xml":
         import openvino
 
-        # By default it multiplies in bfloat16 if the CPU supports it.
-        settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+        settings = {"INFERENCE_NUM_THREADS": threads} | OPENVINO_SETTINGS
         compiled: Any = openvino.compile_model(path, "CPU", settings)
         return lambda ids, mask: np.asarray(compiled({"input_ids": ids, "attention_mask": mask})[0])
     import onnxruntime
