@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stfit.errors import WorkerLostError
 from stfit.lazy import Tensor, lazy, torch
+from stfit.rendezvous import init_group
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,7 @@ def process_group() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # makes `cuda` this rank's GPU
     with translate_dist_errors():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONG)
+        init_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", LONG)
     hosts[:] = all_gather_object(platform.node())
     yield
     dist.destroy_process_group()  # skipped after an error, where it could wait for healthy ranks
@@ -134,7 +135,7 @@ def translate_dist_errors(mixed: bool = False) -> Iterator[None]:
         if mixed and not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
         reason = str(error).splitlines()[0]
-        if "timed out" not in reason.lower():
+        if "timed out" not in reason.lower() or not hosts:
             raise WorkerLostError(f"another process of this run was lost: {reason}") from error
         waited = f"{_timeouts[-1].total_seconds() / 60:g} minutes"
         raise WorkerLostError(

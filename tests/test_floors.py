@@ -20,6 +20,7 @@ FLOORS = {
     "options": 0.3,
     "plugins": 0.3,
     "similarity": 0.3,
+    "rendezvous": 0.2,
     "distributed": 0.3,
     "spec": 0.6,
     "io": 1,

@@ -380,7 +380,17 @@ def test_process_takes_less_memory_for_a_part_of_the_model(tmp_path, write, prom
 @pytest.mark.slow
 def test_torchrun_around_the_command_is_recognised(tmp_path, write):
     def torchrun(*arguments):
-        runner = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "stfit", *arguments]
+        runner = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "stfit",
+            *arguments,
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(runner, capture_output=True, text=True, env=environment)
 
@@ -396,10 +406,10 @@ def test_torchrun_around_the_command_is_recognised(tmp_path, write):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_torchrun_restarts_a_run_that_lost_a_process_and_ends_with_the_same_bytes(tmp_path, write, victim):
-    recipe = str(write(train={"max_steps": 600, "save_every_steps": 40, "log_every_steps": 50}))
+    recipe = str(write(train={"max_steps": 200, "save_every_steps": 20, "log_every_steps": 50}))
 
     def torchrun(runs):
-        restarts = ["--nproc-per-node", "2", "--max-restarts", "2"]
+        restarts = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "2"]
         return subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", *restarts, "-m", "stfit", "train", recipe, "--runs", runs],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -412,7 +422,7 @@ def test_torchrun_restarts_a_run_that_lost_a_process_and_ends_with_the_same_byte
     assert whole.communicate()[1] is not None
     assert whole.returncode == 0
     broken = torchrun(tmp_path / "broken")
-    assert any("step 150/600" in line for line in broken.stderr)
+    assert any("step 50/200" in line for line in broken.stderr)
     os.kill(workers_of(broken.pid)[victim], signal.SIGKILL)
     said = broken.communicate()[1]
     assert broken.returncode == 0, said
