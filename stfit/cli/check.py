@@ -65,7 +65,9 @@ def _estimate(result: dict[str, Any]) -> str:
         evaluation = (
             f", {_short(result['evaluation_tokens'])} to evaluate ({_count(result['evaluations'], 'evaluation')})"
         )
-    lengths = ", ".join(f"{name} {value}" for name, value in result["lengths"].items())
+    most = result["lengths_counted_to"]
+    more = {name: "+" if value == most else "" for name, value in result["lengths"].items()}
+    lengths = ", ".join(f"{name} {value}{more[name]}" for name, value in result["lengths"].items())
     limit = result["max_seq_length"]
     shared = result["dropped"].get(SHARED)
     left_out = f"; {shared} more are {SHARED} and left out" if shared else ""

@@ -16,7 +16,7 @@ from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import is_local
 from stfit.encoder.prompts import prompt_name, with_built_in
-from stfit.encoder.tokenizer import Tokenizer
+from stfit.encoder.tokenizer import FileTokenizer, Tokenizer
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb
 from stfit.lazy import lazy
@@ -36,6 +36,8 @@ else:
 FIRST_ROWS = 10_000
 """Rows that are read of each Hub dataset, without `full`."""
 SAMPLES = 3
+MIN_COUNTED, COUNTED = 1024, 4
+"""Tokens of a text are counted to so many, or to this multiple of max_seq_length."""
 
 Prompts = dict[str, str]
 """Role -> the text put before its texts."""
@@ -150,6 +152,9 @@ def _samples(examples: Examples, prompts: Prompts) -> Iterator[dict[str, Any]]:
 def _estimate(recipe: Recipe, report: Prepared, prompts: list[Prompts]) -> dict[str, Any]:
     max_seq_length = recipe.model.max_seq_length or report.base.max_seq_length
     tokenizer = report.base.load_tokenizer and report.base.load_tokenizer()
+    counted_to = max(MIN_COUNTED, COUNTED * max_seq_length) if max_seq_length else None
+    if counted_to and isinstance(tokenizer, FileTokenizer):
+        tokenizer.cut_at(counted_to)
     tables = [
         count_tokens(tokenizer, examples, texts).duplicate_columns(objective.views)
         for objective, examples, texts in zip(recipe.objectives_by_path.values(), report.training, prompts, strict=True)
@@ -162,11 +167,11 @@ def _estimate(recipe: Recipe, report: Prepared, prompts: list[Prompts]) -> dict[
     report.warnings += lint_memory(footprint)
     counted = "tokens" if tokenizer else "words, as the base's tokenizer is not here yet"
     facts = estimate(recipe, tables, schedule, footprint, evaluators, tokenizer or estimate_tokens)
-    return facts | {"counted": counted}
+    return facts | {"counted": counted, "lengths_counted_to": counted_to}
 
 
 def count_tokens(tokenizer: Tokenizer | None, examples: Examples, prompts: Prompts) -> TokenTable:
-    """The texts as untruncated tokens, or as words if the base's tokenizer has not been downloaded."""
+    """The texts as tokens, or as words if the base's tokenizer has not been downloaded."""
     if tokenizer is None:
         return tokenize_examples(examples, prompts, estimate_tokens, "words", lambda prompt: 0)
     return tokenize_examples(examples, prompts, tokenizer, f"uncut {tokenizer.fingerprint}", lambda prompt: 0)

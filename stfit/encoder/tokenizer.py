@@ -27,7 +27,7 @@ CHARACTERS_PER_TOKEN = 8
 """Of a long text, so many characters for each token are read at first. Most languages have two to five."""
 MARGIN = 64
 """Tokens that must be left over from the start of a text, so that its end makes no difference to those before."""
-MAX_CHARACTERS = 2**22
+MAX_CHARACTERS = 2**20
 """Of texts that are tokenized at once: each token takes some hundred bytes on the way to its id."""
 
 
@@ -42,6 +42,9 @@ class FileTokenizer:
     def max_seq_length(self) -> int | None:
         truncation = self._backend.truncation
         return None if truncation is None else int(truncation["max_length"])
+
+    def cut_at(self, tokens: int) -> None:
+        self._backend.enable_truncation(tokens)
 
     @property
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ WINDOW = 32_768
 """Maximum number of texts in a window; equal texts of a window are embedded once."""
 WINDOW_VALUES = 2**24
 """Maximum number of values in the embeddings of a window."""
-WINDOW_CHARACTERS = 2**24
+WINDOW_CHARACTERS = 2**23
 """Maximum characters of a window, so that long texts fit into memory."""
 WINDOW_WORK = 2**47
 """Maximum characters times weights of a window: a slow model has small windows, so an interruption loses little."""

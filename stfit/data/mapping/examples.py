@@ -30,6 +30,7 @@ from stfit.io.unicode import is_unicode
 from stfit.io.yaml_text import to_hint
 from stfit.progress import task
 
+HASHED_TEXTS = 1_000
 MIN_ROWS = 10_000
 """Rows that are read at least for a `limit`, as some may have no text."""
 
@@ -89,7 +90,11 @@ class Examples:
     def fingerprint(self) -> str:
         digest = sha256(json.dumps([self.format, self.label_kind]).encode())
         for role, texts in self.texts.items():
-            digest.update(json.dumps([role, texts]).encode())
+            digest.update(f"[{json.dumps(role)}, [".encode())  # as JSON, and never all of it in memory
+            for start in range(0, len(texts), HASHED_TEXTS):
+                digest.update((", " if start else "").encode())
+                digest.update(json.dumps(texts[start : start + HASHED_TEXTS])[1:-1].encode())
+            digest.update(b"]]")
         if self.label is not None:
             digest.update(self.label.astype(self.label.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()

@@ -56,11 +56,13 @@ def split_of(source: TableSource) -> str:
     return split_in(source.split, only, source.dataset)
 
 
-def load_split(blocks: Iterable[Table]) -> Table:
+def load_split(blocks: Iterable[Table], needed: int | None = None) -> Table:
+    """All rows, or the first ones that are needed: the others are read as well, so that errors are the same."""
     parts = []
     with task("reading", unit="rows") as reading:
         for part in blocks:
-            parts.append(part)
+            left = len(part) if needed is None else max(0, needed - int(reading.done))
+            parts.append(part if left >= len(part) else part.take(np.arange(left)))
             reading.update(reading.done + len(part), f"reading {part.origin}")
         table = concatenate(parts)
     return build_table(table.origin, table.columns, table.label_names)
@@ -75,7 +77,8 @@ def load_table(source: TableSource) -> Table:
     for part in parts:
         require_split(part.name, splits, source.dataset)
     names = dict.fromkeys(part.name for part in parts)
-    tables = {name: load_split(splits[name](rows_needed(parts, name))) for name in names}
+    needed = {name: rows_needed(parts, name) for name in names}
+    tables = {name: load_split(splits[name](needed[name]), needed[name]) for name in names}
     slices = []
     for part in parts:
         table = tables[part.name]

@@ -19,7 +19,7 @@ from stfit.errors import DataError, Problem
 Row = TypeVar("Row")
 
 BLOCK_ROWS = 1024
-BLOCK_CHARACTERS = 2**24
+BLOCK_CHARACTERS = 2**22
 """Of the lines of a block, unless one line has more."""
 MAX_LINE = 64 * 2**20
 """Characters of one line, unpacked."""
