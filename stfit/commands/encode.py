@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from stfit.data.object_store import local_output, shown
-from stfit.events import Encoded, EncodeEvent, Finished
+from stfit.events import EncodeEvent, Finished
 from stfit.options import EncodeOptions
 from stfit.workflows.encode_in_processes import encode_in_processes
 from stfit.workflows.encode_texts import encode_texts
@@ -26,5 +26,7 @@ def encode(
     """After InterruptedRun, the same command resumes."""
     run = encode_texts if processes == 1 else partial(encode_in_processes, processes=processes)
     with local_output(output, inputs.part) as target:
-        for event in run(model, inputs, target, options, calibration=calibration, with_text=with_text, device=device):
-            yield event if isinstance(event, Encoded) else Finished(event.result | {"output": shown(output)})
+        result = yield from run(
+            model, inputs, target, options, calibration=calibration, with_text=with_text, device=device
+        )
+    yield Finished(result | {"output": shown(output)})

@@ -4,9 +4,10 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from stfit.data.embeddings.parts import complete_parts, read_parts, require_only_parts, stored_parts
 from stfit.data.part import Part
@@ -35,7 +36,7 @@ def encode_in_processes(
     calibration: Path | None = None,
     with_text: bool = False,
     device: str = "auto",
-) -> Iterator[EncodeEvent]:
+) -> Generator[Encoded, None, dict[str, Any]]:
     """After InterruptedRun, the same command resumes; with another number of processes, it starts again."""
     require_encodable(model, inputs, output, options, calibration, with_text)
     target = Path(os.path.realpath(output))
@@ -57,7 +58,7 @@ def encode_in_processes(
         known = load_calibration(calibration, options, stored[0].made["model"], stats.dim)
         write_quantized(target, options, known, inputs.source.dataset, lambda: read_parts(stored), stats.rows)
         shutil.rmtree(folder)
-    yield Finished(summarize(output, stats))
+    return summarize(output, stats)
 
 
 def _delete_other_parts(folder: Path, processes: int) -> None:
@@ -105,6 +106,7 @@ def _encode_part(
     assert inputs.part is not None
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{(inputs.part.number - 1) % torch.cuda.device_count()}"
-    return encode_texts(
+    result = yield from encode_texts(
         model, inputs, folder, options, calibration=calibration, with_text=with_text, device=device, is_shared=False
     )
+    yield Finished(result)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
@@ -18,7 +18,7 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.export.quantization import CALIBRATED, Ranges, check_ranges, load_ranges, quantize, save_ranges
 from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError, RecipeError
-from stfit.events import Encoded, EncodeEvent, Finished
+from stfit.events import Encoded
 from stfit.io.hashing import hash_buffers
 from stfit.io.outputs import require_output
 from stfit.io.unicode import require_text
@@ -51,7 +51,7 @@ def encode_texts(
     with_text: bool = False,
     device: str = "auto",
     is_shared: bool = True,
-) -> Iterator[EncodeEvent]:
+) -> Generator[Encoded, None, dict[str, Any]]:
     """After InterruptedRun, the same command resumes.
 
     Of a part, `output` is the folder of all parts; `is_shared`: other commands write there, from the same inputs.
@@ -79,7 +79,7 @@ def encode_texts(
         yield from encode_windows(job, windows, write, output, target.suffix, stats)
     else:
         yield from _encode_part(job, windows, _describe_part(job, model, target, part), output, is_shared, stats)
-    yield Finished(summarize(output, stats))
+    return summarize(output, stats)
 
 
 def _encode_part(

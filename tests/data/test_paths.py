@@ -86,9 +86,7 @@ def test_a_file_that_is_gone_is_not_looked_for_in_other_folders(folder):
     [
         "https://host.org/rows.jsonl",
         "https://host.org/rows.csv?download=true",
-        "s3://bucket/rows.parquet",
         "hf://datasets/a/b/rows.jsonl",
-        "file:///tmp/rows.jsonl",
     ],
 )
 def test_an_address_is_no_path(address):

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import combinations, islice
 from typing import Any
 
@@ -17,6 +18,8 @@ from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
 
 SAMPLE = 2000
+MAX_FOLDED = 2000
+"""Characters of a folded text that are kept."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,11 @@ Check = Callable[[ExamplesToLint], Iterator[Problem]]
 
 
 def fold(text: str) -> str:
-    """Equal for texts that differ only in case and whitespace."""
-    return " ".join(text.casefold().split())
+    """Equal for texts that differ only in case and whitespace. Of a long text, the start and a digest."""
+    folded = " ".join(text.casefold().split())
+    if len(folded) <= MAX_FOLDED:
+        return folded
+    return f"{folded[:MAX_FOLDED]} {sha256(folded.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def lint_training(examples: Examples, origin: str, in_batch: bool, sampler: str) -> list[Problem]:
@@ -226,7 +232,8 @@ def _swapped_roles(rows: ExamplesToLint) -> Iterator[Problem]:
     if rows.examples.format not in ("positive_pair", "triplet"):
         return
     anchor, positive = (
-        np.median([len(text) for text in rows.folded[role] if text is not None]) for role in ("anchor", "positive")
+        np.median([len(text) for text in rows.examples.texts[role] if text is not None])
+        for role in ("anchor", "positive")
     )
     if anchor >= 3 * positive:
         message = (
