@@ -1,5 +1,5 @@
 """`python -m stfit`, which is also what `torchrun -m stfit` starts."""
 
-from stfit.cli.main import main
+from stfit.cli.main import main_and_exit
 
-main()
+main_and_exit()
