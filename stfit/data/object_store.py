@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from io import BufferedReader, RawIOBase
 from pathlib import Path
@@ -27,8 +28,19 @@ STATE = ".stored.json"
 
 
 def path_of(location: str) -> Path:
-    """The path of a resolved location. Raises RecipeError for a store that can't be used."""
-    return _store_path(location) if is_address(location) else Path(location)
+    """The path of a resolved location. Raises RecipeError for a store that can't be used, DataError if it refuses."""
+    if not is_address(location):
+        return Path(location)
+    _require_reachable(location)
+    return _store_path(location)
+
+
+@cache
+def _require_reachable(address: str) -> None:
+    """Drivers have errors of their own for missing credentials and for a store that is not there."""
+    path: Any = _store_path(address)
+    with _as_data_error(address):
+        path.fs.glob(path.path)
 
 
 def _store_path(address: str) -> Path:
@@ -60,14 +72,6 @@ def shown(path: Path) -> str:
 def is_stored(path: Path) -> bool:
     """Whether it is in an object store."""
     return not isinstance(path, Path)
-
-
-def require_reachable(location: str) -> None:
-    """Raises DataError if the store does not answer, or refuses: drivers have errors of their own for that."""
-    if is_address(location):
-        path: Any = path_of(location)
-        with _as_data_error(location):
-            path.fs.glob(path.path)
 
 
 @contextmanager
@@ -150,7 +154,7 @@ def local_output(output: Path, part: Part | None = None) -> Iterator[Path]:
     if address is None:
         yield output
         return
-    stored: Any = path_of(address)
+    stored: Any = _store_path(address)
     key = sha256(f"{address} {part}".encode()).hexdigest()[:16]
     local = cache_folder("outputs") / key / stored.name
     local.parent.mkdir(parents=True, exist_ok=True)

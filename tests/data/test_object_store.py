@@ -229,6 +229,15 @@ def test_stores_that_can_not_be_used_are_refused_in_one_line(tiny_base, store, t
         embed(tiny_base("bert"), corpus, target)
 
 
+def test_a_store_that_refuses_to_be_read_is_one_line(monkeypatch) -> None:
+    def refuse(*arguments, **choices):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(path_of("memory://there").fs), "glob", refuse)
+    with pytest.raises(DataError, match=r"memory://refused/rows.txt can't be read: PermissionError: Access Denied"):
+        load_table(Source(dataset="memory://refused/rows.txt"))
+
+
 def test_an_address_is_not_published() -> None:
     assert without_folder("s3://our-bucket/secret/rows.jsonl") == "./rows.jsonl"
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stfit.data.object_store import matches, path_of, require_reachable
+from stfit.data.object_store import matches, path_of
 from stfit.data.reading.beir import JUDGMENTS
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.packed_file import UNPACKING_ERRORS
@@ -115,7 +115,6 @@ def only_split(path: Path) -> str | None:
 
 def files_by_split(dataset: str) -> dict[str, list[Path]]:
     """Split -> its files, in order. One file or a glob is the split `train`. Raises DataError if there is none."""
-    require_reachable(dataset)
     path = path_of(dataset)
     if not is_address(dataset) and not path.exists() and (address := ADDRESS.search(dataset)):
         raise DataError(
