@@ -38,6 +38,11 @@ class Named(Spec):
     main_metric: ClassVar[str]
 
     @property
+    def folders_of_parts(self) -> list[str]:
+        """Folders that `stfit encode --part` wrote, in which embeddings of texts may be found."""
+        return []
+
+    @property
     def main_metrics(self) -> list[str]:
         """The metrics to print and to show first."""
         return [self.main_metric]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stfit.data.embeddings.of_texts import EmbeddingsOfTexts, embeddings_of_texts
 from stfit.distributed import all_gather_numpy, broadcast_object, partition, rank
 from stfit.errors import DivergedError, RecipeError, overflow_advice
 from stfit.evaluation.base import Embed, When
@@ -62,9 +63,14 @@ class EmbeddingCache:
         self.encoder = encoder
         self.keep_all = keep_all
         self.embeddings: dict[tuple[str, str], np.ndarray] = {}
+        self.stored: list[EmbeddingsOfTexts] = []
+        """On disk, as `stfit encode` wrote them with this model."""
         self.uses: Counter[tuple[str, str]] = Counter()
         """(prompt, text) -> number of uses by evaluators and roles."""
         for evaluator, rows in evaluators:
+            for folder in evaluator.folders_of_parts:
+                stored = embeddings_of_texts(folder, encoder.fingerprint, encoder.output_dim)
+                self.stored += [stored] if stored else []
             for role, texts in rows.texts.items():
                 prompt = prompt_of(evaluator, encoder, role)
                 self.uses.update({(prompt, text or "") for text in texts})
@@ -74,15 +80,21 @@ class EmbeddingCache:
 
     def embed(self, prompt: str, texts: list[str]) -> np.ndarray:
         """Embeddings [texts, dim]; each text is embedded on first use, by one of the ranks."""
-        new = [text for text in dict.fromkeys(texts) if (prompt, text) not in self.embeddings]
+        distinct = dict.fromkeys(texts)
+        fresh: dict[str, np.ndarray] = {}
+        for stored in self.stored:
+            if stored.prompt == prompt:
+                known = [text for text in distinct if text in stored.row_of]
+                fresh |= zip(known, stored.take(known), strict=True)
+        new = [text for text in distinct if text not in fresh and (prompt, text) not in self.embeddings]
         shares = partition([len(text) for text in new])
         local = self.encoder.encode([new[i] for i in shares[rank()]], prompt=prompt)
         vectors = all_gather_numpy(local, shares)
         if not np.isfinite(vectors).all():
             advice = overflow_advice(self.encoder.precision)
             raise DivergedError(f"the model's embeddings are not finite. {advice}")
-        fresh = dict(zip(new, vectors, strict=True))
-        for text, vector in fresh.items():
+        fresh |= zip(new, vectors, strict=True)
+        for text, vector in zip(new, vectors, strict=True):
             if self.keep_all or self.uses[prompt, text] > 1:
                 self.embeddings[prompt, text] = vector.copy()  # a view would keep the whole chunk alive
         return np.stack([fresh[text] if text in fresh else self.embeddings[prompt, text] for text in texts])

@@ -7,7 +7,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from stfit.data.checks.leakage import Column
+from stfit.data.embeddings.parts import holds_parts
 from stfit.data.mapping.examples import Examples
+from stfit.data.object_store import path_of
 from stfit.data.reading.beir import folder_tables, hub_tables
 from stfit.data.source import TableSource, is_remote
 from stfit.errors import Problem, RecipeError
@@ -45,7 +47,8 @@ class Retrieval(EvaluatorBase):
     from_holdout_of = ("triplet",)
     per_similarity = False
     corpus: TableSource | None = None
-    """Documents, with the columns `id`, `text` and optionally `title`; replaces `dataset`."""
+    """Documents, with the columns `id`, `text` and optionally `title`, or a folder that `stfit encode --part --with-text`
+    wrote, whose embeddings are used if the measured model made them; replaces `dataset`."""
     queries: TableSource | None = None
     """Queries, with the columns `id` and `text`."""
     relevant: TableSource | None = None
@@ -71,6 +74,11 @@ class Retrieval(EvaluatorBase):
     def origins_given(self) -> dict[str, bool]:
         tables = "the three tables `corpus`, `queries` and `relevant`"
         return super().origins_given | {tables: self.corpus is not None}
+
+    @property
+    def folders_of_parts(self) -> list[str]:
+        is_ours = self.corpus is not None and not is_remote(self.corpus.dataset)
+        return [self.corpus.dataset] if self.corpus and is_ours and holds_parts(path_of(self.corpus.dataset)) else []
 
     @property
     def label(self) -> str:

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stfit.data.embeddings.parts import ROWS, StoredPart, complete_parts, holds_parts
 from stfit.data.object_store import matches, path_of
 from stfit.data.reading.beir import JUDGMENTS
 from stfit.data.reading.labels_json import read_label_names
@@ -108,6 +109,8 @@ def only_split(path: Path) -> str | None:
     """The split of a dataset that has only one; that of a file or a glob is `train`."""
     if is_saved(path):
         names = set(saved_splits(path))
+    elif holds_parts(path):
+        names = {"train"}
     else:
         names = {name for file in _files_in(path) if (name := _split_of(file))} if path.is_dir() else {"train"}
     return next(iter(names)) if len(names) == 1 else None
@@ -128,6 +131,8 @@ def files_by_split(dataset: str) -> dict[str, list[Path]]:
         raise DataError(f"no file matches {dataset}{hint}")
     if path.is_file():
         return {"train": [path]}
+    if holds_parts(path):
+        return {"train": [_rows_of(stored) for stored in complete_parts(path)]}
     if path.is_dir():
         return _folder_splits(path)
     if path.exists():
@@ -136,6 +141,14 @@ def files_by_split(dataset: str) -> dict[str, list[Path]]:
         raise DataError(f"{path} is a link to a file that does not exist, or to itself: make it point to a data file")
     siblings = sorted(sibling.name for sibling in path.parent.glob("[!.]*")) if path.parent.is_dir() else []
     raise DataError(f"{path} does not exist: {did_you_mean(path.name, siblings)}".rstrip(": "))
+
+
+def _rows_of(stored: StoredPart) -> Path:
+    """The file of the texts that were embedded."""
+    path = stored.folder / ROWS
+    if not path.is_file():
+        raise DataError(f"{stored.folder} holds embeddings without their texts: encode with --with-text")
+    return path
 
 
 def _matches(pattern: Pattern) -> list[Path]:
