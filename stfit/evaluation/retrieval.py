@@ -47,7 +47,7 @@ class Retrieval(EvaluatorBase):
     from_holdout_of = ("triplet",)
     per_similarity = False
     corpus: TableSource | None = None
-    """Documents, with the columns `id`, `text` and optionally `title`, or a folder of `stfit encode --part --with-text`,
+    """Documents, with the columns `id`, `text` and optionally `title`, or what `stfit encode --part --with-text` wrote,
     whose embeddings are used if the measured model made them; replaces `dataset`."""
     queries: TableSource | None = None
     """Queries, with the columns `id` and `text`."""
