@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 from stfit.data.cache.folder import cache_folder, mark_used, trim_cache
 from stfit.data.part import Part
-from stfit.errors import DataError, RecipeError, ResourceError
+from stfit.errors import DataError, RecipeError, ResourceError, StfitError
 from stfit.io.json_files import load_json, write_json
 from stfit.paths import Pattern, address_of, is_address
 from stfit.progress import task
@@ -39,7 +39,7 @@ def path_of(location: str) -> Path:
 def _require_reachable(address: str) -> None:
     """Drivers have errors of their own for missing credentials and for a store that is not there."""
     path: Any = _store_path(address)
-    with _as_data_error(address):
+    with _as(DataError, f"{address} can't be read"):
         path.fs.glob(path.path)
 
 
@@ -75,17 +75,18 @@ def is_stored(path: Path) -> bool:
 
 
 @contextmanager
-def _as_data_error(location: str) -> Iterator[None]:
+def _as(kind: type[StfitError], what: str) -> Iterator[None]:
+    """Each driver has errors of its own."""
     try:
         yield
-    except Exception as error:  # each driver has its own
-        raise DataError(f"{location} can't be read: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise kind(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def matches(pattern: Pattern) -> list[Path]:
     """The files of a pattern that is an address, in order."""
     path: Any = path_of(pattern)
-    return [path_of(path.fs.unstrip_protocol(name)) for name in sorted(path.fs.glob(path.path))]
+    return [_store_path(path.fs.unstrip_protocol(name)) for name in sorted(path.fs.glob(path.path))]
 
 
 @contextmanager
@@ -115,7 +116,7 @@ def local_copy(path: Path) -> Path:
     if not is_stored(path):
         return path
     stored: Any = path
-    with _as_data_error(str(path)):
+    with _as(DataError, f"{path} can't be read"):
         folder, fs = stored.path, stored.fs
         names = sorted(fs.find(folder))
         found = {name.removeprefix(folder).strip("/"): str(fs.ukey(name)) for name in names}
@@ -124,7 +125,7 @@ def local_copy(path: Path) -> Path:
     for gone in known.keys() - found.keys():
         (copy / gone).unlink(missing_ok=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    with task(f"downloading {path}", len(found)) as downloading, _as_data_error(str(path)):
+    with task(f"downloading {path}", len(found)) as downloading, _as(DataError, f"{path} can't be read"):
         for name, version in found.items():
             if known.get(name) != version:
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -158,10 +159,10 @@ def local_output(output: Path, part: Part | None = None) -> Iterator[Path]:
     key = sha256(f"{address} {part}".encode()).hexdigest()[:16]
     local = cache_folder("outputs") / key / stored.name
     local.parent.mkdir(parents=True, exist_ok=True)
-    with _as_resource_error(address):
+    with _as(ResourceError, f"{address} can't be written"):
         others = _fetch_facts(stored, local) if part else []
     yield local
-    with task(f"uploading {address}"), _as_resource_error(address):
+    with task(f"uploading {address}"), _as(ResourceError, f"{address} can't be written"):
         files = [local] if local.is_file() else [file for file in local.rglob("*") if file.is_file()]
         # The facts of a part come last: without them, the part is not there.
         for file in sorted(files, key=lambda file: (file.name == "part.json", file)):
@@ -169,14 +170,6 @@ def local_output(output: Path, part: Part | None = None) -> Iterator[Path]:
                 name = file.relative_to(local).as_posix()
                 stored.fs.put_file(str(file), stored.path if file == local else f"{stored.path}/{name}")
     shutil.rmtree(local.parent)
-
-
-@contextmanager
-def _as_resource_error(address: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # each driver has its own
-        raise ResourceError(f"{address} can't be written: {type(error).__name__}: {error}") from error
 
 
 def _fetch_facts(stored: Any, local: Path) -> list[Path]:
