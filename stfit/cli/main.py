@@ -35,7 +35,7 @@ def main_and_exit() -> NoReturn:
         with suppress(OSError, ValueError):  # a pipe that nobody reads, a stream that was closed
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 0)
+        os._exit(end.code if isinstance(end.code, int) else end.code is not None)
 
 
 def main() -> NoReturn:

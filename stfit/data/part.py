@@ -28,6 +28,10 @@ class Part:
         """Of so many rows or bytes: the shares of all parts follow each other, and are together the whole."""
         return range(total * (self.number - 1) // self.count, total * self.number // self.count)
 
+    @property
+    def file_stem(self) -> str:
+        return f"part-{self.number:05d}-of-{self.count:05d}"
+
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
@@ -42,7 +46,7 @@ def rows_file(output: Path, part: Part | None) -> Path:
         raise RecipeError(f"{output}: the output of a part is a folder, which will hold a file of each part")
     with wrap_os_errors(output):
         output.mkdir(exist_ok=True)
-    return output / f"part-{part.number:05d}-of-{part.count:05d}.jsonl"
+    return output / f"{part.file_stem}.jsonl"
 
 
 @contextmanager

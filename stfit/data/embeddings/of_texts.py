@@ -1,13 +1,12 @@
 """Embeddings that `stfit encode --part --with-text` wrote, by their texts: for the model that they were made by."""
 
 import logging
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from stfit.data.embeddings.matrix import EmbeddingMatrix
-from stfit.data.embeddings.parts import complete_parts, holds_parts, read_parts
+from stfit.data.embeddings.parts import complete_parts, read_parts
 from stfit.data.object_store import local_copy, path_of
 
 log = logging.getLogger("stfit")
@@ -24,14 +23,11 @@ class EmbeddingsOfTexts(NamedTuple):
 
 
 def embeddings_of_texts(dataset: str, model: str, dim: int) -> EmbeddingsOfTexts | None:
-    """Those of a folder of parts; None if it is none, or if they are not what the model gives: then that is logged.
+    """Those of a folder of parts; None if they are not what the model gives, which is logged.
 
     `model`: the fingerprint of the encoder; `dim`: of its embeddings.
     """
-    folder = local_copy(path_of(dataset)) if holds_parts(path_of(dataset)) else Path(dataset)
-    if not holds_parts(folder):
-        return None
-    parts = complete_parts(folder)
+    parts = complete_parts(local_copy(path_of(dataset)))
     made = parts[0].made
     wanted = {"model": model, "dimensions": dim, "normalize": False, "precision": "float32", "fast": False}
     if differ := [name for name, value in wanted.items() if made[name] != value]:

@@ -61,7 +61,7 @@ class StoredPart(NamedTuple):
 
 
 def part_folder(output: Path, part: Part) -> Path:
-    return output / f"part-{part.number:05d}-of-{part.count:05d}"
+    return output / part.file_stem
 
 
 def holds_parts(folder: Path) -> bool:
