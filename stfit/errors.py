@@ -7,6 +7,7 @@ BaseException
 │       ├── DataError              3  rows, columns or splits do not match the recipe
 │       ├── ModelError             4  a base model or model folder can't be used
 │       ├── HubError               5  the Hub can't be reached, or refuses the request
+│       ├── EndpointError          5  the same of a server that writes questions
 │       ├── DivergedError          6  loss, gradient or weights are not finite
 │       ├── GateError              7  the model does not pass its gate
 │       ├── LockError              8  something changed since the lock was written
@@ -86,6 +87,13 @@ class HubError(StfitError):
 
     exit_code = 5
     code = "hub"
+
+
+class EndpointError(StfitError):
+    """A server that writes questions can't be reached, or refuses the requests."""
+
+    exit_code = 5
+    code = "endpoint"
 
 
 class DivergedError(StfitError):

@@ -1,4 +1,4 @@
-"""Settings of `encode` and `mine`. A value that can't be used is a RecipeError at once."""
+"""Settings of `encode`, `mine` and `generate`. A value that can't be used is a RecipeError at once."""
 
 from __future__ import annotations
 
@@ -57,3 +57,27 @@ class MiningOptions:
             raise RecipeError(f"ranks {first}:{last}: the first must be at least 1, and at most the last")
         if not 1 <= self.per_row <= last - first + 1:
             raise RecipeError(f"per_row {self.per_row}: ranks {first}:{last} allow 1 to {last - first + 1}")
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """Which generated pairs are kept."""
+
+    seed: int = 42
+    words: tuple[int, int] = (2, 128)
+    """Words of an anchor, at least and at most; a positive has at least as many."""
+    language: str | None = None
+    """The only one, as a code (en, de, zh)."""
+    round_trip: int | None = None
+    """Ranks within which the retriever has to find the passage for the anchor."""
+    retriever: str | None = None
+    """Model of the round trip."""
+
+    def __post_init__(self) -> None:
+        fewest, most = self.words
+        if not 1 <= fewest <= most:
+            raise RecipeError(f"words {fewest}:{most}: the first must be at least 1, and at most the last")
+        if (self.round_trip is None) != (self.retriever is None):
+            raise RecipeError("--round-trip K and --retriever MODEL go together")
+        if self.round_trip is not None and self.round_trip < 1:
+            raise RecipeError(f"--round-trip {self.round_trip}: must be at least 1")

@@ -14,6 +14,7 @@ from stfit.cli.encode import encode_command
 from stfit.cli.evaluate import evaluate_command
 from stfit.cli.export import export_command
 from stfit.cli.fetch import fetch_command
+from stfit.cli.generate import generate_command
 from stfit.cli.init import init_command
 from stfit.cli.mine import mine_command
 from stfit.cli.push import push_command
@@ -30,6 +31,7 @@ app.command("eval")(evaluate_command)
 app.command("encode")(encode_command)
 app.command("export")(export_command)
 app.command("similar")(similar_command)
+app.command("generate")(generate_command)
 app.command("mine")(mine_command)
 app.command("report")(report_command)
 app.command("runs")(runs_command)

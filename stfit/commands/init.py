@@ -4,21 +4,27 @@ import os
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from stfit.data.infer_format import Proposal, infer_format
 from stfit.data.reading.hub import Splits
 from stfit.data.reading.load_table import find_splits, load_split
+from stfit.data.reading.local_files import holds_documents
 from stfit.data.source import ReadOptions, Source
-from stfit.data.table import concatenate, delimiter_hint
+from stfit.data.table import Table, concatenate, delimiter_hint
 from stfit.errors import DataError, Problem, RecipeError
+from stfit.generation.registry import choose_generators
 from stfit.io.atomic import atomic_write, wrap_os_errors
 from stfit.io.outputs import require_output
 from stfit.io.unicode import require_text
 from stfit.io.yaml_text import to_inline_yaml
+from stfit.options import GenerationOptions
 from stfit.paths import VECTOR_SUFFIXES, looks_like_path
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.schema import schema_page
+from stfit.workflows.generate_pairs import generate_pairs
+from stfit.workflows.passages import Corpus, read_passages
 
 SCHEMA = "recipe.schema.json"
 """Written beside a recipe, whose first line names it: editors complete and check keys with it."""
@@ -84,6 +90,12 @@ EVALUATION_ROWS = 2000
 """Maximum number of rows: an evaluation runs six times by default and should take seconds."""
 
 
+LONG = 20
+"""Median of words from which on two parts of a text are worth a pair; of shorter ones, dropout makes two."""
+MIN_GROUPS = 10
+"""Documents from which on whole documents are held out."""
+
+
 @dataclass(frozen=True)
 class DatasetSummary:
     """The training split of a dataset, its evaluation split (None if it has none), and the inferred format."""
@@ -95,6 +107,10 @@ class DatasetSummary:
     proposal: Proposal
     is_judged: bool = False
     """Whether it is in BEIR's layout, where a corpus is searched."""
+    has_long_texts_alone: bool = False
+    """Whether it has no more than texts, of which parts are worth searching for."""
+    group: str | None = None
+    """Of generated pairs, the column whose rows are held out together."""
 
 
 def init(
@@ -111,7 +127,10 @@ def init(
     for path in (output, Path(dataset)):
         require_text(path)
     source = Source(dataset=dataset, config=config, read=read or ReadOptions())
-    summary = _inspect(source)
+    summary = None if holds_documents(dataset) else _inspect(source)
+    if summary is None or summary.has_long_texts_alone:
+        dataset, summary = _generate(source, summary, output)
+        source = Source(dataset=dataset)
     training = summary.proposal
     if training.label_kind == "binary":
         training = training.similar_only()
@@ -170,10 +189,39 @@ def _inspect(source: Source) -> DatasetSummary:
         )
     evaluation = load_split(splits[evaluation_split](None)) if evaluation_split else None
     if evaluation_split is None or not evaluation:
-        return DatasetSummary(split, len(table), None, 0, infer_format(table))
+        proposal = infer_format(table)
+        return DatasetSummary(
+            split, len(table), None, 0, proposal, has_long_texts_alone=_has_long_texts(table, proposal)
+        )
     # From both splits: one of them may not contain the lowest or highest score.
     proposal = infer_format(concatenate([table, evaluation]))
     return DatasetSummary(split, len(table), evaluation_split, len(evaluation), proposal)
+
+
+def _has_long_texts(table: Table, proposal: Proposal) -> bool:
+    texts = table.columns.get(str(proposal.columns["text"]), []) if proposal.format == "text" else []
+    lengths = [len(text.split()) for text in texts if isinstance(text, str)]
+    return bool(lengths) and median(lengths) >= LONG
+
+
+def _generate(source: Source, summary: DatasetSummary | None, output: Path) -> tuple[str, DatasetSummary]:
+    """Pairs beside the recipe, by methods that need no model, and their summary."""
+    column = str(summary.proposal.columns["text"]) if summary else None
+    corpus = Corpus(source, column)
+    has_titles = any(passage.title for passage in read_passages(corpus))
+    pairs = output.with_name(f"{output.stem}.pairs.jsonl")
+    if pairs.exists():
+        raise RecipeError(f"{pairs} exists: delete it, or choose another recipe with -o")
+    methods = choose_generators([*(["title"] if has_titles else []), "crop"], {})
+    made = generate_pairs(corpus, pairs, methods, GenerationOptions())
+    listed = " and ".join(f"{count} by `{name}`" for name, count in made["rows_by_method"].items())
+    reason = (
+        f"There were no pairs, so {pairs.name} was made from {made['passages']} passages: {listed}. A language model "
+        "writes questions that are more like those of people: `stfit generate --method endpoint`."
+    )
+    proposal = Proposal("positive_pair", {"anchor": "anchor", "positive": "positive"}, reasons=[reason])
+    group = "document" if made["documents"] >= MIN_GROUPS else "passage"
+    return str(pairs), DatasetSummary("train", made["rows"], None, 0, proposal, group=group)
 
 
 def _inspect_judgments(source: Source, splits: Splits) -> DatasetSummary:
@@ -198,7 +246,8 @@ def _write_recipe(
     how = inspected.model_dump(include={"config", "read"}, exclude_defaults=True)
     source = {"dataset": _relative_to(output, dataset), **how}
     evaluators = _choose_evaluators(source, summary, training)
-    holdout = {"fraction": 0.1} | ({"by": "anchor"} if summary.is_judged else {})
+    group = "anchor" if summary.is_judged else summary.group
+    holdout = {"fraction": 0.1} | ({"by": group} if group else {})
     held_out = {"holdout": holdout} if any("from" in evaluator for evaluator in evaluators) else {}
     data = source | {"split": summary.split, "format": training.format, "columns": training.columns}
     model, rate = _choose_model(base, output)
@@ -266,6 +315,11 @@ def _explain_evaluation(evaluators: list[dict[str, Any]], summary: DatasetSummar
         return (
             f"Search in the whole corpus for the queries of the split {summary.evaluation_split}; and, among the "
             "documents held out, for queries that are not trained."
+        )
+    if summary.group:
+        return (
+            "This measures how well generated anchors find their passages in documents that are held out: a proxy. "
+            "Add an evaluator on questions that people have asked, with the documents that answer them."
         )
     if "from" in evaluator:
         return "There is no evaluation split, so some rows are held out of training."

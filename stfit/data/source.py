@@ -69,6 +69,10 @@ class ReadOptions(Spec):
     numbers: Literal["as_text"] | None = None
     """`as_text` turns the numbers and booleans of a text column into text, in files of any kind and datasets. Null and
     NaN stay missing texts, and whole numbers are written without a point."""
+    passage_words: int = Field(120, gt=0)
+    """Of a folder of documents (.txt, .md), words of each passage, which is a row."""
+    overlap_words: int = Field(20, ge=0)
+    """Words that a passage has in common with the one before."""
     header: bool | list[str] = True
     """Whether the first line holds the column names. For a file without such a line, false names the columns column_1,
     column_2, ...; a list names the first columns, and the others are ignored."""
@@ -79,6 +83,12 @@ class ReadOptions(Spec):
         if isinstance(value, list) and not len(value) == len(set(value)) > 0:
             raise ValueError("a list must name at least one column, and none twice")
         return value
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> Self:
+        if self.overlap_words >= self.passage_words:
+            raise ValueError(f"overlap_words must be less than passage_words, {self.passage_words}")
+        return self
 
     @field_validator("encoding")
     @classmethod
@@ -133,8 +143,9 @@ class TableSource(Spec):
 
     dataset: Location
     """Hub id, file or glob (.jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow, .feather; also .gz, .bz2, .xz, .zst),
-    folder of splits, or a dataset saved to disk. Files may be in an object store: s3://bucket/rows.jsonl. A
-    `labels.json` beside the files, such as `{"label": ["no", "yes"]}`, names the classes 0, 1, ... of a column."""
+    folder of splits or of documents (.txt, .md), or a dataset saved to disk. Files may be in an object store:
+    s3://bucket/rows.jsonl. A `labels.json` beside the files, such as `{"label": ["no", "yes"]}`, names the classes 0,
+    1, ... of a column."""
     config: str | None = None
     """Configuration (subset) of a Hub dataset."""
     files: str | list[str] | dict[str, str | list[str]] | None = None

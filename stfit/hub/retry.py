@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from stfit.errors import HubError, Problem, StfitError
-from stfit.hub.client import client, constants
+from stfit.hub.client import client, constants, http_library
 from stfit.hub.explain import OUT_OF_REACH, Kind, StalledError, causes_of, explain_error, is_retryable, retry_after
 from stfit.progress import Task, task
 
@@ -121,7 +121,7 @@ def _with_watchdog(request: Callable[[], T], unobservable_bytes: int, transfer: 
 
 @cache
 def _configure_client() -> None:
-    library, hooks = _http_library(), client.get_session().event_hooks
+    library, hooks = http_library(), client.get_session().event_hooks
 
     def build_client() -> Any:
         event_hooks = {"request": [*hooks["request"], _request_hook], "response": [*hooks["response"], _response_hook]}
@@ -154,7 +154,7 @@ def _response_hook(response: Any) -> None:
 
 @cache
 def _counted_stream() -> Any:
-    class CountedStream(_http_library().SyncByteStream):  # type: ignore[misc]
+    class CountedStream(http_library().SyncByteStream):  # type: ignore[misc]
         def __init__(self, stream: Any, count: Callable[[int], None]) -> None:
             self.stream, self.count = stream, count
 
@@ -167,12 +167,6 @@ def _counted_stream() -> Any:
             self.stream.close()
 
     return CountedStream
-
-
-@cache
-def _http_library() -> Any:
-    """The client's HTTP library: httpx, or httpx2 since huggingface_hub 2.4."""
-    return import_module(type(client.get_session()).__module__.partition(".")[0])
 
 
 @cache

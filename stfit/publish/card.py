@@ -33,6 +33,8 @@ class DatasetFacts:
     columns: dict[str, Any] = field(default_factory=dict)
     format: str | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
+    generated: dict[str, int] = field(default_factory=dict)
+    """What wrote rows -> how many."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,8 @@ TRAINING_SECTIONS = ("model", "data", "loss", "objectives", "train", "seed")
 """Sections of a recipe that affect training; the others can change without a new training."""
 PACKAGES = ("stfit", "torch", "transformers", "tokenizers", "datasets", "numpy")
 LOCK = "stfit.lock"
+MAX_WRITERS = 20
+"""More different cells are no names of methods."""
 LOCATION_KEYS = ("dataset", "base", "vectors", "weights", "teacher")
 """Keys of a lock whose values are paths or Hub ids."""
 IDENTITIES = ("commit", "bytes", "fingerprint")
@@ -85,7 +88,11 @@ def build_lock(
 
 
 def _describe_examples(source: TrainingData, examples: Examples) -> dict[str, Any]:
-    return {} if source.streaming else {"rows": len(examples), "fingerprint": examples.fingerprint}
+    if source.streaming:
+        return {}
+    generated = dict(Counter(filter(None, examples.generated_by or ())))
+    facts = {"rows": len(examples), "fingerprint": examples.fingerprint}
+    return facts | ({"generated": generated} if 0 < len(generated) <= MAX_WRITERS else {})
 
 
 def without_local_folders(lock: Any) -> Any:

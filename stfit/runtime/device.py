@@ -4,9 +4,8 @@ import logging
 import platform
 import re
 
-import torch
-
 from stfit.errors import RecipeError
+from stfit.lazy import torch
 from stfit.runtime.system import describe_machine
 
 log = logging.getLogger("stfit")

@@ -85,7 +85,7 @@ def _describe_training(
         base=None if not isinstance(base, str) else base if on_hub else PurePath(base).name,
         base_on_hub=on_hub,
         base_commit=recipe.model.revision,
-        data=_describe_data(recipe, [source.get("rows") for source in lock["data"]], training or []),
+        data=_describe_data(recipe, lock["data"], training or []),
         losses=[objective.loss for objective in recipe.objectives_by_path.values()],
         recipe=to_yaml(recipe, for_others=True),
         steps=result["steps"],
@@ -97,13 +97,18 @@ def _describe_training(
     )
 
 
-def _describe_data(recipe: Recipe, counts: list[int | None], training: list[Examples]) -> list[DatasetFacts]:
+def _describe_data(recipe: Recipe, locked: list[dict[str, Any]], training: list[Examples]) -> list[DatasetFacts]:
     shown = recipe.push.samples if recipe.push else 0
     sources = [objective.data for objective in recipe.objectives_by_path.values()]
     datasets = [_describe_dataset(source, "data", source.format) for source in sources]
     return [
-        replace(dataset, rows=count, samples=first_rows(examples, shown) if examples else [])
-        for dataset, count, examples in zip_longest(datasets, counts, training)
+        replace(
+            dataset,
+            rows=facts.get("rows"),
+            generated=facts.get("generated", {}),
+            samples=first_rows(examples, shown) if examples else [],
+        )
+        for dataset, facts, examples in zip_longest(datasets, locked, training)
     ]
 
 

@@ -317,3 +317,32 @@ def test_a_dataset_for_retrieval_gets_pairs_and_a_search(tmp_path):
     assert (searched.type, searched.split, held_out.from_) == ("retrieval", "test", "holdout")
     assert not load_and_validate(recipe).errors
     assert len(searched.load(0, None).corpus) == 30
+
+
+def test_documents_become_pairs_with_whole_documents_held_out(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for number in range(12):
+        body = " ".join(f"{TOPICS[(number * place) % 8]}{place}" for place in range(40))
+        (tmp_path / "docs" / f"{TOPICS[number % 8]}{number}.md").write_text(f"# {words(number, 'about')}\n\n{body}\n")
+    result = init(str(tmp_path / "docs"), tmp_path / "recipe.yaml", "scratch")
+    assert result["format"] == "positive_pair"
+    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    assert recipe.data.holdout.by == "document"
+    assert recipe.loss.type == "multiple_negatives_ranking"
+    assert [(evaluator.type, evaluator.from_) for evaluator in recipe.eval] == [("retrieval", "holdout")]
+    assert "proxy" in (tmp_path / "recipe.yaml").read_text()
+    prepared = load_and_validate(recipe)
+    assert set(prepared.training[0].generated_by) == {"title", "crop"}
+    rows = [json.loads(line) for line in (tmp_path / "recipe.pairs.jsonl").read_text().splitlines()]
+    trained = {rows[row - 1]["document"] for row in prepared.training[0].row.tolist()}
+    assert len({row["document"] for row in rows} - trained) >= 1
+    with pytest.raises(RecipeError, match=r"recipe\.yaml exists"):
+        init(str(tmp_path / "docs"), tmp_path / "recipe.yaml", "scratch")
+
+
+def test_long_texts_alone_are_cropped_and_short_ones_are_not(tmp_path):
+    rows = [{"body": " ".join(f"{TOPICS[(i * place) % 8]}{place}" for place in range(30))} for i in range(40)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    init(str(tmp_path / "texts.jsonl"), tmp_path / "recipe.yaml", "scratch")
+    recipe = load_recipe(tmp_path / "recipe.yaml").recipe
+    assert set(load_and_validate(recipe).training[0].generated_by) == {"crop"}

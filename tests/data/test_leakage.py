@@ -1,12 +1,15 @@
 """Every text of an evaluator is compared with every text that is trained on."""
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from stfit.data.checks.leakage import Measured, columns_of, numbers_in, separating_roles, shared_texts, without_texts
+from stfit.data.checks.lint import fold
 from stfit.data.checks.near_duplicates import near_duplicates
+from stfit.data.mapping import plain_text
 from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.plain_text import plain
 
@@ -47,6 +50,28 @@ def test_texts_that_differ_in_case_space_punctuation_or_form_are_the_same(one, o
 )
 def test_other_texts_are_not_the_same(one, other):
     assert plain(one) != plain(other)
+
+
+PIECES = ["Ein  STRASSE, \u2460 \u00a8 a\u0301 b!", "e \u0301x  e\u0301 x", " , a", "!? ...", "", "   "]
+
+
+@pytest.mark.parametrize("text", PIECES)
+def test_a_text_in_pieces_has_the_same_words(text, monkeypatch):
+    texts = [text, f"{text} {text}\t{text}", text * 3]
+    whole = [(plain(each), fold(each)) for each in texts]
+    for size in range(1, 9):
+        monkeypatch.setattr(plain_text, "PIECE", size)
+        assert [(plain(each), fold(each)) for each in texts] == whole
+
+
+def test_the_words_of_a_long_text_never_lie_in_a_list():
+    text = "word " * 2**21
+    for compare in (plain, fold):
+        tracemalloc.start()
+        compare(text)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 * len(text)
 
 
 def test_single_texts_are_found_in_any_column_and_counted_by_column():

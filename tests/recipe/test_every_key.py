@@ -337,6 +337,8 @@ ELSEWHERE = {
     "train.optimizer",  # has only one value so far
     "loss[mse].distance",  # has only one value
     "data.read.numbers",  # rows with such cells are refused without it: tests/data/test_examples.py
+    "data.read.passage_words",  # of a folder of documents: tests/generation/test_generate.py
+    "data.read.overlap_words",
     "train.timeout_minutes",  # of several processes: tests/commands/test_processes.py
     "push.private",  # of a repository that push creates: tests/publish/test_push.py
     # What a tracker is told lies with the tracker, whose package is an extra: tests/commands/test_trackers.py

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.plain_text import single_spaced
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
 
@@ -46,7 +47,7 @@ Check = Callable[[ExamplesToLint], Iterator[Problem]]
 
 def fold(text: str) -> str:
     """Equal for texts that differ only in case and whitespace. Of a long text, the start and a digest."""
-    folded = " ".join(text.casefold().split())
+    folded = single_spaced(text, str.casefold)
     if len(folded) <= MAX_FOLDED:
         return folded
     return f"{folded[:MAX_FOLDED]} {sha256(folded.encode(errors='surrogatepass')).hexdigest()}"

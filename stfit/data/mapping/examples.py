@@ -30,6 +30,8 @@ from stfit.io.unicode import is_unicode
 from stfit.io.yaml_text import to_hint
 from stfit.progress import task
 
+GENERATED_BY = "generated_by"
+"""Column in which `stfit generate` says what wrote a row."""
 HASHED_TEXTS = 1_000
 MIN_ROWS = 10_000
 """Rows that are read at least for a `limit`, as some may have no text."""
@@ -52,6 +54,8 @@ class Examples:
     """Reason -> number of examples (of rows, for `empty list`) that were dropped."""
     without_negative: int = 0
     """Number of those that were dropped only because they have no negative."""
+    generated_by: list[str] | None = None
+    """What wrote each example, if `stfit generate` did: a column of the rows."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -78,7 +82,8 @@ class Examples:
         chosen = index.tolist()
         texts = {role: [column[i] for i in chosen] for role, column in self.texts.items()}
         label = None if self.label is None else self.label[index]
-        return replace(self, texts=texts, label=label, row=self.row[index])
+        generated_by = self.generated_by and [self.generated_by[i] for i in chosen]
+        return replace(self, texts=texts, label=label, row=self.row[index], generated_by=generated_by)
 
     def describe(self, index: np.ndarray) -> str:
         texts = [
@@ -320,11 +325,23 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
         negatives = texts.pop("negative")
         for i, role in enumerate(_negative_roles(max(map(len, negatives), default=1))):
             texts[role] = [row[i] if i < len(row) else None for row in negatives]
-    row, labels = unfiltered.table.row[unfiltered.parent[kept]], unfiltered.labels
-    if labels is None:
-        return Examples(unfiltered.format, texts, None, "none", None, row, dropped, without_negative)
-    values = labels.values[kept]
-    return Examples(unfiltered.format, texts, values, labels.kind, labels.names, row, dropped, without_negative)
+    parents, labels = unfiltered.parent[kept], unfiltered.labels
+    return Examples(
+        unfiltered.format,
+        texts,
+        None if labels is None else labels.values[kept],
+        "none" if labels is None else labels.kind,
+        None if labels is None else labels.names,
+        unfiltered.table.row[parents],
+        dropped,
+        without_negative,
+        _writers(unfiltered.table, parents),
+    )
+
+
+def _writers(table: Table, parents: np.ndarray) -> list[str] | None:
+    cells = table.columns.get(GENERATED_BY)
+    return None if cells is None else [str(cells[parent] or "") for parent in parents.tolist()]
 
 
 def is_blank(cell: str | list[str] | None) -> bool:
@@ -367,6 +384,7 @@ def join(parts: Sequence[Examples]) -> Examples:
         label=None if first.label is None else np.concatenate([part.label for part in parts if part.label is not None]),
         label_kind=min((part.label_kind for part in parts), key=kinds.index),
         row=np.concatenate([part.row for part in parts]),
+        generated_by=first.generated_by and [writer for part in parts for writer in part.generated_by or []],
         dropped=count_dropped(parts),
         without_negative=sum(part.without_negative for part in parts),
     )

@@ -12,7 +12,7 @@ from stfit.data.part import Part
 from stfit.data.reading.beir import JUDGMENTS, join_pairs
 from stfit.data.reading.hub import Splits, hub_splits
 from stfit.data.reading.json_lines import json_blocks
-from stfit.data.reading.local_files import files_by_split, local_files, only_split, read_files
+from stfit.data.reading.local_files import files_by_split, is_document, local_files, only_split, read_files
 from stfit.data.reading.part_of_files import count_portion_rows, portions, read_portion, slice_blocks
 from stfit.data.reading.saved_to_disk import is_saved, read_saved_part, saved_splits
 from stfit.data.reading.split import is_whole, parse_split, require_split, rows_needed, slice_rows, split_in
@@ -127,7 +127,8 @@ def _part_blocks(source: TableSource, split: str, splits: Splits, part: Part) ->
 def _files_to_divide(source: TableSource) -> list[Path]:
     """The files whose rows, one after another, are those of the split; none if they are elsewhere, or joined."""
     files = local_files(source) or []
-    return [] if files and files[0].parent.name == JUDGMENTS else files
+    is_whole_rows = files and files[0].parent.name != JUDGMENTS and not is_document(files[0], source.dataset)
+    return files if is_whole_rows else []
 
 
 def count_rows(source: TableSource, part: Part | None = None) -> int | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from stfit.data.embeddings.parts import ROWS, StoredPart, complete_parts, holds_parts
 from stfit.data.object_store import matches, path_of
 from stfit.data.reading.beir import JUDGMENTS
+from stfit.data.reading.documents import MARKDOWN, document_files, read_documents
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.packed_file import UNPACKING_ERRORS
 from stfit.data.reading.saved_to_disk import is_saved, saved_splits
@@ -41,6 +42,10 @@ SPLIT_NAMES = ("train", "training", "validation", "valid", "val", "dev", "develo
 def read_files(paths: list[Path], source: TableSource) -> Iterator[Table]:
     """Blocks of all files of a split, the first one without rows. Raises DataError with the file and the line."""
     origin = str(paths[0]) if len(paths) == 1 else source.dataset
+    if is_document(paths[0], source.dataset):
+        root = path_of(source.dataset)
+        yield from read_documents(paths, root if root.is_dir() else root.parent, source.read)
+        return
     label_names = read_label_names(paths[0].parent / "labels.json", source.label_column)
     yield build_table(origin, {}, label_names)
     for path in paths:
@@ -56,6 +61,19 @@ def read_file(path: Path, options: ReadOptions) -> Iterator[Table]:
     read = getattr(import_module(f"stfit.data.reading.{name}"), f"read_{name}")
     with _as_data_error(path):
         yield from read(path, options)
+
+
+def holds_documents(dataset: str) -> bool:
+    """Whether a dataset is a folder of documents, whose passages are rows. Raises DataError."""
+    if dataset == STDIN or is_remote(dataset) or not path_of(dataset).is_dir() or is_saved(path_of(dataset)):
+        return False
+    return any(is_document(path, dataset) for paths in files_by_split(dataset).values() for path in paths[:1])
+
+
+def is_document(path: Path, dataset: str) -> bool:
+    """Whether the file is a document, whose passages are rows, and no split of the folder `dataset`."""
+    suffix = path.suffix.lower()
+    return suffix in MARKDOWN or (suffix == ".txt" and _split_of(path) is None and path_of(dataset).is_dir())
 
 
 def _reader_name(path: Path, options: ReadOptions) -> str | None:
@@ -113,6 +131,7 @@ def only_split(path: Path) -> str | None:
         names = {"train"}
     else:
         names = {name for file in _files_in(path) if (name := _split_of(file))} if path.is_dir() else {"train"}
+        names = names or {"train"}  # a folder of documents
     return next(iter(names)) if len(names) == 1 else None
 
 
@@ -161,12 +180,15 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
     for path in _files_in(folder):
         if name := _split_of(path):
             splits.setdefault(name, []).append(path)
+    if not splits and (documents := document_files(folder)):
+        return {"train": documents}
     if not splits:
         saved = next(
             (f": set `dataset` to {path}, saved by `datasets`" for path in folder.glob("*") if is_saved(path)), ""
         )
         raise DataError(
-            f"{folder} has no data files for a split, such as train.jsonl or test.csv ({DATA_SUFFIXES}){saved}"
+            f"{folder} has no data files for a split, such as train.jsonl or test.csv ({DATA_SUFFIXES}), and no "
+            f"documents (.txt, .md){saved}"
         )
     for name, paths in splits.items():
         if len({(path.parent, path.name.removeprefix(without_data_suffix(path.name))) for path in paths}) > 1:
