@@ -44,6 +44,9 @@ def desk(tmp_path_factory):
         csv.writer(stream).writerows(
             [["anchor", "positive"], *([f"{i} a {t}", f"{i} b {t}"] for i, t in enumerate(TOPICS))]
         )
+    (folder / "docs").mkdir()
+    for row in ROWS:
+        (folder / "docs" / f"{row['question']}.md").write_text(f"# On {row['question']}\n\n{row['answer']}\n")
     beir = folder / "scifact"
     (beir / "qrels").mkdir(parents=True)
     (beir / "corpus.jsonl").write_text(lines([{"_id": f"d{i}", "title": t, "text": t} for i, t in enumerate(TOPICS)]))

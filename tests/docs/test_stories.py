@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from docs.conftest import README, lines
+from generation.chat_server import running
 from hub.repository import files_in
 from hub.server import Server
 from hub.worker import Worker
 
 GUIDES = README.parent / "recipes" / "guides"
-STORIES = ("retrieval", "intents", "multilingual")
+STORIES = ("retrieval", "intents", "multilingual", "documents")
 BLOCK = re.compile(r"```(yaml|sh|python)\n(.*?)```", re.DOTALL)
 ROWS = 30
 SPLITS = (("train", "train"), ("dev", "test"))
@@ -61,7 +62,19 @@ def write_sentences(shared: Path, folder: Path) -> None:
     (folder / "texts.txt").write_text("".join(f"{row['english']}\n" for row in rows))
 
 
-DATA = {"retrieval": write_searchable, "intents": write_intents, "multilingual": write_sentences}
+def write_documents(shared: Path, folder: Path) -> None:
+    (folder / "docs").mkdir()
+    for row in read(shared / "data" / "cranfield" / "corpus.jsonl.gz")[:ROWS]:
+        (folder / "docs" / f"{row['_id']}.md").write_text(f"# {row['title']}\n\n{row['text']}\n")
+
+
+DATA = {
+    "retrieval": write_searchable,
+    "intents": write_intents,
+    "multilingual": write_sentences,
+    "documents": write_documents,
+}
+LANGUAGE_MODEL = "http://localhost:8000/v1"
 NEEDED = {"--to onnx": "onnxruntime"}
 """Part of a command -> the package of an extra that it needs."""
 
@@ -78,9 +91,17 @@ def stfit(minilm, tmp_path_factory):
         worker.close()
 
 
+@pytest.fixture
+def language_model():
+    """The address of a server that asks about the first words of each passage."""
+    with running() as chat:
+        chat.answer = lambda body: json.dumps(["what of " + " ".join(body["messages"][0]["content"].split()[-9:-4])])
+        yield chat.address
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("story", STORIES)
-def test_everything_that_a_story_says_can_be_done(story, stfit, shared, tmp_path, monkeypatch):
+def test_everything_that_a_story_says_can_be_done(story, stfit, shared, tmp_path, monkeypatch, language_model):
     DATA[story](shared, tmp_path)
     for kind, block in BLOCK.findall((GUIDES / f"{story}.md").read_text(encoding="utf-8")):
         if kind == "yaml":
@@ -91,7 +112,7 @@ def test_everything_that_a_story_says_can_be_done(story, stfit, shared, tmp_path
             exec(compile(block, story, "exec"), {})
         else:
             for line in filter(str.strip, block.splitlines()):
-                _, *arguments = shlex.split(line, comments=True)
+                _, *arguments = shlex.split(line.replace(LANGUAGE_MODEL, language_model), comments=True)
                 if all(part not in line or _is_there(package) for part, package in NEEDED.items()):
                     ended = stfit(*arguments, cwd=tmp_path)
                     # So few rows need not pass a gate.
