@@ -15,6 +15,7 @@ from stfit.similarity import normalize
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 Partition = Literal["joint", "per_direction"]
 Hardness = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
+Negatives = Literal["all", "own", "in_batch"]
 
 
 class MultipleNegativesRanking(LossBase):
@@ -44,6 +45,12 @@ class MultipleNegativesRanking(LossBase):
     partition: Partition = "joint"
     """joint: one softmax over all directions (GTE, https://arxiv.org/abs/2308.03281). per_direction: one softmax for
     each, averaged (with `directions: [query_to_doc, doc_to_query]`, symmetric InfoNCE)."""
+    negatives: Negatives = "all"
+    """What an anchor is compared with beside its positive: all, own (the negatives of its row alone) or in_batch (the
+    positives and negatives of other rows alone)."""
+    false_negative_margin: float | None = Field(None, ge=0)
+    """Candidates that are more similar than the positive by this margin do not count, as they are likely to be relevant
+    (Qwen3-Embedding, https://arxiv.org/abs/2506.05176, uses 0.1); null = all count."""
     hardness_mode: Hardness | None = None
     """Negatives whose weight grows with their similarity (https://arxiv.org/abs/2503.04812): in_batch_negatives
     (positives and negatives of other rows), hard_negatives (the row's own) or all_negatives; null = none."""
@@ -59,6 +66,8 @@ class MultipleNegativesRanking(LossBase):
             raise ValueError(
                 f"`partition: per_direction` excludes {', '.join(sorted(same_side))}: they contain no positive"
             )
+        if self.negatives == "own" and self.directions != ["query_to_doc"]:
+            raise ValueError("`negatives: own` excludes other directions than query_to_doc: they compare other rows")
         if (self.hardness_mode is None) != (self.hardness_strength == 0):
             raise ValueError("set `hardness_mode` and a `hardness_strength` above 0 together: one alone has no effect")
         return self
@@ -76,7 +85,7 @@ class MultipleNegativesRanking(LossBase):
         positive_rd = document_cd[: len(anchor_rd)]
 
         candidates = {  # direction -> anchors of the comparison, candidates, excluded candidates
-            "query_to_doc": (anchor_rd, document_cd, missing_c),
+            "query_to_doc": (anchor_rd, document_cd, missing_c | self._left_out(own_row_rc)),
             "query_to_query": (anchor_rd, anchor_rd, own_row_rc[:, : len(anchor_rd)]),
             "doc_to_query": (positive_rd, anchor_rd, torch.zeros_like(row_r, dtype=torch.bool)),
             "doc_to_doc": (positive_rd, document_cd, own_row_rc | missing_c),
@@ -85,6 +94,10 @@ class MultipleNegativesRanking(LossBase):
         for direction in self.directions:
             source_rd, candidate_cd, excluded_rc = candidates[direction]
             similarity_rc = source_rd @ candidate_cd.T
+            if self.false_negative_margin is not None:
+                limit_r1 = (anchor_rd * positive_rd).sum(dim=1, keepdim=True) + self.false_negative_margin
+                likely_rc = similarity_rc.detach() > limit_r1.detach()
+                excluded_rc = excluded_rc | (likely_rc & ~_diagonal(similarity_rc))
             scores[direction] = (self.scale * similarity_rc).masked_fill(excluded_rc, -torch.inf)
             if direction == "query_to_doc" and self.hardness_mode is not None:
                 scores[direction] += self._hardness(similarity_rc.detach(), own_row_rc)
@@ -93,15 +106,28 @@ class MultipleNegativesRanking(LossBase):
             return (torch.cat(list(scores.values()), dim=1).logsumexp(dim=1) - positive_r).mean()
         return (torch.stack([score.logsumexp(dim=1) for score in scores.values()]).mean(dim=0) - positive_r).mean()
 
+    def _left_out(self, own_row_rc: Tensor) -> Tensor:
+        """The candidates that `negatives` leaves out, [r, c]; the positive is none of them."""
+        if self.negatives == "all":
+            return torch.zeros_like(own_row_rc)
+        if self.negatives == "own":
+            return ~own_row_rc
+        return own_row_rc & ~_diagonal(own_row_rc)
+
     def _hardness(self, similarity_rc: Tensor, own_row_rc: Tensor) -> Tensor:
         """What `hardness_mode` adds to the scores, [r, c]; `own_row_rc` marks candidates of the anchor's row."""
-        positive_rc = torch.eye(*own_row_rc.shape, dtype=torch.bool, device=own_row_rc.device)
+        positive_rc = _diagonal(own_row_rc)
         hardened_rc = {
             "in_batch_negatives": ~own_row_rc,
             "hard_negatives": own_row_rc & ~positive_rc,
             "all_negatives": ~positive_rc,
         }[str(self.hardness_mode)]
         return torch.where(hardened_rc, self.hardness_strength * similarity_rc, 0)
+
+
+def _diagonal(matrix_rc: Tensor) -> Tensor:
+    """True where a row meets its own positive or anchor, [r, c]."""
+    return torch.eye(*matrix_rc.shape, dtype=torch.bool, device=matrix_rc.device)
 
 
 class MultipleNegativesSymmetricRanking(MultipleNegativesRanking):

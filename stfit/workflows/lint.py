@@ -22,6 +22,7 @@ from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
 from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
+from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import LOSSES
 from stfit.publish.destination import known_licenses
 from stfit.recipe.marked_yaml import Mark
@@ -56,6 +57,14 @@ def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> Findings:
     for key, objective in recipe.objectives_by_path.items():
         if problem := format_problem(objective.loss.type, objective.data.format, fits):
             yield f"{key}loss", "loss-format", problem
+
+
+def _absent_negatives(recipe: Recipe, base: ModelInfo) -> Findings:
+    for key, objective in recipe.objectives_by_path.items():
+        is_own = isinstance(objective.loss, MultipleNegativesRanking) and objective.loss.negatives == "own"
+        if is_own and objective.data.format != "triplet":
+            message = f"`negatives: own` needs the negatives of format triplet; format {objective.data.format} has none"
+            yield f"{key}loss.negatives", "loss-format", message
 
 
 def missing_trackers(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -387,6 +396,7 @@ def _unknown_license(recipe: Recipe, base: ModelInfo) -> Findings:
 
 ERRORS: list[Check] = [
     _incompatible_losses,
+    _absent_negatives,
     _unstreamable,
     _equal_views,
     unknown_metrics,

@@ -147,6 +147,43 @@ def test_hardness_adds_its_strength_to_the_candidates_of_its_mode(mode, others_p
     assert loss(columns, None).item() == close(log(partition) - 1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "partition"),
+    [
+        ({}, exp(1) + exp(0) + exp(0.6) + exp(0.8)),
+        ({"negatives": "own"}, exp(1) + exp(0.6)),
+        ({"negatives": "in_batch"}, exp(1) + exp(0) + exp(0.8)),
+        ({"false_negative_margin": 0.0}, exp(1) + exp(0) + exp(0.6) + exp(0.8)),
+    ],
+)
+def test_an_anchor_is_compared_with_the_negatives_that_are_chosen(settings, partition):
+    # Of the first anchor: its positive, another positive, its own negative and another negative.
+    columns = ranked([EAST, NORTH], [EAST, NORTH], [[0.6, 0.8, 0], [0.8, 0.6, 0]])
+    value = MultipleNegativesRanking(scale=1.0, **settings)(columns, None).item()
+    assert value == close(log(partition) - 1)  # the second has the same, with the axes exchanged
+
+
+def test_candidates_that_are_more_similar_than_the_positive_by_the_margin_do_not_count():
+    columns = ranked(
+        [EAST, EAST], [[0.6, 0.8, 0], EAST], [NORTH, NORTH]
+    )  # the second positive answers the first anchor
+    first = exp(0.6) + exp(0) + exp(0)  # its cosine of 1 exceeds 0.6 by more than 0.1
+    second = exp(1) + exp(0.6) + exp(0) + exp(0)
+    value = MultipleNegativesRanking(scale=1.0, false_negative_margin=0.1)(columns, None).item()
+    assert value == close((log(first) - 0.6 + log(second) - 1) / 2)
+    counted = exp(0.6) + exp(1) + exp(0) + exp(0)
+    value = MultipleNegativesRanking(scale=1.0, false_negative_margin=0.5)(columns, None).item()
+    assert value == close((log(counted) - 0.6 + log(second) - 1) / 2)
+
+
+@pytest.mark.parametrize("others", [["doc_to_query"], ["query_to_query", "doc_to_doc"]])
+def test_candidates_below_the_margin_keep_every_direction_as_it_is(others):
+    directions = ["query_to_doc", *others]
+    columns = ranked([EAST, [0.6, 0.8, 0], NORTH], [EAST, [0.6, 0.8, 0], NORTH], [NORTH, EAST, [0.8, 0.6, 0]])
+    plain = MultipleNegativesRanking(directions=directions)(columns, None)
+    assert MultipleNegativesRanking(directions=directions, false_negative_margin=0.0)(columns, None) == plain
+
+
 @pytest.mark.parametrize(("distance", "value"), [("euclidean", 5 - 1 + 5), ("manhattan", 7 - 1 + 5)])
 def test_triplet(distance, value):
     columns = {"anchor": tensor([[0.0, 0.0]]), "positive": tensor([[3.0, 4.0]]), "negative": tensor([[0.0, 1.0]])}

@@ -173,6 +173,8 @@ RANKINGS = [
     MultipleNegativesRanking(scale=1.0, directions=["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]),
     MultipleNegativesRanking(scale=1.0, directions=["query_to_doc", "doc_to_query"], partition="per_direction"),
     MultipleNegativesRanking(scale=1.0, hardness_mode="all_negatives", hardness_strength=5.0),
+    MultipleNegativesRanking(negatives="own"),
+    MultipleNegativesRanking(negatives="in_batch", false_negative_margin=0.1),
 ]
 
 
@@ -293,6 +295,7 @@ def test_matryoshka_dims_beyond_the_embedding_are_refused():
         },
         {"type": "multiple_negatives_ranking", "hardness_mode": "hard_negatives"},
         {"type": "multiple_negatives_ranking", "hardness_strength": 5.0},
+        {"type": "multiple_negatives_ranking", "negatives": "own", "directions": ["query_to_doc", "doc_to_query"]},
         {"type": "triplet", "margin": -1.0},
         {"type": "triplet", "matryoshka_dims": []},
         {"type": "triplet", "matryoshka_dims": [0]},

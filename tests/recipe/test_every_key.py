@@ -194,6 +194,8 @@ CHANGES: dict[str, Change] = {
     "loss[multiple_negatives_ranking].partition": (
         "loss.directions=[query_to_doc, doc_to_query]", "loss.partition=per_direction"
     ),
+    "loss[multiple_negatives_ranking].negatives": ("loss.negatives=in_batch",),
+    "loss[multiple_negatives_ranking].false_negative_margin": ("loss.false_negative_margin=0.0",),
     "loss[multiple_negatives_ranking].hardness_mode": (*HARDNESS, "loss.hardness_mode=hard_negatives"),
     "loss[multiple_negatives_ranking].hardness_strength": (*HARDNESS, "loss.hardness_strength=9.0"),
     "loss[multiple_negatives_ranking].matryoshka_dims": "loss.matryoshka_dims=[8, 4]",
