@@ -33,10 +33,18 @@ def imported_packages() -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"stfit"}
 
 
+OTHER_NAMES = {"upath": {"universal-pathlib"}}
+"""Package -> what it is installed as, if that does not begin like it."""
+
+
 def distributions_of(package: str, installed: dict[str, list[str]]) -> set[str]:
     """Names under which it can be installed; of what is not here, all that are declared and begin like it."""
     names = {name.lower().replace("_", "-") for name in installed.get(package, [])}
-    return names or {name for name in DECLARED if name == package or name.startswith(f"{package}-")}
+    return (
+        names
+        or OTHER_NAMES.get(package)
+        or {name for name in DECLARED if name == package or name.startswith(f"{package}-")}
+    )
 
 
 def test_every_import_is_declared() -> None:

@@ -146,6 +146,8 @@ def _samples(examples: Examples, prompts: Prompts) -> Iterator[dict[str, Any]]:
         if examples.label is not None:
             row["label"] = examples.label[position].item()
             row |= {"class": examples.label_names[row["label"]]} if examples.label_names else {}
+        if examples.scores is not None:
+            row["scores"] = examples.scores[position][: len(row) - 1].tolist()
         yield row
 
 

@@ -5,6 +5,7 @@ The key of an answer is all that it was made from: passage, prompt, model, setti
 
 import json
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
@@ -18,10 +19,11 @@ SETTINGS = ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NOR
 
 
 class Answers:
-    """Within `with`, lists of texts by key, each on disk as soon as it is put."""
+    """Within `with`, lists of texts by key, each on disk as soon as it is put. Threads may share it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         self.counts: Counter[str] = Counter()
         """What was done: requests, answers that were kept from before, ..."""
@@ -34,9 +36,17 @@ class Answers:
         self._execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(texts, ensure_ascii=False)))
 
     def _execute(self, statement: str, values: tuple[str, ...]) -> list[Any]:
+        with self._lock:
+            return self._execute_alone(statement, values)
+
+    def _execute_alone(self, statement: str, values: tuple[str, ...]) -> list[Any]:
         try:
             if self._database is None:
-                self._database = sqlite3.connect(self.path, isolation_level=None)  # every put is a transaction
+                self._database = sqlite3.connect(
+                    self.path,
+                    isolation_level=None,
+                    check_same_thread=False,  # every put is a transaction
+                )
                 for setting in SETTINGS:
                     self._database.execute(f"PRAGMA {setting}")
                 self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, texts TEXT)")

@@ -116,10 +116,10 @@ class Endpoint(GeneratorBase):
         refused: list[RefusedRequest] = []
         try:
             with Chat(self.endpoint, body, self.timeout, answers.counts) as chat:
-                asked = {pool.submit(ask, chat, self.messages(passage)): key for key, passage in new.items()}
+                asked = [pool.submit(self._ask, chat, passage, key, answers) for key, passage in new.items()]
                 for answer in as_completed(asked):
                     try:
-                        answers.put(asked[answer], answer.result()[: self.per_passage])
+                        answer.result()
                         answers.counts["written"] += 1
                     except RefusedRequest as refusal:
                         refused.append(refusal)
@@ -128,6 +128,10 @@ class Endpoint(GeneratorBase):
         answers.counts["refused"] += len(refused)
         if refused and not answers.counts["written"]:
             raise EndpointError(f"{self.endpoint} refuses every request: {refused[0]}")
+
+    def _ask(self, chat: Chat, passage: Passage, key: str, answers: Answers) -> None:
+        """Keeps the answer before the next request: no more than those under way can be lost."""
+        answers.put(key, ask(chat, self.messages(passage))[: self.per_passage])
 
 
 def ask(chat: Chat, messages: list[dict[str, str]]) -> list[str]:

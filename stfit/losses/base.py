@@ -32,9 +32,9 @@ def _only_on_hub(revision: str | None, others: ValidationInfo) -> str | None:
 
 class Accepts(NamedTuple):
     format: str
-    label: Literal["none", "binary", "class", "score", "number", "teacher"]
-    """Meaning of the label: 0 or 1, a class number, a similarity from 0 to 1, any number, or a teacher's embeddings
-    (see `TeacherLoss`)."""
+    label: Literal["none", "binary", "class", "score", "number", "scores", "teacher"]
+    """Meaning of the label: 0 or 1, a class number, a similarity from 0 to 1, any number, scores of the positive and
+    the negatives, or a teacher's embeddings (see `TeacherLoss`)."""
 
 
 class LossBase(Spec):
@@ -109,7 +109,7 @@ class TeacherLoss(LossBase):
 
         Default: anchor, positive, negatives. A negative of exact zeros is missing in the third, [rows, columns].
         """
-        names = names or ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
+        names = names or _ranked(columns)
         tensors = require_columns(self.tag(), columns, None, *names)
         rows, texts = len(tensors[0]), len(self.taught_roles(names))
         if label is None or label.ndim != 3 or label.shape[:2] != (rows, texts):
@@ -120,6 +120,25 @@ class TeacherLoss(LossBase):
         zero_rc = torch.stack([(tensor == 0).all(dim=1) for tensor in tensors], dim=1)
         can_miss_c = torch.tensor([name.startswith("negative") for name in names], device=zero_rc.device)
         return tensors, upcast(label).to(tensors[0].dtype), ~(zero_rc & can_miss_c)
+
+    def require_columns_with_scores(
+        self, columns: Columns, label: Tensor | None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The tensors of anchor, positive and negatives [rows, dim], and scores in the data [rows, candidates].
+
+        A candidate whose score is not a number is missing in the third, and has the score 0.
+        """
+        tensors = require_columns(self.tag(), columns, None, *_ranked(columns))
+        shape = (len(tensors[0]), len(tensors) - 1)
+        if label is None or label.shape != shape:
+            found = "they are missing" if label is None else f"they have the shape {list(label.shape)}"
+            raise DataError(f"loss `{self.tag()}` needs scores of {shape[1]} candidates in {shape[0]} rows; {found}")
+        present_rn = ~label.isnan()
+        return tensors, upcast(label).to(tensors[0].dtype).masked_fill(~present_rn, 0), present_rn
+
+
+def _ranked(columns: Columns) -> list[str]:
+    return ["anchor", "positive", *(name for name in columns if name.startswith("negative"))]
 
 
 def require_columns(loss: str, columns: Columns, label: Tensor | None, *names: str) -> list[Tensor]:

@@ -79,56 +79,77 @@ class TeacherCosine(TeacherLoss):
 class MarginMSE(TeacherLoss):
     """Trains the margin between positive and negative to equal a teacher's: mean squared difference.
 
-    The margin is the row's label (with one negative), or is computed from the teacher's own embeddings (Hofstätter et
-    al., 2021, https://arxiv.org/abs/2010.02666).
+    The margin is the row's label (with one negative), comes from scores in the data, or from the teacher's own
+    embeddings (Hofstätter et al., 2021, https://arxiv.org/abs/2010.02666).
     """
 
     aliases = ("MarginMSELoss",)
-    fits = (Accepts("triplet", "number"), Accepts("triplet", "teacher"))
+    fits = (Accepts("triplet", "number"), Accepts("triplet", "scores"), Accepts("triplet", "teacher"))
 
     type: Literal["margin_mse"] = "margin_mse"
     teacher: Location | None = None  # type: ignore[assignment]
-    """Hub id or folder of a model whose margins are learned. null: the margin is the row's label, the score of the
-    positive minus that of the negative, mapped by `columns: {label: ...}`."""
+    """Hub id or folder of a model whose margins are learned. null: they are in the data. `columns: {scores: ...}` is a
+    list of numbers, the positive's score first, then one for each negative; `columns: {label: ...}` the score of the
+    positive minus that of the only negative."""
     similarity: Literal["dot", "cosine"] = "dot"
     """Score of a pair: dot product or cosine, for model and teacher alike."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        if self.teacher is None:
+        if self.teacher is None and label is not None and label.ndim == 1:
             *texts, margin_r = require_columns(self.tag(), columns, label, "anchor", "positive", "negative", "label")
             return (_margins(_scores(self.similarity, texts))[:, 0] - margin_r.to(texts[0].dtype)).square().mean()
-        texts, teacher_rcd, present_rc = self.require_columns_with_teacher(columns, label)
-        teacher_rn = _scores(self.similarity, list(teacher_rcd.unbind(1)))
-        difference_rn = _margins(_scores(self.similarity, texts)) - _margins(teacher_rn)
-        return difference_rn[present_rc[:, 2:]].square().mean()
+        score_rn, taught_rn, present_rn = _taught_scores(self, columns, label)
+        return (_margins(score_rn) - _margins(taught_rn))[present_rn[:, 1:]].square().mean()
 
 
 class DistillKLDiv(TeacherLoss):
     """Trains the scores of an anchor with its positive and negatives to the teacher's: divergence of two softmaxes.
 
-    Mean over the rows of KL(softmax(teacher's scores / t) || softmax(scores / t)) t^2, t = temperature (Lin et al.,
-    2020, https://arxiv.org/abs/2010.11386).
+    Mean over the rows of KL(softmax(teacher's scores / t') || softmax(scores / t)) t^2, t and t' = temperatures (Lin et
+    al., 2020, https://arxiv.org/abs/2010.11386).
     """
 
     aliases = ("DistillKLDivLoss",)
-    fits = (Accepts("triplet", "teacher"),)
+    fits = (Accepts("triplet", "scores"), Accepts("triplet", "teacher"))
 
     type: Literal["distill_kl_div"] = "distill_kl_div"
+    teacher: Location | None = None  # type: ignore[assignment]
+    """Hub id or folder of a model whose scores are learned. null: they are in the data, as `columns: {scores: ...}`: a
+    list of numbers, the positive's score first, then one for each negative."""
     similarity: Literal["dot", "cosine"] = "dot"
     """Score of a pair: dot product or cosine, for model and teacher alike."""
     temperature: float = Field(1.0, gt=0)
     """Divides the scores. Cosines lie close together: with `similarity: cosine`, 0.05 is usual."""
+    student_temperature: float | None = Field(None, gt=0)
+    """That of the model's own scores, if they lie in another range than the teacher's; null = `temperature`."""
+    teacher_temperature: float | None = Field(None, gt=0)
+    """That of the teacher's scores; null = `temperature`."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
-        texts, teacher_rcd, present_rc = self.require_columns_with_teacher(columns, label)
-        missing_rn = ~present_rc[:, 1:]
-        scores = (_scores(self.similarity, tensors) for tensors in (texts, list(teacher_rcd.unbind(1))))
+        score_rn, taught_rn, present_rn = _taught_scores(self, columns, label)
+        own = self.student_temperature or self.temperature
         student_rn, teacher_rn = (
-            (score_rn / self.temperature).masked_fill(missing_rn, -torch.inf).log_softmax(dim=1) for score_rn in scores
+            scaled_rn.masked_fill(~present_rn, -torch.inf).log_softmax(dim=1)
+            for scaled_rn in (score_rn / own, taught_rn / (self.teacher_temperature or self.temperature))
         )
         # Both logarithms are -inf for a missing candidate, and their difference would be NaN.
-        gap_rn = (teacher_rn - student_rn).masked_fill(missing_rn, 0)
-        return (teacher_rn.exp() * gap_rn).sum(dim=1).mean() * self.temperature**2
+        gap_rn = (teacher_rn - student_rn).masked_fill(~present_rn, 0)
+        return (teacher_rn.exp() * gap_rn).sum(dim=1).mean() * own**2
+
+
+def _taught_scores(
+    loss: MarginMSE | DistillKLDiv, columns: Columns, label: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of the candidates of each anchor, those to learn, and which candidates there are, [rows, candidates]."""
+    if loss.teacher is None:
+        texts, taught_rn, present_rn = loss.require_columns_with_scores(columns, label)
+        return _scores(loss.similarity, texts), taught_rn, present_rn
+    texts, teacher_rcd, present_rc = loss.require_columns_with_teacher(columns, label)
+    return (
+        _scores(loss.similarity, texts),
+        _scores(loss.similarity, list(teacher_rcd.unbind(1))),
+        present_rc[:, 1:],
+    )
 
 
 def _scores(similarity: str, texts: list[Tensor]) -> Tensor:

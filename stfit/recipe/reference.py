@@ -181,6 +181,7 @@ LABELS = {
     "class": "label: a class",
     "score": "label: a score, 0 to 1",
     "number": "label: a number",
+    "scores": "scores: a list of numbers",
     "teacher": "no label, `loss.teacher`",
 }
 

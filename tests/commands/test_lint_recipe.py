@@ -84,6 +84,7 @@ MISTAKES = [
     ({"model.layers": []}, "model.layers", "replaced-layers"),
     ({"model.token_layers": [{"type": "lstm", "hidden_dim": 4}]}, "model.token_layers", "misplaced"),
     ({"data.format": "text", "loss": RANKING, "model.dropout": 0.0}, "loss", "one-view"),
+    ({"data.format": "positive_pair", "loss": RANKING | {"negatives": "own"}}, "loss.negatives", "loss-format"),
     ({"model.base": {"type": "bag_of_words"}, "model.max_seq_length": None}, "model.layers", "nothing-to-train"),
     (STREAM, "train.max_steps", "streaming"),
     (STREAM | {"train.epochs": 2}, "train.epochs", "streaming"),

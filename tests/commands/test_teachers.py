@@ -80,6 +80,28 @@ def test_margins_may_be_numbers_of_the_data(write, run):
     assert all(cost > 0 for cost in losses_of(run(recipe)))
 
 
+@pytest.mark.parametrize("loss", ["margin_mse", "distill_kl_div"])
+def test_scores_in_the_data_teach_what_their_teacher_does(tmp_path, write, run, teacher, loss):
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    of_teacher, first = load_encoder(teacher), rows[0]["negative"]
+    for row in rows:
+        anchor, *candidates = of_teacher.encode([row["anchor"], row["positive"], row["negative"], first])
+        row |= {"negatives": [row["negative"], first], "scores": [float(anchor @ each) for each in candidates]}
+        if row["negative"] == first:  # a row with fewer negatives than the others
+            row["negatives"], row["scores"] = row["negatives"][:1], row["scores"][:2]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # A batch of all rows, whose order depends on what they hold.
+    recipe = {"model": SAME_SIZE | {"dropout": 0.0}, "train": {"batch_size": 12, "mini_batch_size": 2}}
+    columns = {"negative": "negatives[:]"}
+    taught = write(**recipe, data={"format": "triplet", "columns": columns}, loss=of(teacher, loss))
+    expected = losses_of(run(taught, "taught"))
+    scored = write(**recipe, data={"format": "triplet", "columns": columns | {"scores": "scores"}}, loss=loss)
+    assert np.allclose(losses_of(run(scored, "scored")), expected, rtol=1e-3)
+    data = {"format": "triplet", "columns": columns | {"scores": "scores"}, "streaming": True, "shuffle_buffer": 12}
+    streamed = write(**recipe | {"model": {"base": teacher}}, data=data, loss=loss)
+    assert len(losses_of(run(streamed, "streamed"))) == 6
+
+
 def test_two_dropouts_of_a_text_are_a_pair(write, run):
     costs = losses_of(run(write(data=TEXT, model={"dropout": 0.3})))
     assert all(cost > 0 for cost in costs)
@@ -98,7 +120,17 @@ def test_a_forecast_counts_both_dropouts(write):
     ("sections", "error", "message"),
     [
         ({"loss": {"type": "mse"}}, RecipeError, "`loss.teacher` is missing"),
-        ({"loss": "margin_mse", "data": {"format": "triplet"}}, DataError, "needs a numeric label or a teacher"),
+        (
+            {"loss": "margin_mse", "data": {"format": "triplet"}},
+            DataError,
+            "needs a numeric label, scores or a teacher",
+        ),
+        ({"loss": "distill_kl_div", "data": {"format": "triplet"}}, DataError, "needs scores or a teacher"),
+        (
+            {"loss": "triplet", "data": {"format": "triplet", "columns": {"scores": "score"}}},
+            DataError,
+            "not a list of numbers",
+        ),
         (
             {"loss": "triplet", "data": {"format": "triplet", "columns": {"label": "score"}}},
             DataError,

@@ -370,3 +370,43 @@ def test_a_hint_gives_each_role_a_column_of_its_own(write):
     path = write([{"sentence_A": "a", "sentence_B": "b", "score": 0.5}])
     with pytest.raises(DataError, match=r"\{sentence1: sentence_A, sentence2: sentence_B, label: score\}"):
         train(path, "labeled_pair", columns={"label": "score"})
+
+
+def scored_rows(tmp_path, *rows):
+    path = tmp_path / "scored.jsonl"
+    lines = [{"anchor": f"a{i}", "positive": f"p{i}", "neg": neg, "s": s} for i, (neg, s) in enumerate(rows)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    columns = {"negative": "neg[:]", "scores": "s"}
+    return Source(dataset=str(path), columns=columns)
+
+
+def test_scores_belong_to_the_positive_and_to_each_negative(tmp_path):
+    source = scored_rows(tmp_path, (["x", "y"], [9, 1.5, -2]), (["z"], [3, 2]), (["", "w"], [7, 6, 5]), (["v"], None))
+    examples, _ = load_examples(source, "triplet", 0)
+    assert examples.texts["negative_1"] == ["x", "z", "w"]
+    np.testing.assert_array_equal(examples.scores, [[9, 1.5, -2], [3, 2, np.nan], [7, 5, np.nan]])
+    assert examples.dropped == {"no scores": 1}
+    np.testing.assert_array_equal(examples.take(np.array([2, 0])).scores, examples.scores[[2, 0]])
+    unscored, _ = load_examples(source.model_copy(update={"columns": {"negative": "neg[:]"}}), "triplet", 0)
+    assert unscored.fingerprint != examples.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([1.0, 2.0], r"scores has 2 numbers for a positive and 2 negatives: one for each is needed \(row 1\)"),
+        (3.5, "scores is not a list of numbers, but 3.5"),
+        ([1.0, "high", 2.0], "scores holds 'high', which is no finite number"),
+        ([1.0, None, 2.0], "scores holds None"),
+    ],
+)
+def test_scores_that_do_not_fit_the_candidates_are_refused_with_their_row(tmp_path, scores, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load_examples(scored_rows(tmp_path, (["x", "y"], scores)), "triplet", 0)
+    assert caught.value.problems[0].row == 1
+
+
+def test_a_label_and_scores_are_one_too_many(tmp_path):
+    source = scored_rows(tmp_path, (["x"], [1, 2]))
+    with pytest.raises(RecipeError, match="has both label and scores"):
+        load_examples(source.model_copy(update={"columns": source.columns | {"label": "s"}}), "triplet", 0)

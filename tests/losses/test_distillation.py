@@ -187,3 +187,51 @@ def test_a_teacher_of_another_size_is_refused_where_numbers_are_compared():
 def test_embeddings_of_other_columns_are_refused():
     with pytest.raises(DataError, match=r"2 texts in 8 rows.*\[8, 3, 16\]"):
         MSE(teacher=TEACHER)(texts(2), taught(3))
+
+
+def scored(candidates, seed=70):
+    return numbers(ROWS, candidates, seed=seed)
+
+
+def ranked(negatives):
+    names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, negatives + 1))]
+    return {name: numbers(ROWS, DIM, seed=i).requires_grad_() for i, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("negatives", [1, 3])
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_margins_of_scores_in_the_data_are_those_of_the_peer(negatives, similarity):
+    peer = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+    util = pytest.importorskip("sentence_transformers.util")
+    columns = ranked(negatives)
+    similar = {"dot": util.pairwise_dot_score, "cosine": util.pairwise_cos_sim}[similarity]
+    expected = of_peer(peer.MarginMSELoss(Given(), similarity_fct=similar), columns, scored(1 + negatives))
+    assert_same(MarginMSE(similarity=similarity), columns, scored(1 + negatives), expected)
+
+
+@pytest.mark.parametrize(
+    "temperatures", [{}, {"temperature": 2.0}, {"student_temperature": 0.5, "teacher_temperature": 3.0}]
+)
+def test_the_divergence_from_scores_in_the_data_is_that_of_the_peer(temperatures):
+    peer = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+    util = pytest.importorskip("sentence_transformers.util")
+    columns = ranked(3)
+    loss = peer.DistillKLDivLoss(Given(), similarity_fct=util.pairwise_dot_score, **temperatures)
+    assert_same(DistillKLDiv(**temperatures), columns, scored(4), of_peer(loss, columns, scored(4)))
+
+
+@pytest.mark.parametrize("loss", [MarginMSE(), DistillKLDiv()], ids=lambda loss: loss.tag())
+def test_a_candidate_without_a_score_makes_no_difference(loss):
+    columns, scores = ranked(2), scored(3)
+    missing = torch.zeros(ROWS, DIM, dtype=torch.float64, requires_grad=True)
+    absent = torch.full((ROWS, 1), torch.nan, dtype=torch.float64)
+    value = loss(columns | {"negative_3": missing}, torch.cat([scores, absent], dim=1))
+    value.backward()
+    torch.testing.assert_close(value.detach(), loss(columns, scores).detach())
+    assert missing.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("loss", [MarginMSE(), DistillKLDiv()], ids=lambda loss: loss.tag())
+def test_scores_of_another_number_of_candidates_are_refused(loss):
+    with pytest.raises(DataError, match="needs scores of 3 candidates in 8 rows"):
+        loss(ranked(2), scored(4))

@@ -27,6 +27,7 @@ LABELS = {
     "class": torch.tensor([0, 1, 2, 0, 1, 0]),
     "score": torch.tensor([0.1, 0.9, 0.1, 0.5, 1.0, 0.0], dtype=torch.float64),
     "number": torch.tensor([-3.0, 0.9, 0.1, 5.0, 1.0, 0.0], dtype=torch.float64),
+    "scores": torch.randn(ROWS, 2, generator=torch.Generator().manual_seed(8), dtype=torch.float64),
     "teacher": torch.randn(ROWS, 3, DIM, generator=torch.Generator().manual_seed(7), dtype=torch.float64),
 }
 CHOICES = union_members(Loss)

@@ -50,7 +50,7 @@ class TokenTable:
     prompt_lengths: np.ndarray | None
     text_ids: dict[str, np.ndarray]
     label: np.ndarray | TeacherEmbeddings | None
-    """One number per example, or a teacher's embeddings of its texts."""
+    """One number per example; or a teacher's scores of its candidates, or embeddings of its texts."""
     examples: Examples
 
     def __len__(self) -> int:
@@ -109,7 +109,8 @@ def tokenize_examples(
     flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, cache_name)
     skips = {prompt: prompt_skip(prompt) for prompt in prompts.values()}
     prompt_lengths = np.array([skips[prompt] for prompt, _ in ids], dtype=np.int64) if any(skips.values()) else None
-    return TokenTable(flat, starts, prompt_lengths, text_ids, examples.label, examples)
+    label = examples.label if examples.scores is None else examples.scores
+    return TokenTable(flat, starts, prompt_lengths, text_ids, label, examples)
 
 
 def number_texts(examples: Examples) -> np.ndarray:

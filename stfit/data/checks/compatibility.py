@@ -25,6 +25,7 @@ MEANING = {
     "score": "scores from 0 to 1",
     "number": "a number",
     "teacher": "a teacher",
+    "scores": "a teacher's scores",
 }
 
 
@@ -55,12 +56,16 @@ def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = Fa
     """The same for part of the rows, whose labels may be all equal."""
     kinds = [kind for format, kind in fits if format == examples.format]
     label = examples.label
-    if label is None and "number" in kinds and not has_teacher:
+    if examples.scores is not None and (has_teacher or "scores" not in kinds):
+        beside = " beside a teacher" if has_teacher else ""
+        raise DataError(f"loss `{loss}` ignores scores{beside}: remove `columns.scores`")
+    if label is None and examples.scores is None and "scores" in kinds and not has_teacher:
+        numbers = "`columns: {label: ...}` to a numeric column, " if "number" in kinds else ""
         raise DataError(
-            f"loss `{loss}` needs a numeric label or a teacher: set `columns: {{label: ...}}` to a numeric column, "
-            "or `loss.teacher` to a model"
+            f"loss `{loss}` needs {'a numeric label, ' if numbers else ''}scores or a teacher: set {numbers}"
+            "`columns: {scores: ...}` to a list of numbers, or `loss.teacher` to a model"
         )
-    if label is not None and (has_teacher or kinds in (["none"], ["teacher"])):
+    if label is not None and (has_teacher or not {*kinds} - {"none", "teacher", "scores"}):
         raise DataError(f"loss `{loss}` ignores labels: remove `columns.label`")
     if label is None or not kinds:
         return

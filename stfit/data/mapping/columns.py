@@ -25,13 +25,19 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
         elif isinstance(written, list) and (role not in ("text", "negative") or not written):
             message = "takes one selector; only `text` and `negative` take a list of them"
             problems.append(Problem(f"`columns: {role}` {message}", "list-of-selectors", key=f"columns.{role}"))
+    if {"label", "scores"} <= {*columns} and format == "triplet":
+        message = "`columns` has both label and scores: a loss learns from one of them"
+        problems.append(Problem(message, "unknown-role", key="columns.scores"))
     if problems:
         raise RecipeError(problems)
 
 
 def roles_in_format(format: str, columns: Collection[str] = ()) -> list[str]:
-    labeled = format.startswith("labeled") or (format == "triplet" and "label" in columns)
-    return [*ROLES[format], *(["label"] if labeled else [])]
+    """`columns`: those that are set; a triplet has a label, or scores, only then."""
+    numbers = ["label"] if format.startswith("labeled") else []
+    if format == "triplet":
+        numbers = [role for role in ("label", "scores") if role in columns]
+    return [*ROLES[format], *numbers]
 
 
 def resolve_columns(table: Table, columns: Mapping[str, str | list[str]], format: str) -> dict[str, list[Selector]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
-from itertools import chain, islice
+from itertools import chain, compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from stfit.data.mapping.cells import is_missing, without_point
 from stfit.data.mapping.columns import check_roles, resolve_columns
 from stfit.data.mapping.filters import choose_holdout, filter_rows, matching
 from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
+from stfit.data.mapping.scores import Scores, pad_scores, read_scores
 from stfit.data.mapping.selectors import Selector, expand
 from stfit.data.reading.load_table import load_table, open_blocks, split_of
 from stfit.data.reading.split import is_whole
@@ -56,6 +57,8 @@ class Examples:
     """Number of those that were dropped only because they have no negative."""
     generated_by: list[str] | None = None
     """What wrote each example, if `stfit generate` did: a column of the rows."""
+    scores: np.ndarray | None = None
+    """A teacher's scores of the positive and the negatives, [rows, candidates] float64, NaN for absent ones."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -83,7 +86,8 @@ class Examples:
         texts = {role: [column[i] for i in chosen] for role, column in self.texts.items()}
         label = None if self.label is None else self.label[index]
         generated_by = self.generated_by and [self.generated_by[i] for i in chosen]
-        return replace(self, texts=texts, label=label, row=self.row[index], generated_by=generated_by)
+        scores = None if self.scores is None else self.scores[index]
+        return replace(self, texts=texts, label=label, row=self.row[index], generated_by=generated_by, scores=scores)
 
     def describe(self, index: np.ndarray) -> str:
         texts = [
@@ -100,8 +104,9 @@ class Examples:
                 digest.update((", " if start else "").encode())
                 digest.update(json.dumps(texts[start : start + HASHED_TEXTS])[1:-1].encode())
             digest.update(b"]]")
-        if self.label is not None:
-            digest.update(self.label.astype(self.label.dtype.newbyteorder("<")).tobytes())
+        for numbers in (self.label, self.scores):
+            if numbers is not None:
+                digest.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
 
 
@@ -115,6 +120,7 @@ class UnfilteredExamples:
     labels: Labels | None
     parent: np.ndarray
     """Position in the table of the row that each example comes from."""
+    scores: Scores | None = None
 
 
 def load_examples(
@@ -197,7 +203,7 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
     selectors = resolve_columns(table, source.columns, format)
     cells, parent = _expand_roles(table, selectors, source.max_per_row)
     rows = table.row[parent]
-    label_cells = cells.pop("label", None)
+    label_cells, score_cells = cells.pop("label", None), cells.pop("scores", None)
     cells = {role: list(map(cell_reader(source.read), column)) for role, column in cells.items()}
     problems = text_problems(cells, rows, selectors)
     labels = None
@@ -208,9 +214,12 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
                 labels = compute_labels(label_cells, rows, source, names, is_margin=format == "triplet")
         except DataError as error:
             problems += error.problems
+    scores = None
+    if score_cells is not None and not problems:
+        scores = read_scores(score_cells, cells["negative"], rows)
     if problems:
         raise DataError(problems)
-    return UnfilteredExamples(table, format, cells, labels, parent)
+    return UnfilteredExamples(table, format, cells, labels, parent, scores)
 
 
 def _expand_roles(
@@ -301,20 +310,26 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
     """The examples of some rows (a mask over the table) that have all texts and a label."""
     cells = dict(unfiltered.cells)
     inside = rows[unfiltered.parent]
+    present = [[not is_blank(text) for text in texts] for texts in cells.get("negative", ())]
     if "negative" in cells:
-        cells["negative"] = [[text for text in texts if not is_blank(text)] or None for texts in cells["negative"]]
+        cells["negative"] = [
+            list(compress(texts, kept)) or None for texts, kept in zip(cells["negative"], present, strict=True)
+        ]
     blank = {role: np.array(list(map(is_blank, column)), dtype=bool) for role, column in cells.items()}
     has_negative = ~blank.pop("negative", np.zeros(len(inside), dtype=bool))
     has_texts = ~np.any([*blank.values()], axis=0)
     complete, without_negative = has_texts & has_negative, int((inside & has_texts & ~has_negative).sum())
+    scores = unfiltered.scores
     labeled = unfiltered.labels.present if unfiltered.labels else np.ones(len(inside), dtype=bool)
+    scored = np.array([numbers is not None for numbers in scores or [[]] * len(inside)], dtype=bool)
     dropped = {
         "empty list": int(rows.sum()) - len(np.unique(unfiltered.parent[inside])),
         "empty text": int((inside & ~complete).sum()),
         "null label": int((inside & complete & ~labeled).sum()),
+        "no scores": int((inside & complete & ~scored).sum()),
     }
     dropped = {reason: count for reason, count in dropped.items() if count}
-    kept = np.flatnonzero(inside & complete & labeled)
+    kept = np.flatnonzero(inside & complete & labeled & scored)
     if not len(kept) and not allow_none:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
         raise DataError(f"no example can be made from {int(rows.sum())} rows ({reasons}): check `columns`")
@@ -336,7 +351,13 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
         dropped,
         without_negative,
         _writers(unfiltered.table, parents),
+        None if scores is None else pad_scores([_of_present(scores[i], present[i]) for i in kept.tolist()]),
     )
+
+
+def _of_present(scores: list[float] | None, present: list[bool]) -> list[float]:
+    """The scores of the positive and of the negatives that are no blank text."""
+    return list(compress(scores or [], [True, *present]))
 
 
 def _writers(table: Table, parents: np.ndarray) -> list[str] | None:
@@ -384,10 +405,16 @@ def join(parts: Sequence[Examples]) -> Examples:
         label=None if first.label is None else np.concatenate([part.label for part in parts if part.label is not None]),
         label_kind=min((part.label_kind for part in parts), key=kinds.index),
         row=np.concatenate([part.row for part in parts]),
+        scores=_join_scores(parts),
         generated_by=first.generated_by and [writer for part in parts for writer in part.generated_by or []],
         dropped=count_dropped(parts),
         without_negative=sum(part.without_negative for part in parts),
     )
+
+
+def _join_scores(parts: Sequence[Examples]) -> np.ndarray | None:
+    given = [part.scores for part in parts if part.scores is not None]
+    return pad_scores([row[~np.isnan(row)].tolist() for scores in given for row in scores]) if given else None
 
 
 def count_dropped(parts: Iterable[Examples]) -> dict[str, int]:
