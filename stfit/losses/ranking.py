@@ -68,8 +68,7 @@ class MultipleNegativesRanking(LossBase):
             )
         if self.negatives == "own" and self.directions != ["query_to_doc"]:
             raise ValueError("`negatives: own` excludes other directions than query_to_doc: they compare other rows")
-        if (self.hardness_mode is None) != (self.hardness_strength == 0):
-            raise ValueError("set `hardness_mode` and a `hardness_strength` above 0 together: one alone has no effect")
+        _require_both(self.hardness_mode, self.hardness_strength)
         return self
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
@@ -116,13 +115,22 @@ class MultipleNegativesRanking(LossBase):
 
     def _hardness(self, similarity_rc: Tensor, own_row_rc: Tensor) -> Tensor:
         """What `hardness_mode` adds to the scores, [r, c]; `own_row_rc` marks candidates of the anchor's row."""
-        positive_rc = _diagonal(own_row_rc)
-        hardened_rc = {
-            "in_batch_negatives": ~own_row_rc,
-            "hard_negatives": own_row_rc & ~positive_rc,
-            "all_negatives": ~positive_rc,
-        }[str(self.hardness_mode)]
+        hardened_rc = _is_hardened(str(self.hardness_mode), own_row_rc, _diagonal(own_row_rc))
         return torch.where(hardened_rc, self.hardness_strength * similarity_rc, 0)
+
+
+def _require_both(mode: Hardness | None, strength: float) -> None:
+    if (mode is None) != (strength == 0):
+        raise ValueError("set `hardness_mode` and a `hardness_strength` above 0 together: one alone has no effect")
+
+
+def _is_hardened(mode: str, own_row_rc: Tensor, positive_rc: Tensor) -> Tensor:
+    """The candidates that a mode is about, [r, c], of which some are in the anchor's row and one is its positive."""
+    return {
+        "in_batch_negatives": ~own_row_rc,
+        "hard_negatives": own_row_rc & ~positive_rc,
+        "all_negatives": ~positive_rc,
+    }[mode]
 
 
 def _diagonal(matrix_rc: Tensor) -> Tensor:
@@ -168,6 +176,15 @@ class GISTEmbed(TeacherLoss):
     """Compare anchors with other anchors."""
     contrast_positives: bool = True
     """Compare positives with other positives."""
+    hardness_mode: Hardness | None = None
+    """Negatives of anchors whose weight grows with their similarity, as in multiple_negatives_ranking; null = none."""
+    hardness_strength: float = Field(0.0, ge=0)
+    """Factor of the cosine that is added to the score of these negatives. Papers use 5 to 9."""
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> Self:
+        _require_both(self.hardness_mode, self.hardness_strength)
+        return self
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         texts, guide_rcd, present_rc = self.require_columns_with_teacher(columns, label)
@@ -185,7 +202,13 @@ class GISTEmbed(TeacherLoss):
                 excluded_rr |= diagonal_rr
             elif candidate == 1:  # the row's own positive
                 excluded_rr &= ~diagonal_rr
-            scores.append((self.scale * student[source] @ student[candidate].T).masked_fill(excluded_rr, -torch.inf))
+            cosine_rr = student[source] @ student[candidate].T
+            score_rr = self.scale * cosine_rr
+            if self.hardness_mode is not None and source == 0 and candidate > 0:
+                own_rr, positive_rr = diagonal_rr, diagonal_rr & (candidate == 1)
+                is_hard_rr = _is_hardened(self.hardness_mode, own_rr, positive_rr)
+                score_rr = score_rr + torch.where(is_hard_rr, self.hardness_strength * cosine_rr.detach(), 0)
+            scores.append(score_rr.masked_fill(excluded_rr, -torch.inf))
         target_r = torch.arange(len(limit_r1), device=limit_r1.device)
         return F.cross_entropy(torch.cat(scores, dim=1), target_r)
 

@@ -5,7 +5,8 @@
 Cranfield's abstracts, searched for half of its queries; Banking77's questions without their labels, classified by
 their nearest neighbors. Beside the methods of `stfit generate`: SimCSE on the same texts and, as the ceiling, training
 on real pairs (the other half of Cranfield's queries) or labels. RETRIEVER makes the round trips. What was measured is
-kept in RUNS/generation.jsonl, so that the same command goes on where it was stopped.
+kept in generation.jsonl beside this file, so that the same command goes on where it was stopped: delete the lines that
+are to be measured anew.
 """
 
 import argparse
@@ -17,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 
-from results_page import _half_width as half_width
-from runs import find_shared, read_lines, run_json
+from results_page import half_width
+from runs import find_shared, kept_lines, read_lines, run_json, where_and_when
 
+LINES = Path(__file__).with_name("generation.jsonl")
 SEEDS = (1, 2, 3)
 METHODS = ("title", "crop", "sentence")
 TEXTS, MEASURED = 3000, 1000
@@ -141,12 +143,12 @@ def main() -> None:
     options = parser.parse_args()
     runs = options.runs.resolve()
     tasks = prepare(find_shared(), runs / "data")
-    kept = runs / "generation.jsonl"
-    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    lines = kept_lines(LINES)
 
     def keep(line: dict) -> None:
+        line |= where_and_when()
         lines.append(line)
-        with kept.open("a") as out:
+        with LINES.open("a") as out:
             out.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
 

@@ -4,7 +4,8 @@
 
 Both tools train on the same ROWS rows (500 by default; twice as many are measured) with the same loss, epochs, batch
 size, rate and seed. Every training is a process of its own, in turn; stfit's evaluators then measure both models. What
-was measured is kept in RUNS/results.jsonl, so that the same command goes on where it was stopped.
+was measured is kept in results.jsonl beside this file, so that the same command goes on where it was stopped: delete
+the lines that are to be measured anew.
 """
 
 import argparse
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from results_page import write_page
-from runs import find_shared, read_lines, run_json
+from runs import find_shared, kept_lines, read_lines, run_json, where_and_when
 
+LINES = Path(__file__).with_name("results.jsonl")
 SEEDS = (1, 2, 3)
 ROWS = 500
 BATCH, RATE, WARM_UP, MAX_SEQ_LENGTH = 32, 2e-5, 0.1, 128
@@ -227,8 +229,7 @@ def main() -> None:
         return
     shared = find_shared()
     options.runs.mkdir(parents=True, exist_ok=True)
-    kept = options.runs / "results.jsonl"
-    lines = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    lines = kept_lines(LINES)
     done = {(line["base"], line["task"], line["seed"]) for line in lines}
     for word in options.bases:
         name, _, where = word.partition("=")
@@ -240,7 +241,8 @@ def main() -> None:
                 folder = (options.runs / "work").resolve()
                 shutil.rmtree(folder, ignore_errors=True)
                 new = measure(shared, name, Path(where).resolve(), int(rows or ROWS), task, seed, folder)
-                with kept.open("a") as out:
+                new = [line | where_and_when() for line in new]
+                with LINES.open("a") as out:
                     out.writelines(json.dumps(line) + "\n" for line in new)
                 lines += new
                 print(*(json.dumps(line) for line in new), sep="\n", flush=True)

@@ -1,15 +1,10 @@
 """The page of results.py: a table for each base, from the lines that were measured."""
 
 import math
-import os
-import platform
-from collections.abc import Iterable, Sequence
-from datetime import date
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
-
-import psutil
 
 T_95 = 4.303
 """Half-width of a 95% interval of three values, in standard errors (Student's t, two degrees of freedom)."""
@@ -28,7 +23,8 @@ rows would. The difference is paired by seed. **Bold**: its interval does not ho
 
 Time is that of one processor core, from the start of the command to the saved model: for so few rows, loading packages
 and the model, and saving it, are most of it ([performance](performance.md) measures the training itself). Memory is the
-peak. Both are medians of three: stfit / sentence-transformers. Measured on {machine}, {day}, by `make results`.
+peak. Both are medians of three: stfit / sentence-transformers. Measured on {measured}, by
+`make results`.
 """
 
 TOOLS = ("base", "stfit", "sentence-transformers")
@@ -37,8 +33,9 @@ TOOLS = ("base", "stfit", "sentence-transformers")
 def write_page(lines: Sequence[dict[str, Any]], page: Path) -> None:
     bases = list(dict.fromkeys(line["base"] for line in lines))
     rows = " or ".join(sorted({str(line["rows"]) for line in lines}, key=int, reverse=True))
-    machine = f"one core of {_processor()}, {round(psutil.virtual_memory().total / 2**30)} GiB"
-    head = INTRODUCTION.format(rows=rows, machine=machine, day=date.today())
+    where = dict.fromkeys((line["machine"], line["day"]) for line in lines)
+    measured = "; ".join(f"one core of {machine}, {day}" for machine, day in where)
+    head = INTRODUCTION.format(rows=rows, measured=measured)
     tables = [_table(base, [line for line in lines if line["base"] == base]) for base in bases]
     page.write_text("\n".join([head, *tables]), encoding="utf-8")
 
@@ -57,14 +54,14 @@ def _table(base: str, lines: Sequence[dict[str, Any]]) -> str:
 def _cells(task: str, metric: str, of: dict[str, list[dict[str, Any]]]) -> list[str]:
     values = {tool: [line["values"][metric] for line in lines] for tool, lines in of.items()}
     differences = [ours - theirs for ours, theirs in zip(values["stfit"], values["sentence-transformers"], strict=True)]
-    low, high = mean(differences) - _half_width(differences), mean(differences) + _half_width(differences)
-    difference = f"{mean(differences):+.4f} ± {_half_width(differences):.4f}"
+    low, high = mean(differences) - half_width(differences), mean(differences) + half_width(differences)
+    difference = f"{mean(differences):+.4f} ± {half_width(differences):.4f}"
     both = (of["stfit"], of["sentence-transformers"])
     return [
         task,
         metric,
         f"{values['base'][0]:.4f}",
-        *(f"{mean(values[tool]):.4f} ± {_half_width(values[tool]):.4f}" for tool in TOOLS[1:]),
+        *(f"{mean(values[tool]):.4f} ± {half_width(values[tool]):.4f}" for tool in TOOLS[1:]),
         difference if low <= 0 <= high else f"**{difference}**",
         *(
             " / ".join(f"{median(line[key] for line in lines):.0f}" for lines in both)
@@ -73,14 +70,5 @@ def _cells(task: str, metric: str, of: dict[str, list[dict[str, Any]]]) -> list[
     ]
 
 
-def _half_width(values: Sequence[float]) -> float:
+def half_width(values: Sequence[float]) -> float:
     return T_95 * stdev(values) / math.sqrt(len(values))
-
-
-def _processor() -> str:
-    try:
-        names: Iterable[str] = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        names = []
-    found = [name.partition(":")[2].strip() for name in names if name.startswith("model name")]
-    return f"{found[0] if found else platform.machine()} ({os.cpu_count()} cores)"

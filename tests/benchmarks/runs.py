@@ -3,12 +3,16 @@
 import gzip
 import json
 import os
+import platform
 import resource
 import subprocess
 import sys
 import time
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+
+import psutil
 
 MODEL = "models/plain-minilm-l6-h384"
 
@@ -27,6 +31,22 @@ def read_lines(path: Path) -> list[dict]:
     """The rows of a compressed JSON Lines file."""
     with gzip.open(path, "rt") as lines:
         return [json.loads(line) for line in lines]
+
+
+def kept_lines(path: Path) -> list[dict]:
+    """What was measured before, by this machine or another."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def where_and_when() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory = round(psutil.virtual_memory().total / 2**30)
+    machine = f"{found[0] if found else platform.machine()} ({os.cpu_count()} cores, {memory} GiB)"
+    return {"machine": machine, "day": str(date.today())}
 
 
 def run_json(command: list[str], first_step: str | None = None) -> dict:

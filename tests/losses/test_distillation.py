@@ -235,3 +235,14 @@ def test_a_candidate_without_a_score_makes_no_difference(loss):
 def test_scores_of_another_number_of_candidates_are_refused(loss):
     with pytest.raises(DataError, match="needs scores of 3 candidates in 8 rows"):
         loss(ranked(2), scored(4))
+
+
+@pytest.mark.parametrize("mode", ["in_batch_negatives", "hard_negatives", "all_negatives"])
+def test_a_guide_that_ignores_nothing_hardens_as_without_a_guide(mode):
+    columns, guide = ranked(2), torch.zeros(ROWS, 4, DIM, dtype=torch.float64)
+    guide[:, :, 0] = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64)  # the pair is nearer than any negative
+    settings = {"scale": 2.0, "hardness_mode": mode, "hardness_strength": 3.0}
+    gist = GISTEmbed(teacher=TEACHER, contrast_anchors=False, contrast_positives=False, **settings)
+    value = gist(columns, guide)
+    torch.testing.assert_close(value, MultipleNegativesRanking(**settings)(columns, None))
+    assert value != MultipleNegativesRanking(scale=2.0)(columns, None)

@@ -302,6 +302,7 @@ def test_matryoshka_dims_beyond_the_embedding_are_refused():
         {"type": "triplet", "matryoshka_dims": [0]},
         {"type": "triplet", "matryoshka_dims": [4, 2], "matryoshka_weights": [1.0]},
         {"type": "triplet", "matryoshka_weights": [1.0]},
+        {"type": "gist", "teacher": "./teacher", "hardness_strength": 5.0},
         {"type": "mse"},
         {"type": "mse", "teacher": "./teacher", "distance": "cosine"},
         {"type": "cosent", "scale": 0.0},
