@@ -49,13 +49,12 @@ ROWS = [
     Row("deberta-v3", "quora", IN_BATCH, 32),
     Row("qwen3", "quora", IN_BATCH, 32),
     Row("gemma3", "quora", IN_BATCH, 32),
-    Row("minilm", "titles", IN_BATCH, 64),
 ]
 MODULES = {"stfit": "stfit.commands.train", "sentence-transformers": "sentence_transformers"}
 
 
 def write_data(name: str, shared: Path, folder: Path) -> Path:
-    """Rows with the columns of the loss: question pairs; long pairs of one length; triplets; titles and abstracts."""
+    """Rows with the columns of the loss: question pairs; long pairs of one length; triplets."""
     path = folder / f"{name}.jsonl"
     if path.exists():
         return path
@@ -67,18 +66,15 @@ def write_data(name: str, shared: Path, folder: Path) -> Path:
         joined = [found[start : start + 10] for start in range(0, len(found) - 10, 2)]
         columns = {"anchor": "sentence1", "positive": "sentence2"}
         rows = [{role: " ".join(row[key] for row in part) for role, key in columns.items()} for part in joined]
-    elif name == "triplets":
+    else:
         found = [row["set"] for row in read_lines(shared / "data/qqp_triplets/train.jsonl.gz")]
         rows = [{"anchor": row["query"], "positive": row["pos"][0], "negative": row["neg"][0]} for row in found]
-    else:
-        found = read_lines(shared / "data/cranfield/corpus.jsonl.gz")
-        rows = [{"anchor": row["title"], "positive": row["text"]} for row in found if row["title"] and row["text"]]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def max_tokens(row: Row) -> int:
-    return {"even": EVEN_TOKENS, "titles": 256}.get(row.data, 128)
+    return EVEN_TOKENS if row.data == "even" else 128
 
 
 def run_stfit(row: Row, precision: str, base: Path, data: Path, steps: int, folder: Path) -> dict:
