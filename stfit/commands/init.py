@@ -127,7 +127,7 @@ def init(
     for path in (output, Path(dataset)):
         require_text(path)
     source = Source(dataset=dataset, config=config, read=read or ReadOptions())
-    summary = None if holds_documents(dataset) else _inspect(source)
+    summary = None if holds_documents(source.dataset) else _inspect(source)
     if summary is None or summary.has_long_texts_alone:
         dataset, summary = _generate(source, summary, output)
         source = Source(dataset=dataset)

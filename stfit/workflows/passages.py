@@ -52,7 +52,7 @@ def corpus_of(
     except ValidationError:
         raise RecipeError(f"--overlap {overlap}: must be less than --passage-words") from None
     source = source_of_texts(dataset, split, read)
-    split_rows = passage_words is not None and not holds_documents(dataset)
+    split_rows = passage_words is not None and not holds_documents(source.dataset)
     return Corpus(source, column, title_column, split_rows, limit)
 
 

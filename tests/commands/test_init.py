@@ -319,12 +319,13 @@ def test_a_dataset_for_retrieval_gets_pairs_and_a_search(tmp_path):
     assert len(searched.load(0, None).corpus) == 30
 
 
-def test_documents_become_pairs_with_whole_documents_held_out(tmp_path):
+def test_documents_become_pairs_with_whole_documents_held_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").mkdir()
     for number in range(12):
         body = " ".join(f"{TOPICS[(number * place) % 8]}{place}" for place in range(40))
         (tmp_path / "docs" / f"{TOPICS[number % 8]}{number}.md").write_text(f"# {words(number, 'about')}\n\n{body}\n")
-    result = init(str(tmp_path / "docs"), tmp_path / "recipe.yaml", "scratch")
+    result = init("./docs", tmp_path / "recipe.yaml", "scratch")
     assert result["format"] == "positive_pair"
     recipe = load_recipe(tmp_path / "recipe.yaml").recipe
     assert recipe.data.holdout.by == "document"

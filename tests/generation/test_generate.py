@@ -62,8 +62,9 @@ def test_documents_become_passages_with_their_headings(docs, make):
     assert {row["generated_by"] for row in result["pairs"]} == {"title"}
 
 
-def test_passages_overlap_and_hold_every_word(docs, make):
-    found = make(docs, "crop", passage_words=100, overlap=30, per_passage=40)["pairs"]
+def test_passages_overlap_and_hold_every_word(docs, make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = make("./docs", "crop", passage_words=100, overlap=30, per_passage=40)["pairs"]
     passages = {row["passage"] for row in found if row["document"] == "more/notes.txt"}
     assert passages == {f"more/notes.txt#{number}" for number in (1, 2, 3, 4)}
 

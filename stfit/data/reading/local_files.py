@@ -64,7 +64,7 @@ def read_file(path: Path, options: ReadOptions) -> Iterator[Table]:
 
 
 def holds_documents(dataset: str) -> bool:
-    """Whether a dataset is a folder of documents, whose passages are rows. Raises DataError."""
+    """Whether a resolved `dataset` is a folder of documents, whose passages are rows. Raises DataError."""
     if dataset == STDIN or is_remote(dataset) or not path_of(dataset).is_dir() or is_saved(path_of(dataset)):
         return False
     return any(is_document(path, dataset) for paths in files_by_split(dataset).values() for path in paths[:1])
