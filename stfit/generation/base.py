@@ -1,5 +1,6 @@
 """What every method of generating pairs shares: passages in, for each a list of pairs out."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
 from typing import ClassVar, NamedTuple, Protocol
@@ -41,6 +42,26 @@ class GeneratorBase(Spec):
     def open(self, seed: int, answers: Answers) -> MakePairs:
         """Raises ModelError. `answers`: what a model has written already."""
         raise NotImplementedError
+
+
+def from_answers(
+    passages: Sequence[Passage],
+    key: Callable[[Passage], str],
+    ask: Callable[[dict[str, Passage]], None],
+    answers: Answers,
+) -> Iterator[list[Pair]]:
+    """The questions of a model with their passages. `ask` puts those that are missing, by key, into the answers."""
+    keys = [key(passage) for passage in passages]
+    new = {own: passage for own, passage in zip(keys, passages, strict=True) if answers.get(own) is None}
+    answers.counts["kept"] += len(passages) - len(new)
+    ask(new)
+    for own, passage in zip(keys, passages, strict=True):
+        yield [Pair(question, passage.text) for question in answers.get(own) or []]
+
+
+def fill_prompt(prompt: str, **values: str) -> str:
+    """All at once: what is filled in may hold such a name, too."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), prompt)
 
 
 def of_each(pairs_of: Callable[[Passage, Random], list[Pair]], seed: int) -> MakePairs:

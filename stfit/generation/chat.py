@@ -54,7 +54,7 @@ class Chat:
         self._ended = threading.Event()
         self._wait_until = 0.0
         """A limit holds for all requests."""
-        self.counts = counts
+        self._counts = counts
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +81,7 @@ class Chat:
                 self._wait_until = max(self._wait_until, time.monotonic() + pause)
 
     def _try(self, messages: list[dict[str, str]]) -> str:
-        self._count("requests")
+        self.count("requests")
         try:
             response, content = self._post(messages)
         except http_library().TimeoutException as error:
@@ -91,12 +91,13 @@ class Chat:
             raise _TryAgain(f"can't be reached ({reason})") from error
         except RuntimeError:  # the client is closed
             raise RefusedRequest("another request has failed") from None
-        reason, status = self._without_key(_reason(content)), response.status_code
-        if status == 200:
-            answer = self._read(content, response.charset_encoding or "utf-8")
-            if answer is None:
-                raise _TryAgain(f"sends what is no answer of the chat protocol: {reason!r}")
+        status = response.status_code
+        answer = self._read(content, response.charset_encoding or "utf-8") if status == 200 else None
+        if answer is not None:
             return answer
+        reason = self._without_key(_reason(content))
+        if status == 200:
+            raise _TryAgain(f"sends what is no answer of the chat protocol: {reason!r}")
         if status in NO_ACCESS:
             hint = f"check {KEY}" if self._key else f"it wants a key: set {KEY} in the environment"
             raise EndpointError(f"{self._endpoint} answers with status {status}: {hint} ({reason})")
@@ -127,12 +128,12 @@ class Chat:
         except (ValueError, LookupError, TypeError, AttributeError):
             return None
         for name in ("prompt_tokens", "completion_tokens"):
-            self._count(name, usage[name] if isinstance(usage.get(name), int) else 0)
+            self.count(name, usage[name] if isinstance(usage.get(name), int) else 0)
         return answer if isinstance(answer, str) else ""
 
-    def _count(self, name: str, number: int = 1) -> None:
+    def count(self, name: str, number: int = 1) -> None:
         with self._lock:
-            self.counts[name] += number
+            self._counts[name] += number
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "...") if self._key else text

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stfit.errors import EndpointError
 from stfit.generation.answers import Answers, key_of
-from stfit.generation.base import GeneratorBase, MakePairs, Pair, Passage
+from stfit.generation.base import GeneratorBase, MakePairs, Passage, fill_prompt, from_answers
 from stfit.generation.chat import Chat, RefusedRequest
 
 CHARACTERS_PER_TOKEN = 4
@@ -79,9 +80,8 @@ class Endpoint(GeneratorBase):
 
     def messages(self, passage: Passage) -> list[dict[str, str]]:
         examples = "".join(f"\n{pair['positive']}\n{json.dumps([pair['anchor']])}\n" for pair in self.examples)
-        filled = {"count": str(self.per_passage), "examples": examples, "title": passage.title, "passage": passage.text}
-        # At once: a passage may hold {title}.
-        content = re.sub(r"\{(count|examples|title|passage)\}", lambda match: filled[match[1]], self.prompt)
+        count = str(self.per_passage)
+        content = fill_prompt(self.prompt, count=count, examples=examples, title=passage.title, passage=passage.text)
         return [{"role": "user", "content": content}]
 
     def key(self, passage: Passage, seed: int) -> str:
@@ -98,15 +98,8 @@ class Endpoint(GeneratorBase):
         )
 
     def open(self, seed: int, answers: Answers) -> MakePairs:
-        return lambda passages: self._pairs_of(passages, seed, answers)
-
-    def _pairs_of(self, passages: Sequence[Passage], seed: int, answers: Answers) -> Iterator[list[Pair]]:
-        keys = [self.key(passage, seed) for passage in passages]
-        new = {key: passage for key, passage in zip(keys, passages, strict=True) if answers.get(key) is None}
-        answers.counts["kept"] += len(passages) - len(new)
-        self._ask_for(new, seed, answers)
-        for key, passage in zip(keys, passages, strict=True):
-            yield [Pair(question, passage.text) for question in answers.get(key) or []]
+        ask_for = partial(self._ask_for, seed=seed, answers=answers)
+        return lambda passages: from_answers(passages, lambda passage: self.key(passage, seed), ask_for, answers)
 
     def _ask_for(self, new: dict[str, Passage], seed: int, answers: Answers) -> None:
         """Several requests at once; an answer is kept as soon as it has come. Raises EndpointError."""
@@ -139,11 +132,11 @@ def ask(chat: Chat, messages: list[dict[str, str]]) -> list[str]:
     answer = chat(messages)
     questions = parse(answer)
     if questions is None:
-        chat.counts["asked again"] += 1
+        chat.count("asked again")
         again = [*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": AGAIN}]
         questions = parse(chat(again))
     if questions is None:
-        chat.counts["not a list"] += 1
+        chat.count("not a list")
     return questions or []
 
 

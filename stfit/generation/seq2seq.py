@@ -5,7 +5,6 @@ doc2query (https://arxiv.org/abs/1904.08375), GPL (https://arxiv.org/abs/2112.07
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +13,7 @@ from pydantic import Field
 from stfit.encoder.folder.resolve import ALL_FILES, locate
 from stfit.errors import ModelError
 from stfit.generation.answers import Answers, key_of
-from stfit.generation.base import GeneratorBase, MakePairs, Pair, Passage
+from stfit.generation.base import GeneratorBase, MakePairs, Passage, fill_prompt, from_answers
 from stfit.io.hashing import hash_file
 from stfit.lazy import lazy, torch
 from stfit.paths import looks_like_path
@@ -65,10 +64,18 @@ class Seq2Seq(GeneratorBase):
         def key(passage: Passage) -> str:
             return key_of(weights, settings, seed, passage.title, passage.text)
 
-        def write(passages: list[Passage]) -> list[list[str]]:
-            return _write(self, tokenizer, model, passages, key_of(seed, [passage.text for passage in passages]))
+        def write(new: dict[str, Passage]) -> None:
+            """Batches go on disk whole, so that after an interruption the others are the same."""
+            missing = [*new]
+            for start in range(0, len(missing), self.batch_size):
+                keys = missing[start : start + self.batch_size]
+                batch = [new[own] for own in keys]
+                drawn_by = key_of(seed, [passage.text for passage in batch])
+                for own, texts in zip(keys, _write(self, tokenizer, model, batch, drawn_by), strict=True):
+                    answers.put(own, texts)
+                answers.counts["written"] += len(keys)
 
-        return lambda passages: _pairs_of(passages, key, write, answers, self.batch_size)
+        return lambda passages: from_answers(passages, key, write, answers)
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
@@ -81,31 +88,9 @@ def _load(folder: Path) -> tuple[Any, Any]:
     return tokenizer, model
 
 
-def _pairs_of(
-    passages: Sequence[Passage],
-    key: Callable[[Passage], str],
-    write: Callable[[list[Passage]], list[list[str]]],
-    answers: Answers,
-    batch_size: int,
-) -> Iterator[list[Pair]]:
-    """Batches go on disk whole, so that after an interruption the others are the same."""
-    new = {key(passage): passage for passage in passages if answers.get(key(passage)) is None}
-    answers.counts["kept"] += len(passages) - len(new)
-    missing = [*new]
-    for start in range(0, len(missing), batch_size):
-        keys = missing[start : start + batch_size]
-        for own, texts in zip(keys, write([new[own] for own in keys]), strict=True):
-            answers.put(own, texts)
-        answers.counts["written"] += len(keys)
-    for passage in passages:
-        yield [Pair(question, passage.text) for question in answers.get(key(passage)) or []]
-
-
 def _write(settings: Seq2Seq, tokenizer: Any, model: Any, passages: list[Passage], seed: str) -> list[list[str]]:
     """Distinct questions of each passage."""
-    read = [
-        settings.prompt.replace("{title}", passage.title).replace("{passage}", passage.text) for passage in passages
-    ]
+    read = [fill_prompt(settings.prompt, title=passage.title, passage=passage.text) for passage in passages]
     inputs = tokenizer(read, padding=True, truncation=True, max_length=MAX_INPUT_TOKENS, return_tensors="pt").to(
         model.device
     )
