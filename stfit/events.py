@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class StepInfo:
     """Seconds by part of the step: data, forward, backward, optimizer."""
     seconds_left: float | None = None
     """Until the end of the training, with the evaluations that are due: estimated from those that have passed."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """If a loss is a list: type of loss -> its part of the sum. In metrics.jsonl, a mean like `loss`: `loss/TYPE`."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from stfit.evaluation.mteb import Mteb
 from stfit.lazy import lazy
 from stfit.recipe.load import load_recipe
 from stfit.recipe.marked_yaml import Mark
-from stfit.recipe.recipe import Recipe
+from stfit.recipe.recipe import Recipe, teacher_of
 from stfit.workflows.estimate import build_schedule, estimate, lint_schedule, measure_footprint
 from stfit.workflows.leakage import find_leakage
 from stfit.workflows.memory import lint_memory
@@ -83,20 +83,20 @@ def result_to_json(result: dict[str, Any]) -> dict[str, Any]:
 
 def _read_streams(recipe: Recipe, report: Prepared) -> None:
     for key, objective in recipe.objectives_by_path.items():
-        source, loss = objective.data, objective.loss
+        source = objective.data
         if source.streaming and key in report.examples_of:
             with report.collect_errors(source.dataset):
                 for examples in read_examples(open_blocks(source)(), source):
                     if len(examples):
-                        check_kind(loss.type, loss.fits, examples)
+                        check_kind(objective.needs, examples)
 
 
 def _check_weights(recipe: Recipe, origins: Mapping[str, Mark], report: Prepared, full: bool) -> None:
     """Build the encoders of bases in a local folder, as `train` does; the values of weights are read with `full`."""
     models = {("model", "base"): recipe.model}
-    for key, objective in recipe.objectives_by_path.items():
-        if objective.teacher is not None:
-            models[f"{key}loss", "teacher"] = objective.teacher
+    for key, loss in recipe.losses_by_path.items():
+        if teacher := teacher_of(loss):
+            models[key, "teacher"] = teacher
     for (section, key), model in models.items():
         if isinstance(model.base, str) and is_local(model.base):
             with report.collect_errors(location=RecipeLocation(origins, section, key)):

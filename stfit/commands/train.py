@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from stfit.data.batching.batches import Batch, TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import LazyBatch, StreamingBatches
@@ -35,7 +34,7 @@ from stfit.events import Finished, Started, TrainEvent
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import seal_json
 from stfit.io.unicode import require_text
-from stfit.losses.registry import build_loss, compute_loss
+from stfit.losses.terms import LossTerms
 from stfit.progress import task
 from stfit.publish.commit import preflight
 from stfit.publish.destination import Push
@@ -70,7 +69,7 @@ from stfit.runtime.system import peak_memory
 from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
 from stfit.training.checkpoint import newest_checkpoint, require_disk_space
 from stfit.training.diagnostics import Diagnostics
-from stfit.training.gradients import ComputeLoss, build_splitter
+from stfit.training.gradients import build_splitter
 from stfit.training.loop import TrainObjects, build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import build_intervals
@@ -91,7 +90,7 @@ from stfit.workflows.resume import (
 )
 from stfit.workflows.session import TrainingSession, log_problem
 from stfit.workflows.summarize_run import compare_with_start, write_report
-from stfit.workflows.teacher import embed_with_teacher
+from stfit.workflows.teacher import labels_of_losses
 from stfit.workflows.unchanged import changes_of_finished
 from stfit.workflows.validate import Prepared, RecipeLocation, load_and_validate
 
@@ -288,10 +287,10 @@ def _tokenize(encoder: Encoder, objective: Objective, examples: Examples, rows: 
     prompts = {role: encoder.role_prompt(role, objective.data.prompts) for role in examples.texts}
     cache_key = None if objective.data.streaming else encoder.tokenizer.fingerprint
     table = tokenize_examples(examples, prompts, encoder.tokenizer, cache_key, encoder.prompt_skip, rows)
-    table = embed_with_teacher(table, objective, encoder)
+    table = replace(table, labels=labels_of_losses(table, objective, encoder))
     if objective.views and not encoder.has_dropout:
         raise ModelError(
-            f"loss `{objective.loss.type}` needs dropout to tell the two views of a text apart, and this model has "
+            f"loss `{objective.loss_names}` needs dropout to tell the two views of a text apart, and this model has "
             "none: set `model.dropout: 0.1`"
         )
     return table.duplicate_columns(objective.views)
@@ -310,9 +309,9 @@ def _build_schedule(
             objective.data,
             str(objective.sampler),
             recipe.train.batch_size * processes,
-            objective.loss.min_batch_size,
+            objective.min_batch_size,
             recipe.seed,
-            partial(check_kind, objective.loss.type, objective.loss.fits),
+            partial(check_kind, objective.needs),
             partial(_tokenize, encoder, objective),
             signals.interrupt_long_step,
             leave_out_overlap(recipe, objective.data, evaluators),
@@ -346,10 +345,11 @@ def _with_runtime_choices(recipe: Recipe, encoder: Encoder, device: str) -> Reci
 
 def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -> TrainObjects:
     """Weights are equal in all processes; from here on, each process draws its own dropout."""
-    losses: list[ComputeLoss] = []
-    for objective, examples in zip(recipe.objectives_by_path.values(), prepared.training, strict=True):
-        loss = build_loss(objective.loss, encoder.embedding_dim, examples.num_classes)
-        losses.append(loss.to(encoder.device) if isinstance(loss, nn.Module) else partial(compute_loss, loss))
+    pairs = zip(recipe.objectives_by_path.values(), prepared.training, strict=True)
+    losses = [
+        LossTerms(objective.losses, encoder.embedding_dim, examples.num_classes).to(encoder.device)
+        for objective, examples in pairs
+    ]
     modules = trainable_modules(encoder, losses)
     broadcast_tensors([tensor for module in modules for tensor in module.state_dict().values()])
     train = recipe.train

@@ -30,6 +30,16 @@ def _only_on_hub(revision: str | None, others: ValidationInfo) -> str | None:
     return revision
 
 
+def _fewer_than_dims(number: int | None, others: ValidationInfo) -> int | None:
+    dims = others.data.get("matryoshka_dims") or []
+    if number is not None and number >= len(dims):
+        raise ValueError(f"draws {number} of the {len(dims)} `matryoshka_dims`: set fewer, or remove this key")
+    return number
+
+
+KEYS_OF_EVERY_LOSS = ("weight", "columns", "matryoshka_dims", "matryoshka_weights", "n_dims_per_step")
+
+
 class Accepts(NamedTuple):
     format: str
     label: Literal["none", "binary", "class", "score", "number", "scores", "teacher"]
@@ -48,16 +58,24 @@ class LossBase(Spec):
     min_batch_size: ClassVar[int] = 1
     views: ClassVar[tuple[str, ...]] = ()
     """Columns into which each text of the format `text` is copied; empty keeps its own column."""
+    takes_any_columns: ClassVar[bool] = False
+    """Whether `columns` can select any columns of a format; otherwise they have to form a format of their own."""
 
+    weight: float = Field(1.0, ge=0)
+    """Factor of this loss in the sum, if `loss` is a list."""
+    columns: Annotated[list[str] | None, Field(min_length=1)] = None
+    """Columns that this loss works on, such as [anchor, positive]; null = all columns of the format."""
     matryoshka_dims: list[Annotated[int, Field(gt=0)]] | None = Field(None, min_length=1)
     """Embedding sizes to train, including the full one; the losses of all these prefixes are summed. null = off."""
     matryoshka_weights: Annotated[list[Annotated[float, Field(gt=0)]] | None, AfterValidator(_one_per_dim)] = None
     """Weight of each of `matryoshka_dims` in the sum; null = 1 each."""
+    n_dims_per_step: Annotated[int | None, Field(gt=0), AfterValidator(_fewer_than_dims)] = None
+    """Number of `matryoshka_dims` that are drawn for each batch, which is faster; null = all of them."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Order fields for the schema and dumps: `type` first, Matryoshka last (pydantic: inherited first)."""
-        place = {"type": -1, "matryoshka_dims": 1, "matryoshka_weights": 1}
+        """Order fields for the schema and dumps: `type` first, those of every loss last (pydantic: inherited first)."""
+        place = {"type": -1} | dict.fromkeys(KEYS_OF_EVERY_LOSS, 1)
         fields = sorted(cls.model_fields.items(), key=lambda item: place.get(item[0], 0))
         cls.model_fields.clear()
         cls.model_fields.update(fields)
@@ -67,6 +85,12 @@ class LossBase(Spec):
     def is_built(self) -> bool:
         """Whether it is called through what `build` makes: a loss with weights, which fit whole embeddings."""
         return type(self).build is not LossBase.build
+
+    def select(self, columns: Columns) -> Columns:
+        """The columns that this loss works on; `negative` stands for all columns of negatives."""
+        if self.columns is None:
+            return columns
+        return {name: vectors for name, vectors in columns.items() if role_of(name) in self.columns}
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of a batch: `columns` [rows, dim] each, `label` [rows] if the format has one."""
@@ -135,6 +159,10 @@ class TeacherLoss(LossBase):
             raise DataError(f"loss `{self.tag()}` needs scores of {shape[1]} candidates in {shape[0]} rows; {found}")
         present_rn = ~label.isnan()
         return tensors, upcast(label).to(tensors[0].dtype).masked_fill(~present_rn, 0), present_rn
+
+
+def role_of(column: str) -> str:
+    return "negative" if column.startswith("negative") else column
 
 
 def _ranked(columns: Columns) -> list[str]:

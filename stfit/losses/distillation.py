@@ -24,6 +24,7 @@ class EmbedDistill(TeacherLoss):
     aliases = ("EmbedDistillLoss",)
     fits = (Accepts("text", "teacher"), Accepts("positive_pair", "teacher"), Accepts("triplet", "teacher"))
     same_dim = True
+    takes_any_columns = True
 
     type: Literal["embed_distill"] = "embed_distill"
     distance: Literal["cosine", "l2", "mse"] = "cosine"

@@ -87,9 +87,10 @@ class Softmax(LossBase):
 
     aliases = ("SoftmaxLoss",)
     fits = (Accepts("labeled_pair", "class"),)
-    if not TYPE_CHECKING:  # the classifier reads whole embeddings: these two are no fields here
+    if not TYPE_CHECKING:  # the classifier reads whole embeddings: these are no fields here
         matryoshka_dims: ClassVar[None] = None
         matryoshka_weights: ClassVar[None] = None
+        n_dims_per_step: ClassVar[None] = None
 
     type: Literal["softmax"] = "softmax"
     concatenate_embeddings: bool = True

@@ -10,10 +10,14 @@ Values and gradients equal those of sentence-transformers 6.2, with these delibe
 
 from typing import Annotated, Any
 
+import numpy as np
+from pydantic import AfterValidator, Field
+
 from stfit.errors import ModelError, RecipeError
 from stfit.lazy import Tensor, torch
 from stfit.losses.base import BuiltLoss, Columns, LossBase
 from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE, TeacherCosine
+from stfit.losses.orthogonal import GlobalOrthogonalRegularization
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
 from stfit.losses.ranking import GISTEmbed, MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
 from stfit.losses.triplets import (
@@ -45,11 +49,23 @@ Loss = Annotated[
     | MSE
     | TeacherCosine
     | MarginMSE
-    | DistillKLDiv,
+    | DistillKLDiv
+    | GlobalOrthogonalRegularization,
     Choice("loss", LossBase, "fits"),
 ]
 
 LOSSES: list[Any] = list(union_members(Loss))
+
+
+def _require_weight(loss: LossBase | list[LossBase]) -> LossBase | list[LossBase]:
+    terms = loss if isinstance(loss, list) else [loss]
+    if not any(term.weight for term in terms):
+        raise ValueError("all weights are 0, so that nothing is minimized: raise a `weight`")
+    return loss
+
+
+Losses = Annotated[Loss | Annotated[list[Loss], Field(min_length=1)], AfterValidator(_require_weight)]
+"""One loss, or several whose weighted sum is minimized."""
 
 
 def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = None) -> BuiltLoss:
@@ -63,17 +79,26 @@ def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = Non
     return built
 
 
-def compute_loss(loss: BuiltLoss, columns: Columns, label: Tensor | None) -> Tensor:
-    """Scalar loss of one batch, never in half precision; with `matryoshka_dims`, the sum over all prefixes.
+def compute_loss(loss: BuiltLoss, columns: Columns, label: Tensor | None, seed: int = 0) -> Tensor:
+    """Scalar loss of one batch, never in half precision; with `matryoshka_dims`, the sum over the prefixes.
 
-    `columns`: name -> [rows, dim]; `label`: [rows]. Matryoshka: Kusupati et al., 2022,
-    https://arxiv.org/abs/2205.13147.
+    `columns`: name -> [rows, dim]; `label`: [rows]; `seed` draws the prefixes if `n_dims_per_step` leaves some out.
+    Matryoshka: Kusupati et al., 2022, https://arxiv.org/abs/2205.13147.
     """
-    dims, weights = (loss.matryoshka_dims, loss.matryoshka_weights) if isinstance(loss, LossBase) else (None, None)
+    dims = loss.matryoshka_dims if isinstance(loss, LossBase) else None
     device = next(iter(columns.values())).device.type
     with torch.autocast(device, enabled=False):  # it would round the similarities, which `scale` then multiplies
-        if dims is None:
+        if not isinstance(loss, LossBase) or dims is None:
             return loss(columns, label)
-        prefixes = [{name: vectors[:, :dim] for name, vectors in columns.items()} for dim in dims]
+        weights = loss.matryoshka_weights or [1.0] * len(dims)
+        drawn = _draw(len(dims), loss.n_dims_per_step, seed)
+        prefixes = [{name: vectors[:, : dims[i]] for name, vectors in columns.items()} for i in drawn]
         losses = torch.stack([loss(prefix, label) for prefix in prefixes])
-        return losses.sum() if weights is None else (losses * losses.new_tensor(weights)).sum()
+        return (losses * losses.new_tensor([weights[i] for i in drawn])).sum()
+
+
+def _draw(dims: int, number: int | None, seed: int) -> list[int]:
+    """The indices of the prefixes to compute, in their order."""
+    if number is None:
+        return list(range(dims))
+    return sorted(np.random.default_rng(seed).choice(dims, number, replace=False).tolist())

@@ -38,7 +38,7 @@ Inputs = dict[str, Any]
 def describe_inputs(pinned: Recipe) -> Inputs:
     """The inputs of a recipe whose revisions are commits. Files are hashed; no rows are read."""
     objectives = pinned.objectives_by_path.values()
-    teachers = [objective.teacher for objective in objectives if objective.teacher]
+    teachers = [teacher for objective in objectives for teacher in objective.teachers if teacher]
     others = [(key, path) for key, path in keyed_paths(pinned) if not ROWS.search(key)]
     files = {key: digest for key, path in others if (digest := _digest_of(path))}
     return {

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from stfit.data.batching.sampling import Sampler
-from stfit.data.source import TrainingData
+from stfit.data.checks.compatibility import LabelNeeds
+from stfit.data.source import ROLES, TrainingData
 from stfit.encoder.config import Model
 from stfit.evaluation.gate import Gate
 from stfit.evaluation.registry import Evaluator
-from stfit.losses.base import TeacherLoss
-from stfit.losses.registry import Loss
+from stfit.losses.base import LossBase, TeacherLoss
+from stfit.losses.registry import Losses
 from stfit.publish.destination import Push
 from stfit.spec import Spec
 from stfit.tracking.trackers import Tracker
@@ -40,6 +41,12 @@ def _require_folder_name(name: str) -> str:
     return name
 
 
+def teacher_of(loss: LossBase) -> Model | None:
+    if isinstance(loss, TeacherLoss) and loss.teacher is not None:
+        return Model(base=loss.teacher, revision=loss.revision)
+    return None
+
+
 ALTERNATIVES = {"objectives": ("data", "loss")}
 
 
@@ -48,8 +55,8 @@ class Objective(Spec):
 
     data: TrainingData
     """The training data."""
-    loss: Loss
-    """The loss to minimize."""
+    loss: Losses
+    """The loss to minimize, or a list: the sum of several losses of the same batch, each with its `weight`."""
     weight: float | None = Field(None, gt=0)
     """Fraction of the batches, relative to the weights of the other objectives; with equal weights, objectives
     alternate. An epoch has as many batches as all objectives together; an objective that runs out of rows starts over
@@ -58,15 +65,63 @@ class Objective(Spec):
     """How batches are formed. Defaults to `train.sampler`."""
 
     @property
-    def teacher(self) -> Model | None:
-        if isinstance(self.loss, TeacherLoss) and self.loss.teacher is not None:
-            return Model(base=self.loss.teacher, revision=self.loss.revision)
-        return None
+    def losses(self) -> list[LossBase]:
+        return list(self.losses_by_key.values())
+
+    @property
+    def losses_by_key(self) -> dict[str, LossBase]:
+        """`loss`, or `loss.0`, `loss.1`, ... -> loss."""
+        return (
+            {f"loss.{i}": loss for i, loss in enumerate(self.loss)}
+            if isinstance(self.loss, list)
+            else {"loss": self.loss}
+        )
+
+    @property
+    def loss_names(self) -> str:
+        return " + ".join(loss.tag() for loss in self.losses)
+
+    @property
+    def min_batch_size(self) -> int:
+        return max(loss.min_batch_size for loss in self.losses)
+
+    @property
+    def best_sampler(self) -> Sampler:
+        """The one that the losses were made for; losses that need different ones have no format in common."""
+        return next((loss.sampler for loss in self.losses if loss.sampler != "shuffle"), "shuffle")
+
+    @property
+    def teachers(self) -> list[Model | None]:
+        """The teacher of each loss."""
+        return [teacher_of(loss) for loss in self.losses]
 
     @property
     def views(self) -> tuple[str, ...]:
         """The columns into which each text of format `text` is copied; empty for other formats."""
-        return self.loss.views if self.data.format == "text" else ()
+        return next((loss.views for loss in self.losses if loss.views), ()) if self.data.format == "text" else ()
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return self.views or ROLES[self.data.format]
+
+    def format_of(self, loss: LossBase) -> str | None:
+        """The format of the columns that a loss selects; None if they form none."""
+        chosen = set(loss.columns or self.roles)
+        if loss.takes_any_columns or chosen == set(self.roles):
+            return self.data.format
+        return "positive_pair" if chosen == {"anchor", "positive"} else None
+
+    @property
+    def needs(self) -> list[LabelNeeds]:
+        """What each loss learns from."""
+        return [
+            LabelNeeds(
+                loss.tag(),
+                tuple(fit.label for fit in loss.fits if fit.format == self.format_of(loss)),
+                teacher_of(loss) is not None,
+            )
+            for loss in self.losses
+        ]
 
 
 class Recipe(Spec):
@@ -83,8 +138,8 @@ class Recipe(Spec):
     """The encoder to train."""
     data: TrainingData | None
     """The training data."""
-    loss: Loss | None
-    """The loss to minimize."""
+    loss: Losses | None
+    """The loss to minimize, or a list: the sum of several losses of the same batch, each with its `weight`."""
     objectives: Annotated[list[Objective], Field(min_length=1)] | None = None
     """Several pairs of data and loss, instead of `data` and `loss`. Each batch comes from one of them."""
     train: Train = Train()
@@ -106,9 +161,18 @@ class Recipe(Spec):
             objectives = {"": Objective(data=self.data, loss=self.loss)}
         for key, objective in objectives.items():
             sampler = objective.sampler or self.train.sampler
-            update = {"sampler": objective.loss.sampler if sampler == "auto" else sampler}
+            update = {"sampler": objective.best_sampler if sampler == "auto" else sampler}
             objectives[key] = objective.model_copy(update=update)
         return objectives
+
+    @property
+    def losses_by_path(self) -> dict[str, LossBase]:
+        """Key, such as `loss` or `objectives.0.loss.1` -> loss."""
+        return {
+            f"{path}{key}": loss
+            for path, objective in self.objectives_by_path.items()
+            for key, loss in objective.losses_by_key.items()
+        }
 
     @property
     def is_streamed(self) -> bool:
@@ -145,8 +209,7 @@ class Recipe(Spec):
     @property
     def matryoshka_dims(self) -> list[int]:
         """Prefix lengths that the losses train, longest first; each is evaluated separately."""
-        objectives = self.objectives_by_path.values()
-        dims = {dim for objective in objectives for dim in objective.loss.matryoshka_dims or []}
+        dims = {dim for loss in self.losses_by_path.values() for dim in loss.matryoshka_dims or []}
         return sorted((dim for dim in dims if dim <= (self.model.truncate_dim or dim)), reverse=True)
 
     @model_validator(mode="after")

@@ -56,7 +56,7 @@ class _Tables:
 
     def sections(self, properties: dict[str, Part], path: str) -> Iterator[str]:
         for key, part in properties.items():
-            names = [name for name in _references(part) if name not in self.shown]
+            names = [name for name in dict.fromkeys(_references(part)) if name not in self.shown]
             here = f"{path}.{key}".lstrip(".")
             shared = self.shared_by(names) if len(names) > 1 else {}
             if len(names) > 1:
@@ -112,7 +112,7 @@ class _Tables:
         return _one_line(next(piece["description"] for piece in described if "description" in piece))
 
     def value(self, part: Part) -> str:
-        if names := _references(part, deep=False):
+        if names := list(dict.fromkeys(_references(part, deep=False))):
             return self.choice(part, names)
         if "enum" in part or "const" in part:
             return ", ".join(f"`{_plain(value)}`" for value in part.get("enum", [part.get("const")]))
@@ -126,9 +126,15 @@ class _Tables:
 
     def choice(self, part: Part, names: list[str]) -> str:
         tags = [self.definitions[name]["properties"].get("type", {}).get("enum", ["mapping"])[0] for name in names]
-        others = [member for member in part.get("anyOf", []) if "$ref" not in member and "enum" not in member]
         shown = ", ".join(tag if tag == "mapping" else f"`{tag}`" for tag in tags)
-        return _or_of([shown, *(self.value(member) for member in others)])
+        return _or_of([shown, *(self.other(member, names) for member in part.get("anyOf", []))])
+
+    def other(self, member: Part, names: list[str]) -> str:
+        """A value that is none of the choices `names` themselves; empty if it is."""
+        found = dict.fromkeys(_references(member))
+        if list(found) == names:
+            return "a list of them" if member.get("type") == "array" else ""
+        return "" if "$ref" in member or "enum" in member else self.value(member)
 
 
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`", "null": "null"}
@@ -137,7 +143,8 @@ BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "m
 
 def _or_of(values: list[str]) -> str:
     """Join the values without duplicates; `number` includes whole numbers."""
-    return " or ".join(value for value in dict.fromkeys(values) if value != "whole number" or "number" not in values)
+    distinct = dict.fromkeys(filter(None, values))
+    return " or ".join(value for value in distinct if value != "whole number" or "number" not in values)
 
 
 def _bounds(part: Part) -> str:
@@ -190,6 +197,8 @@ def _formats() -> list[dict[str, Any]]:
     formats: dict[tuple[str, str], list[str]] = {}
     for loss in LOSSES:
         for fit in loss.fits:
+            if fit.label == "none" and fit.format.startswith("labeled"):
+                continue  # a regularizer, beside a loss that uses the labels
             formats.setdefault((fit.format, fit.label), []).append(loss.tag())
     return [
         {"name": format, "columns": ROLES[format], "label": LABELS[label], "losses": losses}

@@ -143,7 +143,6 @@ CLASSES = {
     "ContrastiveTensionLoss": "format `text` with `multiple_negatives_ranking` (SimCSE) learns from texts alone",
     "ContrastiveTensionLossInBatchNegatives": "format `text` with `multiple_negatives_ranking` (SimCSE)",
     "DenoisingAutoEncoderLoss": "format `text` with `multiple_negatives_ranking` (SimCSE) learns from texts alone",
-    "GlobalOrthogonalRegularizationLoss": "there is no such term yet",
     "Matryoshka2dLoss": "losses see embeddings, not the layers below: use `matryoshka_dims` with any loss",
     "MatryoshkaLoss": "write `matryoshka_dims: [384, 128]` in any loss",
     "LabelAccuracyEvaluator": "`classification` measures classes of texts",

@@ -6,7 +6,7 @@ from typing import Any
 from stfit.io.display import format_duration
 from stfit.report.figures import MAX_PANELS, Picture, draw_curves, draw_histograms, draw_lengths, figure_style
 from stfit.report.render import render
-from stfit.report.run_summary import PHASES, STAGE_TITLES, RunSummary, loss_curve
+from stfit.report.run_summary import PHASES, STAGE_TITLES, RunSummary, loss_curve, term_curves
 
 MAX_EXAMPLES = 10
 
@@ -40,8 +40,12 @@ def _training_figures(run: RunSummary) -> Iterator[Picture]:
             f"Training loss from {losses[0]:.4g} at step {steps[0]} to {losses[-1]:.4g} at step {steps[-1]}, of "
             "batches that are at least half full; learning rate of each step"
         )
-        panels = {"Loss": [(0, (steps, losses))], "Learning rate": [(0, run.learning_rates())]}
-        yield draw_curves("loss", caption, panels, ["loss", "learning rate"])
+        terms = {name: curve for name, curve in term_curves(run.log).items() if curve[0]}
+        if terms:
+            caption += "; the parts of the sum that is the loss"
+        curves = {"Loss": (steps, losses)} | terms | {"Learning rate": run.learning_rates()}
+        panels = {title: [(0, curve)] for title, curve in curves.items()}
+        yield draw_curves("loss", caption, panels, ["loss"] * (1 + len(terms)) + ["learning rate"])
     curves = dict(list(run.metric_curves().items())[:MAX_PANELS])
     if curves:
         ends = [f"{name} from {values[0]:.4f} to {values[-1]:.4f}" for name, (_, values) in curves.items()]

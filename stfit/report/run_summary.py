@@ -70,12 +70,18 @@ def interleave_evaluators(metrics: Sequence[str]) -> list[str]:
     return [name for names in zip_longest(*of_evaluator.values()) for name in names if name is not None]
 
 
-def loss_curve(log: list[dict[str, Any]]) -> Curve:
+def loss_curve(log: list[dict[str, Any]], name: str = "loss") -> Curve:
     """Without the small batches at the end of an epoch, whose losses are not comparable."""
     steps = _logged_steps(log)
     largest = max((entry["rows"] for entry in steps), default=0)
-    full = [entry for entry in steps if entry["rows"] > largest / 2]
-    return [entry["step"] for entry in full], [entry["loss"] for entry in full]
+    full = [entry for entry in steps if entry["rows"] > largest / 2 and name in entry]
+    return [entry["step"] for entry in full], [entry[name] for entry in full]
+
+
+def term_curves(log: list[dict[str, Any]]) -> dict[str, Curve]:
+    """Of each loss of a list, its part of the sum."""
+    names = dict.fromkeys(name for entry in _logged_steps(log) for name in entry if name.startswith("loss/"))
+    return {name: loss_curve(log, name) for name in names}
 
 
 def _logged_steps(log: list[dict[str, Any]]) -> list[dict[str, Any]]:

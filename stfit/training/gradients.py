@@ -9,6 +9,7 @@ Shape suffixes: s = distinct sequences of the batch, d = embedding dim.
 """
 
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -22,17 +23,18 @@ from stfit.distributed import all_gather_rows, all_reduce_max, partition, rank
 from stfit.encoder.encoder import Encoder
 from stfit.errors import RecipeError
 from stfit.losses.base import upcast
+from stfit.losses.terms import LossTerms
 from stfit.runtime.timer import Timer
 from stfit.training.fsdp import is_sharded
 from stfit.training.rng import capture_rng, restore_rng
 
-ComputeLoss = Callable[[dict[str, Tensor], Tensor | None], Tensor]
 Splitter = Callable[[Batch, np.ndarray], list[np.ndarray]]
 """Batch, indices of the sequences that this rank embeds -> those indices as mini-batches."""
 
 
 class BatchResult(NamedTuple):
-    loss: Tensor
+    terms: Tensor
+    """The losses of the batch with their weights; their sum is minimized."""
     finite_s: Tensor
     spread: Tensor
     """Largest difference between two embeddings in one dimension, relative to the largest value; 0 if all are equal."""
@@ -66,23 +68,23 @@ def embed(encoder: Encoder, batch: Batch, sequences: np.ndarray) -> Tensor:
     return upcast(encoder([batch.sequences[sequence] for sequence in sequences], prompt_lengths))[:count]
 
 
-def compute_batch_loss(embedding_sd: Tensor, batch: Batch, loss: ComputeLoss) -> Tensor:
+def compute_loss_terms(embedding_sd: Tensor, batch: Batch, loss: LossTerms) -> Tensor:
     with_zero_sd = functional.pad(embedding_sd, (0, 0, 0, 1))  # a missing text has index -1: the zero row
     device = embedding_sd.device
     columns = {role: with_zero_sd[torch.from_numpy(index).to(device)] for role, index in batch.columns.items()}
-    label = None if batch.label is None else torch.from_numpy(np.asarray(batch.label))
-    if label is not None:  # scores in the losses' own type: Metal has no float64
-        label = label.to(embedding_sd.dtype if label.is_floating_point() else label.dtype).to(device)
-    value = loss(columns, label)
-    if not isinstance(value, Tensor) or value.ndim:
-        shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise RecipeError(f"a loss must return a tensor of one number, and this one returns {shape}")
-    return value
+    labels = tuple(None if label is None else _to_device(label, embedding_sd) for label in batch.labels)
+    return loss(columns, labels, zlib.crc32(batch.rows.tobytes()))
+
+
+def _to_device(label: np.ndarray, like: Tensor) -> Tensor:
+    """Scores in the losses' own type: Metal has no float64."""
+    tensor = torch.from_numpy(np.asarray(label))
+    return tensor.to(like.dtype if tensor.is_floating_point() else tensor.dtype).to(like.device)
 
 
 def backward(
     encoder: Encoder,
-    loss: ComputeLoss,
+    loss: LossTerms,
     batch: Batch,
     split: Splitter,
     scale: Callable[[Tensor], Tensor],
@@ -112,9 +114,9 @@ def backward(
         embedding_sd = all_gather_rows(torch.cat(embeddings), shares).requires_grad_()
     else:
         embedding_sd = all_gather_rows(embed(encoder, batch, parts[0]), shares)
-    value = compute_batch_loss(embedding_sd, batch, loss)
+    terms = compute_loss_terms(embedding_sd, batch, loss)
     timer.lap("forward")
-    _backward(scale(value))
+    _backward(scale(terms.sum()))
     if cached:
         assert embedding_sd.grad is not None
         for part, rng_state in zip(parts, rng_states, strict=True):
@@ -125,7 +127,7 @@ def backward(
     embedding_sd = embedding_sd.detach()
     range_d = embedding_sd.amax(0) - embedding_sd.amin(0)
     largest = embedding_sd.abs().max().clamp(min=torch.finfo(embedding_sd.dtype).tiny)
-    return BatchResult(value.detach(), embedding_sd.isfinite().all(dim=1), range_d.max() / largest)
+    return BatchResult(terms.detach(), embedding_sd.isfinite().all(dim=1), range_d.max() / largest)
 
 
 def _backward(output: Tensor, gradient: Tensor | None = None) -> None:

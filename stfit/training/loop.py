@@ -17,10 +17,11 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError, overflow_advice
 from stfit.events import StepInfo
+from stfit.losses.terms import LossTerms
 from stfit.runtime.timer import Timer
 from stfit.training.adamw import AdamW
 from stfit.training.fsdp import shard, summon_full_params, total_grad_norm
-from stfit.training.gradients import BatchResult, ComputeLoss, Splitter, backward, trained_weights
+from stfit.training.gradients import BatchResult, Splitter, backward, trained_weights
 from stfit.training.param_groups import build_param_groups
 from stfit.training.rng import capture_rng, restore_rng
 from stfit.training.sparse_tables import use_sparse_gradients
@@ -29,7 +30,7 @@ from stfit.training.sparse_tables import use_sparse_gradients
 @dataclass(frozen=True)
 class TrainObjects:
     encoder: Encoder
-    losses: list[ComputeLoss]
+    losses: list[LossTerms]
     optimizer: AdamW
     scaler: torch.amp.GradScaler
     unsharded: Encoder | None = None
@@ -44,14 +45,13 @@ class TrainObjects:
         return nullcontext(self.encoder) if self.unsharded is None else summon_full_params(self.unsharded, self.encoder)
 
 
-def trainable_modules(encoder: Encoder, losses: list[ComputeLoss]) -> list[nn.Module]:
-    """The encoder, and the losses that have weights."""
-    return [encoder, *(loss for loss in losses if isinstance(loss, nn.Module))]
+def trainable_modules(encoder: Encoder, losses: list[LossTerms]) -> list[nn.Module]:
+    return [encoder, *losses]
 
 
 def build_train_objects(
     encoder: Encoder,
-    losses: list[ComputeLoss],
+    losses: list[LossTerms],
     weight_decay: float,
     frozen: list[str],
     layer_decay: float | None = None,
@@ -104,7 +104,7 @@ def train_steps(
         batches = [batch for _, batch in group]
         results = _accumulate_gradients(objects, group, split, timer, check_interrupt)
         _reduce_gradients(objects)
-        loss = torch.stack([result.loss for result in results]).mean().item()
+        loss = torch.stack([result.terms.sum() for result in results]).mean().item()
         objects.scaler.unscale_(cast("Any", objects.optimizer))
         norm = total_grad_norm(weights)
         grad_norm = norm.item()
@@ -118,6 +118,7 @@ def train_steps(
             step=step + 1,
             loss=loss,
             objectives=[objective for objective, _ in group],
+            terms=_mean_terms(objects, group, results),
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             spread=max(result.spread.item() for result in results),
@@ -152,6 +153,16 @@ def _accumulate_gradients(
     except (InterruptedRun, DataError):
         restore_rng(rng_state)
         raise
+
+
+def _mean_terms(objects: TrainObjects, group: list[tuple[int, Batch]], results: list[BatchResult]) -> dict[str, float]:
+    """Name -> mean over the batches of a step that have this term; empty if every loss has only one."""
+    values: dict[str, list[float]] = {}
+    for (index, _), result in zip(group, results, strict=True):
+        if len(result.terms) > 1:
+            for name, value in zip(objects.losses[index].names, result.terms.tolist(), strict=True):
+                values.setdefault(name, []).append(value)
+    return {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
 
 def _reduce_gradients(objects: TrainObjects) -> None:

@@ -41,6 +41,9 @@ class TrainState:
     loss_sum: float = 0.0
     loss_steps: int = 0
     """Sum of the losses since the last step that was logged, and their number."""
+    term_sums: dict[str, float] = field(default_factory=dict)
+    term_steps: dict[str, int] = field(default_factory=dict)
+    """The same for each term, if a loss is a list."""
     seconds: float = 0.0
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds of the whole run by activity: the parts of the steps, preparing, evaluation, saving."""
@@ -53,6 +56,9 @@ class TrainState:
         self.step = info.step
         self.loss_sum += info.loss
         self.loss_steps += 1
+        for name, value in info.terms.items():
+            self.term_sums[name] = self.term_sums.get(name, 0.0) + value
+            self.term_steps[name] = self.term_steps.get(name, 0) + 1
         self.seconds += info.seconds
         for name, seconds in info.spent.items():
             self.add_seconds(name, seconds)
@@ -60,11 +66,12 @@ class TrainState:
             self.timed_rows += info.rows
             self.timed_seconds += info.seconds
 
-    def take_mean_loss(self) -> float:
-        """The mean loss since it was taken last: single batches differ too much to show a trend."""
-        mean = self.loss_sum / self.loss_steps
-        self.loss_sum, self.loss_steps = 0.0, 0
-        return mean
+    def take_mean_loss(self) -> dict[str, float]:
+        """The mean loss and terms since they were taken last: single batches differ too much to show a trend."""
+        means = {f"loss/{name}": total / self.term_steps[name] for name, total in self.term_sums.items()}
+        means["loss"] = self.loss_sum / self.loss_steps
+        self.loss_sum, self.loss_steps, self.term_sums, self.term_steps = 0.0, 0, {}, {}
+        return means
 
     def add_seconds(self, name: str, seconds: float) -> None:
         self.spent[name] = self.spent.get(name, 0.0) + seconds

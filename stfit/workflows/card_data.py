@@ -86,7 +86,7 @@ def _describe_training(
         base_on_hub=on_hub,
         base_commit=recipe.model.revision,
         data=_describe_data(recipe, lock["data"], training or []),
-        losses=[objective.loss for objective in recipe.objectives_by_path.values()],
+        losses=list(recipe.losses_by_path.values()),
         recipe=to_yaml(recipe, for_others=True),
         steps=result["steps"],
         seconds=result["seconds"],

@@ -42,7 +42,7 @@ def build_schedule(
                 train.batch_size * processes,
                 recipe.seed,
                 examples.fingerprint,
-                objective.loss.min_batch_size,
+                objective.min_batch_size,
             )
         )
         for objective, examples in zip(objectives, training, strict=True)
@@ -153,7 +153,7 @@ def estimate(
         "objectives": [
             {
                 "dataset": objective.data.dataset,
-                "loss": objective.loss.type,
+                "loss": objective.loss_names,
                 "rows": len(table),
                 "share": number / sum(batches),
             }

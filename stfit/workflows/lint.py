@@ -22,11 +22,12 @@ from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
 from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
+from stfit.losses.base import LossBase
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import LOSSES
 from stfit.publish.destination import known_licenses
 from stfit.recipe.marked_yaml import Mark
-from stfit.recipe.recipe import Recipe
+from stfit.recipe.recipe import Objective, Recipe, teacher_of
 
 Findings = Iterator[tuple[str, str, str]]
 """Dotted key to change, stable code, and what is wrong."""
@@ -54,17 +55,32 @@ def lint_recipe(checks: list[Check], recipe: Recipe, base: ModelInfo, origins: M
 
 def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> Findings:
     fits = {loss.tag(): loss.fits for loss in LOSSES}
-    for key, objective in recipe.objectives_by_path.items():
-        if problem := format_problem(objective.loss.type, objective.data.format, fits):
-            yield f"{key}loss", "loss-format", problem
+    for key, objective, loss in _each_loss(recipe):
+        format = objective.format_of(loss)
+        unknown = [name for name in loss.columns or [] if name not in objective.roles]
+        if unknown:
+            message = f"this data has no column `{unknown[0]}`: {did_you_mean(unknown[0], list(objective.roles))}"
+            yield f"{key}.columns", "unknown-role", message
+        elif format is None:
+            names = " and ".join(loss.columns or [])
+            message = f"`{loss.tag()}` can't learn from {names} alone: choose [anchor, positive], or remove this key"
+            yield f"{key}.columns", "loss-format", message
+        elif problem := format_problem(loss.tag(), format, fits):
+            yield key, "loss-format", problem
 
 
 def _absent_negatives(recipe: Recipe, base: ModelInfo) -> Findings:
-    for key, objective in recipe.objectives_by_path.items():
-        is_own = isinstance(objective.loss, MultipleNegativesRanking) and objective.loss.negatives == "own"
-        if is_own and objective.data.format != "triplet":
-            message = f"`negatives: own` needs the negatives of format triplet; format {objective.data.format} has none"
-            yield f"{key}loss.negatives", "loss-format", message
+    for key, objective, loss in _each_loss(recipe):
+        format = objective.format_of(loss)
+        if isinstance(loss, MultipleNegativesRanking) and loss.negatives == "own" and format not in (None, "triplet"):
+            message = f"`negatives: own` needs the negatives of format triplet; format {format} has none"
+            yield f"{key}.negatives", "loss-format", message
+
+
+def _each_loss(recipe: Recipe) -> Iterator[tuple[str, Objective, LossBase]]:
+    for path, objective in recipe.objectives_by_path.items():
+        for key, loss in objective.losses_by_key.items():
+            yield f"{path}{key}", objective, loss
 
 
 def missing_trackers(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -145,10 +161,10 @@ def _distance(metric: str, name: str) -> float:
 
 
 def prefixes_of_weights(recipe: Recipe, base: ModelInfo) -> Findings:
-    for key, objective in recipe.objectives_by_path.items():
-        if objective.loss.is_built and objective.loss.matryoshka_dims:
-            message = f"`{objective.loss.type}` has weights of its own, which fit whole embeddings: remove this key"
-            yield f"{key}loss.matryoshka_dims", "matryoshka", message
+    for key, loss in recipe.losses_by_path.items():
+        if loss.is_built and loss.matryoshka_dims:
+            message = f"`{loss.tag()}` has weights of its own, which fit whole embeddings: remove this key"
+            yield f"{key}.matryoshka_dims", "matryoshka", message
 
 
 def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -159,10 +175,7 @@ def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> Findings:
 
 def _exceeded_dimensions(recipe: Recipe, base: ModelInfo) -> Findings:
     dim = embedding_dim(recipe, base)
-    sizes = {
-        f"{key}loss.matryoshka_dims": max(objective.loss.matryoshka_dims or [0])
-        for key, objective in recipe.objectives_by_path.items()
-    }
+    sizes = {f"{key}.matryoshka_dims": max(loss.matryoshka_dims or [0]) for key, loss in recipe.losses_by_path.items()}
     for key, size in {**sizes, "model.truncate_dim": recipe.model.truncate_dim or 0}.items():
         if dim is not None and size > dim:
             yield key, "too-many-dimensions", f"{size} exceeds the {dim} dimensions of the embeddings"
@@ -188,13 +201,13 @@ def _unreachable_margins(recipe: Recipe, base: ModelInfo) -> Findings:
     maximum = {"cosine": 2.0}
     if [layer.type for layer in layers_of(recipe, base)[-1:]] == ["normalize"]:
         maximum |= {"euclidean": 2.0, "squared_euclidean": 4.0}
-    for key, objective in recipe.objectives_by_path.items():
-        settings = dict(objective.loss)
+    for key, loss in recipe.losses_by_path.items():
+        settings = dict(loss)
         distance, margin = settings.get("distance"), settings.get("margin", 0.0)
         if distance in maximum and margin >= maximum[distance]:
             name = "cosine distance" if distance == "cosine" else f"{distance} distance of normalized embeddings"
             message = f"{margin:g} can't be reached: the {name} is at most {maximum[distance]:g}"
-            yield f"{key}loss.margin", "margin", message
+            yield f"{key}.margin", "margin", message
 
 
 def _learning_rate(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -223,16 +236,16 @@ def _frozen_backbone(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> Findings:
-    for key, objective in recipe.objectives_by_path.items():
-        scale = dict(objective.loss).get("scale", 1.0)
+    for key, loss in recipe.losses_by_path.items():
+        scale = dict(loss).get("scale", 1.0)
         if scale < 1:
             message = f"{scale:g} multiplies the cosine. If you mean a temperature of {scale:g}, write {1 / scale:g}"
-            yield f"{key}loss.scale", "scale", message
+            yield f"{key}.scale", "scale", message
 
 
 def few_negatives(recipe: Recipe, base: ModelInfo) -> Findings:
     size = recipe.train.batch_size * world_size()
-    in_batch = any(objective.loss.sampler == "no_duplicates" for objective in recipe.objectives_by_path.values())
+    in_batch = any(loss.sampler == "no_duplicates" for loss in recipe.losses_by_path.values())
     if in_batch and size < MIN_BATCH_SIZE:
         advice = "Use 64 or more; with `mini_batch_size`, they fit into memory"
         yield "train.batch_size", "few-negatives", f"{size} rows give only {size - 1} negatives. {advice}"
@@ -248,10 +261,11 @@ def _unreachable_gates(recipe: Recipe, base: ModelInfo) -> Findings:
 def _unsuitable_sampler(recipe: Recipe, base: ModelInfo) -> Findings:
     """A loss that mines its batches finds little in batches of another sampler."""
     for key, objective in recipe.objectives_by_path.items():
-        needed = objective.loss.sampler
+        needed = objective.best_sampler
         if needed not in ("shuffle", objective.sampler):
             place = "train.sampler" if objective.sampler == recipe.train.sampler else f"{key}sampler"
-            message = f"loss `{objective.loss.type}` needs `sampler: {needed}`, not `{objective.sampler}`"
+            loss = next(loss for loss in objective.losses if loss.sampler == needed)
+            message = f"loss `{loss.tag()}` needs `sampler: {needed}`, not `{objective.sampler}`"
             yield place, "sampler", message
 
 
@@ -372,7 +386,8 @@ def _stream_conflicts(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         yield f"{key}data.shuffle", data.shuffle, "can't shuffle a stream as a whole: see `shuffle_buffer`"
         yield f"{key}data.limit", data.limit is not None, "does not apply to a stream: set `train.max_steps` instead"
         yield f"{key}data.split", not is_of_whole(data.split), f"`{data.split}`: a stream only reads one whole split"
-        yield f"{key}loss.teacher", objective.teacher is not None, f"embeds all texts {in_advance}"
+        for loss_key, loss in objective.losses_by_key.items():
+            yield f"{key}{loss_key}.teacher", teacher_of(loss) is not None, f"embeds all texts {in_advance}"
     weighted = recipe.objectives_by_path if recipe.objectives else {}
     for key, objective in weighted.items():
         message = f"is missing, and {unknown}: give each objective its share of the batches"

@@ -4,6 +4,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from statistics import fmean as mean
 from typing import Any
 
 from stfit.distributed import is_rank_zero
@@ -22,7 +23,7 @@ log = logging.getLogger("stfit")
 def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) -> Iterator[Any]:
     """Pass the events on. A tracker that fails, at any time, is dropped with a warning: tracking never ends a run."""
     writers: dict[str, LogMetrics] = {}
-    losses: list[float] = []
+    steps: list[StepInfo] = []
     with ExitStack() as opened:
         for event in events:
             if isinstance(event, Started) and is_rank_zero() and recipe.track:
@@ -30,8 +31,8 @@ def log_to_trackers(events: Iterable[Any], recipe: Recipe, folder: RunFolder) ->
                 started = {tracker.tag(): _start(tracker, run, opened) for tracker in recipe.track}
                 writers = {name: write for name, write in started.items() if write}
             if isinstance(event, StepInfo):
-                losses.append(event.loss)
-            if numbers := _numbers_of(event, recipe.train.log_every_steps, losses):
+                steps.append(event)
+            if numbers := _numbers_of(event, recipe.train.log_every_steps, steps):
                 for name, write in list(writers.items()):
                     try:
                         write(event.step, numbers)
@@ -65,22 +66,27 @@ def _warn(name: str, error: Exception) -> None:
     log.warning("track: %s failed and is disabled: %s", name, " ".join(str(error).split()))
 
 
-def _numbers_of(event: Any, every: int, losses: list[float]) -> dict[str, float]:
-    """`losses`: those since the last step that was logged; they are taken."""
+def _numbers_of(event: Any, every: int, steps: list[StepInfo]) -> dict[str, float]:
+    """`steps`: those since the last one that was logged; they are taken."""
     match event:
         case Evaluated():
             return event.metrics
         case StepInfo() if event.step % every == 0:
-            mean = sum(losses) / len(losses)
-            losses.clear()
+            losses = [{"train/loss": step.loss} | _prefixed("train/loss/", step.terms) for step in steps]
+            steps.clear()
+            names = dict.fromkeys(name for step in losses for name in step)
             return {
-                "train/loss": mean,
+                **{name: mean(step[name] for step in losses if name in step) for name in names},
                 "train/learning_rate": event.learning_rate,
                 "train/grad_norm": event.grad_norm,
                 "train/examples_per_second": event.rows / event.seconds,
                 "train/tokens_per_second": event.tokens / event.seconds,
             }
     return {}
+
+
+def _prefixed(prefix: str, numbers: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}{name}": value for name, value in numbers.items()}
 
 
 def _id_of(folder: RunFolder) -> str:

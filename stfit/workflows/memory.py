@@ -172,7 +172,7 @@ def _loss(footprint: Footprint) -> Range:
     rows, columns = min(footprint.recipe.train.batch_size, max(map(len, footprint.tables))), footprint.columns
     dim = max(footprint.base.hidden_size or 0, embedding_dim(footprint.recipe, footprint.base) or 0)
     numbers = rows * columns * dim + rows * rows * max(1, columns - 1)
-    if any(objective.loss.type == "batch_all_triplet" for objective in footprint.recipe.objectives_by_path.values()):
+    if any(loss.tag() == "batch_all_triplet" for loss in footprint.recipe.losses_by_path.values()):
         numbers += rows**3
     return 2 * FLOAT * numbers, 8 * FLOAT * numbers
 

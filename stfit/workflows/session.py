@@ -87,8 +87,8 @@ class TrainingSession:
     def after(self, info: StepInfo, first_step: int) -> Iterator[StepInfo | Evaluated]:
         self.state.update(info, first_step)
         if self.intervals.is_due(info.step, self.intervals.log_every):
-            entry = {**vars(info), "loss": self.state.take_mean_loss(), "peak_rss_mib": peak_memory() / 2**20}
-            del entry["seconds_left"]  # differs from run to run
+            entry = {**vars(info), **self.state.take_mean_loss(), "peak_rss_mib": peak_memory() / 2**20}
+            del entry["terms"], entry["seconds_left"]  # the first are loss/TYPE; the second differs from run to run
             self.folder.log({"step": info.step, "event": "step", **entry})
         self.log_peak_memory("first step")
         for problem in self.diagnostics.check_step(info):

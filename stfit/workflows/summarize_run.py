@@ -120,7 +120,7 @@ def _inputs(recipe: Recipe, lock: dict[str, Any], result: dict[str, Any]) -> lis
         rows = f"{data['rows']} examples" if "rows" in data else "a stream"
         parts = [str(source.dataset), f"split {source.split}", rows, source.format]
         parts += [f"commit {data['commit']}"] if data.get("commit") else []
-        facts += [("data", ", ".join(parts)), ("loss", objective.loss.type)]
+        facts += [("data", ", ".join(parts)), ("loss", objective.loss_names)]
     train = recipe.train
     length = f"{train.max_steps} steps" if train.max_steps else f"{train.epochs or 1:g} epochs"
     processes = result.get("processes", lock.get("processes", 1))

@@ -22,10 +22,10 @@ from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
 from stfit.hub.explain import OUT_OF_REACH
-from stfit.losses.base import TeacherLoss
+from stfit.losses.base import LossBase, TeacherLoss
 from stfit.progress import task
 from stfit.recipe.marked_yaml import Mark
-from stfit.recipe.recipe import Objective, Recipe
+from stfit.recipe.recipe import Objective, Recipe, teacher_of
 from stfit.workflows.leakage import dataset_of, drop_overlap, find_leakage, load_evaluators, with_kept_rows
 from stfit.workflows.lint import ERRORS, WARNINGS, embedding_dim, lint_recipe
 
@@ -143,9 +143,10 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
 def _load_objective(
     key: str, objective: Objective, recipe: Recipe, origins: Mapping[str, Mark], report: Prepared
 ) -> TrainAndHoldout | None:
-    """Check the teacher and load the rows of an objective; returns them if some are held out."""
-    with report.collect_errors(location=RecipeLocation(origins, f"{key}loss", "teacher")):
-        _check_teacher(recipe, objective, report)
+    """Check the teachers and load the rows of an objective; returns them if some are held out."""
+    for loss_key, loss in objective.losses_by_key.items():
+        with report.collect_errors(location=RecipeLocation(origins, f"{key}{loss_key}", "teacher")):
+            _check_teacher(recipe, loss, report)
     held_out: Examples | None = None
     with report.collect_errors(location=RecipeLocation(origins, f"{key}data", "dataset")):
         training, held_out, table = load_objective(objective, recipe.seed)
@@ -176,15 +177,16 @@ def _drop_overlap(
 
 def _check_rows(objective: Objective, location: RecipeLocation, training: Examples, report: Prepared) -> None:
     with report.collect_errors(objective.data.dataset, location), at_key("columns.label"):
-        check_labels(objective.loss.type, objective.loss.fits, training, objective.teacher is not None)
+        check_labels(objective.needs, training)
         has_classes = training.label_kind in ("binary", "class") and not training.label_names
-        if objective.data.streaming and objective.loss.is_built and has_classes:
+        built = [loss.tag() for loss in objective.losses if loss.is_built]
+        if objective.data.streaming and built and has_classes:
             raise DataError(
-                f"loss `{objective.loss.type}` has weights for each class, and the classes of a stream are not known "
+                f"loss `{built[0]}` has weights for each class, and the classes of a stream are not known "
                 "in advance: list them in `data.label_map`, numbered from 0"
             )
     with report.collect_errors(location=location), task(f"checking {len(training):,} examples"):
-        in_batch = objective.loss.sampler == "no_duplicates"
+        in_batch = objective.best_sampler == "no_duplicates"
         report.warnings += lint_training(training, objective.data.dataset, in_batch, str(objective.sampler))
 
 
@@ -197,13 +199,14 @@ def load_objective(objective: Objective, seed: int) -> tuple[Examples, Examples 
     return load_with_table(source, source.format, seed, source.holdout)
 
 
-def _check_teacher(recipe: Recipe, objective: Objective, report: Prepared) -> None:
-    if objective.teacher is None or not isinstance(objective.loss, TeacherLoss):
+def _check_teacher(recipe: Recipe, loss: LossBase, report: Prepared) -> None:
+    teacher = teacher_of(loss)
+    if teacher is None or not isinstance(loss, TeacherLoss):
         return
-    teacher_dim = _inspect_if_reachable(objective.teacher, report).output_dim
+    teacher_dim = _inspect_if_reachable(teacher, report).output_dim
     student_dim = embedding_dim(recipe, report.base)
     if student_dim is not None and teacher_dim is not None:
-        objective.loss.require_teacher_dim(student_dim, teacher_dim)
+        loss.require_teacher_dim(student_dim, teacher_dim)
 
 
 def _inspect_if_reachable(model: Model, report: Prepared) -> ModelInfo:

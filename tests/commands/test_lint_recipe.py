@@ -47,8 +47,14 @@ STREAM = {"data.streaming": True}
 TRIPLETS = {"data": {"dataset": "/rows.csv", "format": "triplet"}, "loss": TRIPLET}
 
 # What is changed in the good recipe, and the key and code of the finding.
+REGULARIZER = {"type": "global_orthogonal_regularization"}
 MISTAKES = [
     ({"loss": "cosent"}, "loss", "loss-format"),
+    ({"loss": ["triplet", "cosent"]}, "loss.1", "loss-format"),
+    ({"loss": ["triplet", REGULARIZER | {"columns": ["negatives"]}]}, "loss.1.columns", "unknown-role"),
+    ({"loss": ["triplet", RANKING | {"columns": ["positive", "negative"]}]}, "loss.1.columns", "loss-format"),
+    ({"loss": ["triplet", TRIPLET | {"columns": ["anchor", "positive"]}]}, "loss.1", "loss-format"),
+    ({"loss": [RANKING | {"scale": 0.05}, REGULARIZER]}, "loss.0.scale", "scale"),
     ({"data.prompts": {"ancor": "query"}}, "data.prompts.ancor", "unknown-role"),
     ({"data.prompts": {"anchor": "qery"}}, "data.prompts.anchor", "unknown-prompt"),
     ({"eval": [EVALUATOR | {"prompts": {"anchor": "qery"}}]}, "eval.0.prompts.anchor", "unknown-prompt"),

@@ -25,6 +25,18 @@ SEVERAL = {
         {"data": {"dataset": "./rows.jsonl", "format": "labeled_text"}, "loss": "batch_all_triplet"},
     ],
 }
+SUM = {
+    "data": {"format": "labeled_pair"},
+    "loss": [
+        {"type": "softmax"},
+        {
+            "type": "global_orthogonal_regularization",
+            "weight": 0.1,
+            "matryoshka_dims": [16, 8, 4],
+            "n_dims_per_step": 1,
+        },
+    ],
+}
 BASES = {
     "scratch": {},
     "static": {"base": {"type": "static", "embedding_dim": 8}},
@@ -49,6 +61,7 @@ CASES = {
     "everything": CLASSES | {"train": {"accumulate_steps": 2, "mini_batch_size": 1, "schedule": "cosine"}},
     "several objectives": SEVERAL,
     "several objectives in a step": SEVERAL | {"train": {"accumulate_steps": 2, "mini_batch_size": 2}},
+    "several losses": SUM | {"train": {"log_every_steps": 3, "mini_batch_size": 2}},
     "no dropout": {"model": {"dropout": 0.0}},
     "losses logged over three steps": {"train": {"log_every_steps": 3}},
     "rates by layer": {"train": {"layer_decay": 0.5}},

@@ -15,6 +15,7 @@ from stfit.spec import Spec
 from stfit.tracking.trackers import TensorBoard, _mlflow_name
 from stfit.workflows.log_to_trackers import log_to_trackers
 
+REGULARIZER = "global_orthogonal_regularization"
 METRIC = "scores/spearman_cosine"
 
 
@@ -48,12 +49,14 @@ def scalars(folder, name):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tensorboard_has_every_step_once_also_of_a_run_that_went_on(tmp_path, write, run, similarity, logged):
     pytest.importorskip("tensorboard")
-    recipe = write(eval=[similarity], track=["tensorboard"])
+    recipe = write(eval=[similarity], track=["tensorboard"], loss=["multiple_negatives_ranking", REGULARIZER])
     stop_after(recipe, tmp_path / "runs", 5)
     run(recipe)
     losses, metrics = logged()
     folder = tmp_path / "runs" / "tiny" / "tensorboard"
     assert scalars(folder, "train/loss") == pytest.approx(losses)
+    of_each = [scalars(folder, f"train/loss/{name}") for name in ("multiple_negatives_ranking", REGULARIZER)]
+    assert {step: of_each[0][step] + of_each[1][step] for step in losses} == pytest.approx(losses, rel=1e-5)
     assert scalars(folder, METRIC) == pytest.approx(metrics)
     hyper_parameters = b"".join(path.read_bytes() for path in folder.iterdir())
     assert b"train.learning_rate" in hyper_parameters

@@ -59,6 +59,24 @@ def test_the_loss_that_is_logged_is_the_mean_since_the_last(tmp_path, write, run
     assert [entry["loss"] for entry in entries] == pytest.approx([np.mean(losses[:4]), np.mean(losses[4:])])
 
 
+def test_every_loss_of_a_list_is_logged_and_their_sum_is_the_loss(tmp_path, write, run, similarity):
+    losses = [
+        {"type": "softmax", "weight": 0.5},
+        {"type": "global_orthogonal_regularization", "columns": ["sentence2"]},
+    ]
+    data = {"format": "labeled_pair"}
+    events = run(write(data=data, loss=losses, train={"log_every_steps": 4}, eval=[similarity]))
+    steps = [event for event in events if isinstance(event, StepInfo)]
+    assert all(step.loss == pytest.approx(sum(step.terms.values())) for step in steps)
+    folder = tmp_path / "runs" / "tiny"
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    entries = [entry for entry in entries if entry["event"] == "step"]
+    for name in ("softmax", "global_orthogonal_regularization"):
+        values = [step.terms[name] for step in steps]
+        assert [entry[f"loss/{name}"] for entry in entries] == pytest.approx([np.mean(values[:4]), np.mean(values[4:])])
+    assert not any("terms" in entry for entry in entries)
+
+
 def test_evaluators_run_when_they_are_told_to(write, run, similarity):
     evaluators = [similarity | {"name": name, "when": [name]} for name in ("start", "during", "end")]
     events = run(write(eval=evaluators, train={"eval_every_steps": 2}))

@@ -1,6 +1,6 @@
 import pytest
 
-from stfit.data.checks.compatibility import check_labels, format_problem
+from stfit.data.checks.compatibility import LabelNeeds, check_labels, format_problem
 from stfit.data.mapping.examples import load_examples
 from stfit.data.source import Source
 from stfit.errors import DataError
@@ -17,7 +17,8 @@ FITS = {
 def check(write, loss, labels, **keys):
     rows = [{"text": "t", "sentence1": "a", "sentence2": "b", "label": label} for label in labels]
     format = FITS[loss][0][0]
-    check_labels(loss, FITS[loss], load_examples(Source(dataset=write(rows), **keys), format, 1)[0])
+    needs = LabelNeeds(loss, tuple(kind for _, kind in FITS[loss]))
+    check_labels([needs], load_examples(Source(dataset=write(rows), **keys), format, 1)[0])
 
 
 def test_a_loss_that_does_not_fit_the_format_names_what_does():

@@ -1,5 +1,4 @@
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from stfit.data.batching.batches import tokenize_examples
 from stfit.data.mapping.examples import Examples
 from stfit.encoder.encoder import Encoder
 from stfit.losses.ranking import MultipleNegativesRanking
-from stfit.losses.registry import compute_loss
+from stfit.losses.terms import LossTerms
 from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps
 
@@ -28,7 +27,7 @@ def two_steps(sentences) -> Callable[[Encoder], set[str]]:
         )
         batch = table.batch(np.arange(len(sentences)), distinct=False)
         encoder.use_fast_dropout()
-        learner = build_train_objects(encoder, [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
+        learner = build_train_objects(encoder, [LossTerms([MultipleNegativesRanking()], 32)], 0.01, [])
         steps = train_steps(
             learner, [[(0, batch)]] * 2, lambda _: 1e-2, first_step=0, split=build_splitter(), max_grad_norm=None
         )

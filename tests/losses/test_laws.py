@@ -5,7 +5,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from stfit.errors import DataError, ModelError, RecipeError
-from stfit.losses.distillation import MSE, EmbedDistill
+from stfit.losses.distillation import MSE
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import Loss, build_loss, compute_loss
@@ -36,9 +36,9 @@ every_loss = pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choic
 every_loss_but_softmax = pytest.mark.parametrize(
     "choice", [choice for choice in CHOICES if choice is not Softmax], ids=lambda choice: choice.tag()
 )
-TAKES_ANY_COLUMNS = (EmbedDistill, MSE)
+
 every_loss_of_certain_columns = pytest.mark.parametrize(
-    "choice", [choice for choice in CHOICES if choice not in TAKES_ANY_COLUMNS], ids=lambda choice: choice.tag()
+    "choice", [choice for choice in CHOICES if not choice.takes_any_columns], ids=lambda choice: choice.tag()
 )
 every_batch_triplet = pytest.mark.parametrize("choice", BATCH_TRIPLETS, ids=lambda choice: choice.tag())
 

@@ -37,6 +37,6 @@ def make_batch(sentences):
         label = None if numbers is None else np.array(numbers)
         by_role = {role: [texts[i] for i in places] for role, places in columns.items()}
         examples = Examples("", by_role, label, "score", None, np.arange(101, 107), {})
-        return Batch(np.arange(6), encoder.tokenizer(texts), None, columns, label, examples)
+        return Batch(np.arange(6), encoder.tokenizer(texts), None, columns, (label,), examples)
 
     return make

@@ -4,7 +4,6 @@ import json
 import random
 import resource
 import shutil
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from stfit.io.atomic import temporary_path
 from stfit.io.hashing import hash_file
 from stfit.losses.pairs import Softmax
 from stfit.losses.ranking import MultipleNegativesRanking
-from stfit.losses.registry import build_loss, compute_loss
+from stfit.losses.terms import LossTerms
 from stfit.runtime.run_folder import list_checkpoints
 from stfit.training.checkpoint import (
     checkpoint_path,
@@ -35,7 +34,7 @@ FILES = ["weights.safetensors", "optimizer.safetensors", "randomness.safetensors
 
 @pytest.fixture
 def learner(build):
-    return build_train_objects(build(), [partial(compute_loss, MultipleNegativesRanking())], 0.01, [])
+    return build_train_objects(build(), [LossTerms([MultipleNegativesRanking()], 32)], 0.01, [])
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def test_learner_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(tmp_path, bu
     def softmax_learner():
         torch.manual_seed(3)
         encoder = build()
-        return build_train_objects(encoder, [build_loss(Softmax(), encoder.embedding_dim, 3)], 0.01, [])
+        return build_train_objects(encoder, [LossTerms([Softmax()], encoder.embedding_dim, 3)], 0.01, [])
 
     seed_everything(1)
     learner = softmax_learner()
@@ -148,7 +147,10 @@ def test_checkpoint_that_names_other_files_than_it_holds_is_none(tmp_path, learn
 def test_checkpoint_of_another_model_is_refused_by_name(tmp_path, build):
     learners = [
         build_train_objects(
-            build(layers=[{"type": "dense", "out_features": size}]), [lambda columns, label: None], 0.0, []
+            build(layers=[{"type": "dense", "out_features": size}]),
+            [LossTerms([MultipleNegativesRanking()], size)],
+            0.0,
+            [],
         )
         for size in (8, 9)
     ]

@@ -14,7 +14,11 @@ from torch.distributed.fsdp import FSDPModule
 from stfit.data.source import ROLES
 from stfit.distributed import all_gather_object, all_gather_rows, partition, rank
 from stfit.errors import RecipeError
-from stfit.losses.registry import LOSSES, build_loss, compute_loss
+from stfit.losses.distillation import MarginMSE
+from stfit.losses.orthogonal import GlobalOrthogonalRegularization
+from stfit.losses.ranking import MultipleNegativesRanking
+from stfit.losses.registry import LOSSES
+from stfit.losses.terms import LossTerms
 from stfit.training.fsdp import shard
 from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps, trainable_modules
@@ -37,9 +41,9 @@ def first_rows(batch, count):
     places = np.stack([column[:count] for column in batch.columns.values()])
     used, index = np.unique(places, return_inverse=True)
     columns = dict(zip(batch.columns, index.reshape(places.shape), strict=True))
-    label = None if batch.label is None else batch.label[:count]
+    labels = tuple(None if label is None else label[:count] for label in batch.labels)
     sequences = [batch.sequences[i] for i in used]
-    return replace(batch, rows=batch.rows[:count], sequences=sequences, columns=columns, label=label)
+    return replace(batch, rows=batch.rows[:count], sequences=sequences, columns=columns, labels=labels)
 
 
 def batch_of(make_batch, encoder, choice, fit):
@@ -60,8 +64,7 @@ def learn(build, make_batch, lessons, split, steps, kind="bert", sharded=False, 
     encoder = build(kind, layers=["normalize"], dropout=0.0, **model).double()
     seed_everything(1)  # of the weights of the losses
     choices = [choice(**({"teacher": "./teacher"} if fit.label == "teacher" else {})) for choice, fit in lessons]
-    built = [build_loss(loss, encoder.embedding_dim, 3) for loss in choices]
-    losses = [loss.double() if isinstance(loss, torch.nn.Module) else partial(compute_loss, loss) for loss in built]
+    losses = [LossTerms([loss], encoder.embedding_dim, 3).double() for loss in choices]
     learner = build_train_objects(encoder, losses, 0.01, [*frozen], sharded=sharded)
     batches = [batch_of(make_batch, encoder, *lesson) for lesson in lessons]
     plan = []
@@ -113,6 +116,42 @@ def check_each(tmp_path, build, make_batch, lessons, turn, promise, **settings):
     for loss, fit in lessons:
         what = f"{kind}{loss.tag()} of {fit.format}"
         promise("20 steps in 2 and 3 processes: losses and float64 weights within 1e-9", what)
+
+
+SUM = [
+    MultipleNegativesRanking(matryoshka_dims=[32, 16, 8], n_dims_per_step=2),
+    GlobalOrthogonalRegularization(columns=["positive", "negative"], weight=0.3),
+    MarginMSE(weight=0.5, teacher="./teacher"),
+]
+"""Losses of one batch of triplets: one draws its prefixes, one sees some columns, one has a label."""
+
+
+def learn_sum(build, make_batch, split, sharded=False):
+    encoder = build(layers=["normalize"], dropout=0.0).double()
+    batch = make_batch(encoder, ("anchor", "positive", "negative"), "teacher")
+    batch = replace(batch, labels=(None, None, *batch.labels))
+    learner = build_train_objects(encoder, [LossTerms(SUM, 32).double()], 0.01, [], sharded=sharded)
+    plan = [[(0, first_rows(batch, rows))] for rows in (6, 5, 4, 6, 5, 4)]
+    infos = list(train_steps(learner, plan, lambda step: 0.01, first_step=0, split=split, max_grad_norm=1.0))
+    terms = torch.tensor([[info.loss, *info.terms.values()] for info in infos], dtype=torch.float64)
+    assert [*infos[0].terms] == ["multiple_negatives_ranking", "global_orthogonal_regularization", "margin_mse"]
+    torch.testing.assert_close(terms[:, 0], terms[:, 1:].sum(dim=1), rtol=1e-9, atol=1e-9)
+    with learner.full_encoder() as whole:
+        return terms, [weight.detach().clone() for weight in whole.parameters()]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_processes_learn_from_a_sum_of_losses_what_one_learns(tmp_path, build, make_batch, cut, sharded):
+    whole_terms, whole_weights = learn_sum(build, make_batch, CUTS["in one piece"])
+
+    def learn_in_parts():
+        terms, weights = learn_sum(build, make_batch, CUTS[cut], sharded)
+        for found, expected in zip([terms, *weights], [whole_terms, *whole_weights], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        return terms, weights
+
+    check(tmp_path, (2,), learn_in_parts)
 
 
 @pytest.mark.parametrize(("processes", "split"), every(2, [(2, "in one piece"), (3, "gradient caching by rows")]))

@@ -1,21 +1,22 @@
 """Gradient caching changes the memory that a step takes, and nothing else."""
 
 import itertools
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from draws import every
+from own_loss import own_loss
 
 from stfit.data.source import ROLES
 from stfit.losses.ranking import MultipleNegativesRanking
-from stfit.losses.registry import LOSSES, build_loss, compute_loss
+from stfit.losses.registry import LOSSES
+from stfit.losses.terms import LossTerms
 from stfit.runtime.timer import Timer
 from stfit.training.gradients import (
     backward,
     build_splitter,
-    compute_batch_loss,
+    compute_loss_terms,
     embed,
 )
 from stfit.training.rng import capture_rng, seed_everything
@@ -29,17 +30,15 @@ def learning(build, make_batch, choice, **settings):
     """Encoder, loss (with its weights, where it has any) and batch, in float64."""
     encoder = build(layers=["normalize"], **settings).double().train()
     taught = choice.fits[-1].label == "teacher"
-    loss = build_loss(choice(**({"teacher": "./teacher"} if taught else {})), encoder.embedding_dim, 3)
-    loss = loss.double() if isinstance(loss, torch.nn.Module) else partial(compute_loss, loss)
+    loss = LossTerms([choice(**({"teacher": "./teacher"} if taught else {}))], encoder.embedding_dim, 3).double()
     fit = choice.fits[-1]
     return encoder, loss, make_batch(encoder, ROLES[fit.format], fit.label)
 
 
 def gradients(encoder, loss):
     """Gradients by name; the learner starts without any again."""
-    modules = [encoder, loss] if isinstance(loss, torch.nn.Module) else [encoder]
     gradients = {}
-    for module in modules:
+    for module in (encoder, loss):
         gradients |= {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
         module.zero_grad(set_to_none=True)
     assert any(gradient.abs().max() > 1e-6 for gradient in gradients.values())
@@ -68,12 +67,12 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
     encoder, loss, batch = learning(build, make_batch, choice)
     assert encoder.has_dropout
     seed_everything(5)
-    value = backward(encoder, loss, batch, cut, half, Timer()).loss
+    value = backward(encoder, loss, batch, cut, half, Timer()).terms
     cached = gradients(encoder, loss)
     seed_everything(5)
     parts = cut(batch, everything(batch))
-    expected = compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in parts]), batch, loss)
-    half(expected).backward()
+    expected = compute_loss_terms(torch.cat([embed(encoder, batch, part) for part in parts]), batch, loss)
+    half(expected.sum()).backward()
     torch.testing.assert_close(value, expected.detach(), rtol=1e-12, atol=0)
     assert_equal(cached, gradients(encoder, loss))
 
@@ -82,23 +81,23 @@ def test_cached_gradients_with_dropout_equal_those_of_the_same_mini_batches_with
 @every_loss
 def test_cached_gradients_without_dropout_equal_those_in_one_piece(build, make_batch, choice, cut):
     encoder, loss, batch = learning(build, make_batch, choice, dropout=0.0)
-    whole = backward(encoder, loss, batch, build_splitter(), half, Timer()).loss
+    whole = backward(encoder, loss, batch, build_splitter(), half, Timer()).terms
     expected = gradients(encoder, loss)
     assert len(cut(batch, everything(batch))) > 1
-    value = backward(encoder, loss, batch, cut, half, Timer()).loss
+    value = backward(encoder, loss, batch, cut, half, Timer()).terms
     torch.testing.assert_close(value, whole, rtol=1e-12, atol=0)
     assert_equal(gradients(encoder, loss), expected)
 
 
 def test_dropout_layers_after_pooling_are_repeated_too(build, make_batch):
     encoder = build(layers=["dropout"]).double().train()
-    loss, batch = MultipleNegativesRanking(), make_batch(encoder, ("anchor", "positive"))
+    loss, batch = LossTerms([MultipleNegativesRanking()], 32), make_batch(encoder, ("anchor", "positive"))
     seed_everything(5)
     backward(encoder, loss, batch, build_splitter(rows=1), half, Timer())
     cached = gradients(encoder, loss)
     seed_everything(5)
     parts = build_splitter(rows=1)(batch, everything(batch))
-    half(compute_batch_loss(torch.cat([embed(encoder, batch, part) for part in parts]), batch, loss)).backward()
+    half(compute_loss_terms(torch.cat([embed(encoder, batch, part) for part in parts]), batch, loss).sum()).backward()
     assert_equal(cached, gradients(encoder, loss))
 
 
@@ -120,9 +119,11 @@ def test_missing_texts_are_a_row_of_zeros_and_take_no_gradient(build, make_batch
     batch.columns["negative"][2:] = -1
     seen = {}
 
-    def loss(columns, label):
+    def squares(columns, label):
         seen.update(columns)
         return sum((vectors**2).sum() for vectors in columns.values())
+
+    loss = own_loss(squares)
 
     backward(encoder, loss, batch, build_splitter(), half, Timer())
     expected = gradients(encoder, loss)

@@ -1,19 +1,19 @@
 """What one step does to the weights, and what it leaves alone."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
+from own_loss import own_loss
 
 from stfit.errors import DivergedError, RecipeError
 from stfit.losses.ranking import MultipleNegativesRanking
-from stfit.losses.registry import compute_loss
+from stfit.losses.terms import LossTerms
 from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps
 from stfit.training.rng import seed_everything
 
-LOSS = partial(compute_loss, MultipleNegativesRanking())
+RANKING = MultipleNegativesRanking()
+LOSS = LossTerms([RANKING], 32)
 
 WHOLE = build_splitter()
 
@@ -158,7 +158,7 @@ def test_loss_that_is_not_finite_stops_the_run_before_any_weight_moves(build, ma
         return columns["anchor"].sum() * 0 + float(value)
 
     batch = make_batch(encoder, ("anchor", "positive"))
-    learner = build_train_objects(encoder, [broken], 0.01, [])
+    learner = build_train_objects(encoder, [own_loss(broken)], 0.01, [])
     assert_stops_unmoved(learner, [[(0, batch)]], f"the loss is {value} in step 1, in rows 101, 102")
 
 
@@ -169,7 +169,7 @@ def test_infinite_gradient_of_a_finite_loss_stops_the_run_before_any_weight_move
         return (columns["anchor"].sum() - columns["anchor"].sum().detach()) * 1e30
 
     batch = make_batch(encoder, ("anchor", "positive"))
-    learner = build_train_objects(encoder, [steep], 0.01, [])
+    learner = build_train_objects(encoder, [own_loss(steep)], 0.01, [])
     assert_stops_unmoved(learner, [[(0, batch)]], "the gradient norm is inf in step 1")
 
 
@@ -180,10 +180,10 @@ def test_step_that_breaks_is_named_by_its_number(build, make_batch):
 
     def breaks_third(columns, label):
         seen.append(1)
-        return LOSS(columns, label) * (float("nan") if len(seen) == 3 else 1)
+        return RANKING(columns, label) * (float("nan") if len(seen) == 3 else 1)
 
     with pytest.raises(DivergedError, match="the loss is nan in step 3"):
-        steps(build_train_objects(encoder, [breaks_third], 0.0, []), [[(0, good)], [(0, good)], [(0, bad)]])
+        steps(build_train_objects(encoder, [own_loss(breaks_third)], 0.0, []), [[(0, good)], [(0, good)], [(0, bad)]])
 
 
 def test_encoder_is_in_training_mode_in_every_step(build, make_batch):
@@ -192,11 +192,11 @@ def test_encoder_is_in_training_mode_in_every_step(build, make_batch):
 
     def watched(columns, label):
         modes.append(encoder.training)
-        return LOSS(columns, label)
+        return RANKING(columns, label)
 
     batch = make_batch(encoder, ("anchor", "positive"))
     for _ in train_steps(
-        build_train_objects(encoder, [watched], 0.0, []),
+        build_train_objects(encoder, [own_loss(watched)], 0.0, []),
         [[(0, batch)]] * 2,
         lambda step: 0.01,
         first_step=0,

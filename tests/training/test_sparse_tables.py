@@ -1,21 +1,19 @@
 """A table of tokens whose gradients hold only the rows of a batch learns what one with whole gradients learns."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 
 from stfit.data.batching.batches import Batch
 from stfit.losses.ranking import MultipleNegativesRanking
-from stfit.losses.registry import compute_loss
+from stfit.losses.terms import LossTerms
 from stfit.training.adamw import MAX_GATHERED
 from stfit.training.checkpoint import newest_checkpoint, restore_checkpoint, save_checkpoint
 from stfit.training.gradients import build_splitter
 from stfit.training.loop import build_train_objects, train_steps
 from stfit.training.rng import seed_everything
 
-LOSS = partial(compute_loss, MultipleNegativesRanking())
+LOSS = LossTerms([MultipleNegativesRanking()], 32)
 ROWS = 600
 
 
@@ -40,7 +38,7 @@ def draw_batches(count, words=range(5, ROWS)):
     drawn = [
         [rng.choice(list(words)[20 * step :][:90], 5).astype(np.int32) for _ in range(12)] for step in range(count)
     ]
-    return [[(0, Batch(np.arange(6), sequences, None, columns, None, None))] for sequences in drawn]
+    return [[(0, Batch(np.arange(6), sequences, None, columns, (None,), None))] for sequences in drawn]
 
 
 def learn(learner, batches, rows=None, max_grad_norm=0.1):

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from stfit.data.cache.teacher import TeacherEmbeddings
 from stfit.data.cache.tokens import Tokenize, load_tokens
 
 if TYPE_CHECKING:
-    from stfit.data.cache.teacher import TeacherEmbeddings
     from stfit.data.mapping.examples import Examples
 
+Label: TypeAlias = np.ndarray | TeacherEmbeddings
 MISSING = -1
 """Index of a text that an example does not have, such as a negative of a row with fewer negatives than others."""
 
@@ -29,7 +30,8 @@ class Batch:
     """Tokens at the start of each sequence that pooling skips; None if it skips none."""
     columns: dict[str, np.ndarray]
     """Role -> index into `sequences` for each row, or MISSING."""
-    label: np.ndarray | None
+    labels: tuple[np.ndarray | None, ...]
+    """What each loss learns from; None for one that needs no label."""
     examples: Examples
 
     @property
@@ -49,9 +51,9 @@ class TokenTable:
     """Text i is flat[starts[i] : starts[i + 1]]."""
     prompt_lengths: np.ndarray | None
     text_ids: dict[str, np.ndarray]
-    label: np.ndarray | TeacherEmbeddings | None
-    """One number per example; or a teacher's scores of its candidates, or embeddings of its texts."""
     examples: Examples
+    labels: tuple[Label | None, ...] = (None,)
+    """Of each loss: a number per example, a teacher's scores of its candidates, or embeddings of its texts; or none."""
 
     def __len__(self) -> int:
         return len(next(iter(self.text_ids.values())))
@@ -88,8 +90,8 @@ class TokenTable:
         columns = dict(zip(self.text_ids, np.split(index, len(self.text_ids)), strict=True))
         sequences = [self.flat[self.starts[text] : self.starts[text + 1]] for text in texts]
         prompt_lengths = None if self.prompt_lengths is None else self.prompt_lengths[texts]
-        label = None if self.label is None else self.label[rows]
-        return Batch(rows, sequences, prompt_lengths, columns, label, self.examples)
+        labels = tuple(None if label is None else label[rows] for label in self.labels)
+        return Batch(rows, sequences, prompt_lengths, columns, labels, self.examples)
 
 
 def tokenize_examples(
@@ -109,8 +111,7 @@ def tokenize_examples(
     flat, starts = load_tokens([prompt + text for prompt, text in ids], tokenize, cache_name)
     skips = {prompt: prompt_skip(prompt) for prompt in prompts.values()}
     prompt_lengths = np.array([skips[prompt] for prompt, _ in ids], dtype=np.int64) if any(skips.values()) else None
-    label = examples.label if examples.scores is None else examples.scores
-    return TokenTable(flat, starts, prompt_lengths, text_ids, label, examples)
+    return TokenTable(flat, starts, prompt_lengths, text_ids, examples)
 
 
 def number_texts(examples: Examples) -> np.ndarray:

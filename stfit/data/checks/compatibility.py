@@ -3,7 +3,8 @@
 This room does not import losses: they are passed as their name and the (format, label kind) tuples they support.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from stfit.io.yaml_text import to_hint
 
 Fits = Iterable[tuple[str, str]]
 """(format, label kind) for each kind of data that a loss supports."""
+
+LabelSource = Literal["label", "scores", "teacher"]
 
 MAX_GAPS = 10_000
 """Numbers per class that occurs; labels with more are ids."""
@@ -41,34 +44,68 @@ def format_problem(loss: str, format: str, fits_of: Mapping[str, Fits]) -> str |
     )
 
 
-def check_labels(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
-    """Raises DataError if the loss does not support the kind or range of the labels, or if they are all equal."""
-    check_kind(loss, fits, examples, has_teacher)
+class LabelNeeds(NamedTuple):
+    """What a loss learns from."""
+
+    loss: str
+    kinds: tuple[str, ...]
+    """Kinds of labels that it takes in the format of its columns; empty if it does not support the format."""
+    has_teacher: bool = False
+
+    def source(self, examples: Examples) -> LabelSource | None:
+        """Where its label comes from; None if it needs none, or if there is none."""
+        if self.has_teacher:
+            return "teacher"
+        if examples.scores is not None and "scores" in self.kinds:
+            return "scores"
+        return "label" if examples.label is not None and {*self.kinds} & PROBLEM_OF.keys() else None
+
+
+def check_labels(needs: Sequence[LabelNeeds], examples: Examples) -> None:
+    """Raises DataError if a loss does not support the kind or range of the labels, or if they are all equal."""
+    check_kind(needs, examples)
     label = examples.label
-    if label is not None and examples.format in dict(fits) and label.min() == label.max():
-        raise DataError(
-            f"loss `{loss}` learns from differences between labels, but all {len(label)} labels are {label[0]:g}: "
-            "check `where` and `split`"
-        )
+    for need in needs:
+        if label is not None and need.source(examples) == "label" and label.min() == label.max():
+            raise DataError(
+                f"loss `{need.loss}` learns from differences between labels, but all {len(label)} labels are "
+                f"{label[0]:g}: check `where` and `split`"
+            )
 
 
-def check_kind(loss: str, fits: Fits, examples: Examples, has_teacher: bool = False) -> None:
+def check_kind(needs: Sequence[LabelNeeds], examples: Examples) -> None:
     """The same for part of the rows, whose labels may be all equal."""
-    kinds = [kind for format, kind in fits if format == examples.format]
+    sources = [need.source(examples) for need in needs]
+    supported = [(need, source) for need, source in zip(needs, sources, strict=True) if need.kinds]
+    for need, source in supported:
+        if source is None and "none" not in need.kinds and (examples.label is None or len(needs) > 1):
+            raise DataError(_missing_label(need))
+    for kind, given in (("scores", examples.scores), ("label", examples.label)):
+        if given is not None and supported and kind not in sources:
+            names = ", ".join(f"`{need.loss}`" for need in needs)
+            beside = " beside a teacher" if "teacher" in sources else ""
+            what = "labels" if kind == "label" else kind
+            ignores = f"loss {names} ignores" if len(needs) == 1 else f"losses {names} ignore"
+            raise DataError(f"{ignores} {what}{beside}: remove `columns.{kind}`")
+    for need, source in supported:
+        if source == "label":
+            _check_kind_of_label(need.loss, need.kinds, examples)
+
+
+def _missing_label(need: LabelNeeds) -> str:
+    ways = {
+        "number": ("a numeric label", "`columns: {label: ...}` to a numeric column"),
+        "scores": ("scores", "`columns: {scores: ...}` to a list of numbers"),
+        "teacher": ("a teacher", "`loss.teacher` to a model"),
+    }
+    *others, (wanted, setting) = [way for kind, way in ways.items() if kind in need.kinds]
+    names, settings = (", ".join(words) for words in zip(*others, strict=True)) if others else ("", "")
+    return f"loss `{need.loss}` needs {names}{names and ' or '}{wanted}: set {settings}{settings and ', or '}{setting}"
+
+
+def _check_kind_of_label(loss: str, kinds: tuple[str, ...], examples: Examples) -> None:
     label = examples.label
-    if examples.scores is not None and (has_teacher or "scores" not in kinds):
-        beside = " beside a teacher" if has_teacher else ""
-        raise DataError(f"loss `{loss}` ignores scores{beside}: remove `columns.scores`")
-    if label is None and examples.scores is None and "scores" in kinds and not has_teacher:
-        numbers = "`columns: {label: ...}` to a numeric column, " if "number" in kinds else ""
-        raise DataError(
-            f"loss `{loss}` needs {'a numeric label, ' if numbers else ''}scores or a teacher: set {numbers}"
-            "`columns: {scores: ...}` to a list of numbers, or `loss.teacher` to a model"
-        )
-    if label is not None and (has_teacher or not {*kinds} - {"none", "teacher", "scores"}):
-        raise DataError(f"loss `{loss}` ignores labels: remove `columns.label`")
-    if label is None or not kinds:
-        return
+    assert label is not None
     problems = [PROBLEM_OF[kind](examples, label) for kind in kinds if kind in PROBLEM_OF]
     if problems and problems[0] and None not in problems:
         message, rows = problems[0]
