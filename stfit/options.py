@@ -43,13 +43,15 @@ class MiningOptions:
     ranks: tuple[int, int] = (1, 100)
     """The first and the last of the nearest neighbors to choose from, counted from 1, known positives excluded."""
     margin: float = 0.0
-    """To the least similar of all known positives of an anchor."""
+    """To the least similar of all known positives of an anchor; with a reranker, to the one with the lowest score."""
     relative_margin: float = 0.05
     """The same, as a share of that positive's similarity (0.05: "95% of the positive", https://arxiv.org/abs/2407.15831)."""
     duplicate: float = 0.95
     """Texts at least this similar to the anchor or the positive are no negatives."""
     per_row: int = 1
     """Maximum number of negatives of a row."""
+    reranker: str | None = None
+    """Hub id or folder of a cross-encoder, whose scores the margins apply to then."""
 
     def __post_init__(self) -> None:
         first, last = self.ranks

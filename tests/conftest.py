@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from hub.server import Server
-from tiny_bases import BUILDERS, SENTENCES, WITHOUT_PADDING
+from tiny_bases import BUILDERS, RERANKERS, SENTENCES, WITHOUT_PADDING
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -105,7 +105,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         path = folder / kind
         if not path.exists():
             torch.manual_seed(7)
-            model, tokenizer = (BUILDERS | WITHOUT_PADDING)[kind]()
+            model, tokenizer = (BUILDERS | WITHOUT_PADDING | RERANKERS)[kind]()
             with torch.no_grad():
                 for weight in model.parameters():
                     if weight.ndim == 2:  # as drawn, attention would hardly show a wrong mask or position

@@ -254,3 +254,36 @@ def sizes(tokenizer) -> dict[str, int]:
 
 WITHOUT_PADDING = {"gpt2": gpt2, "gpt-neox": gpt_neox, "llama": llama}
 """Decoders without a padding token."""
+
+
+def reranker(outputs=1):
+    """A cross-encoder: it reads two texts together and gives one score."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    tokenizer = word_pieces()
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, num_labels=outputs, **SMALL)
+    tokenizer.model_max_length = 64
+    return BertForSequenceClassification(config), tokenizer
+
+
+def roberta_reranker():
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    tokenizer = byte_pairs(ROBERTA_TOKENS, "<s> $A </s>")
+    return RobertaForSequenceClassification(RobertaConfig(**of_roberta(tokenizer), num_labels=1)), tokenizer
+
+
+def qwen3_reranker():
+    """A decoder, whose last token is read: padding has to stay out of it."""
+    from transformers import Qwen3Config, Qwen3ForSequenceClassification
+
+    tokenizer = byte_pairs(DECODER_TOKENS, None)
+    return Qwen3ForSequenceClassification(Qwen3Config(**of_decoder(tokenizer), num_labels=1)), tokenizer
+
+
+RERANKERS = {
+    "reranker": reranker,
+    "reranker-of-two": lambda: reranker(2),
+    "roberta-reranker": roberta_reranker,
+    "qwen3-reranker": qwen3_reranker,
+}

@@ -8,6 +8,9 @@ from stfit.cli.console import print_json
 from stfit.cli.options import Approximate, Column, Device, Json, ModelArgument, Overrides, Read, RecipeArgument
 from stfit.options import MiningOptions
 
+MAX_MARGIN = 2.0
+SCORED = "For the losses margin_mse and distill_kl_div, add `scores: scores` to its columns.\n"
+
 
 def mine_command(
     model: ModelArgument,
@@ -31,7 +34,8 @@ def mine_command(
     margin: Annotated[
         float,
         typer.Option(
-            help="Minimum difference to the similarity of the anchor's least similar positive.", min=-2, max=2
+            help="Minimum difference to the similarity of the anchor's least similar positive; with --reranker, to its "
+            "score."
         ),
     ] = 0.0,
     relative_margin: Annotated[
@@ -40,6 +44,14 @@ def mine_command(
     duplicate: Annotated[
         float, typer.Option(help="Exclude texts at least this similar to the anchor or the positive.", min=-1)
     ] = 0.95,
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Cross-encoder that scores the pairs and their neighbors: the margins apply to its scores, which are "
+            "written as the column `scores`.",
+        ),
+    ] = None,
     per_row: Annotated[int, typer.Option(help="Maximum number of negatives per row.", min=1)] = 1,
     part: Annotated[str | None, typer.Option(metavar="i/N", help="Mine for part i of N of the pairs alone.")] = None,
     approximate: Approximate = False,
@@ -53,7 +65,9 @@ def mine_command(
     first, colon, last = ranks.partition(":")
     if not (colon and first.isdecimal() and last.isdecimal()):
         raise typer.BadParameter(f"--ranks {ranks}: write FIRST:LAST, such as 10:50")
-    options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row)
+    if reranker is None and abs(margin) > MAX_MARGIN:
+        raise typer.BadParameter(f"--margin {margin:g}: cosines differ by at most {MAX_MARGIN:g}")
+    options = MiningOptions((int(first), int(last)), margin, relative_margin, duplicate, per_row, reranker)
     from stfit.commands.mine import mine
     from stfit.data.mapping.texts import source_of_texts
     from stfit.data.object_store import local_output, shown
@@ -98,4 +112,5 @@ def _print_result(result: dict[str, Any]) -> None:
         f"{result['output']}: {result['negatives']} negatives in {result['rows']} rows "
         f"(mean cosine {negatives:.3f}, positives {positives:.3f}){dropped}\n"
         f"To train on them, put this into a recipe in the same folder: {result['data']}\n"
+        f"{SCORED if result['reranked'] else ''}"
     )

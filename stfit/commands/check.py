@@ -13,6 +13,7 @@ from stfit.data.mapping.examples import Examples, count_dropped
 from stfit.data.reading.load_table import open_blocks
 from stfit.data.reading.split import Preview
 from stfit.data.source import Source, is_remote
+from stfit.encoder.config import Model
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import is_local
 from stfit.encoder.prompts import prompt_name, with_built_in
@@ -20,6 +21,7 @@ from stfit.encoder.tokenizer import FileTokenizer, Tokenizer
 from stfit.errors import DataError, RecipeError
 from stfit.evaluation.mteb import Mteb
 from stfit.lazy import lazy
+from stfit.losses.base import CrossEncoderTeacher
 from stfit.recipe.load import load_recipe
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe, teacher_of
@@ -30,8 +32,10 @@ from stfit.workflows.validate import Prepared, RecipeLocation, first_of, validat
 
 if TYPE_CHECKING:
     from stfit.encoder import build
+    from stfit.workflows import rerank
 else:
     build = lazy("stfit.encoder.build")
+    rerank = lazy("stfit.workflows.rerank")
 
 FIRST_ROWS = 10_000
 """Rows that are read of each Hub dataset, without `full`."""
@@ -93,13 +97,16 @@ def _read_streams(recipe: Recipe, report: Prepared) -> None:
 
 def _check_weights(recipe: Recipe, origins: Mapping[str, Mark], report: Prepared, full: bool) -> None:
     """Build the encoders of bases in a local folder, as `train` does; the values of weights are read with `full`."""
-    models = {("model", "base"): recipe.model}
+    models: dict[tuple[str, str], Model | CrossEncoderTeacher] = {("model", "base"): recipe.model}
     for key, loss in recipe.losses_by_path.items():
         if teacher := teacher_of(loss):
             models[key, "teacher"] = teacher
     for (section, key), model in models.items():
-        if isinstance(model.base, str) and is_local(model.base):
-            with report.collect_errors(location=RecipeLocation(origins, section, key)):
+        with report.collect_errors(location=RecipeLocation(origins, section, key)):
+            if isinstance(model, CrossEncoderTeacher):
+                if full and is_local(model.cross_encoder):
+                    rerank.open_cross_encoder(model, "cpu")
+            elif isinstance(model.base, str) and is_local(model.base):
                 build.build_encoder(model, report.all_texts, read_weights=full)
 
 

@@ -36,6 +36,7 @@ from stfit.evaluation.approximate import approximately_nearest, build_index, mea
 from stfit.evaluation.knn import nearest
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
+from stfit.losses.base import CrossEncoderTeacher
 from stfit.options import MiningOptions
 from stfit.progress import track
 from stfit.recipe.inputs import paths_in
@@ -44,6 +45,7 @@ from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals_resumably
 from stfit.workflows.candidates import BLOCK, Candidates, candidates_of_corpus, candidates_of_texts
+from stfit.workflows.rerank import CachedScores, open_cross_encoder
 from stfit.workflows.validate import load_training_rows
 
 log = logging.getLogger("stfit")
@@ -64,6 +66,8 @@ class Mined(NamedTuple):
     negatives: list[int]
     """Indices of candidates."""
     scores: list[float]
+    reranked: list[float]
+    """Scores of a cross-encoder for the positive and each negative; empty without one."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class _Task:
     anchor_number: np.ndarray
     """Of each row: equal for anchors that are one text."""
     options: MiningOptions
+    rerank: CachedScores | None
+    """Scores of a cross-encoder, to which the margins apply then."""
 
 
 def mine(
@@ -116,6 +122,7 @@ def mine(
     dim = candidates.require_dim(encoder, model)
     embed = partial(_embed, encoder, prompts, dim)
     is_known = _is_judged(pairs, table, candidates) if "document_id" in table.columns else _is_linked(pairs, candidates)
+    rerank = _open_reranker(options, choose_device(device))
     blocks = SavedBlocks(target.with_name(target.name + ".blocks"))
     rows = np.array((part or Part(1, 1)).share_of(len(pairs)))
     made = [
@@ -125,13 +132,14 @@ def mine(
         asdict(options),
         pairs.fingerprint,
         cache_key(candidates.texts, str(dim)),
+        rerank and rerank.model.fingerprint,
     ]
     kept_in = f"what was compared is kept in {blocks.folder}"
     with lock_folder(blocks.folder / "output"), handle_signals_resumably(lambda: kept_in):
         matrix = candidates.embedded(lambda texts: embed(texts, "positive").numpy())
         anchor_number = np.unique([plain(anchor) for anchor in pairs.column("anchor")], return_inverse=True)[1]
         search = _open_search(matrix, encoder.device.type, approximate, len(rows))
-        mining = _Task(pairs, candidates, embed, matrix, search, is_known, anchor_number, options)
+        mining = _Task(pairs, candidates, embed, matrix, search, is_known, anchor_number, options, rerank)
         mined = _mine_blocks(mining, rows, blocks, made)
         kept = [row for row in mined if row.negatives]
         if not kept and part is None:
@@ -139,7 +147,13 @@ def mine(
             raise DataError("no row has a negative: widen --ranks, or lower the margins")
         _write(kept, pairs, candidates.texts, target)
         blocks.delete()
-    return _summary(kept, len(rows), options.per_row, output, part)
+    return _summary(kept, len(rows), options, output, part)
+
+
+def _open_reranker(options: MiningOptions, device: str) -> CachedScores | None:
+    if options.reranker is None:
+        return None
+    return open_cross_encoder(CrossEncoderTeacher(cross_encoder=model_in(options.reranker)), device)
 
 
 def _open_search(
@@ -180,6 +194,8 @@ def _mine_rows(mining: _Task, rows: np.ndarray) -> Iterator[Mined]:
     place = torch.from_numpy(np.searchsorted(siblings, rows))
     anchor_bd, positive_bd, score_b, limit_b = (each[place] for each in (anchor_sd, positive_sd, positive_s, limit_s))
     found: dict[int, tuple[list[int], list[float]]] = {}
+    if mining.rerank is not None:
+        limit_b = torch.full_like(limit_b, torch.inf)  # the reranker decides
     left, neighbors = np.arange(len(rows)), options.ranks[1] + SPARE
     while len(left):
         score_bk, index_bk = mining.search(anchor_bd[left].numpy(), neighbors)
@@ -189,10 +205,43 @@ def _mine_rows(mining: _Task, rows: np.ndarray) -> Iterator[Mined]:
         is_enough |= index_bk.shape[1] == len(mining.matrix)
         for i, row in zip(np.flatnonzero(is_enough).tolist(), left[is_enough].tolist(), strict=True):
             other = ~is_same_bk[i]
-            found[row] = _choose(score_bk[i][other], index_bk[i][other], limit_b[row].item(), options)
+            found[row] = _choose(score_bk[i][other], index_bk[i][other], limit_b[row].item(), options, mining.rerank)
         left, neighbors = left[~is_enough], 4 * neighbors
-    for i, (row, score) in enumerate(zip(rows.tolist(), score_b.tolist(), strict=True)):
-        yield Mined(row, score, *found[i])
+    mined = [
+        Mined(row, score, *found[i], [])
+        for i, (row, score) in enumerate(zip(rows.tolist(), score_b.tolist(), strict=True))
+    ]
+    yield from mined if mining.rerank is None else _rerank(mining, mining.rerank, mined, siblings)
+
+
+def _rerank(mining: _Task, score_pairs: CachedScores, rows: list[Mined], siblings: np.ndarray) -> Iterator[Mined]:
+    """Of the neighbors, those whose score is below that of every known positive of the anchor by the margins.
+
+    The nearest are scored first, and others only for the rows that still lack negatives.
+    """
+    anchors, positives = mining.pairs.column("anchor"), mining.pairs.column("positive")
+    texts, per_row = mining.candidates.texts, mining.options.per_row
+    positive_s = score_pairs([(anchors[row], positives[row]) for row in siblings.tolist()])
+    limit_s = _limits(torch.from_numpy(positive_s), mining.anchor_number[siblings], mining.options).tolist()
+    places = np.searchsorted(siblings, [mined.row for mined in rows]).tolist()
+    taken: list[dict[int, float]] = [{} for _ in rows]
+    seen = [0] * len(rows)
+    while asked := [
+        (i, number)
+        for i, mined in enumerate(rows)
+        for number in range(seen[i], min(seen[i] + per_row - len(taken[i]), len(mined.negatives)))
+    ]:
+        scores = score_pairs([(anchors[rows[i].row], texts[rows[i].negatives[number]]) for i, number in asked])
+        for (i, number), score in zip(asked, scores.tolist(), strict=True):
+            seen[i] = number + 1
+            if score <= limit_s[places[i]]:
+                taken[i][number] = score
+    for mined, place, chosen in zip(rows, places, taken, strict=True):
+        yield mined._replace(
+            negatives=[mined.negatives[number] for number in chosen],
+            scores=[mined.scores[number] for number in chosen],
+            reranked=[float(positive_s[place]), *chosen.values()],
+        )
 
 
 def _similarity_to(matrix: EmbeddingMatrix, text_bd: Tensor, index_bk: np.ndarray) -> np.ndarray:
@@ -207,12 +256,12 @@ def _similarity_to(matrix: EmbeddingMatrix, text_bd: Tensor, index_bk: np.ndarra
 
 
 def _choose(
-    score_k: np.ndarray, index_k: np.ndarray, limit: float, options: MiningOptions
+    score_k: np.ndarray, index_k: np.ndarray, limit: float, options: MiningOptions, rerank: CachedScores | None
 ) -> tuple[list[int], list[float]]:
-    """Of the neighbors that say something else, those of the ranks that are not too near."""
+    """Of the neighbors that say something else, those of the ranks that are not too near; all, if they are reranked."""
     first, last = options.ranks
     score_k, index_k = score_k[first - 1 : last], index_k[first - 1 : last]
-    taken = np.flatnonzero(score_k <= limit)[: options.per_row]
+    taken = np.flatnonzero(score_k <= limit)[: options.per_row if rerank is None else None]
     return index_k[taken].tolist(), score_k[taken].tolist()
 
 
@@ -221,16 +270,17 @@ def _embed(encoder: Encoder, prompts: dict[str, str], dim: int, texts: list[str]
     return torch.from_numpy(encoder.encode(texts, prompt=prompt, normalize=True, truncate_dim=dim))
 
 
-def _summary(kept: list[Mined], rows: int, per_row: int, output: Path, part: Part | None) -> dict[str, Any]:
+def _summary(kept: list[Mined], rows: int, options: MiningOptions, output: Path, part: Part | None) -> dict[str, Any]:
     count = sum(len(row.negatives) for row in kept)
     name = f"{output.name}/*.jsonl" if part else output.name
     return {
         "output": str(output),
         "rows": len(kept),
         "rows_without": rows - len(kept),
-        "rows_with_fewer": sum(len(row.negatives) < per_row for row in kept),
+        "rows_with_fewer": sum(len(row.negatives) < options.per_row for row in kept),
         "negatives": count,
-        "negatives_missing": rows * per_row - count,
+        "reranked": options.reranker is not None,
+        "negatives_missing": rows * options.per_row - count,
         "mean_positive_score": round(float(np.mean([row.positive_score for row in kept])), 4) if kept else None,
         "mean_negative_score": round(sum(sum(row.scores) for row in kept) / count, 4) if kept else None,
         "data": f'data: {{dataset: ./{name}, format: triplet, columns: {{negative: "negative[:]"}}}}',
@@ -308,6 +358,7 @@ def _write(kept: list[Mined], pairs: Examples, texts: list[str], output: Path) -
             "negative": [texts[index] for index in mined.negatives],
             "positive_score": round(mined.positive_score, 6),
             "negative_scores": [round(score, 6) for score in mined.scores],
+            **({"scores": [round(score, 6) for score in mined.reranked]} if mined.reranked else {}),
         }
         for mined in kept
     ]

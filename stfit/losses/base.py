@@ -25,8 +25,11 @@ def _one_per_dim(weights: list[float] | None, others: ValidationInfo) -> list[fl
 
 
 def _only_on_hub(revision: str | None, others: ValidationInfo) -> str | None:
-    if revision is not None and Path(others.data.get("teacher") or "/").is_absolute():
-        raise ValueError("selects a version on the Hub, but `teacher` is not on the Hub")
+    teacher = others.data.get("teacher") or others.data.get("cross_encoder") or "/"
+    if revision is not None and isinstance(teacher, CrossEncoderTeacher):
+        raise ValueError("is that of `teacher`: write it there, below `cross_encoder`")
+    if revision is not None and Path(teacher).is_absolute():
+        raise ValueError("selects a version on the Hub, but the teacher is not on the Hub")
     return revision
 
 
@@ -37,14 +40,23 @@ def _fewer_than_dims(number: int | None, others: ValidationInfo) -> int | None:
     return number
 
 
+def _with_text(name: str) -> Callable[[str], str]:
+    def check(template: str) -> str:
+        if f"{{{name}}}" not in template:
+            raise ValueError(f"lacks {{{name}}}, in whose place the text is written")
+        return template
+
+    return check
+
+
 KEYS_OF_EVERY_LOSS = ("weight", "columns", "matryoshka_dims", "matryoshka_weights", "n_dims_per_step")
 
 
 class Accepts(NamedTuple):
     format: str
-    label: Literal["none", "binary", "class", "score", "number", "scores", "teacher"]
+    label: Literal["none", "binary", "class", "score", "number", "scores", "embedding", "teacher"]
     """Meaning of the label: 0 or 1, a class number, a similarity from 0 to 1, any number, scores of the positive and
-    the negatives, or a teacher's embeddings (see `TeacherLoss`)."""
+    the negatives, one embedding for all texts of a row, or what a teacher says (see `TeacherLoss`)."""
 
 
 class LossBase(Spec):
@@ -101,16 +113,31 @@ class LossBase(Spec):
         return self
 
 
+class CrossEncoderTeacher(Spec):
+    """A reranker, which scores an anchor together with each of its candidates."""
+
+    cross_encoder: Location
+    """Hub id or folder of a sequence-classification model with one output. Its scores are cached on disk."""
+    revision: Annotated[str | None, AfterValidator(_only_on_hub)] = None
+    """Branch, tag or commit of a model on the Hub."""
+    query_template: Annotated[str, AfterValidator(_with_text("query"))] = "{query}"
+    """What the model reads as its first text; {query} stands for the anchor."""
+    document_template: Annotated[str, AfterValidator(_with_text("document"))] = "{document}"
+    """What it reads as its second text; {document} stands for the positive or a negative."""
+    max_seq_length: int | None = Field(None, gt=0)
+    """Tokens of a pair, beyond which the longer text is cut; null = at most 512."""
+
+
 class TeacherLoss(LossBase):
     """A loss that learns from the embeddings of another model.
 
     The teacher embeds every text once, before the first step. Its embeddings replace the label of a batch: [rows,
-    columns it reads, its dim], columns in their order.
+    columns it reads, its dim], columns in their order. A cross-encoder's scores replace it, too: [rows, candidates].
     """
 
     same_dim: ClassVar[bool] = False
 
-    teacher: Location
+    teacher: Location | CrossEncoderTeacher | None
     """Hub id or folder of the model to learn from. Its embeddings are cached on disk and reused by other runs."""
     revision: Annotated[str | None, AfterValidator(_only_on_hub)] = None
     """Branch, tag or commit of a teacher on the Hub."""
@@ -120,8 +147,9 @@ class TeacherLoss(LossBase):
 
     def require_teacher_dim(self, model_dim: int, teacher_dim: int) -> None:
         if self.same_dim and model_dim != teacher_dim:
+            taught = "the data has" if self.teacher is None else "the teacher has"
             raise ModelError(
-                f"loss `{self.tag()}` needs embeddings of equal size, but the teacher has {teacher_dim} dimensions and "
+                f"loss `{self.tag()}` needs embeddings of equal size, but {taught} {teacher_dim} dimensions and "
                 f"the model {model_dim}: end `model.layers` with {{type: dense, out_features: {teacher_dim}, "
                 "activation: identity}, or use loss teacher_cosine or margin_mse"
             )

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from stfit.lazy import Tensor, torch
-from stfit.losses.base import Accepts, Columns, TeacherLoss, require_columns
+from stfit.losses.base import Accepts, Columns, CrossEncoderTeacher, TeacherLoss, require_columns
 from stfit.paths import Location
 from stfit.similarity import pairwise_cosine, pairwise_similarity
 
@@ -22,11 +22,22 @@ class EmbedDistill(TeacherLoss):
     """
 
     aliases = ("EmbedDistillLoss",)
-    fits = (Accepts("text", "teacher"), Accepts("positive_pair", "teacher"), Accepts("triplet", "teacher"))
+    fits = (
+        Accepts("text", "embedding"),
+        Accepts("positive_pair", "embedding"),
+        Accepts("triplet", "embedding"),
+        Accepts("text", "teacher"),
+        Accepts("positive_pair", "teacher"),
+        Accepts("triplet", "teacher"),
+    )
     same_dim = True
     takes_any_columns = True
 
     type: Literal["embed_distill"] = "embed_distill"
+    teacher: Location | None = None
+    """Hub id or folder of the model to learn from. Its embeddings are cached on disk and reused by other runs. null:
+    they are in the data, as `columns: {embedding: ...}`: a list of numbers, toward which all texts of a row are
+    trained."""
     distance: Literal["cosine", "l2", "mse"] = "cosine"
     """cosine (1 - cosine similarity), l2 (Euclidean), or mse (mean squared difference of coordinates)."""
     target: Literal["own", "anchor"] = "own"
@@ -35,7 +46,7 @@ class EmbedDistill(TeacherLoss):
     (Reimers and Gurevych, 2020, https://arxiv.org/abs/2004.09813)."""
 
     def taught_roles(self, roles: list[str]) -> list[str]:
-        return roles[:1] if self.target == "anchor" else roles
+        return roles[:1] if self.target == "anchor" or self.teacher is None else roles
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of any columns [rows, dim]; of the teacher's embeddings, the first `dim` numbers count."""
@@ -70,6 +81,8 @@ class TeacherCosine(TeacherLoss):
     fits = (Accepts("positive_pair", "teacher"), Accepts("triplet", "teacher"))
 
     type: Literal["teacher_cosine"] = "teacher_cosine"
+    teacher: Location
+    """Hub id or folder of the model to learn from. Its embeddings are cached on disk and reused by other runs."""
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         texts, teacher_rcd, present_rc = self.require_columns_with_teacher(columns, label)
@@ -88,8 +101,9 @@ class MarginMSE(TeacherLoss):
     fits = (Accepts("triplet", "number"), Accepts("triplet", "scores"), Accepts("triplet", "teacher"))
 
     type: Literal["margin_mse"] = "margin_mse"
-    teacher: Location | None = None  # type: ignore[assignment]
-    """Hub id or folder of a model whose margins are learned. null: they are in the data. `columns: {scores: ...}` is a
+    teacher: Location | CrossEncoderTeacher | None = None
+    """Hub id or folder of a model whose margins are learned: those of its embeddings, or of a reranker's scores
+    (`teacher: {cross_encoder: ID}`). null: they are in the data. `columns: {scores: ...}` is a
     list of numbers, the positive's score first, then one for each negative; `columns: {label: ...}` the score of the
     positive minus that of the only negative."""
     similarity: Literal["dot", "cosine"] = "dot"
@@ -114,8 +128,9 @@ class DistillKLDiv(TeacherLoss):
     fits = (Accepts("triplet", "scores"), Accepts("triplet", "teacher"))
 
     type: Literal["distill_kl_div"] = "distill_kl_div"
-    teacher: Location | None = None  # type: ignore[assignment]
-    """Hub id or folder of a model whose scores are learned. null: they are in the data, as `columns: {scores: ...}`: a
+    teacher: Location | CrossEncoderTeacher | None = None
+    """Hub id or folder of a model whose scores are learned: those of its embeddings, or a reranker's
+    (`teacher: {cross_encoder: ID}`). null: they are in the data, as `columns: {scores: ...}`: a
     list of numbers, the positive's score first, then one for each negative."""
     similarity: Literal["dot", "cosine"] = "dot"
     """Score of a pair: dot product or cosine, for model and teacher alike."""
@@ -142,7 +157,7 @@ def _taught_scores(
     loss: MarginMSE | DistillKLDiv, columns: Columns, label: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of the candidates of each anchor, those to learn, and which candidates there are, [rows, candidates]."""
-    if loss.teacher is None:
+    if not isinstance(loss.teacher, str):
         texts, taught_rn, present_rn = loss.require_columns_with_scores(columns, label)
         return _scores(loss.similarity, texts), taught_rn, present_rn
     texts, teacher_rcd, present_rc = loss.require_columns_with_teacher(columns, label)

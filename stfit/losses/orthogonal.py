@@ -16,8 +16,8 @@ class GlobalOrthogonalRegularization(LossBase):
     """Spreads the texts of each column over all directions, so that embeddings can be cut or quantized with less loss.
 
     Of the similarities of all pairs of texts in a column: the squared mean, plus what the mean of the squares exceeds
-    that of random directions, 1 / dim (Zhang et al., 2017, https://arxiv.org/abs/1708.06320; EmbeddingGemma, which uses
-    `mean_weight: 0` and `aggregation: sum`, https://arxiv.org/abs/2509.20354). Add it to another loss, as a list.
+    that of random directions, 1 / dim (Zhang et al., 2017, https://arxiv.org/abs/1708.06320; EmbeddingGemma,
+    https://arxiv.org/abs/2509.20354, with `mean_weight: 0` and `aggregation: sum`). Add it to another loss, as a list.
     """
 
     aliases = ("GlobalOrthogonalRegularizationLoss",)

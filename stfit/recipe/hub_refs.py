@@ -8,7 +8,7 @@ from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import is_on_hub
 from stfit.hub.download import find_commit
 from stfit.hub.explain import Kind
-from stfit.losses.base import TeacherLoss
+from stfit.losses.base import CrossEncoderTeacher, TeacherLoss
 from stfit.spec import Spec
 
 
@@ -23,10 +23,15 @@ def hub_ref(spec: Any) -> HubRef | None:
         on_hub = isinstance(spec.base, str) and is_on_hub(spec.base)
         return HubRef("model", str(spec.base), spec.revision) if on_hub else None
     if isinstance(spec, TeacherLoss):
-        on_hub = spec.teacher is not None and is_on_hub(spec.teacher)
-        return HubRef("model", spec.teacher, spec.revision) if on_hub else None
+        return _model_ref(spec.teacher, spec.revision) if isinstance(spec.teacher, str) else None
+    if isinstance(spec, CrossEncoderTeacher):
+        return _model_ref(spec.cross_encoder, spec.revision)
     dataset = getattr(spec, "dataset", None)
     return HubRef("dataset", dataset, spec.revision) if dataset and is_remote(dataset) else None
+
+
+def _model_ref(base: str, revision: str | None) -> HubRef | None:
+    return HubRef("model", base, revision) if is_on_hub(base) else None
 
 
 def iter_hub_refs(spec: Any) -> Iterator[HubRef]:

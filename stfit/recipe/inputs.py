@@ -19,6 +19,7 @@ from stfit.data.source import TableSource, TrainingData
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import SMALL_FILES, locate_adapter_base, model_folder
 from stfit.io.hashing import hash_file
+from stfit.losses.base import CrossEncoderTeacher
 from stfit.paths import Pattern
 from stfit.recipe.hub_refs import hub_ref
 from stfit.recipe.recipe import Recipe
@@ -44,7 +45,7 @@ def describe_inputs(pinned: Recipe) -> Inputs:
     return {
         "base": _describe_model(pinned.model),
         "data": [_describe_training(objective.data) for objective in objectives],
-        **({"teachers": list(map(_describe_model, teachers))} if teachers else {}),
+        **({"teachers": list(map(_describe_teacher, teachers))} if teachers else {}),
         "eval": {
             evaluator.label: described for evaluator in pinned.eval if (described := _describe_evaluator(evaluator))
         },
@@ -58,6 +59,12 @@ def _describe_model(model: Model) -> Inputs:
     if not isinstance(model.base, str):
         return {"base": "scratch"}
     return {"base": model.base, "fingerprint": _digest_folder(model_folder(Path(model.base)), WEIGHTS)}
+
+
+def _describe_teacher(teacher: Model | CrossEncoderTeacher) -> Inputs:
+    if isinstance(teacher, CrossEncoderTeacher):
+        teacher = Model(base=teacher.cross_encoder, revision=teacher.revision)
+    return _describe_model(teacher)
 
 
 def _describe_source(source: Any) -> Inputs:

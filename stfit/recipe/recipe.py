@@ -11,7 +11,7 @@ from stfit.data.source import ROLES, TrainingData
 from stfit.encoder.config import Model
 from stfit.evaluation.gate import Gate
 from stfit.evaluation.registry import Evaluator
-from stfit.losses.base import LossBase, TeacherLoss
+from stfit.losses.base import CrossEncoderTeacher, LossBase, TeacherLoss
 from stfit.losses.registry import Losses
 from stfit.publish.destination import Push
 from stfit.spec import Spec
@@ -41,10 +41,12 @@ def _require_folder_name(name: str) -> str:
     return name
 
 
-def teacher_of(loss: LossBase) -> Model | None:
-    if isinstance(loss, TeacherLoss) and loss.teacher is not None:
-        return Model(base=loss.teacher, revision=loss.revision)
-    return None
+def teacher_of(loss: LossBase) -> Model | CrossEncoderTeacher | None:
+    """The model that a loss learns from; None if it needs none."""
+    if not isinstance(loss, TeacherLoss) or loss.teacher is None:
+        return None
+    teacher = loss.teacher
+    return Model(base=teacher, revision=loss.revision) if isinstance(teacher, str) else teacher
 
 
 ALTERNATIVES = {"objectives": ("data", "loss")}
@@ -91,7 +93,7 @@ class Objective(Spec):
         return next((loss.sampler for loss in self.losses if loss.sampler != "shuffle"), "shuffle")
 
     @property
-    def teachers(self) -> list[Model | None]:
+    def teachers(self) -> list[Model | CrossEncoderTeacher | None]:
         """The teacher of each loss."""
         return [teacher_of(loss) for loss in self.losses]
 

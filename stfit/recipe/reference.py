@@ -189,6 +189,7 @@ LABELS = {
     "score": "label: a score, 0 to 1",
     "number": "label: a number",
     "scores": "scores: a list of numbers",
+    "embedding": "embedding: a list of numbers",
     "teacher": "no label, `loss.teacher`",
 }
 

@@ -1,4 +1,4 @@
-"""What each loss learns from: labels and scores in the data, or the embeddings of a teacher."""
+"""What each loss learns from: labels, scores or embeddings in the data, or what a teacher says of its texts."""
 
 from functools import partial
 
@@ -9,8 +9,9 @@ from stfit.data.cache.teacher import TeacherEmbeddings, load_embeddings
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
 from stfit.encoder.encoder import Encoder
-from stfit.losses.base import TeacherLoss, role_of
+from stfit.losses.base import CrossEncoderTeacher, TeacherLoss, role_of
 from stfit.recipe.recipe import Objective
+from stfit.workflows.rerank import open_cross_encoder
 
 
 def labels_of_losses(table: TokenTable, objective: Objective, encoder: Encoder) -> tuple[Label | None, ...]:
@@ -18,8 +19,13 @@ def labels_of_losses(table: TokenTable, objective: Objective, encoder: Encoder) 
     labels: list[Label | None] = []
     for loss, teacher, need in zip(objective.losses, objective.teachers, objective.needs, strict=True):
         match need.source(table.examples):
-            case "teacher" if teacher is not None and isinstance(loss, TeacherLoss):
+            case "teacher" if isinstance(teacher, CrossEncoderTeacher):
+                labels.append(_score_with_teacher(table, teacher, str(encoder.device)))
+            case "teacher" if isinstance(teacher, Model) and isinstance(loss, TeacherLoss):
                 labels.append(_embed_with_teacher(table, objective, loss, teacher, encoder))
+            case "embedding" if isinstance(loss, TeacherLoss) and table.examples.embedding is not None:
+                loss.require_teacher_dim(encoder.embedding_dim, table.examples.embedding.shape[1])
+                labels.append(table.examples.embedding[:, None])
             case "scores":
                 labels.append(table.examples.scores)
             case "label":
@@ -27,6 +33,17 @@ def labels_of_losses(table: TokenTable, objective: Objective, encoder: Encoder) 
             case _:
                 labels.append(None)
     return tuple(labels)
+
+
+def _score_with_teacher(table: TokenTable, teacher: CrossEncoderTeacher, device: str) -> np.ndarray:
+    """Scores of each anchor's candidates [rows, candidates], NaN for a missing one."""
+    anchors, *columns = (table.examples.column(role) for role in table.text_ids)
+    present_rn = np.stack([table.text_ids[role] != MISSING for role in table.text_ids], axis=1)[:, 1:]
+    rows, candidates = np.nonzero(present_rn)
+    pairs = [(anchors[row], columns[n][row]) for row, n in zip(rows.tolist(), candidates.tolist(), strict=True)]
+    score_rn = np.full(present_rn.shape, np.nan)
+    score_rn[rows, candidates] = open_cross_encoder(teacher, device)(pairs)
+    return score_rn
 
 
 def _embed_with_teacher(

@@ -15,14 +15,14 @@ from stfit.data.mapping.examples import Examples, load_examples, load_with_table
 from stfit.data.source import ROWS_SEED, Source
 from stfit.data.table import Table
 from stfit.encoder.config import Model
-from stfit.encoder.folder.inspect import inspect_model
+from stfit.encoder.folder.inspect import inspect_model, require_cross_encoder
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, at_key
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
 from stfit.hub.explain import OUT_OF_REACH
-from stfit.losses.base import LossBase, TeacherLoss
+from stfit.losses.base import CrossEncoderTeacher, LossBase, TeacherLoss
 from stfit.progress import task
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe, teacher_of
@@ -136,6 +136,7 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
         _drop_overlap(recipe, holdout, origins, report)
     for key, objective in recipe.objectives_by_path.items():
         if key in report.examples_of:
+            _check_embeddings(key, objective, recipe, origins, report)
             _check_rows(objective, RecipeLocation(origins, f"{key}data", "dataset"), report.examples_of[key], report)
     return report
 
@@ -175,6 +176,18 @@ def _drop_overlap(
             report.evaluation = [rows for _, rows in with_kept_rows(recipe, evaluators, kept)]
 
 
+def _check_embeddings(
+    key: str, objective: Objective, recipe: Recipe, origins: Mapping[str, Mark], report: Prepared
+) -> None:
+    """Whether those in the data have the size of the model's."""
+    examples = report.examples_of[key]
+    dim = embedding_dim(recipe, report.base)
+    for (loss_key, loss), need in zip(objective.losses_by_key.items(), objective.needs, strict=True):
+        if isinstance(loss, TeacherLoss) and examples.embedding is not None and need.source(examples) == "embedding":
+            with report.collect_errors(location=RecipeLocation(origins, f"{key}{loss_key}", "type")):
+                loss.require_teacher_dim(dim or examples.embedding.shape[1], examples.embedding.shape[1])
+
+
 def _check_rows(objective: Objective, location: RecipeLocation, training: Examples, report: Prepared) -> None:
     with report.collect_errors(objective.data.dataset, location), at_key("columns.label"):
         check_labels(objective.needs, training)
@@ -201,7 +214,10 @@ def load_objective(objective: Objective, seed: int) -> tuple[Examples, Examples 
 
 def _check_teacher(recipe: Recipe, loss: LossBase, report: Prepared) -> None:
     teacher = teacher_of(loss)
-    if teacher is None or not isinstance(loss, TeacherLoss):
+    if isinstance(teacher, CrossEncoderTeacher):
+        with _unless_out_of_reach(report), at_key("cross_encoder"):
+            require_cross_encoder(teacher.cross_encoder, teacher.revision)
+    if not isinstance(teacher, Model) or not isinstance(loss, TeacherLoss):
         return
     teacher_dim = _inspect_if_reachable(teacher, report).output_dim
     student_dim = embedding_dim(recipe, report.base)
@@ -211,13 +227,21 @@ def _check_teacher(recipe: Recipe, loss: LossBase, report: Prepared) -> None:
 
 def _inspect_if_reachable(model: Model, report: Prepared) -> ModelInfo:
     """What the model's files tell; if the Hub is out of reach, a warning and an empty ModelInfo."""
+    info = ModelInfo()
+    with _unless_out_of_reach(report):
+        info = inspect_model(model)
+    return info
+
+
+@contextmanager
+def _unless_out_of_reach(report: Prepared) -> Iterator[None]:
+    """If the Hub is out of reach, a warning."""
     try:
-        return inspect_model(model)
+        yield
     except HubError as error:
         if any(problem.code != OUT_OF_REACH for problem in error.problems):
             raise
         report.warnings += [Problem(problem.message, "base-unseen") for problem in error.problems]
-        return ModelInfo()
 
 
 def load_training_rows(recipe: Recipe, objective: Objective) -> tuple[Examples, Table]:

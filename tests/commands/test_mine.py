@@ -9,9 +9,11 @@ import pytest
 
 from stfit.commands.mine import mine
 from stfit.commands.similar import closest, similar
+from stfit.commands.train import train
 from stfit.data.source import Source
 from stfit.encoder.build import build_encoder, load_encoder
 from stfit.encoder.config import Model
+from stfit.encoder.cross_encoder import CrossEncoder, load_cross_encoder
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.options import MiningOptions
@@ -178,3 +180,48 @@ def test_texts_have_the_prompts_of_the_recipe_that_the_model_knows(minilm, recip
         row = mined(tmp_path / "model", recipe.model_copy(update={"data": data}), tmp_path)[PAIRS[5]]
         anchor, positive = (encoder.encode([text], normalize=True)[0] for text in (prompt + PAIRS[5][0], PAIRS[5][1]))
         assert row["positive_score"] == pytest.approx(float(anchor @ positive), abs=1e-5)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.002])
+@pytest.mark.parametrize("per_row", [1, 2, 9])
+def test_a_reranker_drops_what_it_scores_above_a_positive(minilm, recipe, tmp_path, tiny_base, margin, per_row) -> None:
+    rules = replace(ANY, margin=margin, relative_margin=0.0, per_row=per_row, reranker=str(tiny_base("reranker")))
+    near, found = mined(minilm, recipe, tmp_path), mined(minilm, recipe, tmp_path, rules)
+    model = load_cross_encoder(str(tiny_base("reranker")))
+    positives = dict(zip(PAIRS, model.score(PAIRS).tolist(), strict=True))
+    dropped = 0
+    for pair, row in near.items():
+        limit = min(score for other, score in positives.items() if other[0] == pair[0]) - margin
+        scores = model.score([(pair[0], text) for text in row["negative"]]).tolist()
+        kept = [i for i, score in enumerate(scores) if score <= limit]
+        dropped += len(scores) - len(kept)
+        if not kept:
+            assert pair not in found
+            continue
+        kept = kept[:per_row]
+        assert found[pair]["negative"] == [row["negative"][i] for i in kept]
+        assert found[pair]["negative_scores"] == [row["negative_scores"][i] for i in kept]
+        assert found[pair]["scores"] == pytest.approx([positives[pair], *(scores[i] for i in kept)], abs=1e-5)
+    assert dropped > 0
+    assert found
+
+
+def test_scores_of_a_reranker_are_learned_from(minilm, recipe, tmp_path, tiny_base) -> None:
+    rules = replace(ANY, relative_margin=0.0, margin=-9.0, per_row=2, reranker=str(tiny_base("reranker")))
+    mined(minilm, recipe, tmp_path, rules)
+    (tmp_path / "scored.yaml").write_text(
+        f"model: {{base: {minilm}}}\nloss: margin_mse\ntrain: {{max_steps: 2, batch_size: 4}}\n"
+        'data: {dataset: ./mined.jsonl, format: triplet, columns: {negative: "negative[:]", scores: scores}}\n'
+    )
+    *_, finished = train(load_recipe(tmp_path / "scored.yaml"), tmp_path / "runs")
+    assert finished.result["steps"] == 2
+
+
+def test_a_reranker_asks_for_no_more_than_it_needs(minilm, recipe, tmp_path, tiny_base, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
+    asked, score = [], CrossEncoder.score
+    monkeypatch.setattr(CrossEncoder, "score", lambda self, pairs: asked.extend(pairs) or score(self, pairs))
+    rules = replace(ANY, margin=-99.0, per_row=1, reranker=str(tiny_base("roberta-reranker")))
+    assert len(mined(minilm, recipe, tmp_path, rules)) == len(PAIRS)
+    assert len(asked) == len(set(asked))
+    assert len(PAIRS) < len(asked) <= 2 * len(PAIRS)  # of each row its positive, and the nearest negative

@@ -107,7 +107,7 @@ WRONG = [
     ({"objectives": [], "data": None, "loss": None}, "at least 1 items"),
     ({"objectives": [RANKING | {"weight": 1.0}, CLASSES]}, "set `weight` for all objectives or for none"),
     ({"objectives": [RANKING | {"weight": 0.0}]}, "`objectives.0.weight`: expected more than 0"),
-    ({"data": RANKING["data"]}, "`loss` is missing: The loss to minimize."),
+    ({"data": RANKING["data"]}, "`loss` is missing: The loss to minimize, or a list"),
     ({"data": RANKING["data"], "loss": None}, "`data` and `loss`, or several `objectives`"),
     ({}, "`data` is missing: The training data."),
     ({"objectives": [{"loss": "cosent"}]}, "`objectives.0.data` is missing"),

@@ -6,6 +6,7 @@ import pytest
 
 from stfit.data.source import is_remote
 from stfit.recipe.load import load_recipe
+from stfit.recipe.recipe import teacher_of
 from stfit.workflows.validate import load_and_validate
 
 FOLDER = Path(__file__).parents[2] / "recipes"
@@ -28,7 +29,7 @@ def test_data_of_the_recipe_loads_where_it_is_local(path):
     recipe = load_recipe(path).recipe
     sources = [objective.data.dataset for objective in recipe.objectives_by_path.values()]
     datasets = [*sources, *(evaluator.dataset for evaluator in recipe.eval if evaluator.dataset)]
-    teachers = [objective.teacher for objective in recipe.objectives_by_path.values() if objective.teacher]
+    teachers = list(filter(None, map(teacher_of, recipe.losses_by_path.values())))
     if isinstance(recipe.model.base, str) or teachers or any(is_remote(dataset) for dataset in datasets):
         pytest.skip("its base, its teacher or its data is on the Hub")
     prepared = load_and_validate(recipe)

@@ -1,14 +1,17 @@
 """Losses that learn from another model, and texts alone, from the recipe to the model."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import torch
 
 from stfit.commands.check import check
 from stfit.commands.fetch import fetch
 from stfit.data.cache import teacher as taught
 from stfit.encoder.build import load_encoder
+from stfit.encoder.cross_encoder import CrossEncoder, load_cross_encoder
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.events import StepInfo
 from stfit.recipe.load import load_recipe
@@ -22,6 +25,19 @@ def teacher(tiny_base, tmp_path, monkeypatch) -> str:
     """A model of 32 dimensions, and a cache of its own."""
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path / "assets"))
     return str(tiny_base("bert"))
+
+
+def reranked(cross_encoder, loss="margin_mse", **settings):
+    return {"type": loss, "teacher": {"cross_encoder": str(cross_encoder), **settings}}
+
+
+def write_rows(folder, change):
+    """The rows beside the recipe, changed."""
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row |= change(number, row)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
 
 
 def losses_of(events):
@@ -119,7 +135,14 @@ def test_a_forecast_counts_both_dropouts(write):
 @pytest.mark.parametrize(
     ("sections", "error", "message"),
     [
-        ({"loss": {"type": "mse"}}, RecipeError, "`loss.teacher` is missing"),
+        ({"loss": {"type": "teacher_cosine"}}, RecipeError, "`loss.teacher` is missing"),
+        ({"loss": "mse", "data": TEXT}, DataError, "needs embeddings or a teacher"),
+        ({"loss": reranked("./nowhere"), "data": {"format": "triplet"}}, ModelError, "nowhere"),
+        (
+            {"loss": [of("./nowhere"), {"type": "mse", "columns": ["anchor"]}], "data": {"format": "triplet"}},
+            DataError,
+            "needs embeddings or a teacher",
+        ),
         (
             {"loss": "margin_mse", "data": {"format": "triplet"}},
             DataError,
@@ -159,3 +182,135 @@ def test_the_lock_names_the_teacher_and_fetch_takes_no_folder(tmp_path, write, r
     lock = json.loads((tmp_path / "runs" / "tiny" / "stfit.lock").read_text())
     assert [set(each) for each in lock["teachers"]] == [{"base", "fingerprint"}]
     assert fetch(load_recipe(recipe)) == {"fetched": []}
+
+
+@pytest.mark.parametrize("loss", ["margin_mse", "distill_kl_div"])
+@pytest.mark.parametrize("kind", ["reranker", "roberta-reranker", "qwen3-reranker"])
+def test_a_cross_encoder_teaches_what_its_scores_in_the_data_do(tmp_path, write, run, teacher, tiny_base, kind, loss):
+    model = load_cross_encoder(str(tiny_base(kind)))
+    first = json.loads((tmp_path / "rows.jsonl").read_text().splitlines()[0])["negative"]
+
+    def score(number, row):
+        negatives = [row["negative"], first][: 1 + (row["negative"] != first)]
+        pairs = [(row["anchor"], text) for text in (row["positive"], *negatives)]
+        return {"negatives": negatives, "scores": model.score(pairs).tolist()}
+
+    write_rows(tmp_path, score)
+    recipe = {"model": {"dropout": 0.0}, "train": {"batch_size": 12, "mini_batch_size": 2, "sampler": "shuffle"}}
+    columns = {"negative": "negatives[:]"}
+    taught = run(write(**recipe, data={"format": "triplet", "columns": columns}, loss=reranked(tiny_base(kind), loss)))
+    scored = write(**recipe, data={"format": "triplet", "columns": columns | {"scores": "scores"}}, loss=loss)
+    assert np.allclose(losses_of(taught), losses_of(run(scored, "scored")), rtol=1e-3)
+
+
+def test_a_cross_encoder_scores_once_over_all_runs_and_goes_on_after_a_kill(
+    write, run, teacher, tiny_base, monkeypatch
+):
+    recipe = write(data={"format": "triplet"}, loss=reranked(tiny_base("reranker")))
+    monkeypatch.setattr("stfit.workflows.rerank.PAIRS", 10)
+    score, asked = CrossEncoder.score, []
+
+    def die(self, pairs):
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        asked.append(len(pairs))
+        return score(self, pairs)
+
+    monkeypatch.setattr(CrossEncoder, "score", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe)
+    monkeypatch.setattr(CrossEncoder, "score", lambda self, pairs: asked.append(len(pairs)) or score(self, pairs))
+    first = losses_of(run(recipe, "first"))
+    assert asked == [10, 10, 4]  # of 12 rows with a positive and a negative each
+    assert losses_of(run(recipe, "second")) == first
+    assert asked == [10, 10, 4]
+    other = write(data={"format": "triplet"}, loss=reranked(tiny_base("reranker"), query_template="find {query}"))
+    assert losses_of(run(other, "third")) != first
+    assert sum(asked) == 48
+
+
+@pytest.mark.parametrize(
+    ("base", "settings", "message"),
+    [
+        ("reranker-of-two", {}, "has 2 outputs for a pair of texts"),
+        ("bert", {}, "is no cross-encoder: it is a BertModel"),
+        ("reranker", {"revision": "main"}, "selects a version on the Hub"),
+        ("reranker", {"query_template": "find"}, "lacks {query}"),
+        ("reranker", {"prompt": "find"}, "unknown key `loss.teacher.prompt`"),
+    ],
+)
+def test_what_can_not_score_is_refused_at_its_key_before_weights_are_loaded(write, tiny_base, base, settings, message):
+    recipe = write(data={"format": "triplet"}, loss=reranked(tiny_base(base), **settings))
+    (problem,) = check(recipe, [])["errors"]
+    assert message in problem.message
+    assert (problem.line, problem.column > 1) == (1, True)
+
+
+def test_the_lock_names_the_cross_encoder(tmp_path, write, run, teacher, tiny_base):
+    recipe = write(data={"format": "triplet"}, loss=reranked(tiny_base("reranker")))
+    run(recipe)
+    lock = json.loads((tmp_path / "runs" / "tiny" / "stfit.lock").read_text())
+    assert [set(each) for each in lock["teachers"]] == [{"base", "fingerprint"}]
+    assert fetch(load_recipe(recipe)) == {"fetched": []}
+
+
+def test_a_score_is_that_of_sentence_transformers(tiny_base, sentences):
+    peer = pytest.importorskip("sentence_transformers")
+    pairs = [(one, other) for one in sentences for other in sentences]
+    for kind in ("reranker", "roberta-reranker"):
+        theirs = peer.CrossEncoder(str(tiny_base(kind)), device="cpu", activation_fn=torch.nn.Identity())
+        np.testing.assert_allclose(
+            load_cross_encoder(str(tiny_base(kind))).score(pairs),
+            theirs.predict(pairs, show_progress_bar=False),
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize(
+    "data", [TEXT, {"format": "positive_pair"}, {"format": "triplet"}], ids=lambda data: data["format"]
+)
+def test_embeddings_in_the_data_teach_what_their_teacher_does(tmp_path, write, run, teacher, data):
+    """The anchor's embedding is that of the row."""
+    encoder = load_encoder(teacher)
+    write_rows(tmp_path, lambda number, row: {"vector": encoder.encode([row["anchor"]])[0].tolist()})
+    recipe = {"model": SAME_SIZE | {"dropout": 0.0}, "train": {"batch_size": 12, "sampler": "shuffle"}}
+    expected = losses_of(run(write(**recipe, data=data, loss=of(teacher, target="anchor")), "taught"))
+    with_vectors = data | {"columns": data.get("columns", {}) | {"embedding": "vector"}}
+    assert np.allclose(losses_of(run(write(**recipe, data=with_vectors, loss="mse"), "given")), expected, rtol=1e-3)
+    streamed = with_vectors | {"streaming": True, "shuffle_buffer": 12}
+    assert len(losses_of(run(write(model={"base": teacher}, data=streamed, loss="embed_distill"), "streamed"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("vector", "message"),
+    [
+        ([1.0, float("nan"), 2.0], r"is not a list of finite numbers.*\(row 3\)"),
+        ([1.0, "a", 2.0], r"is not a list of finite numbers.*\(row 3\)"),
+        ([1.0, 2.0], r"has 2 numbers, and that of the first row has 3 \(row 3\)"),
+        (7.0, r"is not a list of finite numbers, but 7.0 \(row 3\)"),
+    ],
+)
+def test_embeddings_that_are_none_are_refused_with_their_row(tmp_path, write, vector, message):
+    write_rows(tmp_path, lambda number, row: {"vector": vector if number == 2 else [1.0, 2, 3]})
+    recipe = write(data={"format": "positive_pair", "columns": {"embedding": "vector"}}, loss="mse")
+    (problem,) = check(recipe, [])["errors"]
+    assert re.search(message, problem.message)
+    assert problem.row == 3
+
+
+def test_embeddings_of_another_size_or_that_nothing_learns_from_are_refused(tmp_path, write, teacher):
+    write_rows(tmp_path, lambda number, row: {"vector": [1.0, 2.0, 3.0]})
+    data = {"format": "positive_pair", "columns": {"embedding": "vector"}}
+    for loss, message in (
+        ("mse", "the data has 3 dimensions and the model 16"),
+        ("multiple_negatives_ranking", "ignores embeddings: remove `columns.embedding`"),
+        (of(teacher, "teacher_cosine"), "ignores embeddings beside a teacher: remove `columns.embedding`"),
+    ):
+        (problem,) = check(write(data=data, loss=loss), [])["errors"]
+        assert message in problem.message
+
+
+def test_rows_without_an_embedding_are_left_out_and_counted(tmp_path, write, run):
+    write_rows(tmp_path, lambda number, row: {"vector": [0.1] * 16 if number % 3 else None})
+    started, *_ = run(write(data={"format": "positive_pair", "columns": {"embedding": "vector"}}, loss="mse"))
+    assert (started.rows, started.dropped) == (8, {"no embedding": 4})

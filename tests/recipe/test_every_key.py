@@ -73,6 +73,7 @@ SEVERAL = (
     "{data: {dataset: ./rows.jsonl, format: labeled_pair}, loss: softmax, weight: 1.0}]",
 )
 PUSH = ("push.repo=me/one",)
+RERANKED = ("loss={type: margin_mse, teacher: {cross_encoder: RERANKER}}",)
 SPREAD = ("loss=[multiple_negatives_ranking, global_orthogonal_regularization]",)
 GUIDED = ("loss={type: gist, teacher: BERT}",)
 TAUGHT = (
@@ -83,7 +84,7 @@ COSINES = ("loss={type: teacher_cosine, teacher: BERT}",)
 MARGINS = ("data.columns={label: share}", "loss=margin_mse")
 CHOOSING = ("loss={type: distill_kl_div, teacher: BERT}",)
 
-BASES = {"BERT": "bert", "BERT2": "electra", "QWEN3": "qwen3"}
+BASES = {"BERT": "bert", "BERT2": "electra", "QWEN3": "qwen3", "RERANKER": "reranker", "RERANKER2": "roberta-reranker"}
 
 Change = str | tuple[str, ...]
 """Overrides; the last one is the change, and those before it are made in both runs."""
@@ -256,6 +257,11 @@ CHANGES: dict[str, Change] = {
     "loss[margin_mse].teacher": (*MARGINS, "~data.columns", "loss.teacher=BERT", "loss.teacher=BERT2"),
     "loss[margin_mse].revision": (*MARGINS, "~data.columns", "loss.teacher=BERT", "loss.revision=main"),
     "loss[margin_mse].similarity": (*MARGINS, "loss.similarity=cosine"),
+    "loss[margin_mse].teacher.cross_encoder": (*RERANKED, "loss.teacher.cross_encoder=RERANKER2"),
+    "loss[margin_mse].teacher.revision": (*RERANKED, "loss.teacher.revision=main"),
+    "loss[margin_mse].teacher.query_template": (*RERANKED, "loss.teacher.query_template='rain {query}'"),
+    "loss[margin_mse].teacher.document_template": (*RERANKED, "loss.teacher.document_template='rain {document}'"),
+    "loss[margin_mse].teacher.max_seq_length": (*RERANKED, "loss.teacher.max_seq_length=5"),
     "loss[margin_mse].matryoshka_dims": (*MARGINS, "loss.matryoshka_dims=[8, 4]"),
     "loss[distill_kl_div].teacher": (*CHOOSING, "loss.teacher=BERT2"),
     "loss[distill_kl_div].revision": (*CHOOSING, "loss.revision=main"),
@@ -269,6 +275,8 @@ CHANGES: dict[str, Change] = {
     "loss[global_orthogonal_regularization].second_moment_weight": (*SPREAD, "loss.1.second_moment_weight=0.0"),
     "loss[global_orthogonal_regularization].aggregation": (*SPREAD, "loss.1.aggregation=sum"),
     "loss[global_orthogonal_regularization].matryoshka_dims": (*SPREAD, "loss.1.matryoshka_dims=[8, 4]"),
+    "loss": "loss=[multiple_negatives_ranking, global_orthogonal_regularization]",
+    "objectives.loss": (*SEVERAL, "objectives.0.loss=[triplet, global_orthogonal_regularization]"),
     "objectives": (*SEVERAL, "objectives=[{data: {dataset: ./rows.jsonl, format: triplet}, loss: triplet}]"),
     "objectives.weight": (*SEVERAL, "objectives.0.weight=3.0"),
     "objectives.sampler": (*SEVERAL, "objectives.1.sampler=group_by_label"),
@@ -447,7 +455,10 @@ def trace(folder, tiny_base) -> Callable[[tuple[str, ...]], object]:
 
     def leave(overrides: tuple[str, ...]) -> object:
         runs = folder / f"runs{abs(hash(overrides))}"
-        given = [re.sub("BERT2|BERT|QWEN3", lambda found: str(tiny_base(BASES[found[0]])), each) for each in overrides]
+        given = [
+            re.sub("BERT2|BERT|QWEN3|RERANKER2|RERANKER", lambda found: str(tiny_base(BASES[found[0]])), each)
+            for each in overrides
+        ]
         try:
             loaded = load_recipe(folder / "recipe.yaml", given)
             examples = load_and_validate(loaded.recipe)

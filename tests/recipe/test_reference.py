@@ -55,7 +55,8 @@ def test_every_loss_stands_beside_each_format_it_fits(page):
     rows = [line for line in page.split("## Formats and losses")[1].split("##")[0].splitlines() if line[:3] == "| `"]
     for loss in LOSSES:
         told = {row.split("`")[1] for row in rows if f"`{loss.tag()}`" in row}
-        assert told == {fit.format for fit in loss.fits}
+        fits = [fit for fit in loss.fits if fit.label != "none" or not fit.format.startswith("labeled")]
+        assert told == {fit.format for fit in fits}
 
 
 def test_every_exit_code_is_explained(page):

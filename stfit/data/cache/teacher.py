@@ -33,13 +33,15 @@ class WindowedEmbeddings:
     """Embeddings of distinct texts in windows, memory-mapped unless the disk was full."""
 
     windows: list[np.ndarray]
+    size: int
+    """Texts of each window but the last."""
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """Embeddings [len(index), dim] of the texts with these indices; zeros for a missing text (-1)."""
         embedding_nd = np.zeros((len(index), self.windows[0].shape[1]), np.float32)
-        for number in np.unique(index[index >= 0] // WINDOW):
-            inside = index // WINDOW == number
-            embedding_nd[inside] = self.windows[number][index[inside] % WINDOW]
+        for number in np.unique(index[index >= 0] // self.size):
+            inside = index // self.size == number
+            embedding_nd[inside] = self.windows[number][index[inside] % self.size]
         return embedding_nd
 
 
@@ -54,18 +56,23 @@ class TeacherEmbeddings:
         return np.stack([embeddings[index[rows]] for embeddings, index in self.columns], axis=1)
 
 
-def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmbeddings:
-    """Embeddings of distinct texts, cached under `teacher`, which identifies the teacher and its settings."""
-    windows = []
-    for start in track(range(0, len(texts), WINDOW), f"embedding {len(texts):,} texts with the teacher"):
-        window = texts[start : start + WINDOW]
+def load_embeddings(
+    texts: list[str], embed: Embed, teacher: str, size: int | None = None, doing: str | None = None
+) -> WindowedEmbeddings:
+    """Embeddings of distinct texts, cached under `teacher`, which identifies the teacher and its settings.
+
+    `size`: texts per file; `doing`: what the progress says.
+    """
+    size, windows = size or WINDOW, []
+    for start in track(range(0, len(texts), size), doing or f"embedding {len(texts):,} texts with the teacher"):
+        window = texts[start : start + size]
         path = cache_folder("teachers") / f"{cache_key(window, teacher)}.npy"
         try:
             embedding_td = _read(path, len(window))
             mark_used(path)
         except (OSError, ValueError, EOFError):  # missing or damaged
             embedding_td = embed(window)
-            log.info("teacher: embedded %d of %d texts", start + len(window), len(texts))
+            log.info("teacher: %d of %d done", start + len(window), len(texts))
             try:
                 with atomic_cache_entry(path) as temporary, temporary.open("wb") as file:
                     np.save(file, embedding_td)
@@ -75,7 +82,7 @@ def load_embeddings(texts: list[str], embed: Embed, teacher: str) -> WindowedEmb
             except OSError as error:  # a full or read-only disk must not end the run
                 log.warning("the teacher's embeddings can't be cached for the next run: %s", error)
         windows.append(embedding_td)
-    return WindowedEmbeddings(windows)
+    return WindowedEmbeddings(windows, size)
 
 
 def _read(path: Path, texts: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from stfit.io.yaml_text import to_hint
 Fits = Iterable[tuple[str, str]]
 """(format, label kind) for each kind of data that a loss supports."""
 
-LabelSource = Literal["label", "scores", "teacher"]
+LabelSource = Literal["label", "scores", "embedding", "teacher"]
 
 MAX_GAPS = 10_000
 """Numbers per class that occurs; labels with more are ids."""
@@ -29,6 +29,7 @@ MEANING = {
     "number": "a number",
     "teacher": "a teacher",
     "scores": "a teacher's scores",
+    "embedding": "embeddings",
 }
 
 
@@ -58,6 +59,8 @@ class LabelNeeds(NamedTuple):
             return "teacher"
         if examples.scores is not None and "scores" in self.kinds:
             return "scores"
+        if examples.embedding is not None and "embedding" in self.kinds:
+            return "embedding"
         return "label" if examples.label is not None and {*self.kinds} & PROBLEM_OF.keys() else None
 
 
@@ -80,11 +83,12 @@ def check_kind(needs: Sequence[LabelNeeds], examples: Examples) -> None:
     for need, source in supported:
         if source is None and "none" not in need.kinds and (examples.label is None or len(needs) > 1):
             raise DataError(_missing_label(need))
-    for kind, given in (("scores", examples.scores), ("label", examples.label)):
+    taught = {"scores": examples.scores, "embedding": examples.embedding, "label": examples.label}
+    for kind, given in taught.items():
         if given is not None and supported and kind not in sources:
             names = ", ".join(f"`{need.loss}`" for need in needs)
             beside = " beside a teacher" if "teacher" in sources else ""
-            what = "labels" if kind == "label" else kind
+            what = {"label": "labels", "embedding": "embeddings"}.get(kind, kind)
             ignores = f"loss {names} ignores" if len(needs) == 1 else f"losses {names} ignore"
             raise DataError(f"{ignores} {what}{beside}: remove `columns.{kind}`")
     for need, source in supported:
@@ -96,6 +100,7 @@ def _missing_label(need: LabelNeeds) -> str:
     ways = {
         "number": ("a numeric label", "`columns: {label: ...}` to a numeric column"),
         "scores": ("scores", "`columns: {scores: ...}` to a list of numbers"),
+        "embedding": ("embeddings", "`columns: {embedding: ...}` to a list of numbers"),
         "teacher": ("a teacher", "`loss.teacher` to a model"),
     }
     *others, (wanted, setting) = [way for kind, way in ways.items() if kind in need.kinds]

@@ -33,10 +33,11 @@ def check_roles(columns: Mapping[str, str | list[str]], format: str) -> None:
 
 
 def roles_in_format(format: str, columns: Collection[str] = ()) -> list[str]:
-    """`columns`: those that are set; a triplet has a label, or scores, only then."""
+    """`columns`: those that are set; a triplet has a label or scores, and unlabeled texts an embedding, only then."""
     numbers = ["label"] if format.startswith("labeled") else []
-    if format == "triplet":
-        numbers = [role for role in ("label", "scores") if role in columns]
+    optional = ("label", "scores", "embedding") if format == "triplet" else ("embedding",)
+    if not format.startswith("labeled"):
+        numbers = [role for role in optional if role in columns]
     return [*ROLES[format], *numbers]
 
 

@@ -21,6 +21,7 @@ from stfit.data.mapping.filters import choose_holdout, filter_rows, matching
 from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
 from stfit.data.mapping.scores import Scores, pad_scores, read_scores
 from stfit.data.mapping.selectors import Selector, expand
+from stfit.data.mapping.vectors import Vectors, read_vectors, stack_vectors
 from stfit.data.reading.load_table import load_table, open_blocks, split_of
 from stfit.data.reading.split import is_whole
 from stfit.data.source import Holdout, ReadOptions, Source, TrainingData, is_remote, label_selector, read_hint
@@ -59,6 +60,8 @@ class Examples:
     """What wrote each example, if `stfit generate` did: a column of the rows."""
     scores: np.ndarray | None = None
     """A teacher's scores of the positive and the negatives, [rows, candidates] float64, NaN for absent ones."""
+    embedding: np.ndarray | None = None
+    """What the embeddings of each example's texts should equal, [rows, dim] float32."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -87,7 +90,16 @@ class Examples:
         label = None if self.label is None else self.label[index]
         generated_by = self.generated_by and [self.generated_by[i] for i in chosen]
         scores = None if self.scores is None else self.scores[index]
-        return replace(self, texts=texts, label=label, row=self.row[index], generated_by=generated_by, scores=scores)
+        embedding = None if self.embedding is None else self.embedding[index]
+        return replace(
+            self,
+            texts=texts,
+            label=label,
+            row=self.row[index],
+            generated_by=generated_by,
+            scores=scores,
+            embedding=embedding,
+        )
 
     def describe(self, index: np.ndarray) -> str:
         texts = [
@@ -104,7 +116,7 @@ class Examples:
                 digest.update((", " if start else "").encode())
                 digest.update(json.dumps(texts[start : start + HASHED_TEXTS])[1:-1].encode())
             digest.update(b"]]")
-        for numbers in (self.label, self.scores):
+        for numbers in (self.label, self.scores, self.embedding):
             if numbers is not None:
                 digest.update(numbers.astype(numbers.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
@@ -121,6 +133,7 @@ class UnfilteredExamples:
     parent: np.ndarray
     """Position in the table of the row that each example comes from."""
     scores: Scores | None = None
+    vectors: Vectors | None = None
 
 
 def load_examples(
@@ -203,7 +216,7 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
     selectors = resolve_columns(table, source.columns, format)
     cells, parent = _expand_roles(table, selectors, source.max_per_row)
     rows = table.row[parent]
-    label_cells, score_cells = cells.pop("label", None), cells.pop("scores", None)
+    label_cells, score_cells, vector_cells = (cells.pop(role, None) for role in ("label", "scores", "embedding"))
     cells = {role: list(map(cell_reader(source.read), column)) for role, column in cells.items()}
     problems = text_problems(cells, rows, selectors)
     labels = None
@@ -214,12 +227,11 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
                 labels = compute_labels(label_cells, rows, source, names, is_margin=format == "triplet")
         except DataError as error:
             problems += error.problems
-    scores = None
-    if score_cells is not None and not problems:
-        scores = read_scores(score_cells, cells["negative"], rows)
     if problems:
         raise DataError(problems)
-    return UnfilteredExamples(table, format, cells, labels, parent, scores)
+    scores = None if score_cells is None else read_scores(score_cells, cells["negative"], rows)
+    vectors = None if vector_cells is None else read_vectors(vector_cells, rows)
+    return UnfilteredExamples(table, format, cells, labels, parent, scores, vectors)
 
 
 def _expand_roles(
@@ -322,14 +334,18 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
     scores = unfiltered.scores
     labeled = unfiltered.labels.present if unfiltered.labels else np.ones(len(inside), dtype=bool)
     scored = np.array([numbers is not None for numbers in scores or [[]] * len(inside)], dtype=bool)
+    placed = np.ones(len(inside), dtype=bool)
+    if unfiltered.vectors is not None:
+        placed = np.array([vector is not None for vector in unfiltered.vectors], dtype=bool)
     dropped = {
         "empty list": int(rows.sum()) - len(np.unique(unfiltered.parent[inside])),
         "empty text": int((inside & ~complete).sum()),
         "null label": int((inside & complete & ~labeled).sum()),
         "no scores": int((inside & complete & ~scored).sum()),
+        "no embedding": int((inside & complete & ~placed).sum()),
     }
     dropped = {reason: count for reason, count in dropped.items() if count}
-    kept = np.flatnonzero(inside & complete & labeled & scored)
+    kept = np.flatnonzero(inside & complete & labeled & scored & placed)
     if not len(kept) and not allow_none:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
         raise DataError(f"no example can be made from {int(rows.sum())} rows ({reasons}): check `columns`")
@@ -352,6 +368,7 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
         without_negative,
         _writers(unfiltered.table, parents),
         None if scores is None else pad_scores([_of_present(scores[i], present[i]) for i in kept.tolist()]),
+        stack_vectors(unfiltered.vectors, kept),
     )
 
 
@@ -406,6 +423,7 @@ def join(parts: Sequence[Examples]) -> Examples:
         label_kind=min((part.label_kind for part in parts), key=kinds.index),
         row=np.concatenate([part.row for part in parts]),
         scores=_join_scores(parts),
+        embedding=_join_embeddings(parts),
         generated_by=first.generated_by and [writer for part in parts for writer in part.generated_by or []],
         dropped=count_dropped(parts),
         without_negative=sum(part.without_negative for part in parts),
@@ -415,6 +433,11 @@ def join(parts: Sequence[Examples]) -> Examples:
 def _join_scores(parts: Sequence[Examples]) -> np.ndarray | None:
     given = [part.scores for part in parts if part.scores is not None]
     return pad_scores([row[~np.isnan(row)].tolist() for scores in given for row in scores]) if given else None
+
+
+def _join_embeddings(parts: Sequence[Examples]) -> np.ndarray | None:
+    given = [part.embedding for part in parts if part.embedding is not None]
+    return np.concatenate([embedding for embedding in given if len(embedding)] or given) if given else None
 
 
 def count_dropped(parts: Iterable[Examples]) -> dict[str, int]:

@@ -12,7 +12,9 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import SMALL_FILES, ST_MODEL, is_st_model, locate, locate_adapter_base
 from stfit.encoder.folder.st_config import read_folder
 from stfit.encoder.folder.validate import validate_folder, wrap_errors
+from stfit.errors import ModelError
 
+PAIR_HEAD = "ForSequenceClassification"
 HEADS = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice|\w*Ranking)$")
 TRACES = re.compile(r"modules\.json|\d+_[A-Z]\w*|(sentence_\w+|config_sentence_transformers)(_config)?\.json")
 """Parts of a sentence-transformers model."""
@@ -50,3 +52,16 @@ def dropped_parts(folder: Path) -> str | None:
         return f"it is a {kind}, whose modules are not read"
     traces = sorted(path.name for path in folder.glob("*") if TRACES.fullmatch(path.name))
     return f"it has {', '.join(traces)}, but no modules.json, so its modules are not read" if traces else None
+
+
+def require_cross_encoder(base: str, revision: str | None = None) -> None:
+    """Raises ModelError unless the config of a model names a head with one output; reads no weights."""
+    folder = locate(base, revision, SMALL_FILES)
+    config = read_json(folder / "config.json", {})
+    heads = [str(name) for name in config.get("architectures") or []]
+    if not any(name.endswith(PAIR_HEAD) for name in heads):
+        named = f"it is a {heads[0]}" if heads else "its config.json names no architecture"
+        raise ModelError(f"{base} is no cross-encoder: {named}, and a cross-encoder is a ...{PAIR_HEAD}")
+    outputs = len(config.get("id2label") or {}) or config.get("num_labels", 2)
+    if outputs != 1:
+        raise ModelError(f"{base} has {outputs} outputs for a pair of texts, and a reranker has one: its score")
