@@ -19,7 +19,9 @@ from stfit.similarity import similarity_matrix
 if TYPE_CHECKING:
     from stfit.encoder.encoder import Encoder
 
-MAX_ROWS = 128
+MIN_ROWS, MAX_ROWS = 16, 128
+SHARE = 8
+"""Rows that are trained for each row of a sample: of a small training, the samples cost no more than a small part."""
 MAX_CHARACTERS = 40_000
 """Of all texts of a sample together: some seconds of a large encoder on a CPU."""
 MAX_SIMILARITIES = 400
@@ -109,10 +111,13 @@ class Sample:
         return embeddings
 
 
-def build_sample(name: str, examples: Examples, prompt_of: Callable[[Encoder, str], str]) -> Sample:
-    """A sample of `examples`, the same on every call."""
+def build_sample(
+    name: str, examples: Examples, prompt_of: Callable[[Encoder, str], str], trained_rows: int | None = None
+) -> Sample:
+    """A sample of `examples`, the same on every call; smaller if only `trained_rows` are trained."""
+    max_rows = MAX_ROWS if trained_rows is None else min(MAX_ROWS, max(MIN_ROWS, trained_rows // SHARE))
     left_role, *right_roles = SIDES.get(examples.format) or ["anchor", "positive", *examples.negatives]
-    rows = examples.take(_choose_rows(examples, examples.column(left_role)))
+    rows = examples.take(_choose_rows(examples, examples.column(left_role), max_rows))
     right: dict[str, str] = {}  # text -> its first role
     for role in right_roles:
         for text in rows.texts[role]:
@@ -130,10 +135,10 @@ def build_sample(name: str, examples: Examples, prompt_of: Callable[[Encoder, st
     )
 
 
-def _choose_rows(examples: Examples, left: list[str]) -> np.ndarray:
+def _choose_rows(examples: Examples, left: list[str], max_rows: int) -> np.ndarray:
     """Ascending indices of rows with distinct left texts; a generator of its own leaves those of the training alone."""
     first_of_text = {text: row for row, text in reversed(list(enumerate(left)))}
-    shuffled = np.random.default_rng(0).permutation(sorted(first_of_text.values()))[:MAX_ROWS]
+    shuffled = np.random.default_rng(0).permutation(sorted(first_of_text.values()))[:max_rows]
     sizes = [sum(len(column[row] or "") for column in examples.texts.values()) for row in shuffled.tolist()]
     count = max(2, int((np.cumsum(sizes) <= MAX_CHARACTERS).sum()))
     return np.sort(shuffled[:count])

@@ -85,7 +85,8 @@ class Train(Spec):
     eval_every_steps: Steps | None = None
     """Steps between evaluations, instead of `eval_every`."""
     save_every: Fraction | None = None
-    """Fraction of the run between checkpoints; 0.25 if `save_every_steps` is not given either."""
+    """Fraction of the run between checkpoints; 0.25 if `save_every_steps` is not given either, but then none that would
+    save less than a minute of work."""
     save_every_steps: Steps | None = None
     """Steps between checkpoints, instead of `save_every`."""
     keep_checkpoints: int = Field(2, gt=0)

@@ -20,6 +20,8 @@ WARM_UP_STEPS = 2
 DEFAULT_EPOCHS = 1.0
 DEFAULT_WARMUP = 0.1
 DEFAULT_INTERVAL = 0.25
+WORTH_SAVING = 60.0
+"""Seconds of steps that a checkpoint has to save, unless the recipe asks for it: else it costs more than it saves."""
 
 
 @dataclass
@@ -47,6 +49,8 @@ class TrainState:
     seconds: float = 0.0
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds of the whole run by activity: the parts of the steps, preparing, evaluation, saving."""
+    saved_seconds: float = 0.0
+    """The value of `seconds` at the last checkpoint."""
     timed_rows: int = 0
     timed_seconds: float = 0.0
     """Rows and seconds of the steps that count toward the speed."""
@@ -120,9 +124,11 @@ class Intervals:
         is_last_apart = self.total_steps % every != 0 and step < self.total_steps
         return self.total_steps // every - step // every + is_last_apart
 
-    def is_save_due(self, step: int) -> bool:
+    def is_save_due(self, step: int, unsaved_seconds: float) -> bool:
         """Whether to save after `step`; not after the last, whose weights become the model."""
-        return step % self.save_every == 0 and step != self.total_steps
+        is_asked_for = self.settings.save_every is not None or self.settings.save_every_steps is not None
+        is_worth_it = is_asked_for or unsaved_seconds >= WORTH_SAVING
+        return step % self.save_every == 0 and step != self.total_steps and is_worth_it
 
 
 def build_intervals(settings: Train, total_steps: int) -> Intervals:

@@ -25,6 +25,7 @@ from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object, seal_json
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder
+from stfit.training.state import DEFAULT_EPOCHS
 
 if TYPE_CHECKING:
     from stfit.encoder.encoder import Encoder
@@ -115,18 +116,27 @@ def open_report_data(
     return ReportData(folder, main, samples, rows_of, load_json_object(folder.record) or {})
 
 
+def _count_trained_rows(recipe: Recipe, prepared: Prepared) -> int:
+    """Rows of all steps; of several processes, those of one."""
+    train = recipe.train
+    if train.max_steps is not None:
+        return train.max_steps * train.batch_size * train.accumulate_steps
+    return int((train.epochs or DEFAULT_EPOCHS) * sum(map(len, prepared.training)))
+
+
 def choose_samples(recipe: Recipe, prepared: Prepared, evaluators: Evaluators) -> list[Sample]:
     """At most one sample of each format, of evaluation rows; training rows for labeled texts, or if there are none."""
     samples: dict[str, Sample] = {}
+    trained = _count_trained_rows(recipe, prepared)
     for evaluator, rows in evaluators:
         examples = evaluator.examples_of(rows)
         if examples is not None and len(examples) > 1 and examples.format not in samples:
-            samples[examples.format] = build_sample(evaluator.label, examples, partial(prompt_of, evaluator))
+            samples[examples.format] = build_sample(evaluator.label, examples, partial(prompt_of, evaluator), trained)
     for objective, examples in zip(recipe.objectives_by_path.values(), prepared.training, strict=True):
         needed = not samples or (examples.format == "labeled_text" and examples.format not in samples)
         if needed and len(examples) > 1:
             prompt_in_training = partial(_prompt_in_training, objective.data)
-            samples[examples.format] = build_sample("training rows", examples, prompt_in_training)
+            samples[examples.format] = build_sample("training rows", examples, prompt_in_training, trained)
     return list(samples.values())
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from stfit.distributed import LONG, barrier, collective_timeout, is_rank_zero, world_size
+from stfit.distributed import LONG, barrier, collective_timeout, is_rank_zero, on_rank_zero, world_size
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.save import save_encoder
@@ -95,7 +95,7 @@ class TrainingSession:
             self.warn(problem)
         yield replace(info, seconds_left=self.seconds_left(info))
         yield from self.evaluate()
-        if self.signals.agreed_signal() or (self.intervals.is_save_due(info.step) and not self.is_over):
+        if self.signals.agreed_signal() or (self.is_save_due(info.step) and not self.is_over):
             self.save()
             self.raise_if_interrupted()
 
@@ -190,9 +190,17 @@ class TrainingSession:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 atomic_write(path, text)
 
+    def is_save_due(self, step: int) -> bool:
+        """The same in all processes, whose clocks differ."""
+        if not self.intervals.is_save_due(step, math.inf):
+            return False
+        unsaved = self.state.seconds - self.state.saved_seconds
+        return on_rank_zero(lambda: self.intervals.is_save_due(step, unsaved))
+
     def save(self) -> None:
         self.restore_files()
         path = checkpoint_path(self.folder.checkpoints, self.state.step)
+        self.state.saved_seconds = self.state.seconds
         with self.state.timed("saving"), task(f"saving step {self.state.step}"):
             save_checkpoint(path, self.objects, self.facts)
         if is_rank_zero():

@@ -7,7 +7,7 @@ import pytest
 
 from stfit.training.hyperparameters import Train
 from stfit.training.lr_schedule import duration_in_steps, learning_rate_at
-from stfit.training.state import build_intervals
+from stfit.training.state import WORTH_SAVING, build_intervals
 
 TOTAL, WARMUP, HIGHEST = 20, 5, 0.1
 SCHEDULES = ["linear", "cosine", "constant"]
@@ -67,14 +67,23 @@ def test_a_run_has_no_more_parts_than_asked_for(parts):
 def test_calendar_takes_the_defaults_of_the_recipe_language():
     calendar = build_intervals(Train(), 40)
     assert (calendar.warmup_steps, calendar.evaluate_every, calendar.save_every) == (4, 10, 10)
+    assert [calendar.is_save_due(10, seconds) for seconds in (0, WORTH_SAVING - 1, WORTH_SAVING)] == [
+        False,
+        False,
+        True,
+    ]
+    assert not calendar.is_save_due(9, WORTH_SAVING)
+    assert not calendar.is_save_due(40, WORTH_SAVING)  # of the last step, the weights become the model
     assert build_intervals(Train(warmup_steps=0), 40).warmup_steps == 0
     assert build_intervals(Train(warmup_ratio=0.5), 40).warmup_steps == 20
 
 
 def test_last_step_is_evaluated_and_logged_but_not_saved_as_a_checkpoint():
     calendar = build_intervals(Train(eval_every_steps=3, save_every_steps=5), 10)
+    assert calendar.is_save_due(5, 0)
+    assert build_intervals(Train(save_every=0.5), 10).is_save_due(5, 0)
     assert [step for step in range(1, 11) if calendar.is_due(step, calendar.evaluate_every)] == [3, 6, 9, 10]
-    assert [step for step in range(1, 11) if calendar.is_save_due(step)] == [5]
+    assert [step for step in range(1, 11) if calendar.is_save_due(step, 0)] == [5]
 
 
 @pytest.mark.parametrize("total", [1, 9, 10, 12])
