@@ -74,8 +74,13 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
         print_json(result)
         return
     print_table(header, rows)
-    if hidden := len(metrics) - len(names):
+    if hidden := len(metrics) - len(names) - sum(map(len, result.get("slices", {}).values())):
         log_line(f"{hidden} more metrics with --json")
+    for metric, slices in result.get("slices", {}).items():
+        sys.stdout.write("\n")
+        print_table(
+            [f"slices of {metric}", "rows", "value", "95% interval"], [_slice_row(*part) for part in slices.items()]
+        )
     if gates:
         sys.stdout.write("\n")
         print_table(GATE_HEADER, gates)
@@ -86,8 +91,12 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
 def _shown(metrics: dict[str, float], main: list[str]) -> list[str]:
     """The main metrics, and then the others of evaluators that do not choose several main ones."""
     of_evaluator = Counter(name.rpartition("/")[0] for name in main)
-    names = dict.fromkeys([*main, *(name for name in metrics if of_evaluator[name.rpartition("/")[0]] < 2)])
-    return [name for name in names if name in metrics]
+    others = (name for name in metrics if of_evaluator[name.rpartition("/")[0]] < 2 and "[" not in name)
+    return [name for name in dict.fromkeys([*main, *others]) if name in metrics]
+
+
+def _slice_row(name: str, part: dict[str, Any]) -> list[str]:
+    return [name, str(part["rows"]), format_metric(part["value"]), format_interval(part["low"], part["high"], "")]
 
 
 def _columns_of(result: dict[str, Any]) -> list[str]:

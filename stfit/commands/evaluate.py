@@ -11,6 +11,8 @@ def evaluate(model: str, recipe: Recipe, baseline: str | None = None) -> tuple[d
     """What `stfit eval --json` prints, and the metrics to show first."""
     evaluation = evaluate_model(model, recipe, baseline)
     result: dict[str, Any] = {"model": model_in(model), "metrics": evaluation.metrics}
+    if evaluation.slices:
+        result["slices"] = evaluation.slices
     if recipe.gate:
         result |= {"gate": [vars(gate) for gate in evaluation.gates]} | gate_error(evaluation.gates)
     if baseline is not None:

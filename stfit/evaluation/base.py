@@ -11,6 +11,7 @@ from stfit.data.checks.leakage import Column, columns_of
 from stfit.data.mapping.examples import Examples, load_examples
 from stfit.data.source import ROLES, OptionalSplit, Source, Unnamed, label_selector
 from stfit.errors import Problem, RecipeError
+from stfit.evaluation.slices import slice_names
 from stfit.paths import Location, without_data_suffix
 from stfit.similarity import SIMILARITIES, pairwise_similarity
 from stfit.spec import Spec, TextLike
@@ -47,6 +48,10 @@ class Named(Spec):
         """The metrics to print and to show first."""
         return [self.main_metric]
 
+    def slices_of(self, rows: Any) -> list[str] | None:
+        """The slice of each row that is resampled; None if there are no slices."""
+        return None
+
 
 class EvaluatorBase(Named, Source):
     """An evaluator on rows of its own: a source like the training data's, or the holdout of the training data."""
@@ -56,6 +61,8 @@ class EvaluatorBase(Named, Source):
     """Other formats of a holdout that have the required roles."""
     symmetric: ClassVar[bool] = False
     """Whether roles have no prompt unless the recipe sets one."""
+    can_slice: ClassVar[bool] = True
+    """Whether its metrics are means over rows of its own, which `by` can divide."""
     per_similarity: ClassVar[bool] = True
     """Whether each metric is computed for every similarity; otherwise for the model's own only."""
 
@@ -67,6 +74,10 @@ class EvaluatorBase(Named, Source):
     split: OptionalSplit = Field(default_factory=lambda: Unnamed("test"), json_schema_extra={"default": None})
     """Split, with an optional slice. Default: `test`; one file, a glob, or a dataset saved to disk without splits needs
     no split."""
+
+    by: str | None = None
+    """Column whose values are slices of the rows, such as languages; of retrieval, a column of the queries. Every main
+    metric is measured of each slice too, as `NAME[VALUE]/METRIC`, and the lowest as `NAME[worst]/METRIC`."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -102,7 +113,20 @@ class EvaluatorBase(Named, Source):
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Any:
         """The rows for `measure`; `training` holds those of `from: holdout`."""
-        return load_examples(self, self.format, seed)[0] if self.from_ is None else self.held_out(training)
+        if self.from_ is not None:
+            return self.held_out(training)
+        return load_examples(self, self.format, seed, keep=self.kept_columns)[0]
+
+    @property
+    def kept_columns(self) -> list[str]:
+        return [] if self.by is None else [self.by]
+
+    def slices_of(self, rows: Any) -> list[str] | None:
+        """The slice of each row that is resampled; None without `by`."""
+        return None if self.by is None else slice_names(self._sliced_examples(rows).kept[self.by])
+
+    def _sliced_examples(self, rows: Any) -> Examples:
+        return rows
 
     def held_out(self, training: TrainAndHoldout | None) -> Examples:
         """The holdout. Raises RecipeError if it has another format than the evaluator needs."""

@@ -56,7 +56,7 @@ def _classify_gain(value: float, baseline: float, gains: np.ndarray | None) -> C
     return Comparison(value, baseline, value - baseline, low, high, verdict)
 
 
-def lower_bound(model: Statistic, baseline: Statistic, confidence: float) -> float:
+def lower_bound(model: Statistic, baseline: Statistic, confidence: float, draws: int = RESAMPLES) -> float:
     """One-sided lower bound of the gain of `model` at this confidence; the plain gain if there are no rows.
 
     The bound is the highest gain that at most 1 - confidence of the draws do not exceed. Models that differ in few rows
@@ -65,8 +65,8 @@ def lower_bound(model: Statistic, baseline: Statistic, confidence: float) -> flo
     """
     if not model.rows:
         return model.value - baseline.value
-    gains, draws = np.unique((resample(model) - resample(baseline)).round(12), return_counts=True)
-    within = int(np.searchsorted(draws.cumsum() / RESAMPLES, 1 - confidence + 1e-9, side="right"))
+    gains, counts = np.unique((resample(model, draws) - resample(baseline, draws)).round(12), return_counts=True)
+    within = int(np.searchsorted(counts.cumsum() / draws, 1 - confidence + 1e-9, side="right"))
     if within:
         return float(gains[within - 1])
     return float(gains[0] - (gains[1] - gains[0] if len(gains) > 1 else 0.0))
@@ -80,6 +80,14 @@ def resample(statistic: Statistic, draws: int = RESAMPLES) -> np.ndarray:
         rows = random.integers(0, statistic.rows, statistic.rows)
         values[draw] = statistic.at(np.bincount(rows, minlength=statistic.rows).astype(np.float64))
     return values
+
+
+def interval(statistic: Statistic) -> tuple[float, float] | None:
+    """The 95% interval of a value; None for too few rows."""
+    if statistic.rows < min_rows(TAIL):
+        return None
+    low, high = np.quantile(resample(statistic), [TAIL, 1 - TAIL])
+    return float(low), float(high)
 
 
 def compare_draws(

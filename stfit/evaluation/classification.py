@@ -75,7 +75,7 @@ class Classification(EvaluatorBase):
                     "`split` to different rows, such as `train[:80%]` and `train[80%:]`"
                 )
             known = load_examples(source, self.format, seed)[0]
-            measured = load_examples(self, self.format, seed)[0]
+            measured = load_examples(self, self.format, seed, keep=self.kept_columns)[0]
         known = self._limited(known)
         if "score" in (known.label_kind, measured.label_kind):
             raise DataError(f"evaluator `{self.label}` needs labels that are classes, not scores")
@@ -89,6 +89,9 @@ class Classification(EvaluatorBase):
             return known
         chosen = np.random.default_rng(ROWS_SEED).permutation(len(known))[: self.train_limit]
         return known.take(np.sort(chosen))
+
+    def _sliced_examples(self, rows: Classes) -> Examples:
+        return rows.measured
 
     def measure(self, rows: Classes, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Of classes with equal votes, the one with the nearest voter wins; F1 is the mean over the classes.

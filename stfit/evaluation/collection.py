@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection as Ids
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,12 +11,12 @@ import numpy as np
 from stfit.data.mapping.cells import as_text, number_in
 from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.filters import filter_rows
-from stfit.data.mapping.selectors import select
+from stfit.data.mapping.selectors import select, select_or_raise
 from stfit.data.reading.beir import document_text, require_unique
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import TableSource
 from stfit.data.table import Table
-from stfit.errors import DataError, Problem, RecipeError
+from stfit.errors import DataError, Problem, RecipeError, at_key
 
 MAX_MISSING = 0.5
 """A larger share of missing queries or documents is an error: the others would say little about the whole."""
@@ -35,6 +35,8 @@ class Collection:
     """Rows of the queries in their file, from 1."""
     own: np.ndarray
     """Position in the corpus of the document with the same id as each query; -1 if there is none."""
+    kept: list[Any] = field(default_factory=list)
+    """Of each query, the value of a column that the evaluator asks for."""
     problems: list[Problem] = field(default_factory=list)
     """What the judgments name and the other tables lack, and what has no text."""
 
@@ -52,8 +54,8 @@ class Collection:
         return Examples("positive_pair", texts, None, "none", None, row, {})
 
 
-def collection_of_pairs(pairs: Examples) -> Collection:
-    """The positives form the corpus. Equal texts are one query, or one document."""
+def collection_of_pairs(pairs: Examples, keep: str | None = None) -> Collection:
+    """The positives form the corpus. Equal texts are one query, or one document. `keep`: a column of the pairs."""
     anchors, positives = pairs.column("anchor"), pairs.column("positive")
     query_row, corpus = _first_rows(anchors, pairs.row), list(dict.fromkeys(positives))
     index_of = {text: index for index, text in enumerate(corpus)}
@@ -67,7 +69,16 @@ def collection_of_pairs(pairs: Examples) -> Collection:
         missing=[[] for _ in query_row],
         query_row=np.array(list(query_row.values())),
         own=np.full(len(query_row), -1),
+        kept=[] if keep is None else list(_first_values(anchors, pairs.kept[keep])),
     )
+
+
+def _first_values(texts: list[str], values: list[Any]) -> Iterable[Any]:
+    """The value of the first row of each text, in the order of first occurrence."""
+    first: dict[str, Any] = {}
+    for text, value in zip(texts, values, strict=True):
+        first.setdefault(text, value)
+    return first.values()
 
 
 def _first_rows(texts: list[str], rows: np.ndarray) -> dict[str, int]:
@@ -95,8 +106,13 @@ class _Judgment(NamedTuple):
         return self.score > 0
 
 
-def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSource, is_split: bool) -> Collection:
-    """Judgments above 0 make a document relevant. `is_split`: other splits may judge the other queries."""
+def load_collection(
+    corpus: TableSource, queries: TableSource, relevant: TableSource, is_split: bool, keep: str | None = None
+) -> Collection:
+    """Judgments above 0 make a document relevant. `is_split`: other splits may judge the other queries.
+
+    `keep`: a column of the queries.
+    """
     documents = dict(sorted(_entries_by_id(corpus, "corpus").items()))
     all_queries = _entries_by_id(queries, "queries")
     table = filter_rows(load_table(relevant), relevant.where)
@@ -123,6 +139,7 @@ def load_collection(corpus: TableSource, queries: TableSource, relevant: TableSo
         missing=[[grade for key, grade in grades.items() if key not in index_of] for grades in judged.values()],
         query_row=np.array([all_queries[key].row for key in judged]),
         own=np.array([index_of.get(key, -1) for key in judged]),
+        kept=[] if keep is None else _kept_of(queries, keep, list(judged)),
         problems=[
             *_missing(judgments, all_queries, documents, table.origin),
             *_contradicting(all_judgments, table.origin),
@@ -214,6 +231,13 @@ def _entries_by_id(source: TableSource, kind: str) -> dict[str, _Entry]:
     }
     require_unique(ids, kind, table.origin)
     return entries
+
+
+def _kept_of(queries: TableSource, column: str, chosen: list[str]) -> list[Any]:
+    table = filter_rows(load_table(queries), queries.where)
+    with at_key("by"):
+        values = dict(zip(_texts_of(table, queries, "id"), select_or_raise(table, column), strict=True))
+    return [values[key] for key in chosen]
 
 
 def _cells_of(table: Table, source: TableSource, role: str) -> list[Any]:

@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from stfit.evaluation.bootstrap import lower_bound, min_rows
+from stfit.evaluation.bootstrap import RESAMPLES, lower_bound, min_rows
 from stfit.evaluation.statistic import Statistic
 from stfit.paths import Location
 from stfit.spec import Spec
+
+DRAWS_IN_TAIL, MAX_DRAWS = 20, 40_000
+"""Draws beyond the bound of a guard, which lies farther out the more slices there are."""
 
 
 class Gate(Spec):
@@ -23,6 +27,10 @@ class Gate(Spec):
     a model folder."""
     min_gain: float = 0.0
     """Minimum gain over the other model."""
+    guard: bool = False
+    """Also refuse a model that is worse in any slice of the evaluator (its `by`): whose gain there is below `min_gain`
+    by more than chance, at a confidence that is corrected for the number of slices (Bonferroni). A model that is no
+    worse anywhere is refused with a probability of at most 1 - confidence."""
     confidence: float | None = Field(0.95, gt=0.5, lt=1)
     """Confidence of the gain: its one-sided lower bound, from a paired bootstrap over the rows, must be at least
     `min_gain`. A model that is no better passes with a probability of 1 - confidence. null compares plain values."""
@@ -31,10 +39,14 @@ class Gate(Spec):
     def _one_limit(self) -> Self:
         if (self.min is None) == (self.against is None):
             raise ValueError("set either `min` or `against`; for both, add two gates")
-        for key in ("min_gain", "confidence"):  # resolved.yaml contains their defaults
+        for key in ("min_gain", "guard", "confidence"):  # resolved.yaml contains their defaults
             if self.against is None and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"`{key}` applies to the gain over another model: set `against`")
         return self
+
+
+Guarded = dict[str, tuple[Statistic, Statistic]]
+"""Slice -> a metric of the model and of the other one."""
 
 
 @dataclass(frozen=True)
@@ -68,3 +80,25 @@ def decide(gate: Gate, model: Statistic, baseline: Statistic | None, note: str =
     note = "no gain" if gain == low == 0 else ""
     passed = low >= gate.min_gain
     return GateResult(gate.metric, model.value, limit, passed, gate.against, baseline.value, gain, low, note)
+
+
+def guard(gate: Gate, name: str, slices: Guarded) -> GateResult:
+    """Whether no slice is worse than `min_gain` allows. `name`: the metric, of all slices."""
+    gains = {part: model.value - other.value for part, (model, other) in slices.items()}
+    chance = (1 - gate.confidence) / len(slices) if gate.confidence else 0.0
+    highest = dict(gains)
+    if chance:
+        draws = int(np.clip(DRAWS_IN_TAIL / chance, RESAMPLES, MAX_DRAWS))
+        highest = {
+            part: -lower_bound(other, model, 1 - chance, draws)
+            for part, (model, other) in slices.items()
+            if model.rows >= min_rows(chance)
+        }
+    worse = [part for part, bound in highest.items() if bound < gate.min_gain]
+    lowest = min(worse or gains, key=lambda part: gains[part])
+    model, other = slices[lowest]
+    unknown = len(slices) - len(highest)
+    note = f"worse in {', '.join(worse)}" if worse else f"lowest gain in {lowest}"
+    note += f"; {unknown} of {len(slices)} slices have too few rows to tell" if unknown else ""
+    limit = model.value - gains[lowest] + gate.min_gain
+    return GateResult(name, model.value, limit, not worse, gate.against, other.value, gains[lowest], None, note)

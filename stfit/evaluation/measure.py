@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from stfit.distributed import all_gather_numpy, broadcast_object, partition, ran
 from stfit.errors import DivergedError, RecipeError, overflow_advice
 from stfit.evaluation.base import Embed, When
 from stfit.evaluation.registry import Evaluator
+from stfit.evaluation.slices import WORST, sliced
 from stfit.evaluation.statistic import Statistic
 from stfit.progress import task
 
@@ -40,10 +42,20 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
             }
         for found in measured.values():
             _require_declared(evaluator, found)
+        names = evaluator.slices_of(rows)
         for suffix, dim in sizes.items():
-            prefix = f"{evaluator.label}{suffix}"
-            statistics |= {f"{prefix}/{name}": statistic for name, statistic in measured[dim].items()}
+            statistics |= {f"{evaluator.label}{suffix}/{name}": found for name, found in measured[dim].items()}
+            if names is not None:
+                main = {name: found for name, found in measured[dim].items() if _is_main(evaluator, name)}
+                for part, of_part in sliced(main, names).items():
+                    prefix = f"{evaluator.label}[{part}]{suffix}"
+                    statistics |= {f"{prefix}/{name}": statistic for name, statistic in of_part.items()}
     return statistics
+
+
+def _is_main(evaluator: Evaluator, metric: str) -> bool:
+    """Whether a metric is a main one, for any similarity."""
+    return any(f"{metric}_".startswith(f"{main}_") for main in evaluator.main_metrics)
 
 
 def _require_declared(evaluator: Evaluator, found: dict[str, Statistic]) -> None:
@@ -111,9 +123,15 @@ def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = 
     return [
         f"{evaluator.label}{suffix}/{metric}{f'_{similarity}' if evaluator.per_similarity else ''}"
         for evaluator, _ in evaluators
-        for suffix in ("", *(f"@{dim}" for dim in dims))
-        for metric in evaluator.main_metrics
+        for suffix in _suffixes(evaluator, dims)
+        for metric in (evaluator.main_metrics[:1] if suffix.startswith("[") else evaluator.main_metrics)
     ]
+
+
+def _suffixes(evaluator: Evaluator, dims: Sequence[int]) -> list[str]:
+    """What may follow the name of an evaluator in a metric; of the slices, the lowest stands for all."""
+    parts = ["", *([f"[{WORST}]"] if evaluator.by else [])]
+    return [f"{part}{dim}" for part in parts for dim in ("", *(f"@{dim}" for dim in dims))]
 
 
 def known_metrics(evaluators: Iterable[Evaluator], moment: When | None, dims: Sequence[int] = ()) -> list[str]:
@@ -122,10 +140,12 @@ def known_metrics(evaluators: Iterable[Evaluator], moment: When | None, dims: Se
         f"{evaluator.label}{suffix}/{metric}"
         for evaluator in evaluators
         if moment is None or moment in evaluator.when
-        for suffix in ("", *(f"@{dim}" for dim in dims))
+        for suffix in _suffixes(evaluator, dims)
         for metric in evaluator.metrics
+        if not suffix.startswith("[") or _is_main(evaluator, metric)
     ]
 
 
-def evaluator_of(metric: str) -> str:
-    return metric.partition("/")[0].partition("@")[0]
+def evaluator_of(metric: str, labels: Iterable[str]) -> str:
+    """The one of `labels` that a metric is named after; empty if it is none of them."""
+    return max((label for label in labels if re.match(rf"{re.escape(label)}[/@\[]", metric)), key=len, default="")

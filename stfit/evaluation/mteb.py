@@ -35,6 +35,7 @@ class Mteb(Named):
     dataset: ClassVar[None] = None
     from_: ClassVar[None] = None
     config: ClassVar[None] = None
+    by: ClassVar[None] = None
     revision: ClassVar[None] = None
     split: ClassVar[str] = "test"
     columns: ClassVar[dict[str, str]] = {}

@@ -22,6 +22,7 @@ class ParaphraseMining(EvaluatorBase):
     aliases = ("ParaphraseMiningEvaluator",)
     type: Literal["paraphrase_mining"] = "paraphrase_mining"
     format = "positive_pair"
+    can_slice = False
     symmetric = True
     per_similarity = False
     main_metric = "average_precision"

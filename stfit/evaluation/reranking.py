@@ -42,6 +42,14 @@ class Reranking(EvaluatorBase):
         """The queries: new queries rank documents that training knows, too."""
         return {"anchor": super().columns_of(rows)["anchor"]}
 
+    def slices_of(self, rows: Any) -> list[str] | None:
+        """That of each query: of its first row."""
+        names = super().slices_of(rows)
+        if names is None:
+            return None
+        first = dict(reversed(list(zip(rows.column("anchor"), names, strict=True))))
+        return [first[query] for query in _candidates_of(rows)]
+
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """The metrics as means over queries; among equally similar candidates, irrelevant ones rank first."""
         import torch

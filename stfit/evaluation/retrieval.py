@@ -17,6 +17,7 @@ from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.collection import Collection, collection_of_pairs, load_collection
 from stfit.evaluation.ir_metrics import KINDS, graded_ndcg_at, metrics_at
 from stfit.evaluation.knn import CHUNK, nearest
+from stfit.evaluation.slices import slice_names
 from stfit.evaluation.statistic import Statistic
 from stfit.spec import TextLike
 
@@ -111,11 +112,12 @@ class Retrieval(EvaluatorBase):
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Collection:
         if tables := self.tables():
-            return load_collection(*tables, is_split=self.corpus is None and _has_splits(str(self.dataset)))
+            is_split = self.corpus is None and _has_splits(str(self.dataset))
+            return load_collection(*tables, is_split=is_split, keep=self.by)
         if self.ignore_identical_ids:
             message = "`ignore_identical_ids` is for queries and documents with ids; pairs have none: remove it"
             raise RecipeError(Problem(message, RecipeError.code, key="ignore_identical_ids"))
-        return collection_of_pairs(super().load(seed, training))
+        return collection_of_pairs(super().load(seed, training), self.by)
 
     def tables(self) -> tuple[TableSource, TableSource, TableSource] | None:
         """The three tables, from the recipe or from the layout of `dataset`; None for pairs."""
@@ -141,6 +143,9 @@ class Retrieval(EvaluatorBase):
             statistics |= metrics_at(k, grade_qn > 0, np.array(list(map(len, grades))))
             statistics[f"ndcg_graded@{k}"] = graded_ndcg_at(k, grade_qn, grades)
         return statistics
+
+    def slices_of(self, rows: Any) -> list[str] | None:
+        return None if self.by is None else slice_names(rows.kept)
 
     def examples_of(self, rows: Any) -> Examples:
         return rows.pairs

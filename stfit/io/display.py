@@ -33,8 +33,8 @@ def format_gain(gain: float | None) -> str:
     return "" if gain is None else f"{gain:+.4f}"
 
 
-def format_interval(low: float | None, high: float | None) -> str:
-    return "" if low is None else f"{low:+.4f} to {high:+.4f}"
+def format_interval(low: float | None, high: float | None, sign: str = "+") -> str:
+    return "" if low is None else f"{low:{sign}.4f} to {high:{sign}.4f}"
 
 
 def format_verdict(verdict: str | None) -> str:

@@ -184,6 +184,11 @@ class Recipe(Spec):
     def holdout_source(self) -> TrainingData | None:
         return next((data for objective in self.objectives_by_path.values() if (data := objective.data).holdout), None)
 
+    @property
+    def columns_of_holdout(self) -> list[str]:
+        """Columns that evaluators on the holdout need beside its roles."""
+        return list(dict.fromkeys(each.by for each in self.eval if each.from_ == "holdout" and each.by))
+
     @model_validator(mode="before")
     @classmethod
     def objectives_replace_data_and_loss(cls, written: Any) -> Any:

@@ -128,6 +128,28 @@ def _look(number: int, has_marker: bool = True) -> dict[str, Any]:
     return {"color": SERIES[number % 6], "linestyle": dashes, "marker": marker, "linewidth": 1.4, "markersize": 4}
 
 
+def draw_dots(
+    id: str, caption: str, title: str, rows: Sequence[str], kinds: Mapping[str, Sequence[dict[str, Any]]]
+) -> Picture:
+    """A dot plot with intervals: a line for each of `rows`, and on it a dot for each kind -> value, low and high."""
+    figure, (panel,) = _draw_panels([title], height=1.2 + 0.26 * len(rows), above=0.2)
+    figure.subplots_adjust(left=0.3)
+    places = np.arange(len(rows))[::-1]
+    for number, (kind, dots) in enumerate(kinds.items()):
+        shifted = places + 0.12 * (1 - 2 * number)
+        panel.plot([dot["value"] for dot in dots], shifted, label=kind, **_look(number) | {"linestyle": "none"})
+        known = [(place, dot) for place, dot in zip(shifted, dots, strict=True) if dot["low"] is not None]
+        lows, highs = ([dot[bound] for _, dot in known] for bound in ("low", "high"))
+        panel.hlines([place for place, _ in known], lows, highs, color=SERIES[number], linewidth=1.4)
+    panel.set_yticks(places, [shorten(single_line(row), MAX_LABEL) for row in rows])
+    for label in panel.get_yticklabels():
+        label.set_parse_math(False)
+    panel.yaxis.grid(False)
+    panel.set_ylim(-0.7, len(rows) - 0.3)
+    figure.legend(loc="upper left", ncols=len(kinds), fontsize=8)
+    return _to_picture(figure, id, caption)
+
+
 def draw_histograms(id: str, caption: str, panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> Picture:
     """Panels (title -> kind -> values) of overlaid histograms over one range, in per cent of each kind's values."""
     figure, axes = _draw_panels(list(panels))

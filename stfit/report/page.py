@@ -4,11 +4,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from stfit.io.display import format_duration
-from stfit.report.figures import MAX_PANELS, Picture, draw_curves, draw_histograms, draw_lengths, figure_style
+from stfit.report.figures import (
+    MAX_PANELS,
+    Picture,
+    draw_curves,
+    draw_dots,
+    draw_histograms,
+    draw_lengths,
+    figure_style,
+)
 from stfit.report.render import render
 from stfit.report.run_summary import PHASES, STAGE_TITLES, RunSummary, loss_curve, term_curves
 
 MAX_EXAMPLES = 10
+MAX_SLICES = 40
 
 
 def report_page(run: RunSummary) -> str:
@@ -18,6 +27,7 @@ def report_page(run: RunSummary) -> str:
             run=run,
             metrics=list(dict.fromkeys([*run.main, *run.before, *run.after])),
             training_figures=list(_training_figures(run)),
+            slice_figures=list(_slice_figures(run)),
             similarity_figures=list(_similarity_figures(run)),
             examples=list(_examples(run)),
             neighbors=list(_neighbors(run)),
@@ -51,6 +61,21 @@ def _training_figures(run: RunSummary) -> Iterator[Picture]:
         ends = [f"{name} from {values[0]:.4f} to {values[-1]:.4f}" for name, (_, values) in curves.items()]
         panels = {name: [(0, curve)] for name, curve in curves.items()}
         yield draw_curves("metrics", f"Metrics over the steps: {'; '.join(ends)}", panels, ["value"] * len(panels))
+
+
+def _slice_figures(run: RunSummary) -> Iterator[Picture]:
+    stages = run.record.get("slices", {})
+    for position, (metric, last) in enumerate(stages.get("end", stages.get("start", {})).items()):
+        names = sorted(last, key=lambda name: last[name]["value"])[:MAX_SLICES]
+        kinds = {
+            title: [stages[stage][metric][name] for name in names]
+            for stage, title in STAGE_TITLES.items()
+            if stages.get(stage, {}).get(metric, {}).keys() >= set(names)
+        }
+        shown = "" if len(names) == len(last) else f"the {len(names)} lowest of {len(last)} "
+        values = ", ".join(f"{name} {last[name]['value']:.4f} of {last[name]['rows']} rows" for name in names)
+        caption = f"{metric} of {shown}slices with 95% intervals, the lowest first: {values}"
+        yield draw_dots(f"slices{position}", caption, metric, names, kinds)
 
 
 def _similarity_figures(run: RunSummary) -> Iterator[Picture]:

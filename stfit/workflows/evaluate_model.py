@@ -10,8 +10,9 @@ from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import ALL_FILES, model_in
 from stfit.errors import GateError, ModelError, RecipeError
 from stfit.evaluation.bootstrap import compare
-from stfit.evaluation.gate import Gate, GateResult, decide
+from stfit.evaluation.gate import Gate, GateResult, decide, guard
 from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
+from stfit.evaluation.slices import WORST, require_slice, slice_of, summarize_slices, with_slice
 from stfit.evaluation.statistic import Statistic
 from stfit.hub.download import download_files
 from stfit.progress import task
@@ -21,7 +22,7 @@ from stfit.runtime.device import choose_device
 from stfit.workflows.baselines import load_baseline
 from stfit.workflows.lint import lint_recipe, unknown_metrics
 from stfit.workflows.session import log_problem
-from stfit.workflows.validate import prepare_evaluation
+from stfit.workflows.validate import prepare_evaluation, slice_problems
 
 PUBLISHED = "published"
 
@@ -34,6 +35,8 @@ class ModelEvaluation:
     gates: list[GateResult]
     comparison: dict[str, dict[str, Any]]
     main: list[str]
+    slices: dict[str, dict[str, dict[str, Any]]]
+    """Metric of all rows -> slice -> its rows, value and interval."""
 
 
 def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> ModelEvaluation:
@@ -45,8 +48,10 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
     device = choose_device(recipe.train.device)
     evaluators = prepare_evaluation(recipe)
     for evaluator, rows in evaluators:
-        for problem in evaluator.problems_of(rows):
+        for problem in [*evaluator.problems_of(rows), *slice_problems(evaluator, rows)]:
             log_problem(problem)
+        for gate in recipe.gate:
+            require_slice(gate.metric, evaluator.label, evaluator.slices_of(rows))
     encoder = load_encoder(model_in(model), device)
     measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims)
     gates = _check_gates(measured, evaluators, recipe, device, {})
@@ -56,7 +61,15 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
         both = [name for name in measured if name in of_baseline]
         comparison = {name: vars(compare(measured[name], of_baseline[name])) for name in both}
     main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
-    return ModelEvaluation(values_of(measured), gates, comparison, main)
+    slices = _summarize_slices(measured, evaluators, main)
+    return ModelEvaluation(values_of(measured), gates, comparison, main, slices)
+
+
+def _summarize_slices(measured: Statistics, evaluators: Evaluators, main: list[str]) -> dict[str, Any]:
+    """Of the main metrics."""
+    labels = [evaluator.label for evaluator, _ in evaluators if evaluator.by]
+    found = {name: summarize_slices(measured, name, label) for name in main if (label := evaluator_of(name, labels))}
+    return {name: slices for name, slices in found.items() if slices}
 
 
 def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> dict[str, Any]:
@@ -106,13 +119,28 @@ def _check_gates(
     for gate in recipe.gate:
         name = gate.against
         if name is not None and name not in baselines:
-            labels = {evaluator_of(gate.metric) for gate in recipe.gate if gate.against == name}
+            known_labels = [evaluator.label for evaluator, _ in evaluators]
+            labels = {evaluator_of(gate.metric, known_labels) for gate in recipe.gate if gate.against == name}
             needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
             with task(f"the gate's other model, {name}"):
                 encoder, dims = load_baseline(name, recipe, device), recipe.matryoshka_dims
                 baselines[name] = encoder if isinstance(encoder, str) else measure(encoder, needed, "end", dims)
-        results.append(_check_gate(gate, measured, baselines.get(name or "", "")))
+        baseline = baselines.get(name or "", "")
+        results.append(_check_gate(gate, measured, baseline))
+        if gate.guard and not isinstance(baseline, str):
+            label = evaluator_of(gate.metric, [evaluator.label for evaluator, _ in evaluators])
+            results.append(_check_slices(gate, label, measured, baseline))
     return results
+
+
+def _check_slices(gate: Gate, label: str, measured: Statistics, baseline: Statistics) -> GateResult:
+    of_metric = with_slice(gate.metric, label, None)
+    slices = {
+        part: (measured[name], baseline[name])
+        for name in measured
+        if (part := slice_of(name, label)) not in (None, WORST) and with_slice(name, label, None) == of_metric
+    }
+    return guard(gate, with_slice(gate.metric, label, "each"), slices)
 
 
 def _check_gate(gate: Gate, measured: Statistics, baseline: Statistics | str) -> GateResult:

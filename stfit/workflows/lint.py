@@ -22,6 +22,7 @@ from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
 from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
+from stfit.evaluation.slices import WORST, slice_of, with_slice
 from stfit.losses.base import LossBase
 from stfit.losses.ranking import MultipleNegativesRanking
 from stfit.losses.registry import LOSSES
@@ -120,10 +121,28 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
     used: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
     used += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
     for key, metric, moment in used:
-        if metric is not None and metric not in known_metrics(recipe.eval, moment, recipe.matryoshka_dims):
+        if metric is not None and _of_worst_slice(recipe, metric) not in known_metrics(
+            recipe.eval, moment, recipe.matryoshka_dims
+        ):
             when = "during training" if moment == "during" else "after training"
             hint = _metric_hint(recipe, metric, moment)
             yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
+
+
+def _of_worst_slice(recipe: Recipe, metric: str) -> str:
+    """The metric of a slice, whose name only the rows tell, as that of the worst one."""
+    label = evaluator_of(metric, [evaluator.label for evaluator in recipe.eval])
+    return metric if slice_of(metric, label) is None else with_slice(metric, label, WORST)
+
+
+def _unsliceable(recipe: Recipe, base: ModelInfo) -> Findings:
+    for i, evaluator in enumerate(recipe.eval):
+        if evaluator.by is not None and not evaluator.can_slice:
+            yield f"eval.{i}.by", "slices", f"{evaluator.tag()} compares all sentences with each other: remove this key"
+    for i, gate in enumerate(recipe.gate):
+        label = evaluator_of(gate.metric, [evaluator.label for evaluator in recipe.eval])
+        if gate.guard and not any(evaluator.by for evaluator in recipe.eval if evaluator.label == label):
+            yield f"gate.{i}.guard", "slices", f"evaluator `{label}` has no slices: set its `by` to a column"
 
 
 def _metric_hint(recipe: Recipe, metric: str, moment: When) -> str:
@@ -280,7 +299,7 @@ def _selection_on_test(recipe: Recipe, base: ModelInfo) -> Findings:
     used += [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
     split_of = {evaluator.label: shown_split(evaluator) for evaluator in recipe.eval if evaluator.dataset is not None}
     for key, code, metric in used:
-        split = split_of.get(evaluator_of(metric)) or ""
+        split = split_of.get(evaluator_of(metric, split_of)) or ""
         if split.startswith("test"):
             effect = "which makes its score too high: use another split"
             yield key, code, f"selects the model on the split `{split}`, {effect}"
@@ -415,6 +434,7 @@ ERRORS: list[Check] = [
     _unstreamable,
     _equal_views,
     unknown_metrics,
+    _unsliceable,
     _unknown_prompts,
     missing_trackers,
     prefixes_of_weights,

@@ -20,6 +20,7 @@ from stfit.errors import Problem
 from stfit.evaluation.bootstrap import RESAMPLES, TAIL, min_rows, resample
 from stfit.evaluation.measure import Evaluators, evaluator_of, prompt_of
 from stfit.evaluation.report_samples import Sample, build_sample
+from stfit.evaluation.slices import summarize_slices
 from stfit.evaluation.statistic import Statistic
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object, seal_json
@@ -82,12 +83,14 @@ class ReportData:
         with log_exceptions("resampling the metrics for the report"):
             self.facts.setdefault("drawn", {})[stage] = {
                 name: {
-                    "rows": self.rows_of.get(evaluator_of(name)),
+                    "rows": self.rows_of.get(evaluator_of(name, self.rows_of)),
                     "values": resample(statistics[name], _draws_for(statistics[name].rows)).round(6).tolist(),
                 }
                 for name in self.main
                 if name in statistics and statistics[name].rows >= min_rows(TAIL)
             }
+            slices = {name: summarize_slices(statistics, name, evaluator_of(name, self.rows_of)) for name in self.main}
+            self.facts.setdefault("slices", {})[stage] = {name: parts for name, parts in slices.items() if parts}
             self.write()
 
     def record_samples(self, stage: Stage, encoder: Encoder) -> None:

@@ -1,12 +1,12 @@
 """Summarize a run folder: for its report, for the list of runs and for the model card."""
 
+import re
 from datetime import datetime
 from typing import Any
 
 from stfit.data.reading.local_files import shown_split
 from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare_draws
-from stfit.evaluation.measure import evaluator_of
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object
@@ -76,14 +76,19 @@ def compare_metrics(
     draws = record.get("drawn", {}).get("end", {})
     other_draws = other.get("drawn", {}).get(stage, {})
     rows, other_rows = (
-        {evaluator_of(name): drawn["rows"] for name, drawn in of_run.items()} for of_run in (draws, other_draws)
+        {_evaluator_in(name): drawn["rows"] for name, drawn in of_run.items()} for of_run in (draws, other_draws)
     )
     differ = {name for name, found in rows.items() if found and other_rows.get(name, found) not in (found, None)}
     return {
         name: vars(compare_draws(after[name], before[name], draws.get(name), other_draws.get(name)))
         for name in after
-        if name in before and evaluator_of(name) not in differ
+        if name in before and _evaluator_in(name) not in differ
     }
+
+
+def _evaluator_in(metric: str) -> str:
+    """What stands before the slice, the dimension and the metric."""
+    return re.split(r"[/@\[]", metric, maxsplit=1)[0]
 
 
 def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:

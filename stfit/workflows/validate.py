@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,21 @@ from stfit.data.table import Table
 from stfit.encoder.config import Model
 from stfit.encoder.folder.inspect import inspect_model, require_cross_encoder
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError, StfitError, at_key
+from stfit.errors import (
+    MAX_SHOWN,
+    DataError,
+    HubError,
+    ModelError,
+    Problem,
+    RecipeError,
+    StfitError,
+    at_key,
+)
 from stfit.evaluation.base import TrainAndHoldout
+from stfit.evaluation.bootstrap import TAIL, min_rows
 from stfit.evaluation.measure import Evaluators
 from stfit.evaluation.registry import Evaluator
+from stfit.evaluation.slices import require_slice, require_slices
 from stfit.hub.explain import OUT_OF_REACH
 from stfit.losses.base import CrossEncoderTeacher, LossBase, TeacherLoss
 from stfit.progress import task
@@ -128,10 +140,11 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
             with report.collect_errors(location=RecipeLocation(origins, f"eval.{number}", "dataset")):
                 rows = evaluator.load(ROWS_SEED, holdout)
                 report.evaluation.append(rows)
-                report.warnings += evaluator.problems_of(rows)
+                report.warnings += evaluator.problems_of(rows) + slice_problems(evaluator, rows)
                 if (examples := evaluator.examples_of(rows)) is not None:
                     report.warnings += lint_evaluation(examples, dataset_of(evaluator, recipe))
                     report.warnings += _class_problems(evaluator, examples, report)
+                _check_slice_names(recipe, evaluator, rows, origins, report)
     if not report.errors:
         _drop_overlap(recipe, holdout, origins, report)
     for key, objective in recipe.objectives_by_path.items():
@@ -150,11 +163,39 @@ def _load_objective(
             _check_teacher(recipe, loss, report)
     held_out: Examples | None = None
     with report.collect_errors(location=RecipeLocation(origins, f"{key}data", "dataset")):
-        training, held_out, table = load_objective(objective, recipe.seed)
+        keep = recipe.columns_of_holdout if objective.data.holdout else []
+        training, held_out, table = load_objective(objective, recipe.seed, keep)
         report.examples_of[key] = training
         report.warnings += dropped_rows(table, objective.data, training) + unused_flags(table, objective.data)
         report.warnings += missing_classes(objective.data, training)
     return None if held_out is None else (report.examples_of[key], held_out)
+
+
+def _check_slice_names(
+    recipe: Recipe, evaluator: Evaluator, rows: Any, origins: Mapping[str, Mark], report: Prepared
+) -> None:
+    """Whether there are the slices whose metrics decide something."""
+    deciding = {("train", "best"): recipe.train.best or ""}
+    deciding |= {(f"gate.{i}", "metric"): gate.metric for i, gate in enumerate(recipe.gate)}
+    for (section, key), metric in deciding.items():
+        with report.collect_errors(location=RecipeLocation(origins, section, key)):
+            require_slice(metric, evaluator.label, evaluator.slices_of(rows))
+
+
+def slice_problems(evaluator: Evaluator, rows: Any) -> list[Problem]:
+    """Warnings about small slices. Raises DataError for a column that makes none."""
+    names = evaluator.slices_of(rows)
+    if names is None:
+        return []
+    require_slices(str(evaluator.by), names)
+    sizes = Counter(names)
+    small = [name for name, size in sizes.items() if size < min_rows(TAIL)]
+    shown = ", ".join(f"{name} ({sizes[name]})" for name in small[:MAX_SHOWN])
+    message = (
+        f"evaluator `{evaluator.label}`: {len(small)} of {len(sizes)} slices have fewer than {min_rows(TAIL)} rows, so "
+        f"that they have no interval, and chance decides the worst: {shown}{', ...' if len(small) > MAX_SHOWN else ''}"
+    )
+    return [Problem(message, "small-slices")] if small else []
 
 
 def _class_problems(evaluator: Evaluator, examples: Examples, report: Prepared) -> list[Problem]:
@@ -203,13 +244,15 @@ def _check_rows(objective: Objective, location: RecipeLocation, training: Exampl
         report.warnings += lint_training(training, objective.data.dataset, in_batch, str(objective.sampler))
 
 
-def load_objective(objective: Objective, seed: int) -> tuple[Examples, Examples | None, Table]:
+def load_objective(
+    objective: Objective, seed: int, keep: Sequence[str] = ()
+) -> tuple[Examples, Examples | None, Table]:
     """The training examples (of a stream, the first ones), those held out from them, and the rows of both."""
     source = objective.data
     if source.streaming:
         training, table = read_first_examples(source)
         return training, None, table
-    return load_with_table(source, source.format, seed, source.holdout)
+    return load_with_table(source, source.format, seed, source.holdout, keep)
 
 
 def _check_teacher(recipe: Recipe, loss: LossBase, report: Prepared) -> None:
@@ -256,7 +299,7 @@ def prepare_evaluation(recipe: Recipe) -> Evaluators:
     holdout: TrainAndHoldout | None = None
     source = recipe.holdout_source
     if source is not None and any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
-        holdout = load_examples(source, source.format, recipe.seed, source.holdout)
+        holdout = load_examples(source, source.format, recipe.seed, source.holdout, recipe.columns_of_holdout)
     evaluators = load_evaluators(recipe, holdout)
     if holdout is None or source is None:
         return evaluators

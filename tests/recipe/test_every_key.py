@@ -330,6 +330,8 @@ CHANGES: dict[str, Change] = {
     "gate.min": "gate=[{metric: pairs/pearson_dot, min: 0.5}]",
     "gate.against": (*GATE, "gate.0.against=published"),
     "gate.min_gain": (*GATE, "gate.0.min_gain=0.5"),
+    "gate.guard": ("eval.0.by=word", *GATE, "gate.0.guard=true"),
+    "eval.by": "eval.0.by=word",
     "gate.confidence": (*GATE, "gate.0.confidence=null"),
     "eval[retrieval].corpus.dataset": (*SEARCH, "eval.0.corpus.dataset=./more.jsonl"),
     "eval[retrieval].corpus.config": (*SEARCH, "eval.0.corpus.config=other"),

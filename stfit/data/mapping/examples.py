@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from hashlib import sha256
@@ -20,7 +20,7 @@ from stfit.data.mapping.columns import check_roles, resolve_columns
 from stfit.data.mapping.filters import choose_holdout, filter_rows, matching
 from stfit.data.mapping.labels import LabelKind, Labels, compute_labels
 from stfit.data.mapping.scores import Scores, pad_scores, read_scores
-from stfit.data.mapping.selectors import Selector, expand
+from stfit.data.mapping.selectors import Selector, expand, select_or_raise
 from stfit.data.mapping.vectors import Vectors, read_vectors, stack_vectors
 from stfit.data.reading.load_table import load_table, open_blocks, split_of
 from stfit.data.reading.split import is_whole
@@ -62,6 +62,8 @@ class Examples:
     """A teacher's scores of the positive and the negatives, [rows, candidates] float64, NaN for absent ones."""
     embedding: np.ndarray | None = None
     """What the embeddings of each example's texts should equal, [rows, dim] float32."""
+    kept: dict[str, list[Any]] = field(default_factory=dict)
+    """Other columns of the rows that evaluators ask for."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -99,6 +101,7 @@ class Examples:
             generated_by=generated_by,
             scores=scores,
             embedding=embedding,
+            kept={name: [column[i] for i in chosen] for name, column in self.kept.items()},
         )
 
     def describe(self, index: np.ndarray) -> str:
@@ -134,18 +137,22 @@ class UnfilteredExamples:
     """Position in the table of the row that each example comes from."""
     scores: Scores | None = None
     vectors: Vectors | None = None
+    kept: dict[str, list[Any]] = field(default_factory=dict)
 
 
 def load_examples(
-    source: Source, format: str, seed: int, holdout: Holdout | None = None
+    source: Source, format: str, seed: int, holdout: Holdout | None = None, keep: Sequence[str] = ()
 ) -> tuple[Examples, Examples | None]:
-    """The examples of a source, and those held out from it. Raises RecipeError, or DataError with row numbers."""
-    training, held_out, _ = load_with_table(source, format, seed, holdout)
+    """The examples of a source, and those held out from it. Raises RecipeError, or DataError with row numbers.
+
+    `keep`: columns, or paths into them, that the examples keep beside their roles.
+    """
+    training, held_out, _ = load_with_table(source, format, seed, holdout, keep)
     return training, held_out
 
 
 def load_with_table(
-    source: Source, format: str, seed: int, holdout: Holdout | None = None
+    source: Source, format: str, seed: int, holdout: Holdout | None = None, keep: Sequence[str] = ()
 ) -> tuple[Examples, Examples | None, Table]:
     """The examples, those held out, and the table with all rows that they were taken from.
 
@@ -158,7 +165,7 @@ def load_with_table(
             raise DataError(Problem(_no_rows(source), "no-rows", whole.origin, key="split"))
         try:
             with task(f"building examples of {len(whole):,} rows"):
-                training, held_out = _split_examples(whole, source, format, seed, holdout)
+                training, held_out = _split_examples(whole, source, format, seed, holdout, keep)
         except DataError as error:
             raise DataError([replace(problem, file=whole.origin) for problem in error.problems]) from None
         if len(training) == source.limit:
@@ -192,7 +199,7 @@ def _tables(source: Source, format: str, holdout: Holdout | None) -> Iterator[Ta
 
 
 def _split_examples(
-    whole: Table, source: Source, format: str, seed: int, holdout: Holdout | None
+    whole: Table, source: Source, format: str, seed: int, holdout: Holdout | None, keep: Sequence[str]
 ) -> tuple[Examples, Examples | None]:
     with at_key("where"):
         table = filter_rows(whole, source.where)
@@ -201,6 +208,9 @@ def _split_examples(
     with at_key("columns"):
         # Training and holdout together, so that both get the same class numbers.
         unfiltered = _build_unfiltered(table, source, format)
+    with at_key("by"):
+        unfiltered = replace(unfiltered, kept=_kept_columns(unfiltered, keep))
+    with at_key("columns"):
         training = _shuffle_and_limit(_drop_incomplete(unfiltered, ~held), source, seed)
         return training, _drop_incomplete(unfiltered, held) if holdout else None
 
@@ -232,6 +242,14 @@ def _build_unfiltered(table: Table, source: Source, format: str) -> UnfilteredEx
     scores = None if score_cells is None else read_scores(score_cells, cells["negative"], rows)
     vectors = None if vector_cells is None else read_vectors(vector_cells, rows)
     return UnfilteredExamples(table, format, cells, labels, parent, scores, vectors)
+
+
+def _kept_columns(unfiltered: UnfilteredExamples, names: Sequence[str]) -> dict[str, list[Any]]:
+    kept = {}
+    for name in names:
+        values = select_or_raise(unfiltered.table, name)
+        kept[name] = [values[i] for i in unfiltered.parent.tolist()]
+    return kept
 
 
 def _expand_roles(
@@ -369,6 +387,7 @@ def _drop_incomplete(unfiltered: UnfilteredExamples, rows: np.ndarray, allow_non
         _writers(unfiltered.table, parents),
         None if scores is None else pad_scores([_of_present(scores[i], present[i]) for i in kept.tolist()]),
         stack_vectors(unfiltered.vectors, kept),
+        {name: [column[i] for i in kept.tolist()] for name, column in unfiltered.kept.items()},
     )
 
 

@@ -118,6 +118,14 @@ def select(table: Table, text: str) -> list[Any]:
     return _values(table, selector)
 
 
+def select_or_raise(table: Table, text: str) -> list[Any]:
+    """The same; also raises DataError, with the nearest name, if there is no such column."""
+    for column in parse_selector(text, list(table.columns)).columns:
+        if column not in table.columns:
+            raise DataError(table.missing(column))
+    return select(table, text)
+
+
 def _values(table: Table, selector: Selector) -> list[Any]:
     """What the steps before a `[*]` lead to, for every row."""
     if not selector.parts:
