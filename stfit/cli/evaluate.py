@@ -12,7 +12,10 @@ from stfit.cli.options import Json, Overrides, Processes, Runs
 from stfit.cli.tables import GATE_HEADER, gain_with_arrow, gate_row
 from stfit.distributed import barrier
 from stfit.errors import closest_hint
-from stfit.io.display import format_interval, format_metric, format_verdict
+from stfit.io.display import format_interval, format_metric, format_verdict, shorten, single_line
+
+SHOWN = 70
+"""Characters of a row whose metric changed."""
 
 
 def evaluate_command(
@@ -21,6 +24,12 @@ def evaluate_command(
     recipe: Annotated[Path | None, typer.Option("--recipe", help="Recipe whose evaluators are run.")] = None,
     compare: Annotated[
         str | None, typer.Option("--compare", help="Run folder, model folder or Hub id to compare with.")
+    ] = None,
+    details: Annotated[
+        Path | None,
+        typer.Option(
+            "--details", help="File (.jsonl) to write every row to: texts, metrics, ranks of relevant documents."
+        ),
     ] = None,
     runs: Runs = Path("runs"),
     processes: Processes = None,
@@ -49,7 +58,7 @@ def evaluate_command(
     launch_workers(processes, json)
     from stfit.commands.evaluate import evaluate
 
-    result, main_metrics = evaluate(model, loaded.recipe, compare)
+    result, main_metrics = evaluate(model, loaded.recipe, compare, details)
     _print_evaluation(result, main_metrics, json)
     barrier()  # torchrun stops the other workers as soon as one has failed
     if "error" in result:
@@ -76,6 +85,9 @@ def _print_evaluation(result: dict[str, Any], main_metrics: list[str], as_json: 
     print_table(header, rows)
     if hidden := len(metrics) - len(names) - sum(map(len, result.get("slices", {}).values())):
         log_line(f"{hidden} more metrics with --json")
+    for metric, moved in result.get("compare", {}).get("moved", {}).items():
+        sys.stdout.write("\n")
+        print_table([f"moved most in {metric}", *_columns_of(result)], list(map(_moved_row, moved)))
     for metric, slices in result.get("slices", {}).items():
         sys.stdout.write("\n")
         print_table(
@@ -93,6 +105,11 @@ def _shown(metrics: dict[str, float], main: list[str]) -> list[str]:
     of_evaluator = Counter(name.rpartition("/")[0] for name in main)
     others = (name for name in metrics if of_evaluator[name.rpartition("/")[0]] < 2 and "[" not in name)
     return [name for name in dict.fromkeys([*main, *others]) if name in metrics]
+
+
+def _moved_row(row: dict[str, Any]) -> list[str]:
+    text = " | ".join(str(value) for name, value in row.items() if name not in ("row", "value", "other") and value)
+    return [shorten(single_line(text), SHOWN), format_metric(row["value"]), format_metric(row["other"])]
 
 
 def _slice_row(name: str, part: dict[str, Any]) -> list[str]:

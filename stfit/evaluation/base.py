@@ -52,6 +52,14 @@ class Named(Spec):
         """The slice of each row that is resampled; None if there are no slices."""
         return None
 
+    def texts_of_rows(self, rows: Any) -> dict[str, list[Any]]:
+        """Role -> the text of each row that is resampled; empty if a row is no text or pair of texts."""
+        return {}
+
+    def details(self, rows: Any, embed: Embed, similarity: str) -> list[dict[str, Any]] | None:
+        """What is told of each row that is resampled, beside its texts and metrics; None for nothing."""
+        return None
+
 
 class EvaluatorBase(Named, Source):
     """An evaluator on rows of its own: a source like the training data's, or the holdout of the training data."""
@@ -128,6 +136,10 @@ class EvaluatorBase(Named, Source):
     def _sliced_examples(self, rows: Any) -> Examples:
         return rows
 
+    def texts_of_rows(self, rows: Any) -> dict[str, list[Any]]:
+        examples = self._sliced_examples(rows)
+        return {"row": examples.row.tolist(), **examples.texts}
+
     def held_out(self, training: TrainAndHoldout | None) -> Examples:
         """The holdout. Raises RecipeError if it has another format than the evaluator needs."""
         held_out = training[1] if training else None
@@ -149,6 +161,14 @@ class EvaluatorBase(Named, Source):
         """The single texts that training must not contain, by role."""
         examples = self.examples_of(rows)
         return {} if examples is None else columns_of(examples)
+
+
+def pair_details(rows: Examples, embed: Embed, similarity: str) -> list[dict[str, Any]]:
+    """The similarity and the label of each pair."""
+    first, second = (embed(role, rows.column(role)) for role in ("sentence1", "sentence2"))
+    scores = score_pairs(first, second)[similarity].tolist()
+    labels = rows.label.tolist() if rows.label is not None else [None] * len(scores)
+    return [{"label": label, "similarity": score} for label, score in zip(labels, scores, strict=True)]
 
 
 def score_pairs(first_rd: np.ndarray, second_rd: np.ndarray) -> dict[str, np.ndarray]:

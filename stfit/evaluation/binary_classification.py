@@ -1,13 +1,13 @@
 """Can a threshold on the similarity separate similar pairs from others?"""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.data.table import name_rows
 from stfit.errors import DataError, Problem
-from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout, score_pairs
+from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout, pair_details, score_pairs
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1
 from stfit.similarity import SIMILARITIES
 
@@ -30,6 +30,9 @@ class BinaryClassification(EvaluatorBase):
         rows: Examples = super().load(seed, training)
         self._binary_labels(rows)
         return rows
+
+    def details(self, rows: Examples, embed: Embed, similarity: str) -> list[dict[str, Any]]:
+        return pair_details(rows, embed, similarity)
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Pairs of equal similarity are on the same side of every threshold; of tied thresholds, the highest counts."""

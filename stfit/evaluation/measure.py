@@ -24,15 +24,26 @@ if TYPE_CHECKING:
 Evaluators = list[tuple[Evaluator, Any]]
 
 
-def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequence[int] = ()) -> dict[str, Statistic]:
+Details = dict[str, list[dict[str, Any]]]
+"""Evaluator -> what is told of each of its rows."""
+
+
+def measure(
+    encoder: Encoder,
+    evaluators: Evaluators,
+    moment: When,
+    dims: Sequence[int] = (),
+    details: Details | None = None,
+) -> dict[str, Statistic]:
     """`<evaluator>/<metric>` -> statistic, for the evaluators that run at this moment; shared texts are embedded once.
 
-    `dims`: prefixes to measure as well, as `<evaluator>@<dim>/<metric>`. Raises DivergedError.
+    `dims`: prefixes to measure as well, as `<evaluator>@<dim>/<metric>`. `details`: filled for each evaluator. Raises
+    DivergedError.
     """
     due = [(evaluator, rows) for evaluator, rows in evaluators if moment in evaluator.when]
     full_dim = encoder.output_dim
     sizes = {"": full_dim} | {f"@{dim}": dim for dim in dims if dim <= full_dim}
-    cache = EmbeddingCache(encoder, due, keep_all=len(set(sizes.values())) > 1)
+    cache = EmbeddingCache(encoder, due, keep_all=len(set(sizes.values())) > 1 or details is not None)
     statistics: dict[str, Statistic] = {}
     for evaluator, rows in due:
         with task(f"evaluating {evaluator.label}"):
@@ -40,6 +51,10 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
                 dim: evaluator.measure(rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
                 for dim in set(sizes.values())
             }
+            if details is not None:
+                similarity = encoder.config.similarity
+                more = evaluator.details(rows, cache.embed_for(evaluator, full_dim), similarity)
+                details[evaluator.label] = _describe_rows(evaluator, rows, measured[full_dim], more)
         for found in measured.values():
             _require_declared(evaluator, found)
         names = evaluator.slices_of(rows)
@@ -51,6 +66,20 @@ def measure(encoder: Encoder, evaluators: Evaluators, moment: When, dims: Sequen
                     prefix = f"{evaluator.label}[{part}]{suffix}"
                     statistics |= {f"{prefix}/{name}": statistic for name, statistic in of_part.items()}
     return statistics
+
+
+def _describe_rows(
+    evaluator: Evaluator, rows: Any, measured: dict[str, Statistic], more: list[dict[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """Texts, slice, details and the metrics that are means, of each row."""
+    columns: dict[str, list[Any]] = dict(evaluator.texts_of_rows(rows))
+    names = evaluator.slices_of(rows)
+    columns |= {} if names is None else {"slice": names}
+    count = len(next(iter(columns.values()), more or []))
+    values = {name: found.value_r.tolist() for name, found in measured.items() if found.value_r is not None}
+    columns |= {name: value_r for name, value_r in values.items() if len(value_r) == count}
+    described = [{name: column[i] for name, column in columns.items()} for i in range(count)]
+    return described if more is None else [row | more[i] for i, row in enumerate(described)]
 
 
 def _is_main(evaluator: Evaluator, metric: str) -> bool:

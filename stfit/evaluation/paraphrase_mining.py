@@ -1,7 +1,7 @@
 """Are the most similar pairs of a set of sentences the paraphrases among them?"""
 
 from itertools import combinations
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -31,6 +31,9 @@ class ParaphraseMining(EvaluatorBase):
     """Number of most similar sentences to consider for each sentence."""
     transitive: bool = False
     """true treats paraphrases of paraphrases as paraphrases, even if the data does not list those pairs."""
+
+    def texts_of_rows(self, rows: Any) -> dict[str, list[Any]]:
+        return {"text": paraphrases(rows, self.transitive)[0]}
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Average precision, and F1, precision and recall at the best threshold; sentences are resampled."""

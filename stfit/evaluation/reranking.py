@@ -50,6 +50,9 @@ class Reranking(EvaluatorBase):
         first = dict(reversed(list(zip(rows.column("anchor"), names, strict=True))))
         return [first[query] for query in _candidates_of(rows)]
 
+    def texts_of_rows(self, rows: Any) -> dict[str, list[Any]]:
+        return {"anchor": list(_candidates_of(rows))}
+
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """The metrics as means over queries; among equally similar candidates, irrelevant ones rank first."""
         import torch

@@ -129,11 +129,7 @@ class Retrieval(EvaluatorBase):
 
     def measure(self, rows: Collection, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Every metric at every k, each in [0, 1]; equally similar documents are ordered by id."""
-        queries, starts = embed("query", rows.queries), range(0, len(rows.corpus), CHUNK)
-        chunks = (embed("corpus", rows.corpus[start : start + CHUNK]) for start in starts)
-        _, index_qn = nearest(queries, chunks, max(self.cutoffs) + self.ignore_identical_ids, similarity)
-        if self.ignore_identical_ids:
-            index_qn = _without_own(index_qn, rows.own)
+        index_qn, _ = self._search(rows, embed, similarity)
         pairs = zip(index_qn.tolist(), rows.relevant, strict=True)
         grade_qn = np.array([[relevant.get(document, 0.0) for document in ranked] for ranked, relevant in pairs])
         known_and_missing = zip(rows.relevant, rows.missing, strict=True)
@@ -143,6 +139,27 @@ class Retrieval(EvaluatorBase):
             statistics |= metrics_at(k, grade_qn > 0, np.array(list(map(len, grades))))
             statistics[f"ndcg_graded@{k}"] = graded_ndcg_at(k, grade_qn, grades)
         return statistics
+
+    def _search(self, rows: Collection, embed: Embed, similarity: str) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the documents that each query finds, the nearest first, and their similarities."""
+        queries, starts = embed("query", rows.queries), range(0, len(rows.corpus), CHUNK)
+        chunks = (embed("corpus", rows.corpus[start : start + CHUNK]) for start in starts)
+        score_qn, index_qn = nearest(queries, chunks, max(self.cutoffs) + self.ignore_identical_ids, similarity)
+        if not self.ignore_identical_ids:
+            return index_qn, score_qn
+        is_kept_qn = _is_not_own(index_qn, rows.own)
+        return index_qn[is_kept_qn].reshape(len(index_qn), -1), score_qn[is_kept_qn].reshape(len(index_qn), -1)
+
+    def texts_of_rows(self, rows: Any) -> dict[str, list[Any]]:
+        return {"row": rows.query_row.tolist(), "query": rows.queries}
+
+    def details(self, rows: Collection, embed: Embed, similarity: str) -> list[dict[str, Any]]:
+        """Of each query: rank and similarity of its relevant documents, null beyond the last cutoff."""
+        index_qn, score_qn = self._search(rows, embed, similarity)
+        return [
+            {"relevant": _ranks_of(relevant, index_n, score_n, rows.corpus)}
+            for relevant, index_n, score_n in zip(rows.relevant, index_qn.tolist(), score_qn.tolist(), strict=True)
+        ]
 
     def slices_of(self, rows: Any) -> list[str] | None:
         return None if self.by is None else slice_names(rows.kept)
@@ -158,11 +175,27 @@ class Retrieval(EvaluatorBase):
         return list(rows.problems)
 
 
-def _without_own(index_qn: np.ndarray, own_q: np.ndarray) -> np.ndarray:
+def _is_not_own(index_qn: np.ndarray, own_q: np.ndarray) -> np.ndarray:
     """The ranking of each query without its own document; of other queries, without the last."""
     is_own_qn = index_qn == own_q[:, None]
     is_own_qn[~is_own_qn.any(axis=1), -1] = True
-    return index_qn[~is_own_qn].reshape(len(index_qn), -1)
+    return ~is_own_qn
+
+
+def _ranks_of(
+    relevant: dict[int, float], found: list[int], scores: list[float], corpus: list[str]
+) -> list[dict[str, Any]]:
+    rank_of = {document: rank for rank, document in enumerate(found, start=1)}
+    ranked = sorted(relevant, key=lambda document: rank_of.get(document, len(found) + 1))
+    return [
+        {
+            "document": corpus[document],
+            "grade": relevant[document],
+            "rank": (rank := rank_of.get(document)),
+            "similarity": None if rank is None else scores[rank - 1],
+        }
+        for document in ranked
+    ]
 
 
 def _has_splits(dataset: str) -> bool:

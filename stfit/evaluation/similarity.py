@@ -1,12 +1,12 @@
 """Does the similarity of two embeddings correlate with a gold score?"""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.errors import DataError
-from stfit.evaluation.base import Embed, EvaluatorBase, score_pairs
+from stfit.evaluation.base import Embed, EvaluatorBase, pair_details, score_pairs
 from stfit.evaluation.statistic import Statistic
 from stfit.similarity import SIMILARITIES
 
@@ -19,6 +19,9 @@ class Similarity(EvaluatorBase):
     format = "labeled_pair"
     main_metric = "spearman"
     metrics: ClassVar[list[str]] = [f"{kind}_{name}" for kind in ("spearman", "pearson") for name in SIMILARITIES]
+
+    def details(self, rows: Examples, embed: Embed, similarity: str) -> list[dict[str, Any]]:
+        return pair_details(rows, embed, similarity)
 
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """`spearman_<similarity>` and `pearson_<similarity>`, each in [-1, 1]; 0 if all similarities are equal."""

@@ -15,6 +15,8 @@ class Statistic:
 
     rows: int
     at: Callable[[np.ndarray], float]
+    value_r: np.ndarray | None = None
+    """The value of each row, if the metric is their mean."""
 
     @property
     def value(self) -> float:
@@ -23,7 +25,7 @@ class Statistic:
 
 def mean_of(value_r: np.ndarray) -> Statistic:
     value_r = np.asarray(value_r, dtype=np.float64)
-    return Statistic(len(value_r), lambda weight_r: float(weight_r @ value_r / weight_r.sum()))
+    return Statistic(len(value_r), lambda weight_r: float(weight_r @ value_r / weight_r.sum()), value_r)
 
 
 class Ranking:

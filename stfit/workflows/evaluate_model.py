@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import ALL_FILES, model_in
 from stfit.errors import GateError, ModelError, RecipeError
 from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.gate import Gate, GateResult, decide, guard
-from stfit.evaluation.measure import Evaluators, evaluator_of, main_metrics, measure, values_of
+from stfit.evaluation.measure import Details, Evaluators, evaluator_of, main_metrics, measure, values_of
 from stfit.evaluation.slices import WORST, require_slice, slice_of, summarize_slices, with_slice
 from stfit.evaluation.statistic import Statistic
 from stfit.hub.download import download_files
@@ -25,6 +27,8 @@ from stfit.workflows.session import log_problem
 from stfit.workflows.validate import prepare_evaluation, slice_problems
 
 PUBLISHED = "published"
+MOVED = 10
+"""Rows that are named, of those whose metric changed."""
 
 Statistics = dict[str, Statistic]
 
@@ -37,9 +41,15 @@ class ModelEvaluation:
     main: list[str]
     slices: dict[str, dict[str, dict[str, Any]]]
     """Metric of all rows -> slice -> its rows, value and interval."""
+    moved: dict[str, list[dict[str, Any]]]
+    """First metric of each evaluator, if it is a mean -> the rows whose values differ most from the baseline's."""
+    details: list[dict[str, Any]]
+    """Of each row, if they are asked for."""
 
 
-def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> ModelEvaluation:
+def evaluate_model(
+    model: str, recipe: Recipe, baseline: str | None = None, with_details: bool = False
+) -> ModelEvaluation:
     """`baseline`: another model, measured on the same rows."""
     if not recipe.eval:
         raise RecipeError("the recipe has no `eval:` list, so there is nothing to measure")
@@ -53,16 +63,39 @@ def evaluate_model(model: str, recipe: Recipe, baseline: str | None = None) -> M
         for gate in recipe.gate:
             require_slice(gate.metric, evaluator.label, evaluator.slices_of(rows))
     encoder = load_encoder(model_in(model), device)
-    measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims)
+    details: Details | None = {} if with_details else None
+    measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims, details)
     gates = _check_gates(measured, evaluators, recipe, device, {})
-    comparison = {}
+    comparison, moved = {}, {}
+    main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
     if baseline is not None:
         of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.matryoshka_dims)
         both = [name for name in measured if name in of_baseline]
         comparison = {name: vars(compare(measured[name], of_baseline[name])) for name in both}
-    main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
+        moved = _rows_that_moved(measured, of_baseline, evaluators, main)
     slices = _summarize_slices(measured, evaluators, main)
-    return ModelEvaluation(values_of(measured), gates, comparison, main, slices)
+    told = [{"evaluator": label} | row for label, described in (details or {}).items() for row in described]
+    return ModelEvaluation(values_of(measured), gates, comparison, main, slices, moved, told)
+
+
+def _rows_that_moved(
+    measured: Statistics, baseline: Statistics, evaluators: Evaluators, main: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    rows_of = {evaluator.label: evaluator.texts_of_rows(rows) for evaluator, rows in evaluators}
+    moved = {}
+    first_of = {evaluator_of(name, rows_of): name for name in reversed(main)}
+    for label, name in reversed(first_of.items()):
+        own, other = (statistics[name].value_r if name in statistics else None for statistics in (measured, baseline))
+        texts = rows_of[label]
+        if own is None or other is None or len(own) != len(next(iter(texts.values()), [])):
+            continue
+        order = np.argsort(-np.abs(own - other), kind="stable")[:MOVED].tolist()
+        moved[name] = [
+            {role: column[i] for role, column in texts.items()} | {"value": own[i].item(), "other": other[i].item()}
+            for i in order
+            if own[i] != other[i]
+        ]
+    return {name: rows for name, rows in moved.items() if rows}
 
 
 def _summarize_slices(measured: Statistics, evaluators: Evaluators, main: list[str]) -> dict[str, Any]:

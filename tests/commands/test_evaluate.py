@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from stfit.commands.evaluate import evaluate
@@ -84,3 +85,60 @@ def test_a_gate_on_an_unknown_metric_lists_what_there_is(write, run, similarity)
     recipe = load_recipe(write(eval=[similarity], gate=[{"metric": "scores/spearman_cos", "min": 0}])).recipe
     with pytest.raises(RecipeError, match="did you mean `scores/spearman_cosine`"):
         evaluate("any", recipe)
+
+
+RETRIEVAL = {
+    "type": "retrieval",
+    "name": "docs",
+    "dataset": "./rows.jsonl",
+    "split": "train",
+    "by": "label",
+    "k": [1, 3],
+}
+
+
+def test_details_tell_the_texts_metrics_and_ranks_of_each_row(write, run, similarity, tmp_path) -> None:
+    recipe = write(eval=[similarity, RETRIEVAL], train={"max_steps": 1})
+    run(recipe)
+    model, out = str(tmp_path / "runs" / "tiny"), tmp_path / "details.jsonl"
+    result, _ = evaluate(model, load_recipe(recipe).recipe, details=out)
+    assert result["details"] == str(out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    pairs, queries = ([line for line in lines if line["evaluator"] == name] for name in ("scores", "docs"))
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(pair["sentence1"], pair["label"]) for pair in pairs] == [(row["sentence1"], row["score"]) for row in rows]
+    assert np.corrcoef([pair["similarity"] for pair in pairs], [row["score"] for row in rows])[0, 1] == pytest.approx(
+        result["metrics"]["scores/pearson_cosine"]
+    )
+    for metric in ("accuracy@1", "ndcg@3", "mrr@3"):
+        assert np.mean([query[metric] for query in queries]) == pytest.approx(result["metrics"][f"docs/{metric}"])
+    for query in queries:
+        ranks = [found["rank"] for found in query["relevant"]]
+        assert query["accuracy@1"] == float(1 in ranks)
+        assert query["mrr@3"] == pytest.approx(1 / ranks[0] if ranks[0] else 0.0)
+        assert all((found["similarity"] is None) == (found["rank"] is None) for found in query["relevant"])
+    assert {query["slice"] for query in queries} == set(result["slices"]["docs/ndcg@3"])
+
+
+def test_a_comparison_names_the_rows_that_moved_most(write, run, tmp_path) -> None:
+    recipe = write(eval=[RETRIEVAL], train={"max_steps": 6, "learning_rate": 0.05})
+    run(recipe)
+    base = json.loads(recipe.read_text())["model"]["base"]
+    run(write(eval=[RETRIEVAL], train={"max_steps": 1}, model={"base": base}), "other")
+    models = [str(tmp_path / runs / "tiny") for runs in ("runs", "other")]
+    result, _ = evaluate(models[0], load_recipe(recipe).recipe, models[1])
+    ((metric, moved),) = result["compare"]["moved"].items()
+    assert metric == "docs/ndcg@3"
+    changes = [abs(row["value"] - row["other"]) for row in moved]
+    assert changes == sorted(changes, reverse=True)
+    assert 0 < len(moved) <= 10
+    assert all(row["query"] for row in moved)
+    same, _ = evaluate(models[0], load_recipe(recipe).recipe, models[0])
+    assert "moved" not in same["compare"]
+
+
+def test_details_do_not_replace_an_input(write, run, tmp_path) -> None:
+    recipe = write(eval=[RETRIEVAL], train={"max_steps": 1})
+    run(recipe)
+    with pytest.raises(RecipeError, match=r"rows\.jsonl"):
+        evaluate(str(tmp_path / "runs" / "tiny"), load_recipe(recipe).recipe, details=tmp_path / "rows.jsonl")
