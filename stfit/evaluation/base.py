@@ -21,6 +21,8 @@ When = Literal["start", "during", "end"]
 Embed = Callable[[str, list[str]], np.ndarray]
 """Role and texts -> embeddings [texts, dim], with the prompt of the role."""
 
+Precision = Literal["float32", "int8", "binary", "binary+rescore"]
+
 TrainAndHoldout = tuple[Examples, Examples | None]
 
 Name = Annotated[
@@ -37,6 +39,10 @@ class Named(Spec):
     """When to evaluate: at the start of training, during it, and at its end."""
 
     main_metric: ClassVar[str]
+    can_slice: ClassVar[bool] = True
+    """Whether its metrics are means over rows of its own, which `by` can divide."""
+    can_rescore: ClassVar[bool] = False
+    """Whether it searches, so that what it has found can be ordered again."""
 
     @property
     def folders_of_parts(self) -> list[str]:
@@ -47,6 +53,11 @@ class Named(Spec):
     def main_metrics(self) -> list[str]:
         """The metrics to print and to show first."""
         return [self.main_metric]
+
+    @property
+    def stored_precisions(self) -> list[Precision]:
+        """Those that are measured beside float32."""
+        return []
 
     def slices_of(self, rows: Any) -> list[str] | None:
         """The slice of each row that is resampled; None if there are no slices."""
@@ -69,8 +80,6 @@ class EvaluatorBase(Named, Source):
     """Other formats of a holdout that have the required roles."""
     symmetric: ClassVar[bool] = False
     """Whether roles have no prompt unless the recipe sets one."""
-    can_slice: ClassVar[bool] = True
-    """Whether its metrics are means over rows of its own, which `by` can divide."""
     per_similarity: ClassVar[bool] = True
     """Whether each metric is computed for every similarity; otherwise for the model's own only."""
 
@@ -86,6 +95,11 @@ class EvaluatorBase(Named, Source):
     by: str | None = None
     """Column whose values are slices of the rows, such as languages; of retrieval, a column of the queries. Every main
     metric is measured of each slice too, as `NAME[VALUE]/METRIC`, and the lowest as `NAME[worst]/METRIC`."""
+
+    precisions: list[Precision] = Field(["float32"], min_length=1)
+    """In which the embeddings are stored, as an index does: beside float32, which is always measured, int8 (by the
+    ranges of the corpus), binary (signs alone) or, for retrieval, binary+rescore (signs find the first 4 k documents,
+    which the float query and the documents' int8 then order). Main metrics `NAME#int8/METRIC`."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -124,6 +138,10 @@ class EvaluatorBase(Named, Source):
         if self.from_ is not None:
             return self.held_out(training)
         return load_examples(self, self.format, seed, keep=self.kept_columns)[0]
+
+    @property
+    def stored_precisions(self) -> list[Precision]:
+        return [precision for precision in dict.fromkeys(self.precisions) if precision != "float32"]
 
     @property
     def kept_columns(self) -> list[str]:

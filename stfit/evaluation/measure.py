@@ -13,6 +13,7 @@ from stfit.data.embeddings.of_texts import EmbeddingsOfTexts, embeddings_of_text
 from stfit.distributed import all_gather_numpy, broadcast_object, partition, rank
 from stfit.errors import DivergedError, RecipeError, overflow_advice
 from stfit.evaluation.base import Embed, When
+from stfit.evaluation.precision import measure_stored
 from stfit.evaluation.registry import Evaluator
 from stfit.evaluation.slices import WORST, sliced
 from stfit.evaluation.statistic import Statistic
@@ -43,13 +44,25 @@ def measure(
     due = [(evaluator, rows) for evaluator, rows in evaluators if moment in evaluator.when]
     full_dim = encoder.output_dim
     sizes = {"": full_dim} | {f"@{dim}": dim for dim in dims if dim <= full_dim}
-    cache = EmbeddingCache(encoder, due, keep_all=len(set(sizes.values())) > 1 or details is not None)
+    is_used_again = any(evaluator.stored_precisions for evaluator, _ in due) or details is not None
+    cache = EmbeddingCache(encoder, due, keep_all=len(set(sizes.values())) > 1 or is_used_again)
     statistics: dict[str, Statistic] = {}
     for evaluator, rows in due:
         with task(f"evaluating {evaluator.label}"):
             measured = {
                 dim: evaluator.measure(rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
                 for dim in set(sizes.values())
+            }
+            stored = {
+                dim: measure_stored(
+                    evaluator,
+                    rows,
+                    cache.embed_for(evaluator, dim),
+                    encoder.config.similarity,
+                    evaluator.stored_precisions,
+                )
+                for dim in measured
+                if evaluator.stored_precisions
             }
             if details is not None:
                 similarity = encoder.config.similarity
@@ -60,10 +73,12 @@ def measure(
         names = evaluator.slices_of(rows)
         for suffix, dim in sizes.items():
             statistics |= {f"{evaluator.label}{suffix}/{name}": found for name, found in measured[dim].items()}
-            if names is not None:
-                main = {name: found for name, found in measured[dim].items() if _is_main(evaluator, name)}
-                for part, of_part in sliced(main, names).items():
-                    prefix = f"{evaluator.label}[{part}]{suffix}"
+            for precision, of_precision in {"": measured[dim], **stored.get(dim, {})}.items():
+                end = f"{suffix}#{precision}" if precision else suffix
+                main = {name: found for name, found in of_precision.items() if _is_main(evaluator, name)}
+                parts = {"": main} | ({} if names is None else sliced(main, names))
+                for part, of_part in parts.items():
+                    prefix = f"{evaluator.label}{f'[{part}]' if part else ''}{end}"
                     statistics |= {f"{prefix}/{name}": statistic for name, statistic in of_part.items()}
     return statistics
 
@@ -153,14 +168,20 @@ def main_metrics(evaluators: Evaluators, similarity: str, dims: Sequence[int] = 
         f"{evaluator.label}{suffix}/{metric}{f'_{similarity}' if evaluator.per_similarity else ''}"
         for evaluator, _ in evaluators
         for suffix in _suffixes(evaluator, dims)
-        for metric in (evaluator.main_metrics[:1] if suffix.startswith("[") else evaluator.main_metrics)
+        for metric in (evaluator.main_metrics[:1] if _is_derived(suffix) else evaluator.main_metrics)
     ]
 
 
 def _suffixes(evaluator: Evaluator, dims: Sequence[int]) -> list[str]:
     """What may follow the name of an evaluator in a metric; of the slices, the lowest stands for all."""
     parts = ["", *([f"[{WORST}]"] if evaluator.by else [])]
-    return [f"{part}{dim}" for part in parts for dim in ("", *(f"@{dim}" for dim in dims))]
+    stored = ["", *(f"#{precision}" for precision in evaluator.stored_precisions)]
+    return [f"{part}{dim}{end}" for part in parts for dim in ("", *(f"@{dim}" for dim in dims)) for end in stored]
+
+
+def _is_derived(suffix: str) -> bool:
+    """Whether only main metrics have it: that of slices and of precisions."""
+    return "[" in suffix or "#" in suffix
 
 
 def known_metrics(evaluators: Iterable[Evaluator], moment: When | None, dims: Sequence[int] = ()) -> list[str]:
@@ -171,10 +192,10 @@ def known_metrics(evaluators: Iterable[Evaluator], moment: When | None, dims: Se
         if moment is None or moment in evaluator.when
         for suffix in _suffixes(evaluator, dims)
         for metric in evaluator.metrics
-        if not suffix.startswith("[") or _is_main(evaluator, metric)
+        if not _is_derived(suffix) or _is_main(evaluator, metric)
     ]
 
 
 def evaluator_of(metric: str, labels: Iterable[str]) -> str:
     """The one of `labels` that a metric is named after; empty if it is none of them."""
-    return max((label for label in labels if re.match(rf"{re.escape(label)}[/@\[]", metric)), key=len, default="")
+    return max((label for label in labels if re.match(rf"{re.escape(label)}[/@#\[]", metric)), key=len, default="")

@@ -19,8 +19,13 @@ from stfit.evaluation.ir_metrics import KINDS, graded_ndcg_at, metrics_at
 from stfit.evaluation.knn import CHUNK, nearest
 from stfit.evaluation.slices import slice_names
 from stfit.evaluation.statistic import Statistic
+from stfit.similarity import pairwise_similarity
 from stfit.spec import TextLike
 
+OVERSAMPLING = 4
+"""Documents that signs find for each that is kept."""
+RESCORED = 256
+"""Queries whose documents are in memory at once."""
 ALL_KINDS = (*KINDS, "ndcg_graded")
 MOST_USED = ("ndcg@10", "mrr@10", "map@100", "recall@100", "accuracy@1")
 
@@ -47,6 +52,7 @@ class Retrieval(EvaluatorBase):
     format = "positive_pair"
     from_holdout_of = ("triplet",)
     per_similarity = False
+    can_rescore = True
     corpus: TableSource | None = None
     """Documents, with the columns `id`, `text` and optionally `title`, or what `stfit encode --part --with-text` wrote,
     whose embeddings are used if the measured model made them; replaces `dataset`."""
@@ -129,7 +135,27 @@ class Retrieval(EvaluatorBase):
 
     def measure(self, rows: Collection, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """Every metric at every k, each in [0, 1]; equally similar documents are ordered by id."""
-        index_qn, _ = self._search(rows, embed, similarity)
+        return self._statistics(rows, self._search(rows, embed, similarity)[0])
+
+    def measure_rescored(
+        self, rows: Collection, search: Embed, query: Embed, document: Embed, similarity: str
+    ) -> dict[str, Statistic]:
+        """The same of a search in two steps: `search` embeds what finds documents, the others what orders them."""
+        index_qn, _ = self._search(rows, search, similarity, OVERSAMPLING)
+        queries = query("query", rows.queries)
+        reordered = np.empty_like(index_qn)
+        for start in range(0, len(index_qn), RESCORED):
+            block = slice(start, start + RESCORED)
+            found, place_qn = np.unique(index_qn[block], return_inverse=True)
+            vectors = document("corpus", [rows.corpus[i] for i in found.tolist()])[
+                place_qn.reshape(index_qn[block].shape)
+            ]
+            score_qn = _similarity_of_each(similarity, queries[block], vectors)
+            order = np.argsort(-score_qn, axis=1, kind="stable")
+            reordered[block] = np.take_along_axis(index_qn[block], order, axis=1)
+        return self._statistics(rows, reordered)
+
+    def _statistics(self, rows: Collection, index_qn: np.ndarray) -> dict[str, Statistic]:
         pairs = zip(index_qn.tolist(), rows.relevant, strict=True)
         grade_qn = np.array([[relevant.get(document, 0.0) for document in ranked] for ranked, relevant in pairs])
         known_and_missing = zip(rows.relevant, rows.missing, strict=True)
@@ -140,11 +166,15 @@ class Retrieval(EvaluatorBase):
             statistics[f"ndcg_graded@{k}"] = graded_ndcg_at(k, grade_qn, grades)
         return statistics
 
-    def _search(self, rows: Collection, embed: Embed, similarity: str) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the documents that each query finds, the nearest first, and their similarities."""
+    def _search(self, rows: Collection, embed: Embed, similarity: str, times: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the documents that each query finds, the nearest first, and their similarities.
+
+        Those of `times` the last cutoff.
+        """
         queries, starts = embed("query", rows.queries), range(0, len(rows.corpus), CHUNK)
         chunks = (embed("corpus", rows.corpus[start : start + CHUNK]) for start in starts)
-        score_qn, index_qn = nearest(queries, chunks, max(self.cutoffs) + self.ignore_identical_ids, similarity)
+        count = times * max(self.cutoffs) + self.ignore_identical_ids
+        score_qn, index_qn = nearest(queries, chunks, count, similarity)
         if not self.ignore_identical_ids:
             return index_qn, score_qn
         is_kept_qn = _is_not_own(index_qn, rows.own)
@@ -173,6 +203,15 @@ class Retrieval(EvaluatorBase):
 
     def problems_of(self, rows: Any) -> list[Problem]:
         return list(rows.problems)
+
+
+def _similarity_of_each(similarity: str, query_qd: np.ndarray, document_qnd: np.ndarray) -> np.ndarray:
+    """Of each query to each of its documents, [q, n]."""
+    import torch
+
+    queries = torch.from_numpy(np.repeat(query_qd, document_qnd.shape[1], axis=0))
+    documents = torch.from_numpy(document_qnd.reshape(-1, document_qnd.shape[2]))
+    return pairwise_similarity(similarity, queries, documents).numpy().reshape(document_qnd.shape[:2])
 
 
 def _is_not_own(index_qn: np.ndarray, own_q: np.ndarray) -> np.ndarray:

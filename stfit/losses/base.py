@@ -9,6 +9,7 @@ from pydantic_core import CoreSchema
 
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.lazy import Tensor, torch
+from stfit.losses.straight_through import Precision
 from stfit.paths import Location
 from stfit.spec import Spec
 
@@ -49,7 +50,14 @@ def _with_text(name: str) -> Callable[[str], str]:
     return check
 
 
-KEYS_OF_EVERY_LOSS = ("weight", "columns", "matryoshka_dims", "matryoshka_weights", "n_dims_per_step")
+KEYS_OF_EVERY_LOSS = (
+    "weight",
+    "columns",
+    "matryoshka_dims",
+    "matryoshka_weights",
+    "n_dims_per_step",
+    "precisions",
+)
 
 
 class Accepts(NamedTuple):
@@ -83,6 +91,9 @@ class LossBase(Spec):
     """Weight of each of `matryoshka_dims` in the sum; null = 1 each."""
     n_dims_per_step: Annotated[int | None, Field(gt=0), AfterValidator(_fewer_than_dims)] = None
     """Number of `matryoshka_dims` that are drawn for each batch, which is faster; null = all of them."""
+    precisions: list[Precision] | None = Field(None, min_length=1)
+    """Precisions to train, such as [float32, binary]: the losses of the embeddings as they are stored in each are
+    summed, with gradients that pass through the rounding. null = float32 alone."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -91,6 +91,7 @@ class Softmax(LossBase):
         matryoshka_dims: ClassVar[None] = None
         matryoshka_weights: ClassVar[None] = None
         n_dims_per_step: ClassVar[None] = None
+        precisions: ClassVar[None] = None
 
     type: Literal["softmax"] = "softmax"
     concatenate_embeddings: bool = True

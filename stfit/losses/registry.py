@@ -20,6 +20,7 @@ from stfit.losses.distillation import MSE, DistillKLDiv, EmbedDistill, MarginMSE
 from stfit.losses.orthogonal import GlobalOrthogonalRegularization
 from stfit.losses.pairs import AnglE, Contrastive, CoSENT, CosineSimilarity, OnlineContrastive, Softmax
 from stfit.losses.ranking import GISTEmbed, MegaBatchMargin, MultipleNegativesRanking, MultipleNegativesSymmetricRanking
+from stfit.losses.straight_through import store
 from stfit.losses.triplets import (
     BatchAllTriplet,
     BatchHardSoftMarginTriplet,
@@ -80,21 +81,21 @@ def build_loss(loss: LossBase, embedding_dim: int, num_classes: int | None = Non
 
 
 def compute_loss(loss: BuiltLoss, columns: Columns, label: Tensor | None, seed: int = 0) -> Tensor:
-    """Scalar loss of one batch, never in half precision; with `matryoshka_dims`, the sum over the prefixes.
+    """Scalar loss of one batch, never in half precision: the sum over `matryoshka_dims` and `precisions`.
 
     `columns`: name -> [rows, dim]; `label`: [rows]; `seed` draws the prefixes if `n_dims_per_step` leaves some out.
     Matryoshka: Kusupati et al., 2022, https://arxiv.org/abs/2205.13147.
     """
-    dims = loss.matryoshka_dims if isinstance(loss, LossBase) else None
     device = next(iter(columns.values())).device.type
     with torch.autocast(device, enabled=False):  # it would round the similarities, which `scale` then multiplies
-        if not isinstance(loss, LossBase) or dims is None:
+        if not isinstance(loss, LossBase) or (loss.matryoshka_dims is None and loss.precisions is None):
             return loss(columns, label)
+        dims = loss.matryoshka_dims or [next(iter(columns.values())).shape[1]]
         weights = loss.matryoshka_weights or [1.0] * len(dims)
-        drawn = _draw(len(dims), loss.n_dims_per_step, seed)
+        drawn, precisions = _draw(len(dims), loss.n_dims_per_step, seed), loss.precisions or ["float32"]
         prefixes = [{name: vectors[:, : dims[i]] for name, vectors in columns.items()} for i in drawn]
-        losses = torch.stack([loss(prefix, label) for prefix in prefixes])
-        return (losses * losses.new_tensor([weights[i] for i in drawn])).sum()
+        losses = torch.stack([loss(store(prefix, each), label) for prefix in prefixes for each in precisions])
+        return (losses * losses.new_tensor([weights[i] for i in drawn for _ in precisions])).sum()
 
 
 def _draw(dims: int, number: int | None, seed: int) -> list[int]:

@@ -22,6 +22,7 @@ from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
 from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean
 from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
+from stfit.evaluation.precision import NO_BITS
 from stfit.evaluation.slices import WORST, slice_of, with_slice
 from stfit.losses.base import LossBase
 from stfit.losses.ranking import MultipleNegativesRanking
@@ -135,10 +136,17 @@ def _of_worst_slice(recipe: Recipe, metric: str) -> str:
     return metric if slice_of(metric, label) is None else with_slice(metric, label, WORST)
 
 
-def _unsliceable(recipe: Recipe, base: ModelInfo) -> Findings:
+def _unmeasurable(recipe: Recipe, base: ModelInfo) -> Findings:
     for i, evaluator in enumerate(recipe.eval):
         if evaluator.by is not None and not evaluator.can_slice:
             yield f"eval.{i}.by", "slices", f"{evaluator.tag()} compares all sentences with each other: remove this key"
+        similarity = recipe.model.similarity or (base.config.similarity if base.config else "cosine")
+        wrong = [precision for precision in evaluator.stored_precisions if precision.startswith("binary")]
+        if wrong and similarity in NO_BITS:
+            message = f"{wrong[0]}: signs have no {similarity} distance, which is the model's similarity"
+            yield f"eval.{i}.precisions", "precision", message
+        if "binary+rescore" in wrong and not evaluator.can_rescore:
+            yield f"eval.{i}.precisions", "precision", f"{evaluator.tag()} searches no corpus: use binary"
     for i, gate in enumerate(recipe.gate):
         label = evaluator_of(gate.metric, [evaluator.label for evaluator in recipe.eval])
         if gate.guard and not any(evaluator.by for evaluator in recipe.eval if evaluator.label == label):
@@ -434,7 +442,7 @@ ERRORS: list[Check] = [
     _unstreamable,
     _equal_views,
     unknown_metrics,
-    _unsliceable,
+    _unmeasurable,
     _unknown_prompts,
     missing_trackers,
     prefixes_of_weights,

@@ -88,7 +88,7 @@ def compare_metrics(
 
 def _evaluator_in(metric: str) -> str:
     """What stands before the slice, the dimension and the metric."""
-    return re.split(r"[/@\[]", metric, maxsplit=1)[0]
+    return re.split(r"[/@#\[]", metric, maxsplit=1)[0]
 
 
 def _state_of(folder: RunFolder, log: list[dict[str, Any]], finished: bool) -> str:

@@ -1,4 +1,4 @@
-"""Sums of losses and rerankers as teachers, each against in-batch negatives alone, with three seeds.
+"""Sums of losses, rerankers as teachers and trained precisions, each against in-batch negatives alone; three seeds.
 
     STFIT_SHARED=... python tests/benchmarks/methods.py [--runs runs/methods]
 
@@ -46,6 +46,12 @@ def tasks(shared: Path, reranker: Path) -> dict[str, dict]:
         "and regularization, weight 0.1": [IN_BATCH, SPREAD | {"weight": 0.1}],
         "and regularization, weight 1": [IN_BATCH, SPREAD],
     }
+    captions = {"dataset": str(shared / "data/flickr8k"), "columns": {"anchor": "set[0]", "positive": "set[1]"}}
+    search = {"type": "retrieval", "name": "test", "split": "test", "precisions": ["binary"]}
+    stored = {
+        "in-batch negatives": IN_BATCH,
+        "for float32 and binary": IN_BATCH | {"precisions": ["float32", "binary"]},
+    }
     nli = {"dataset": str(shared / "data/allnli_triplets"), "split": "train", "format": "triplet"}
     duplicates = {"dataset": str(shared / "data/quora_pairs"), "split": "train", "format": "positive_pair"}
     duplicates |= {"columns": {"anchor": "set[0]", "positive": "set[1]"}}
@@ -59,6 +65,20 @@ def tasks(shared: Path, reranker: Path) -> dict[str, dict]:
             "evaluator": quora,
             "metric": "ap_cosine",
             "losses": {name: (duplicates, loss) for name, loss in spread.items()},
+        },
+        "Quora pairs -> search": {
+            "evaluator": search | {"dataset": duplicates["dataset"], "columns": duplicates["columns"]},
+            "metric": "ndcg@10",
+            "losses": {name: (duplicates, loss) for name, loss in stored.items()},
+            "titles": ("float32", "binary"),
+        },
+        "Flickr8k captions -> search": {
+            "evaluator": search | captions,
+            "metric": "ndcg@10",
+            "losses": {
+                name: (captions | {"split": "train", "format": "positive_pair"}, loss) for name, loss in stored.items()
+            },
+            "titles": ("float32", "binary"),
         },
         "Quora triplets -> duplicates": {
             "evaluator": quora,
@@ -109,22 +129,19 @@ def train_reranker(base: Path, shared: Path, folder: Path) -> None:
 
 
 def evaluate(model: str, task: dict, folder: Path) -> dict[str, float]:
-    """The metric of whole embeddings, and of their first dimensions."""
+    """The metric of whole embeddings, and of their first dimensions or of their signs."""
     path = folder / "eval.yaml"
     data, _ = next(iter(task["losses"].values()))
     recipe = {
         "model": {"base": model, "max_seq_length": MAX_SEQ_LENGTH},
         "data": data,
-        "loss": IN_BATCH | {"matryoshka_dims": [DIM, CUT]},
+        "loss": IN_BATCH if "titles" in task else IN_BATCH | {"matryoshka_dims": [DIM, CUT]},
         "eval": [task["evaluator"]],
     }
     path.write_text(json.dumps(recipe))
     found = run_json([sys.executable, "-m", "stfit", "eval", model, "--recipe", str(path), "--json"])["metrics"]
-    metric = task["metric"]
-    return {
-        "value": found.get(f"test@{DIM}/{metric}", found.get(f"test/{metric}")),
-        "cut": found[f"test@{CUT}/{metric}"],
-    }
+    metric, cut = task["metric"], "#binary" if "titles" in task else f"@{CUT}"
+    return {"value": found[f"test/{metric}"], "cut": found[f"test{cut}/{metric}"]}
 
 
 def train(base: str, data: dict, loss: dict | list, seed: int, folder: Path) -> str:
@@ -137,9 +154,9 @@ def train(base: str, data: dict, loss: dict | list, seed: int, folder: Path) -> 
     ]
 
 
-def print_tables(lines: list[dict]) -> None:
+def print_tables(lines: list[dict], titles: dict[str, tuple[str, str]]) -> None:
     for task in dict.fromkeys(line["task"] for line in lines):
-        print(f"\n| {task} | {DIM} dimensions | first {CUT} |\n| --- | --: | --: |")
+        print(f"\n| {task} | {' | '.join(titles[task])} |\n| --- | --: | --: |")
         for variant in dict.fromkeys(line["variant"] for line in lines if line["task"] == task):
             cells = []
             for key in ("value", "cut"):
@@ -174,7 +191,8 @@ def main() -> None:
                 with LINES.open("a") as out:
                     out.write(json.dumps(lines[-1]) + "\n")
                 print(json.dumps(line), flush=True)
-    print_tables(lines)
+    whole = (f"{DIM} dimensions", f"first {CUT}")
+    print_tables(lines, {name: task.get("titles", whole) for name, task in tasks(shared, reranker).items()})
 
 
 if __name__ == "__main__":

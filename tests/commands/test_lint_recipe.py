@@ -47,10 +47,16 @@ STREAM = {"data.streaming": True}
 TRIPLETS = {"data": {"dataset": "/rows.csv", "format": "triplet"}, "loss": TRIPLET}
 
 # What is changed in the good recipe, and the key and code of the finding.
+PARAPHRASES = {"type": "paraphrase_mining", "dataset": "./rows.jsonl"}
 REGULARIZER = {"type": "global_orthogonal_regularization"}
 MISTAKES = [
     ({"loss": "cosent"}, "loss", "loss-format"),
     ({"loss": ["triplet", "cosent"]}, "loss.1", "loss-format"),
+    ({"eval": [EVALUATOR | {"precisions": ["binary+rescore"]}]}, "eval.0.precisions", "precision"),
+    ({"eval": [EVALUATOR | {"precisions": ["int8", "binary"]}], "model.similarity": "euclidean"}, "eval.0.precisions",
+     "precision"),
+    ({"eval": [PARAPHRASES | {"by": "kind"}]}, "eval.0.by", "slices"),
+    ({"gate": [{"metric": "kept/accuracy_dot", "against": "base", "guard": True}]}, "gate.0.guard", "slices"),
     ({"loss": ["triplet", REGULARIZER | {"columns": ["negatives"]}]}, "loss.1.columns", "unknown-role"),
     ({"loss": ["triplet", RANKING | {"columns": ["positive", "negative"]}]}, "loss.1.columns", "loss-format"),
     ({"loss": ["triplet", TRIPLET | {"columns": ["anchor", "positive"]}]}, "loss.1", "loss-format"),

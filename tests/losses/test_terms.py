@@ -180,6 +180,40 @@ def test_prefixes_and_weights_are_those_of_each_loss():
     torch.testing.assert_close(value, torch.stack(expected), rtol=1e-9, atol=1e-12)
 
 
+def leaf(vectors):
+    return vectors.detach().clone().requires_grad_()
+
+
+@pytest.mark.parametrize("dims", [None, [16, 8]])
+@pytest.mark.parametrize(
+    "loss", [MultipleNegativesRanking(), MultipleNegativesRanking(similarity="dot", scale=1.0)], ids=["cosine", "dot"]
+)
+def test_losses_of_precisions_are_those_of_what_is_stored_and_gradients_pass_through(loss, dims):
+    columns = texts()
+    with torch.no_grad():
+        columns["negative"][5:] = 0
+    trained = loss.model_copy(update={"precisions": ["float32", "int8", "binary"], "matryoshka_dims": dims})
+    value = compute_loss(trained, columns, None)
+    expected, expected_gradients = 0.0, [torch.zeros_like(vectors) for vectors in columns.values()]
+    for dim in dims or [16]:
+        prefixes = [vectors.detach()[:, :dim] for vectors in columns.values()]
+        present = torch.cat([vectors[vectors.abs().sum(1) > 0] for vectors in prefixes])
+        low, high = present.min(0).values, present.max(0).values
+        as_bytes = [low + ((vectors - low) * 255 / (high - low)).round() * (high - low) / 255 for vectors in prefixes]
+        as_signs = [(2.0 * (vectors > 0) - 1) * vectors.norm(dim=1, keepdim=True) / dim**0.5 for vectors in prefixes]
+        for stored in (prefixes, as_bytes, as_signs):
+            leaves = dict(zip(columns, map(leaf, stored), strict=True))
+            with torch.no_grad():
+                leaves["negative"][5:] = 0
+            of_stored = loss(leaves, None)
+            expected = expected + of_stored.detach()
+            for total, gradient in zip(expected_gradients, gradients(of_stored, leaves), strict=True):
+                total[:, :dim] += gradient
+    torch.testing.assert_close(value.detach(), expected, rtol=1e-9, atol=1e-12)
+    for ours, theirs in zip(gradients(value, columns), expected_gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("value", [torch.zeros(2), 3.0])
 def test_a_loss_that_is_no_number_is_refused(value):
     with pytest.raises(RecipeError, match="must return a tensor of one number"):

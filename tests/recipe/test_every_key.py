@@ -203,6 +203,7 @@ CHANGES: dict[str, Change] = {
     "loss[multiple_negatives_ranking].weight": "loss.weight=2.0",
     "loss[multiple_negatives_ranking].columns": "loss.columns=[anchor, positive]",
     "loss[multiple_negatives_ranking].n_dims_per_step": ("loss.matryoshka_dims=[8, 4]", "loss.n_dims_per_step=1"),
+    "loss[multiple_negatives_ranking].precisions": "loss.precisions=[float32, binary]",
     "loss[multiple_negatives_ranking].matryoshka_dims": "loss.matryoshka_dims=[8, 4]",
     "loss[multiple_negatives_ranking].matryoshka_weights": (
         "loss.matryoshka_dims=[8, 4]", "loss.matryoshka_weights=[1.0, 3.0]"
@@ -332,6 +333,7 @@ CHANGES: dict[str, Change] = {
     "gate.min_gain": (*GATE, "gate.0.min_gain=0.5"),
     "gate.guard": ("eval.0.by=word", *GATE, "gate.0.guard=true"),
     "eval.by": "eval.0.by=word",
+    "eval.precisions": "eval.0.precisions=[int8]",
     "gate.confidence": (*GATE, "gate.0.confidence=null"),
     "eval[retrieval].corpus.dataset": (*SEARCH, "eval.0.corpus.dataset=./more.jsonl"),
     "eval[retrieval].corpus.config": (*SEARCH, "eval.0.corpus.config=other"),
@@ -376,7 +378,7 @@ ELSEWHERE = {
 }
 """Keys whose effect no run can show."""
 
-ONCE = ("matryoshka_weights", ".n_dims_per_step", "].weight", "].columns")
+ONCE = ("matryoshka_weights", ".n_dims_per_step", "].weight", "].columns", "].precisions")
 """These work in one place, and are shown for one loss: tests/losses holds every loss to them."""
 
 

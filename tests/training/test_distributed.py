@@ -120,7 +120,7 @@ def check_each(tmp_path, build, make_batch, lessons, turn, promise, **settings):
 
 SUM = [
     MultipleNegativesRanking(matryoshka_dims=[32, 16, 8], n_dims_per_step=2),
-    GlobalOrthogonalRegularization(columns=["positive", "negative"], weight=0.3),
+    GlobalOrthogonalRegularization(columns=["positive", "negative"], weight=0.3, precisions=["float32", "binary"]),
     MarginMSE(weight=0.5, teacher="./teacher"),
 ]
 """Losses of one batch of triplets: one draws its prefixes, one sees some columns, one has a label."""
