@@ -79,7 +79,7 @@ def _of_slice(whole: Statistic, rows: np.ndarray) -> Statistic:
         weight_r[rows] = weight_s
         return whole.at(weight_r)
 
-    return Statistic(len(rows), at)
+    return Statistic(len(rows), at, None if whole.value_r is None else whole.value_r[rows])
 
 
 def _of_worst(whole: Statistic, slices: list[np.ndarray]) -> Statistic:

@@ -6,9 +6,10 @@ from scipy import stats
 from sklearn import metrics
 
 from stfit.evaluation.binary_classification import statistic_of
+from stfit.evaluation.bootstrap import resample
 from stfit.evaluation.classification import macro_f1, v_measure
 from stfit.evaluation.similarity import pearson, spearman
-from stfit.evaluation.statistic import Ranking, mean_of
+from stfit.evaluation.statistic import Ranking, Statistic, mean_of
 
 RANDOM = np.random.default_rng(0)
 SCORE, GOLD = RANDOM.integers(0, 9, 40) / 8, RANDOM.integers(0, 6, 40) / 5
@@ -42,3 +43,12 @@ def test_a_draw_of_equal_rows_has_no_correlation():
     weight = np.zeros(40)
     weight[3] = 40
     assert spearman(GOLD, SCORE).at(weight) == pearson(GOLD, SCORE).at(weight) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 7, 200])
+@pytest.mark.parametrize("draws", [3, 1000])
+def test_a_mean_is_resampled_by_the_same_draws_as_any_metric(rows, draws, monkeypatch):
+    monkeypatch.setattr("stfit.evaluation.bootstrap.DRAWN_TOGETHER", 20 * rows + 1)
+    mean = mean_of(np.random.default_rng(rows).random(rows))
+    by_weights = resample(Statistic(mean.rows, mean.at), draws)
+    np.testing.assert_allclose(resample(mean, draws), by_weights, rtol=0, atol=1e-12)
