@@ -22,6 +22,7 @@ from stfit.cli.reference import reference_command
 from stfit.cli.report import report_command
 from stfit.cli.runs import runs_command
 from stfit.cli.schema import schema_command
+from stfit.cli.search import search_command
 from stfit.cli.similar import similar_command
 from stfit.cli.train import train_command
 
@@ -30,6 +31,7 @@ app.command("train")(train_command)
 app.command("eval")(evaluate_command)
 app.command("encode")(encode_command)
 app.command("export")(export_command)
+app.command("search")(search_command)
 app.command("similar")(similar_command)
 app.command("generate")(generate_command)
 app.command("mine")(mine_command)

@@ -6,8 +6,7 @@ import typer
 
 from stfit.cli.console import log_line, print_json
 from stfit.cli.options import Approximate, Column, Device, InputArgument, Json, ModelArgument, Read, Split
-from stfit.cli.tables import two_lines
-from stfit.io.display import escape_controls
+from stfit.cli.tables import line_of, print_nearest
 
 
 def similar_command(
@@ -29,7 +28,7 @@ def similar_command(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Find the texts nearest to a query. Without one, find the closest pairs.
+    """Find the closest pairs of texts. With --query, do what `search` does.
 
     INPUT may also be what `encode` wrote: then those embeddings are searched. With --column, its texts are embedded.
 
@@ -59,23 +58,16 @@ def similar_command(
     if json:
         print_json(result)
     elif query:
-        _print_nearest(result)
+        print_nearest(result["queries"])
     else:
         _print_pairs(result.get("pairs", []))
         _print_totals(result)
 
 
-def _print_nearest(result: dict[str, Any]) -> None:
-    for query in result["queries"]:
-        sys.stdout.write(f"\n{escape_controls(query['query'])}\n")
-        for neighbor in query["nearest"]:
-            sys.stdout.write(f"  {neighbor.pop('similarity'):.3f}  {_line(neighbor)}\n")
-
-
 def _print_pairs(pairs: list[dict[str, Any]]) -> None:
     for pair in pairs:
         first, second = (
-            _line({name[:-1]: cell for name, cell in pair.items() if name.endswith(side)}) for side in ("1", "2")
+            line_of({name[:-1]: cell for name, cell in pair.items() if name.endswith(side)}) for side in ("1", "2")
         )
         sys.stdout.write(f"\n{pair['similarity']:.3f}  {first}\n       {second}\n")
 
@@ -86,12 +78,3 @@ def _print_totals(result: dict[str, Any]) -> None:
     timings = f"{result['seconds_encoding']:.1f} s for the embeddings, {result['seconds_comparing']:.1f} s to compare"
     found = f"; the index finds {result['recall']:.1%} of nearest texts" if "recall" in result else ""
     log_line(f"{result['texts']} distinct texts: {timings}{found}")
-
-
-def _line(cells: dict[str, Any]) -> str:
-    """Id, title, kept columns and text; not the title of a text that begins with it, as that of a document does."""
-    is_shown = {name: cell is not None for name, cell in cells.items()}
-    if str(cells.get("text", "")).startswith(str(cells.get("title", ""))):
-        is_shown["title"] = False
-    line = "  ".join(str(cell) for name, cell in cells.items() if is_shown[name])
-    return two_lines(line) if sys.stdout.isatty() else escape_controls(line)

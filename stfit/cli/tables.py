@@ -1,5 +1,6 @@
 """What several verbs print: cells of tables (metrics, their gains, gates), and the start of a long text."""
 
+import sys
 from shutil import get_terminal_size
 from typing import Any
 
@@ -31,3 +32,21 @@ def two_lines(text: str) -> str:
     cells = 2 * get_terminal_size().columns
     text = escape_controls(text.replace("\n", "\\n"))
     return text if cell_len(text) <= cells else f"{set_cell_size(text, cells - 1).rstrip()}…"
+
+
+def print_nearest(queries: list[dict[str, Any]]) -> None:
+    """The texts that are nearest to each query, below it."""
+    for query in queries:
+        sys.stdout.write(f"\n{escape_controls(query['query'])}\n")
+        for neighbor in query["nearest"]:
+            cells = {name: cell for name, cell in neighbor.items() if name != "similarity"}
+            sys.stdout.write(f"  {neighbor['similarity']:.3f}  {line_of(cells)}\n")
+
+
+def line_of(cells: dict[str, Any]) -> str:
+    """Id, title, kept columns and text; not the title of a text that begins with it, as that of a document does."""
+    is_shown = {name: cell is not None for name, cell in cells.items()}
+    if str(cells.get("text", "")).startswith(str(cells.get("title", ""))):
+        is_shown["title"] = False
+    line = "  ".join(str(cell) for name, cell in cells.items() if is_shown[name])
+    return two_lines(line) if sys.stdout.isatty() else escape_controls(line)

@@ -3,28 +3,20 @@
 import json
 import logging
 import time
-from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from stfit.data.embeddings.read import Embeddings
-from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.data.part import Part, rows_file
 from stfit.data.reading.local_files import input_paths
 from stfit.data.saved_blocks import SavedBlocks
 from stfit.encoder.build import load_encoder
-from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in, paths_of_model
-from stfit.errors import DataError, ModelError, RecipeError
+from stfit.errors import DataError
 from stfit.evaluation.approximate import build_index, measure_recall, offer_index, top_pairs_approximately
-from stfit.evaluation.knn import nearest
 from stfit.evaluation.top_pairs import NO_PAIRS, TopPairs, block_count, compare_block
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
-from stfit.io.unicode import is_unicode
 from stfit.progress import task
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
@@ -34,12 +26,9 @@ from stfit.workflows.distinct_texts import (
     Record,
     distinct_stored,
     embed_distinct,
-    embed_texts,
-    record_of,
-    searchable_rows,
     stored_embeddings,
-    warn_of_broken,
 )
+from stfit.workflows.search_corpus import as_json, search_corpus
 from stfit.workflows.text_windows import Inputs
 
 log = logging.getLogger("stfit")
@@ -49,60 +38,10 @@ SAVE_SECONDS = 10
 
 
 def similar(model: str, inputs: Inputs, queries: list[str], top: int, device: str) -> dict[str, Any]:
-    """For each query, the `top` most similar texts by cosine, best first. Only the best texts are kept in memory."""
-    for number, query in enumerate(queries, start=1):
-        if not is_unicode(query):
-            raise RecipeError(f"--query {number} is no Unicode text: {query!a}; it has bytes that are not UTF-8")
-    stored = stored_embeddings(inputs)
-    encoder = load_encoder(model_in(model), choose_device(device))
-    query_prompt, prompt = (encoder.role_prompt(role, None) for role in ("query", "corpus"))
-    dim = _dim_of_queries(stored, inputs, encoder, model) if stored else None
-    query_qd = encoder.encode(queries, prompt=query_prompt, normalize=True, truncate_dim=dim)
-    if not np.isfinite(query_qd).all():
-        raise ModelError(f"{model}: its embedding of a query is not finite: are its weights damaged?")
-    windows = warn_of_broken(stored.windows if stored else embed_texts(inputs, encoder, prompt))
-    best = _search(query_qd, windows, top, encoder.device.type)
-    if not any(best):
-        raise DataError(f"{inputs.source.dataset}: contains no text")
-    pairs = zip(queries, best, strict=True)
-    return _as_json({"queries": [{"query": query, "nearest": found} for query, found in pairs]})
-
-
-def _dim_of_queries(stored: Embeddings, inputs: Inputs, encoder: Encoder, model: str) -> int:
-    """That of the file, which may have been truncated. Raises DataError if the model's embeddings are too short."""
-    if stored.dim > encoder.embedding_dim:
-        raise DataError(
-            f"{inputs.source.dataset} holds embeddings of {stored.dim} dimensions, and those of {model} have "
-            f"{encoder.embedding_dim}: search with the model that wrote the file, or encode again"
-        )
-    if stored.dim < encoder.output_dim:
-        log.info("queries are cut to %d of %d dimensions, those of the file", stored.dim, encoder.output_dim)
-    return stored.dim
-
-
-def _search(query_qd: np.ndarray, windows: Iterable[EmbeddingRows], top: int, device: str) -> list[list[Record]]:
-    """For each query, the records of the `top` most similar rows."""
-    best: list[dict[Any, Record]] = [{} for _ in query_qd]
-    start = 0
-    for window in windows:
-        rows = searchable_rows(window)
-        # What tells rows apart: their texts, or their numbers in the file if it holds no texts.
-        keys = window.columns.get("text") or range(start, start + len(window.values))
-        start += len(window.values)
-        if not rows:
-            continue
-        score_qk, index_qk = nearest(query_qd, [window.values[rows]], top, "cosine", device)
-        for found, score_k, index_k in zip(best, score_qk.tolist(), index_qk.tolist(), strict=True):
-            for score, index in zip(score_k, index_k, strict=True):
-                record = record_of(window, rows[index]) | {"similarity": score}
-                found.setdefault(keys[rows[index]], record)
-        best = [dict(sorted(found.items(), key=lambda item: -item[1]["similarity"])[:top]) for found in best]
-    return [list(found.values()) for found in best]
-
-
-def _as_json(result: dict[str, Any]) -> dict[str, Any]:
-    """Cells may be of any type that a table holds, such as dates. Done at the end, for the few rows that are found."""
-    return dict(json.loads(json.dumps(result, default=str)))
+    """For each query, the `top` most similar texts by cosine, best first: `stfit search` in its first spelling."""
+    found, _ = search_corpus(model, inputs, queries, top, device)
+    answers = zip(queries, found, strict=True)
+    return {"queries": [{"query": query, "nearest": as_json(nearest)} for query, nearest in answers]}
 
 
 def closest(
@@ -145,10 +84,10 @@ def closest(
     result["seconds_encoding"] = round(embedded - start, 3)
     result["seconds_comparing"] = round(time.perf_counter() - embedded, 3)
     if target is None:
-        return _as_json(result | {"pairs": pairs})
+        return as_json(result | {"pairs": pairs})
     atomic_write(target, "".join(json.dumps(pair, ensure_ascii=False, default=str) + "\n" for pair in pairs))
     _kept(target).delete()
-    return _as_json({"output": str(output)} | result | {"rows": len(pairs)})
+    return as_json({"output": str(output)} | result | {"rows": len(pairs)})
 
 
 def _kept(target: Path) -> SavedBlocks:

@@ -32,10 +32,13 @@ class DistinctTexts:
     """Of the texts and their embeddings."""
 
 
-def stored_embeddings(inputs: Inputs) -> Embeddings | None:
-    """Those of a file that `stfit encode` wrote; None for texts. With a column, a file's texts are meant."""
+def stored_embeddings(inputs: Inputs, any_type: bool = False) -> Embeddings | None:
+    """Those of a file that `stfit encode` wrote; None for texts. With a column, a file's texts are meant.
+
+    `any_type`: as they are stored, in bytes too; otherwise as float32.
+    """
     dataset = inputs.source.dataset
-    return None if inputs.column or is_remote(dataset) else read_embeddings(path_of(dataset))
+    return None if inputs.column or is_remote(dataset) else read_embeddings(path_of(dataset), any_type)
 
 
 def distinct_stored(stored: Embeddings, inputs: Inputs) -> DistinctTexts:

@@ -219,7 +219,7 @@ def test_embeddings_of_another_model_or_of_integers_are_refused(tiny_base, docum
     for name in ("b.npy", "b.parquet", "b.jsonl"):
         binary = stored(model, documents, tmp_path / name, EncodeOptions(precision="binary"))
         with pytest.raises(DataError, match="only float32 and float16 can be searched: run `stfit encode` without"):
-            similar(model, binary, ["a"], 3, "cpu")
+            closest(model, binary, 3, "cpu")
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,10 @@ class Embeddings(NamedTuple):
     windows: Iterator[EmbeddingRows]
 
 
-def read_embeddings(path: Path) -> Embeddings | None:
+def read_embeddings(path: Path, any_type: bool = False) -> Embeddings | None:
     """Those of a file, a folder of shards or one of parts, as float32; None if it holds no embeddings.
+
+    `any_type`: as they are stored, in bytes too.
 
     Raises DataError.
     """
@@ -65,7 +67,7 @@ def read_embeddings(path: Path) -> Embeddings | None:
         if not files or not all(file.is_file() and _holds_embeddings(file) for file in files):
             return None
         stored = chain.from_iterable(map(_read_file, files))
-    windows = _as_float32(stored, path)
+    windows = _numbered(stored, path, any_type)
     first = next(windows, None)
     if first is None:
         raise DataError(f"{path}: contains no embeddings")
@@ -113,21 +115,22 @@ def _as_data_error(file: Path) -> Iterator[None]:
         raise DataError(f"{file} can't be read: {error}") from error
 
 
-def _as_float32(windows: Iterator[EmbeddingRows], path: Path) -> Iterator[EmbeddingRows]:
-    """The windows, with the ids 0, 1, ... where there are none."""
+def _numbered(windows: Iterator[EmbeddingRows], path: Path, any_type: bool) -> Iterator[EmbeddingRows]:
+    """The windows, as float32 or in any type, with the ids 0, 1, ... where there are none."""
     dim = 0
     with task(f"reading {path.name}", unit="rows") as reading:
         for rows in windows:
             start = int(reading.done)
             if start == 0:
                 dim = rows.values.shape[1]
-                _require_floats(rows.values.dtype, path)  # of all: JSON has zeros as whole numbers
+                if not any_type:
+                    _require_floats(rows.values.dtype, path)  # of all: JSON has zeros as whole numbers
             if rows.values.shape[1] != dim:
                 raise DataError(
                     f"{path} holds embeddings of {dim} and of {rows.values.shape[1]} dimensions: encode again"
                 )
             ids = rows.ids or list(range(start, start + len(rows.values)))
-            yield EmbeddingRows(ids, rows.columns, rows.values.astype(np.float32))
+            yield EmbeddingRows(ids, rows.columns, rows.values if any_type else rows.values.astype(np.float32))
             reading.advance(len(rows.values))
     log.info("%d embeddings of %s", reading.done, path)
 
