@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from stfit.data.checks.leakage import Column, columns_of
-from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import ROLES, OptionalSplit, Source, Unnamed, label_selector
 from stfit.errors import Problem, RecipeError
 from stfit.evaluation.slices import slice_names

@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from stfit.data.checks.leakage import are_among, numbers_of
-from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.reading.load_table import split_of
 from stfit.data.source import ROWS_SEED
 from stfit.data.table import name_rows

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from stfit.encoder.export.quantization import Ranges, quantize
+from stfit.encoder.export.quantization import Ranges, dequantize, quantize
 from stfit.evaluation.base import Embed, Precision
 from stfit.evaluation.knn import CHUNK
 
-LEVELS = 255
 NO_BITS = ("euclidean", "manhattan")
 """Similarities that signs can't have."""
 
@@ -43,13 +42,7 @@ def ranges_of(texts: dict[str, list[str]], embed: Embed) -> Ranges:
 
 def as_bytes(embed: Embed, ranges: Ranges) -> Embed:
     """Every value becomes the middle of the range that its byte stands for."""
-    step = np.where(ranges.high > ranges.low, (ranges.high - ranges.low) / LEVELS, 0)
-
-    def decoded(role: str, texts: list[str]) -> np.ndarray:
-        byte_rd = quantize(embed(role, texts), "uint8", ranges)
-        return (ranges.low + (byte_rd + 0.5) * step).astype(np.float32)
-
-    return decoded
+    return lambda role, texts: dequantize(quantize(embed(role, texts), "uint8", ranges), ranges)
 
 
 def as_signs(embed: Embed) -> Embed:

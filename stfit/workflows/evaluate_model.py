@@ -22,7 +22,8 @@ from stfit.publish.commit import BranchState
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
 from stfit.workflows.baselines import load_baseline
-from stfit.workflows.lint import lint_recipe, unknown_metrics
+from stfit.workflows.findings import lint_recipe
+from stfit.workflows.lint_evaluation import unknown_metrics
 from stfit.workflows.session import log_problem
 from stfit.workflows.validate import prepare_evaluation, slice_problems
 

@@ -4,85 +4,43 @@ ERRORS would stop the run later, after weights were downloaded and texts were to
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from difflib import SequenceMatcher
+from collections.abc import Iterator
 from importlib.util import find_spec
-from itertools import chain
-from typing import get_args
 
-from stfit.data.checks.compatibility import format_problem
-from stfit.data.reading.local_files import shown_split
 from stfit.data.reading.split import is_of_whole
 from stfit.data.source import ROLES
-from stfit.distributed import world_size
 from stfit.encoder.config import unsupported_keys
-from stfit.encoder.folder.model_config import ModelConfig, ModelInfo
-from stfit.encoder.layers import Layer
+from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.prompts import DOCUMENT_ALIASES, ROLE_PROMPTS, with_built_in
-from stfit.errors import MAX_SHOWN, Problem, closest_hint, did_you_mean
-from stfit.evaluation.base import When
-from stfit.evaluation.measure import evaluator_of, known_metrics
-from stfit.evaluation.precision import NO_BITS
-from stfit.evaluation.slices import WORST, slice_of, with_slice
-from stfit.losses.base import LossBase
-from stfit.losses.ranking import MultipleNegativesRanking
-from stfit.losses.registry import LOSSES
+from stfit.errors import closest_hint, did_you_mean
 from stfit.publish.destination import known_licenses
-from stfit.recipe.marked_yaml import Mark
-from stfit.recipe.recipe import Objective, Recipe, teacher_of
+from stfit.recipe.recipe import Recipe, teacher_of
+from stfit.workflows.findings import Check, Findings, layers_of
+from stfit.workflows.lint_evaluation import (
+    selection_on_test,
+    unknown_metrics,
+    unmeasurable,
+    unreachable_gates,
+    unused_evaluation,
+)
+from stfit.workflows.lint_losses import (
+    absent_negatives,
+    equal_views,
+    exceeded_dimensions,
+    few_negatives,
+    incompatible_losses,
+    prefixes_of_weights,
+    scale_for_temperature,
+    unreachable_margins,
+    unsuitable_sampler,
+)
 
-Findings = Iterator[tuple[str, str, str]]
-"""Dotted key to change, stable code, and what is wrong."""
-Check = Callable[[Recipe, ModelInfo], Findings]
-
-NO_NEIGHBOR = 0.4
-"""Distance at which a known metric is not what was meant, from 0 to 1."""
 MAX_PRETRAINED_RATE = 1e-3
 """From this learning rate on, a pretrained transformer forgets what it has learned."""
 MAX_RATE = 1.0
 """A static embedding table may learn at 0.2."""
 MIN_SCRATCH_RATE = 1e-4
 """Below this learning rate, random weights hardly change."""
-MIN_BATCH_SIZE = 8
-"""A smaller batch teaches little if its other rows are the negatives."""
-
-
-def lint_recipe(checks: list[Check], recipe: Recipe, base: ModelInfo, origins: Mapping[str, Mark]) -> list[Problem]:
-    problems = []
-    for key, code, message in chain.from_iterable(check(recipe, base) for check in checks):
-        mark, text = origins.get(key), f"{key}: {message}"
-        problems.append(mark.problem(text, code) if mark else Problem(text, code))
-    return problems
-
-
-def _incompatible_losses(recipe: Recipe, base: ModelInfo) -> Findings:
-    fits = {loss.tag(): loss.fits for loss in LOSSES}
-    for key, objective, loss in _each_loss(recipe):
-        format = objective.format_of(loss)
-        unknown = [name for name in loss.columns or [] if name not in objective.roles]
-        if unknown:
-            message = f"this data has no column `{unknown[0]}`: {did_you_mean(unknown[0], list(objective.roles))}"
-            yield f"{key}.columns", "unknown-role", message
-        elif format is None:
-            names = " and ".join(loss.columns or [])
-            message = f"`{loss.tag()}` can't learn from {names} alone: choose [anchor, positive], or remove this key"
-            yield f"{key}.columns", "loss-format", message
-        elif problem := format_problem(loss.tag(), format, fits):
-            yield key, "loss-format", problem
-
-
-def _absent_negatives(recipe: Recipe, base: ModelInfo) -> Findings:
-    for key, objective, loss in _each_loss(recipe):
-        format = objective.format_of(loss)
-        if isinstance(loss, MultipleNegativesRanking) and loss.negatives == "own" and format not in (None, "triplet"):
-            message = f"`negatives: own` needs the negatives of format triplet; format {format} has none"
-            yield f"{key}.negatives", "loss-format", message
-
-
-def _each_loss(recipe: Recipe) -> Iterator[tuple[str, Objective, LossBase]]:
-    for path, objective in recipe.objectives_by_path.items():
-        for key, loss in objective.losses_by_key.items():
-            yield f"{path}{key}", objective, loss
 
 
 def missing_trackers(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -118,123 +76,10 @@ def _prompt_choices(recipe: Recipe) -> list[tuple[str, tuple[str, ...], dict[str
     return [(f"{key}.prompts", roles, prompts) for key, roles, prompts in sources if prompts]
 
 
-def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
-    used: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
-    used += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
-    for key, metric, moment in used:
-        if metric is not None and _of_worst_slice(recipe, metric) not in known_metrics(
-            recipe.eval, moment, recipe.matryoshka_dims
-        ):
-            when = "during training" if moment == "during" else "after training"
-            hint = _metric_hint(recipe, metric, moment)
-            yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
-
-
-def _of_worst_slice(recipe: Recipe, metric: str) -> str:
-    """The metric of a slice, whose name only the rows tell, as that of the worst one."""
-    label = evaluator_of(metric, [evaluator.label for evaluator in recipe.eval])
-    return metric if slice_of(metric, label) is None else with_slice(metric, label, WORST)
-
-
-def _unmeasurable(recipe: Recipe, base: ModelInfo) -> Findings:
-    for i, evaluator in enumerate(recipe.eval):
-        if evaluator.by is not None and not evaluator.can_slice:
-            yield f"eval.{i}.by", "slices", f"{evaluator.tag()} compares all sentences with each other: remove this key"
-        similarity = recipe.model.similarity or (base.config.similarity if base.config else "cosine")
-        wrong = [precision for precision in evaluator.stored_precisions if precision.startswith("binary")]
-        if wrong and similarity in NO_BITS:
-            message = f"{wrong[0]}: signs have no {similarity} distance, which is the model's similarity"
-            yield f"eval.{i}.precisions", "precision", message
-        if "binary+rescore" in wrong and not evaluator.can_rescore:
-            yield f"eval.{i}.precisions", "precision", f"{evaluator.tag()} searches no corpus: use binary"
-    for i, gate in enumerate(recipe.gate):
-        label = evaluator_of(gate.metric, [evaluator.label for evaluator in recipe.eval])
-        if gate.guard and not any(evaluator.by for evaluator in recipe.eval if evaluator.label == label):
-            yield f"gate.{i}.guard", "slices", f"evaluator `{label}` has no slices: set its `by` to a column"
-
-
-def _metric_hint(recipe: Recipe, metric: str, moment: When) -> str:
-    """What to write: a metric that is measured at this moment, or the moment."""
-    evaluator_at = {
-        name: number
-        for number, evaluator in enumerate(recipe.eval)
-        for name in known_metrics([evaluator], None, recipe.matryoshka_dims)
-    }
-    if not evaluator_at:
-        return "add an evaluator to `eval`"
-    known = known_metrics(recipe.eval, moment, recipe.matryoshka_dims)
-    ordered = sorted(evaluator_at, key=lambda name: (name not in known, _distance(metric, name)))
-    near = [name for name in ordered if _distance(metric, name) < NO_NEIGHBOR]
-    nearest = metric if metric in evaluator_at else next(iter(near), None)
-    meant = f"did you mean `{nearest}`? " if nearest not in (metric, None) else ""
-    if nearest and nearest not in known:
-        number = evaluator_at[nearest]
-        when = recipe.eval[number].when
-        moments = ", ".join(each for each in get_args(When) if each in (*when, moment))
-        return f"{meant}`eval.{number}` measures it only at `when: [{', '.join(when)}]`: write `when: [{moments}]`"
-    if not known:
-        return f"{meant}add `{moment}` to the `when` of an evaluator"
-    more = "; `stfit reference metrics` prints all" if len(known) > MAX_SHOWN else ""
-    return f"{meant}known metrics: {', '.join(ordered[: min(MAX_SHOWN, len(known))])}{more}"
-
-
-def _distance(metric: str, name: str) -> float:
-    """How far a known name is from what was written; one that only adds an evaluator or a similarity is near."""
-    own, last = metric.rpartition("/")[2], name.rpartition("/")[2]
-    is_completed = last == own or last.startswith(f"{own}_")
-    name = name.removesuffix(last.removeprefix(own)) if is_completed else name
-    unlikeness = 1 - SequenceMatcher(None, metric, name).ratio()
-    return min(NO_NEIGHBOR, unlikeness * (NO_NEIGHBOR if is_completed else 1))
-
-
-def prefixes_of_weights(recipe: Recipe, base: ModelInfo) -> Findings:
-    for key, loss in recipe.losses_by_path.items():
-        if loss.is_built and loss.matryoshka_dims:
-            message = f"`{loss.tag()}` has weights of its own, which fit whole embeddings: remove this key"
-            yield f"{key}.matryoshka_dims", "matryoshka", message
-
-
 def _exceeded_positions(recipe: Recipe, base: ModelInfo) -> Findings:
     length = recipe.model.max_seq_length
     if length is not None and base.positions is not None and length > base.positions:
         yield "model.max_seq_length", "too-long", f"{length} exceeds the {base.positions} positions of the base"
-
-
-def _exceeded_dimensions(recipe: Recipe, base: ModelInfo) -> Findings:
-    dim = embedding_dim(recipe, base)
-    sizes = {f"{key}.matryoshka_dims": max(loss.matryoshka_dims or [0]) for key, loss in recipe.losses_by_path.items()}
-    for key, size in {**sizes, "model.truncate_dim": recipe.model.truncate_dim or 0}.items():
-        if dim is not None and size > dim:
-            yield key, "too-many-dimensions", f"{size} exceeds the {dim} dimensions of the embeddings"
-
-
-def embedding_dim(recipe: Recipe, base: ModelInfo) -> int | None:
-    if base.hidden_size is None:
-        return None
-    config, model = base.config or ModelConfig(pooling=("mean",)), recipe.model
-    pooling = config.pooling if model.modes is None else model.modes
-    token_layers = config.token_layers if model.token_layers is None else model.token_layers
-    return ModelConfig(pooling, token_layers, layers_of(recipe, base)).embedding_dim(base.hidden_size)
-
-
-def layers_of(recipe: Recipe, base: ModelInfo) -> list[Layer]:
-    if recipe.model.layers is not None:
-        return recipe.model.layers
-    return base.config.layers if base.config else []
-
-
-def _unreachable_margins(recipe: Recipe, base: ModelInfo) -> Findings:
-    """A margin larger than any distance keeps pushing pairs apart that are as far apart as possible."""
-    maximum = {"cosine": 2.0}
-    if [layer.type for layer in layers_of(recipe, base)[-1:]] == ["normalize"]:
-        maximum |= {"euclidean": 2.0, "squared_euclidean": 4.0}
-    for key, loss in recipe.losses_by_path.items():
-        settings = dict(loss)
-        distance, margin = settings.get("distance"), settings.get("margin", 0.0)
-        if distance in maximum and margin >= maximum[distance]:
-            name = "cosine distance" if distance == "cosine" else f"{distance} distance of normalized embeddings"
-            message = f"{margin:g} can't be reached: the {name} is at most {maximum[distance]:g}"
-            yield f"{key}.margin", "margin", message
 
 
 def _learning_rate(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -262,67 +107,10 @@ def _frozen_backbone(recipe: Recipe, base: ModelInfo) -> Findings:
         yield "train.freeze", "frozen", f"`{patterns[0]}` freezes the whole transformer"
 
 
-def _scale_for_temperature(recipe: Recipe, base: ModelInfo) -> Findings:
-    for key, loss in recipe.losses_by_path.items():
-        scale = dict(loss).get("scale", 1.0)
-        if scale < 1:
-            message = f"{scale:g} multiplies the cosine. If you mean a temperature of {scale:g}, write {1 / scale:g}"
-            yield f"{key}.scale", "scale", message
-
-
-def few_negatives(recipe: Recipe, base: ModelInfo) -> Findings:
-    size = recipe.train.batch_size * world_size()
-    in_batch = any(loss.sampler == "no_duplicates" for loss in recipe.losses_by_path.values())
-    if in_batch and size < MIN_BATCH_SIZE:
-        advice = "Use 64 or more; with `mini_batch_size`, they fit into memory"
-        yield "train.batch_size", "few-negatives", f"{size} rows give only {size - 1} negatives. {advice}"
-
-
-def _unreachable_gates(recipe: Recipe, base: ModelInfo) -> Findings:
-    """A limit given in percent is never reached."""
-    for i, gate in enumerate(recipe.gate):
-        if gate.min is not None and gate.min > 1:
-            yield f"gate.{i}.min", "gate-out-of-reach", f"{gate.min:g} can't be reached: metrics are at most 1"
-
-
-def _unsuitable_sampler(recipe: Recipe, base: ModelInfo) -> Findings:
-    """A loss that mines its batches finds little in batches of another sampler."""
-    for key, objective in recipe.objectives_by_path.items():
-        needed = objective.best_sampler
-        if needed not in ("shuffle", objective.sampler):
-            place = "train.sampler" if objective.sampler == recipe.train.sampler else f"{key}sampler"
-            loss = next(loss for loss in objective.losses if loss.sampler == needed)
-            message = f"loss `{loss.tag()}` needs `sampler: {needed}`, not `{objective.sampler}`"
-            yield place, "sampler", message
-
-
 def _useless_mini_batch(recipe: Recipe, base: ModelInfo) -> Findings:
     size, batch_size = recipe.train.mini_batch_size, recipe.train.batch_size
     if size is not None and size >= batch_size:
         yield "train.mini_batch_size", "mini-batch", f"{size} saves no memory: a batch has only {batch_size} rows"
-
-
-def _selection_on_test(recipe: Recipe, base: ModelInfo) -> Findings:
-    used = [("train.best", "best-on-test", recipe.train.best or "")]
-    used += [(f"gate.{i}.metric", "gate-on-test", gate.metric) for i, gate in enumerate(recipe.gate)]
-    split_of = {evaluator.label: shown_split(evaluator) for evaluator in recipe.eval if evaluator.dataset is not None}
-    for key, code, metric in used:
-        split = split_of.get(evaluator_of(metric, split_of)) or ""
-        if split.startswith("test"):
-            effect = "which makes its score too high: use another split"
-            yield key, code, f"selects the model on the split `{split}`, {effect}"
-
-
-def _unused_evaluation(recipe: Recipe, base: ModelInfo) -> Findings:
-    for i, evaluator in enumerate(recipe.eval):
-        if not evaluator.when:
-            yield f"eval.{i}.when", "never-measured", f"evaluator `{evaluator.label}` never runs"
-    if any(evaluator.from_ == "holdout" for evaluator in recipe.eval):
-        return
-    for key, objective in recipe.objectives_by_path.items():
-        if objective.data.holdout is not None:
-            message = "holds out rows that no evaluator uses: set `from: holdout` in one, or remove this key"
-            yield f"{key}data.holdout", "idle-holdout", message
 
 
 def _unused_prompts(recipe: Recipe, base: ModelInfo) -> Findings:
@@ -385,15 +173,6 @@ def _nothing_to_train(recipe: Recipe, base: ModelInfo) -> Findings:
         yield "model.layers", "nothing-to-train", "a bag of words has no weights to train: add a dense layer"
 
 
-def _equal_views(recipe: Recipe, base: ModelInfo) -> Findings:
-    if recipe.model.dropout != 0 and base.st_name == "Transformer":
-        return
-    for key, objective in recipe.objectives_by_path.items():
-        if objective.views:
-            problem = "needs dropout to tell the two views of a text apart, and this model has none"
-            yield f"{key}loss", "one-view", f"{problem}: set `model.dropout`, or use a transformer"
-
-
 def _unstreamable(recipe: Recipe, base: ModelInfo) -> Findings:
     if recipe.is_streamed:
         yield from ((key, "streaming", message) for key, is_wrong, message in _stream_conflicts(recipe) if is_wrong)
@@ -437,31 +216,31 @@ def _unknown_license(recipe: Recipe, base: ModelInfo) -> Findings:
 
 
 ERRORS: list[Check] = [
-    _incompatible_losses,
-    _absent_negatives,
+    incompatible_losses,
+    absent_negatives,
     _unstreamable,
-    _equal_views,
+    equal_views,
     unknown_metrics,
-    _unmeasurable,
+    unmeasurable,
     _unknown_prompts,
     missing_trackers,
     prefixes_of_weights,
     _exceeded_positions,
-    _exceeded_dimensions,
+    exceeded_dimensions,
     _misplaced_settings,
     _nothing_to_train,
 ]
 WARNINGS: list[Check] = [
-    _unreachable_margins,
+    unreachable_margins,
     _learning_rate,
     _frozen_backbone,
-    _scale_for_temperature,
+    scale_for_temperature,
     few_negatives,
-    _unreachable_gates,
-    _unsuitable_sampler,
+    unreachable_gates,
+    unsuitable_sampler,
     _useless_mini_batch,
-    _selection_on_test,
-    _unused_evaluation,
+    selection_on_test,
+    unused_evaluation,
     _unused_prompts,
     _documents_without_prompt,
     _replaced_modules,

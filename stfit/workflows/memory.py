@@ -21,7 +21,7 @@ from stfit.evaluation.knn import CHUNK, MAX_SCORES
 from stfit.evaluation.measure import Evaluators
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.system import usable_memory
-from stfit.workflows.lint import embedding_dim, layers_of
+from stfit.workflows.findings import embedding_dim, layers_of
 
 MIB = 2**20
 FLOAT = 4

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stfit.data.mapping.cells import as_text
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.mapping.texts import source_of_texts, stream_texts
 from stfit.data.reading.beir import is_document as is_of_corpus
 from stfit.data.reading.documents import split_words

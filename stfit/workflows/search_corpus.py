@@ -3,6 +3,7 @@
 Tensor names: q = queries, k = neighbors, d = embedding dim.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from stfit.data.embeddings.read import Embeddings
 from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.export.quantization import Ranges, load_ranges
+from stfit.encoder.export.quantization import dequantize, load_ranges, unpack_signs
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.evaluation.approximate import approximately_nearest, build_index, measure_recall
@@ -143,7 +144,7 @@ def _decoded(stored: Embeddings, encoder: Encoder, inputs: Inputs, calibration: 
     if dtype.kind == "f":
         return stored._replace(windows=_as_float32(windows))
     if dtype.itemsize == 1 and calibration is None and dim * BITS <= encoder.embedding_dim:
-        return Embeddings(dim * BITS, (replace(window, values=_signs(window.values)) for window in windows))
+        return Embeddings(dim * BITS, (replace(window, values=unpack_signs(window.values)) for window in windows))
     if dtype.itemsize != 1 or calibration is None:
         raise DataError(
             f"{inputs.source.dataset} holds whole numbers ({dtype}) in {dim} dimensions: search embeddings of bytes "
@@ -152,7 +153,7 @@ def _decoded(stored: Embeddings, encoder: Encoder, inputs: Inputs, calibration: 
     ranges = load_ranges(calibration, dim, {})
     if ranges is None:
         raise DataError(f"{calibration} does not exist")
-    return Embeddings(dim, (replace(window, values=_from_bytes(window.values, ranges)) for window in windows))
+    return Embeddings(dim, (replace(window, values=dequantize(window.values, ranges)) for window in windows))
 
 
 def _chain(first: EmbeddingRows, others: Iterator[EmbeddingRows]) -> Iterator[EmbeddingRows]:
@@ -163,20 +164,6 @@ def _chain(first: EmbeddingRows, others: Iterator[EmbeddingRows]) -> Iterator[Em
 def _as_float32(windows: Iterable[EmbeddingRows]) -> Iterator[EmbeddingRows]:
     for window in windows:
         yield replace(window, values=window.values.astype(np.float32))  # a copy: torch wants to write to it
-
-
-def _unsigned(values: np.ndarray) -> np.ndarray:
-    return values if values.dtype == np.uint8 else (values.astype(np.int16) + 128).astype(np.uint8)
-
-
-def _signs(values: np.ndarray) -> np.ndarray:
-    return np.unpackbits(_unsigned(values), axis=1).astype(np.float32) * 2 - 1
-
-
-def _from_bytes(values: np.ndarray, ranges: Ranges) -> np.ndarray:
-    """The middle of the range that each byte stands for."""
-    step = np.where(ranges.high > ranges.low, (ranges.high - ranges.low) / 255, 0)
-    return (ranges.low + (_unsigned(values) + 0.5) * step).astype(np.float32)
 
 
 def _dim_of_queries(stored: Embeddings, inputs: Inputs, encoder: Encoder, model: str) -> int:
@@ -193,6 +180,4 @@ def _dim_of_queries(stored: Embeddings, inputs: Inputs, encoder: Encoder, model:
 
 def as_json(found: Any) -> Any:
     """Cells may be of any type that a table holds, such as dates. Done at the end, for the few rows that are found."""
-    import json
-
     return json.loads(json.dumps(found, default=str))

@@ -12,7 +12,8 @@ from stfit.data.batching.shuffle_buffer import read_first_examples
 from stfit.data.checks.compatibility import check_labels
 from stfit.data.checks.lint import lint_evaluation, lint_training
 from stfit.data.checks.unused_rows import dropped_rows, missing_classes, unseen_classes, unused_flags
-from stfit.data.mapping.examples import Examples, load_examples, load_with_table
+from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.load_examples import load_examples, load_with_table
 from stfit.data.source import ROWS_SEED, Source
 from stfit.data.table import Table
 from stfit.encoder.config import Model
@@ -38,8 +39,9 @@ from stfit.losses.base import CrossEncoderTeacher, LossBase, TeacherLoss
 from stfit.progress import task
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Objective, Recipe, teacher_of
+from stfit.workflows.findings import embedding_dim, lint_recipe
 from stfit.workflows.leakage import dataset_of, drop_overlap, find_leakage, load_evaluators, with_kept_rows
-from stfit.workflows.lint import ERRORS, WARNINGS, embedding_dim, lint_recipe
+from stfit.workflows.lint import ERRORS, WARNINGS
 
 
 @dataclass

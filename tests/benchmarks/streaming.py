@@ -24,7 +24,8 @@ from pyarrow import parquet
 from stfit.data.batching.batches import TokenTable, tokenize_examples
 from stfit.data.batching.shuffle_buffer import StreamingBatches
 from stfit.data.checks.lengths import estimate_tokens
-from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import TrainingData
 from stfit.encoder.tokenizer import untruncated_tokenizer
 

@@ -9,7 +9,7 @@ import pytest
 
 from stfit.cli.main import main
 from stfit.commands.check import FIRST_ROWS, check, count_tokens, limit_hub_splits
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.encoder.build import build_encoder
 from stfit.encoder.folder.inspect import inspect_model
 from stfit.events import Started

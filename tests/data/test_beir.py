@@ -7,7 +7,7 @@ import pytest
 
 from stfit.commands.encode import encode
 from stfit.commands.mine import mine
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.mapping.texts import source_of_texts, stream_texts
 from stfit.data.reading.load_table import find_splits, load_table
 from stfit.data.source import Source, TrainingData

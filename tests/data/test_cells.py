@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from stfit.data.infer_format import infer_format
 from stfit.data.mapping.cells import is_missing, number_in
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import Condition, Source, TableSource

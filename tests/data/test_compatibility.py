@@ -1,7 +1,7 @@
 import pytest
 
 from stfit.data.checks.compatibility import LabelNeeds, check_labels, format_problem
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import Source
 from stfit.errors import DataError
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import Condition, Holdout, ReadOptions, Source
 from stfit.errors import DataError, RecipeError
 
@@ -213,7 +213,7 @@ def test_the_fingerprint_is_that_of_the_content(write):
 def test_the_fingerprint_and_the_order_do_not_depend_on_the_hash_seed(write):
     code = (
         "import sys\n"
-        "from stfit.data.mapping.examples import load_examples\n"
+        "from stfit.data.mapping.load_examples import load_examples\n"
         "from stfit.data.source import Holdout, Source\n"
         "source = Source(dataset=sys.argv[1], shuffle=True)\n"
         "parts = load_examples(source, 'positive_pair', 3, Holdout(rows=5, by='topic'))\n"

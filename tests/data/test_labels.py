@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import Source
 from stfit.errors import DataError
 

@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 from versions import since
 
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.reading import text_lines
 from stfit.data.reading.load_table import count_rows, find_splits, load_table
 from stfit.data.reading.local_files import local_files

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import ReadOptions, Source
 
 QUORA = {"sentence1": "question1", "sentence2": "question2", "label": "is_duplicate"}

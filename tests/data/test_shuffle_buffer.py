@@ -16,7 +16,8 @@ from stfit.data.batching.batches import MISSING, number_texts, tokenize_examples
 from stfit.data.batching.sampling import sample_batches
 from stfit.data.batching.shuffle_buffer import StreamingBatches, read_first_examples
 from stfit.data.checks.compatibility import LabelNeeds, check_kind
-from stfit.data.mapping.examples import Examples, join, load_examples
+from stfit.data.mapping.examples import Examples, join
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.reading.local_files import fingerprint_files
 from stfit.data.reading.text_lines import BLOCK_ROWS
 from stfit.data.source import TrainingData

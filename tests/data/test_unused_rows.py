@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stfit.data.checks.unused_rows import dropped_rows, missing_classes, unseen_classes, unused_flags
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.reading.load_table import load_table
 from stfit.data.source import TrainingData
 from stfit.data.table import build_table

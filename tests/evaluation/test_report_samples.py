@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from stfit.data.mapping.examples import Examples, load_examples
+from stfit.data.mapping.examples import Examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import ROLES, Source
 from stfit.encoder.build import load_encoder
 from stfit.evaluation.collection import collection_of_pairs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from measured import measured
 
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import Holdout, Source
 from stfit.errors import DataError
 from stfit.evaluation.binary_classification import BinaryClassification

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import ModelCard, RepoCard
 from markdown_it import MarkdownIt
 
-from stfit.data.mapping.examples import load_examples
+from stfit.data.mapping.load_examples import load_examples
 from stfit.losses.registry import LOSSES
 from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, card_body, card_metadata, references_of
 from stfit.publish.readme import merge_readme, write_readme

@@ -17,7 +17,8 @@ from stfit.data.batching.batches import Batch, TokenTable, number_texts
 from stfit.data.batching.sampling import sample_batches
 from stfit.data.checks.unused_rows import dropped_rows
 from stfit.data.mapping.columns import check_roles
-from stfit.data.mapping.examples import Examples, examples_in, join
+from stfit.data.mapping.examples import Examples, join
+from stfit.data.mapping.load_examples import examples_in
 from stfit.data.reading.load_table import open_blocks
 from stfit.data.source import TrainingData
 from stfit.data.table import Table, concatenate

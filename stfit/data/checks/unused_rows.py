@@ -6,8 +6,9 @@ import numpy as np
 
 from stfit.data.checks.leakage import SHARED
 from stfit.data.mapping.columns import resolve_columns
-from stfit.data.mapping.examples import Examples, is_blank
+from stfit.data.mapping.examples import Examples
 from stfit.data.mapping.filters import filter_rows
+from stfit.data.mapping.load_examples import is_blank
 from stfit.data.mapping.selectors import parse_selector, select
 from stfit.data.source import Source, TrainingData
 from stfit.data.table import Table, name_rows

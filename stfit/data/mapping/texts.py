@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stfit.data.mapping.cells import without_point
-from stfit.data.mapping.examples import cell_reader, text_problems
+from stfit.data.mapping.load_examples import cell_reader, text_problems
 from stfit.data.mapping.selectors import Selector, expand, parse_selector, select
 from stfit.data.part import Part, rows_counted_from
 from stfit.data.reading.beir import is_beir_folder, is_document

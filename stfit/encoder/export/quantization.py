@@ -71,6 +71,21 @@ def quantize(embedding_rd: np.ndarray, precision: str, ranges: Ranges | None) ->
     return embedding_rd.astype(DTYPES[precision])
 
 
+def dequantize(byte_rd: np.ndarray, ranges: Ranges) -> np.ndarray:
+    """The middle of the range that each byte (int8 or uint8) stands for, float32 [r, d]."""
+    step = np.where(ranges.high > ranges.low, (ranges.high - ranges.low) / 255, 0)
+    return (ranges.low + (_as_unsigned(byte_rd) + 0.5) * step).astype(np.float32)
+
+
+def unpack_signs(bits: np.ndarray) -> np.ndarray:
+    """1 for a value above 0, else -1, float32 [r, 8 d] of binary or ubinary embeddings [r, d]."""
+    return np.unpackbits(_as_unsigned(bits), axis=1).astype(np.float32) * 2 - 1
+
+
+def _as_unsigned(byte_rd: np.ndarray) -> np.ndarray:
+    return byte_rd if byte_rd.dtype == np.uint8 else (byte_rd.astype(np.int16) + 128).astype(np.uint8)
+
+
 def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
     return (byte_rd.astype(np.int16) - 128).astype(np.int8)
 
