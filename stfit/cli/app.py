@@ -24,10 +24,12 @@ from stfit.cli.runs import runs_command
 from stfit.cli.schema import schema_command
 from stfit.cli.search import search_command
 from stfit.cli.similar import similar_command
+from stfit.cli.sweep import sweep_command
 from stfit.cli.train import train_command
 
 app = typer.Typer(name="stfit", rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("train")(train_command)
+app.command("sweep")(sweep_command)
 app.command("eval")(evaluate_command)
 app.command("encode")(encode_command)
 app.command("export")(export_command)

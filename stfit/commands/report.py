@@ -8,10 +8,10 @@ from typing import Any
 from stfit.errors import RecipeError, StfitError
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
-from stfit.report.comparison import comparison_page
 from stfit.report.page import report_page
 from stfit.runtime.run_folder import RunFolder
-from stfit.workflows.summarize_run import compare_metrics, last_written, summarize_run
+from stfit.workflows.compare_runs import write_comparison
+from stfit.workflows.summarize_run import last_written, summarize_run
 
 log = logging.getLogger("stfit")
 
@@ -25,17 +25,12 @@ def report(runs: Sequence[Path], output: Path | None = None, against: Path | Non
         pages = [RunFolder(run).report for run in runs]
         read = (path for run in runs for path in run.rglob("*") if path not in pages)
         require_output(output, read)
-    summaries = [summarize_run(RunFolder(run)) for run in runs]
     if len(runs) == 1:
         path = output or RunFolder(runs[0]).report
-        page = report_page(summaries[0])
+        atomic_write(path, report_page(summarize_run(RunFolder(runs[0]))))
     else:
         path = output or runs[0].parent / "comparison.html"
-        position = folders.index(baseline)
-        other = summaries[position]
-        gains = [compare_metrics(run.after, run.record, other.after, other.record, "end") for run in summaries]
-        page = comparison_page(summaries, gains, position)
-    atomic_write(path, page)
+        write_comparison(runs, path, folders.index(baseline))
     return {"output": str(path), "runs": [str(run) for run in runs]}
 
 

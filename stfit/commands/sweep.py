@@ -1,0 +1,200 @@
+"""`stfit sweep`: train a recipe with every combination of some values, and say which is best over the seeds."""
+
+import itertools
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import t
+
+from stfit.errors import InterruptedRun, Problem, RecipeError
+from stfit.evaluation.bootstrap import INTERVAL
+from stfit.io.atomic import atomic_write
+from stfit.io.json_files import seal_json
+from stfit.recipe.dump import to_yaml
+from stfit.recipe.load import LoadedRecipe, load_recipe
+from stfit.recipe.recipe import LONGEST_NAME, Recipe
+from stfit.runtime.run_folder import RunFolder, lock_folder
+from stfit.runtime.signals import handle_signals_resumably
+from stfit.workflows.compare_runs import write_comparison
+
+log = logging.getLogger("stfit")
+
+MAX_RUNS = 1000
+SEED = "seed"
+INTERRUPTED = (130, 143)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One value for each key that is swept."""
+
+    name: str
+    """Of the run."""
+    values: dict[str, str]
+    loaded: LoadedRecipe[Recipe]
+
+    @property
+    def setting(self) -> tuple[tuple[str, str], ...]:
+        """The values without the seed: combinations that differ in it alone are one setting."""
+        return tuple((key, value) for key, value in self.values.items() if key != SEED)
+
+
+def split_values(text: str) -> list[str]:
+    """The values of `KEY=1,2,3`: commas in brackets, braces and quotes belong to a value."""
+    values, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "[{(":
+            depth += 1
+        elif character in ")}]":
+            depth -= 1
+        if character == "," and not depth and not quote:
+            values.append("")
+        else:
+            values[-1] += character
+    return values
+
+
+def combinations(path: Path, arguments: Sequence[str]) -> list[Combination]:
+    """Every combination, each loaded and valid. Raises RecipeError with the problems of all."""
+    fixed = [argument for argument in arguments if len(_values_of(argument)) == 1]
+    swept = {argument.partition("=")[0]: _values_of(argument) for argument in arguments if argument not in fixed}
+    if not swept:
+        raise RecipeError("nothing to sweep: write several values of a key, such as train.learning_rate=1e-5,2e-5")
+    if twice := next((key for key in swept if sum(each.startswith(f"{key}=") for each in arguments) > 1), None):
+        raise RecipeError(f"`{twice}` is given twice: write all of its values behind one key")
+    grid = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    if len(grid) > MAX_RUNS:
+        raise RecipeError(f"{len(grid)} combinations are more than {MAX_RUNS}: sweep fewer values")
+    found, problems = [], dict[tuple[str, str | None], Problem]()
+    for number, values in enumerate(grid):
+        overrides = [*fixed, *(f"{key}={value}" for key, value in values.items())]
+        try:
+            base = load_recipe(path, overrides).recipe.name
+            name = _name_of(base, values, number)
+            loaded = load_recipe(path, [*overrides, f"name={json.dumps(name)}"])
+        except RecipeError as error:
+            problems |= {(problem.message, problem.snippet): problem for problem in error.problems}
+            continue
+        found.append(Combination(name, values, loaded))
+    if problems:
+        raise RecipeError(list(problems.values()))
+    return found
+
+
+def _values_of(argument: str) -> list[str]:
+    key, equals, value = argument.partition("=")
+    return split_values(value) if equals and not key.startswith("~") else [argument]
+
+
+def _name_of(base: str, values: dict[str, str], number: int) -> str:
+    """The recipe's name and the values, as the name of a run folder."""
+    words = [f"{key.rpartition('.')[2]}-{value}" for key, value in values.items()]
+    name = "-".join([base, *(re.sub(r"[^A-Za-z0-9.]+", "-", word).strip("-.") for word in words)])
+    return name if len(name) <= LONGEST_NAME else f"{base[: LONGEST_NAME - 8]}-{number + 1}"
+
+
+def sweep(
+    path: Path, arguments: Sequence[str], runs: Path, metric: str | None, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train all combinations in turn; those that have finished are not trained again.
+
+    `tell` is called with a line for each. `error` is there if a run failed.
+    """
+    planned = combinations(path, arguments)
+    recipe = planned[0].loaded.recipe
+    folder = runs / f"{load_recipe(path, [a for a in arguments if len(_values_of(a)) == 1]).recipe.name}-sweep"
+    finished: dict[str, dict[str, Any]] = {}
+    failed: dict[str, int] = {}
+    with lock_folder(folder / "sweep"), handle_signals_resumably(lambda: f"finished runs are kept in {folder}"):
+        for number, each in enumerate(planned, start=1):
+            tell(f"{number} of {len(planned)}: {', '.join(f'{key}={value}' for key, value in each.values.items())}")
+            code = _train(path, arguments, each, folder)
+            if code in INTERRUPTED:
+                raise InterruptedRun("interrupted", code - 128)
+            if code:
+                failed[each.name] = code
+            elif result := RunFolder(folder / each.name).read_result():
+                finished[each.name] = result
+    return _write_summary(planned, finished, failed, folder, metric or recipe.train.best)
+
+
+def _train(path: Path, arguments: Sequence[str], each: Combination, folder: Path) -> int:
+    """The exit code of a training in a process of its own, which writes its lines to stderr."""
+    fixed = [argument for argument in arguments if len(_values_of(argument)) == 1]
+    overrides = [*fixed, *(f"{key}={value}" for key, value in each.values.items()), f"name={json.dumps(each.name)}"]
+    command = [sys.executable, "-m", "stfit", "train", str(path), *overrides, "--runs", str(folder), "--json"]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+
+
+def _write_summary(
+    planned: list[Combination],
+    finished: dict[str, dict[str, Any]],
+    failed: dict[str, int],
+    folder: Path,
+    metric: str | None,
+) -> dict[str, Any]:
+    result: dict[str, Any] = {"runs": str(folder), "metric": metric, "settings": [], "failed": failed}
+    if failed:
+        names = ", ".join(failed)
+        message = f"{len(failed)} of {len(planned)} runs failed: {names}"
+        result["error"] = {"class": "StfitError", "message": message, "exit_code": next(iter(failed.values()))}
+    if not finished:
+        return result
+    known = finished[next(iter(finished))]
+    metric = metric or next(iter(known["main"]), None)
+    if metric is not None and metric not in known["result"]["metrics"]:
+        names = ", ".join(known["main"]) or "none"
+        raise RecipeError(f"--metric {metric}: the runs have no such metric; their main ones are {names}")
+    settings = list(_settings(planned, finished, metric))
+    best = max(settings, key=lambda each: each["mean"]) if metric else None
+    done = [folder / each.name for each in planned if each.name in finished]
+    page = folder / "comparison.html"
+    if len(done) > 1:
+        write_comparison(done, page)
+        result["report"] = str(page)
+    if best:
+        winner = next(each for each in planned if each.name == best["runs"][0])
+        result["best"] = {"values": best["values"], "recipe": str(folder / "best.yaml")}
+        alone = winner.loaded.recipe.model_copy(update={"name": f"{folder.name}-best"})
+        atomic_write(folder / "best.yaml", to_yaml(alone))
+    result |= {"metric": metric, "settings": settings}
+    atomic_write(folder / "sweep.json", seal_json(result))
+    return result
+
+
+def _settings(
+    planned: list[Combination], finished: dict[str, dict[str, Any]], metric: str | None
+) -> Iterator[dict[str, Any]]:
+    """Of each setting: its values, runs, and the mean of the metric over the seeds with its interval."""
+    settings: dict[tuple[tuple[str, str], ...], list[Combination]] = {}
+    for each in planned:
+        if each.name in finished:
+            settings.setdefault(each.setting, []).append(each)
+    for setting, members in settings.items():
+        values = [finished[each.name]["result"]["metrics"][metric] for each in members] if metric else []
+        yield {
+            "values": dict(setting),
+            "runs": [each.name for each in members],
+            "scores": values,
+            "mean": fmean(values) if values else None,
+            "half_width": half_width(values),
+        }
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Of the 95% interval of a mean, by Student's t; None for one value."""
+    if len(values) < 2:
+        return None
+    return float(t.ppf((1 + INTERVAL) / 2, len(values) - 1)) * stdev(values) / len(values) ** 0.5

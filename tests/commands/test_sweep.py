@@ -1,0 +1,118 @@
+"""A sweep trains every combination once, and says which setting is best over its seeds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stfit.commands.sweep import combinations, half_width, split_values, sweep
+from stfit.errors import DivergedError, InterruptedRun, RecipeError
+from stfit.recipe.load import load_recipe
+
+MODEL = "scores/spearman_cosine"
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1,2,3", ["1", "2", "3"]),
+        ("1e-5", ["1e-5"]),
+        ("[1, 2],[3]", ["[1, 2]", "[3]"]),
+        ("{type: cosent, scale: 5.0},contrastive", ["{type: cosent, scale: 5.0}", "contrastive"]),
+        ('"a,b",c', ['"a,b"', "c"]),
+        ("", [""]),
+    ],
+)
+def test_values_are_divided_by_commas_outside_of_brackets_and_quotes(text, values) -> None:
+    assert split_values(text) == values
+
+
+def test_combinations_are_all_of_them_with_a_name_each(write) -> None:
+    found = combinations(write(), ["train.learning_rate=1e-3,2e-3", "seed=1,2", "train.max_steps=5"])
+    assert [each.name for each in found] == [
+        f"tiny-learning-rate-{rate}-seed-{seed}" for rate in ("1e-3", "2e-3") for seed in (1, 2)
+    ]
+    assert [(each.loaded.recipe.train.learning_rate, each.loaded.recipe.seed) for each in found] == [
+        (1e-3, 1), (1e-3, 2), (2e-3, 1), (2e-3, 2),
+    ]  # fmt: skip
+    assert {each.loaded.recipe.train.max_steps for each in found} == {5}
+    assert len({each.setting for each in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["seed=1"], "nothing to sweep"),
+        (["seed=1,2", "seed=3,4"], "`seed` is given twice"),
+        (["train.learning_rat=1e-3,2e-3"], "unknown key `train.learning_rat`"),
+        (["train.learning_rate=1e-3,fast"], "expected a number"),
+        (["seed=" + ",".join(map(str, range(1001)))], "1001 combinations"),
+    ],
+)
+def test_what_can_not_be_swept_is_refused_before_anything_is_trained(write, tmp_path, arguments, message) -> None:
+    with pytest.raises(RecipeError, match=message):
+        sweep(write(), arguments, tmp_path / "runs", None, print)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("stfit.lock"))
+
+
+def test_long_values_have_numbers_for_names(write) -> None:
+    loss = ",".join(f"{{type: cosent, scale: {number}.{'0' * 200}}}" for number in (1, 2))
+    found = combinations(write(data={"format": "labeled_pair", "columns": {"label": "score"}}), [f"loss={loss}"])
+    assert [each.name for each in found] == ["tiny-1", "tiny-2"]
+
+
+def test_an_interval_is_that_of_student() -> None:
+    assert half_width([1.0]) is None
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.302652729 / np.sqrt(3))
+
+
+def test_a_sweep_trains_each_once_and_its_best_recipe_trains_alone(write, similarity, tmp_path) -> None:
+    recipe = write(eval=[similarity], train={"max_steps": 3})
+    arguments, lines = ["train.learning_rate=1e-4,0.05", "seed=1,2"], []
+    found = sweep(recipe, arguments, tmp_path / "runs", None, lines.append)
+    folder = tmp_path / "runs" / "tiny-sweep"
+    assert [line.partition(":")[0] for line in lines] == [f"{number} of 4" for number in (1, 2, 3, 4)]
+    assert (found["metric"], found["failed"]) == (MODEL, {})
+    for setting in found["settings"]:
+        results = [json.loads((folder / name / "result.json").read_text())["result"] for name in setting["runs"]]
+        assert setting["scores"] == [result["metrics"][MODEL] for result in results]
+        assert setting["mean"] == pytest.approx(np.mean(setting["scores"]))
+        assert setting["half_width"] == half_width(setting["scores"])
+    best = max(found["settings"], key=lambda each: each["mean"])
+    assert found["best"]["values"] == best["values"]
+    alone = load_recipe(folder / "best.yaml").recipe
+    assert alone.train.learning_rate == float(best["values"]["train.learning_rate"])
+    assert "tiny-learning-rate-0.05-seed-2" in (folder / "comparison.html").read_text(encoding="utf-8")
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    assert sweep(recipe, arguments, tmp_path / "runs", None, lines.append) == found
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == written
+    with pytest.raises(RecipeError, match="the runs have no such metric; their main ones are scores/spearman_cosine"):
+        sweep(recipe, arguments, tmp_path / "runs", "scores/accuracy", lines.append)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_and_the_others_count(write, similarity, tmp_path) -> None:
+    recipe = write(eval=[similarity], train={"max_steps": 20, "max_grad_norm": None})
+    found = sweep(recipe, ["train.learning_rate=1e-3,1e30"], tmp_path / "runs", MODEL, print)
+    assert found["failed"] == {"tiny-learning-rate-1e30": DivergedError.exit_code}
+    assert found["error"]["exit_code"] == DivergedError.exit_code
+    assert [setting["values"] for setting in found["settings"]] == [{"train.learning_rate": "1e-3"}]
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_goes_on_with_what_is_left(write, similarity, tmp_path, monkeypatch) -> None:
+    recipe, asked = write(eval=[similarity], train={"max_steps": 2}), []
+    from stfit.commands import sweep as command
+
+    train = command._train
+
+    def interrupt(path, arguments, each, folder):
+        asked.append(each.name)
+        return 130 if len(asked) == 2 else train(path, arguments, each, folder)
+
+    monkeypatch.setattr(command, "_train", interrupt)
+    with pytest.raises(InterruptedRun, match="finished runs are kept in"):
+        sweep(recipe, ["seed=1,2"], tmp_path / "runs", None, print)
+    found = sweep(recipe, ["seed=1,2"], tmp_path / "runs", None, print)
+    assert asked == ["tiny-seed-1", "tiny-seed-2", "tiny-seed-1", "tiny-seed-2"]
+    assert len(found["settings"][0]["scores"]) == 2
