@@ -14,8 +14,10 @@ from typing import Any
 
 from scipy.stats import t
 
-from stfit.errors import InterruptedRun, Problem, RecipeError
+from stfit.errors import InterruptedRun, Problem, RecipeError, did_you_mean
 from stfit.evaluation.bootstrap import INTERVAL
+from stfit.evaluation.measure import evaluator_of, known_metrics
+from stfit.evaluation.slices import slice_of
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import seal_json
 from stfit.recipe.dump import to_yaml
@@ -77,12 +79,15 @@ def combinations(path: Path, arguments: Sequence[str]) -> list[Combination]:
     grid = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
     if len(grid) > MAX_RUNS:
         raise RecipeError(f"{len(grid)} combinations are more than {MAX_RUNS}: sweep fewer values")
-    found, problems = [], dict[tuple[str, str | None], Problem]()
+    found: list[Combination] = []
+    problems: dict[tuple[str, str | None], Problem] = {}
     for number, values in enumerate(grid):
         overrides = [*fixed, *(f"{key}={value}" for key, value in values.items())]
         try:
             base = load_recipe(path, overrides).recipe.name
             name = _name_of(base, values, number)
+            if name in {other.name for other in found}:  # values that differ in signs alone
+                name = f"{name[: LONGEST_NAME - 8]}-{number + 1}"
             loaded = load_recipe(path, [*overrides, f"name={json.dumps(name)}"])
         except RecipeError as error:
             problems |= {(problem.message, problem.snippet): problem for problem in error.problems}
@@ -114,6 +119,7 @@ def sweep(
     """
     planned = combinations(path, arguments)
     recipe = planned[0].loaded.recipe
+    _require_known(metric, recipe)
     folder = runs / f"{load_recipe(path, [a for a in arguments if len(_values_of(a)) == 1]).recipe.name}-sweep"
     finished: dict[str, dict[str, Any]] = {}
     failed: dict[str, int] = {}
@@ -128,6 +134,13 @@ def sweep(
             elif result := RunFolder(folder / each.name).read_result():
                 finished[each.name] = result
     return _write_summary(planned, finished, failed, folder, metric or recipe.train.best)
+
+
+def _require_known(metric: str | None, recipe: Recipe) -> None:
+    known = known_metrics(recipe.eval, "end", recipe.matryoshka_dims)
+    label = evaluator_of(metric or "", [evaluator.label for evaluator in recipe.eval])
+    if metric is not None and metric not in known and slice_of(metric, label) is None:
+        raise RecipeError(f"--metric {metric}: no evaluator measures it; {did_you_mean(metric, known)}")
 
 
 def _train(path: Path, arguments: Sequence[str], each: Combination, folder: Path) -> int:
@@ -154,9 +167,6 @@ def _write_summary(
         return result
     known = finished[next(iter(finished))]
     metric = metric or next(iter(known["main"]), None)
-    if metric is not None and metric not in known["result"]["metrics"]:
-        names = ", ".join(known["main"]) or "none"
-        raise RecipeError(f"--metric {metric}: the runs have no such metric; their main ones are {names}")
     settings = list(_settings(planned, finished, metric))
     best = max(settings, key=lambda each: each["mean"]) if metric else None
     done = [folder / each.name for each in planned if each.name in finished]

@@ -49,38 +49,43 @@ def measure(
     statistics: dict[str, Statistic] = {}
     for evaluator, rows in due:
         with task(f"evaluating {evaluator.label}"):
-            measured = {
-                dim: evaluator.measure(rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
+            found = {
+                dim: _measure_stored(evaluator, rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
                 for dim in set(sizes.values())
             }
-            stored = {
-                dim: measure_stored(
-                    evaluator,
-                    rows,
-                    cache.embed_for(evaluator, dim),
-                    encoder.config.similarity,
-                    evaluator.stored_precisions,
-                )
-                for dim in measured
-                if evaluator.stored_precisions
-            }
             if details is not None:
-                similarity = encoder.config.similarity
-                more = evaluator.details(rows, cache.embed_for(evaluator, full_dim), similarity)
-                details[evaluator.label] = _describe_rows(evaluator, rows, measured[full_dim], more)
-        for found in measured.values():
-            _require_declared(evaluator, found)
+                embed = cache.embed_for(evaluator, full_dim)
+                details[evaluator.label] = _describe_rows(
+                    evaluator, rows, found[full_dim][""], evaluator.details(rows, embed, encoder.config.similarity)
+                )
         names = evaluator.slices_of(rows)
         for suffix, dim in sizes.items():
-            statistics |= {f"{evaluator.label}{suffix}/{name}": found for name, found in measured[dim].items()}
-            for precision, of_precision in {"": measured[dim], **stored.get(dim, {})}.items():
-                end = f"{suffix}#{precision}" if precision else suffix
-                main = {name: found for name, found in of_precision.items() if _is_main(evaluator, name)}
-                parts = {"": main} | ({} if names is None else sliced(main, names))
-                for part, of_part in parts.items():
-                    prefix = f"{evaluator.label}{f'[{part}]' if part else ''}{end}"
-                    statistics |= {f"{prefix}/{name}": statistic for name, statistic in of_part.items()}
+            statistics |= _named(evaluator, suffix, found[dim], names)
     return statistics
+
+
+def _measure_stored(evaluator: Evaluator, rows: Any, embed: Embed, similarity: str) -> dict[str, dict[str, Statistic]]:
+    """Precision (empty: float32) -> metric -> statistic."""
+    found = {"": evaluator.measure(rows, embed, similarity)}
+    _require_declared(evaluator, found[""])
+    if precisions := evaluator.stored_precisions:
+        found |= measure_stored(evaluator, rows, embed, similarity, precisions)
+    return found
+
+
+def _named(
+    evaluator: Evaluator, suffix: str, found: dict[str, dict[str, Statistic]], slices: list[str] | None
+) -> dict[str, Statistic]:
+    """All metrics by their names; of slices and precisions, the main ones. `suffix`: of a dimension."""
+    named = {f"{evaluator.label}{suffix}/{name}": statistic for name, statistic in found[""].items()}
+    for precision, of_precision in found.items():
+        end = f"{suffix}#{precision}" if precision else suffix
+        main = {name: statistic for name, statistic in of_precision.items() if _is_main(evaluator, name)}
+        parts = {"": main} | ({} if slices is None else sliced(main, slices))
+        for part, of_part in parts.items():
+            prefix = f"{evaluator.label}{f'[{part}]' if part else ''}{end}"
+            named |= {f"{prefix}/{name}": statistic for name, statistic in of_part.items()}
+    return named
 
 
 def _describe_rows(

@@ -55,6 +55,11 @@ def test_what_can_not_be_swept_is_refused_before_anything_is_trained(write, tmp_
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("stfit.lock"))
 
 
+def test_values_that_differ_in_signs_alone_have_a_run_each(write) -> None:
+    found = combinations(write(), ["train.freeze=[],[ ]"])
+    assert [each.name for each in found] == ["tiny-freeze", "tiny-freeze-2"]
+
+
 def test_long_values_have_numbers_for_names(write) -> None:
     loss = ",".join(f"{{type: cosent, scale: {number}.{'0' * 200}}}" for number in (1, 2))
     found = combinations(write(data={"format": "labeled_pair", "columns": {"label": "score"}}), [f"loss={loss}"])
@@ -86,8 +91,8 @@ def test_a_sweep_trains_each_once_and_its_best_recipe_trains_alone(write, simila
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
     assert sweep(recipe, arguments, tmp_path / "runs", None, lines.append) == found
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == written
-    with pytest.raises(RecipeError, match="the runs have no such metric; their main ones are scores/spearman_cosine"):
-        sweep(recipe, arguments, tmp_path / "runs", "scores/accuracy", lines.append)
+    with pytest.raises(RecipeError, match="--metric scores/spearman: no evaluator measures it; did you mean"):
+        sweep(recipe, arguments, tmp_path / "runs", "scores/spearman", lines.append)
 
 
 @pytest.mark.slow
