@@ -50,6 +50,11 @@ def unmeasurable(recipe: Recipe, base: ModelInfo) -> Findings:
         label = evaluator_of(gate.metric, [evaluator.label for evaluator in recipe.eval])
         if gate.guard and not any(evaluator.by for evaluator in recipe.eval if evaluator.label == label):
             yield f"gate.{i}.guard", "slices", f"evaluator `{label}` has no slices: set its `by` to a column"
+        elif gate.guard and with_slice(gate.metric, label, WORST) not in known_metrics(
+            recipe.eval, "end", recipe.matryoshka_dims
+        ):
+            message = "of slices, only the main metrics are measured: guard one of those"
+            yield f"gate.{i}.guard", "slices", f"`{gate.metric}` is no main metric; {message}"
 
 
 def _metric_hint(recipe: Recipe, metric: str, moment: When) -> str:

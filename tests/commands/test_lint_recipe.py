@@ -42,6 +42,7 @@ STREAM = {"data.streaming": True}
 TRIPLETS = {"data": {"dataset": "/rows.csv", "format": "triplet"}, "loss": TRIPLET}
 
 # What is changed in the good recipe, and the key and code of the finding.
+SEARCHED = {"type": "retrieval", "name": "many", "dataset": "./rows.jsonl", "by": "kind"}
 PARAPHRASES = {"type": "paraphrase_mining", "dataset": "./rows.jsonl"}
 REGULARIZER = {"type": "global_orthogonal_regularization"}
 MISTAKES = [
@@ -52,6 +53,8 @@ MISTAKES = [
      "precision"),
     ({"eval": [PARAPHRASES | {"by": "kind"}]}, "eval.0.by", "slices"),
     ({"gate": [{"metric": "kept/accuracy_dot", "against": "base", "guard": True}]}, "gate.0.guard", "slices"),
+    ({"gate": [{"metric": "many/recall@1", "against": "base", "guard": True}], "eval": [SEARCHED]}, "gate.0.guard",
+     "slices"),
     ({"loss": ["triplet", REGULARIZER | {"columns": ["negatives"]}]}, "loss.1.columns", "unknown-role"),
     ({"loss": ["triplet", RANKING | {"columns": ["positive", "negative"]}]}, "loss.1.columns", "loss-format"),
     ({"loss": ["triplet", TRIPLET | {"columns": ["anchor", "positive"]}]}, "loss.1", "loss-format"),

@@ -10,6 +10,7 @@ from stfit.encoder.encoder import Encoder
 
 LABELS = {"none": None, "binary": [0, 1, 0, 1, 1, 0], "class": [0, 1, 2, 0, 1, 0], "score": [0.1, 0.9, 0.2, 0.5, 1, 0]}
 TEACHER = np.random.default_rng(7).normal(size=(6, 3, 32))
+LABELS["embedding"] = TEACHER[:, :1]
 
 
 @pytest.fixture
