@@ -78,6 +78,7 @@ from stfit.workflows.estimate import build_schedule, lint_schedule, measure_foot
 from stfit.workflows.evaluate_model import check_gates_after_training
 from stfit.workflows.leakage import leave_out_overlap
 from stfit.workflows.log_to_trackers import log_to_trackers
+from stfit.workflows.loss_labels import labels_of_losses
 from stfit.workflows.memory import lint_memory
 from stfit.workflows.report_data import log_exceptions, open_report_data
 from stfit.workflows.resume import (
@@ -90,7 +91,6 @@ from stfit.workflows.resume import (
 )
 from stfit.workflows.session import TrainingSession, log_problem
 from stfit.workflows.summarize_run import compare_with_start, write_report
-from stfit.workflows.teacher import labels_of_losses
 from stfit.workflows.unchanged import changes_of_finished
 from stfit.workflows.validate import Prepared, RecipeLocation, load_and_validate
 

@@ -76,7 +76,7 @@ def test_a_teacher_embeds_once_over_all_runs(write, run, teacher, monkeypatch):
         raise AssertionError("embedded again")
 
     load = taught.load_embeddings
-    monkeypatch.setattr("stfit.workflows.teacher.load_embeddings", lambda texts, _, key: load(texts, refuse, key))
+    monkeypatch.setattr("stfit.workflows.loss_labels.load_embeddings", lambda texts, _, key: load(texts, refuse, key))
     assert losses_of(run(recipe, "second")) == first
 
 
@@ -84,7 +84,7 @@ def test_translations_learn_the_english_embedding(tmp_path, write, run, teacher,
     asked = []
     load = taught.load_embeddings
     monkeypatch.setattr(
-        "stfit.workflows.teacher.load_embeddings", lambda *given: asked.extend(given[0]) or load(*given)
+        "stfit.workflows.loss_labels.load_embeddings", lambda *given: asked.extend(given[0]) or load(*given)
     )
     run(write(model=SAME_SIZE, loss=of(teacher, target="anchor")))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
