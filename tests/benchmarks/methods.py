@@ -88,7 +88,7 @@ def tasks(shared: Path, reranker: Path) -> dict[str, dict]:
                 "in-batch and own negatives": (triplets, IN_BATCH),
                 "margins of the reranker": (triplets, {"type": "margin_mse", "teacher": teacher}),
                 "distribution of the reranker": (triplets, divergence),
-                "in-batch negatives and distribution": (triplets, [IN_BATCH, divergence]),
+                "in-batch negatives and distribution": (triplets, [IN_BATCH, divergence | {"weight": 400.0}]),
             },
         },
     }
