@@ -41,6 +41,8 @@ class Combination:
     name: str
     """Of the run."""
     values: dict[str, str]
+    overrides: list[str]
+    """Of the recipe: what is the same for all, the values, and the name."""
     loaded: LoadedRecipe[Recipe]
 
     @property
@@ -70,7 +72,7 @@ def split_values(text: str) -> list[str]:
 
 def combinations(path: Path, arguments: Sequence[str]) -> list[Combination]:
     """Every combination, each loaded and valid. Raises RecipeError with the problems of all."""
-    fixed = [argument for argument in arguments if len(_values_of(argument)) == 1]
+    fixed = _fixed(arguments)
     swept = {argument.partition("=")[0]: _values_of(argument) for argument in arguments if argument not in fixed}
     if not swept:
         raise RecipeError("nothing to sweep: write several values of a key, such as train.learning_rate=1e-5,2e-5")
@@ -88,14 +90,20 @@ def combinations(path: Path, arguments: Sequence[str]) -> list[Combination]:
             name = _name_of(base, values, number)
             if name in {other.name for other in found}:  # values that differ in signs alone
                 name = f"{name[: LONGEST_NAME - 8]}-{number + 1}"
-            loaded = load_recipe(path, [*overrides, f"name={json.dumps(name)}"])
+            overrides.append(f"name={json.dumps(name)}")
+            loaded = load_recipe(path, overrides)
         except RecipeError as error:
             problems |= {(problem.message, problem.snippet): problem for problem in error.problems}
             continue
-        found.append(Combination(name, values, loaded))
+        found.append(Combination(name, values, overrides, loaded))
     if problems:
         raise RecipeError(list(problems.values()))
     return found
+
+
+def _fixed(arguments: Sequence[str]) -> list[str]:
+    """The overrides that are the same for all combinations."""
+    return [argument for argument in arguments if len(_values_of(argument)) == 1]
 
 
 def _values_of(argument: str) -> list[str]:
@@ -120,13 +128,13 @@ def sweep(
     planned = combinations(path, arguments)
     recipe = planned[0].loaded.recipe
     _require_known(metric, recipe)
-    folder = runs / f"{load_recipe(path, [a for a in arguments if len(_values_of(a)) == 1]).recipe.name}-sweep"
+    folder = runs / f"{load_recipe(path, _fixed(arguments)).recipe.name}-sweep"
     finished: dict[str, dict[str, Any]] = {}
     failed: dict[str, int] = {}
     with lock_folder(folder / "sweep"), handle_signals_resumably(lambda: f"finished runs are kept in {folder}"):
         for number, each in enumerate(planned, start=1):
             tell(f"{number} of {len(planned)}: {', '.join(f'{key}={value}' for key, value in each.values.items())}")
-            code = _train(path, arguments, each, folder)
+            code = _train(path, each, folder)
             if code in INTERRUPTED:
                 raise InterruptedRun("interrupted", code - 128)
             if code:
@@ -143,11 +151,9 @@ def _require_known(metric: str | None, recipe: Recipe) -> None:
         raise RecipeError(f"--metric {metric}: no evaluator measures it; {did_you_mean(metric, known)}")
 
 
-def _train(path: Path, arguments: Sequence[str], each: Combination, folder: Path) -> int:
+def _train(path: Path, each: Combination, folder: Path) -> int:
     """The exit code of a training in a process of its own, which writes its lines to stderr."""
-    fixed = [argument for argument in arguments if len(_values_of(argument)) == 1]
-    overrides = [*fixed, *(f"{key}={value}" for key, value in each.values.items()), f"name={json.dumps(each.name)}"]
-    command = [sys.executable, "-m", "stfit", "train", str(path), *overrides, "--runs", str(folder), "--json"]
+    command = [sys.executable, "-m", "stfit", "train", str(path), *each.overrides, "--runs", str(folder), "--json"]
     return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
 
 

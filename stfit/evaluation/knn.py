@@ -33,13 +33,19 @@ def nearest(
         corpus = torch.from_numpy(np.ascontiguousarray(chunk_cd)).to(device)
         block = max(1, MAX_SCORES // len(corpus))
         top = [_top_k(similarity_matrix(similarity, part_qd, corpus), k) for part_qd in queries.split(block)]
-        score_qk = np.concatenate([score_qk, np.concatenate([score for score, _ in top])], axis=1)
-        index_qk = np.concatenate([index_qk, np.concatenate([index for _, index in top]) + start], axis=1)
-        order_qk = np.lexsort((index_qk, -score_qk))[:, :k]
-        score_qk = np.take_along_axis(score_qk, order_qk, axis=1)
-        index_qk = np.take_along_axis(index_qk, order_qk, axis=1)
+        found = np.concatenate([score for score, _ in top]), np.concatenate([index for _, index in top]) + start
+        score_qk, index_qk = best_of_both((score_qk, index_qk), found, k)
         start += len(corpus)
     return score_qk, index_qk
+
+
+def best_of_both(
+    known: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of scores and their positions, each [q, any], the k highest; of equal scores, the lower position first."""
+    score_qn, index_qn = (np.concatenate(both, axis=1) for both in zip(known, found, strict=True))
+    order_qk = np.lexsort((index_qn, -score_qn))[:, :k]
+    return np.take_along_axis(score_qn, order_qk, axis=1), np.take_along_axis(index_qn, order_qk, axis=1)
 
 
 def _top_k(score_qc: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:

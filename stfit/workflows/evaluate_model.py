@@ -61,8 +61,9 @@ def evaluate_model(
     for evaluator, rows in evaluators:
         for problem in [*evaluator.problems_of(rows), *slice_problems(evaluator, rows)]:
             log_problem(problem)
+        names = evaluator.slices_of(rows)
         for gate in recipe.gate:
-            require_slice(gate.metric, evaluator.label, evaluator.slices_of(rows))
+            require_slice(gate.metric, evaluator.label, names)
     encoder = load_encoder(model_in(model), device)
     details: Details | None = {} if with_details else None
     measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims, details)

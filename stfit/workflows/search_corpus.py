@@ -21,7 +21,7 @@ from stfit.encoder.export.quantization import dequantize, load_ranges, unpack_si
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.evaluation.approximate import approximately_nearest, build_index, measure_recall
-from stfit.evaluation.knn import nearest
+from stfit.evaluation.knn import best_of_both, nearest
 from stfit.io.unicode import is_unicode
 from stfit.runtime.device import choose_device
 from stfit.workflows.distinct_texts import (
@@ -92,11 +92,7 @@ def search_windows(
         rows = _new_rows(window, known)
         if len(rows):
             found_qk, index_qk = nearest(query_qd, [_at(window.values, rows)], top, "cosine", device)
-            score_qk = np.concatenate([score_qk, found_qk], axis=1)
-            place_qk = np.concatenate([place_qk, start + rows[index_qk]], axis=1)
-            order_qk = np.lexsort((place_qk, -score_qk))[:, :top]
-            score_qk = np.take_along_axis(score_qk, order_qk, axis=1)
-            place_qk = np.take_along_axis(place_qk, order_qk, axis=1)
+            score_qk, place_qk = best_of_both((score_qk, place_qk), (found_qk, start + rows[index_qk]), top)
             kept = np.unique(place_qk)
             records = {place: records[place] for place in kept[kept < start].tolist()}
             records |= {place: record_of(window, place - start) for place in kept[kept >= start].tolist()}

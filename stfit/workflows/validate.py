@@ -179,9 +179,10 @@ def _check_slice_names(
     """Whether there are the slices whose metrics decide something."""
     deciding = {("train", "best"): recipe.train.best or ""}
     deciding |= {(f"gate.{i}", "metric"): gate.metric for i, gate in enumerate(recipe.gate)}
+    names = evaluator.slices_of(rows)
     for (section, key), metric in deciding.items():
         with report.collect_errors(location=RecipeLocation(origins, section, key)):
-            require_slice(metric, evaluator.label, evaluator.slices_of(rows))
+            require_slice(metric, evaluator.label, names)
 
 
 def slice_problems(evaluator: Evaluator, rows: Any) -> list[Problem]:

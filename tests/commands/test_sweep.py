@@ -111,9 +111,9 @@ def test_an_interrupted_sweep_goes_on_with_what_is_left(write, similarity, tmp_p
 
     train = command._train
 
-    def interrupt(path, arguments, each, folder):
+    def interrupt(path, each, folder):
         asked.append(each.name)
-        return 130 if len(asked) == 2 else train(path, arguments, each, folder)
+        return 130 if len(asked) == 2 else train(path, each, folder)
 
     monkeypatch.setattr(command, "_train", interrupt)
     with pytest.raises(InterruptedRun, match="finished runs are kept in"):
