@@ -6,6 +6,7 @@ import typer
 
 from stfit.cli.console import log_line, print_json, print_table
 from stfit.cli.options import Json, RecipeArgument, Runs
+from stfit.cli.tables import GATE_HEADER, gate_row
 from stfit.io.display import format_metric
 
 
@@ -45,6 +46,9 @@ def _print_result(result: dict[str, Any]) -> None:
     if settings and result["metric"]:
         keys = list(settings[0]["values"])
         print_table([*keys, "seeds", result["metric"], "95% interval"], [_row(each) for each in settings])
+    if "gate" in result:
+        sys.stdout.write("\n")
+        print_table(GATE_HEADER, list(map(gate_row, result["gate"])))
     for name in ("report", "runs"):
         if name in result:
             sys.stdout.write(f"{name}: {result[name]}\n")

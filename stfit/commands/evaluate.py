@@ -10,7 +10,8 @@ from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
 from stfit.recipe.inputs import paths_in
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.evaluate_model import evaluate_model, gate_error
+from stfit.workflows.check_gates import gate_error
+from stfit.workflows.evaluate_model import evaluate_model
 
 
 def evaluate(

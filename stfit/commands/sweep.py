@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t
-
 from stfit.errors import InterruptedRun, Problem, RecipeError, did_you_mean
 from stfit.evaluation.bootstrap import INTERVAL
 from stfit.evaluation.measure import evaluator_of, known_metrics
@@ -23,7 +21,7 @@ from stfit.io.json_files import seal_json
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.load import LoadedRecipe, load_recipe
 from stfit.recipe.recipe import LONGEST_NAME, Recipe
-from stfit.runtime.run_folder import RunFolder, lock_folder
+from stfit.runtime.run_folder import SWEEP_SUMMARY, RunFolder, lock_folder
 from stfit.runtime.signals import handle_signals_resumably
 from stfit.workflows.compare_runs import write_comparison
 
@@ -183,11 +181,22 @@ def _write_summary(
     if best:
         winner = next(each for each in planned if each.name == best["runs"][0])
         result["best"] = {"values": best["values"], "recipe": str(folder / "best.yaml")}
+        if gates := _check_gates([folder / name / "model" for name in best["runs"]], winner.loaded.recipe):
+            result["gate"] = gates
         alone = winner.loaded.recipe.model_copy(update={"name": f"{folder.name}-best"})
         atomic_write(folder / "best.yaml", to_yaml(alone))
     result |= {"metric": metric, "settings": settings}
-    atomic_write(folder / "sweep.json", seal_json(result))
+    atomic_write(folder / SWEEP_SUMMARY, seal_json(result))
     return result
+
+
+def _check_gates(models: list[Path], recipe: Recipe) -> list[dict[str, Any]]:
+    """The gates over seeds, of the models of one setting."""
+    if not any(gate.over for gate in recipe.gate):
+        return []
+    from stfit.workflows.check_gates import check_gates_of_sweep  # loads torch
+
+    return [vars(gate) for gate in check_gates_of_sweep(models, recipe)]
 
 
 def _settings(
@@ -213,4 +222,6 @@ def half_width(values: Sequence[float]) -> float | None:
     """Of the 95% interval of a mean, by Student's t; None for one value."""
     if len(values) < 2:
         return None
-    return float(t.ppf((1 + INTERVAL) / 2, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    from scipy.special import stdtrit  # slow to load
+
+    return float(stdtrit(len(values) - 1, (1 + INTERVAL) / 2)) * stdev(values) / len(values) ** 0.5

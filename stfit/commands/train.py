@@ -74,8 +74,8 @@ from stfit.training.loop import TrainObjects, build_train_objects, train_steps, 
 from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import build_intervals
 from stfit.workflows.card_data import write_card
+from stfit.workflows.check_gates import check_gates_after_training
 from stfit.workflows.estimate import build_schedule, lint_schedule, measure_footprint
-from stfit.workflows.evaluate_model import check_gates_after_training
 from stfit.workflows.leakage import leave_out_overlap
 from stfit.workflows.log_to_trackers import log_to_trackers
 from stfit.workflows.loss_labels import labels_of_losses

@@ -5,13 +5,14 @@ both models, and the difference of the metric is computed each time. Efron and T
 models: Berg-Kirkpatrick, Burkett and Klein, 2012, https://aclanthology.org/D12-1091.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 from typing import Literal, TypedDict
 
 import numpy as np
 
-from stfit.evaluation.statistic import Statistic
+from stfit.evaluation.statistic import Statistic, mean_statistic
 
 RESAMPLES = 1000
 INTERVAL = 0.95
@@ -72,6 +73,29 @@ def lower_bound(model: Statistic, baseline: Statistic, confidence: float, draws:
     if within:
         return float(gains[within - 1])
     return float(gains[0] - (gains[1] - gains[0] if len(gains) > 1 else 0.0))
+
+
+def lower_bound_over_seeds(
+    models: Sequence[Statistic], baseline: Statistic, confidence: float, is_drawn: bool
+) -> float:
+    """One-sided lower bound of the mean gain of at least two models, which differ in their seed, over `baseline`.
+
+    The variance of the gain is that of the rows (bootstrap) plus that of the seeds; with few seeds the second is known
+    badly, so the quantile is Student's with the degrees of freedom of Welch and Satterthwaite (Welch, 1947).
+    `is_drawn`: the baseline is the model of one seed too, and another seed would have been better or worse by as much.
+    """
+    from scipy.special import stdtrit  # slow to load
+
+    mean, seeds = mean_statistic(models), len(models)
+    gain = mean.value - baseline.value
+    value_s = np.array([model.value for model in models])
+    of_rows = float((resample(mean) - resample(baseline)).var()) if mean.rows > 1 else 0.0
+    of_seeds = float(value_s.var(ddof=1)) * (1 / seeds + is_drawn)
+    if of_rows + of_seeds == 0.0:
+        return gain
+    spread = of_rows**2 / max(1, mean.rows - 1) + of_seeds**2 / (seeds - 1)
+    freedom = (of_rows + of_seeds) ** 2 / spread
+    return gain - float(stdtrit(freedom, confidence)) * (of_rows + of_seeds) ** 0.5
 
 
 def resample(statistic: Statistic, draws: int = RESAMPLES) -> np.ndarray:

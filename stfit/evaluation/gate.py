@@ -1,16 +1,19 @@
 """Gates: conditions on metrics that a model must meet to be published."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from statistics import fmean
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from stfit.evaluation.bootstrap import RESAMPLES, lower_bound, min_rows
+from stfit.evaluation.bootstrap import RESAMPLES, lower_bound, lower_bound_over_seeds, min_rows
 from stfit.evaluation.statistic import Statistic
 from stfit.paths import Location
 from stfit.spec import Spec
 
+MIN_SEEDS = 2
 DRAWS_IN_TAIL, MAX_DRAWS = 20, 40_000
 """Draws beyond the bound of a guard, which lies farther out the more slices there are."""
 
@@ -31,6 +34,10 @@ class Gate(Spec):
     """Also refuse a model that is worse in any slice of the evaluator (its `by`): whose gain there is below `min_gain`
     by more than chance, at a confidence that is corrected for the number of slices (Bonferroni). A model that is no
     worse anywhere is refused with a probability of at most 1 - confidence."""
+    over: Literal["seeds"] | None = None
+    """`seeds`: compare the mean over the seeds of a sweep (`stfit sweep RECIPE seed=1,2,3`) instead of one model, so
+    that a lucky seed does not pass. The bound of the gain then includes the luck of seeds, that of the other model too
+    unless it is `base`."""
     confidence: float | None = Field(0.95, gt=0.5, lt=1)
     """Confidence of the gain: its one-sided lower bound, from a paired bootstrap over the rows, must be at least
     `min_gain`. A model that is no better passes with a probability of 1 - confidence. null compares plain values."""
@@ -42,6 +49,8 @@ class Gate(Spec):
         for key in ("min_gain", "guard", "confidence"):  # resolved.yaml contains their defaults
             if self.against is None and getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"`{key}` applies to the gain over another model: set `against`")
+        if self.over and self.guard:
+            raise ValueError("`guard` compares the slices of one model: set it in a gate without `over`")
         return self
 
 
@@ -62,6 +71,8 @@ class GateResult:
     low: float | None = None
     """Lower bound of the gain; the gain itself without a confidence."""
     note: str = ""
+    seeds: int | None = None
+    """Number of models whose mean is compared."""
 
 
 def decide(gate: Gate, model: Statistic, baseline: Statistic | None, note: str = "") -> GateResult:
@@ -80,6 +91,26 @@ def decide(gate: Gate, model: Statistic, baseline: Statistic | None, note: str =
     note = "no gain" if gain == low == 0 else ""
     passed = low >= gate.min_gain
     return GateResult(gate.metric, model.value, limit, passed, gate.against, baseline.value, gain, low, note)
+
+
+def decide_over_seeds(
+    gate: Gate, models: Sequence[Statistic], baseline: Statistic | None, note: str = ""
+) -> GateResult:
+    """Like `decide`, for the mean of models that differ in their seed alone."""
+    count, value = len(models), fmean(model.value for model in models)
+    if count < MIN_SEEDS:
+        note = f"{count} seed is no mean: train more with `stfit sweep RECIPE seed=1,2,3`"
+        return GateResult(gate.metric, value, None, False, gate.against, note=note, seeds=count)
+    if gate.min is not None:
+        return GateResult(gate.metric, value, gate.min, value >= gate.min, seeds=count)
+    if baseline is None:
+        return GateResult(gate.metric, value, None, None, gate.against, note=note, seeds=count)
+    gain = value - baseline.value
+    low = gain
+    if gate.confidence is not None:
+        low = lower_bound_over_seeds(models, baseline, gate.confidence, is_drawn=gate.against != "base")
+    limit, passed = value - low + gate.min_gain, low >= gate.min_gain
+    return GateResult(gate.metric, value, limit, passed, gate.against, baseline.value, gain, low, seeds=count)
 
 
 def guard(gate: Gate, name: str, slices: Guarded) -> GateResult:

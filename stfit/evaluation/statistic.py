@@ -3,7 +3,7 @@
 Tensor names: r = rows (resampled units: pairs, queries or texts), g = groups of equal score, highest first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,14 @@ class Statistic:
 def mean_of(value_r: np.ndarray) -> Statistic:
     value_r = np.asarray(value_r, dtype=np.float64)
     return Statistic(len(value_r), lambda weight_r: float(weight_r @ value_r / weight_r.sum()), value_r)
+
+
+def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
+    """The mean of several metrics of the same rows."""
+    values = [each.value_r for each in statistics if each.value_r is not None]
+    if len(values) == len(statistics):
+        return mean_of(np.mean(values, axis=0))
+    return Statistic(statistics[0].rows, lambda weight_r: float(np.mean([each.at(weight_r) for each in statistics])))
 
 
 class Ranking:

@@ -26,6 +26,9 @@ from stfit.io.json_files import Types, find_misfit, load_json_object
 
 log = logging.getLogger("stfit")
 
+SWEEP_SUMMARY = "sweep.json"
+"""File in the folder of a sweep, beside its run folders."""
+
 LOCK_PATIENCE = 0.2
 """Seconds to wait for a lock: `stfit runs` holds it for a moment, to see whether it is free."""
 

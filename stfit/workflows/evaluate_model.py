@@ -1,6 +1,5 @@
 """Run a recipe's evaluators on a model, check its gate, and compare it with another model."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,23 @@ import numpy as np
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.encoder.folder.resolve import ALL_FILES, model_in
-from stfit.errors import GateError, ModelError, RecipeError
+from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare
-from stfit.evaluation.gate import Gate, GateResult, decide, guard
+from stfit.evaluation.gate import GateResult
 from stfit.evaluation.measure import Details, Evaluators, evaluator_of, main_metrics, measure, values_of
-from stfit.evaluation.slices import WORST, require_slice, slice_of, summarize_slices, with_slice
-from stfit.evaluation.statistic import Statistic
+from stfit.evaluation.slices import require_slice, summarize_slices
 from stfit.hub.download import download_files
-from stfit.progress import task
 from stfit.publish.commit import BranchState
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
-from stfit.workflows.baselines import load_baseline
+from stfit.workflows.check_gates import PUBLISHED, Statistics, check_gates, gate_error, measure_other_seeds
 from stfit.workflows.findings import lint_recipe
 from stfit.workflows.lint_evaluation import unknown_metrics
 from stfit.workflows.session import log_problem
 from stfit.workflows.validate import prepare_evaluation, slice_problems
 
-PUBLISHED = "published"
 MOVED = 10
 """Rows that are named, of those whose metric changed."""
-
-Statistics = dict[str, Statistic]
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,8 @@ def evaluate_model(
     encoder = load_encoder(model_in(model), device)
     details: Details | None = {} if with_details else None
     measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims, details)
-    gates = _check_gates(measured, evaluators, recipe, device, {})
+    of_seeds = [measured, *measure_other_seeds(model, evaluators, recipe, device)]
+    gates = check_gates(of_seeds, evaluators, recipe, device, {})
     comparison, moved = {}, {}
     main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
     if baseline is not None:
@@ -133,68 +128,3 @@ def evaluate_gate(model: Path, recipe: Recipe, repo: str, head: BranchState) -> 
         "compared": evaluation.comparison,
         **gate_error(evaluation.gates),
     }
-
-
-def check_gates_after_training(
-    before: Statistics, after: Statistics, evaluators: Evaluators, recipe: Recipe, device: str
-) -> list[GateResult]:
-    """The gates of a trained model. What is published is not fetched for it: `stfit eval` and `stfit push` compare."""
-    later = "`stfit eval` and `stfit push` compare them"
-    in_base = all(gate.metric in before for gate in recipe.gate)
-    known: dict[str, Statistics | str] = {PUBLISHED: later} | ({"base": before} if in_base else {})
-    return _check_gates(after, evaluators, recipe, device, known)
-
-
-def _check_gates(
-    measured: Statistics, evaluators: Evaluators, recipe: Recipe, device: str, known: Mapping[str, Statistics | str]
-) -> list[GateResult]:
-    """`known`: other models that are measured already, or the reason why not."""
-    baselines = dict(known)
-    results = []
-    for gate in recipe.gate:
-        name = gate.against
-        if name is not None and name not in baselines:
-            known_labels = [evaluator.label for evaluator, _ in evaluators]
-            labels = {evaluator_of(gate.metric, known_labels) for gate in recipe.gate if gate.against == name}
-            needed = [(evaluator, rows) for evaluator, rows in evaluators if evaluator.label in labels]
-            with task(f"the gate's other model, {name}"):
-                encoder, dims = load_baseline(name, recipe, device), recipe.matryoshka_dims
-                baselines[name] = encoder if isinstance(encoder, str) else measure(encoder, needed, "end", dims)
-        baseline = baselines.get(name or "", "")
-        results.append(_check_gate(gate, measured, baseline))
-        if gate.guard and not isinstance(baseline, str):
-            label = evaluator_of(gate.metric, [evaluator.label for evaluator, _ in evaluators])
-            results.append(_check_slices(gate, label, measured, baseline))
-    return results
-
-
-def _check_slices(gate: Gate, label: str, measured: Statistics, baseline: Statistics) -> GateResult:
-    of_metric = with_slice(gate.metric, label, None)
-    slices = {
-        part: (measured[name], baseline[name])
-        for name in measured
-        if (part := slice_of(name, label)) not in (None, WORST) and with_slice(name, label, None) == of_metric
-    }
-    return guard(gate, with_slice(gate.metric, label, "each"), slices)
-
-
-def _check_gate(gate: Gate, measured: Statistics, baseline: Statistics | str) -> GateResult:
-    """`baseline`: the other model's metrics, or the reason why there are none."""
-    if gate.metric not in measured:
-        raise ModelError(f"gate: the model has no metric `{gate.metric}`: its embeddings have fewer dimensions")
-    if isinstance(baseline, str):
-        return decide(gate, measured[gate.metric], None, baseline)
-    if gate.metric not in baseline:
-        raise ModelError(f"gate: {gate.against} has no metric `{gate.metric}`: its embeddings have fewer dimensions")
-    return decide(gate, measured[gate.metric], baseline[gate.metric])
-
-
-def gate_error(results: list[GateResult]) -> dict[str, Any]:
-    failed = [result for result in results if result.passed is False]
-    if not failed:
-        return {}
-    reasons = ", ".join(
-        f"{result.metric} is {result.value:.4f}, {result.note or f'below {result.limit:.4f}'}" for result in failed
-    )
-    message = f"{len(failed)} of {len(results)} gates failed: {reasons}"
-    return {"error": {"class": GateError.__name__, "message": message, "exit_code": GateError.exit_code}}

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from stfit.commands.evaluate import evaluate
 from stfit.commands.sweep import combinations, half_width, split_values, sweep
-from stfit.errors import DivergedError, InterruptedRun, RecipeError
+from stfit.errors import DivergedError, GateError, InterruptedRun, ModelError, RecipeError
 from stfit.recipe.load import load_recipe
 
 MODEL = "scores/spearman_cosine"
@@ -121,3 +122,30 @@ def test_an_interrupted_sweep_goes_on_with_what_is_left(write, similarity, tmp_p
     found = sweep(recipe, ["seed=1,2"], tmp_path / "runs", None, print)
     assert asked == ["tiny-seed-1", "tiny-seed-2", "tiny-seed-1", "tiny-seed-2"]
     assert len(found["settings"][0]["scores"]) == 2
+
+
+def test_a_gate_over_seeds_compares_the_mean_of_a_sweep_and_refuses_a_model_alone(
+    write, run, similarity, tmp_path
+) -> None:
+    gates = [{"metric": MODEL, "against": "base", "over": "seeds", "min_gain": -1.0}, {"metric": MODEL, "min": -1.0}]
+    recipe = write(eval=[similarity], gate=gates, train={"max_steps": 3})
+    found = sweep(recipe, ["seed=1,2"], tmp_path / "runs", None, print)
+    (gate,) = found["gate"]
+    assert (gate["value"], gate["seeds"]) == (pytest.approx(found["settings"][0]["mean"]), 2)
+    one, other = (tmp_path / "runs" / "tiny-sweep" / name for name in found["settings"][0]["runs"])
+    of_run, alone = json.loads((one / "result.json").read_text())["result"]["gate"]
+    assert (of_run["passed"], alone["passed"]) == (True, None)
+    assert "`stfit sweep` compares" in alone["note"]
+    again = evaluate(str(one), load_recipe(one / "resolved.yaml").recipe)[0]
+    assert again["gate"][0] == {**gate, "value": pytest.approx(gate["value"]), "low": pytest.approx(gate["low"])}
+
+    single = run(recipe)[-1].result["model"]
+    refused = evaluate(single, load_recipe(recipe).recipe)[0]
+    assert refused["error"]["exit_code"] == GateError.exit_code
+    assert "1 seed is no mean" in refused["error"]["message"]
+
+    digest, _, text = (other / "resolved.yaml").read_text().partition("\n")
+    assert digest.startswith("#")
+    (other / "resolved.yaml").write_text(text.replace("max_steps: 3", "max_steps: 4"))
+    with pytest.raises(ModelError, match="differ in more than their seed"):
+        evaluate(str(one), load_recipe(one / "resolved.yaml").recipe)

@@ -332,6 +332,7 @@ CHANGES: dict[str, Change] = {
     "gate.against": (*GATE, "gate.0.against=published"),
     "gate.min_gain": (*GATE, "gate.0.min_gain=0.5"),
     "gate.guard": ("eval.0.by=word", GATE[0].replace("pearson", "spearman"), "gate.0.guard=true"),
+    "gate.over": (*GATE, "gate.0.over=seeds"),
     "eval.by": "eval.0.by=word",
     "eval.precisions": "eval.0.precisions=[int8]",
     "gate.confidence": (*GATE, "gate.0.confidence=null"),
