@@ -1,4 +1,5 @@
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +14,24 @@ def similar_command(
     model: ModelArgument,
     texts: InputArgument,
     query: Annotated[list[str] | None, typer.Option("--query", help="Text to search for; can be repeated.")] = None,
-    top: Annotated[int, typer.Option(help="Number of texts per query, or of pairs.", min=1)] = 3,
+    clusters: Annotated[
+        float | None,
+        typer.Option(
+            metavar="COSINE", help="Find groups of texts with at least this cosine to one of them.", min=-1, max=1
+        ),
+    ] = None,
+    min_size: Annotated[int, typer.Option(help="Texts of a cluster, at least.", min=1)] = 10,
+    top: Annotated[
+        int, typer.Option(help="Number of texts per query, of pairs, or of texts shown per cluster.", min=1)
+    ] = 3,
     column: Column = None,
     split: Split = None,
     read: Read = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File of pairs to write (.jsonl); of a part, a folder. Resumable."),
+        typer.Option(
+            "--output", "-o", help="File of pairs or clusters to write (.jsonl). Pairs: resumable; of a part, a folder."
+        ),
     ] = None,
     part: Annotated[
         str | None, typer.Option(metavar="i/N", help="Make part i of N of the comparisons of pairs alone.")
@@ -28,17 +40,19 @@ def similar_command(
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Find the closest pairs of texts. With --query, do what `search` does.
+    """Find the closest pairs of texts, or clusters of similar ones. With --query, do what `search` does.
 
     INPUT may also be what `encode` wrote: then those embeddings are searched. With --column, its texts are embedded.
 
-    Example: stfit similar runs/recipe texts.txt --query "how do I reset my password"
+    Example: stfit similar runs/recipe texts.txt --clusters 0.8
     """
     if query and (output or part or approximate):
         raise typer.BadParameter("--output, --part and --approximate are for pairs: leave out --query")
+    if clusters is not None and (query or part or approximate):
+        raise typer.BadParameter("--clusters compares all texts: leave out --query, --part and --approximate")
     if part and (output is None or approximate):
         raise typer.BadParameter("--part needs --output, a folder for all parts, and no --approximate")
-    from stfit.commands.similar import closest, similar
+    from stfit.commands.similar import closest, communities, similar
     from stfit.data.mapping.texts import source_of_texts
     from stfit.data.object_store import local_output, shown
     from stfit.data.part import Part
@@ -47,7 +61,11 @@ def similar_command(
 
     inputs = Inputs(source_of_texts(texts, split, read_options(read)), column)
     own = Part.parse(part) if part else None
-    if output:
+    if clusters is not None:
+        with local_output(output, None) if output else nullcontext() as target:
+            result = communities(model, inputs, clusters, min_size, device, target)
+        result |= {"output": shown(output)} if output else {}
+    elif output:
         with local_output(output, own) as target:
             result = closest(model, inputs, top, device, approximate=approximate, output=target, part=own)
         result |= {"output": shown(output)}
@@ -59,6 +77,8 @@ def similar_command(
         print_json(result)
     elif query:
         print_nearest(result["queries"])
+    elif clusters is not None:
+        _print_clusters(result, top)
     else:
         _print_pairs(result.get("pairs", []))
         _print_totals(result)
@@ -70,6 +90,18 @@ def _print_pairs(pairs: list[dict[str, Any]]) -> None:
             line_of({name[:-1]: cell for name, cell in pair.items() if name.endswith(side)}) for side in ("1", "2")
         )
         sys.stdout.write(f"\n{pair['similarity']:.3f}  {first}\n       {second}\n")
+
+
+def _print_clusters(result: dict[str, Any], top: int) -> None:
+    for cluster in result.get("clusters", []):
+        sys.stdout.write(f"\n{cluster['size']} texts\n")
+        for member in cluster["members"][:top]:
+            cells = {name: cell for name, cell in member.items() if name != "similarity"}
+            sys.stdout.write(f"  {member['similarity']:.3f}  {line_of(cells)}\n")
+    if "output" in result:
+        sys.stdout.write(f"{result['output']}: {result['rows']} clusters\n")
+    timings = f"{result['seconds_encoding']:.1f} s for the embeddings, {result['seconds_comparing']:.1f} s to compare"
+    log_line(f"{result['clustered']} of {result['texts']} distinct texts are in clusters: {timings}")
 
 
 def _print_totals(result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`stfit similar`: the texts most similar to a query, or the most similar pairs of texts."""
+"""`stfit similar`: the most similar pairs of texts, or communities of similar texts."""
 
 import json
 import logging
@@ -14,6 +14,7 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError
 from stfit.evaluation.approximate import build_index, measure_recall, offer_index, top_pairs_approximately
+from stfit.evaluation.communities import find_communities
 from stfit.evaluation.top_pairs import NO_PAIRS, TopPairs, block_count, compare_block
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
@@ -64,13 +65,8 @@ def closest(
         require_output(target, [*input_paths(inputs.source), *paths_of_model(Path(model))])
     device = choose_device(device)
     start = time.perf_counter()
-    if stored := stored_embeddings(inputs):
-        texts = distinct_stored(stored, inputs)
-    else:
-        texts = embed_distinct(inputs, load_encoder(model_in(model), device))
+    texts = _load_texts(model, inputs, device)
     count = len(texts.matrix)
-    if count < 2:
-        raise DataError(f"{inputs.source.dataset}: contains {count} distinct texts, but a pair needs two")
     embedded = time.perf_counter()
     result: dict[str, Any] = {"texts": count}
     if approximate:
@@ -88,6 +84,52 @@ def closest(
     atomic_write(target, "".join(json.dumps(pair, ensure_ascii=False, default=str) + "\n" for pair in pairs))
     _kept(target).delete()
     return as_json({"output": str(output)} | result | {"rows": len(pairs)})
+
+
+def communities(
+    model: str, inputs: Inputs, threshold: float, min_size: int, device: str, output: Path | None = None
+) -> dict[str, Any]:
+    """Groups of at least `min_size` texts, each with a cosine of at least `threshold` with the first of its group.
+
+    The largest comes first; returned, or written to `output`, a line for each.
+    """
+    if output:
+        require_output(output, [*input_paths(inputs.source), *paths_of_model(Path(model))])
+    device = choose_device(device)
+    start = time.perf_counter()
+    texts = _load_texts(model, inputs, device)
+    embedded = time.perf_counter()
+    found = find_communities(texts.matrix, threshold, min_size, device)
+    result: dict[str, Any] = {"texts": len(texts.matrix), "clustered": sum(len(member) for member, _ in found)}
+    result["seconds_encoding"] = round(embedded - start, 3)
+    result["seconds_comparing"] = round(time.perf_counter() - embedded, 3)
+    records = texts.read_records({row for member, _ in found for row in member.tolist()})
+    clusters = as_json(
+        [
+            {
+                "size": len(member),
+                "members": [
+                    records[row] | {"similarity": cosine}
+                    for row, cosine in zip(member.tolist(), score.tolist(), strict=True)
+                ],
+            }
+            for member, score in found
+        ]
+    )
+    if output is None:
+        return result | {"clusters": clusters}
+    atomic_write(output, "".join(json.dumps(cluster, ensure_ascii=False) + "\n" for cluster in clusters))
+    return {"output": str(output)} | result | {"rows": len(clusters)}
+
+
+def _load_texts(model: str, inputs: Inputs, device: str) -> DistinctTexts:
+    if stored := stored_embeddings(inputs):
+        texts = distinct_stored(stored, inputs)
+    else:
+        texts = embed_distinct(inputs, load_encoder(model_in(model), device))
+    if len(texts.matrix) < 2:
+        raise DataError(f"{inputs.source.dataset}: contains {len(texts.matrix)} distinct texts, but a pair needs two")
+    return texts
 
 
 def _kept(target: Path) -> SavedBlocks:

@@ -159,7 +159,7 @@ def _chain(first: EmbeddingRows, others: Iterator[EmbeddingRows]) -> Iterator[Em
 
 def _as_float32(windows: Iterable[EmbeddingRows]) -> Iterator[EmbeddingRows]:
     for window in windows:
-        yield replace(window, values=window.values.astype(np.float32))  # a copy: torch wants to write to it
+        yield replace(window, values=np.require(window.values, np.float32, "W"))  # torch wants to write to it
 
 
 def _dim_of_queries(stored: Embeddings, inputs: Inputs, encoder: Encoder, model: str) -> int:

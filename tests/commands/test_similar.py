@@ -11,7 +11,7 @@ import pytest
 
 from stfit.commands import similar as command
 from stfit.commands.encode import encode
-from stfit.commands.similar import closest, similar
+from stfit.commands.similar import closest, communities, similar
 from stfit.data.embeddings import read as reading
 from stfit.data.embeddings.matrix import EmbeddingMatrix
 from stfit.data.part import Part
@@ -139,6 +139,25 @@ def test_closest_pairs_of_stored_embeddings_are_those_of_their_texts(tiny_base, 
     found = closest(model, stored(model, documents, tmp_path / "e.parquet", with_text=True), 3, "cpu")["pairs"]
     assert [(pair["id1"], pair["id2"]) for pair in found] == [(pair["id1"], pair["id2"]) for pair in expected]
     assert found[0]["text1"] == expected[0]["text1"]
+
+
+def test_clusters_of_texts_and_of_their_embeddings_are_the_same_and_can_be_written(
+    tiny_base, documents, tmp_path
+) -> None:
+    model = str(tiny_base("bert"))
+    expected = communities(model, documents, 0.5, 2, "cpu")
+    found = communities(model, stored(model, documents, tmp_path / "e.parquet", with_text=True), 0.5, 2, "cpu")
+    assert expected["clustered"] == sum(cluster["size"] for cluster in expected["clusters"]) > 1
+    for one, other in zip(expected["clusters"], found["clusters"], strict=True):
+        assert [member["id"] for member in one["members"]] == [member["id"] for member in other["members"]]
+        assert one["members"][0]["similarity"] == 1
+        assert min(member["similarity"] for member in one["members"]) >= 0.5
+    output = tmp_path / "clusters.jsonl"
+    result = communities(model, documents, 0.5, 2, "cpu", output)
+    assert [json.loads(line) for line in output.read_text().splitlines()] == expected["clusters"]
+    assert result["rows"] == len(expected["clusters"])
+    with pytest.raises(RecipeError, match=r"corpus\.jsonl"):
+        communities(model, documents, 0.5, 2, "cpu", tmp_path / "corpus.jsonl")
 
 
 def written(folder) -> list[dict]:

@@ -8,6 +8,15 @@ from stfit.lazy import torch
 from stfit.similarity import normalize
 
 
+def read_rows(mapped_nd: np.ndarray, start: int, count: int) -> np.ndarray:
+    """Rows of a memory-mapped .npy file, read from it: a page that is touched stays in the memory of the process."""
+    rows_nd = mapped_nd[start : start + count]
+    if not isinstance(mapped_nd, np.memmap) or not mapped_nd.flags.c_contiguous:
+        return np.asarray(rows_nd)
+    offset = mapped_nd.offset + start * mapped_nd.strides[0]
+    return np.fromfile(str(mapped_nd.filename), mapped_nd.dtype, rows_nd.size, offset=offset).reshape(rows_nd.shape)
+
+
 class EmbeddingMatrix:
     """Rows of the arrays, one after another: all of them, or those that `rows` names, ascending."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stfit.data.embeddings.matrix import read_rows
 from stfit.data.embeddings.writers import WRITERS, EmbeddingRows, TableWriter, to_arrow, write_npy_header
 from stfit.data.part import Part
 from stfit.errors import DataError, RecipeError
@@ -155,7 +156,7 @@ def _read_part(stored: StoredPart, start: int) -> Iterator[EmbeddingRows]:
     values_nd = stored.values
     first = 0
     for size, cells in _row_blocks(stored):
-        values = values_nd[first : first + size]
+        values = read_rows(values_nd, first, size)
         ids = cells.pop("id", None) or list(range(start + first, start + first + size))
         yield EmbeddingRows(ids, cells, values)
         first += size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from tokenize import TokenError
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import safetensors
 
+from stfit.data.embeddings.matrix import read_rows
 from stfit.data.embeddings.parts import complete_parts, holds_parts, read_parts
 from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.data.object_store import local_copy, openable
@@ -145,7 +147,7 @@ def _require_floats(dtype: np.dtype, path: Path) -> None:
 
 def _read_npy(file: Path) -> Iterator[EmbeddingRows]:
     array_nd = np.load(file, mmap_mode="r")
-    yield from _slices(array_nd, array_nd.shape)
+    yield from _slices(partial(read_rows, array_nd), array_nd.shape)
 
 
 def _read_safetensors(file: Path) -> Iterator[EmbeddingRows]:
@@ -153,14 +155,14 @@ def _read_safetensors(file: Path) -> Iterator[EmbeddingRows]:
         if "embeddings" not in tensors.keys():  # noqa: SIM118 - it is no mapping
             raise ValueError("it has no tensor `embeddings`")
         tensor_nd = tensors.get_slice("embeddings")
-        yield from _slices(tensor_nd, tensor_nd.get_shape())
+        yield from _slices(lambda start, count: tensor_nd[start : start + count], tensor_nd.get_shape())
 
 
-def _slices(array_nd: Any, shape: Sequence[int]) -> Iterator[EmbeddingRows]:
+def _slices(read: Callable[[int, int], np.ndarray], shape: Sequence[int]) -> Iterator[EmbeddingRows]:
     if len(shape) != 2:
         raise ValueError(f"embeddings are an array of two dimensions, [rows, dim], and this one is {list(shape)}")
     for start in range(0, shape[0], WINDOW_ROWS):
-        yield EmbeddingRows([], {}, np.asarray(array_nd[start : min(start + WINDOW_ROWS, shape[0])]))
+        yield EmbeddingRows([], {}, read(start, min(WINDOW_ROWS, shape[0] - start)))
 
 
 def _read_parquet(file: Path) -> Iterator[EmbeddingRows]:
