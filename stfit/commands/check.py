@@ -19,7 +19,7 @@ from stfit.encoder.folder.resolve import is_local
 from stfit.encoder.prompts import prompt_name, with_built_in
 from stfit.encoder.tokenizer import FileTokenizer, Tokenizer
 from stfit.errors import DataError, RecipeError
-from stfit.evaluation.mteb import Mteb
+from stfit.evaluation.base import Benchmark
 from stfit.lazy import lazy
 from stfit.losses.base import CrossEncoderTeacher
 from stfit.recipe.load import load_recipe
@@ -132,7 +132,7 @@ def limit_hub_splits(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data, "objectives": objectives, "eval": evaluators})
 
 
-def _shortened(source: Source | Mteb) -> dict[str, str]:
+def _shortened(source: Source | Benchmark) -> dict[str, str]:
     if not source.dataset or not is_remote(source.dataset) or "[" in source.split:
         return {}
     return {"split": Preview("+".join(f"{name.strip()}[:{FIRST_ROWS}]" for name in source.split.split("+")))}

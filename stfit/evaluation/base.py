@@ -73,6 +73,31 @@ class Named(Spec):
         return None
 
 
+class Benchmark(Named):
+    """An evaluator whose rows are those of a public benchmark, so that a recipe names no columns."""
+
+    format: ClassVar[str] = ""
+    symmetric: ClassVar[bool] = False
+    per_similarity: ClassVar[bool] = False
+    dataset: ClassVar[None] = None
+    from_: ClassVar[None] = None
+    config: ClassVar[None] = None
+    by: ClassVar[str | None] = None
+    revision: ClassVar[None] = None
+    split: ClassVar[str] = "test"
+    columns: ClassVar[dict[str, str]] = {}
+
+    def columns_of(self, rows: Any) -> dict[str, Column]:
+        return {}
+
+    def examples_of(self, rows: Any) -> Examples | None:
+        """None: the rows are unknown."""
+        return None
+
+    def problems_of(self, rows: Any) -> list[Problem]:
+        return []
+
+
 class EvaluatorBase(Named, Source):
     """An evaluator on rows of its own: a source like the training data's, or the holdout of the training data."""
 

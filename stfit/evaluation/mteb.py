@@ -1,4 +1,4 @@
-"""A task of the Massive Text Embedding Benchmark (Muennighoff et al., https://arxiv.org/abs/2210.07316).
+"""Tasks of the Massive Text Embedding Benchmark (Muennighoff et al., https://arxiv.org/abs/2210.07316).
 
 Needs the extra `mteb`.
 """
@@ -7,89 +7,128 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from stfit.data.checks.leakage import Column
-from stfit.errors import HubError, Problem, RecipeError
-from stfit.evaluation.base import Embed, Named, TrainAndHoldout
-from stfit.evaluation.statistic import Statistic
+from stfit.errors import HubError, RecipeError
+from stfit.evaluation.base import Benchmark, Embed, TrainAndHoldout
+from stfit.evaluation.statistic import Statistic, mean_of, mean_over_parts
 from stfit.lazy import torch
 from stfit.similarity import pairwise_similarity, similarity_matrix
 
 ROLE_OF_PROMPT = {"query": "query", "document": "corpus"}
+OF_TREC = {"ndcg": "ndcg_cut_", "map": "map_cut_", "recall": "recall_", "precision": "P_", "hit_rate": "success_"}
+"""Metric of mteb -> start of its name among the scores of single queries, which are those of trec_eval."""
+MAIN = "main_score"
+ROUNDING = 1e-4
+"""Of the scores that mteb gives."""
 
 
-class Mteb(Named):
-    """A task of the mteb package, with its own data and main score: the mean over its subsets and splits."""
+class Mteb(Benchmark):
+    """Tasks of the mteb package, with their own data and main scores: each the mean over its subsets and splits.
+
+    Of tasks that search or rank, the score of each query is kept, so that intervals and gates apply.
+    """
 
     type: Literal["mteb"] = "mteb"
-    format: ClassVar[str] = ""
-    symmetric: ClassVar[bool] = False
-    per_similarity: ClassVar[bool] = False
-    main_metric: ClassVar[str] = "main_score"
-    metrics: ClassVar[list[str]] = ["main_score"]
+    main_metric: ClassVar[str] = MAIN
     prompt_roles: ClassVar[tuple[str, ...]] = ("text", "query", "corpus")
-    # Fields of evaluators with rows of their own.
-    dataset: ClassVar[None] = None
-    from_: ClassVar[None] = None
-    config: ClassVar[None] = None
-    by: ClassVar[None] = None
-    revision: ClassVar[None] = None
-    split: ClassVar[str] = "test"
-    columns: ClassVar[dict[str, str]] = {}
 
-    task: str
+    task: str | None = None
     """Name of the task, such as `STSBenchmark` or `SciFact`."""
+    tasks: list[str] | None = Field(None, min_length=1)
+    """Names of several tasks: each is a metric of its own, and `main_score` is their mean."""
     prompts: dict[str, str] | None = None
     """Role (`text`, `query` or `corpus`) -> name of a prompt in `model.prompts`. Default: those for queries and
     documents if the task distinguishes the two."""
 
+    @model_validator(mode="after")
+    def _task_or_tasks(self) -> Self:
+        if (self.task is None) == (self.tasks is None):
+            raise ValueError("set either `task` or `tasks`")
+        return self
+
+    @property
+    def task_names(self) -> list[str]:
+        return list(dict.fromkeys(self.tasks or [str(self.task)]))
+
+    @property
+    def metrics(self) -> list[str]:
+        return [MAIN, *(self.task_names if self.tasks else [])]
+
     @property
     def label(self) -> str:
-        return self.name or self.task
+        return self.name or self.task or "mteb"
 
     @property
     def origin(self) -> str:
-        return f"mteb:{self.task}"
+        return f"mteb:{', '.join(self.task_names)}"
 
-    def load(self, seed: int, training: TrainAndHoldout | None) -> Task:
+    def load(self, seed: int, training: TrainAndHoldout | None) -> Tasks:
         try:
             import mteb
         except ImportError as error:
             raise RecipeError(f"evaluator `{self.label}` needs the package mteb: install the extra `mteb`") from error
         try:
-            return Task(mteb.get_task(self.task))
+            return Tasks({name: mteb.get_task(name) for name in self.task_names})
         except KeyError as error:
             raise RecipeError(f"evaluator `{self.label}`: mteb has no such task: {error.args[0]}") from error
 
-    def measure(self, rows: Task, embed: Embed, similarity: str) -> dict[str, Statistic]:
-        """`main_score`, without rows to resample. Raises HubError if the task's data cannot be downloaded."""
-        import mteb
+    def measure(self, rows: Tasks, embed: Embed, similarity: str) -> dict[str, Statistic]:
+        """`main_score`, and that of each of several tasks. Raises HubError if a task's data cannot be downloaded."""
+        scores = {name: _measure(task, Adapter(embed, similarity)) for name, task in rows.tasks.items()}
+        if self.tasks is None:
+            return {MAIN: scores[str(self.task)]}
+        return {MAIN: mean_over_parts(list(scores.values())), **scores}
 
-        try:
-            model = Adapter(embed, similarity)
-            result = mteb.evaluate(model, rows.task, cache=None, co2_tracker=False, show_progress_bar=False)
-        except OSError as error:
-            raise HubError(f"the data of the mteb task {self.task} cannot be downloaded: {error}") from error
-        score = float(result.task_results[0].get_score())
-        return {"main_score": Statistic(0, lambda weight_r: score)}
 
-    def columns_of(self, rows: Any) -> dict[str, Column]:
-        return {}
+def _measure(task: Any, model: Adapter) -> Statistic:
+    """The main score; without rows to resample if mteb does not give the score of each query."""
+    import mteb
 
-    def examples_of(self, rows: Any) -> None:
-        """None: mteb does not expose the rows."""
+    per_query: list[dict[str, dict[str, float]]] = []
+    give = getattr(task, "task_specific_scores", None)
+    if give is not None:  # called for each subset and split with the scores of its queries
 
-    def problems_of(self, rows: Any) -> list[Problem]:
+        def keep(scores: dict[str, dict[str, float]], *others: Any, **named: Any) -> Any:
+            per_query.append(scores)
+            return give(scores, *others, **named)
+
+        task.task_specific_scores = keep
+    try:
+        result = mteb.evaluate(model, task, cache=None, co2_tracker=False, show_progress_bar=False)
+    except OSError as error:
+        raise HubError(f"the data of the mteb task {task.metadata.name} cannot be downloaded: {error}") from error
+    finally:
+        if give is not None:
+            del task.task_specific_scores
+    score = float(result.task_results[0].get_score())
+    parts = _scores_of_queries(task.metadata.main_score, per_query)
+    whole = mean_over_parts(parts) if len(parts) > 1 else parts[0] if parts else None
+    if whole is None or abs(whole.value - score) > ROUNDING:
+        return Statistic(0, lambda weight_r: score)
+    return whole
+
+
+def _scores_of_queries(main: str, per_query: list[dict[str, dict[str, float]]]) -> list[Statistic]:
+    """Of each subset and split, the main score as a mean over its queries; none if that is not among the scores."""
+    kind, _, cutoff = main.partition("_at_")
+    name = f"{OF_TREC.get(kind)}{cutoff}"
+    if not all(name in scores for of_queries in per_query for scores in of_queries.values()):
         return []
+    return [
+        mean_of(np.array([scores[name] for _, scores in sorted(of_queries.items())]))
+        for of_queries in per_query
+        if of_queries
+    ]
 
 
-class Task(NamedTuple):
-    """A task in place of loaded rows; it has no texts to share with other evaluators."""
+class Tasks(NamedTuple):
+    """Tasks in place of loaded rows; they have no texts to share with other evaluators."""
 
-    task: Any
+    tasks: dict[str, Any]
     texts: dict[str, list[str]] = {}
 
 

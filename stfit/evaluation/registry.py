@@ -6,6 +6,7 @@ from stfit.evaluation.base import EvaluatorBase
 from stfit.evaluation.binary_classification import BinaryClassification
 from stfit.evaluation.classification import Classification
 from stfit.evaluation.mteb import Mteb
+from stfit.evaluation.nanobeir import NanoBeir
 from stfit.evaluation.paraphrase_mining import ParaphraseMining
 from stfit.evaluation.reranking import Reranking
 from stfit.evaluation.retrieval import Retrieval
@@ -23,6 +24,7 @@ Evaluator = Annotated[
     | ParaphraseMining
     | Translation
     | Classification
+    | NanoBeir
     | Mteb,
     Choice("evaluator", EvaluatorBase, "format", "main_metric", "metrics", "measure"),
 ]

@@ -36,6 +36,22 @@ def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
     return Statistic(statistics[0].rows, lambda weight_r: float(np.mean([each.at(weight_r) for each in statistics])))
 
 
+def mean_over_parts(parts: Sequence[Statistic]) -> Statistic:
+    """The mean of several metrics of rows of their own, each as important; of parts with no drawn row, none counts.
+
+    Without rows to resample if one of them has none.
+    """
+    if not all(part.rows for part in parts):
+        return Statistic(0, lambda weight_r: float(np.mean([part.value for part in parts])))
+    ends = np.cumsum([part.rows for part in parts])[:-1]
+
+    def at(weight_r: np.ndarray) -> float:
+        weights = zip(parts, np.split(weight_r, ends), strict=True)
+        return float(np.mean([part.at(own_r) for part, own_r in weights if own_r.any()]))
+
+    return Statistic(sum(part.rows for part in parts), at)
+
+
 class Ranking:
     """Rows in descending order of score, grouped by equal score, with their binary labels."""
 

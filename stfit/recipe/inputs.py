@@ -84,6 +84,7 @@ def _describe_training(source: TrainingData) -> Inputs:
 def _describe_evaluator(evaluator: Any) -> Inputs:
     """Its dataset, and its tables by their keys; nothing for rows that are held out of the training."""
     tables = {key: _describe_source(table) for key, table in evaluator if isinstance(table, TableSource)}
+    tables |= {each.dataset: _describe_source(each) for each in getattr(evaluator, "datasets", None) or []}
     if not evaluator.dataset:
         return tables
     if train_split := getattr(evaluator, "train_split", None):

@@ -148,7 +148,6 @@ CLASSES = {
     "LabelAccuracyEvaluator": "`classification` measures classes of texts",
     "MSEEvaluator": "there is no such evaluator yet; `similarity` or `translation` measure a student",
     "MSEEvaluatorFromDataFrame": "there is no such evaluator yet; `similarity` or `translation` measure a student",
-    "NanoBEIREvaluator": "add its sets to `eval` one by one, as `retrieval`",
     "SequentialEvaluator": "`eval` is a list",
 }
 """Classes that no choice has as its name -> what to do instead."""

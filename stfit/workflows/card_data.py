@@ -10,7 +10,7 @@ from stfit.data.reading.local_files import shown_split
 from stfit.data.source import Source, is_remote
 from stfit.encoder.folder.inspect import inspect_folder
 from stfit.encoder.prompts import with_built_in
-from stfit.evaluation.mteb import Mteb
+from stfit.evaluation.base import Benchmark
 from stfit.evaluation.registry import Evaluator
 from stfit.io.atomic import atomic_write, wrap_os_errors
 from stfit.io.json_files import load_json_object
@@ -112,7 +112,7 @@ def _describe_data(recipe: Recipe, locked: list[dict[str, Any]], training: list[
     ]
 
 
-def _describe_dataset(source: Source | Mteb, label: str, format: str | None = None) -> DatasetFacts:
+def _describe_dataset(source: Source | Benchmark, label: str, format: str | None = None) -> DatasetFacts:
     """A dataset without the folders of this machine; `label` if it has no name of its own."""
     hub = source.dataset if source.dataset and is_remote(source.dataset) else None
     name = PurePath(source.dataset).name if source.dataset else label

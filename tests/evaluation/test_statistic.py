@@ -9,7 +9,7 @@ from stfit.evaluation.binary_classification import statistic_of
 from stfit.evaluation.bootstrap import resample
 from stfit.evaluation.classification import macro_f1, v_measure
 from stfit.evaluation.similarity import pearson, spearman
-from stfit.evaluation.statistic import Ranking, Statistic, mean_of
+from stfit.evaluation.statistic import Ranking, Statistic, mean_of, mean_over_parts
 
 RANDOM = np.random.default_rng(0)
 SCORE, GOLD = RANDOM.integers(0, 9, 40) / 8, RANDOM.integers(0, 6, 40) / 5
@@ -52,3 +52,12 @@ def test_a_mean_is_resampled_by_the_same_draws_as_any_metric(rows, draws, monkey
     mean = mean_of(np.random.default_rng(rows).random(rows))
     by_weights = resample(Statistic(mean.rows, mean.at), draws)
     np.testing.assert_allclose(resample(mean, draws), by_weights, rtol=0, atol=1e-12)
+
+
+def test_the_mean_over_parts_counts_each_as_much_and_a_part_alone_is_itself() -> None:
+    small, large = mean_of(np.array([1.0, 0.0])), mean_of(np.array([1.0] * 3 + [0.0]))
+    both = mean_over_parts([small, large])
+    assert (both.rows, both.value) == (6, (0.5 + 0.75) / 2)
+    assert both.at(np.array([0, 0, 1, 1, 0, 2])) == 0.5
+    assert mean_over_parts([small, Statistic(0, lambda weight: 0.1)]).rows == 0
+    assert mean_over_parts([small, Statistic(0, lambda weight: 0.1)]).value == 0.3

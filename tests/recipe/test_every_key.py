@@ -350,7 +350,12 @@ CHANGES: dict[str, Change] = {
     "eval[paraphrase_mining].top_k": (*HEAP, "eval.0.top_k=1"),
     "eval[paraphrase_mining].transitive": (*HEAP, "eval.0.transitive=true"),
     "eval[mteb].task": "eval=[{type: mteb, task: SICK-R}]",
+    "eval[mteb].tasks": "eval=[{type: mteb, tasks: [SICK-R, STSBenchmark]}]",
     "eval[mteb].prompts": "eval=[{type: mteb, task: SICK-R, prompts: {text: query}}]",
+    "eval[nanobeir].languages": "eval=[{type: nanobeir, languages: [de]}]",
+    "eval[nanobeir].datasets": "eval=[{type: nanobeir, datasets: [{dataset: me/nano}]}]",
+    "eval[nanobeir].datasets.dataset": "eval=[{type: nanobeir, datasets: [{dataset: me/nano}]}]",
+    "eval[nanobeir].datasets.revision": "eval=[{type: nanobeir, datasets: [{dataset: me/nano, revision: main}]}]",
     "eval[classification].train_split": (*KINDS, "eval.0.train_split='train[:25%]'"),
     "eval[classification].train_limit": (*KINDS, "eval.0.train_limit=3"),
     "eval[classification].methods": (*KINDS, "eval.0.methods=[knn]"),
@@ -367,6 +372,7 @@ ELSEWHERE = {
     "data.read.numbers",  # rows with such cells are refused without it: tests/data/test_examples.py
     "data.read.passage_words",  # of a folder of documents: tests/generation/test_generate.py
     "data.read.overlap_words",
+    *(f"eval[nanobeir].{key}" for key in ("sets", "k", "metrics", "precisions", "prompts")),  # tests/hub/test_nanobeir
     "train.timeout_minutes",  # of several processes: tests/commands/test_processes.py
     "push.private",  # of a repository that push creates: tests/publish/test_push.py
     # What a tracker is told lies with the tracker, whose package is an extra: tests/commands/test_trackers.py
