@@ -347,7 +347,9 @@ def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -
     """Weights are equal in all processes; from here on, each process draws its own dropout."""
     pairs = zip(recipe.objectives_by_path.values(), prepared.training, strict=True)
     losses = [
-        LossTerms(objective.losses, encoder.embedding_dim, examples.num_classes).to(encoder.device)
+        LossTerms(objective.losses, encoder.embedding_dim, examples.num_classes, examples.label_names).to(
+            encoder.device
+        )
         for objective, examples in pairs
     ]
     modules = trainable_modules(encoder, losses)

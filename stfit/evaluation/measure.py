@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from stfit.progress import task
 
 if TYPE_CHECKING:
     from stfit.encoder.encoder import Encoder
+    from stfit.losses.softmax_classifier import NamedHead
 
 Evaluators = list[tuple[Evaluator, Any]]
 
@@ -35,11 +37,12 @@ def measure(
     moment: When,
     dims: Sequence[int] = (),
     details: Details | None = None,
+    head: NamedHead | None = None,
 ) -> dict[str, Statistic]:
     """`<evaluator>/<metric>` -> statistic, for the evaluators that run at this moment; shared texts are embedded once.
 
-    `dims`: prefixes to measure as well, as `<evaluator>@<dim>/<metric>`. `details`: filled for each evaluator. Raises
-    DivergedError.
+    `dims`: prefixes to measure as well, as `<evaluator>@<dim>/<metric>`. `details`: filled for each evaluator. `head`:
+    of the softmax loss that the model was trained with. Raises DivergedError.
     """
     due = [(evaluator, rows) for evaluator, rows in evaluators if moment in evaluator.when]
     full_dim = encoder.output_dim
@@ -50,7 +53,7 @@ def measure(
     for evaluator, rows in due:
         with task(f"evaluating {evaluator.label}"):
             found = {
-                dim: _measure_stored(evaluator, rows, cache.embed_for(evaluator, dim), encoder.config.similarity)
+                dim: _measure_stored(evaluator, rows, cache.embed_for(evaluator, dim), encoder.config.similarity, head)
                 for dim in set(sizes.values())
             }
             if details is not None:
@@ -64,12 +67,16 @@ def measure(
     return statistics
 
 
-def _measure_stored(evaluator: Evaluator, rows: Any, embed: Embed, similarity: str) -> dict[str, dict[str, Statistic]]:
+def _measure_stored(
+    evaluator: Evaluator, rows: Any, embed: Embed, similarity: str, head: NamedHead | None
+) -> dict[str, dict[str, Statistic]]:
     """Precision (empty: float32) -> metric -> statistic."""
-    found = {"": evaluator.measure(rows, embed, similarity)}
+    compute: Any = evaluator.measure
+    compute = partial(compute, head=head) if evaluator.needs_head else compute
+    found = {"": compute(rows, embed, similarity)}
     _require_declared(evaluator, found[""])
-    if precisions := evaluator.stored_precisions:
-        found |= measure_stored(evaluator, rows, embed, similarity, precisions)
+    if evaluator.stored_precisions:
+        found |= measure_stored(evaluator, compute, rows, embed, similarity)
     return found
 
 

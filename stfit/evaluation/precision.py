@@ -5,13 +5,14 @@ the sign of each dimension; two texts are as similar as many signs are equal. bi
 first documents are then ordered by the float query and the documents' bytes (https://arxiv.org/abs/2106.00882).
 """
 
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from stfit.encoder.export.quantization import Ranges, dequantize, quantize
-from stfit.evaluation.base import Embed, Precision
+from stfit.evaluation.base import Embed
 from stfit.evaluation.knn import CHUNK
 
 NO_BITS = ("euclidean", "manhattan")
@@ -51,17 +52,18 @@ def as_signs(embed: Embed) -> Embed:
 
 
 def measure_stored(
-    evaluator: Any, rows: Any, embed: Embed, similarity: str, precisions: list[Precision]
+    evaluator: Any, measure: Callable[..., Any], rows: Any, embed: Embed, similarity: str
 ) -> dict[str, dict[str, Any]]:
-    """Precision -> what `measure` finds with embeddings that are stored in it."""
+    """Precision of the evaluator -> what its `measure` finds with embeddings that are stored in it."""
+    precisions = evaluator.stored_precisions
     embed = in_unit_length(embed) if similarity == "cosine" else embed
     found: dict[str, dict[str, Any]] = {}
     ranges = ranges_of(rows.texts, embed) if {"int8", "binary+rescore"} & {*precisions} else None
     for precision in precisions:
         if precision == "int8" and ranges is not None:
-            found[precision] = evaluator.measure(rows, as_bytes(embed, ranges), similarity)
+            found[precision] = measure(rows, as_bytes(embed, ranges), similarity)
         elif precision == "binary":
-            found[precision] = evaluator.measure(rows, as_signs(embed), similarity)
+            found[precision] = measure(rows, as_signs(embed), similarity)
         elif precision == "binary+rescore" and ranges is not None:
             found[precision] = evaluator.measure_rescored(
                 rows, as_signs(embed), embed, as_bytes(embed, ranges), similarity

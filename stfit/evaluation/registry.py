@@ -5,6 +5,9 @@ from typing import Annotated, Any
 from stfit.evaluation.base import EvaluatorBase
 from stfit.evaluation.binary_classification import BinaryClassification
 from stfit.evaluation.classification import Classification
+from stfit.evaluation.label_accuracy import LabelAccuracy
+from stfit.evaluation.loss import LossOnRows
+from stfit.evaluation.mse import MSEToTeacher
 from stfit.evaluation.mteb import Mteb
 from stfit.evaluation.nanobeir import NanoBeir
 from stfit.evaluation.paraphrase_mining import ParaphraseMining
@@ -24,6 +27,9 @@ Evaluator = Annotated[
     | ParaphraseMining
     | Translation
     | Classification
+    | LabelAccuracy
+    | MSEToTeacher
+    | LossOnRows
     | NanoBeir
     | Mteb,
     Choice("evaluator", EvaluatorBase, "format", "main_metric", "metrics", "measure"),

@@ -1,6 +1,6 @@
 """The base of every loss, and checks of what a loss is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -114,6 +114,17 @@ class LossBase(Spec):
         if self.columns is None:
             return columns
         return {name: vectors for name, vectors in columns.items() if role_of(name) in self.columns}
+
+    def format_of(self, format: str, roles: Sequence[str]) -> str | None:
+        """The format of the columns that it selects of these roles; None if they form none."""
+        chosen = set(self.columns or roles)
+        if self.takes_any_columns or chosen == set(roles):
+            return format
+        return "positive_pair" if chosen == {"anchor", "positive"} else None
+
+    def label_kinds(self, format: str, roles: Sequence[str]) -> tuple[str, ...]:
+        """The kinds of labels that it takes in the format of its columns."""
+        return tuple(fit.label for fit in self.fits if fit.format == self.format_of(format, roles))
 
     def __call__(self, columns: Columns, label: Tensor | None) -> Tensor:
         """Scalar loss of a batch: `columns` [rows, dim] each, `label` [rows] if the format has one."""

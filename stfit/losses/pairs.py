@@ -81,7 +81,7 @@ class OnlineContrastive(LossBase):
 class Softmax(LossBase):
     """Cross-entropy of a linear classifier over both embeddings of a pair and their difference.
 
-    The classifier's weights are trained and checkpointed, but are not part of the published model
+    The classifier is saved beside the model, where `label_accuracy` finds it; embeddings need only the model
     (Reimers and Gurevych, 2019, https://arxiv.org/abs/1908.10084).
     """
 

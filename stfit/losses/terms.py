@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from stfit.errors import RecipeError
 from stfit.losses.base import Columns, LossBase
 from stfit.losses.registry import build_loss, compute_loss
+from stfit.losses.softmax_classifier import NamedHead, SoftmaxHead
 
 Labels = Sequence[Tensor | None]
 """The label of each loss; None for one that needs none."""
@@ -16,11 +17,24 @@ Labels = Sequence[Tensor | None]
 class LossTerms(nn.Module):
     """One or more losses of the same embeddings, each with its weight."""
 
-    def __init__(self, losses: Sequence[LossBase], embedding_dim: int, num_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        losses: Sequence[LossBase],
+        embedding_dim: int,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         self.losses = list(losses)
         self.built = [build_loss(loss, embedding_dim, num_classes) for loss in losses]
+        self.class_names = list(class_names or [])
         self.with_weights = nn.ModuleList(built for built in self.built if isinstance(built, nn.Module))
+
+    @property
+    def head(self) -> NamedHead | None:
+        """The classifier of a softmax loss, if there is one."""
+        heads = [built for built in self.built if isinstance(built, SoftmaxHead)]
+        return NamedHead(heads[0], self.class_names) if heads else None
 
     @property
     def names(self) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from stfit.data.source import is_remote
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import is_on_hub
+from stfit.evaluation.mse import MSEToTeacher
 from stfit.hub.download import find_commit
 from stfit.hub.explain import Kind
 from stfit.losses.base import CrossEncoderTeacher, TeacherLoss
@@ -18,7 +19,16 @@ class HubRef(NamedTuple):
     revision: str | None
 
 
+def hub_refs(spec: Any) -> dict[str, HubRef]:
+    """Key of the revision -> repository, of all that a section names itself."""
+    refs = {"revision": hub_ref(spec)}
+    if isinstance(spec, MSEToTeacher):
+        refs["teacher_revision"] = _model_ref(spec.teacher, spec.teacher_revision)
+    return {key: ref for key, ref in refs.items() if ref}
+
+
 def hub_ref(spec: Any) -> HubRef | None:
+    """The repository of a section's rows or weights."""
     if isinstance(spec, Model):
         on_hub = isinstance(spec.base, str) and is_on_hub(spec.base)
         return HubRef("model", str(spec.base), spec.revision) if on_hub else None
@@ -36,8 +46,7 @@ def _model_ref(base: str, revision: str | None) -> HubRef | None:
 
 def iter_hub_refs(spec: Any) -> Iterator[HubRef]:
     if isinstance(spec, Spec):
-        if ref := hub_ref(spec):
-            yield ref
+        yield from hub_refs(spec).values()
         spec = dict(spec)
     for part in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ():
         yield from iter_hub_refs(part)
@@ -52,6 +61,5 @@ def pin(spec: Any) -> Any:
     if not isinstance(spec, Spec):
         return spec
     pinned = {name: pin(value) for name, value in spec}
-    if ref := hub_ref(spec):
-        pinned["revision"] = find_commit(*ref)
+    pinned |= {key: find_commit(*ref) for key, ref in hub_refs(spec).items()}
     return spec.model_copy(update=pinned)

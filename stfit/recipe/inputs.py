@@ -18,6 +18,7 @@ from stfit.data.reading.local_files import fingerprint_files
 from stfit.data.source import TableSource, TrainingData
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import SMALL_FILES, locate_adapter_base, model_folder
+from stfit.evaluation.mse import MSEToTeacher
 from stfit.io.hashing import hash_file
 from stfit.losses.base import CrossEncoderTeacher
 from stfit.paths import Pattern
@@ -85,6 +86,8 @@ def _describe_evaluator(evaluator: Any) -> Inputs:
     """Its dataset, and its tables by their keys; nothing for rows that are held out of the training."""
     tables = {key: _describe_source(table) for key, table in evaluator if isinstance(table, TableSource)}
     tables |= {each.dataset: _describe_source(each) for each in getattr(evaluator, "datasets", None) or []}
+    if isinstance(evaluator, MSEToTeacher):
+        tables["teacher"] = _describe_model(Model(base=evaluator.teacher, revision=evaluator.teacher_revision))
     if not evaluator.dataset:
         return tables
     if train_split := getattr(evaluator, "train_split", None):

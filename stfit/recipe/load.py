@@ -61,7 +61,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
     for file in reversed(files[:-1]):
         root = merge(root, file.root, types)
     root, later_problems = apply_overrides(root, overrides, types)
-    root = _expand_from_data(root)
+    root = _complete_loss_evaluators(_expand_from_data(root))
     origins = _origins_of(root)
     root = _apply_default_name(root, path, model)
     try:
@@ -89,6 +89,23 @@ def _expand_from_data(root: Node) -> Node:
     items = [
         replace(item, value=shared | {key: value for key, value in item.value.items() if key != "from"})
         if isinstance(item.value, dict) and (origin := item.child("from")) and origin.value == "data"
+        else item
+        for item in evaluators.value
+    ]
+    return replace(root, value=root.value | {"eval": replace(evaluators, value=items)})
+
+
+def _complete_loss_evaluators(root: Node) -> Node:
+    """What an evaluator of the loss does not set is that of the training."""
+    evaluators = root.child("eval")
+    if not isinstance(root.value, dict) or not evaluators or not isinstance(evaluators.value, list):
+        return root
+    sections = {"loss": root, "format": root.child("data"), "prompts": root.child("data")}
+    sections["batch_size"] = root.child("train")
+    shared = {key: value for key, section in sections.items() if section and (value := section.child(key))}
+    items = [
+        replace(item, value=shared | item.value)
+        if isinstance(item.value, dict) and (kind := item.child("type")) and kind.value == "loss"
         else item
         for item in evaluators.value
     ]

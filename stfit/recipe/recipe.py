@@ -108,20 +108,13 @@ class Objective(Spec):
 
     def format_of(self, loss: LossBase) -> str | None:
         """The format of the columns that a loss selects; None if they form none."""
-        chosen = set(loss.columns or self.roles)
-        if loss.takes_any_columns or chosen == set(self.roles):
-            return self.data.format
-        return "positive_pair" if chosen == {"anchor", "positive"} else None
+        return loss.format_of(self.data.format, self.roles)
 
     @property
     def needs(self) -> list[LabelNeeds]:
         """What each loss learns from."""
         return [
-            LabelNeeds(
-                loss.tag(),
-                tuple(fit.label for fit in loss.fits if fit.format == self.format_of(loss)),
-                teacher_of(loss) is not None,
-            )
+            LabelNeeds(loss.tag(), loss.label_kinds(self.data.format, self.roles), teacher_of(loss) is not None)
             for loss in self.losses
         ]
 

@@ -145,9 +145,7 @@ CLASSES = {
     "DenoisingAutoEncoderLoss": "format `text` with `multiple_negatives_ranking` (SimCSE) learns from texts alone",
     "Matryoshka2dLoss": "losses see embeddings, not the layers below: use `matryoshka_dims` with any loss",
     "MatryoshkaLoss": "write `matryoshka_dims: [384, 128]` in any loss",
-    "LabelAccuracyEvaluator": "`classification` measures classes of texts",
-    "MSEEvaluator": "there is no such evaluator yet; `similarity` or `translation` measure a student",
-    "MSEEvaluatorFromDataFrame": "there is no such evaluator yet; `similarity` or `translation` measure a student",
+    "MSEEvaluatorFromDataFrame": "use `mse` on a file of the rows",
     "SequentialEvaluator": "`eval` is a list",
 }
 """Classes that no choice has as its name -> what to do instead."""

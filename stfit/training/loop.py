@@ -17,6 +17,7 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.files import name_some, not_finite
 from stfit.errors import DataError, DivergedError, InterruptedRun, RecipeError, overflow_advice
 from stfit.events import StepInfo
+from stfit.losses.softmax_classifier import NamedHead
 from stfit.losses.terms import LossTerms
 from stfit.runtime.timer import Timer
 from stfit.training.adamw import AdamW
@@ -39,6 +40,11 @@ class TrainObjects:
     @property
     def modules(self) -> list[nn.Module]:
         return trainable_modules(self.encoder, self.losses)
+
+    @property
+    def head(self) -> NamedHead | None:
+        """The classifier of the first softmax loss; None without one."""
+        return next((terms.head for terms in self.losses if terms.head), None)
 
     def full_encoder(self) -> AbstractContextManager[Encoder]:
         """The encoder with all of its weights, to measure or save it. A collective operation."""

@@ -1,18 +1,19 @@
 """The models that a gate compares a model with."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from stfit.encoder.build import build_encoder, load_encoder
+from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.folder.resolve import ALL_FILES, is_st_model, model_in
+from stfit.encoder.folder.resolve import ALL_FILES, is_st_model
 from stfit.hub.download import download_files, find_newest, with_owner
 from stfit.recipe.recipe import Recipe
 from stfit.training.rng import seed_everything
 from stfit.workflows.validate import load_training_rows
 
 
-def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
-    """The model that `against` names, or the reason why there is none."""
+def find_baseline(against: str, recipe: Recipe, device: str) -> Encoder | Path | str:
+    """The model that `against` names, its folder, or the reason why there is none."""
     if against == "base":
         return build_untrained(recipe, device)
     if against == "published":
@@ -23,8 +24,8 @@ def load_baseline(against: str, recipe: Recipe, device: str) -> Encoder | str:
         folder = download_files("model", repo, commit, ALL_FILES) if commit else None
         if folder is None or not is_st_model(folder):
             return f"nothing is published at {repo} yet"
-        return load_encoder(folder, device)
-    return load_encoder(model_in(against), device)
+        return folder
+    return Path(against)
 
 
 def build_untrained(recipe: Recipe, device: str) -> Encoder:

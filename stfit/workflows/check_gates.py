@@ -4,25 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stfit.encoder.build import load_encoder
-from stfit.encoder.folder.resolve import inner_model, model_in
+from stfit.encoder.folder.resolve import inner_model
 from stfit.errors import GateError, ModelError
 from stfit.evaluation.gate import Gate, GateResult, decide, decide_over_seeds, guard
-from stfit.evaluation.measure import Evaluators, evaluator_of, measure
+from stfit.evaluation.measure import Evaluators, evaluator_of
 from stfit.evaluation.slices import WORST, slice_of, with_slice
-from stfit.evaluation.statistic import Statistic
 from stfit.io.json_files import load_json_object
 from stfit.progress import task
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import SWEEP_SUMMARY, RunFolder
-from stfit.workflows.baselines import load_baseline
+from stfit.workflows.baselines import find_baseline
+from stfit.workflows.measure_model import Statistics, measure_model, measure_other
 from stfit.workflows.validate import prepare_evaluation
 
 PUBLISHED = "published"
-
-Statistics = dict[str, Statistic]
+REASONS = "its embeddings have fewer dimensions, or it has no classifier"
 
 
 def check_gates_after_training(
@@ -46,7 +44,7 @@ def check_gates_of_sweep(models: Sequence[Path], recipe: Recipe) -> list[GateRes
     over_seeds = [gate for gate in recipe.gate if gate.over]
     recipe, device = recipe.model_copy(update={"gate": over_seeds}), choose_device(recipe.train.device)
     evaluators = _needed(prepare_evaluation(recipe), over_seeds)
-    measured = [measure(load_encoder(model, device), evaluators, "end", recipe.matryoshka_dims) for model in models]
+    measured = [measure_model(model, evaluators, recipe, device)[1] for model in models]
     return check_gates(measured, evaluators, recipe, device, {})
 
 
@@ -60,9 +58,8 @@ def _needed(evaluators: Evaluators, gates: Sequence[Gate]) -> Evaluators:
 def measure_other_seeds(model: str, evaluators: Evaluators, recipe: Recipe, device: str) -> list[Statistics]:
     """What the gates over seeds need of the other models of a sweep that differ from `model` in their seed alone."""
     over_seeds = [gate for gate in recipe.gate if gate.over]
-    needed, dims = _needed(evaluators, over_seeds), recipe.matryoshka_dims
-    others = _other_seeds(Path(model)) if over_seeds else []
-    return [measure(load_encoder(model_in(str(run)), device), needed, "end", dims) for run in others]
+    needed, others = _needed(evaluators, over_seeds), _other_seeds(Path(model)) if over_seeds else []
+    return [measure_model(run, needed, recipe, device)[1] for run in others]
 
 
 def _other_seeds(model: Path) -> list[Path]:
@@ -100,8 +97,8 @@ def check_gates(
         if name is not None and name not in baselines:
             needed = _needed(evaluators, [gate for gate in recipe.gate if gate.against == name])
             with task(f"the gate's other model, {name}"):
-                encoder, dims = load_baseline(name, recipe, device), recipe.matryoshka_dims
-                baselines[name] = encoder if isinstance(encoder, str) else measure(encoder, needed, "end", dims)
+                other = find_baseline(name, recipe, device)
+                baselines[name] = other if isinstance(other, str) else measure_other(other, needed, recipe, device)
         baseline = baselines.get(name or "", "")
         results.append(_check_gate(gate, measured, baseline))
         if gate.guard and not isinstance(baseline, str):
@@ -123,9 +120,9 @@ def _check_slices(gate: Gate, label: str, measured: Statistics, baseline: Statis
 def _check_gate(gate: Gate, measured: Sequence[Statistics], baseline: Statistics | str) -> GateResult:
     """`baseline`: the other model's metrics, or the reason why there are none."""
     if any(gate.metric not in of_model for of_model in measured):
-        raise ModelError(f"gate: the model has no metric `{gate.metric}`: its embeddings have fewer dimensions")
+        raise ModelError(f"gate: the model has no metric `{gate.metric}`: {REASONS}")
     if not isinstance(baseline, str) and gate.metric not in baseline:
-        raise ModelError(f"gate: {gate.against} has no metric `{gate.metric}`: its embeddings have fewer dimensions")
+        raise ModelError(f"gate: {gate.against} has no metric `{gate.metric}`: {REASONS}")
     other, note = (None, baseline) if isinstance(baseline, str) else (baseline[gate.metric], "")
     if gate.over:
         return decide_over_seeds(gate, [of_model[gate.metric] for of_model in measured], other, note)

@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.model_config import ModelInfo
-from stfit.encoder.folder.resolve import ALL_FILES, model_in
+from stfit.encoder.folder.resolve import ALL_FILES
 from stfit.errors import RecipeError
 from stfit.evaluation.bootstrap import compare
 from stfit.evaluation.gate import GateResult
-from stfit.evaluation.measure import Details, Evaluators, evaluator_of, main_metrics, measure, values_of
+from stfit.evaluation.measure import Details, Evaluators, evaluator_of, main_metrics, values_of
 from stfit.evaluation.slices import require_slice, summarize_slices
 from stfit.hub.download import download_files
 from stfit.publish.commit import BranchState
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.device import choose_device
-from stfit.workflows.check_gates import PUBLISHED, Statistics, check_gates, gate_error, measure_other_seeds
+from stfit.workflows.check_gates import PUBLISHED, check_gates, gate_error, measure_other_seeds
 from stfit.workflows.findings import lint_recipe
 from stfit.workflows.lint_evaluation import unknown_metrics
+from stfit.workflows.measure_model import Statistics, measure_model, measure_other
 from stfit.workflows.session import log_problem
 from stfit.workflows.validate import prepare_evaluation, slice_problems
 
@@ -58,15 +58,14 @@ def evaluate_model(
         names = evaluator.slices_of(rows)
         for gate in recipe.gate:
             require_slice(gate.metric, evaluator.label, names)
-    encoder = load_encoder(model_in(model), device)
     details: Details | None = {} if with_details else None
-    measured = measure(encoder, evaluators, "end", recipe.matryoshka_dims, details)
+    encoder, measured = measure_model(model, evaluators, recipe, device, details)
     of_seeds = [measured, *measure_other_seeds(model, evaluators, recipe, device)]
     gates = check_gates(of_seeds, evaluators, recipe, device, {})
     comparison, moved = {}, {}
     main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
     if baseline is not None:
-        of_baseline = measure(load_encoder(model_in(baseline), device), evaluators, "end", recipe.matryoshka_dims)
+        of_baseline = measure_other(baseline, evaluators, recipe, device)
         both = [name for name in measured if name in of_baseline]
         comparison = {name: vars(compare(measured[name], of_baseline[name])) for name in both}
         moved = _rows_that_moved(measured, of_baseline, evaluators, main)

@@ -10,6 +10,7 @@ from stfit.evaluation.base import When
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.precision import NO_BITS
 from stfit.evaluation.slices import WORST, slice_of, with_slice
+from stfit.losses.pairs import Softmax
 from stfit.recipe.recipe import Recipe
 from stfit.workflows.findings import Findings
 
@@ -39,6 +40,8 @@ def unmeasurable(recipe: Recipe, base: ModelInfo) -> Findings:
     for i, evaluator in enumerate(recipe.eval):
         if evaluator.by is not None and not evaluator.can_slice:
             yield f"eval.{i}.by", "slices", f"{evaluator.tag()} compares all sentences with each other: remove this key"
+        if evaluator.needs_head and not any(isinstance(loss, Softmax) for loss in recipe.losses_by_path.values()):
+            yield f"eval.{i}.type", "no-classifier", f"{evaluator.tag()} needs loss softmax, which trains a classifier"
         similarity = recipe.model.similarity or (base.config.similarity if base.config else "cosine")
         wrong = [precision for precision in evaluator.stored_precisions if precision.startswith("binary")]
         if wrong and similarity in NO_BITS:

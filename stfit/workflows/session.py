@@ -20,6 +20,7 @@ from stfit.evaluation.measure import Evaluators, measure, values_of
 from stfit.evaluation.statistic import Statistic
 from stfit.events import Evaluated, StepInfo
 from stfit.io.atomic import atomic_directory, atomic_write
+from stfit.losses.softmax_classifier import NamedHead, load_head, save_head
 from stfit.progress import task
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.recipe import Recipe
@@ -127,7 +128,7 @@ class TrainingSession:
             self.require_best()
             with self.interruptible():
                 best = load_encoder(self.folder.model, str(self.objects.encoder.device))
-                self.state.metrics = self.measure(best, "end")
+                self.state.metrics = self.measure(best, "end", load_head(self.folder.model))
                 self.record_samples(best, "end")
             yield Evaluated(self.state.step, self.state.metrics)
 
@@ -137,11 +138,15 @@ class TrainingSession:
             log.warning("%s: the best model is lost, and the last one is kept", damage)
             self.write_model()
 
-    def measure(self, encoder: Encoder, moment: When) -> dict[str, float]:
-        """Metrics of the evaluators that run at this moment; the same in all processes."""
+    def measure(self, encoder: Encoder, moment: When, head: NamedHead | None = None) -> dict[str, float]:
+        """Metrics of the evaluators that run at this moment; the same in all processes.
+
+        `head`: that of the encoder, if it is not the one in training.
+        """
         start = time.perf_counter()
         with self.state.timed("evaluation"), collective_timeout(LONG):
-            statistics = measure(encoder, self.evaluators, moment, self.recipe.matryoshka_dims)
+            dims, head = self.recipe.matryoshka_dims, head or self.objects.head
+            statistics = measure(encoder, self.evaluators, moment, dims, head=head)
             if moment != "during":
                 self.statistics[moment] = statistics
                 self.report_data.record_metrics(moment, statistics)
@@ -255,6 +260,8 @@ class TrainingSession:
                 ):
                     return_freed_memory()  # a saved model is loaded once, to prove that it is the trained one
                     save_encoder(encoder, scratch)
+                    if head := self.objects.head:
+                        save_head(scratch, head)
                     return_freed_memory()
                 self.state.weights = hash_model(self.folder.model)
             barrier()  # no process may read the model before it is written

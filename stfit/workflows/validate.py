@@ -32,6 +32,7 @@ from stfit.errors import (
 from stfit.evaluation.base import TrainAndHoldout
 from stfit.evaluation.bootstrap import TAIL, min_rows
 from stfit.evaluation.measure import Evaluators
+from stfit.evaluation.mse import MSEToTeacher
 from stfit.evaluation.registry import Evaluator
 from stfit.evaluation.slices import require_slice, require_slices
 from stfit.hub.explain import OUT_OF_REACH
@@ -147,6 +148,9 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
                     report.warnings += lint_evaluation(examples, dataset_of(evaluator, recipe))
                     report.warnings += _class_problems(evaluator, examples, report)
                 _check_slice_names(recipe, evaluator, rows, origins, report)
+            if isinstance(evaluator, MSEToTeacher):
+                with report.collect_errors(location=RecipeLocation(origins, f"eval.{number}", "teacher")):
+                    _check_evaluating_teacher(recipe, evaluator, report)
     if not report.errors:
         _drop_overlap(recipe, holdout, origins, report)
     for key, objective in recipe.objectives_by_path.items():
@@ -269,6 +273,13 @@ def _check_teacher(recipe: Recipe, loss: LossBase, report: Prepared) -> None:
     student_dim = embedding_dim(recipe, report.base)
     if student_dim is not None and teacher_dim is not None:
         loss.require_teacher_dim(student_dim, teacher_dim)
+
+
+def _check_evaluating_teacher(recipe: Recipe, evaluator: MSEToTeacher, report: Prepared) -> None:
+    teacher = Model(base=evaluator.teacher, revision=evaluator.teacher_revision)
+    teacher_dim, student_dim = _inspect_if_reachable(teacher, report).output_dim, embedding_dim(recipe, report.base)
+    if student_dim is not None and teacher_dim is not None:
+        evaluator.require_teacher_dim(student_dim, teacher_dim)
 
 
 def _inspect_if_reachable(model: Model, report: Prepared) -> ModelInfo:

@@ -51,6 +51,8 @@ TRIPLETS = ("eval=[{type: triplet, name: kept, dataset: ./rows.jsonl, split: tra
 TABLES = """corpus: {dataset: ./rows.jsonl, columns: {id: year}},
 queries: {dataset: ./rows.jsonl, columns: {id: year, text: anchor}},
 relevant: {dataset: ./rows.jsonl, columns: {query: year, corpus: year}}"""
+STUDENT = ("eval=[{type: mse, name: near, dataset: ./rows.jsonl, split: train, teacher: BERT}]",)
+LOSS = ("eval=[{type: loss, name: loss, dataset: ./rows.jsonl, split: train}]",)
 SEARCH = (f"eval=[{{type: retrieval, name: search, {TABLES}}}]",)
 HEAP = (
     "eval=[{type: paraphrase_mining, name: heap, dataset: ./rows.jsonl, split: train}]",
@@ -352,6 +354,11 @@ CHANGES: dict[str, Change] = {
     "eval[mteb].task": "eval=[{type: mteb, task: SICK-R}]",
     "eval[mteb].tasks": "eval=[{type: mteb, tasks: [SICK-R, STSBenchmark]}]",
     "eval[mteb].prompts": "eval=[{type: mteb, task: SICK-R, prompts: {text: query}}]",
+    "eval[mse].teacher": (*STUDENT, "eval.0.teacher=BERT2"),
+    "eval[mse].teacher_revision": (*STUDENT, "eval.0.teacher_revision=main"),
+    "eval[loss].format": (*LOSS, "eval.0.format=positive_pair"),
+    "eval[loss].loss": (*LOSS, "eval.0.loss=triplet"),
+    "eval[loss].batch_size": (*LOSS, "eval.0.batch_size=7"),
     "eval[nanobeir].languages": "eval=[{type: nanobeir, languages: [de]}]",
     "eval[nanobeir].datasets": "eval=[{type: nanobeir, datasets: [{dataset: me/nano}]}]",
     "eval[nanobeir].datasets.dataset": "eval=[{type: nanobeir, datasets: [{dataset: me/nano}]}]",
