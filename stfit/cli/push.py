@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,9 @@ def push_command(
     language: Annotated[
         list[str] | None, typer.Option(help="Language for the card; repeatable [default: push.language].")
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="File of int8 ranges, as `encode` writes it, to publish with the model.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the gate and list the files; publish nothing.")
     ] = False,
@@ -35,7 +39,8 @@ def push_command(
     from stfit.commands.push import PushOptions, push
 
     languages = tuple(language or ())
-    result = push(target, PushOptions(repo, private, branch, create_pr, tag, license, languages, dry_run, force))
+    options = PushOptions(repo, private, branch, create_pr, tag, license, languages, calibration, dry_run, force)
+    result = push(target, options)
     _print_result(result, dry_run, json)
     if "error" in result:
         raise typer.Exit(result["error"]["exit_code"])

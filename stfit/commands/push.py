@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stfit.errors import HubError, ModelError, Problem, RecipeError
+from stfit.encoder.export.quantization import RANGES
+from stfit.errors import DataError, HubError, ModelError, Problem, RecipeError
 from stfit.hub.client import client
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json_object, seal_json
@@ -36,6 +37,8 @@ class PushOptions:
     license: str | None = None
     """Instead of the recipe's, as `language`: mends a card without a training."""
     language: tuple[str, ...] = ()
+    calibration: Path | None = None
+    """Ranges of int8 embeddings to publish with the model."""
     dry_run: bool = False
     force: bool = False
 
@@ -49,6 +52,8 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     if not model.is_dir():
         raise ModelError(f"{model}: there is no such run or model folder")
     files: dict[str, Path | bytes] = dict(files_to_publish(model))
+    if ranges := options.calibration and _read_ranges(model, options.calibration):
+        files[RANGES] = ranges.encode()
     hub.reject_token(files)
     if options.dry_run and client.get_token() is None:
         log.warning("there is no token: `%s` is not looked at, nor a model that is published there", settings.repo)
@@ -70,6 +75,8 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     result |= {"add": sorted(change.add), "delete": change.delete}
     if options.dry_run:
         return result
+    if ranges:  # so that the next push publishes them again
+        atomic_write(model / RANGES, ranges)
     published = _publish(files, options, settings, repo, head)
     if options.tag:
         hub.create_tag(repo, options.tag, published.commit)
@@ -100,6 +107,17 @@ def _find_run(model: Path) -> RunFolder | None:
     if damage := find_damage(run, result.get("weights", {})):
         raise ModelError(f"{damage}: `stfit train` writes it again from the newest checkpoint")
     return run
+
+
+def _read_ranges(model: Path, path: Path) -> str:
+    """Raises DataError for ranges that are not those of this model's embeddings."""
+    from stfit.encoder.build import load_encoder  # loads torch
+    from stfit.encoder.export.quantization import load_ranges
+
+    encoder = load_encoder(model)
+    if load_ranges(path, encoder.output_dim, {"model": encoder.fingerprint}) is None:
+        raise DataError(f"--calibration: {path} does not exist")
+    return path.read_text(encoding="utf-8")
 
 
 def _merge_settings(options: PushOptions, recipe: Recipe | None) -> Push:

@@ -13,7 +13,7 @@ MANIFEST = ".stfit-files"
 
 ALLOWED = re.compile(
     r"""
-    README\.md | loss_curve\.png | stfit\.lock | softmax_head\.safetensors
+    README\.md | loss_curve\.png | stfit\.lock | softmax_head\.safetensors | int8_ranges\.json
     | modules\.json | config_sentence_transformers\.json | sentence_\w+_config\.json
     | (?:[0-9]+_[A-Za-z]+/)? (?:config\.json | model\.safetensors)
     | model-[0-9]{5}-of-[0-9]{5}\.safetensors | model\.safetensors\.index\.json

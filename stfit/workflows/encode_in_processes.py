@@ -19,7 +19,14 @@ from stfit.options import EncodeOptions
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals_resumably
 from stfit.runtime.workers import run_workers
-from stfit.workflows.encode_texts import encode_texts, load_calibration, read_paths, require_encodable, write_quantized
+from stfit.workflows.encode_texts import (
+    calibration_of_model,
+    encode_texts,
+    load_calibration,
+    read_paths,
+    require_encodable,
+    write_quantized,
+)
 from stfit.workflows.encode_windows import EncodeStats, summarize
 from stfit.workflows.text_windows import Inputs
 
@@ -38,6 +45,7 @@ def encode_in_processes(
     device: str = "auto",
 ) -> Generator[Encoded, None, dict[str, Any]]:
     """After InterruptedRun, the same command resumes; with another number of processes, it starts again."""
+    calibration = calibration or calibration_of_model(model, options)
     require_encodable(model, inputs, output, options, calibration, with_text)
     target = Path(os.path.realpath(output))
     folder = target.with_name(target.name + ".parts")

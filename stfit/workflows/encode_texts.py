@@ -15,7 +15,15 @@ from stfit.data.part import Part
 from stfit.data.reading.local_files import input_paths, local_files
 from stfit.data.reading.sample import fingerprint_sample
 from stfit.encoder.build import load_encoder
-from stfit.encoder.export.quantization import CALIBRATED, Ranges, check_ranges, load_ranges, quantize, save_ranges
+from stfit.encoder.export.quantization import (
+    CALIBRATED,
+    Ranges,
+    check_ranges,
+    load_ranges,
+    quantize,
+    ranges_of_model,
+    save_ranges,
+)
 from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError, RecipeError
 from stfit.events import Encoded
@@ -56,6 +64,7 @@ def encode_texts(
 
     Of a part, `output` is the folder of all parts; `is_shared`: other commands write there, from the same inputs.
     """
+    calibration = calibration or calibration_of_model(model, options)
     require_encodable(model, inputs, output, options, calibration, with_text)
     part = inputs.part
     target = Path(os.path.realpath(output if part is None else part_folder(output, part)))
@@ -112,8 +121,9 @@ def require_encodable(
     check_columns([*inputs.keep, *(["text"] if with_text else [])], output)
     if (calibration is None) == (options.precision in CALIBRATED):
         raise RecipeError(
-            "int8 and uint8 need --calibration FILE; other precisions do not accept it. The file holds the range of "
-            "each dimension. It is created from this input if missing; use it again to encode queries for this corpus"
+            "int8 and uint8 need --calibration FILE, unless the model was published with ranges; other precisions do "
+            "not accept it. The file holds the range of each dimension. It is created from this input if missing; use "
+            "it again to encode queries for this corpus"
         )
     read = read_paths(model, inputs)
     require_output(output, [*read, *([calibration] if calibration else [])], is_folder)
@@ -124,6 +134,11 @@ def require_encodable(
                 "parts with --calibration first"
             )
         require_output(calibration, read)
+
+
+def calibration_of_model(model: str, options: EncodeOptions) -> Path | None:
+    """The ranges that a model was published with, if the precision needs some."""
+    return ranges_of_model(model) if options.precision in CALIBRATED else None
 
 
 def read_paths(model: str, inputs: Inputs) -> list[Path]:

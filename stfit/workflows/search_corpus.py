@@ -17,7 +17,7 @@ from stfit.data.embeddings.read import Embeddings
 from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
-from stfit.encoder.export.quantization import dequantize, load_ranges, unpack_signs
+from stfit.encoder.export.quantization import dequantize, load_ranges, ranges_of_model, unpack_signs
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.evaluation.approximate import approximately_nearest, build_index, measure_recall
@@ -64,7 +64,7 @@ def search_corpus(
     stored = stored_embeddings(inputs, any_type=not approximate)
     encoder = load_encoder(model_in(model), choose_device(device))
     if stored and not approximate:
-        stored = _decoded(stored, encoder, inputs, calibration)
+        stored = _decoded(stored, encoder, inputs, calibration or ranges_of_model(model))
     dim = _dim_of_queries(stored, inputs, encoder, model) if stored else None
     prompts = [encoder.role_prompt(role, None) for role in ("query", "corpus")]
     query_qd = encoder.encode(list(queries), prompt=prompts[0], normalize=True, truncate_dim=dim)
@@ -139,12 +139,12 @@ def _decoded(stored: Embeddings, encoder: Encoder, inputs: Inputs, calibration: 
     windows, dtype, dim = _chain(first, stored.windows), first.values.dtype, stored.dim
     if dtype.kind == "f":
         return stored._replace(windows=_as_float32(windows))
-    if dtype.itemsize == 1 and calibration is None and dim * BITS <= encoder.embedding_dim:
+    if dtype.itemsize == 1 and dim * BITS <= encoder.embedding_dim:
         return Embeddings(dim * BITS, (replace(window, values=unpack_signs(window.values)) for window in windows))
     if dtype.itemsize != 1 or calibration is None:
         raise DataError(
             f"{inputs.source.dataset} holds whole numbers ({dtype}) in {dim} dimensions: search embeddings of bytes "
-            "with --calibration FILE, the ranges that `stfit encode` wrote for them"
+            "with --calibration FILE, the ranges that `stfit encode` wrote for them, if the model has none"
         )
     ranges = load_ranges(calibration, dim, {})
     if ranges is None:

@@ -1,4 +1,4 @@
-"""The classifier of the softmax loss is saved beside the model, and gives pairs the classes that it gave in training."""
+"""The classifier of the softmax loss is saved beside the model, and gives pairs the classes it gave in training."""
 
 import json
 

@@ -9,6 +9,7 @@ import time
 import pytest
 import yaml
 from hub.repository import files_in
+from publish.conftest import WORDS
 
 from stfit.io.json_files import load_json_object, seal_json
 from stfit.publish.readme import BEGIN, END
@@ -330,3 +331,29 @@ def test_token_goes_to_the_hub_only(server, stfit, run):
     assert not any(b"hf_canary" in content for content in contents(head(server)).values())
     assert "hf_canary" not in json.dumps(list(files_in(run).keys()))
     assert not any(b"hf_canary" in content for content in files_in(run).values())
+
+
+def test_ranges_are_published_with_the_model_and_used_where_none_are_given(server, stfit, run, tmp_path):
+    (tmp_path / "texts.txt").write_text("".join(f"about {one} {other}s\n" for one in WORDS for other in WORDS))
+    texts, ranges = tmp_path / "texts.txt", tmp_path / "ranges.json"
+    one, two = (tmp_path / name for name in ("one.npy", "two.npy"))
+    assert stfit("encode", run, texts, "--precision", "int8", "-o", one, "--calibration", ranges).code == 0
+    assert "need --calibration FILE" in stfit("encode", run, texts, "--precision", "int8", "-o", two).err
+    ended = stfit("push", run, "--calibration", ranges, "--json")
+    assert ended.code == 0, ended.err
+    assert "int8_ranges.json" in ended.json["add"]
+    assert not stfit("push", run, "--json").json["changed"]  # the folder of the run has it, too
+    ended = stfit("encode", "me/tiny", texts, "--precision", "int8", "-o", two)
+    assert ended.code == 0, ended.err
+    assert two.read_bytes() == one.read_bytes()
+    own, given = (
+        stfit("search", "me/tiny", two, "--query", "rain", "--json", *option).json
+        for option in ([], ["--calibration", ranges])
+    )
+    assert own["queries"] == given["queries"]
+    assert len(own["queries"][0]["nearest"]) > 0
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(json.loads(ranges.read_text()) | {"model": "another"}))
+    refused = stfit("push", run, "--calibration", other)
+    assert refused.code == 3
+    assert "by another model" in refused.err

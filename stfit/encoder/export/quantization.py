@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from stfit.encoder.folder.resolve import ALL_FILES, locate, model_in
 from stfit.errors import DataError
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import load_json
 
 CALIBRATED = ("int8", "uint8")
+RANGES = "int8_ranges.json"
+"""File of a model folder: the ranges that it was published with."""
 
 MIN_TEXTS = 100
 """Ranges of fewer texts are too narrow for other texts, whose values are cut off."""
@@ -88,6 +91,12 @@ def _as_unsigned(byte_rd: np.ndarray) -> np.ndarray:
 
 def _as_signed(byte_rd: np.ndarray) -> np.ndarray:
     return (byte_rd.astype(np.int16) - 128).astype(np.int8)
+
+
+def ranges_of_model(model: str) -> Path | None:
+    """The file of the ranges that a model was published with; None without one. `model`: folder, run or Hub id."""
+    path = locate(model_in(model), None, ALL_FILES) / RANGES
+    return path if path.is_file() else None
 
 
 def load_ranges(path: Path, dim: int, conditions: Mapping[str, Any]) -> Ranges | None:
