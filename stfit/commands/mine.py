@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from stfit.data.cache.tokens import cache_key
@@ -45,6 +43,7 @@ from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals_resumably
 from stfit.workflows.candidates import BLOCK, Candidates, candidates_of_corpus, candidates_of_texts
+from stfit.workflows.known_positives import IsKnown, find_known_positives
 from stfit.workflows.rerank import CachedScores, open_cross_encoder
 from stfit.workflows.validate import load_training_rows
 
@@ -81,8 +80,7 @@ class _Task:
     matrix: EmbeddingMatrix
     search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
     """Embeddings [b, d] and k -> similarities and indices of candidates, [b, k]."""
-    is_known: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """Rows [b] and candidates [b, k] -> whether the text says the same as the row's, [b, k]."""
+    is_known: IsKnown
     anchor_number: np.ndarray
     """Of each row: equal for anchors that are one text."""
     options: MiningOptions
@@ -121,7 +119,7 @@ def mine(
     prompts = {role: name for role, name in chosen.items() if name in encoder.config.prompts}
     dim = candidates.require_dim(encoder, model)
     embed = partial(_embed, encoder, prompts, dim)
-    is_known = _is_judged(pairs, table, candidates) if "document_id" in table.columns else _is_linked(pairs, candidates)
+    is_known = find_known_positives(pairs, table, candidates)
     rerank = _open_reranker(options, choose_device(device))
     blocks = SavedBlocks(target.with_name(target.name + ".blocks"))
     rows = np.array((part or Part(1, 1)).share_of(len(pairs)))
@@ -304,40 +302,6 @@ def _objective_with_pairs(recipe: Recipe) -> Objective:
     if objective.data.streaming:
         raise RecipeError("mine compares all rows with each other, which a stream does not allow: remove `streaming`")
     return objective
-
-
-def _is_linked(pairs: Examples, candidates: Candidates) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Whether a text says the same as a row's: linked by pairs, even indirectly, or `plain`-equal."""
-    numbers: dict[str, int] = {}
-    anchor, positive, text = (
-        np.array([numbers.setdefault(plain(text), len(numbers)) for text in column], dtype=np.int64)
-        for column in (pairs.column("anchor"), pairs.column("positive"), candidates.texts)
-    )
-    links = coo_array((np.ones(len(anchor)), (anchor, positive)), shape=(len(numbers), len(numbers)))
-    _, cluster = connected_components(links, directed=False)
-    return lambda rows, index_bk: cluster[anchor[rows], None] == cluster[text[index_bk]]
-
-
-def _is_judged(pairs: Examples, table: Table, candidates: Candidates) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """The same for judgments, where a document answers many queries: what is relevant to the query, by id or by text.
-
-    Judgments that are not trained (`where`, `limit`) count too.
-    """
-    numbers: dict[str, int] = {}
-    text_c = np.array([numbers.setdefault(plain(text), len(numbers)) for text in candidates.texts], dtype=np.int64)
-    number_of = {id: number for number, ids in zip(text_c.tolist(), candidates.ids, strict=True) for id in ids}
-    relevant: dict[str, set[int]] = {}
-    for query, id, text in zip(*(table.columns[name] for name in ("anchor", "document_id", "positive")), strict=True):
-        relevant.setdefault(plain(query or ""), set()).update(
-            {number_of.get(id, -1), numbers.get(plain(text or ""), -1)}
-        )
-    known = [
-        list(relevant.get(plain(anchor), set()) | {numbers.get(plain(text), -1) for text in (anchor, positive)})
-        for anchor, positive in zip(pairs.column("anchor"), pairs.column("positive"), strict=True)
-    ]
-    return lambda rows, index_bk: np.stack(
-        [np.isin(text_c[index_k], known[row]) for row, index_k in zip(rows.tolist(), index_bk, strict=True)]
-    )
 
 
 def _limits(positive_s: Tensor, anchor_s: np.ndarray, options: MiningOptions) -> Tensor:

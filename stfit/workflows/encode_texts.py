@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stfit.data.embeddings.parts import StoredPart, find_part, part_folder, require_only_parts, require_same, write_part
-from stfit.data.embeddings.windows import SavedWindows
+from stfit.data.embeddings.saved_windows import SavedWindows
 from stfit.data.embeddings.writers import check_columns, check_suffix, write_output
 from stfit.data.part import Part
 from stfit.data.reading.local_files import input_paths, local_files

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stfit.data.embeddings.windows import SavedWindows
+from stfit.data.embeddings.saved_windows import SavedWindows
 from stfit.data.embeddings.writers import EmbeddingRows, bytes_per_row
 from stfit.data.mapping.texts import Texts
 from stfit.data.reading.load_table import count_rows

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import BertModel
 
 from stfit.commands.encode import encode
-from stfit.data.embeddings.windows import SavedWindows
+from stfit.data.embeddings.saved_windows import SavedWindows
 from stfit.data.mapping.texts import stream_texts
 from stfit.data.reading import hub as data_hub
 from stfit.data.reading import text_lines

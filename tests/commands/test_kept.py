@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stfit.commands.train import train
-from stfit.data.embeddings.windows import SavedWindows
+from stfit.data.embeddings.saved_windows import SavedWindows
 from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import ModelError, RecipeError

@@ -14,7 +14,7 @@ from stfit.commands.encode import encode
 from stfit.commands.export import export
 from stfit.commands.mine import mine
 from stfit.commands.report import report
-from stfit.data.embeddings.windows import SavedWindows
+from stfit.data.embeddings.saved_windows import SavedWindows
 from stfit.data.embeddings.writers import EmbeddingRows, write_output
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder

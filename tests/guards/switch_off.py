@@ -87,7 +87,7 @@ GUARDS = [
     ),
     Guard(
         "digest of an encoded window",
-        "data/embeddings/windows.py",
+        "data/embeddings/saved_windows.py",
         'metadata.get("digest") == digest and',
         'metadata.get("digest") == digest or',
         "commands/test_kept.py",
