@@ -29,6 +29,7 @@ FLOORS = {
     "encoder": 2,
     "data": 2,
     "losses": 2,
+    "neighbors": 2.5,
     "generation": 3,
     "training": 3,
     "evaluation": 3,

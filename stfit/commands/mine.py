@@ -30,11 +30,11 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError, RecipeError
-from stfit.evaluation.approximate import approximately_nearest, build_index, measure_recall, offer_index
-from stfit.evaluation.knn import nearest
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
 from stfit.losses.base import CrossEncoderTeacher
+from stfit.neighbors.approximate import approximately_nearest, build_index, measure_recall, offer_index
+from stfit.neighbors.exact import nearest
 from stfit.options import MiningOptions
 from stfit.progress import track
 from stfit.recipe.inputs import paths_in

@@ -13,11 +13,11 @@ from stfit.data.saved_blocks import SavedBlocks
 from stfit.encoder.build import load_encoder
 from stfit.encoder.folder.resolve import model_in, paths_of_model
 from stfit.errors import DataError
-from stfit.evaluation.approximate import build_index, measure_recall, offer_index, top_pairs_approximately
-from stfit.evaluation.communities import find_communities
-from stfit.evaluation.top_pairs import NO_PAIRS, TopPairs, block_count, compare_block
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
+from stfit.neighbors.approximate import build_index, measure_recall, offer_index, top_pairs_approximately
+from stfit.neighbors.communities import find_communities
+from stfit.neighbors.top_pairs import NO_PAIRS, TopPairs, block_count, compare_block
 from stfit.progress import task
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder

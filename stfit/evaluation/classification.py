@@ -15,8 +15,8 @@ from stfit.data.source import ROWS_SEED
 from stfit.data.table import name_rows
 from stfit.errors import MAX_SHOWN, DataError, Problem
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
-from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
+from stfit.neighbors.exact import nearest
 
 METRICS = {
     "knn": ("knn_accuracy", "knn_f1"),

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import Embed, EvaluatorBase
-from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Ranking, Statistic, average_precision, best_f1
+from stfit.neighbors.exact import nearest
 
 
 class ParaphraseMining(EvaluatorBase):

@@ -13,7 +13,7 @@ import numpy as np
 
 from stfit.encoder.export.quantization import Ranges, dequantize, quantize
 from stfit.evaluation.base import Embed
-from stfit.evaluation.knn import CHUNK
+from stfit.neighbors.exact import CHUNK
 
 NO_BITS = ("euclidean", "manhattan")
 """Similarities that signs can't have."""

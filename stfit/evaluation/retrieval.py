@@ -16,9 +16,9 @@ from stfit.errors import Problem, RecipeError
 from stfit.evaluation.base import Embed, EvaluatorBase, TrainAndHoldout
 from stfit.evaluation.collection import Collection, collection_of_pairs, load_collection
 from stfit.evaluation.ir_metrics import KINDS, graded_ndcg_at, metrics_at
-from stfit.evaluation.knn import CHUNK, nearest
 from stfit.evaluation.slices import slice_names
 from stfit.evaluation.statistic import Statistic
+from stfit.neighbors.exact import CHUNK, nearest
 from stfit.similarity import pairwise_similarity
 from stfit.spec import TextLike
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from stfit.data.mapping.examples import Examples
 from stfit.evaluation.base import Embed, EvaluatorBase
-from stfit.evaluation.knn import nearest
 from stfit.evaluation.statistic import Statistic, mean_of
+from stfit.neighbors.exact import nearest
 
 
 class Translation(EvaluatorBase):

@@ -17,8 +17,8 @@ import numpy as np
 from stfit.data.batching.batches import TokenTable
 from stfit.encoder.folder.model_config import ModelInfo
 from stfit.errors import Problem
-from stfit.evaluation.knn import CHUNK, MAX_SCORES
 from stfit.evaluation.measure import Evaluators
+from stfit.neighbors.exact import CHUNK, MAX_SCORES
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.system import usable_memory
 from stfit.workflows.findings import embedding_dim, layers_of

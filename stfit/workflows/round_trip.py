@@ -19,8 +19,8 @@ from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.folder.resolve import model_in
 from stfit.encoder.prompts import prompt_name
-from stfit.evaluation.knn import nearest
 from stfit.generation.filters import Row
+from stfit.neighbors.exact import nearest
 from stfit.options import EncodeOptions, GenerationOptions
 from stfit.progress import task
 from stfit.runtime.device import choose_device

@@ -20,9 +20,9 @@ from stfit.encoder.encoder import Encoder
 from stfit.encoder.export.quantization import dequantize, load_ranges, ranges_of_model, unpack_signs
 from stfit.encoder.folder.resolve import model_in
 from stfit.errors import DataError, ModelError, RecipeError
-from stfit.evaluation.approximate import approximately_nearest, build_index, measure_recall
-from stfit.evaluation.knn import best_of_both, nearest
 from stfit.io.unicode import is_unicode
+from stfit.neighbors.approximate import approximately_nearest, build_index, measure_recall
+from stfit.neighbors.exact import best_of_both, nearest
 from stfit.runtime.device import choose_device
 from stfit.workflows.distinct_texts import (
     Record,

@@ -21,7 +21,7 @@ import torch
 from sentence_transformers.util import community_detection
 
 from stfit.data.embeddings.matrix import EmbeddingMatrix
-from stfit.evaluation.communities import find_communities
+from stfit.neighbors.communities import find_communities
 
 THRESHOLD, MIN_SIZE = 0.75, 10
 SIZES = (5_000, 20_000, 100_000)

@@ -18,9 +18,9 @@ from stfit.data.part import Part
 from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, InterruptedRun, RecipeError
-from stfit.evaluation import top_pairs as room
-from stfit.evaluation.approximate import build_index, measure_recall, top_pairs_approximately
-from stfit.evaluation.top_pairs import NO_PAIRS, TopPairs, block_count, compare_block
+from stfit.neighbors import top_pairs as room
+from stfit.neighbors.approximate import build_index, measure_recall, top_pairs_approximately
+from stfit.neighbors.top_pairs import NO_PAIRS, TopPairs, block_count, compare_block
 from stfit.options import EncodeOptions
 from stfit.workflows import text_windows as windows
 from stfit.workflows.text_windows import Inputs

@@ -10,9 +10,9 @@ import pytest
 from measured import measured
 
 from stfit.errors import DataError, RecipeError
-from stfit.evaluation.knn import nearest
 from stfit.evaluation.measure import known_metrics, main_metrics
 from stfit.evaluation.retrieval import Retrieval
+from stfit.neighbors.exact import nearest
 from stfit.similarity import SIMILARITIES
 
 RIGHT = {"q1": {"d2": 2, "d0": 1}, "q2": {"d5": 1, "d3": 0}, "q4": {"d4": 1, "d1": 1, "d6": 3}}
@@ -282,7 +282,7 @@ def test_chunks_give_what_one_sorted_list_gives_ties_included(similarity, chunk)
 MILLION = """
 import resource
 import numpy as np
-from stfit.evaluation.knn import nearest
+from stfit.neighbors.exact import nearest
 
 queries, dim, chunk, chunks = 100, 32, 50_000, 20
 sought = np.random.default_rng(99).normal(size=(queries, dim)).astype(np.float32)

@@ -7,8 +7,8 @@ from sentence_transformers.util import community_detection
 
 from stfit.data.embeddings.matrix import EmbeddingMatrix
 from stfit.errors import DataError
-from stfit.evaluation import communities as room
-from stfit.evaluation.communities import find_communities
+from stfit.neighbors import communities as room
+from stfit.neighbors.communities import find_communities
 
 generator = np.random.default_rng(0)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stfit.evaluation.knn import GROUP, _sort_top_k, _top_k, nearest
+from stfit.neighbors.exact import GROUP, _sort_top_k, _top_k, nearest
 
 SHAPES = [(7, 5000, 10), (3, GROUP * 20, 10), (3, GROUP * 20 + 13, 10), (2, 100_003, 100), (2, 70, 100), (1, 640, 5)]
 

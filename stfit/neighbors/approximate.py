@@ -10,8 +10,8 @@ import numpy as np
 
 from stfit.data.embeddings.matrix import EmbeddingMatrix
 from stfit.errors import RecipeError
-from stfit.evaluation.knn import nearest
-from stfit.evaluation.top_pairs import TopPairs
+from stfit.neighbors.exact import nearest
+from stfit.neighbors.top_pairs import TopPairs
 from stfit.progress import track
 
 log = logging.getLogger("stfit")
