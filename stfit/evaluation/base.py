@@ -42,6 +42,8 @@ class Named(Spec):
     main_metric: ClassVar[str]
     can_slice: ClassVar[bool] = True
     """Whether its metrics are means over rows of its own, which `by` can divide."""
+    allowed: ClassVar[tuple[str, ...]] = ()
+    """Codes of problems with rows that are none for this evaluator."""
     needs_head: ClassVar[bool] = False
     """Whether `measure` takes the classifier of the softmax loss as `head`."""
     can_rescore: ClassVar[bool] = False

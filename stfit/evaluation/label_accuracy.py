@@ -29,6 +29,7 @@ class LabelAccuracy(EvaluatorBase):
     type: Literal["label_accuracy"] = "label_accuracy"
     format = "labeled_pair"
     per_similarity = False
+    allowed = ("class-labels",)
     needs_head = True
     main_metric = "accuracy"
     metrics: ClassVar[list[str]] = ["accuracy"]

@@ -35,6 +35,7 @@ class MSEToTeacher(EvaluatorBase):
     type: Literal["mse"] = "mse"
     format = "positive_pair"
     symmetric = True
+    allowed = ("same-column",)
     per_similarity = False
     main_metric = "negative_mse"
     metrics: ClassVar[list[str]] = ["negative_mse"]

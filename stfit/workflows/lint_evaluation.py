@@ -51,6 +51,9 @@ def unmeasurable(recipe: Recipe, base: ModelInfo) -> Findings:
             yield f"eval.{i}.precisions", "precision", f"{evaluator.tag()} searches no corpus: use binary"
     for i, gate in enumerate(recipe.gate):
         label = evaluator_of(gate.metric, [evaluator.label for evaluator in recipe.eval])
+        if gate.against == "base" and any(each.needs_head for each in recipe.eval if each.label == label):
+            message = "the base has no classifier yet: set `min`, or compare with `published` or a model"
+            yield f"gate.{i}.against", "no-classifier", message
         if gate.guard and not any(evaluator.by for evaluator in recipe.eval if evaluator.label == label):
             yield f"gate.{i}.guard", "slices", f"evaluator `{label}` has no slices: set its `by` to a column"
         elif gate.guard and with_slice(gate.metric, label, WORST) not in known_metrics(

@@ -145,7 +145,7 @@ def validate(recipe: Recipe, origins: Mapping[str, Mark]) -> Prepared:
                 report.evaluation.append(rows)
                 report.warnings += evaluator.problems_of(rows) + slice_problems(evaluator, rows)
                 if (examples := evaluator.examples_of(rows)) is not None:
-                    report.warnings += lint_evaluation(examples, dataset_of(evaluator, recipe))
+                    report.warnings += lint_evaluation(examples, dataset_of(evaluator, recipe), evaluator.allowed)
                     report.warnings += _class_problems(evaluator, examples, report)
                 _check_slice_names(recipe, evaluator, rows, origins, report)
             if isinstance(evaluator, MSEToTeacher):

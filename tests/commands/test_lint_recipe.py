@@ -43,6 +43,7 @@ TRIPLETS = {"data": {"dataset": "/rows.csv", "format": "triplet"}, "loss": TRIPL
 
 # What is changed in the good recipe, and the key and code of the finding.
 SEARCHED = {"type": "retrieval", "name": "many", "dataset": "./rows.jsonl", "by": "kind"}
+CLASSES = {"type": "label_accuracy", "name": "classes", "dataset": "./rows.jsonl"}
 PARAPHRASES = {"type": "paraphrase_mining", "dataset": "./rows.jsonl"}
 REGULARIZER = {"type": "global_orthogonal_regularization"}
 MISTAKES = [
@@ -53,6 +54,9 @@ MISTAKES = [
      "precision"),
     ({"eval": [PARAPHRASES | {"by": "kind"}]}, "eval.0.by", "slices"),
     ({"gate": [{"metric": "kept/accuracy_dot", "against": "base", "guard": True}]}, "gate.0.guard", "slices"),
+    ({"eval": [EVALUATOR, CLASSES]}, "eval.1.type", "no-classifier"),
+    ({"eval": [EVALUATOR, CLASSES], "data": {"dataset": "/rows.csv", "format": "labeled_pair"}, "loss": "softmax",
+      "gate": [{"metric": "classes/accuracy", "against": "base"}]}, "gate.0.against", "no-classifier"),
     ({"gate": [{"metric": "many/recall@1", "against": "base", "guard": True}], "eval": [SEARCHED]}, "gate.0.guard",
      "slices"),
     ({"loss": ["triplet", REGULARIZER | {"columns": ["negatives"]}]}, "loss.1.columns", "unknown-role"),

@@ -1,9 +1,12 @@
 """The error of a student equals that of sentence-transformers, and is 0 for its own teacher."""
 
+import json
+
 import numpy as np
 import pytest
 from measured import measured
 
+from stfit.commands.check import check
 from stfit.encoder.build import load_encoder
 from stfit.errors import ModelError
 from stfit.evaluation.measure import measure
@@ -36,6 +39,23 @@ def test_a_model_is_no_way_from_itself_at_any_prefix(encoder, tiny_base, example
     found = measured(encoder, [evaluator], "end", [4])
     np.testing.assert_allclose(list(found.values()), 0, atol=1e-9)
     assert {*found} == {"self/negative_mse", "self@4/negative_mse"}
+
+
+def test_a_recipe_may_compare_the_same_texts(tiny_base, tmp_path, sentences) -> None:
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of(sentences)))
+    evaluator = {"type": "mse", "dataset": "./rows.jsonl", "split": "train", "teacher": str(tiny_base("bert"))}
+    recipe = {
+        "model": {"base": str(tiny_base("bert"))},
+        "data": {"dataset": "./rows.jsonl", "format": "positive_pair"},
+        "loss": "multiple_negatives_ranking",
+        "eval": [evaluator | {"columns": {"anchor": "anchor", "positive": "anchor"}}],
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert not check(tmp_path / "recipe.yaml", [])["errors"]
+    recipe["model"] = {"base": {"type": "scratch", "hidden_size": 64, "num_layers": 1, "num_heads": 2}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    (problem,) = check(tmp_path / "recipe.yaml", [])["errors"]
+    assert "needs a teacher with as many dimensions" in problem.message
 
 
 def test_a_teacher_with_fewer_dimensions_is_refused(encoder, tiny_base, examples_of, sentences) -> None:

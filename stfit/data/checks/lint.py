@@ -5,7 +5,7 @@ A check yields problems; its docstring says what happens if they are ignored. ER
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import combinations, islice
@@ -61,12 +61,16 @@ def lint_training(examples: Examples, origin: str, in_batch: bool, sampler: str)
     return _run(WARNINGS, rows, origin)
 
 
-def lint_evaluation(examples: Examples, origin: str) -> list[Problem]:
-    """Warnings about the rows of an evaluator. Raises DataError if they can't measure anything."""
+def lint_evaluation(examples: Examples, origin: str, allowed: Collection[str] = ()) -> list[Problem]:
+    """Warnings about the rows of an evaluator. Raises DataError if they can't measure anything.
+
+    `allowed`: codes of problems that are none for this evaluator.
+    """
     rows = fold_rows(examples, in_batch=False, sampler="shuffle")
-    if errors := _run([*ERRORS, _one_label], rows, origin):
+    if errors := [each for each in _run([*ERRORS, _one_label], rows, origin) if each.code not in allowed]:
         raise DataError(errors)
-    return _run([_id_column, _class_labels, _swapped_negative, _upside_down_labels], rows, origin)
+    warnings = _run([_id_column, _class_labels, _swapped_negative, _upside_down_labels], rows, origin)
+    return [each for each in warnings if each.code not in allowed]
 
 
 def fold_rows(examples: Examples, in_batch: bool, sampler: str) -> ExamplesToLint:
