@@ -20,7 +20,7 @@ def similar_command(
             metavar="COSINE", help="Find groups of texts with at least this cosine to one of them.", min=-1, max=1
         ),
     ] = None,
-    min_size: Annotated[int, typer.Option(help="Texts of a cluster, at least.", min=1)] = 10,
+    min_size: Annotated[int | None, typer.Option(help="Texts of a cluster, at least [default: 10].", min=1)] = None,
     top: Annotated[
         int, typer.Option(help="Number of texts per query, of pairs, or of texts shown per cluster.", min=1)
     ] = 3,
@@ -46,13 +46,8 @@ def similar_command(
 
     Example: stfit similar runs/recipe texts.txt --clusters 0.8
     """
-    if query and (output or part or approximate):
-        raise typer.BadParameter("--output, --part and --approximate are for pairs: leave out --query")
-    if clusters is not None and (query or part or approximate):
-        raise typer.BadParameter("--clusters compares all texts: leave out --query, --part and --approximate")
-    if part and (output is None or approximate):
-        raise typer.BadParameter("--part needs --output, a folder for all parts, and no --approximate")
-    from stfit.commands.similar import closest, communities, similar
+    _require_one_task(query, clusters, min_size, output, part, approximate)
+    from stfit.commands.similar import MIN_SIZE, closest, communities, similar
     from stfit.data.mapping.texts import source_of_texts
     from stfit.data.object_store import local_output, shown
     from stfit.data.part import Part
@@ -63,7 +58,7 @@ def similar_command(
     own = Part.parse(part) if part else None
     if clusters is not None:
         with local_output(output, None) if output else nullcontext() as target:
-            result = communities(model, inputs, clusters, min_size, device, target)
+            result = communities(model, inputs, clusters, min_size or MIN_SIZE, device, target)
         result |= {"output": shown(output)} if output else {}
     elif output:
         with local_output(output, own) as target:
@@ -82,6 +77,24 @@ def similar_command(
     else:
         _print_pairs(result.get("pairs", []))
         _print_totals(result)
+
+
+def _require_one_task(
+    query: list[str] | None,
+    clusters: float | None,
+    min_size: int | None,
+    output: Path | None,
+    part: str | None,
+    approximate: bool,
+) -> None:
+    if query and (output or part or approximate):
+        raise typer.BadParameter("--output, --part and --approximate are for pairs: leave out --query")
+    if clusters is not None and (query or part or approximate):
+        raise typer.BadParameter("--clusters compares all texts: leave out --query, --part and --approximate")
+    if min_size is not None and clusters is None:
+        raise typer.BadParameter("--min-size is for --clusters COSINE")
+    if part and (output is None or approximate):
+        raise typer.BadParameter("--part needs --output, a folder for all parts, and no --approximate")
 
 
 def _print_pairs(pairs: list[dict[str, Any]]) -> None:

@@ -20,7 +20,8 @@ def gain_row(name: str, before: float | None, after: float | None, verdict: str 
 
 def gate_row(gate: dict[str, Any]) -> list[str]:
     condition = gate["metric"] + (f" against {gate['against']}" if gate["against"] else "")
-    condition += f", mean of {gate['seeds']} seeds" if gate.get("seeds") else ""  # not in results of earlier versions
+    seeds = gate.get("seeds") or 0  # not in results of earlier versions
+    condition += f", mean of {seeds} seeds" if seeds > 1 else ""
     verdict = {True: "passed", False: "NOT PASSED", None: "skipped"}[gate["passed"]]
     verdict += f": {gate['note']}" if gate["note"] else ""
     return [condition, format_metric(gate["value"]), format_metric(gate["limit"]), verdict]

@@ -52,8 +52,9 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     if not model.is_dir():
         raise ModelError(f"{model}: there is no such run or model folder")
     files: dict[str, Path | bytes] = dict(files_to_publish(model))
-    if ranges := options.calibration and _read_ranges(model, options.calibration):
-        files[RANGES] = ranges.encode()
+    ranges = options.calibration or (model / RANGES if RANGES in files else None)
+    if ranges:
+        files[RANGES] = _read_ranges(model, ranges).encode()
     hub.reject_token(files)
     if options.dry_run and client.get_token() is None:
         log.warning("there is no token: `%s` is not looked at, nor a model that is published there", settings.repo)
@@ -75,8 +76,8 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     result |= {"add": sorted(change.add), "delete": change.delete}
     if options.dry_run:
         return result
-    if ranges:  # so that the next push publishes them again
-        atomic_write(model / RANGES, ranges)
+    if options.calibration:  # the next push publishes them again
+        atomic_write(model / RANGES, options.calibration.read_text(encoding="utf-8"))
     published = _publish(files, options, settings, repo, head)
     if options.tag:
         hub.create_tag(repo, options.tag, published.commit)
@@ -116,7 +117,7 @@ def _read_ranges(model: Path, path: Path) -> str:
 
     encoder = load_encoder(model)
     if load_ranges(path, encoder.output_dim, {"model": encoder.fingerprint}) is None:
-        raise DataError(f"--calibration: {path} does not exist")
+        raise DataError(f"{path} does not exist")
     return path.read_text(encoding="utf-8")
 
 

@@ -34,6 +34,8 @@ from stfit.workflows.text_windows import Inputs
 
 log = logging.getLogger("stfit")
 
+MIN_SIZE = 10
+"""Texts of a cluster."""
 SAVE_SECONDS = 10
 """How often what was found is saved: an interruption loses no more."""
 
@@ -128,7 +130,7 @@ def _load_texts(model: str, inputs: Inputs, device: str) -> DistinctTexts:
     else:
         texts = embed_distinct(inputs, load_encoder(model_in(model), device))
     if len(texts.matrix) < 2:
-        raise DataError(f"{inputs.source.dataset}: contains {len(texts.matrix)} distinct texts, but a pair needs two")
+        raise DataError(f"{inputs.source.dataset}: contains {len(texts.matrix)} distinct texts, too few to compare")
     return texts
 
 

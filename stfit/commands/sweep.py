@@ -6,13 +6,14 @@ import logging
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from stfit.errors import InterruptedRun, Problem, RecipeError, did_you_mean
+from stfit.errors import DataError, HubError, InterruptedRun, ModelError, Problem, RecipeError, did_you_mean
 from stfit.evaluation.bootstrap import INTERVAL
 from stfit.evaluation.measure import evaluator_of, known_metrics
 from stfit.evaluation.slices import slice_of
@@ -96,6 +97,9 @@ def combinations(path: Path, arguments: Sequence[str]) -> list[Combination]:
         found.append(Combination(name, values, overrides, loaded))
     if problems:
         raise RecipeError(list(problems.values()))
+    seeds = Counter((each.setting, each.loaded.recipe.seed) for each in found)
+    if repeated := [seed for (_, seed), count in seeds.items() if count > 1]:
+        raise RecipeError(f"the seed {repeated[0]} is there twice for one setting: write each value once")
     return found
 
 
@@ -181,22 +185,26 @@ def _write_summary(
     if best:
         winner = next(each for each in planned if each.name == best["runs"][0])
         result["best"] = {"values": best["values"], "recipe": str(folder / "best.yaml")}
-        if gates := _check_gates([folder / name / "model" for name in best["runs"]], winner.loaded.recipe):
-            result["gate"] = gates
         alone = winner.loaded.recipe.model_copy(update={"name": f"{folder.name}-best"})
         atomic_write(folder / "best.yaml", to_yaml(alone))
     result |= {"metric": metric, "settings": settings}
     atomic_write(folder / SWEEP_SUMMARY, seal_json(result))
+    if best:
+        result = _check_gates([folder / name / "model" for name in best["runs"]], winner.loaded.recipe) | result
+        atomic_write(folder / SWEEP_SUMMARY, seal_json(result))
     return result
 
 
-def _check_gates(models: list[Path], recipe: Recipe) -> list[dict[str, Any]]:
-    """The gates over seeds, of the models of one setting."""
+def _check_gates(models: list[Path], recipe: Recipe) -> dict[str, Any]:
+    """The gates over seeds, of the models of one setting; `error` if they can't be decided, such as without a Hub."""
     if not any(gate.over for gate in recipe.gate):
-        return []
+        return {}
     from stfit.workflows.check_gates import check_gates_of_sweep  # loads torch
 
-    return [vars(gate) for gate in check_gates_of_sweep(models, recipe)]
+    try:
+        return {"gate": [vars(gate) for gate in check_gates_of_sweep(models, recipe)]}
+    except (ModelError, HubError, DataError) as error:
+        return {"error": {"class": type(error).__name__, "message": str(error), "exit_code": error.exit_code}}
 
 
 def _settings(

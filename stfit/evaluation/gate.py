@@ -82,15 +82,21 @@ def decide(gate: Gate, model: Statistic, baseline: Statistic | None, note: str =
     if baseline is None:
         return GateResult(gate.metric, model.value, None, None, gate.against, note=note)
     gain = model.value - baseline.value
-    needed = min_rows(1 - gate.confidence) if gate.confidence else 0
-    if 0 < model.rows < needed:
-        note = f"{model.rows} rows can't show a gain with a confidence of {gate.confidence}: it takes at least {needed}"
+    if note := _too_few_rows(gate, model):
         return GateResult(gate.metric, model.value, None, False, gate.against, baseline.value, gain, None, note)
     low = gain if gate.confidence is None else lower_bound(model, baseline, gate.confidence)
     limit = model.value - low + gate.min_gain
     note = "no gain" if gain == low == 0 else ""
     passed = low >= gate.min_gain
     return GateResult(gate.metric, model.value, limit, passed, gate.against, baseline.value, gain, low, note)
+
+
+def _too_few_rows(gate: Gate, model: Statistic) -> str:
+    """Why the rows can't show a gain; empty if they can, or if there are none to resample."""
+    needed = min_rows(1 - gate.confidence) if gate.confidence else 0
+    if not 0 < model.rows < needed:
+        return ""
+    return f"{model.rows} rows can't show a gain with a confidence of {gate.confidence}: it takes at least {needed}"
 
 
 def decide_over_seeds(
@@ -106,6 +112,8 @@ def decide_over_seeds(
     if baseline is None:
         return GateResult(gate.metric, value, None, None, gate.against, note=note, seeds=count)
     gain = value - baseline.value
+    if note := _too_few_rows(gate, models[0]):
+        return GateResult(gate.metric, value, None, False, gate.against, baseline.value, gain, None, note, seeds=count)
     low = gain
     if gate.confidence is not None:
         low = lower_bound_over_seeds(models, baseline, gate.confidence, is_drawn=gate.against != "base")

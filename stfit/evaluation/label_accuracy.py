@@ -29,7 +29,7 @@ class LabelAccuracy(EvaluatorBase):
     type: Literal["label_accuracy"] = "label_accuracy"
     format = "labeled_pair"
     per_similarity = False
-    allowed = ("class-labels",)
+    allowed = ("class-labels", "one-label")
     needs_head = True
     main_metric = "accuracy"
     metrics: ClassVar[list[str]] = ["accuracy"]
@@ -51,7 +51,13 @@ class LabelAccuracy(EvaluatorBase):
         """The number of each row's class in training."""
         if rows.label is None or rows.label_kind == "score":
             raise DataError(f"evaluator `{self.label}` needs classes, and these labels are scores")
-        if not (rows.label_names and known):
+        if bool(rows.label_names) != bool(known):
+            own, others = ("names", "numbers") if rows.label_names else ("numbers", "names")
+            raise DataError(
+                f"evaluator `{self.label}`: these rows have {own} of classes, and the classifier was trained on "
+                f"{others}: write the same with `label_map`"
+            )
+        if not rows.label_names:
             return rows.label
         number_of = {name: number for number, name in enumerate(known)}
         of_own = np.array([number_of.get(name, UNKNOWN) for name in rows.label_names])

@@ -10,6 +10,7 @@ from stfit.data.batching.sampling import sample_batches
 from stfit.data.checks.compatibility import LabelNeeds, check_kind, format_problem
 from stfit.data.mapping.examples import Examples
 from stfit.data.source import ROLES, ROWS_SEED, Format
+from stfit.errors import DataError, Problem, RecipeError
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.statistic import Statistic, mean_of
 from stfit.lazy import Tensor, torch
@@ -29,6 +30,7 @@ class LossOnRows(EvaluatorBase):
     type: Literal["loss"] = "loss"
     per_similarity = False
     can_slice = False
+    allowed = ("one-label",)
     main_metric = "negative_loss"
     metrics: ClassVar[list[str]] = ["negative_loss"]
 
@@ -66,6 +68,7 @@ class LossOnRows(EvaluatorBase):
     def load(self, seed: int, training: Any) -> Examples:
         examples: Examples = super().load(seed, training)
         check_kind(self.needs, examples)
+        self._batches(examples)
         return examples
 
     @property
@@ -91,13 +94,16 @@ class LossOnRows(EvaluatorBase):
         return {"negative_loss": mean_of(-np.array(values))}
 
     def _batches(self, rows: Examples) -> list[np.ndarray]:
+        """Raises DataError if the rows form no batch."""
         sampler = next((loss.sampler for loss in self.losses if loss.sampler != "shuffle"), "shuffle")
         least = max(loss.min_batch_size for loss in self.losses)
-        size = min(self.batch_size, len(rows))
-        batches = sample_batches(
-            sampler, number_texts(rows), rows.label, size, ROWS_SEED, rows.fingerprint, least, epoch=0
-        )
-        return [batch for batch in batches if len(batch) == size] or batches  # one of fewer negatives is easier
+        given = number_texts(rows), rows.label, self.batch_size, ROWS_SEED, rows.fingerprint, least
+        try:
+            batches = sample_batches(sampler, *given, epoch=0)
+        except (DataError, RecipeError) as error:
+            raise type(error)(Problem(f"evaluator `{self.label}`: {error}", "no-batch", key="batch_size")) from error
+        whole = [batch for batch in batches if len(batch) == self.batch_size]
+        return whole or batches  # a smaller batch has fewer negatives, and is easier
 
     def texts_of_rows(self, rows: Any) -> dict[str, list[Any]]:
         """None: what is resampled are batches."""

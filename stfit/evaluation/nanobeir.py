@@ -94,7 +94,7 @@ class NanoBeir(Benchmark):
             return written
         languages, datasets = written.get("languages"), written.get("datasets")
         if datasets is None and (languages is None or isinstance(languages, list)):
-            languages = languages or ["en"]
+            languages = ["en"] if languages is None else languages
             datasets = [{"dataset": HUB_NAME.format(language)} for language in languages]
         return written | {"languages": languages, "datasets": datasets}
 
@@ -103,6 +103,9 @@ class NanoBeir(Benchmark):
         named = [HUB_NAME.format(language) for language in self.languages or []]
         if named and named != [each.dataset for each in self.datasets or []]:
             raise ValueError("`languages` and `datasets` name different datasets: remove one of them")
+        names = [each.dataset for each in self.datasets or []]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is named twice: its sets would count twice")
         return self
 
     @property
@@ -136,10 +139,14 @@ class NanoBeir(Benchmark):
 
     def load(self, seed: int, training: TrainAndHoldout | None) -> Sets:
         datasets = self.datasets or []
+        short = [each.dataset.rpartition("NanoBEIR-")[2] for each in datasets]
+        if len(set(short)) < len(short):
+            short = [each.dataset.replace("/", " ") for each in datasets]  # `/` ends the name in a metric
+        prefixes = [f"{name} " for name in short] if len(short) > 1 else [""]
         return Sets(
             {
-                name if len(datasets) == 1 else f"{each.dataset.rpartition('NanoBEIR-')[2]} {name}": _load(each, name)
-                for each in datasets
+                f"{prefix}{name}": _load(each, name)
+                for each, prefix in zip(datasets, prefixes, strict=True)
                 for name in dict.fromkeys(self.sets)
             }
         )

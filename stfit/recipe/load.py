@@ -70,13 +70,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), model: type[R] = Reci
         # A line with a YAML problem has an odd value: one error about it is enough.
         lines = {(problem.file, problem.line) for problem in problems}
         explained = [_blame_file_name(problem, path, root) for problem in explain_errors(error, root, model)]
-        later_problems += [problem for problem in explained if (problem.file, problem.line) not in lines]
+        later_problems += [problem for problem in _told_once(explained) if (problem.file, problem.line) not in lines]
     if problems or later_problems:
         place = {str(file.path): number for number, file in enumerate(files)}
         problems += later_problems
         problems.sort(key=lambda at: (place.get(at.file or "", len(files)), at.line or 0, at.column or 0))
         raise RecipeError(problems)
     return LoadedRecipe(recipe, files[0].text, origins)
+
+
+def _told_once(problems: list[Problem]) -> list[Problem]:
+    """Without those of values that an evaluator has from another section, where they are told."""
+    elsewhere = {_place(problem) for problem in problems if "`eval." not in problem.message}
+    return [each for each in problems if "`eval." not in each.message or _place(each) not in elsewhere]
+
+
+def _place(problem: Problem) -> tuple[Any, ...]:
+    return problem.file, problem.line, problem.column
 
 
 def _expand_from_data(root: Node) -> Node:
@@ -100,15 +110,20 @@ def _complete_loss_evaluators(root: Node) -> Node:
     evaluators = root.child("eval")
     if not isinstance(root.value, dict) or not evaluators or not isinstance(evaluators.value, list):
         return root
-    sections = {"loss": root, "format": root.child("data"), "prompts": root.child("data")}
-    sections["batch_size"] = root.child("train")
+    sections = {"loss": root, "format": root.child("data"), "batch_size": root.child("train")}
     shared = {key: value for key, section in sections.items() if section and (value := section.child(key))}
-    items = [
-        replace(item, value=shared | item.value)
-        if isinstance(item.value, dict) and (kind := item.child("type")) and kind.value == "loss"
-        else item
-        for item in evaluators.value
-    ]
+    data, prompts = root.child("data"), {}
+    if data and (written := data.child("prompts")):
+        prompts = {"prompts": written}
+
+    def complete(item: Node) -> Node:
+        kind, own = item.child("type"), item.child("format")
+        if not isinstance(item.value, dict) or not kind or kind.value != "loss":
+            return item
+        has_same_roles = own is None or ("format" in shared and own.value == shared["format"].value)
+        return replace(item, value=shared | (prompts if has_same_roles else {}) | item.value)
+
+    items = [complete(item) for item in evaluators.value]
     return replace(root, value=root.value | {"eval": replace(evaluators, value=items)})
 
 

@@ -64,19 +64,20 @@ def measure_other_seeds(model: str, evaluators: Evaluators, recipe: Recipe, devi
 
 def _other_seeds(model: Path) -> list[Path]:
     """The runs of the same setting as that of `model`; none if it is not of a sweep."""
-    run = inner_model(model).absolute().parent
-    settings = (load_json_object(run.parent / SWEEP_SUMMARY) or {}).get("settings", [])
-    names = next((setting["runs"] for setting in settings if run.name in setting["runs"]), [run.name])
+    run, again = inner_model(model).absolute().parent, "run their `stfit sweep` again"
+    settings = (load_json_object(run.parent / SWEEP_SUMMARY) or {}).get("settings")
+    members = [setting.get("runs") for setting in settings or [] if isinstance(setting, dict)]
+    names = next((each for each in members if isinstance(each, list) and run.name in each), [run.name])
     others = [run.parent / name for name in names if name != run.name]
-    for other in others:
-        if _without_seed(other) != _without_seed(run):
-            raise ModelError(f"{other} and {run} differ in more than their seed: run their `stfit sweep` again")
+    if missing := [other.name for other in others if RunFolder(other).read_result() is None]:
+        raise ModelError(f"gate over seeds: {', '.join(missing)}, of the same sweep, has no result: {again}")
+    recipes = [load_recipe(RunFolder(each).resolved).recipe for each in (run, *others)] if others else []
+    settings_of = [each.model_dump(exclude={"name", "seed", "eval", "gate", "push"}) for each in recipes]
+    if any(each != settings_of[0] for each in settings_of):
+        raise ModelError(f"gate over seeds: {', '.join(names)} differ in more than their seed: {again}")
+    if len({each.seed for each in recipes}) < len(recipes):
+        raise ModelError(f"gate over seeds: some of {', '.join(names)} have the same seed: {again}, each seed once")
     return others
-
-
-def _without_seed(run: Path) -> dict[str, Any]:
-    recipe = load_recipe(RunFolder(run).resolved).recipe
-    return recipe.model_dump(exclude={"name", "seed", "eval", "gate", "push"})
 
 
 def check_gates(

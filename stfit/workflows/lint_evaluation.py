@@ -39,9 +39,11 @@ def _of_worst_slice(recipe: Recipe, metric: str) -> str:
 def unmeasurable(recipe: Recipe, base: ModelInfo) -> Findings:
     for i, evaluator in enumerate(recipe.eval):
         if evaluator.by is not None and not evaluator.can_slice:
-            yield f"eval.{i}.by", "slices", f"{evaluator.tag()} compares all sentences with each other: remove this key"
-        if evaluator.needs_head and not any(isinstance(loss, Softmax) for loss in recipe.losses_by_path.values()):
-            yield f"eval.{i}.type", "no-classifier", f"{evaluator.tag()} needs loss softmax, which trains a classifier"
+            yield f"eval.{i}.by", "slices", f"{evaluator.tag()} has no rows that a column divides: remove this key"
+        heads = sum(isinstance(loss, Softmax) for loss in recipe.losses_by_path.values())
+        if evaluator.needs_head and heads != 1:
+            many = f"; with {heads} of them, it is not clear which" if heads else ", which trains a classifier"
+            yield f"eval.{i}.type", "no-classifier", f"{evaluator.tag()} needs one loss softmax{many}"
         similarity = recipe.model.similarity or (base.config.similarity if base.config else "cosine")
         wrong = [precision for precision in evaluator.stored_precisions if precision.startswith("binary")]
         if wrong and similarity in NO_BITS:

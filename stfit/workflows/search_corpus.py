@@ -146,7 +146,7 @@ def _decoded(stored: Embeddings, encoder: Encoder, inputs: Inputs, calibration: 
             f"{inputs.source.dataset} holds whole numbers ({dtype}) in {dim} dimensions: search embeddings of bytes "
             "with --calibration FILE, the ranges that `stfit encode` wrote for them, if the model has none"
         )
-    ranges = load_ranges(calibration, dim, {})
+    ranges = load_ranges(calibration, dim, {"model": encoder.fingerprint})
     if ranges is None:
         raise DataError(f"{calibration} does not exist")
     return Embeddings(dim, (replace(window, values=dequantize(window.values, ranges)) for window in windows))

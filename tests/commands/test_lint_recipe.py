@@ -55,6 +55,8 @@ MISTAKES = [
     ({"eval": [PARAPHRASES | {"by": "kind"}]}, "eval.0.by", "slices"),
     ({"gate": [{"metric": "kept/accuracy_dot", "against": "base", "guard": True}]}, "gate.0.guard", "slices"),
     ({"eval": [EVALUATOR, CLASSES]}, "eval.1.type", "no-classifier"),
+    ({"eval": [EVALUATOR, CLASSES], "data": {"dataset": "/rows.csv", "format": "labeled_pair"},
+      "loss": ["softmax", "softmax"]}, "eval.1.type", "no-classifier"),
     ({"eval": [EVALUATOR, CLASSES], "data": {"dataset": "/rows.csv", "format": "labeled_pair"}, "loss": "softmax",
       "gate": [{"metric": "classes/accuracy", "against": "base"}]}, "gate.0.against", "no-classifier"),
     ({"gate": [{"metric": "many/recall@1", "against": "base", "guard": True}], "eval": [SEARCHED]}, "gate.0.guard",

@@ -45,6 +45,7 @@ def test_combinations_are_all_of_them_with_a_name_each(write) -> None:
     [
         (["seed=1"], "nothing to sweep"),
         (["seed=1,2", "seed=3,4"], "`seed` is given twice"),
+        (["seed=1,1"], "the seed 1 is there twice"),
         (["train.learning_rat=1e-3,2e-3"], "unknown key `train.learning_rat`"),
         (["train.learning_rate=1e-3,fast"], "expected a number"),
         (["seed=" + ",".join(map(str, range(1001)))], "1001 combinations"),
@@ -149,3 +150,17 @@ def test_a_gate_over_seeds_compares_the_mean_of_a_sweep_and_refuses_a_model_alon
     (other / "resolved.yaml").write_text(text.replace("max_steps: 3", "max_steps: 4"))
     with pytest.raises(ModelError, match="differ in more than their seed"):
         evaluate(str(one), load_recipe(one / "resolved.yaml").recipe)
+    (other / "result.json").unlink()
+    with pytest.raises(ModelError, match=r"seed-2, of the same sweep, has no result: run their `stfit sweep` again"):
+        evaluate(str(one), load_recipe(one / "resolved.yaml").recipe)
+
+
+def test_a_sweep_keeps_its_summary_if_its_gate_can_not_be_decided(write, similarity, tmp_path) -> None:
+    gate = {"metric": MODEL, "against": "./nowhere", "over": "seeds"}
+    recipe = write(eval=[similarity], gate=[gate], train={"max_steps": 2})
+    found = sweep(recipe, ["seed=1,2"], tmp_path / "runs", None, print)
+    assert found["error"]["exit_code"] == ModelError.exit_code
+    assert "nowhere" in found["error"]["message"]
+    summary = json.loads((tmp_path / "runs" / "tiny-sweep" / "sweep.json").read_text())
+    assert summary["settings"] == found["settings"]
+    assert (tmp_path / "runs" / "tiny-sweep" / "best.yaml").is_file()

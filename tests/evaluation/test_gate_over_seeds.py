@@ -74,6 +74,13 @@ def test_one_seed_does_not_pass_and_says_how_to_train_more() -> None:
     assert "1 seed is no mean: train more with `stfit sweep RECIPE seed=1,2,3`" in found.note
 
 
+def test_a_few_rows_are_no_evidence_whatever_the_seeds_say() -> None:
+    for rows in range(1, 7):
+        found = decide_over_seeds(gate(), [mean_of(np.ones(rows))] * 3, mean_of(np.zeros(rows)))
+        assert found.passed is (rows >= 5)
+        assert ("it takes at least 5" in found.note) is (rows < 5)
+
+
 def test_without_a_confidence_the_plain_means_decide() -> None:
     own, other = [mean_of(np.array([1, 1, 0, 0])), mean_of(np.array([1, 1, 1, 1]))], mean_of(np.array([1, 1, 0, 0]))
     assert decide_over_seeds(gate(confidence=None, min_gain=0.25), own, other).passed

@@ -9,7 +9,7 @@ from measured import measured
 
 from stfit.commands.evaluate import evaluate
 from stfit.commands.train import train
-from stfit.errors import ModelError, RecipeError
+from stfit.errors import DataError, ModelError, RecipeError
 from stfit.evaluation.label_accuracy import LabelAccuracy
 from stfit.evaluation.measure import measure
 from stfit.losses.softmax_classifier import FILE, NamedHead, SoftmaxHead, load_head, save_head
@@ -55,6 +55,13 @@ def test_classes_are_known_by_their_names(encoder, examples_of, sentences) -> No
     np.testing.assert_array_equal(measure(encoder, [whole], "end", head=named)["x/accuracy"].value_r, right)
     unknown = examples_of(LabelAccuracy, rows_of(sentences, ["so", "not so"]), name="x")
     assert measure(encoder, [unknown], "end", head=named)["x/accuracy"].value == 0
+
+
+@pytest.mark.parametrize(("known", "classes"), [(CLASSES, [0, 1, 2]), ([], CLASSES)])
+def test_numbers_of_classes_are_not_compared_with_names(encoder, examples_of, sentences, known, classes) -> None:
+    evaluator = examples_of(LabelAccuracy, rows_of(sentences, classes), name="x")
+    with pytest.raises(DataError, match="write the same with `label_map`"):
+        measure(encoder, [evaluator], "end", head=head_of(encoder.output_dim, known))
 
 
 def test_without_a_classifier_there_is_no_accuracy(encoder, examples_of, sentences) -> None:
@@ -109,6 +116,6 @@ def test_eval_of_a_run_finds_what_training_found_also_for_the_best_model(recipe,
 
 
 def test_a_recipe_without_softmax_is_refused(recipe, tmp_path) -> None:
-    with pytest.raises(RecipeError, match="needs loss softmax, which trains a classifier"):
+    with pytest.raises(RecipeError, match="needs one loss softmax, which trains a classifier"):
         list(train(load_recipe(recipe(data={"dataset": "./rows.jsonl", "format": "positive_pair"},
              loss="multiple_negatives_ranking")), tmp_path / "runs"))  # fmt: skip

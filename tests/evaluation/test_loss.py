@@ -110,3 +110,39 @@ def test_rows_that_do_not_fit_the_loss_are_refused(examples_of, sentences) -> No
     columns = {"sentence1": "anchor", "sentence2": "positive"}
     with pytest.raises(DataError, match="`contrastive` needs labels that are 0 or 1"):
         examples_of(LossOnRows, rows_of(sentences), format="labeled_pair", loss="contrastive", columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        (1, {"format": "positive_pair", "loss": IN_BATCH}, "evaluator `x`: 1 examples do not form a batch"),
+        (6, {"format": "positive_pair", "loss": IN_BATCH, "batch_size": 1}, "evaluator `x`: 6 examples do not form"),
+        (3, {"format": "labeled_text", "loss": "batch_all_triplet", "columns": {"text": "anchor", "label": "label"}},
+         "evaluator `x`: 3 examples do not form a batch"),
+    ],
+)  # fmt: skip
+def test_rows_that_form_no_batch_are_refused_before_a_training(examples_of, sentences, rows, settings, message) -> None:
+    numbered = [row | {"label": i} for i, row in enumerate(rows_of(sentences)[:rows])]
+    with pytest.raises(DataError, match=message):
+        examples_of(LossOnRows, numbered, name="x", **settings)
+
+
+def test_a_mistake_in_the_recipe_is_told_once_and_prompts_go_with_the_format(tmp_path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    recipe = {
+        "model": {"base": "base", "prompts": {"q": "ask: "}},
+        "data": {"dataset": "./rows.jsonl", "format": "labeled_pair", "prompts": {"sentence1": "q"}},
+        "loss": {"type": "cosent", "scal": 3},
+        "eval": [
+            {"type": "loss", "dataset": "d"},
+            {"type": "loss", "name": "b", "dataset": "d", "format": "triplet", "loss": "triplet"},
+        ],
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(RecipeError) as raised:
+        load_recipe(path)
+    assert len(raised.value.problems) == 1
+    path.write_text(json.dumps(recipe | {"loss": "cosent"}))
+    first, second = load_recipe(path).recipe.eval
+    assert (first.prompts, second.prompts) == ({"sentence1": "q"}, None)

@@ -84,5 +84,8 @@ def test_languages_stand_for_datasets() -> None:
     own = NanoBeir.model_validate({"type": "nanobeir", "datasets": [{"dataset": "me/NanoBEIR-xx"}]})
     assert (own.languages, own.origin) == (None, "me/NanoBEIR-xx")
     assert NanoBeir.model_validate(own.model_dump(by_alias=True)) == own
+    for wrong in ({"languages": []}, {"languages": ["en", "en"]}):
+        with pytest.raises(ValueError, match=r"at least 1 item|is named twice"):
+            NanoBeir.model_validate({"type": "nanobeir", **wrong})
     with pytest.raises(ValueError, match="`languages` and `datasets` name different datasets"):
         NanoBeir.model_validate({"type": "nanobeir", "languages": ["fr"], "datasets": [{"dataset": "me/NanoBEIR-xx"}]})

@@ -354,6 +354,9 @@ def test_ranges_are_published_with_the_model_and_used_where_none_are_given(serve
     assert len(own["queries"][0]["nearest"]) > 0
     other = tmp_path / "other.json"
     other.write_text(json.dumps(json.loads(ranges.read_text()) | {"model": "another"}))
-    refused = stfit("push", run, "--calibration", other)
-    assert refused.code == 3
-    assert "by another model" in refused.err
+    (run / "model" / "int8_ranges.json").write_text(other.read_text())
+    commands = [("push", run, "--calibration", other), ("push", run), ("search", run, two, "--query", "rain")]
+    for command in commands:
+        refused = stfit(*command)
+        assert refused.code == 3
+        assert "by another model" in refused.err

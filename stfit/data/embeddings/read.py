@@ -161,6 +161,8 @@ def _read_safetensors(file: Path) -> Iterator[EmbeddingRows]:
 def _slices(read: Callable[[int, int], np.ndarray], shape: Sequence[int]) -> Iterator[EmbeddingRows]:
     if len(shape) != 2:
         raise ValueError(f"embeddings are an array of two dimensions, [rows, dim], and this one is {list(shape)}")
+    if shape[0] and not shape[1]:
+        raise ValueError("its embeddings have no dimensions")
     for start in range(0, shape[0], WINDOW_ROWS):
         yield EmbeddingRows([], {}, read(start, min(WINDOW_ROWS, shape[0] - start)))
 
