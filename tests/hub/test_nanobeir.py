@@ -44,6 +44,7 @@ def stand_in(sentences: list[str]) -> dict[str, bytes]:
 def test_values_are_those_of_sentence_transformers_and_each_set_is_a_slice(
     filled, stfit, tiny_base, tmp_path, sentences
 ) -> None:
+    pytest.importorskip("sentence_transformers", reason="pip install stfit[sentence-transformers]")
     filled.state.create("dataset", "sentence-transformers/NanoBEIR-en", stand_in(sentences))
     recipe = RECIPE.replace("type: similarity, dataset: team/scored, split: train, columns: {label: score}",
                             "type: nanobeir, k: [1, 10], precisions: [binary]")  # fmt: skip

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sentence_transformers.util import community_detection
 
 from stfit.data.embeddings.matrix import EmbeddingMatrix
 from stfit.errors import DataError
@@ -34,8 +33,9 @@ def test_communities_equal_those_of_sentence_transformers(monkeypatch, projectio
     monkeypatch.setattr(room, "BLOCK", 64)
     monkeypatch.setattr(room, "PROJECTIONS", projections)
     embeddings = clustered(500, 64, 12)
+    util = pytest.importorskip("sentence_transformers.util", reason="pip install stfit[sentence-transformers]")
     found = find_communities(EmbeddingMatrix([embeddings[:123], embeddings[123:]]), threshold, min_size)
-    expected = community_detection(torch.from_numpy(embeddings), threshold, min_size)
+    expected = util.community_detection(torch.from_numpy(embeddings), threshold, min_size)
     assert as_sets([member.tolist() for member, _ in found]) == as_sets(expected)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     for member, score in found:
