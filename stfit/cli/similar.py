@@ -7,7 +7,7 @@ import typer
 
 from stfit.cli.console import log_line, print_json
 from stfit.cli.options import Approximate, Column, Device, InputArgument, Json, ModelArgument, Read, Split
-from stfit.cli.tables import line_of, print_nearest
+from stfit.cli.tables import line_of, print_nearest, print_similar
 
 
 def similar_command(
@@ -108,9 +108,7 @@ def _print_pairs(pairs: list[dict[str, Any]]) -> None:
 def _print_clusters(result: dict[str, Any], top: int) -> None:
     for cluster in result.get("clusters", []):
         sys.stdout.write(f"\n{cluster['size']} texts\n")
-        for member in cluster["members"][:top]:
-            cells = {name: cell for name, cell in member.items() if name != "similarity"}
-            sys.stdout.write(f"  {member['similarity']:.3f}  {line_of(cells)}\n")
+        print_similar(cluster["members"][:top])
     if "output" in result:
         sys.stdout.write(f"{result['output']}: {result['rows']} clusters\n")
     timings = f"{result['seconds_encoding']:.1f} s for the embeddings, {result['seconds_comparing']:.1f} s to compare"

@@ -40,9 +40,14 @@ def print_nearest(queries: list[dict[str, Any]]) -> None:
     """The texts that are nearest to each query, below it."""
     for query in queries:
         sys.stdout.write(f"\n{escape_controls(query['query'])}\n")
-        for neighbor in query["nearest"]:
-            cells = {name: cell for name, cell in neighbor.items() if name != "similarity"}
-            sys.stdout.write(f"  {neighbor['similarity']:.3f}  {line_of(cells)}\n")
+        print_similar(query["nearest"])
+
+
+def print_similar(records: list[dict[str, Any]]) -> None:
+    """A line for each, with its similarity."""
+    for record in records:
+        cells = {name: cell for name, cell in record.items() if name != "similarity"}
+        sys.stdout.write(f"  {record['similarity']:.3f}  {line_of(cells)}\n")
 
 
 def line_of(cells: dict[str, Any]) -> str:

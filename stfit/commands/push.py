@@ -52,9 +52,10 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     if not model.is_dir():
         raise ModelError(f"{model}: there is no such run or model folder")
     files: dict[str, Path | bytes] = dict(files_to_publish(model))
-    ranges = options.calibration or (model / RANGES if RANGES in files else None)
+    file_of_ranges = options.calibration or (model / RANGES if RANGES in files else None)
+    ranges = file_of_ranges and _read_ranges(model, file_of_ranges)
     if ranges:
-        files[RANGES] = _read_ranges(model, ranges).encode()
+        files[RANGES] = ranges.encode()
     hub.reject_token(files)
     if options.dry_run and client.get_token() is None:
         log.warning("there is no token: `%s` is not looked at, nor a model that is published there", settings.repo)
@@ -76,8 +77,8 @@ def push(target: str, options: PushOptions) -> dict[str, Any]:
     result |= {"add": sorted(change.add), "delete": change.delete}
     if options.dry_run:
         return result
-    if options.calibration:  # the next push publishes them again
-        atomic_write(model / RANGES, options.calibration.read_text(encoding="utf-8"))
+    if options.calibration and ranges:  # the next push publishes them again
+        atomic_write(model / RANGES, ranges)
     published = _publish(files, options, settings, repo, head)
     if options.tag:
         hub.create_tag(repo, options.tag, published.commit)

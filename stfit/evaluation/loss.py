@@ -14,7 +14,7 @@ from stfit.errors import DataError, Problem, RecipeError
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.statistic import Statistic, mean_of
 from stfit.lazy import Tensor, torch
-from stfit.losses.base import LossBase, TeacherLoss
+from stfit.losses.base import LossBase, TeacherLoss, best_sampler, views_of
 from stfit.losses.registry import LOSSES, Losses
 
 OF_SUMS = {"matryoshka_dims": None, "matryoshka_weights": None, "n_dims_per_step": None, "precisions": None}
@@ -59,7 +59,7 @@ class LossOnRows(EvaluatorBase):
 
     @property
     def views(self) -> tuple[str, ...]:
-        return next((loss.views for loss in self.losses if loss.views), ()) if self.format == "text" else ()
+        return views_of(self.losses, self.format)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class LossOnRows(EvaluatorBase):
         columns = {role: _embed_column(embed, role, texts) for role, texts in rows.texts.items()}
         if self.views:
             columns = dict.fromkeys(self.views, next(iter(columns.values())))
-        losses = [loss.model_copy(update=OF_SUMS) if not loss.is_built else loss for loss in self.losses]
+        losses = [loss.model_copy(update=OF_SUMS) for loss in self.losses]
         terms = LossTerms(losses, next(iter(columns.values())).shape[1])
         labels = [_label(rows, need) for need in self.needs]
         values = []
@@ -95,8 +95,7 @@ class LossOnRows(EvaluatorBase):
 
     def _batches(self, rows: Examples) -> list[np.ndarray]:
         """Raises DataError if the rows form no batch."""
-        sampler = next((loss.sampler for loss in self.losses if loss.sampler != "shuffle"), "shuffle")
-        least = max(loss.min_batch_size for loss in self.losses)
+        sampler, least = best_sampler(self.losses), max(loss.min_batch_size for loss in self.losses)
         given = number_texts(rows), rows.label, self.batch_size, ROWS_SEED, rows.fingerprint, least
         try:
             batches = sample_batches(sampler, *given, epoch=0)

@@ -211,6 +211,16 @@ class TeacherLoss(LossBase):
         return tensors, upcast(label).to(tensors[0].dtype).masked_fill(~present_rn, 0), present_rn
 
 
+def best_sampler(losses: Sequence[LossBase]) -> Sampler:
+    """The one that the losses were made for; losses that need different ones have no format in common."""
+    return next((loss.sampler for loss in losses if loss.sampler != "shuffle"), "shuffle")
+
+
+def views_of(losses: Sequence[LossBase], format: str) -> tuple[str, ...]:
+    """The columns into which each text of format `text` is copied; empty for other formats."""
+    return next((loss.views for loss in losses if loss.views), ()) if format == "text" else ()
+
+
 def role_of(column: str) -> str:
     return "negative" if column.startswith("negative") else column
 

@@ -11,7 +11,7 @@ from stfit.data.source import ROLES, TrainingData
 from stfit.encoder.config import Model
 from stfit.evaluation.gate import Gate
 from stfit.evaluation.registry import Evaluator
-from stfit.losses.base import CrossEncoderTeacher, LossBase, TeacherLoss
+from stfit.losses.base import CrossEncoderTeacher, LossBase, TeacherLoss, best_sampler, views_of
 from stfit.losses.registry import Losses
 from stfit.publish.destination import Push
 from stfit.spec import Spec
@@ -89,8 +89,7 @@ class Objective(Spec):
 
     @property
     def best_sampler(self) -> Sampler:
-        """The one that the losses were made for; losses that need different ones have no format in common."""
-        return next((loss.sampler for loss in self.losses if loss.sampler != "shuffle"), "shuffle")
+        return best_sampler(self.losses)
 
     @property
     def teachers(self) -> list[Model | CrossEncoderTeacher | None]:
@@ -100,7 +99,7 @@ class Objective(Spec):
     @property
     def views(self) -> tuple[str, ...]:
         """The columns into which each text of format `text` is copied; empty for other formats."""
-        return next((loss.views for loss in self.losses if loss.views), ()) if self.data.format == "text" else ()
+        return views_of(self.losses, self.data.format)
 
     @property
     def roles(self) -> tuple[str, ...]:

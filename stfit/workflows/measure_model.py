@@ -17,22 +17,19 @@ def measure_model(
     model: str | Path, evaluators: Evaluators, recipe: Recipe, device: str, details: Details | None = None
 ) -> tuple[Encoder, Statistics]:
     """`model`: folder, run or Hub id."""
-    named = model_in(str(model))
-    encoder, head = load_encoder(named, device), load_head(locate(named, None, ALL_FILES))
-    return encoder, measure(encoder, evaluators, "end", recipe.matryoshka_dims, details, _to(head, device))
+    encoder, head = _load(model, device)
+    return encoder, measure(encoder, evaluators, "end", recipe.matryoshka_dims, details, head)
 
 
 def measure_other(model: str | Path | Encoder, evaluators: Evaluators, recipe: Recipe, device: str) -> Statistics:
     """What can be measured of a model that another is compared with: it may have no classifier."""
-    if isinstance(model, Encoder):
-        return measure(model, _without_head(evaluators), "end", recipe.matryoshka_dims)
-    has_head = load_head(locate(model_in(str(model)), None, ALL_FILES)) is not None
-    return measure_model(model, evaluators if has_head else _without_head(evaluators), recipe, device)[1]
+    encoder, head = (model, None) if isinstance(model, Encoder) else _load(model, device)
+    measurable = [(evaluator, rows) for evaluator, rows in evaluators if head or not evaluator.needs_head]
+    return measure(encoder, measurable, "end", recipe.matryoshka_dims, head=head)
 
 
-def _without_head(evaluators: Evaluators) -> Evaluators:
-    return [(evaluator, rows) for evaluator, rows in evaluators if not evaluator.needs_head]
-
-
-def _to(named: NamedHead | None, device: str) -> NamedHead | None:
-    return named and named._replace(head=named.head.to(device))
+def _load(model: str | Path, device: str) -> tuple[Encoder, NamedHead | None]:
+    """The model, and the classifier beside it if there is one."""
+    named = model_in(str(model))
+    encoder, head = load_encoder(named, device), load_head(locate(named, None, ALL_FILES))
+    return encoder, head and head._replace(head=head.head.to(device))
