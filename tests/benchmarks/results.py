@@ -10,6 +10,7 @@ the lines that are to be measured anew.
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import random
@@ -197,23 +198,20 @@ def evaluate(model: str, recipe: dict[str, Any], folder: Path) -> dict[str, floa
     return run_json([sys.executable, "-m", "stfit", "eval", model, "--recipe", str(path), "--json"])["metrics"]
 
 
-def measure(shared: Path, name: str, base: Path, rows: int, task: str, seed: int | None, folder: Path) -> list[dict]:
-    """The lines of one seed, or of the base as it is (seed None)."""
+TRAINED = {"stfit": train_stfit, "sentence-transformers": train_st}
+MEASURED = (("base", None), *((tool, seed) for seed in SEEDS for tool in TRAINED))
+
+
+def measure(shared: Path, line: dict[str, Any], base: Path, folder: Path) -> dict[str, Any]:
+    """The line with its values, and with what the training took; the tool "base" is the base as it is."""
     base = with_limit(base, folder)
-    recipe = prepare(shared, task, rows, folder / "rows") | {"model": {"base": str(base)}}
-    line = {"base": name, "task": task, "rows": rows, "seed": seed, "metrics": TASKS[task][-1]}
-    if seed is None:
-        return [line | {"tool": "base", "values": _named(evaluate(str(base), recipe, folder), task)}]
-    lines = []
-    for tool, train in (("stfit", train_stfit), ("sentence-transformers", train_st)):
-        run = train(recipe | {"seed": seed}, folder)
-        found = {key: round(run[key], 1) for key in ("wall_seconds", "processor_seconds", "peak_rss_mib")}
-        lines.append(line | {"tool": tool, "values": _named(evaluate(run["model"], recipe, folder), task)} | found)
-    return lines
-
-
-def _named(metrics: dict[str, float], task: str) -> dict[str, float]:
-    return {name: metrics[f"test/{name}"] for name in TASKS[task][-1]}
+    recipe = prepare(shared, line["task"], line["rows"], folder / "rows") | {"model": {"base": str(base)}}
+    run: dict[str, Any] = {"model": str(base)}
+    if line["tool"] in TRAINED:
+        run = TRAINED[line["tool"]](recipe | {"seed": line["seed"]}, folder)
+    found = evaluate(run["model"], recipe, folder)
+    taken = {key: round(run[key], 1) for key in ("wall_seconds", "processor_seconds", "peak_rss_mib") if key in run}
+    return line | {"values": {name: found[f"test/{name}"] for name in line["metrics"]}} | taken | where_and_when()
 
 
 def main() -> None:
@@ -230,22 +228,20 @@ def main() -> None:
     shared = find_shared()
     options.runs.mkdir(parents=True, exist_ok=True)
     lines = kept_lines(LINES)
-    done = {(line["base"], line["task"], line["seed"]) for line in lines}
+    done = {(line["base"], line["task"], line["tool"], line["seed"]) for line in lines}
     for word in options.bases:
         name, _, where = word.partition("=")
         where, _, rows = where.partition(":")
-        for task in TASKS:
-            for seed in (None, *SEEDS):
-                if (name, task, seed) in done:
-                    continue
-                folder = (options.runs / "work").resolve()
-                shutil.rmtree(folder, ignore_errors=True)
-                new = measure(shared, name, Path(where).resolve(), int(rows or ROWS), task, seed, folder)
-                new = [line | where_and_when() for line in new]
-                with LINES.open("a") as out:
-                    out.writelines(json.dumps(line) + "\n" for line in new)
-                lines += new
-                print(*(json.dumps(line) for line in new), sep="\n", flush=True)
+        for task, (tool, seed) in itertools.product(TASKS, MEASURED):
+            if (name, task, tool, seed) in done:
+                continue
+            folder = (options.runs / "work").resolve()
+            shutil.rmtree(folder, ignore_errors=True)
+            line = {"base": name, "task": task, "rows": int(rows or ROWS), "seed": seed, "metrics": TASKS[task][-1]}
+            lines.append(measure(shared, line | {"tool": tool}, Path(where).resolve(), folder))
+            with LINES.open("a") as out:
+                out.write(json.dumps(lines[-1]) + "\n")
+            print(json.dumps(lines[-1]), flush=True)
     if options.page:
         write_page(lines, options.page)
 
