@@ -1,4 +1,4 @@
-"""The Typer app: a verb is one file in this folder and one line here.
+"""The Typer app: a verb is one file in `verbs/` and one line here.
 
 Verbs import the rooms they need when they are called, so that `--help` and usage errors stay fast.
 """
@@ -9,23 +9,23 @@ from typing import Annotated
 
 import typer
 
-from stfit.cli.check import check_command
-from stfit.cli.encode import encode_command
-from stfit.cli.evaluate import evaluate_command
-from stfit.cli.export import export_command
-from stfit.cli.fetch import fetch_command
-from stfit.cli.generate import generate_command
-from stfit.cli.init import init_command
-from stfit.cli.mine import mine_command
-from stfit.cli.push import push_command
-from stfit.cli.reference import reference_command
-from stfit.cli.report import report_command
-from stfit.cli.runs import runs_command
-from stfit.cli.schema import schema_command
-from stfit.cli.search import search_command
-from stfit.cli.similar import similar_command
-from stfit.cli.sweep import sweep_command
-from stfit.cli.train import train_command
+from stfit.cli.verbs.check import check_command
+from stfit.cli.verbs.encode import encode_command
+from stfit.cli.verbs.evaluate import evaluate_command
+from stfit.cli.verbs.export import export_command
+from stfit.cli.verbs.fetch import fetch_command
+from stfit.cli.verbs.generate import generate_command
+from stfit.cli.verbs.init import init_command
+from stfit.cli.verbs.mine import mine_command
+from stfit.cli.verbs.push import push_command
+from stfit.cli.verbs.reference import reference_command
+from stfit.cli.verbs.report import report_command
+from stfit.cli.verbs.runs import runs_command
+from stfit.cli.verbs.schema import schema_command
+from stfit.cli.verbs.search import search_command
+from stfit.cli.verbs.similar import similar_command
+from stfit.cli.verbs.sweep import sweep_command
+from stfit.cli.verbs.train import train_command
 
 app = typer.Typer(name="stfit", rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("train")(train_command)

@@ -25,7 +25,7 @@ from stfit.options import EncodeOptions, MiningOptions
 from stfit.recipe.load import LoadedRecipe, load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import recipe_of_run
-from stfit.workflows.text_windows import inputs_to_keep
+from stfit.workflows.encode.text_windows import inputs_to_keep
 
 PATH = str | os.PathLike  # type: ignore[type-arg]
 

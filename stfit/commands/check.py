@@ -25,17 +25,17 @@ from stfit.losses.base import CrossEncoderTeacher
 from stfit.recipe.load import load_recipe
 from stfit.recipe.marked_yaml import Mark
 from stfit.recipe.recipe import Recipe, teacher_of
-from stfit.workflows.estimate import build_schedule, estimate, lint_schedule, measure_footprint
-from stfit.workflows.leakage import find_leakage
-from stfit.workflows.memory import lint_memory
-from stfit.workflows.validate import Prepared, RecipeLocation, first_of, validate
+from stfit.workflows.check.estimate import build_schedule, estimate, lint_schedule, measure_footprint
+from stfit.workflows.check.leakage import find_leakage
+from stfit.workflows.check.memory import lint_memory
+from stfit.workflows.check.validate import Prepared, RecipeLocation, first_of, validate
 
 if TYPE_CHECKING:
     from stfit.encoder import build
-    from stfit.workflows import rerank
+    from stfit.workflows.mine import rerank
 else:
     build = lazy("stfit.encoder.build")
-    rerank = lazy("stfit.workflows.rerank")
+    rerank = lazy("stfit.workflows.mine.rerank")
 
 FIRST_ROWS = 10_000
 """Rows that are read of each Hub dataset, without `full`."""

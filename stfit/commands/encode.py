@@ -7,9 +7,9 @@ from pathlib import Path
 from stfit.data.object_store import local_output, shown
 from stfit.events import EncodeEvent, Finished
 from stfit.options import EncodeOptions
-from stfit.workflows.encode_in_processes import encode_in_processes
-from stfit.workflows.encode_texts import encode_texts
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.encode_in_processes import encode_in_processes
+from stfit.workflows.encode.encode_texts import encode_texts
+from stfit.workflows.encode.text_windows import Inputs
 
 
 def encode(

@@ -10,8 +10,8 @@ from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
 from stfit.recipe.inputs import paths_in
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.check_gates import gate_error
-from stfit.workflows.evaluate_model import evaluate_model
+from stfit.workflows.evaluate.check_gates import gate_error
+from stfit.workflows.evaluate.evaluate_model import evaluate_model
 
 
 def evaluate(

@@ -28,7 +28,7 @@ from stfit.io.atomic import atomic_directory
 from stfit.io.outputs import require_output
 from stfit.progress import task, track
 from stfit.similarity import agreement
-from stfit.workflows.text_windows import Inputs, open_texts, stream_text_windows
+from stfit.workflows.encode.text_windows import Inputs, open_texts, stream_text_windows
 
 SAMPLE = 512
 MIN_COSINE = 0.9999

@@ -7,7 +7,7 @@ from stfit.errors import HubError
 from stfit.recipe.hub_refs import iter_hub_refs, pin
 from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.validate import first_of, validate
+from stfit.workflows.check.validate import first_of, validate
 
 
 def fetch(loaded: LoadedRecipe[Recipe]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from stfit.generation.base import GeneratorBase
 from stfit.io.outputs import require_output
 from stfit.options import GenerationOptions
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.generate_pairs import NOTHING, generate_pairs
-from stfit.workflows.leakage import measured_texts
-from stfit.workflows.passages import Corpus
-from stfit.workflows.validate import prepare_evaluation
+from stfit.workflows.check.leakage import measured_texts
+from stfit.workflows.check.validate import prepare_evaluation
+from stfit.workflows.generate.generate_pairs import NOTHING, generate_pairs
+from stfit.workflows.generate.passages import Corpus
 
 
 def generate(

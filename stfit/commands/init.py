@@ -23,8 +23,8 @@ from stfit.options import GenerationOptions
 from stfit.paths import VECTOR_SUFFIXES, looks_like_path
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.schema import schema_page
-from stfit.workflows.generate_pairs import generate_pairs
-from stfit.workflows.passages import Corpus, read_passages
+from stfit.workflows.generate.generate_pairs import generate_pairs
+from stfit.workflows.generate.passages import Corpus, read_passages
 
 SCHEMA = "recipe.schema.json"
 """Written beside a recipe, whose first line names it: editors complete and check keys with it."""

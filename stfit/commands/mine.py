@@ -42,10 +42,10 @@ from stfit.recipe.recipe import Objective, Recipe
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals_resumably
-from stfit.workflows.candidates import BLOCK, Candidates, candidates_of_corpus, candidates_of_texts
-from stfit.workflows.known_positives import IsKnown, find_known_positives
-from stfit.workflows.rerank import CachedScores, open_cross_encoder
-from stfit.workflows.validate import load_training_rows
+from stfit.workflows.check.validate import load_training_rows
+from stfit.workflows.mine.candidates import BLOCK, Candidates, candidates_of_corpus, candidates_of_texts
+from stfit.workflows.mine.known_positives import IsKnown, find_known_positives
+from stfit.workflows.mine.rerank import CachedScores, open_cross_encoder
 
 log = logging.getLogger("stfit")
 

@@ -21,8 +21,8 @@ from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.runtime.run_folder import RunFolder, find_damage
-from stfit.workflows.card_data import describe_folder, describe_run
-from stfit.workflows.validate import load_objective
+from stfit.workflows.check.validate import load_objective
+from stfit.workflows.report.card_data import describe_folder, describe_run
 
 log = logging.getLogger("stfit")
 
@@ -159,7 +159,7 @@ def _evaluate_gate(
     model: Path, run: RunFolder, recipe: Recipe, repo: str, head: hub.BranchState, force: bool
 ) -> dict[str, Any]:
     """The result of the gate, without its `error` if forced. It is written to the run if the model may be published."""
-    from stfit.workflows.evaluate_model import evaluate_gate  # loads torch
+    from stfit.workflows.evaluate.evaluate_model import evaluate_gate  # loads torch
 
     verdict = evaluate_gate(model, recipe, repo, head)
     if "error" not in verdict or force:

@@ -10,8 +10,8 @@ from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
 from stfit.report.page import report_page
 from stfit.runtime.run_folder import RunFolder
-from stfit.workflows.compare_runs import write_comparison
-from stfit.workflows.summarize_run import last_written, summarize_run
+from stfit.workflows.report.compare_runs import write_comparison
+from stfit.workflows.report.summarize_run import last_written, summarize_run
 
 log = logging.getLogger("stfit")
 

@@ -13,8 +13,8 @@ from stfit.encoder.folder.resolve import paths_of_model
 from stfit.errors import DataError, RecipeError
 from stfit.io.atomic import atomic_write
 from stfit.io.outputs import require_output
-from stfit.workflows.search_corpus import as_json, search_corpus
-from stfit.workflows.text_windows import Inputs, open_texts
+from stfit.workflows.encode.search_corpus import as_json, search_corpus
+from stfit.workflows.encode.text_windows import Inputs, open_texts
 
 RUN_SUFFIXES = (".trec", ".run")
 """Of files in the format of trec_eval: query id, Q0, document id, rank, score, name of the run."""

@@ -22,15 +22,15 @@ from stfit.progress import task
 from stfit.runtime.device import choose_device
 from stfit.runtime.run_folder import lock_folder
 from stfit.runtime.signals import handle_signals_resumably
-from stfit.workflows.distinct_texts import (
+from stfit.workflows.encode.distinct_texts import (
     DistinctTexts,
     Record,
     distinct_stored,
     embed_distinct,
     stored_embeddings,
 )
-from stfit.workflows.search_corpus import as_json, search_corpus
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.search_corpus import as_json, search_corpus
+from stfit.workflows.encode.text_windows import Inputs
 
 log = logging.getLogger("stfit")
 

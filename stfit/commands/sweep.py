@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from stfit.errors import DataError, HubError, InterruptedRun, ModelError, Problem, RecipeError, did_you_mean
 from stfit.evaluation.bootstrap import INTERVAL
@@ -24,7 +24,7 @@ from stfit.recipe.load import LoadedRecipe, load_recipe
 from stfit.recipe.recipe import LONGEST_NAME, Recipe
 from stfit.runtime.run_folder import SWEEP_SUMMARY, RunFolder, lock_folder
 from stfit.runtime.signals import handle_signals_resumably
-from stfit.workflows.compare_runs import write_comparison
+from stfit.workflows.report.compare_runs import write_comparison
 
 log = logging.getLogger("stfit")
 
@@ -48,6 +48,14 @@ class Combination:
     def setting(self) -> tuple[tuple[str, str], ...]:
         """The values without the seed: combinations that differ in it alone are one setting."""
         return tuple((key, value) for key, value in self.values.items() if key != SEED)
+
+
+class Measured(NamedTuple):
+    """A finished run."""
+
+    metrics: dict[str, float]
+    main: list[str]
+    """The metrics to show first."""
 
 
 def split_values(text: str) -> list[str]:
@@ -131,7 +139,7 @@ def sweep(
     recipe = planned[0].loaded.recipe
     _require_known(metric, recipe)
     folder = runs / f"{load_recipe(path, _fixed(arguments)).recipe.name}-sweep"
-    finished: dict[str, dict[str, Any]] = {}
+    finished: dict[str, Measured] = {}
     failed: dict[str, int] = {}
     with lock_folder(folder / "sweep"), handle_signals_resumably(lambda: f"finished runs are kept in {folder}"):
         for number, each in enumerate(planned, start=1):
@@ -141,8 +149,8 @@ def sweep(
                 raise InterruptedRun("interrupted", code - 128)
             if code:
                 failed[each.name] = code
-            elif result := RunFolder(folder / each.name).read_result():
-                finished[each.name] = result
+            elif measured := _measured(each, RunFolder(folder / each.name)):
+                finished[each.name] = measured
     return _write_summary(planned, finished, failed, folder, metric or recipe.train.best)
 
 
@@ -159,9 +167,24 @@ def _train(path: Path, each: Combination, folder: Path) -> int:
     return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
 
 
+def _measured(each: Combination, run: RunFolder) -> Measured | None:
+    """The metrics of a finished run; it is measured again if it finished before the recipe had all its evaluators."""
+    finished, recipe = run.read_result(), each.loaded.recipe
+    if finished is None:
+        return None
+    measured = Measured(finished["result"]["metrics"], list(finished["main"]))
+    labels = {evaluator.label for evaluator in recipe.eval if "end" in evaluator.when}
+    if labels <= {evaluator_of(metric, labels) for metric in measured.metrics}:
+        return measured
+    from stfit.workflows.evaluate.evaluate_model import evaluate_model  # loads torch
+
+    evaluation = evaluate_model(str(run.path), recipe.model_copy(update={"gate": []}))
+    return Measured(evaluation.metrics, evaluation.main)
+
+
 def _write_summary(
     planned: list[Combination],
-    finished: dict[str, dict[str, Any]],
+    finished: dict[str, Measured],
     failed: dict[str, int],
     folder: Path,
     metric: str | None,
@@ -173,8 +196,7 @@ def _write_summary(
         result["error"] = {"class": "StfitError", "message": message, "exit_code": next(iter(failed.values()))}
     if not finished:
         return result
-    known = finished[next(iter(finished))]
-    metric = metric or next(iter(known["main"]), None)
+    metric = metric or next(iter(next(iter(finished.values())).main), None)
     settings = list(_settings(planned, finished, metric))
     best = max(settings, key=lambda each: each["mean"]) if metric else None
     done = [folder / each.name for each in planned if each.name in finished]
@@ -199,7 +221,7 @@ def _check_gates(models: list[Path], recipe: Recipe) -> dict[str, Any]:
     """The gates over seeds, of the models of one setting; `error` if they can't be decided, such as without a Hub."""
     if not any(gate.over for gate in recipe.gate):
         return {}
-    from stfit.workflows.check_gates import check_gates_of_sweep  # loads torch
+    from stfit.workflows.evaluate.check_gates import check_gates_of_sweep  # loads torch
 
     try:
         return {"gate": [vars(gate) for gate in check_gates_of_sweep(models, recipe)]}
@@ -208,7 +230,7 @@ def _check_gates(models: list[Path], recipe: Recipe) -> dict[str, Any]:
 
 
 def _settings(
-    planned: list[Combination], finished: dict[str, dict[str, Any]], metric: str | None
+    planned: list[Combination], finished: dict[str, Measured], metric: str | None
 ) -> Iterator[dict[str, Any]]:
     """Of each setting: its values, runs, and the mean of the metric over the seeds with its interval."""
     settings: dict[tuple[tuple[str, str], ...], list[Combination]] = {}
@@ -216,7 +238,7 @@ def _settings(
         if each.name in finished:
             settings.setdefault(each.setting, []).append(each)
     for setting, members in settings.items():
-        values = [finished[each.name]["result"]["metrics"][metric] for each in members] if metric else []
+        values = [finished[each.name].metrics[metric] for each in members] if metric else []
         yield {
             "values": dict(setting),
             "runs": [each.name for each in members],

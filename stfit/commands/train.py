@@ -73,15 +73,17 @@ from stfit.training.gradients import build_splitter
 from stfit.training.loop import TrainObjects, build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import build_intervals
-from stfit.workflows.card_data import write_card
-from stfit.workflows.check_gates import check_gates_after_training
-from stfit.workflows.estimate import build_schedule, lint_schedule, measure_footprint
-from stfit.workflows.leakage import leave_out_overlap
-from stfit.workflows.log_to_trackers import log_to_trackers
-from stfit.workflows.loss_labels import labels_of_losses
-from stfit.workflows.memory import lint_memory
-from stfit.workflows.report_data import log_exceptions, open_report_data
-from stfit.workflows.resume import (
+from stfit.workflows.check.estimate import build_schedule, lint_schedule, measure_footprint
+from stfit.workflows.check.leakage import leave_out_overlap
+from stfit.workflows.check.memory import lint_memory
+from stfit.workflows.check.validate import Prepared, RecipeLocation, load_and_validate
+from stfit.workflows.evaluate.check_gates import check_gates_after_training
+from stfit.workflows.report.card_data import write_card
+from stfit.workflows.report.report_data import log_exceptions, open_report_data
+from stfit.workflows.report.summarize_run import compare_with_start, write_report
+from stfit.workflows.train.log_to_trackers import log_to_trackers
+from stfit.workflows.train.loss_labels import labels_of_losses
+from stfit.workflows.train.resume import (
     fingerprint_run,
     pin_or_reuse,
     restore_or_start,
@@ -89,10 +91,8 @@ from stfit.workflows.resume import (
     update_run_recipe,
     write_run_recipe,
 )
-from stfit.workflows.session import TrainingSession, log_problem
-from stfit.workflows.summarize_run import compare_with_start, write_report
-from stfit.workflows.unchanged import changes_of_finished
-from stfit.workflows.validate import Prepared, RecipeLocation, load_and_validate
+from stfit.workflows.train.session import TrainingSession, log_problem
+from stfit.workflows.train.unchanged import changes_of_finished
 
 log = logging.getLogger("stfit")
 

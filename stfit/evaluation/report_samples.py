@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stfit.data.mapping.examples import Examples
-from stfit.evaluation.similarity import compute_ranks
+from stfit.evaluation.evaluators.similarity import compute_ranks
 from stfit.io.display import single_line
 from stfit.similarity import similarity_matrix
 

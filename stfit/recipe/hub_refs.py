@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from stfit.data.source import is_remote
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import is_on_hub
-from stfit.evaluation.mse import MSEToTeacher
+from stfit.evaluation.evaluators.mse import MSEToTeacher
 from stfit.hub.download import find_commit
 from stfit.hub.explain import Kind
 from stfit.losses.base import CrossEncoderTeacher, TeacherLoss

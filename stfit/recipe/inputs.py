@@ -18,7 +18,7 @@ from stfit.data.reading.local_files import fingerprint_files
 from stfit.data.source import TableSource, TrainingData
 from stfit.encoder.config import Model
 from stfit.encoder.folder.resolve import SMALL_FILES, locate_adapter_base, model_folder
-from stfit.evaluation.mse import MSEToTeacher
+from stfit.evaluation.evaluators.mse import MSEToTeacher
 from stfit.io.hashing import hash_file
 from stfit.losses.base import CrossEncoderTeacher
 from stfit.paths import Pattern

@@ -30,8 +30,8 @@ from stfit.encoder.export.quantization import Ranges, check_ranges
 from stfit.errors import DataError, InterruptedRun, ModelError, RecipeError, ResourceError, StfitError
 from stfit.events import Finished
 from stfit.options import EncodeOptions
-from stfit.workflows import text_windows as windows
-from stfit.workflows.text_windows import Inputs, inputs_to_keep
+from stfit.workflows.encode import text_windows as windows
+from stfit.workflows.encode.text_windows import Inputs, inputs_to_keep
 
 WORDS = ["rain", "bread", "train", "cat", "star", "song", "chess", "tea", "apple", "river"]
 TEXTS = [f"{first} and {second} {'again ' * (i % 5)}" for i, first in enumerate(WORDS) for second in WORDS[i % 3 :]]

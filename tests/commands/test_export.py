@@ -14,7 +14,7 @@ from stfit.encoder.folder.save import save_encoder
 from stfit.encoder.pooling import POOLINGS, PaddedStates, TokenStates
 from stfit.errors import ModelError, RecipeError
 from stfit.similarity import agreement
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.text_windows import Inputs
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from stfit.commands.encode import encode
 from stfit.commands.export import export
 from stfit.data.source import Source
 from stfit.options import EncodeOptions
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.text_windows import Inputs
 
 
 @pytest.fixture(params=["027", "002"])

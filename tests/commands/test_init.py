@@ -11,7 +11,7 @@ from stfit.data.source import ReadOptions
 from stfit.errors import DataError, RecipeError
 from stfit.recipe.load import load_recipe
 from stfit.recipe.read_options import read_options
-from stfit.workflows.validate import load_and_validate
+from stfit.workflows.check.validate import load_and_validate
 
 TOPICS = ["rain", "bread", "trains", "cats", "stars", "music", "chess", "tea"]
 

@@ -132,7 +132,7 @@ def save_one(events):
         pass
 
 
-SAVING = ("training/checkpoint.py", "io/atomic.py", "workflows/session.py", "shutil.py")
+SAVING = ("training/checkpoint.py", "io/atomic.py", "workflows/train/session.py", "shutil.py")
 SAVES = {"max_steps": 9, "save_every_steps": 2, "keep_checkpoints": 1}
 
 

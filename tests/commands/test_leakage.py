@@ -105,7 +105,7 @@ def test_classes_are_predicted_from_the_rows_that_are_left(write, tmp_path):
     data = {"dataset": "./pairs.jsonl", "format": "labeled_text", "holdout": {"rows": 8}, "drop_overlap": True}
     recipe = load_recipe(write(data=data, loss="batch_hard_triplet", eval=[CLASSIFICATION])).recipe
 
-    from stfit.workflows.validate import load_and_validate, prepare_evaluation
+    from stfit.workflows.check.validate import load_and_validate, prepare_evaluation
 
     prepared = load_and_validate(recipe)
     for classes in (prepared.evaluation[0], prepare_evaluation(recipe)[0][1]):

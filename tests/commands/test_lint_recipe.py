@@ -12,10 +12,10 @@ from stfit.encoder.layers import Normalize
 from stfit.errors import MAX_SHOWN
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
-from stfit.workflows.findings import lint_recipe
-from stfit.workflows.lint import ERRORS, WARNINGS, missing_trackers
-from stfit.workflows.lint_evaluation import unknown_metrics
-from stfit.workflows.lint_losses import few_negatives, prefixes_of_weights
+from stfit.workflows.check.findings import lint_recipe
+from stfit.workflows.check.lint import ERRORS, WARNINGS, missing_trackers
+from stfit.workflows.check.lint_evaluation import unknown_metrics
+from stfit.workflows.check.lint_losses import few_negatives, prefixes_of_weights
 
 SENTENCE_MODEL = ModelInfo(
     max_seq_length=64,

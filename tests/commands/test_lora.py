@@ -8,7 +8,7 @@ from versions import since
 from stfit.errors import ModelError, RecipeError
 from stfit.events import Finished, StepInfo
 from stfit.runtime.run_folder import RunFolder
-from stfit.workflows.summarize_run import summarize_run
+from stfit.workflows.report.summarize_run import summarize_run
 
 
 @pytest.fixture

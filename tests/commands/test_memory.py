@@ -86,7 +86,7 @@ def test_adapters_and_frozen_weights_have_no_moments(write, tiny_base):
 
 def load_footprint(path):
     from stfit.encoder.folder.inspect import inspect_model
-    from stfit.workflows.memory import Footprint
+    from stfit.workflows.check.memory import Footprint
 
     recipe = load_recipe(path).recipe
     return Footprint(recipe, inspect_model(recipe.model), [], None, 0)

@@ -18,7 +18,7 @@ from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, ModelError, RecipeError
 from stfit.options import MiningOptions
 from stfit.recipe.load import load_recipe
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.text_windows import Inputs
 
 PAIRS = [
     ("how do I get to the sea", "way to the sea"),

@@ -16,8 +16,8 @@ from stfit.data.source import Source
 from stfit.errors import DataError, InterruptedRun, RecipeError
 from stfit.options import EncodeOptions, MiningOptions
 from stfit.recipe.load import load_recipe
-from stfit.workflows import candidates
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.text_windows import Inputs
+from stfit.workflows.mine import candidates
 
 PLACES = ["the sea", "a box", "the stage", "the rain", "the castle", "the sand", "a letter"]
 PAIRS = [(f"where is the cat of {i}", f"it sleeps in {PLACES[i % 7]} for {i // 7} days") for i in range(60)]

@@ -27,7 +27,7 @@ from stfit.io.outputs import require_output
 from stfit.options import EncodeOptions, MiningOptions
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.text_windows import Inputs
 
 NO_MODEL = "./no-such-model"
 

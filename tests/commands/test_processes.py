@@ -24,7 +24,7 @@ from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.training import gradients
 from stfit.training.gradients import embed
-from stfit.workflows.summarize_run import summarize_run
+from stfit.workflows.report.summarize_run import summarize_run
 
 EXACT = {"model": {"dropout": 0.0}}
 CACHED = {"train": {"mini_batch_size": 1, "accumulate_steps": 2}}
@@ -337,8 +337,8 @@ def test_process_that_dies_while_the_first_asks_a_teacher_ends_the_others_at_onc
     recipe = write(model=student, data=data, loss={"type": "mse", "teacher": str(tiny_base("bert"))}, train=epoch)
     arguments = ["train", str(recipe), "--runs", str(tmp_path / "runs"), "--processes", "2", "--json"]
     launcher = start(*arguments, HF_ASSETS_CACHE=str(tmp_path / "assets"))
-    out, err = kill_at(launcher, "teacher: embedded 4096 of 80000 texts", victim)
-    assert "embedded 80000 of" not in err
+    out, err = kill_at(launcher, "teacher: 4096 of 80000 done", victim)
+    assert "80000 of 80000 done" not in err
     if victim != "launcher":
         assert_said_once(launcher, victim, out, err)
 

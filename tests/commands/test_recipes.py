@@ -7,7 +7,7 @@ import pytest
 from stfit.data.source import is_remote
 from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import teacher_of
-from stfit.workflows.validate import load_and_validate
+from stfit.workflows.check.validate import load_and_validate
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))

@@ -18,7 +18,7 @@ from stfit.events import StepInfo
 from stfit.io.json_files import load_json_object
 from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder, lock_folder
-from stfit.workflows.summarize_run import write_report
+from stfit.workflows.report.summarize_run import write_report
 
 TRIPLETS = {"type": "triplet", "name": "kept", "dataset": "./rows.jsonl", "split": "train"}
 CLASSES = {
@@ -45,8 +45,8 @@ def test_a_run_with_a_report_equals_a_run_without(tmp_path, write, run, similari
     recipe = write(eval=[similarity, TRIPLETS])
     run(recipe, "with")
     monkeypatch.setattr(training, "write_report", lambda folder: None)
-    monkeypatch.setattr("stfit.workflows.report_data.choose_samples", lambda *arguments: [])
-    monkeypatch.setattr("stfit.workflows.report_data.ReportData.record_metrics", lambda *arguments: None)
+    monkeypatch.setattr("stfit.workflows.report.report_data.choose_samples", lambda *arguments: [])
+    monkeypatch.setattr("stfit.workflows.report.report_data.ReportData.record_metrics", lambda *arguments: None)
     run(recipe, "without")
     assert (tmp_path / "with" / "tiny" / "report.html").is_file()
     assert not (tmp_path / "without" / "tiny" / "report.html").exists()
@@ -101,9 +101,9 @@ def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, mo
 def test_interval_of_the_report_is_that_of_comparing_both_models(tmp_path, write, run, similarity):
     """Values drawn at the start and at the end of a run, against a bootstrap that has both models at hand."""
     from stfit.encoder.build import load_encoder
-    from stfit.workflows.baselines import build_untrained
-    from stfit.workflows.summarize_run import summarize_run
-    from stfit.workflows.validate import prepare_evaluation
+    from stfit.workflows.check.validate import prepare_evaluation
+    from stfit.workflows.evaluate.baselines import build_untrained
+    from stfit.workflows.report.summarize_run import summarize_run
 
     path = write(eval=[similarity])
     run(path)

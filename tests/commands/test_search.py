@@ -12,8 +12,8 @@ from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.errors import DataError, RecipeError
 from stfit.options import EncodeOptions
-from stfit.workflows.search_corpus import search_windows
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.search_corpus import search_windows
+from stfit.workflows.encode.text_windows import Inputs
 
 random = np.random.default_rng(0)
 

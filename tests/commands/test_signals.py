@@ -23,7 +23,7 @@ from stfit.events import Evaluated, StepInfo
 from stfit.recipe.load import load_recipe
 from stfit.runtime import signals
 from stfit.training import checkpoint, gradients
-from stfit.workflows import session
+from stfit.workflows.train import session
 
 NOT_STRUCK = 77
 """Exit code of a run whose last evaluation was over before its signal came."""

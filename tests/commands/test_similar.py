@@ -22,8 +22,8 @@ from stfit.neighbors import top_pairs as room
 from stfit.neighbors.approximate import build_index, measure_recall, top_pairs_approximately
 from stfit.neighbors.top_pairs import NO_PAIRS, TopPairs, block_count, compare_block
 from stfit.options import EncodeOptions
-from stfit.workflows import text_windows as windows
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode import text_windows as windows
+from stfit.workflows.encode.text_windows import Inputs
 
 generator = np.random.default_rng(0)
 BLANK, SAME = 1, 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stfit.data.batching.sampling import sample_batches
-from stfit.workflows.estimate import _lint_batches
+from stfit.workflows.check.estimate import _lint_batches
 
 ROWS = 60
 

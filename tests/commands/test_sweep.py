@@ -97,6 +97,16 @@ def test_a_sweep_trains_each_once_and_its_best_recipe_trains_alone(write, simila
         sweep(recipe, arguments, tmp_path / "runs", "scores/spearman", lines.append)
 
 
+def test_runs_that_finished_with_other_evaluators_are_measured_again(write, similarity, tmp_path) -> None:
+    recipe = write(eval=[similarity], train={"max_steps": 2})
+    (before,) = sweep(recipe, ["seed=1,2"], tmp_path / "runs", None, print)["settings"]
+    recipe = write(eval=[similarity | {"name": "renamed"}], train={"max_steps": 2})
+    found = sweep(recipe, ["seed=1,2,3"], tmp_path / "runs", None, print)
+    assert found["metric"] == MODEL.replace("scores/", "renamed/")
+    assert found["settings"][0]["scores"][:2] == pytest.approx(before["scores"])
+    assert len(found["settings"][0]["scores"]) == 3
+
+
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_count(write, similarity, tmp_path) -> None:
     recipe = write(eval=[similarity], train={"max_steps": 20, "max_grad_norm": None})

@@ -76,7 +76,9 @@ def test_a_teacher_embeds_once_over_all_runs(write, run, teacher, monkeypatch):
         raise AssertionError("embedded again")
 
     load = taught.load_embeddings
-    monkeypatch.setattr("stfit.workflows.loss_labels.load_embeddings", lambda texts, _, key: load(texts, refuse, key))
+    monkeypatch.setattr(
+        "stfit.workflows.train.loss_labels.load_embeddings", lambda texts, _, key: load(texts, refuse, key)
+    )
     assert losses_of(run(recipe, "second")) == first
 
 
@@ -84,7 +86,7 @@ def test_translations_learn_the_english_embedding(tmp_path, write, run, teacher,
     asked = []
     load = taught.load_embeddings
     monkeypatch.setattr(
-        "stfit.workflows.loss_labels.load_embeddings", lambda *given: asked.extend(given[0]) or load(*given)
+        "stfit.workflows.train.loss_labels.load_embeddings", lambda *given: asked.extend(given[0]) or load(*given)
     )
     run(write(model=SAME_SIZE, loss=of(teacher, target="anchor")))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
@@ -207,7 +209,7 @@ def test_a_cross_encoder_scores_once_over_all_runs_and_goes_on_after_a_kill(
     write, run, teacher, tiny_base, monkeypatch
 ):
     recipe = write(data={"format": "triplet"}, loss=reranked(tiny_base("reranker")))
-    monkeypatch.setattr("stfit.workflows.rerank.PAIRS", 10)
+    monkeypatch.setattr("stfit.workflows.mine.rerank.PAIRS", 10)
     score, asked = CrossEncoder.score, []
 
     def die(self, pairs):

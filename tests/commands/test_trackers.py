@@ -13,7 +13,7 @@ from stfit.recipe.load import load_recipe
 from stfit.runtime.run_folder import RunFolder
 from stfit.spec import Spec
 from stfit.tracking.trackers import TensorBoard, _mlflow_name
-from stfit.workflows.log_to_trackers import log_to_trackers
+from stfit.workflows.train.log_to_trackers import log_to_trackers
 
 REGULARIZER = "global_orthogonal_regularization"
 METRIC = "scores/spearman_cosine"

@@ -12,10 +12,10 @@ from stfit.data.mapping.texts import source_of_texts, stream_texts
 from stfit.data.reading.load_table import find_splits, load_table
 from stfit.data.source import Source, TrainingData
 from stfit.errors import DataError
-from stfit.evaluation.retrieval import Retrieval
+from stfit.evaluation.evaluators.retrieval import Retrieval
 from stfit.options import EncodeOptions, MiningOptions
 from stfit.recipe.load import load_recipe
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.text_windows import Inputs
 
 DOCUMENTS = {
     "d1": ("On rain", "It rains in the north."),

@@ -28,7 +28,7 @@ from stfit.data.source import Source
 from stfit.errors import DataError, RecipeError, ResourceError
 from stfit.options import EncodeOptions
 from stfit.paths import without_folder
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.text_windows import Inputs
 
 pytest.importorskip("upath", reason="needs the extra `stores`")
 import fsspec

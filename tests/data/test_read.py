@@ -18,7 +18,7 @@ from stfit.data.reading.load_table import count_rows, find_splits, load_table
 from stfit.data.reading.local_files import local_files
 from stfit.data.source import ReadOptions, Source, TrainingData
 from stfit.errors import DataError, RecipeError
-from stfit.evaluation.classification import Classification
+from stfit.evaluation.evaluators.classification import Classification
 
 ROWS = [{"text": f"number {i}", "label": i % 2} for i in range(6)]
 TEXTS = [row["text"] for row in ROWS]

@@ -8,7 +8,7 @@ from measured import measured
 from sklearn import metrics
 
 from stfit.errors import DataError
-from stfit.evaluation.binary_classification import BinaryClassification
+from stfit.evaluation.evaluators.binary_classification import BinaryClassification
 from stfit.similarity import SIMILARITIES
 
 PEER_KINDS = ("ap", "accuracy", "f1", "precision", "recall", "mcc")

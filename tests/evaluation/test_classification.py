@@ -7,7 +7,7 @@ import pytest
 from sklearn import linear_model, metrics, neighbors
 
 from stfit.errors import DataError
-from stfit.evaluation.classification import Classification, macro_f1, v_measure
+from stfit.evaluation.evaluators.classification import Classification, macro_f1, v_measure
 
 NAMES = ["cat", "dog", "eel", "fox"]
 

@@ -11,10 +11,10 @@ from stfit.data.source import Source
 from stfit.encoder.build import load_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.errors import DataError
+from stfit.evaluation.evaluators.retrieval import Retrieval
 from stfit.evaluation.measure import measure
-from stfit.evaluation.retrieval import Retrieval
 from stfit.options import EncodeOptions
-from stfit.workflows.text_windows import Inputs
+from stfit.workflows.encode.text_windows import Inputs
 
 DOCUMENTS = {f"d{i}": f"document {i} about {'cats' if i % 3 else 'rain'}" for i in range(20)}
 QUERIES = {f"q{i}": f"what about {i}" for i in range(5)}

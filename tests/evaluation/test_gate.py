@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stfit.evaluation.bootstrap import compare
+from stfit.evaluation.evaluators.similarity import spearman
 from stfit.evaluation.gate import Gate, decide
-from stfit.evaluation.similarity import spearman
 from stfit.evaluation.statistic import Statistic, mean_of
 
 ROWS = 200

@@ -10,7 +10,7 @@ from measured import measured
 from stfit.commands.evaluate import evaluate
 from stfit.commands.train import train
 from stfit.errors import DataError, ModelError, RecipeError
-from stfit.evaluation.label_accuracy import LabelAccuracy
+from stfit.evaluation.evaluators.label_accuracy import LabelAccuracy
 from stfit.evaluation.measure import measure
 from stfit.losses.softmax_classifier import FILE, NamedHead, SoftmaxHead, load_head, save_head
 from stfit.publish.allowlist import is_allowed

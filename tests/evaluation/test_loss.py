@@ -9,7 +9,7 @@ from measured import measured
 from pydantic import ValidationError
 
 from stfit.errors import DataError, RecipeError
-from stfit.evaluation.loss import LossOnRows
+from stfit.evaluation.evaluators.loss import LossOnRows
 from stfit.evaluation.measure import measure
 from stfit.recipe.load import load_recipe
 

@@ -8,9 +8,9 @@ from measured import measured
 from stfit.encoder.build import build_encoder
 from stfit.encoder.config import Model
 from stfit.errors import DivergedError
+from stfit.evaluation.evaluators.similarity import Similarity
+from stfit.evaluation.evaluators.triplet import TripletAccuracy
 from stfit.evaluation.measure import known_metrics, main_metrics
-from stfit.evaluation.similarity import Similarity
-from stfit.evaluation.triplet import TripletAccuracy
 from stfit.similarity import SIMILARITIES, pairwise_similarity
 
 PROMPTS = {"query": "find: ", "document": "text: "}

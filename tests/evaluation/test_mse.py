@@ -9,8 +9,8 @@ from measured import measured
 from stfit.commands.check import check
 from stfit.encoder.build import load_encoder
 from stfit.errors import ModelError
+from stfit.evaluation.evaluators.mse import MSEToTeacher
 from stfit.evaluation.measure import measure
-from stfit.evaluation.mse import MSEToTeacher
 
 
 def rows_of(sentences):

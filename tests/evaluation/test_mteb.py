@@ -5,9 +5,9 @@ from measured import measured
 
 from stfit.encoder.folder.save import save_encoder
 from stfit.errors import RecipeError
+from stfit.evaluation.evaluators.mteb import Adapter, Mteb
+from stfit.evaluation.evaluators.similarity import Similarity
 from stfit.evaluation.measure import EmbeddingCache, known_metrics, measure
-from stfit.evaluation.mteb import Adapter, Mteb
-from stfit.evaluation.similarity import Similarity
 
 
 @pytest.fixture

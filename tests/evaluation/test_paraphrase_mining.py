@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from measured import measured
 
-from stfit.evaluation.paraphrase_mining import ParaphraseMining, paraphrases
+from stfit.evaluation.evaluators.paraphrase_mining import ParaphraseMining, paraphrases
 
 
 def pairs(sentences):

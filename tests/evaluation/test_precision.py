@@ -5,10 +5,10 @@ import pytest
 from measured import measured
 
 from stfit.encoder.export.quantization import Ranges, quantize
+from stfit.evaluation.evaluators.retrieval import Retrieval
+from stfit.evaluation.evaluators.similarity import Similarity
+from stfit.evaluation.evaluators.translation import Translation
 from stfit.evaluation.measure import known_metrics, main_metrics
-from stfit.evaluation.retrieval import Retrieval
-from stfit.evaluation.similarity import Similarity
-from stfit.evaluation.translation import Translation
 
 WORDS = ["rain", "bread", "train", "cat", "star", "song", "chess", "tea", "apple", "river", "lamp", "fish"] * 4
 PAIRS = [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from measured import measured
 
-from stfit.evaluation.reranking import Reranking
+from stfit.evaluation.evaluators.reranking import Reranking
 from stfit.similarity import SIMILARITIES
 
 

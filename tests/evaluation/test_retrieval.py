@@ -10,8 +10,8 @@ import pytest
 from measured import measured
 
 from stfit.errors import DataError, RecipeError
+from stfit.evaluation.evaluators.retrieval import Retrieval
 from stfit.evaluation.measure import known_metrics, main_metrics
-from stfit.evaluation.retrieval import Retrieval
 from stfit.neighbors.exact import nearest
 from stfit.similarity import SIMILARITIES
 

@@ -5,7 +5,7 @@ import pytest
 from measured import measured
 
 from stfit.errors import DataError
-from stfit.evaluation.similarity import Similarity
+from stfit.evaluation.evaluators.similarity import Similarity
 from stfit.similarity import SIMILARITIES
 
 SCORES = [0.0, 0.2, 0.2, 0.5, 0.9, 1.0, 0.5]

@@ -9,16 +9,16 @@ from measured import measured
 from stfit.data.mapping.load_examples import load_examples
 from stfit.data.source import Holdout, Source
 from stfit.errors import DataError
-from stfit.evaluation.binary_classification import BinaryClassification
-from stfit.evaluation.classification import Classification
+from stfit.evaluation.evaluators.binary_classification import BinaryClassification
+from stfit.evaluation.evaluators.classification import Classification
+from stfit.evaluation.evaluators.reranking import Reranking
+from stfit.evaluation.evaluators.retrieval import Retrieval
+from stfit.evaluation.evaluators.similarity import Similarity
+from stfit.evaluation.evaluators.triplet import TripletAccuracy
 from stfit.evaluation.gate import Gate, guard
 from stfit.evaluation.measure import evaluator_of, known_metrics, main_metrics
-from stfit.evaluation.reranking import Reranking
-from stfit.evaluation.retrieval import Retrieval
-from stfit.evaluation.similarity import Similarity
 from stfit.evaluation.slices import require_slices, slice_names, slice_of, sliced, with_slice
 from stfit.evaluation.statistic import Statistic, mean_of
-from stfit.evaluation.triplet import TripletAccuracy
 
 WORDS = ["rain", "bread", "train", "cat", "star", "song", "chess", "tea", "apple", "river", "lamp", "fish"]
 GENRES = ["news", "chat", "law/eu"]

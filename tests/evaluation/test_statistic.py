@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from stfit.evaluation.binary_classification import statistic_of
 from stfit.evaluation.bootstrap import resample
-from stfit.evaluation.classification import macro_f1, v_measure
-from stfit.evaluation.similarity import pearson, spearman
+from stfit.evaluation.evaluators.binary_classification import statistic_of
+from stfit.evaluation.evaluators.classification import macro_f1, v_measure
+from stfit.evaluation.evaluators.similarity import pearson, spearman
 from stfit.evaluation.statistic import Ranking, Statistic, mean_of, mean_over_parts
 
 RANDOM = np.random.default_rng(0)

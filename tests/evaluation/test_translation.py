@@ -3,7 +3,7 @@
 import pytest
 from measured import measured
 
-from stfit.evaluation.translation import Translation
+from stfit.evaluation.evaluators.translation import Translation
 
 
 def test_values_are_those_of_sentence_transformers(encoder, examples_of, sentences, peer_of):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from measured import measured
 
-from stfit.evaluation.triplet import TripletAccuracy
+from stfit.evaluation.evaluators.triplet import TripletAccuracy
 from stfit.similarity import SIMILARITIES
 
 

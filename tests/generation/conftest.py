@@ -13,7 +13,7 @@ from stfit.commands.generate import generate
 from stfit.generation.registry import choose_generators
 from stfit.options import GenerationOptions
 from stfit.recipe.read_options import read_options
-from stfit.workflows.passages import corpus_of
+from stfit.workflows.generate.passages import corpus_of
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ GUARDS = [
     ),
     Guard(
         "a finished run compares its inputs",
-        "workflows/unchanged.py",
+        "workflows/train/unchanged.py",
         "    if not training_changes(lock, described):\n        return []\n",
         "    return []\n",
         "commands/test_lock.py",
@@ -169,13 +169,15 @@ GUARDS = [
     ),
     Guard(
         "tokens of a checkpoint",
-        "workflows/resume.py",
+        "workflows/train/resume.py",
         'if fingerprint["tokens"] != saved["tokens"]:',
         "if False:",
         RESUME,
         "vocabulary",
     ),
-    Guard("--resume refuses changes", "workflows/resume.py", "if changes and strict:", "if False:", RESUME, "moved"),
+    Guard(
+        "--resume refuses changes", "workflows/train/resume.py", "if changes and strict:", "if False:", RESUME, "moved"
+    ),
     Guard(
         "a step is finished first", "runtime/signals.py", "if not self.defers:", "if True:", SIGNALS, "TERM and saving"
     ),
@@ -197,7 +199,7 @@ GUARDS = [
     ),
     Guard(
         "saved where a step is given up",
-        "workflows/session.py",
+        "workflows/train/session.py",
         "            self.save()\n            self.raise_if_interrupted()\n        except DataError",
         "            raise\n        except DataError",
         SIGNALS,
@@ -229,7 +231,7 @@ GUARDS = [
     ),
     Guard(
         "saved at a signal",
-        "workflows/session.py",
+        "workflows/train/session.py",
         "            self.save()\n            self.raise_if_interrupted()\n\n    def raise_if_interrupted",
         "            raise\n\n    def raise_if_interrupted",
         SIGNALS,
@@ -262,7 +264,7 @@ GUARDS = [
     ),
     Guard(
         "model is finite",
-        "workflows/session.py",
+        "workflows/train/session.py",
         "            require_finite_weights(encoder)\n",
         "",
         "commands/test_train.py",

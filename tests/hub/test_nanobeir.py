@@ -7,7 +7,7 @@ import sys
 import pytest
 from hub.conftest import RECIPE, lines
 
-from stfit.evaluation.nanobeir import SETS, NanoBeir
+from stfit.evaluation.evaluators.nanobeir import SETS, NanoBeir
 
 PEER = """
 import json, sys

@@ -17,7 +17,7 @@ from stfit.losses.registry import LOSSES
 from stfit.publish.card import CardData, DatasetFacts, MetricRow, Scores, card_body, card_metadata, references_of
 from stfit.publish.readme import merge_readme, write_readme
 from stfit.recipe.load import load_recipe
-from stfit.workflows.card_data import describe_folder, describe_run, first_rows
+from stfit.workflows.report.card_data import describe_folder, describe_run, first_rows
 
 NASTY = {
     "html": '<script src="https://evil.example/x.js"></script><img src=x>',

@@ -23,7 +23,7 @@ from stfit.recipe.load import load_recipe
 from stfit.recipe.recipe import Recipe
 from stfit.recipe.type_tree import child_types, specs_in
 from stfit.spec import Spec, union_members
-from stfit.workflows.validate import load_and_validate
+from stfit.workflows.check.validate import load_and_validate
 
 RECIPE = """\
 model:

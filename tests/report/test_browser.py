@@ -15,7 +15,7 @@ from stfit.commands.train import train
 from stfit.recipe.load import load_recipe
 from stfit.report.render import POLICY
 from stfit.runtime.run_folder import RunFolder
-from stfit.workflows.summarize_run import write_report
+from stfit.workflows.report.summarize_run import write_report
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[2] / "recipes"
