@@ -23,8 +23,8 @@ rows would. The difference is paired by seed. **Bold**: its interval does not ho
 
 Time is that of one processor core, from the start of the command to the saved model: for so few rows, loading packages
 and the model, and saving it, are most of it ([performance](performance.md) measures the training itself). Memory is the
-peak. Both are medians of three: stfit / sentence-transformers. Measured on {measured}, by
-`make results`.
+peak. Both are medians of three: stfit / sentence-transformers. `make results` measured them
+on {measured}.
 """
 
 TOOLS = ("base", "stfit", "sentence-transformers")
@@ -33,8 +33,10 @@ TOOLS = ("base", "stfit", "sentence-transformers")
 def write_page(lines: Sequence[dict[str, Any]], page: Path) -> None:
     bases = list(dict.fromkeys(line["base"] for line in lines))
     rows = " or ".join(sorted({str(line["rows"]) for line in lines}, key=int, reverse=True))
-    where = dict.fromkeys((line["machine"], line["day"]) for line in lines)
-    measured = "; ".join(f"one core of {machine}, {day}" for machine, day in where)
+    days: dict[str, set[str]] = {}
+    for line in lines:
+        days.setdefault(line["machine"], set()).add(line["day"])
+    measured = "; ".join(f"one core of {machine} on {' and '.join(sorted(days[machine]))}" for machine in days)
     head = INTRODUCTION.format(rows=rows, measured=measured)
     tables = [_table(base, [line for line in lines if line["base"] == base]) for base in bases]
     page.write_text("\n".join([head, *tables]), encoding="utf-8")

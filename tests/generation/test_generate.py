@@ -1,6 +1,7 @@
 """`stfit generate`: rows, filters and bad input."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,16 @@ def test_the_same_command_writes_the_same_bytes_and_leaves_nothing_behind(docs, 
 
 def test_a_limit_takes_the_first_passages(docs, make):
     assert make(docs, "title", limit=2)["passages"] == 2
+
+
+def test_the_card_and_the_vocabulary_of_a_model_are_no_documents(tmp_path, make, tiny_base):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text("# On cats\n\nA cat sat near the sea.\n")
+    shutil.copytree(tiny_base("bert"), tmp_path / "docs" / "model")
+    (tmp_path / "docs" / "model" / "README.md").write_text("# A model\n\nWhat it can do.\n")
+    assert {row["anchor"] for row in make(tmp_path / "docs", "title")["pairs"]} == {"On cats"}
+    with pytest.raises(DataError, match="is the folder of a model"):
+        make(tmp_path / "docs" / "model", "title")
 
 
 def test_an_empty_folder_has_no_documents(tmp_path, make):

@@ -65,7 +65,8 @@ MUTANTS = {
     11: [
         ("  dataset: SHARED/data/qqp_triplet", "does not exist"),
         ("  dataset: SHARED/data/*.parquet", "no file matches"),
-        ("  dataset: SHARED/models", "has no data files"),
+        ("  dataset: SHARED/models/plain-minilm-l6-h384", "is the folder of a model"),
+        ("  dataset: SHARED/models", "there is no column `set`", 14),  # its page is a document
         ("  data_set: SHARED/data/qqp_triplets", "dataset"),
     ],
     12: [

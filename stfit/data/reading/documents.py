@@ -27,6 +27,7 @@ else:
 MARKDOWN = (".md", ".markdown")
 SUFFIXES = (".txt", *MARKDOWN)
 FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", re.DOTALL)
+MODEL_FILES = ("modules.json", "model*.safetensors", "pytorch_model*.bin")
 MAX_TITLE = 12
 """Words of a first line that is taken for the title of a text file, if an empty line follows."""
 COLUMNS = ("_id", "document", "title", "text")
@@ -38,9 +39,15 @@ class Section(NamedTuple):
 
 
 def document_files(folder: Path) -> list[Path]:
-    """The documents in a folder and its subfolders, but hidden ones."""
+    """The documents in a folder and its subfolders, but hidden ones, and the vocabulary and the card of a model."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    models = {each for each in {path.parent for path in shown} if holds_model(each)}
+    return sorted(path for path in shown if path.parent not in models)
+
+
+def holds_model(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in MODEL_FILES)
 
 
 def read_documents(paths: Iterable[Path], folder: Path, options: ReadOptions) -> Iterator[Table]:

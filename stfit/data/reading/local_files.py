@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from stfit.data.embeddings.parts import ROWS, StoredPart, complete_parts, holds_parts
 from stfit.data.object_store import matches, path_of
 from stfit.data.reading.beir import JUDGMENTS
-from stfit.data.reading.documents import MARKDOWN, document_files, read_documents
+from stfit.data.reading.documents import MARKDOWN, document_files, holds_model, read_documents
 from stfit.data.reading.labels_json import read_label_names
 from stfit.data.reading.packed_file import UNPACKING_ERRORS
 from stfit.data.reading.saved_to_disk import is_saved, saved_splits
@@ -182,6 +182,8 @@ def _folder_splits(folder: Path) -> dict[str, list[Path]]:
             splits.setdefault(name, []).append(path)
     if not splits and (documents := document_files(folder)):
         return {"train": documents}
+    if not splits and holds_model(folder):
+        raise DataError(f"{folder} is the folder of a model: set `dataset` to its data")
     if not splits:
         saved = next(
             (f": set `dataset` to {path}, saved by `datasets`" for path in folder.glob("*") if is_saved(path)), ""
