@@ -96,7 +96,7 @@ def communities(
     The largest comes first; returned, or written to `output`, a line for each.
     """
     if output:
-        require_output(output, [*input_paths(inputs.source), *paths_of_model(Path(model))])
+        require_output(rows_file(output, None), [*input_paths(inputs.source), *paths_of_model(Path(model))])
     device = choose_device(device)
     start = time.perf_counter()
     texts = _load_texts(model, inputs, device)

@@ -215,6 +215,8 @@ def test_pairs_are_written_to_json_lines_and_never_over_the_input(tiny_base, doc
     model = str(tiny_base("bert"))
     with pytest.raises(RecipeError, match=r"must be a \.jsonl file"):
         closest(model, documents, 3, "cpu", output=tmp_path / "pairs.csv")
+    with pytest.raises(RecipeError, match=r"must be a \.jsonl file"):
+        communities(model, documents, 0.5, 2, "cpu", tmp_path / "clusters.csv")
     with pytest.raises(RecipeError, match="this command reads it"):
         closest(model, documents, 3, "cpu", output=tmp_path / "corpus.jsonl")
 
