@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second for each of some hundred trainings: only the tests that use `pictures` have them drawn."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("stfit.commands.train.write_report", lambda folder: None)
+        monkeypatch.setattr("stfit.workflows.train.finish.write_report", lambda folder: None)
         monkeypatch.setattr(
             "stfit.workflows.report.card_data.draw_loss_curve", lambda *data: data[-1].write_bytes(b"\x89PNG")
         )

@@ -9,17 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from stfit.data.batching.batches import Batch, TokenTable, tokenize_examples
-from stfit.data.batching.shuffle_buffer import LazyBatch, StreamingBatches
-from stfit.data.checks.compatibility import check_kind
-from stfit.data.mapping.examples import Examples, count_dropped
+from stfit.data.batching.batches import TokenTable
+from stfit.data.mapping.examples import count_dropped
 from stfit.distributed import (
     broadcast_tensors,
     collective_timeout,
-    is_rank_zero,
     on_rank_zero,
     rank_zero_first,
     world_size,
@@ -27,12 +23,9 @@ from stfit.distributed import (
 from stfit.encoder.build import build_encoder
 from stfit.encoder.encoder import Encoder
 from stfit.encoder.kernels.packing import LayoutError
-from stfit.errors import HubError, LockError, ModelError, RecipeError
-from stfit.evaluation.gate import GateResult
-from stfit.evaluation.measure import Evaluators, main_metrics
+from stfit.errors import HubError, LockError, RecipeError
+from stfit.evaluation.measure import main_metrics
 from stfit.events import Finished, Started, TrainEvent
-from stfit.io.atomic import atomic_write
-from stfit.io.json_files import seal_json
 from stfit.io.unicode import require_text
 from stfit.losses.terms import LossTerms
 from stfit.progress import task
@@ -42,18 +35,15 @@ from stfit.recipe.hub_refs import pin
 from stfit.recipe.inputs import keyed_paths
 from stfit.recipe.load import LoadedRecipe
 from stfit.recipe.lock import (
-    LOCK,
     Lock,
     build_lock,
     load_lock,
-    lock_to_json,
     require_unchanged,
     training_sections,
     with_computation_of,
-    without_local_folders,
 )
-from stfit.recipe.recipe import Objective, Recipe
-from stfit.runtime.device import choose_device, choose_precision, describe_hardware
+from stfit.recipe.recipe import Recipe
+from stfit.runtime.device import choose_device, choose_precision
 from stfit.runtime.malloc import configure_malloc, limit_kernel_caches
 from stfit.runtime.run_folder import (
     RunFolder,
@@ -65,24 +55,20 @@ from stfit.runtime.run_folder import (
     require_shared,
 )
 from stfit.runtime.signals import SignalHandler, handle_signals
-from stfit.runtime.system import peak_memory
-from stfit.training.batch_schedule import BatchSchedule, ScheduledBatch
+from stfit.training.batch_schedule import BatchSchedule
 from stfit.training.checkpoint import newest_checkpoint, require_disk_space
 from stfit.training.diagnostics import Diagnostics
 from stfit.training.gradients import build_splitter
 from stfit.training.loop import TrainObjects, build_train_objects, train_steps, trainable_modules
 from stfit.training.rng import seed_everything, seed_per_rank
 from stfit.training.state import build_intervals
-from stfit.workflows.check.estimate import build_schedule, lint_schedule, measure_footprint
-from stfit.workflows.check.leakage import leave_out_overlap
+from stfit.workflows.check.estimate import lint_schedule, measure_footprint
 from stfit.workflows.check.memory import lint_memory
 from stfit.workflows.check.validate import Prepared, RecipeLocation, load_and_validate
-from stfit.workflows.evaluate.check_gates import check_gates_after_training
-from stfit.workflows.report.card_data import write_card
-from stfit.workflows.report.report_data import log_exceptions, open_report_data
-from stfit.workflows.report.summarize_run import compare_with_start, write_report
+from stfit.workflows.report.report_data import open_report_data
+from stfit.workflows.train.batches import batch_of, schedule_batches, tokenize_training
+from stfit.workflows.train.finish import finish_training
 from stfit.workflows.train.log_to_trackers import log_to_trackers
-from stfit.workflows.train.loss_labels import labels_of_losses
 from stfit.workflows.train.resume import (
     fingerprint_run,
     pin_or_reuse,
@@ -163,8 +149,8 @@ def _run(
     resolved = _with_runtime_choices(pinned, encoder, device)
     processes = checkpoint.facts["progress"]["processes"] if checkpoint else world_size()
     evaluators = prepared.evaluators(resolved)
-    schedule = _build_schedule(resolved, encoder, prepared.training, processes, signals, evaluators)
-    tables = _tokenize_training(pinned, encoder, prepared, schedule)
+    schedule = schedule_batches(resolved, encoder, prepared.training, processes, signals, evaluators)
+    tables = tokenize_training(pinned, encoder, prepared.training, schedule)
     max_seq_length, unknown_id = encoder.tokenizer.max_seq_length, encoder.tokenizer.unknown_id
     warnings = [*prepared.warnings, *lint_schedule(resolved, tables, schedule, max_seq_length, unknown_id, processes)]
     footprint = measure_footprint(resolved, tables, schedule, prepared.base, max_seq_length, evaluators)
@@ -191,7 +177,7 @@ def _run(
     with collective_timeout(timedelta(minutes=resolved.train.timeout_minutes)):
         yield from _take_steps(session, schedule, tables)
     yield from session.end()
-    yield _finish(session, device, main, prepared.training, lock)
+    yield finish_training(session, device, main, prepared.training, lock)
 
 
 def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[TokenTable]) -> Iterator[TrainEvent]:
@@ -206,7 +192,7 @@ def _take_steps(session: TrainingSession, schedule: BatchSchedule, tables: list[
     # Without dropout, equal texts of a batch have equal embeddings: one forward pass serves them all.
     distinct = not session.objects.encoder.has_dropout
     batches = (
-        [(scheduled.objective, _batch_of(scheduled, tables, distinct)) for scheduled in step]
+        [(scheduled.objective, batch_of(scheduled, tables, distinct)) for scheduled in step]
         for step in ([] if session.is_over else steps)
     )
     trained = train_steps(
@@ -270,63 +256,6 @@ def _build_encoder(loaded: LoadedRecipe[Recipe], pinned: Recipe, prepared: Prepa
     return encoder
 
 
-def _tokenize_training(
-    recipe: Recipe, encoder: Encoder, prepared: Prepared, schedule: BatchSchedule
-) -> list[TokenTable]:
-    pairs = list(zip(recipe.objectives_by_path.values(), prepared.training, strict=True))
-    used = [schedule.rows_of(number) for number in range(len(pairs))]
-    for (objective, examples), rows in zip(pairs, used, strict=True):
-        if rows is not None and len(examples) > 2 * len(rows):
-            message = "%s: %d steps train on %d of %d examples, drawn from all of them; `limit` reads only the first"
-            log.info(message, objective.data.dataset, schedule.total_steps, len(rows), len(examples))
-    with rank_zero_first():
-        return [_tokenize(encoder, *pair, rows) for pair, rows in zip(pairs, used, strict=True)]
-
-
-def _tokenize(encoder: Encoder, objective: Objective, examples: Examples, rows: np.ndarray | None = None) -> TokenTable:
-    prompts = {role: encoder.role_prompt(role, objective.data.prompts) for role in examples.texts}
-    cache_key = None if objective.data.streaming else encoder.tokenizer.fingerprint
-    table = tokenize_examples(examples, prompts, encoder.tokenizer, cache_key, encoder.prompt_skip, rows)
-    table = replace(table, labels=labels_of_losses(table, objective, encoder))
-    if objective.views and not encoder.has_dropout:
-        raise ModelError(
-            f"loss `{objective.loss_names}` needs dropout to tell the two views of a text apart, and this model has "
-            "none: set `model.dropout: 0.1`"
-        )
-    return table.duplicate_columns(objective.views)
-
-
-def _build_schedule(
-    recipe: Recipe,
-    encoder: Encoder,
-    training: list[Examples],
-    processes: int,
-    signals: SignalHandler,
-    evaluators: Evaluators,
-) -> BatchSchedule:
-    streams = {
-        number: StreamingBatches(
-            objective.data,
-            str(objective.sampler),
-            recipe.train.batch_size * processes,
-            objective.min_batch_size,
-            recipe.seed,
-            partial(check_kind, objective.needs),
-            partial(_tokenize, encoder, objective),
-            signals.interrupt_long_step,
-            leave_out_overlap(recipe, objective.data, evaluators),
-        )
-        for number, objective in enumerate(recipe.objectives_by_path.values())
-        if objective.data.streaming
-    }
-    return build_schedule(recipe, training, processes, streams)
-
-
-def _batch_of(scheduled: ScheduledBatch, tables: list[TokenTable], distinct: bool) -> Batch:
-    rows = scheduled.rows
-    return rows.batch(distinct) if isinstance(rows, LazyBatch) else tables[scheduled.objective].batch(rows, distinct)
-
-
 def _with_runtime_choices(recipe: Recipe, encoder: Encoder, device: str) -> Recipe:
     of_config = ("token_layers", "layers", "prompts", "default_prompt", "similarity", "truncate_dim")
     update = {key: getattr(encoder.config, key) for key in of_config} | {
@@ -358,42 +287,3 @@ def _build_train_objects(recipe: Recipe, encoder: Encoder, prepared: Prepared) -
     objects = build_train_objects(encoder, losses, train.weight_decay, train.freeze, train.layer_decay, train.shard)
     seed_per_rank(recipe.seed)
     return objects
-
-
-def _check_gates(session: TrainingSession, device: str) -> list[dict[str, Any]]:
-    gates: list[GateResult] = []
-    with log_exceptions("holding the model against its gate (`stfit eval` does it too)"):
-        if "end" not in session.statistics:  # an earlier process has measured it
-            with session.objects.full_encoder() as encoder:
-                session.measure(encoder, "end")
-        before, after = session.statistics.get("start", {}), session.statistics["end"]
-        gates = check_gates_after_training(before, after, session.evaluators, session.recipe, device)
-    return list(map(vars, gates))
-
-
-def _finish(session: TrainingSession, device: str, main: list[str], training: list[Examples], lock: Lock) -> Finished:
-    """Write the model card, the lock beside the model, the result (the run has then finished), and the report."""
-    folder, state = session.folder, session.state
-    gates = _check_gates(session, device) if session.recipe.gate else []
-    result = {
-        "run": str(folder.path),
-        "model": str(folder.model),
-        "steps": state.step,
-        "seconds": round(state.seconds, 3),
-        "spent": {name: round(seconds, 3) for name, seconds in state.spent.items()},
-        "examples_per_second": state.examples_per_second,
-        "processes": state.processes,
-        "hardware": describe_hardware(device),
-        "peak_rss_mib": peak_memory() / 2**20,
-        "baseline": state.baseline,
-        "metrics": state.metrics,
-        "gains": compare_with_start(main, state.metrics, state.baseline, session.report_data.facts),
-        **({"gate": gates} if gates else {}),
-    }
-    if is_rank_zero():
-        write_card(folder, result, main, training)
-        atomic_write(folder.model / LOCK, lock_to_json(without_local_folders(lock)))
-        atomic_write(folder.result, seal_json({"result": result, "main": main, "weights": state.weights}))
-        with log_exceptions("writing report.html (`stfit report` writes it again)"), task("writing the report"):
-            write_report(folder)
-    return Finished(result, main)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from report.pages import assert_valid_page
 
-from stfit.commands import train as training
 from stfit.commands.report import report, runs_in
 from stfit.commands.train import train
 from stfit.errors import RecipeError
@@ -44,7 +43,7 @@ def log_of(run):
 def test_a_run_with_a_report_equals_a_run_without(tmp_path, write, run, similarity, monkeypatch, pictures):
     recipe = write(eval=[similarity, TRIPLETS])
     run(recipe, "with")
-    monkeypatch.setattr(training, "write_report", lambda folder: None)
+    monkeypatch.setattr("stfit.workflows.train.finish.write_report", lambda folder: None)
     monkeypatch.setattr("stfit.workflows.report.report_data.choose_samples", lambda *arguments: [])
     monkeypatch.setattr("stfit.workflows.report.report_data.ReportData.record_metrics", lambda *arguments: None)
     run(recipe, "without")
@@ -85,7 +84,7 @@ def test_report_tells_what_went_wrong_on_the_way(tmp_path, write, run, pictures)
 
 
 @pytest.mark.parametrize(
-    "where", ["stfit.commands.train.write_report", "stfit.evaluation.report_samples.Sample.snapshot"]
+    "where", ["stfit.workflows.train.finish.write_report", "stfit.evaluation.report_samples.Sample.snapshot"]
 )
 def test_a_report_that_fails_costs_no_model(tmp_path, write, run, similarity, monkeypatch, caplog, where):
     def fail(*arguments):
