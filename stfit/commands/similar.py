@@ -128,7 +128,8 @@ def _load_texts(model: str, inputs: Inputs, device: str) -> DistinctTexts:
     if stored := stored_embeddings(inputs):
         texts = distinct_stored(stored, inputs)
     else:
-        texts = embed_distinct(inputs, load_encoder(model_in(model), device))
+        encoder = load_encoder(model_in(model), device)
+        texts = embed_distinct(inputs, encoder, encoder.prompt(None))
     if len(texts.matrix) < 2:
         raise DataError(f"{inputs.source.dataset}: contains {len(texts.matrix)} distinct texts, too few to compare")
     return texts

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple
 from stfit.errors import DataError, HubError, InterruptedRun, ModelError, Problem, RecipeError, did_you_mean
 from stfit.evaluation.bootstrap import INTERVAL
 from stfit.evaluation.measure import evaluator_of, known_metrics
-from stfit.evaluation.slices import slice_of
 from stfit.io.atomic import atomic_write
 from stfit.io.json_files import seal_json
 from stfit.recipe.dump import to_yaml
@@ -24,12 +24,14 @@ from stfit.recipe.load import LoadedRecipe, load_recipe
 from stfit.recipe.recipe import LONGEST_NAME, Recipe
 from stfit.runtime.run_folder import SWEEP_SUMMARY, RunFolder, lock_folder
 from stfit.runtime.signals import handle_signals_resumably
+from stfit.workflows.check.lint_evaluation import of_worst_slice
 from stfit.workflows.report.compare_runs import write_comparison
 
 log = logging.getLogger("stfit")
 
 MAX_RUNS = 1000
 SEED = "seed"
+BEST = "-best"
 INTERRUPTED = (130, 143)
 
 
@@ -149,15 +151,14 @@ def sweep(
                 raise InterruptedRun("interrupted", code - 128)
             if code:
                 failed[each.name] = code
-            elif measured := _measured(each, RunFolder(folder / each.name)):
+            elif measured := _measured(each, RunFolder(folder / each.name), metric or recipe.train.best):
                 finished[each.name] = measured
     return _write_summary(planned, finished, failed, folder, metric or recipe.train.best)
 
 
 def _require_known(metric: str | None, recipe: Recipe) -> None:
     known = known_metrics(recipe.eval, "end", recipe.matryoshka_dims)
-    label = evaluator_of(metric or "", [evaluator.label for evaluator in recipe.eval])
-    if metric is not None and metric not in known and slice_of(metric, label) is None:
+    if metric is not None and of_worst_slice(recipe, metric) not in known:
         raise RecipeError(f"--metric {metric}: no evaluator measures it; {did_you_mean(metric, known)}")
 
 
@@ -167,19 +168,25 @@ def _train(path: Path, each: Combination, folder: Path) -> int:
     return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
 
 
-def _measured(each: Combination, run: RunFolder) -> Measured | None:
-    """The metrics of a finished run; it is measured again if it finished before the recipe had all its evaluators."""
+def _measured(each: Combination, run: RunFolder, metric: str | None) -> Measured | None:
+    """The metrics of a finished run; it is measured again if it finished before the recipe had all its evaluators.
+
+    Raises RecipeError if it has no such metric: its rows alone tell which slices there are.
+    """
     finished, recipe = run.read_result(), each.loaded.recipe
     if finished is None:
         return None
     measured = Measured(finished["result"]["metrics"], list(finished["main"]))
     labels = {evaluator.label for evaluator in recipe.eval if "end" in evaluator.when}
-    if labels <= {evaluator_of(metric, labels) for metric in measured.metrics}:
-        return measured
-    from stfit.workflows.evaluate.evaluate_model import evaluate_model  # loads torch
+    is_missing = metric is not None and metric not in measured.metrics
+    if is_missing or not labels <= {evaluator_of(name, labels) for name in measured.metrics}:
+        from stfit.workflows.evaluate.evaluate_model import evaluate_model  # loads torch
 
-    evaluation = evaluate_model(str(run.path), recipe.model_copy(update={"gate": []}))
-    return Measured(evaluation.metrics, evaluation.main)
+        evaluation = evaluate_model(str(run.path), recipe.model_copy(update={"gate": []}))
+        measured = Measured(evaluation.metrics, evaluation.main)
+    if metric is not None and metric not in measured.metrics:
+        raise RecipeError(f"{run.path} has no metric `{metric}`: {did_you_mean(metric, list(measured.metrics))}")
+    return measured
 
 
 def _write_summary(
@@ -198,7 +205,7 @@ def _write_summary(
         return result
     metric = metric or next(iter(next(iter(finished.values())).main), None)
     settings = list(_settings(planned, finished, metric))
-    best = max(settings, key=lambda each: each["mean"]) if metric else None
+    best = max(settings, key=lambda each: (not isnan(each["mean"]), each["mean"])) if metric else None
     done = [folder / each.name for each in planned if each.name in finished]
     page = folder / "comparison.html"
     if len(done) > 1:
@@ -207,7 +214,7 @@ def _write_summary(
     if best:
         winner = next(each for each in planned if each.name == best["runs"][0])
         result["best"] = {"values": best["values"], "recipe": str(folder / "best.yaml")}
-        alone = winner.loaded.recipe.model_copy(update={"name": f"{folder.name}-best"})
+        alone = winner.loaded.recipe.model_copy(update={"name": f"{folder.name[: LONGEST_NAME - len(BEST)]}{BEST}"})
         atomic_write(folder / "best.yaml", to_yaml(alone))
     result |= {"metric": metric, "settings": settings}
     atomic_write(folder / SWEEP_SUMMARY, seal_json(result))

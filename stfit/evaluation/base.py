@@ -1,5 +1,6 @@
 """The base of every evaluator: its rows, the name of its metrics, and when it runs."""
 
+import re
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -27,7 +28,10 @@ Precision = Literal["float32", "int8", "binary", "binary+rescore"]
 TrainAndHoldout = tuple[Examples, Examples | None]
 
 Name = Annotated[
-    str, TextLike(r"^[^/@\s]+$", "a name without spaces, `/` and `@`, which separate the parts of a metric")
+    str,
+    TextLike(
+        r"^[^/@#\[\]\s]+$", "a name without spaces, `/`, `@`, `#` and brackets, which separate the parts of a metric"
+    ),
 ]
 
 
@@ -149,7 +153,7 @@ class EvaluatorBase(Named, Source):
             return self.name
         if self.dataset is None:
             return "holdout"
-        return without_data_suffix(PurePath(self.dataset).name)
+        return re.sub(r"[@#\[\]]", "-", without_data_suffix(PurePath(self.dataset).name))
 
     @property
     def origin(self) -> str | None:

@@ -60,8 +60,10 @@ def approximately_nearest(index: Any, query_qd: np.ndarray, k: int) -> tuple[np.
 def measure_recall(index: Any, rows: EmbeddingMatrix) -> float:
     """Of the nearest neighbors of a sample of rows, the share that the index finds; equally near ones count as found.
 
-    The nearest one of a row is the row itself, so it is the second.
+    The nearest one of a row is the row itself, so it is the second. A row alone has none.
     """
+    if len(rows) < 2:
+        return 1.0
     sample = np.unique(np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64))
     query_qd = rows.take_unit(sample)
     exact_q = nearest(query_qd, rows.unit_blocks(BLOCK), 2, "dot")[0][:, -1]

@@ -29,9 +29,6 @@ KEYS = {
 }
 """Arguments that are keys of a recipe under another name."""
 
-OWN = ("learning_rate", "max_grad_norm", "max_steps", "prompts", "seed", "warmup_ratio", "warmup_steps", "weight_decay")
-"""Arguments that have the same name in a recipe."""
-
 _MEMORY = "`train.mini_batch_size` needs less memory, with the same gradients"
 _ALWAYS = "it is always so: remove it"
 _FIXED = "it has one value, which can't be set: remove it"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isnan
 from typing import TYPE_CHECKING
 
 from stfit.training.hyperparameters import Train
@@ -89,7 +90,7 @@ class TrainState:
             self.add_seconds(name, time.perf_counter() - start)
 
     def update_best(self, value: float, min_delta: float) -> bool:
-        if self.best is None or value > self.best + min_delta:
+        if self.best is None or not (isnan(value) or value <= self.best + min_delta):  # a best of NaN is beaten
             self.best, self.best_step, self.evaluations_without_gain = value, self.step, 0
             return True
         self.evaluations_without_gain += 1

@@ -9,7 +9,9 @@ from stfit.commands.encode import encode
 from stfit.commands.search import search, source_of_queries
 from stfit.data.embeddings.writers import EmbeddingRows
 from stfit.data.source import Source
-from stfit.encoder.build import load_encoder
+from stfit.encoder.build import build_encoder, load_encoder
+from stfit.encoder.config import Model
+from stfit.encoder.folder.save import save_encoder
 from stfit.errors import DataError, RecipeError
 from stfit.options import EncodeOptions
 from stfit.workflows.encode.search_corpus import search_windows
@@ -118,15 +120,23 @@ def test_stored_embeddings_of_any_precision_are_searched(tiny_base, corpus, tmp_
         np.testing.assert_allclose([by_id[i] for i in range(21)], score, atol=0.02 if precision == "int8" else 2e-3)
 
 
-def test_an_index_finds_what_the_exact_search_finds(tiny_base, corpus, queries) -> None:
+def test_an_index_finds_what_the_exact_search_finds(tiny_base, corpus, queries, tmp_path) -> None:
     pytest.importorskip("faiss")
-    model = str(tiny_base("bert"))
+    model, prompts = str(tmp_path / "model"), {"query": "rain: ", "document": "the castle near the sea: "}
+    save_encoder(build_encoder(Model(base=str(tiny_base("bert")), prompts=prompts)), tmp_path / "model")
     exact = search(model, corpus, [], queries, 3, "cpu")
     found = search(model, corpus, [], queries, 3, "cpu", approximate=True)
     assert found["recall"] > 0.9
     for one, other in zip(exact["queries"], found["queries"], strict=True):
         scores = ([near["similarity"] for near in each["nearest"]] for each in (one, other))
         np.testing.assert_allclose(*scores, atol=1e-5)
+    one, none = tmp_path / "one.txt", tmp_path / "none.txt"
+    one.write_text("a cat\n")
+    none.write_text("\n")
+    (alone,) = search(model, Inputs(Source(dataset=str(one))), ["rain"], None, 3, "cpu", approximate=True)["queries"]
+    assert len(alone["nearest"]) == 1
+    with pytest.raises(DataError, match="contains no text"):
+        search(model, Inputs(Source(dataset=str(none))), ["rain"], None, 3, "cpu", approximate=True)
 
 
 def test_what_can_not_be_searched_or_written_is_refused(tiny_base, corpus, queries, tmp_path) -> None:

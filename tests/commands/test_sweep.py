@@ -1,6 +1,7 @@
 """A sweep trains every combination once, and says which setting is best over its seeds."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -93,8 +94,9 @@ def test_a_sweep_trains_each_once_and_its_best_recipe_trains_alone(write, simila
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
     assert sweep(recipe, arguments, tmp_path / "runs", None, lines.append) == found
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")} == written
-    with pytest.raises(RecipeError, match="--metric scores/spearman: no evaluator measures it; did you mean"):
-        sweep(recipe, arguments, tmp_path / "runs", "scores/spearman", lines.append)
+    for wrong in ("scores/spearman", "scores[one]/spearman_cosine"):
+        with pytest.raises(RecipeError, match=f"--metric {re.escape(wrong)}: no evaluator measures it; did you mean"):
+            sweep(recipe, arguments, tmp_path / "runs", wrong, lines.append)
 
 
 def test_runs_that_finished_with_other_evaluators_are_measured_again(write, similarity, tmp_path) -> None:
@@ -105,6 +107,11 @@ def test_runs_that_finished_with_other_evaluators_are_measured_again(write, simi
     assert found["metric"] == MODEL.replace("scores/", "renamed/")
     assert found["settings"][0]["scores"][:2] == pytest.approx(before["scores"])
     assert len(found["settings"][0]["scores"]) == 3
+    recipe = write(eval=[similarity | {"name": "renamed", "by": "label"}], train={"max_steps": 2})
+    found = sweep(recipe, ["seed=1,2"], tmp_path / "runs", MODEL.replace("scores/", "renamed[worst]/"), print)
+    assert len(found["settings"][0]["scores"]) == 2
+    with pytest.raises(RecipeError, match=r"tiny-seed-1 has no metric `renamed\[nothing\]/spearman_cosine`"):
+        sweep(recipe, ["seed=1,2"], tmp_path / "runs", MODEL.replace("scores/", "renamed[nothing]/"), print)
 
 
 @pytest.mark.slow

@@ -8,8 +8,10 @@ from stfit.errors import RecipeError
 from stfit.evaluation.registry import EVALUATORS
 from stfit.losses.registry import LOSSES
 from stfit.recipe.load import load_recipe
-from stfit.recipe.script_words import ANSWERS, CLASSES, KEYS, OWN
+from stfit.recipe.script_words import ANSWERS, CLASSES, KEYS
 
+OWN = ("learning_rate", "max_grad_norm", "max_steps", "prompts", "seed", "warmup_ratio", "warmup_steps", "weight_decay")
+"""Arguments of a trainer that have the same name in a recipe."""
 RECIPE = "model: {base: b}\ndata: {dataset: ./d.jsonl, format: positive_pair}\n"
 
 

@@ -1,5 +1,6 @@
 """How far are a student's embeddings from a teacher's?"""
 
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,6 +13,7 @@ from stfit.errors import ModelError
 from stfit.evaluation.base import Embed, EvaluatorBase
 from stfit.evaluation.statistic import Statistic, mean_of
 from stfit.paths import Location
+from stfit.runtime.device import choose_device
 
 SCALE = -100
 """Higher is better in every metric, and the scale is that of sentence-transformers."""
@@ -21,6 +23,19 @@ def _only_on_hub(revision: str | None, others: ValidationInfo) -> str | None:
     if revision is not None and Path(others.data.get("teacher") or "/").is_absolute():
         raise ValueError("selects a version on the Hub, but the teacher is not on the Hub")
     return revision
+
+
+@lru_cache(maxsize=4)  # the same in every evaluation of a training, and at every dimension
+def _embed_with_teacher(base: str, revision: str | None, texts: tuple[str, ...]) -> np.ndarray:
+    from stfit.encoder.build import build_encoder
+    from stfit.encoder.config import Model
+
+    teacher = build_encoder(Model(base=base, revision=revision), device=choose_device("auto"))
+    number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    prompt = teacher.prompt(None)
+    embed = partial(teacher.encode, prompt=prompt)
+    embeddings = load_embeddings(list(number_of), embed, f"{teacher.fingerprint} {prompt}")
+    return embeddings[np.array([number_of[text] for text in texts])]
 
 
 class MSEToTeacher(EvaluatorBase):
@@ -55,19 +70,10 @@ class MSEToTeacher(EvaluatorBase):
     def measure(self, rows: Examples, embed: Embed, similarity: str) -> dict[str, Statistic]:
         """`negative_mse`, a mean over rows and dimensions; 0 for embeddings that are equal."""
         student_rd = embed("positive", rows.column("positive"))
-        teacher_rd = self._embed_with_teacher(rows.column("anchor"))
+        teacher_rd = _embed_with_teacher(self.teacher, self.teacher_revision, tuple(rows.column("anchor")))
         self.require_teacher_dim(student_rd.shape[1], teacher_rd.shape[1])
         error_rd = student_rd.astype(np.float64) - teacher_rd[:, : student_rd.shape[1]]
         return {"negative_mse": mean_of(SCALE * (error_rd**2).mean(axis=1))}
-
-    def _embed_with_teacher(self, texts: list[str]) -> np.ndarray:
-        from stfit.encoder.build import build_encoder
-        from stfit.encoder.config import Model
-
-        teacher = build_encoder(Model(base=self.teacher, revision=self.teacher_revision))
-        number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        embeddings = load_embeddings(list(number_of), teacher.encode, teacher.fingerprint)
-        return embeddings[np.array([number_of[text] for text in texts])]
 
     def columns_of(self, rows: Any) -> dict[str, Any]:
         """The texts of the student."""

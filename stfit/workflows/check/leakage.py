@@ -92,7 +92,7 @@ def load_evaluators(recipe: Recipe, held_out: TrainAndHoldout | None) -> Evaluat
     return [(evaluator, evaluator.load(ROWS_SEED, held_out)) for evaluator in recipe.eval]
 
 
-def with_kept_rows(recipe: Recipe, evaluators: Evaluators, held_out: TrainAndHoldout) -> Evaluators:
+def with_kept_rows(evaluators: Evaluators, held_out: TrainAndHoldout) -> Evaluators:
     """Evaluators on a holdout that learn from the training rows learn from those that are kept."""
     return [
         (evaluator, evaluator.load(ROWS_SEED, held_out) if evaluator.from_ == "holdout" else rows)

@@ -22,7 +22,7 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
     used: list[tuple[str, str | None, When]] = [("train.best", recipe.train.best, "during")]
     used += [(f"gate.{i}.metric", gate.metric, "end") for i, gate in enumerate(recipe.gate)]
     for key, metric, moment in used:
-        if metric is not None and _of_worst_slice(recipe, metric) not in known_metrics(
+        if metric is not None and of_worst_slice(recipe, metric) not in known_metrics(
             recipe.eval, moment, recipe.matryoshka_dims
         ):
             when = "during training" if moment == "during" else "after training"
@@ -30,7 +30,7 @@ def unknown_metrics(recipe: Recipe, base: ModelInfo) -> Findings:
             yield key, "unknown-metric", f"no evaluator computes `{metric}` {when}: {hint}"
 
 
-def _of_worst_slice(recipe: Recipe, metric: str) -> str:
+def of_worst_slice(recipe: Recipe, metric: str) -> str:
     """The metric of a slice, whose name only the rows tell, as that of the worst one."""
     label = evaluator_of(metric, [evaluator.label for evaluator in recipe.eval])
     return metric if slice_of(metric, label) is None else with_slice(metric, label, WORST)

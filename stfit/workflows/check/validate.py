@@ -221,7 +221,7 @@ def _drop_overlap(
             report.examples_of[key] = drop_overlap(recipe, objective.data, training, evaluators)
         if holdout and holdout[0] is training:
             kept = report.examples_of[key], holdout[1]
-            report.evaluation = [rows for _, rows in with_kept_rows(recipe, evaluators, kept)]
+            report.evaluation = [rows for _, rows in with_kept_rows(evaluators, kept)]
 
 
 def _check_embeddings(
@@ -317,4 +317,4 @@ def prepare_evaluation(recipe: Recipe) -> Evaluators:
     evaluators = load_evaluators(recipe, holdout)
     if holdout is None or source is None:
         return evaluators
-    return with_kept_rows(recipe, evaluators, (drop_overlap(recipe, source, holdout[0], evaluators), holdout[1]))
+    return with_kept_rows(evaluators, (drop_overlap(recipe, source, holdout[0], evaluators), holdout[1]))

@@ -52,7 +52,7 @@ def distinct_stored(stored: Embeddings, inputs: Inputs) -> DistinctTexts:
     for window in warn_of_broken(stored.windows):
         for index in searchable_rows(window):
             text = window.columns["text"][index] if "text" in window.columns else None
-            key = blake2b(text.encode(), digest_size=16).digest() if text is not None else b""
+            key = text_digest(text) if text is not None else b""
             if not key or key not in known:
                 rows.append(start + index)
                 known.add(key)
@@ -77,13 +77,18 @@ def distinct_stored(stored: Embeddings, inputs: Inputs) -> DistinctTexts:
     return DistinctTexts(EmbeddingMatrix(mapped or arrays, row_n), read_records, fingerprint_sample_of(files))
 
 
-def embed_distinct(inputs: Inputs, encoder: Encoder) -> DistinctTexts:
+def text_digest(text: str) -> bytes:
+    """Few bytes that stand for a text, to know it again."""
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
+def embed_distinct(inputs: Inputs, encoder: Encoder, prompt: str) -> DistinctTexts:
     """All in memory."""
     records: list[Record] = []
     arrays = []
     known: set[str] = set()
     digest = sha256(encoder.fingerprint.encode())
-    for window in warn_of_broken(embed_texts(inputs, encoder, encoder.prompt(None), known)):
+    for window in warn_of_broken(embed_texts(inputs, encoder, prompt, known)):
         rows = [index for index in searchable_rows(window) if window.columns["text"][index] not in known]
         known |= {window.columns["text"][index] for index in rows}
         records += [record_of(window, index) for index in rows]

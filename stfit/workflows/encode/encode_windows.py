@@ -174,8 +174,9 @@ class _RowCount:
 
     def take_once(self) -> int | None:
         """The number when it is known for the first time; else None."""
-        rows, self._was_taken = (None if self._was_taken else self._rows), self._rows is not None
-        return rows
+        rows = self._rows  # read once: the thread may set it at any moment
+        was_taken, self._was_taken = self._was_taken, rows is not None
+        return None if was_taken else rows
 
     def share(self, row: int) -> float | None:
         return min(1.0, row / self._rows) if self._rows else None

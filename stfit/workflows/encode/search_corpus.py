@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from stfit.neighbors.approximate import approximately_nearest, build_index, meas
 from stfit.neighbors.exact import best_of_both, nearest
 from stfit.runtime.device import choose_device
 from stfit.workflows.encode.distinct_texts import (
+    DistinctTexts,
     Record,
     distinct_stored,
     embed_distinct,
@@ -32,6 +33,7 @@ from stfit.workflows.encode.distinct_texts import (
     record_of,
     searchable_rows,
     stored_embeddings,
+    text_digest,
     warn_of_broken,
 )
 from stfit.workflows.encode.text_windows import Inputs
@@ -39,8 +41,6 @@ from stfit.workflows.encode.text_windows import Inputs
 log = logging.getLogger("stfit")
 
 BITS = 8
-DIGEST = 16
-"""Bytes that stand for a text, to know it again."""
 
 
 def search_corpus(
@@ -71,12 +71,17 @@ def search_corpus(
     if not np.isfinite(query_qd).all():
         raise ModelError(f"{model}: its embedding of a query is not finite: are its weights damaged?")
     if approximate:
-        return _search_index(query_qd, inputs, stored, encoder, top)
+        texts = distinct_stored(stored, inputs) if stored else embed_distinct(inputs, encoder, prompts[1])
+        return _search_index(query_qd, texts, inputs, top)
     windows = warn_of_broken(stored.windows if stored else embed_texts(inputs, encoder, prompts[1]))
     found = search_windows(query_qd, windows, top, encoder.device.type)
     if not any(found):
-        raise DataError(f"{inputs.source.dataset}: contains no text")
+        raise no_text(inputs)
     return found, None
+
+
+def no_text(inputs: Inputs) -> DataError:
+    return DataError(f"{inputs.source.dataset}: contains no text")
 
 
 def search_windows(
@@ -109,7 +114,7 @@ def _new_rows(window: EmbeddingRows, known: set[bytes]) -> np.ndarray:
     texts = window.columns.get("text")
     if texts is None:
         return rows
-    keys = [blake2b(str(texts[row]).encode(), digest_size=DIGEST).digest() for row in rows.tolist()]
+    keys = [text_digest(str(texts[row])) for row in rows.tolist()]
     is_new = np.array([key not in known for key in keys], dtype=bool)
     known.update(keys)
     return rows[is_new]
@@ -120,9 +125,10 @@ def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _search_index(
-    query_qd: np.ndarray, inputs: Inputs, stored: Embeddings | None, encoder: Encoder, top: int
+    query_qd: np.ndarray, texts: DistinctTexts, inputs: Inputs, top: int
 ) -> tuple[list[list[Record]], float]:
-    texts = distinct_stored(stored, inputs) if stored else embed_distinct(inputs, encoder)
+    if not len(texts.matrix):
+        raise no_text(inputs)
     index = build_index(texts.matrix)
     score_qk, place_qk = approximately_nearest(index, query_qd, top)
     records = texts.read_records(np.unique(place_qk).tolist())
@@ -136,7 +142,7 @@ def _search_index(
 def _decoded(stored: Embeddings, encoder: Encoder, inputs: Inputs, calibration: Path | None) -> Embeddings:
     """Embeddings of bytes or signs as numbers; those of floats as they are."""
     first = next(stored.windows)
-    windows, dtype, dim = _chain(first, stored.windows), first.values.dtype, stored.dim
+    windows, dtype, dim = chain([first], stored.windows), first.values.dtype, stored.dim
     if dtype.kind == "f":
         return stored._replace(windows=_as_float32(windows))
     if dtype.itemsize == 1 and dim * BITS <= encoder.embedding_dim:
@@ -150,11 +156,6 @@ def _decoded(stored: Embeddings, encoder: Encoder, inputs: Inputs, calibration: 
     if ranges is None:
         raise DataError(f"{calibration} does not exist")
     return Embeddings(dim, (replace(window, values=dequantize(window.values, ranges)) for window in windows))
-
-
-def _chain(first: EmbeddingRows, others: Iterator[EmbeddingRows]) -> Iterator[EmbeddingRows]:
-    yield first
-    yield from others
 
 
 def _as_float32(windows: Iterable[EmbeddingRows]) -> Iterator[EmbeddingRows]:

@@ -28,9 +28,9 @@ def check_gates_after_training(
 ) -> list[GateResult]:
     """The gates of a trained model. What is published is not fetched for it: `stfit eval` and `stfit push` compare."""
     later = "`stfit eval` and `stfit push` compare them"
-    in_base = all(gate.metric in before for gate in recipe.gate)
-    known: dict[str, Statistics | str] = {PUBLISHED: later} | ({"base": before} if in_base else {})
     of_model = recipe.model_copy(update={"gate": [gate for gate in recipe.gate if not gate.over]})
+    in_base = all(gate.metric in before for gate in of_model.gate if gate.against == "base")
+    known: dict[str, Statistics | str] = {PUBLISHED: later} | ({"base": before} if in_base else {})
     results = check_gates([after], evaluators, of_model, device, known)
     later = "`stfit sweep` compares the mean over its seeds"
     over_seeds = [gate for gate in recipe.gate if gate.over]

@@ -61,11 +61,12 @@ def evaluate_model(
     details: Details | None = {} if with_details else None
     encoder, measured = measure_model(model, evaluators, recipe, device, details)
     of_seeds = [measured, *measure_other_seeds(model, evaluators, recipe, device)]
-    gates = check_gates(of_seeds, evaluators, recipe, device, {})
+    others = {} if baseline is None else {baseline: measure_other(baseline, evaluators, recipe, device)}
+    known = {} if baseline in ("base", PUBLISHED) else others  # a folder of that name is not what a gate means
+    gates = check_gates(of_seeds, evaluators, recipe, device, known)
     comparison, moved = {}, {}
     main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
-    if baseline is not None:
-        of_baseline = measure_other(baseline, evaluators, recipe, device)
+    for of_baseline in others.values():
         both = [name for name in measured if name in of_baseline]
         comparison = {name: vars(compare(measured[name], of_baseline[name])) for name in both}
         moved = _rows_that_moved(measured, of_baseline, evaluators, main)
