@@ -29,7 +29,7 @@ def main() -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
         for printed in done.stdout.splitlines():
             if printed.strip() and not LIVE.match(printed):
-                console.print(Text(printed))
+                console.print(Text(printed.replace(f"{Path.cwd()}/", "")))
         console.print()
     svg = console.export_svg(title="stfit", unique_id="stfit")
     no_fonts = re.sub(r"@font-face \{.*?\}\s", "", svg, flags=re.DOTALL)  # a viewer would fetch them
