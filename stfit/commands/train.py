@@ -100,7 +100,7 @@ def train(
         for note in notes:
             log.warning(note)
         if finished and not changed:
-            update_run_recipe(folder, loaded)
+            finished = on_rank_zero(partial(update_run_recipe, folder, loaded, finished))
             yield Finished(finished["result"], finished["main"], again=True)
         else:
             if loaded.recipe.push:

@@ -86,6 +86,7 @@ MISTAKES = [
     ({"loss": RANKING, "train.batch_size": 4, "train.mini_batch_size": None}, "train.batch_size", "few-negatives"),
     ({"loss": RANKING, "train.sampler": "shuffle"}, "train.sampler", "sampler"),
     ({"gate": [{"metric": "kept/accuracy_dot", "min": 50}]}, "gate.0.min", "gate-out-of-reach"),
+    ({"gate": [{"metric": "kept/accuracy_dot", "against": "published"}]}, "gate.0.against", "gate-without-repo"),
     ({"train.mini_batch_size": 32}, "train.mini_batch_size", "mini-batch"),
     ({"eval": [EVALUATOR | {"split": "test[:50%]"}]}, "train.best", "best-on-test"),
     ({"gate": [{"metric": "kept/accuracy_dot", "min": 0.5}], "eval": [EVALUATOR | {"split": "test"}]},

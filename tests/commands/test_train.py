@@ -199,6 +199,11 @@ def test_a_training_says_whether_its_gate_is_passed(write, run, similarity, capl
     assert [gate["passed"] for gate in result["gate"]] == [True, False, True]
     assert [gate["value"] for gate in result["gate"]] == [result["metrics"][metric]] * 3
     assert result["gate"][2]["other"] == result["baseline"][metric]
+    again = write(eval=[similarity], gate=gates)
+    assert run(again)[-1].result["gate"] == result["gate"]
+    assert "the gate has changed since" not in caplog.text
+    assert "gate" not in run(write(eval=[similarity], gate=gates[:1]))[-1].result  # no verdict of another gate
+    assert "the gate has changed since" in caplog.text
     assert "gate" not in run(write(eval=[similarity]), "other")[-1].result
     missing = run(write(eval=[similarity], gate=[{"metric": metric, "against": "./nowhere"}]), "missing")[-1].result
     assert "gate" not in missing  # which no training is lost for

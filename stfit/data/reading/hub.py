@@ -75,6 +75,8 @@ class HubSplit:
 
 def hub_splits(source: TableSource) -> Splits:
     """Split -> its blocks. Raises HubError if the Hub does not give the dataset, DataError if it is not a dataset."""
+    if source.dataset.count("/") > 1:
+        raise DataError(f"`{source.dataset}` is no Hub id: for a path, write `./{source.dataset}`")
     if Path(source.dataset).exists():  # `datasets` would take the folder without a warning
         message = f"`{source.dataset}` is both a Hub id and a local path: for the path, write `./{source.dataset}`"
         raise DataError(message)

@@ -100,8 +100,11 @@ def _distance(metric: str, name: str) -> float:
 
 
 def unreachable_gates(recipe: Recipe, base: ModelInfo) -> Findings:
-    """A limit given in percent is never reached."""
+    """A limit given in percent is never reached, and a model that is published nowhere never compared with."""
     for i, gate in enumerate(recipe.gate):
+        if gate.against == "published" and recipe.push is None:
+            effect = "`stfit train` and `stfit eval` skip this gate, and only `stfit push --repo` does not"
+            yield f"gate.{i}.against", "gate-without-repo", f"without `push.repo`, {effect}: set it"
         if gate.min is not None and gate.min > 1:
             yield f"gate.{i}.min", "gate-out-of-reach", f"{gate.min:g} can't be reached: metrics are at most 1"
 

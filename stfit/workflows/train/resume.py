@@ -9,6 +9,7 @@ from stfit.distributed import world_size
 from stfit.encoder.encoder import Encoder
 from stfit.errors import LockError, ModelError
 from stfit.io.atomic import atomic_write
+from stfit.io.json_files import seal_json
 from stfit.recipe.dump import to_yaml
 from stfit.recipe.hub_refs import pin
 from stfit.recipe.load import LoadedRecipe, load_recipe
@@ -125,8 +126,17 @@ def write_run_recipe(folder: RunFolder, text: str, resolved: Recipe, lock: Lock)
     return files
 
 
-def update_run_recipe(folder: RunFolder, loaded: LoadedRecipe[Recipe]) -> None:
-    """Update the recipe of a finished run: its evaluators, gate and push may change without a new training."""
+def update_run_recipe(folder: RunFolder, loaded: LoadedRecipe[Recipe], finished: dict[str, Any]) -> dict[str, Any]:
+    """Update the recipe of a finished run: its evaluators, gate and push may change without a new training.
+
+    Returns what is kept of the run, without verdicts on a gate that has changed since.
+    """
     restore_resolved(folder)
+    if "gate" in finished["result"] and load_recipe(folder.resolved).recipe.gate != loaded.recipe.gate:
+        log.warning("the gate has changed since %s finished: `stfit eval` holds the model against it", folder.path)
+        result = {key: value for key, value in finished["result"].items() if key != "gate"}
+        finished = finished | {"result": result}
+        atomic_write(folder.result, seal_json(finished))
     atomic_write(folder.recipe, loaded.text)
     atomic_write(folder.resolved, seal(to_yaml(with_earlier_choices(loaded.recipe, folder))))
+    return finished
