@@ -23,7 +23,7 @@ from stfit.events import Evaluated, StepInfo
 from stfit.recipe.load import load_recipe
 from stfit.runtime import signals
 from stfit.training import checkpoint, gradients
-from stfit.workflows.train import session
+from stfit.workflows.train import batches, session
 
 NOT_STRUCK = 77
 """Exit code of a run whose last evaluation was over before its signal came."""
@@ -62,7 +62,7 @@ def saved_step(runs):
 PLACES = {
     "data preparation": (train_module, "load_and_validate", 1),
     "building the model": (train_module, "build_encoder", 1),
-    "tokenising": (train_module, "tokenize_examples", 1),
+    "tokenising": (batches, "tokenize_examples", 1),
     "the first evaluation": (session, "measure", 1),
     "an evaluation": (session, "measure", 2),
     "saving": (checkpoint, "write_manifest", 1),
