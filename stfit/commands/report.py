@@ -21,12 +21,12 @@ def report(runs: Sequence[Path], output: Path | None = None, against: Path | Non
     folders, baseline = [run.resolve() for run in runs], (against or runs[0]).resolve()
     if baseline not in folders:
         raise RecipeError(f"--against {against} is none of the runs of this report: name it among them")
-    if output is not None and output.suffix != ".html":
-        raise RecipeError(f"{output}: a report is a page, so its name ends with .html")
     if output is not None:
         pages = [RunFolder(run).report for run in runs]
         read = (path for run in runs for path in run.rglob("*") if path not in pages)
         require_output(output, read)
+        if output.suffix != ".html":
+            raise RecipeError(f"{output}: a report is a page, so its name ends with .html")
     if len(runs) == 1:
         path = output or RunFolder(runs[0]).report
         atomic_write(path, report_page(summarize_run(RunFolder(runs[0]))))

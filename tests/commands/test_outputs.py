@@ -190,6 +190,8 @@ def test_a_report_takes_no_file_of_a_run(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("kept")
     with pytest.raises(RecipeError, match="this command reads it"):
         report([tmp_path], tmp_path / "metrics.jsonl")
+    with pytest.raises(RecipeError, match=r"its name ends with \.html"):
+        report([tmp_path], tmp_path.parent / "recipe.yaml")
 
 
 def test_data_in_the_run_folder_of_its_own_recipe_is_refused_before_it_is_put_aside(write, run, tmp_path):
