@@ -100,7 +100,7 @@ def _distance(metric: str, name: str) -> float:
 
 
 def unreachable_gates(recipe: Recipe, base: ModelInfo) -> Findings:
-    """A limit given in percent is never reached, and a model that is published nowhere never compared with."""
+    """A limit in percent, which is never reached, and a published model that the recipe does not name."""
     for i, gate in enumerate(recipe.gate):
         if gate.against == "published" and recipe.push is None:
             effect = "`stfit train` and `stfit eval` skip this gate, and only `stfit push --repo` does not"

@@ -76,11 +76,11 @@ def search_corpus(
     windows = warn_of_broken(stored.windows if stored else embed_texts(inputs, encoder, prompts[1]))
     found = search_windows(query_qd, windows, top, encoder.device.type)
     if not any(found):
-        raise no_text(inputs)
+        raise _no_text(inputs)
     return found, None
 
 
-def no_text(inputs: Inputs) -> DataError:
+def _no_text(inputs: Inputs) -> DataError:
     return DataError(f"{inputs.source.dataset}: contains no text")
 
 
@@ -128,7 +128,7 @@ def _search_index(
     query_qd: np.ndarray, texts: DistinctTexts, inputs: Inputs, top: int
 ) -> tuple[list[list[Record]], float]:
     if not len(texts.matrix):
-        raise no_text(inputs)
+        raise _no_text(inputs)
     index = build_index(texts.matrix)
     score_qk, place_qk = approximately_nearest(index, query_qd, top)
     records = texts.read_records(np.unique(place_qk).tolist())

@@ -24,6 +24,8 @@ from stfit.workflows.evaluate.check_gates import PUBLISHED, check_gates, gate_er
 from stfit.workflows.evaluate.measure_model import Statistics, measure_model, measure_other
 from stfit.workflows.train.session import log_problem
 
+NAMED = ("base", PUBLISHED)
+"""What these mean in a gate is not a folder of that name."""
 MOVED = 10
 """Rows that are named, of those whose metric changed."""
 
@@ -61,12 +63,12 @@ def evaluate_model(
     details: Details | None = {} if with_details else None
     encoder, measured = measure_model(model, evaluators, recipe, device, details)
     of_seeds = [measured, *measure_other_seeds(model, evaluators, recipe, device)]
-    others = {} if baseline is None else {baseline: measure_other(baseline, evaluators, recipe, device)}
-    known = {} if baseline in ("base", PUBLISHED) else others  # a folder of that name is not what a gate means
+    of_baseline = measure_other(baseline, evaluators, recipe, device) if baseline is not None else {}
+    known = {baseline: of_baseline} if baseline not in (None, *NAMED) else {}
     gates = check_gates(of_seeds, evaluators, recipe, device, known)
     comparison, moved = {}, {}
     main = main_metrics(evaluators, encoder.config.similarity, recipe.matryoshka_dims)
-    for of_baseline in others.values():
+    if baseline is not None:
         both = [name for name in measured if name in of_baseline]
         comparison = {name: vars(compare(measured[name], of_baseline[name])) for name in both}
         moved = _rows_that_moved(measured, of_baseline, evaluators, main)
